@@ -1,0 +1,127 @@
+//! What an agent is told, checked: every contradiction is found here, before anything is bound.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::domain::address::Host;
+use crate::domain::record::AgentName;
+use crate::gossip::JoinPoint;
+use crate::gossip::keyring::Keyring;
+use crate::gossip::transport::Faults;
+
+/// Where the plugin listens.
+pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
+/// Where the gossip listens without a key.
+pub const DEFAULT_GOSSIP_LOOPBACK: &str = "127.0.0.1:8002";
+/// Where the gossip listens with a key.
+pub const DEFAULT_GOSSIP_KEYED: &str = "0.0.0.0:8002";
+/// The cluster's id.
+pub const DEFAULT_CLUSTER: &str = "default";
+
+/// An agent's configuration.
+pub struct Config {
+    /// Its name, unique in the cluster.
+    pub name: AgentName,
+    /// Where gost's plugin calls come in.
+    pub plugin: SocketAddr,
+    /// Where peers come in.
+    pub gossip: SocketAddr,
+    /// How other hosts reach this one, if the operator said so.
+    pub advertise: Option<Host>,
+    /// Where to find peers.
+    pub join: Vec<JoinPoint>,
+    /// The keys that seal and open gossip.
+    pub keyring: Keyring,
+    /// Agents of different clusters do not understand each other.
+    pub cluster: String,
+    /// How long a record lives without a Renew, until its Renew period is known.
+    pub lease_ttl: Duration,
+    /// How often states are exchanged.
+    pub gossip_interval: Duration,
+    /// Frames that tests want lost.
+    pub faults: Option<Faults>,
+}
+
+/// A contradiction in the configuration. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Whoever reaches that address could read and forge everything.
+    #[error(
+        "gossip on {0} needs a key: run `gossd keygen > key`, copy the file to every host, and add \
+         `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
+    )]
+    KeylessGossip(SocketAddr),
+    /// Longer than any name needs, or empty: it is part of every seal.
+    #[error("--cluster is empty, longer than 128 bytes, or has control characters")]
+    Cluster,
+}
+
+impl Config {
+    /// A keyless agent on loopback, with ports that the system chooses.
+    pub fn loopback(name: AgentName) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            name,
+            plugin: any,
+            gossip: any,
+            advertise: None,
+            join: Vec::new(),
+            keyring: Keyring::public(),
+            cluster: DEFAULT_CLUSTER.into(),
+            lease_ttl: crate::agent::LEASE_TTL,
+            gossip_interval: crate::gossip::INTERVAL,
+            faults: None,
+        }
+    }
+
+    /// Finds what contradicts itself.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
+            return Err(ConfigError::KeylessGossip(self.gossip));
+        }
+        let id = &self.cluster;
+        if id.is_empty() || id.len() > 128 || id.chars().any(char::is_control) {
+            return Err(ConfigError::Cluster);
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::loopback("a".parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_key_gossip_stays_on_loopback() {
+        for (gossip, fine) in [
+            ("127.0.0.1:8002", true),
+            ("127.8.8.8:8002", true),
+            ("[::1]:8002", true),
+            ("0.0.0.0:8002", false),
+            ("[::]:8002", false),
+            ("10.0.0.1:8002", false),
+        ] {
+            let keyless = Config { gossip: gossip.parse().unwrap(), ..config() };
+            assert_eq!(keyless.validate().is_ok(), fine, "{gossip}");
+            let keyring = Keyring::parse(&crate::gossip::keyring::generate()).unwrap();
+            assert!(Config { keyring, ..keyless }.validate().is_ok(), "{gossip} with a key");
+        }
+        let refusal = Config { gossip: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();
+        assert!(refusal.to_string().contains("gossd keygen"), "it says how to make one");
+    }
+
+    #[test]
+    fn a_cluster_id_is_short_and_visible() {
+        for bad in [String::new(), "x".repeat(129), "a\nb".into()] {
+            assert_eq!(Config { cluster: bad, ..config() }.validate(), Err(ConfigError::Cluster));
+        }
+    }
+}

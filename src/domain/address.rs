@@ -1,0 +1,203 @@
+//! Where a tunnel's gost can be dialled: parsing gost's `entrypoint` string and completing it to an address
+//! that other hosts can use. Never resolves a name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// `host:port` as gost wrote it; the host may be missing (`:8420`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entrypoint {
+    host: Host,
+    port: u16,
+}
+
+/// The host part of an [`Entrypoint`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// Nothing that another host could dial: empty, `0.0.0.0`, `[::]`, loopback, `localhost`.
+    Unusable,
+    /// An IP address.
+    Ip(IpAddr),
+    /// A host name, kept as written.
+    Name(Box<str>),
+}
+
+/// Why a string is not an [`Entrypoint`]. The record is refused; nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// gost sends its `entrypoint` option verbatim, so an empty one means the option is not set.
+    #[error("is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`")]
+    Empty,
+    /// No port, or a colon too many.
+    #[error("is not host:port (an IPv6 host needs brackets)")]
+    NotHostPort,
+    /// `:0` means that gost chose a port which it does not tell.
+    #[error("has port 0: give gost's `entrypoint` a fixed port")]
+    PortZero,
+    /// Something that is not a number from 1 to 65535.
+    #[error("has a port that is not a number from 1 to 65535")]
+    BadPort,
+    /// A host that can be neither an IP address nor a name.
+    #[error("has a host that is neither an IP address nor a host name")]
+    BadHost,
+}
+
+impl Entrypoint {
+    /// Parses `host:port`, `[v6]:port` or `:port`.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        let (host, port) = split(text)?;
+        Ok(Self { host, port: parse_port(port)? })
+    }
+
+    /// The host part.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The address other hosts can dial: this one, with an unusable host replaced by `reachable`.
+    pub fn completed(&self, reachable: &Host) -> String {
+        let host = if self.host == Host::Unusable { reachable } else { &self.host };
+        format!("{host}:{}", self.port)
+    }
+}
+
+impl Host {
+    /// Parses a bare host: an IP address (IPv6 without brackets) or a name.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::from_ip(ip));
+        }
+        if text.eq_ignore_ascii_case("localhost") || text.eq_ignore_ascii_case("localhost.") {
+            return Ok(Self::Unusable);
+        }
+        if text.is_empty() || !text.chars().all(is_name_char) {
+            return Err(AddressError::BadHost);
+        }
+        Ok(Self::Name(text.into()))
+    }
+
+    /// An IP address, or [`Host::Unusable`] where it says nothing to another host.
+    pub fn from_ip(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_loopback() { Self::Unusable } else { Self::Ip(ip) }
+    }
+
+    /// A host to advertise: taken as given, loopback and `localhost` too, for agents that share one machine.
+    pub fn advertised(text: &str) -> Result<Self, AddressError> {
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip.is_unspecified() => Err(AddressError::BadHost),
+            Ok(ip) => Ok(Self::Ip(ip.to_canonical())),
+            Err(_) if !text.is_empty() && text.chars().all(is_name_char) => Ok(Self::Name(text.into())),
+            Err(_) => Err(AddressError::BadHost),
+        }
+    }
+}
+
+/// As in an address: IPv6 in brackets.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable => Ok(()),
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+fn split(text: &str) -> Result<(Host, &str), AddressError> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once("]:").ok_or(AddressError::NotHostPort)?;
+        let ip: Ipv6Addr = host.parse().map_err(|_| AddressError::BadHost)?;
+        return Ok((Host::from_ip(ip.into()), port));
+    }
+    let (host, port) = text.split_once(':').ok_or(AddressError::NotHostPort)?;
+    if port.contains(':') {
+        return Err(AddressError::NotHostPort);
+    }
+    let host = if host.is_empty() { Host::Unusable } else { Host::parse(host)? };
+    Ok((host, port))
+}
+
+fn parse_port(text: &str) -> Result<u16, AddressError> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(0) => Err(AddressError::PortZero),
+        Ok(port) if digits => Ok(port),
+        _ => Err(AddressError::BadPort),
+    }
+}
+
+/// Letters of any script are let through: a resolver may know names that this page does not.
+fn is_name_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '.' | '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completed(text: &str, reachable: &str) -> String {
+        Entrypoint::parse(text).unwrap().completed(&Host::parse(reachable).unwrap())
+    }
+
+    #[test]
+    fn a_host_nobody_else_can_dial_is_replaced() {
+        for text in [
+            ":80",
+            "0.0.0.0:80",
+            "[::]:80",
+            "127.0.0.1:80",
+            "127.9.9.9:80",
+            "[::1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "localhost:80",
+            "LOCALHOST.:80",
+        ] {
+            assert_eq!(completed(text, "10.0.0.1"), "10.0.0.1:80", "{text}");
+            assert_eq!(completed(text, "fd00::1"), "[fd00::1]:80", "{text}");
+            assert_eq!(completed(text, "a.example"), "a.example:80", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_usable_host_is_kept() {
+        for (text, want) in [
+            ("192.168.7.1:8420", "192.168.7.1:8420"),
+            ("[2001:db8::7]:8420", "[2001:db8::7]:8420"),
+            ("[::ffff:10.1.1.1]:80", "10.1.1.1:80"),
+            ("gost-1.example.org:80", "gost-1.example.org:80"),
+            ("gost_1:65535", "gost_1:65535"),
+        ] {
+            assert_eq!(completed(text, "10.0.0.1"), want);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_address_says_why() {
+        use AddressError::{BadHost, BadPort, Empty, NotHostPort, PortZero};
+        for (text, want) in [
+            ("", Empty),
+            ("host", NotHostPort),
+            ("::1:80", NotHostPort),
+            ("fd00::1", NotHostPort),
+            ("[fd00::1]", NotHostPort),
+            ("[fd00::1%eth0]:80", BadHost),
+            ("[host]:80", BadHost),
+            ("ho st:80", BadHost),
+            ("http://host:80", NotHostPort),
+            ("a/b:80", BadHost),
+            (":0", PortZero),
+            ("host:00", PortZero),
+            ("host:", BadPort),
+            ("host:+80", BadPort),
+            ("host:65536", BadPort),
+            ("host:http", BadPort),
+        ] {
+            assert_eq!(Entrypoint::parse(text), Err(want), "{text}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The read index: tunnel name → entries of all owners. Knows what each generation of each agent said, and
+//! shows one generation per agent: the newest that said it is ready.
+//!
+//! [`Directory::apply`] is idempotent and commutative per slot, so it does not matter by which way, how
+//! often, or in which order a change arrives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::record::{AgentName, Generation, Owner, Record};
+use super::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+
+/// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
+pub const MAX_AGENTS: usize = 1_000;
+/// Generations kept per agent: the shown one and newer ones that are not ready yet.
+const MAX_GENERATIONS: usize = 3;
+
+/// One record as one owner holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who holds it.
+    pub owner: Arc<Owner>,
+    /// Where the owner holds it.
+    pub slot: Slot,
+    /// When the owner wrote it.
+    pub seq: Seq,
+    /// What it holds.
+    pub record: Arc<Record>,
+}
+
+/// What a change did to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was news.
+    New,
+    /// It was known, or older than what is known.
+    Known,
+    /// It was from a generation that a newer one has replaced.
+    Superseded,
+    /// It would go over a bound.
+    Refused,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Directory {
+    agents: HashMap<AgentName, Agent>,
+    index: HashMap<Arc<str>, Vec<Entry>>,
+    entries: usize,
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    generations: BTreeMap<Generation, Replica>,
+    shown: Option<Generation>,
+}
+
+/// A copy of one generation's slots.
+#[derive(Debug)]
+struct Replica {
+    owner: Arc<Owner>,
+    cells: HashMap<Slot, Cell>,
+}
+
+impl Replica {
+    fn is_ready(&self) -> bool {
+        self.cells.get(&STATUS_SLOT).is_some_and(|cell| cell.content == Content::Status(Status::Ready))
+    }
+}
+
+impl Directory {
+    /// The entries of a tunnel name, in no particular order.
+    pub fn lookup(&self, name: &str) -> &[Entry] {
+        self.index.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes over what an owner said, whoever passed it on.
+    pub fn apply(&mut self, owner: &Owner, change: &Change) -> Applied {
+        if change.slot > MAX_SLOT || !self.make_room(&owner.name) {
+            return Applied::Refused;
+        }
+        let agent = self.agents.entry(owner.name.clone()).or_default();
+        if agent.shown.is_some_and(|shown| owner.generation < shown) {
+            return Applied::Superseded;
+        }
+        let replica = agent
+            .generations
+            .entry(owner.generation)
+            .or_insert_with(|| Replica { owner: Arc::new(owner.clone()), cells: HashMap::new() });
+        let before = match replica.cells.get(&change.slot) {
+            Some(held) if held.seq >= change.cell.seq => return Applied::Known,
+            _ => replica.cells.insert(change.slot, change.cell.clone()),
+        };
+        if agent.shown == Some(owner.generation) {
+            let owner = replica.owner.clone();
+            self.reindex(&owner, change, before);
+        } else if replica.is_ready() {
+            self.show(owner);
+        } else {
+            agent.forget_surplus();
+        }
+        Applied::New
+    }
+
+    /// Forgets one generation of an agent, with all that it said.
+    pub fn forget(&mut self, owner: &Owner) {
+        let Some(agent) = self.agents.get_mut(&owner.name) else { return };
+        let Some(replica) = agent.generations.remove(&owner.generation) else { return };
+        if agent.shown == Some(owner.generation) {
+            agent.shown = None;
+            self.unindex(&replica);
+        }
+        if self.agents.get(&owner.name).is_some_and(|agent| agent.generations.is_empty()) {
+            self.agents.remove(&owner.name);
+        }
+    }
+
+    /// How many records are shown.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether no record is shown.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// The shown generations.
+    pub fn owners(&self) -> impl Iterator<Item = &Arc<Owner>> {
+        self.agents.values().filter_map(|agent| Some(&agent.generations.get(&agent.shown?)?.owner))
+    }
+
+    fn make_room(&self, name: &AgentName) -> bool {
+        self.agents.len() < MAX_AGENTS || self.agents.contains_key(name)
+    }
+
+    /// Replaces the shown generation of an agent by a newer one, in one step: no reader sees a gap.
+    fn show(&mut self, owner: &Owner) {
+        let Some(agent) = self.agents.get_mut(&owner.name) else { return };
+        agent.shown = Some(owner.generation);
+        let newer = agent.generations.split_off(&owner.generation);
+        let replaced = std::mem::replace(&mut agent.generations, newer);
+        let entries: Vec<(Slot, Cell)> = agent
+            .generations
+            .get(&owner.generation)
+            .map(|replica| replica.cells.iter().map(|(slot, cell)| (*slot, cell.clone())).collect())
+            .unwrap_or_default();
+        for replica in replaced.values() {
+            self.unindex(replica);
+        }
+        let owner = Arc::new(owner.clone());
+        for (slot, cell) in entries {
+            self.reindex(&owner, &Change { slot, cell }, None);
+        }
+    }
+
+    fn reindex(&mut self, owner: &Arc<Owner>, change: &Change, before: Option<Cell>) {
+        if let Some(Cell { content: Content::Record(record), .. }) = before {
+            self.remove_entry(owner, change.slot, &record);
+        }
+        if let Content::Record(record) = &change.cell.content {
+            let entry = Entry {
+                owner: owner.clone(),
+                slot: change.slot,
+                seq: change.cell.seq,
+                record: record.clone(),
+            };
+            self.index.entry(record.name.clone()).or_default().push(entry);
+            self.entries += 1;
+        }
+    }
+
+    fn unindex(&mut self, replica: &Replica) {
+        for (slot, cell) in &replica.cells {
+            if let Content::Record(record) = &cell.content {
+                self.remove_entry(&replica.owner, *slot, record);
+            }
+        }
+    }
+
+    /// Does nothing where there is no such entry: replicas that were never shown have none.
+    fn remove_entry(&mut self, owner: &Arc<Owner>, slot: Slot, record: &Record) {
+        let Some(entries) = self.index.get_mut(&record.name) else { return };
+        if let Some(at) = entries.iter().position(|entry| entry.slot == slot && entry.owner == *owner) {
+            entries.swap_remove(at);
+            self.entries -= 1;
+        }
+        if entries.is_empty() {
+            self.index.remove(&record.name);
+        }
+    }
+}
+
+impl Agent {
+    /// An agent that starts again and again without getting ready must not fill the directory.
+    fn forget_surplus(&mut self) {
+        while self.generations.len() > MAX_GENERATIONS {
+            let oldest = self.generations.keys().copied().find(|g| Some(*g) != self.shown);
+            oldest.and_then(|g| self.generations.remove(&g));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slot::SlotTable;
+    use super::super::slot::tests::record;
+    use super::*;
+
+    fn owner(name: &str, generation: Generation) -> Owner {
+        Owner { name: name.parse().unwrap(), generation }
+    }
+
+    fn ids(directory: &Directory, name: &str) -> Vec<String> {
+        let mut ids: Vec<_> = directory.lookup(name).iter().map(|e| e.record.id.to_string()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// A ready owner with the given record ids, all of tunnel `t`.
+    fn said(ids: &[&str]) -> Vec<Change> {
+        let mut slots = SlotTable::default();
+        let mut changes: Vec<_> = ids.iter().map(|id| slots.put(record(id, "t")).unwrap()).collect();
+        changes.push(slots.say(Status::Ready));
+        changes
+    }
+
+    fn tell(directory: &mut Directory, owner: &Owner, changes: &[Change]) {
+        for change in changes {
+            directory.apply(owner, change);
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown_before_its_owner_is_ready() {
+        let mut directory = Directory::default();
+        let changes = said(&["1", "2"]);
+        tell(&mut directory, &owner("a", 1), &changes[..2]);
+        assert!(ids(&directory, "t").is_empty());
+        tell(&mut directory, &owner("a", 1), &changes[2..]);
+        assert_eq!(ids(&directory, "t"), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_newer_generation_replaces_the_older_one_at_once() {
+        let mut directory = Directory::default();
+        tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
+        let changes = said(&["2", "3"]);
+        tell(&mut directory, &owner("a", 2), &changes[..2]);
+        assert_eq!(ids(&directory, "t"), ["1", "2"], "not ready yet");
+        tell(&mut directory, &owner("a", 2), &changes[2..]);
+        assert_eq!(ids(&directory, "t"), ["2", "3"]);
+        assert_eq!(directory.len(), 2);
+
+        let late = said(&["1"]);
+        assert_eq!(directory.apply(&owner("a", 1), &late[0]), Applied::Superseded);
+        assert_eq!(ids(&directory, "t"), ["2", "3"]);
+    }
+
+    #[test]
+    fn agents_do_not_touch_each_other() {
+        let mut directory = Directory::default();
+        tell(&mut directory, &owner("a", 1), &said(&["1"]));
+        tell(&mut directory, &owner("b", 9), &said(&["2"]));
+        directory.forget(&owner("b", 8));
+        assert_eq!(ids(&directory, "t"), ["1", "2"]);
+        directory.forget(&owner("b", 9));
+        assert_eq!(ids(&directory, "t"), ["1"]);
+        assert_eq!(directory.owners().count(), 1);
+    }
+
+    #[test]
+    fn what_grows_without_end_is_bounded() {
+        let mut directory = Directory::default();
+        let changes = said(&["1"]);
+        for generation in 0..50 {
+            directory.apply(&owner("a", generation), &changes[0]);
+        }
+        assert_eq!(directory.agents[&"a".parse().unwrap()].generations.len(), MAX_GENERATIONS);
+        for n in 0..MAX_AGENTS + 5 {
+            directory.apply(&owner(&format!("n{n}"), 1), &changes[0]);
+        }
+        assert_eq!(directory.agents.len(), MAX_AGENTS);
+        let far = Change { slot: MAX_SLOT + 1, ..changes[0].clone() };
+        assert_eq!(directory.apply(&owner("a", 60), &far), Applied::Refused);
+    }
+}

@@ -1,0 +1,13 @@
+//! The rules, without the world: no clock, socket, file or random source. Time and randomness come in as
+//! arguments, changes come out as values.
+//!
+//! Reading order: [`record`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
+//! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer).
+
+pub mod address;
+pub mod directory;
+pub mod lease;
+pub mod rank;
+pub mod record;
+pub mod slot;
+pub mod tombstone;

@@ -1,0 +1,288 @@
+//! chitchat: membership, and the repair of whatever a push missed. The only file that names it, so its traps
+//! are all met here:
+//!
+//! - its state is slots that are overwritten and never deleted, so there are no tombstones to collect and no
+//!   resets that a large newcomer could not finish;
+//! - a predicate that is always false keeps it from cloning every state in every round;
+//! - a large answer is followed by a question at once, one at a time, so that newcomers do not wait a round
+//!   for each 64 KB;
+//! - its `recv` never fails, because that would end gossip for good; its end ends the process.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{
+    Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable as _,
+    FailureDetectorConfig, Serializable as _, spawn_chitchat,
+};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::counters::{Counters, Dropped};
+use super::{Event, Sink, slots};
+use crate::domain::record::Owner;
+use crate::domain::slot::{Change, STATUS_SLOT};
+
+/// An answer of this many bytes was cut at 64 kB: there is more to ask for. Cutting leaves up to one block of
+/// 16 kB free, and a digest takes its part.
+const LARGE: usize = 32 << 10;
+/// A question that was not answered for this long does not keep another from being asked.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Messages that wait for chitchat; more are dropped, and asked for again in a later round.
+const QUEUE: usize = 256;
+/// Failure detector settings that measured well: at 1 s rounds a death is noticed after 6 to 7 s, and no live
+/// agent is condemned.
+const PHI: f64 = 8.0;
+const SAMPLES: usize = 5;
+const MAX_INTERVAL: Duration = Duration::from_secs(10);
+/// Dead agents leave the digest after this long; minutes, so that an agent that crashes again and again
+/// cannot fill it.
+const DEAD_GRACE: Duration = Duration::from_secs(300);
+
+/// What anti-entropy needs to know.
+pub struct Settings {
+    /// Who we are.
+    pub owner: Owner,
+    /// Where peers reach us.
+    pub addr: SocketAddr,
+    /// How often to exchange states with some peers.
+    pub interval: Duration,
+    /// The cluster's id.
+    pub cluster: String,
+}
+
+/// What flows between chitchat and the rest of the gossip.
+pub struct Channels {
+    /// Messages that chitchat wants sent.
+    pub outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    /// Addresses of the members chitchat knows, after every round.
+    pub members: watch::Sender<HashSet<SocketAddr>>,
+}
+
+/// A running chitchat.
+pub struct AntiEntropy {
+    /// Takes messages from peers.
+    pub incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    /// Takes peers to exchange states with now.
+    pub handshakes: mpsc::Sender<SocketAddr>,
+    /// Takes changes of our own slots.
+    pub writes: mpsc::Sender<Vec<Change>>,
+    handle: ChitchatHandle,
+    inner: Inner,
+}
+
+struct Inner {
+    handshakes: mpsc::Receiver<SocketAddr>,
+    writes: mpsc::Receiver<Vec<Change>>,
+    members: watch::Sender<HashSet<SocketAddr>>,
+    interval: Duration,
+    sink: Sink,
+    /// A member's status arrived: it may be one that we do not know.
+    met: Arc<Notify>,
+    known: HashSet<ChitchatId>,
+}
+
+impl AntiEntropy {
+    /// Starts chitchat.
+    pub async fn start(
+        settings: Settings,
+        channels: Channels,
+        sink: Sink,
+        counters: Arc<Counters>,
+    ) -> anyhow::Result<Self> {
+        let (incoming, messages) = mpsc::channel(QUEUE);
+        let (handshakes, handshakes_rx) = mpsc::channel(QUEUE);
+        let (writes, writes_rx) = mpsc::channel(QUEUE);
+        let socket = FrameSocket {
+            incoming: messages,
+            outgoing: channels.outgoing,
+            handshakes: handshakes.clone(),
+            asked: None,
+            ask_next: None,
+            counters: counters.clone(),
+        };
+        let transport = FrameTransport(Mutex::new(Some(socket)));
+        let handle = spawn_chitchat(config(&settings), Vec::new(), &transport).await?;
+        let met = Arc::new(Notify::new());
+        subscribe(&handle, sink.clone(), met.clone(), counters).await;
+        let inner = Inner {
+            handshakes: handshakes_rx,
+            writes: writes_rx,
+            members: channels.members,
+            interval: settings.interval,
+            sink,
+            met,
+            known: HashSet::new(),
+        };
+        Ok(Self { incoming, handshakes, writes, handle, inner })
+    }
+
+    /// Runs until chitchat ends, which it does only by a fault.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let ended = self.handle.termination_watcher();
+        tokio::pin!(ended);
+        let mut rounds = interval(self.inner.interval);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                end = &mut ended => return end,
+                _ = rounds.tick() => self.inner.tell_members(&self.handle).await,
+                () = self.inner.met.notified() => self.inner.tell_members(&self.handle).await,
+                Some(peer) = self.inner.handshakes.recv() => self.handle.gossip(peer)?,
+                Some(changes) = self.inner.writes.recv() => write(&self.handle, &changes).await,
+            }
+        }
+    }
+}
+
+fn config(settings: &Settings) -> ChitchatConfig {
+    let Settings { owner, addr, interval, cluster } = settings;
+    ChitchatConfig {
+        chitchat_id: ChitchatId::new(owner.name.as_str(), owner.generation, *addr),
+        cluster_id: cluster.clone(),
+        gossip_interval: *interval,
+        listen_addr: *addr,
+        // Joining is done by pings, which follow DNS and need no restart.
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig {
+            phi_threshold: PHI,
+            sampling_window_size: SAMPLES,
+            max_interval: MAX_INTERVAL,
+            initial_interval: *interval,
+            dead_node_grace_period: DEAD_GRACE,
+        },
+        marked_for_deletion_grace_period: DEAD_GRACE,
+        catchup_callback: None,
+        extra_liveness_predicate: Some(Box::new(|_| false)),
+    }
+}
+
+/// Passes every slot that chitchat learns to the sink. The callback runs under chitchat's lock, inside its
+/// task: it must not panic, nor touch chitchat.
+async fn subscribe(handle: &ChitchatHandle, sink: Sink, met: Arc<Notify>, counters: Arc<Counters>) {
+    let listen = move |chitchat: &mut Chitchat| {
+        let (sink, met, counters) = (sink.clone(), met.clone(), counters.clone());
+        chitchat.subscribe_event("", move |event| {
+            let (Some(owner), Ok(change)) = (owner(event.node), slots::parse(event.key, event.value)) else {
+                return counters.count(Dropped::NotASlot);
+            };
+            if change.slot == STATUS_SLOT {
+                met.notify_one();
+            }
+            sink(Event::Changed { owner, changes: vec![change] });
+        })
+    };
+    handle.with_chitchat(listen).await.forever();
+}
+
+async fn write(handle: &ChitchatHandle, changes: &[Change]) {
+    let chitchat = handle.chitchat();
+    let mut chitchat = chitchat.lock().await;
+    let own = chitchat.self_node_state();
+    for Change { slot, cell } in changes {
+        own.set(slots::key(*slot), slots::value(cell));
+    }
+}
+
+fn owner(id: &ChitchatId) -> Option<Owner> {
+    Some(Owner { name: id.node_id.parse().ok()?, generation: id.generation_id })
+}
+
+impl Inner {
+    /// Tells who is known, and who was and is not any more. The sink is called under chitchat's lock, as the
+    /// callback of [`subscribe`] is, so that what an agent says on its return cannot be overtaken by its end.
+    async fn tell_members(&mut self, handle: &ChitchatHandle) {
+        let chitchat = handle.chitchat();
+        let chitchat = chitchat.lock().await;
+        let us = chitchat.self_chitchat_id();
+        let known: HashSet<ChitchatId> =
+            chitchat.node_states().keys().filter(|id| *id != us).cloned().collect();
+        for id in self.known.difference(&known) {
+            // Another address under the same name and generation is the same agent.
+            if !known.iter().any(|other| owner(other) == owner(id))
+                && let Some(owner) = owner(id)
+            {
+                (self.sink)(Event::Forgotten { owner });
+            }
+        }
+        let addresses: HashSet<SocketAddr> = known.iter().map(|id| id.gossip_advertise_addr).collect();
+        self.members.send_if_modified(|told| {
+            let changed = *told != addresses;
+            *told = addresses;
+            changed
+        });
+        self.known = known;
+    }
+}
+
+/// Hands the one socket out.
+struct FrameTransport(Mutex<Option<FrameSocket>>);
+
+#[async_trait]
+impl Transport for FrameTransport {
+    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Box::new(socket.ok_or_else(|| anyhow::anyhow!("opened twice"))?))
+    }
+}
+
+/// chitchat's view of the sealed transport: two queues.
+struct FrameSocket {
+    incoming: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+    outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    handshakes: mpsc::Sender<SocketAddr>,
+    /// Whom we asked for more and when, until the answer.
+    asked: Option<(SocketAddr, Instant)>,
+    /// Whom to ask for more once chitchat has taken the message in hand.
+    ask_next: Option<SocketAddr>,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl Socket for FrameSocket {
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        if self.outgoing.try_send((to, message.serialize_to_vec())).is_err() {
+            self.counters.count(Dropped::QueueFull);
+        }
+        Ok(())
+    }
+
+    /// Cancel-safe: the queue is, and nothing is awaited after it. That it is called again means that the
+    /// message before has been taken in.
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        if let Some(peer) = self.ask_next.take() {
+            let _ = self.handshakes.try_send(peer);
+        }
+        loop {
+            let Some((from, bytes)) = self.incoming.recv().await else {
+                // The gossip has ended, and with it the process; an error would only be logged twice.
+                return std::future::pending().await;
+            };
+            match ChitchatMessage::deserialize(&mut &bytes[..]) {
+                Ok(message) => {
+                    self.note_answer(from, &message, bytes.len());
+                    return Ok((from, message));
+                }
+                Err(_) => self.counters.count(Dropped::Malformed),
+            }
+        }
+    }
+}
+
+impl FrameSocket {
+    fn note_answer(&mut self, from: SocketAddr, message: &ChitchatMessage, bytes: usize) {
+        let answer = matches!(message, ChitchatMessage::SynAck { .. });
+        if answer && self.asked.is_some_and(|(peer, _)| peer == from) {
+            self.asked = None;
+        }
+        let waiting = self.asked.is_some_and(|(_, at)| at.elapsed() < ANSWER);
+        if bytes >= LARGE && !waiting && (answer || matches!(message, ChitchatMessage::Ack { .. })) {
+            self.asked = Some((from, Instant::now()));
+            self.ask_next = Some(from);
+        }
+    }
+}

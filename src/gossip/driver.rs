@@ -1,0 +1,165 @@
+//! The task that owns the link: feeds it from the sockets and queues, and does what it wants done.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::counters::{Counters, Dropped};
+use super::link::{Effect, Link};
+use super::seal::Sealer;
+use super::transport::{MAX_DATAGRAM, Transport};
+use super::{Event, Sink};
+use crate::domain::slot::Change;
+
+/// Datagrams taken in one go before the other inputs get their turn.
+const BATCH: usize = 64;
+/// With nothing due, look again after this long.
+const IDLE: Duration = Duration::from_secs(1);
+/// A peer that is not understood is worth a line this often.
+const REJECTION_LOG: Duration = Duration::from_secs(60);
+/// Addresses that the log remembers; beyond, rejections are only counted.
+const MAX_REJECTIONS: usize = 1_024;
+
+/// See the module.
+pub(super) struct Driver {
+    pub(super) link: Link,
+    pub(super) transport: Transport,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) sink: Sink,
+    pub(super) counters: Arc<Counters>,
+    /// Messages for chitchat.
+    pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    /// Peers that chitchat should exchange states with now.
+    pub(super) handshakes: mpsc::Sender<SocketAddr>,
+    pub(super) rejections: Rejections,
+}
+
+/// What the driver listens to, besides its UDP socket.
+pub(super) struct Inputs {
+    pub(super) pushes: mpsc::Receiver<Vec<Change>>,
+    /// Messages from chitchat.
+    pub(super) outgoing: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+    /// Plaintexts of frames that came by TCP.
+    pub(super) frames: mpsc::Receiver<Vec<u8>>,
+    /// Frames that came by TCP and did not open.
+    pub(super) rejected: mpsc::Receiver<(SocketAddr, Dropped)>,
+    /// Addresses that chitchat knows.
+    pub(super) members: watch::Receiver<HashSet<SocketAddr>>,
+    /// Addresses to join at.
+    pub(super) joins: watch::Receiver<HashSet<SocketAddr>>,
+}
+
+impl Driver {
+    /// Runs for ever. Errors of the socket are counted, not returned: the next frame may be fine.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        let mut buffer = vec![0; MAX_DATAGRAM + 1];
+        loop {
+            let now = Instant::now();
+            let wake =
+                self.link.next_deadline().map_or(now + IDLE, |at| Instant::from_std(at).min(now + IDLE));
+            tokio::select! {
+                Ok(()) = self.transport.readable() => self.receive(&mut buffer),
+                Some(changes) = inputs.pushes.recv() => {
+                    let effects = self.link.handle_changes(now_std(), changes);
+                    self.perform(effects);
+                }
+                Some((to, message)) = inputs.outgoing.recv() => {
+                    let effects = self.link.handle_chitchat(to, &message);
+                    self.perform(effects);
+                }
+                Some(plain) = inputs.frames.recv() => {
+                    let effects = self.link.handle_frame(now_std(), &plain);
+                    self.perform(effects);
+                }
+                Some((from, why)) = inputs.rejected.recv() => self.rejections.log(from.ip(), why),
+                Ok(()) = inputs.members.changed() => self.retarget(&mut inputs),
+                Ok(()) = inputs.joins.changed() => self.retarget(&mut inputs),
+                () = sleep_until(wake) => {}
+            }
+            if self.link.next_deadline().is_some_and(|at| at <= now_std()) {
+                let effects = self.link.handle_deadline(now_std());
+                self.perform(effects);
+            }
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let Some((len, from)) = self.transport.try_receive(buffer) else { return };
+            match self.sealer.open(&buffer[..len]) {
+                Ok(plain) => {
+                    let effects = self.link.handle_frame(now_std(), &plain);
+                    self.perform(effects);
+                }
+                Err(error) => {
+                    self.counters.count(error.into());
+                    self.rejections.log(from.ip(), error.into());
+                }
+            }
+        }
+    }
+
+    fn retarget(&mut self, inputs: &mut Inputs) {
+        let mut targets = inputs.members.borrow_and_update().clone();
+        targets.extend(inputs.joins.borrow_and_update().iter());
+        self.link.set_targets(now_std(), targets);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { to, kind, frame } => self.transport.send(to, kind, frame),
+                Effect::Apply { owner, changes } => (self.sink)(Event::Changed { owner, changes }),
+                Effect::Chitchat { from, message } => {
+                    if self.incoming.try_send((from, message)).is_err() {
+                        self.counters.count(Dropped::QueueFull);
+                    }
+                }
+                Effect::Handshake(peer) => {
+                    // A full queue means that exchanges are under way already.
+                    let _ = self.handshakes.try_send(peer);
+                }
+                Effect::Admitted(peer) => {
+                    tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
+                }
+            }
+        }
+    }
+}
+
+fn now_std() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// One line a minute for each address that sends what we do not understand.
+#[derive(Default)]
+pub(super) struct Rejections {
+    logged: HashMap<IpAddr, Instant>,
+}
+
+impl Rejections {
+    fn log(&mut self, from: IpAddr, why: Dropped) {
+        let now = Instant::now();
+        if self.logged.get(&from).is_some_and(|at| now.duration_since(*at) < REJECTION_LOG) {
+            return;
+        }
+        if self.logged.len() >= MAX_REJECTIONS {
+            self.logged.retain(|_, at| now.duration_since(*at) < REJECTION_LOG);
+            if self.logged.len() >= MAX_REJECTIONS {
+                return;
+            }
+        }
+        self.logged.insert(from, now);
+        let hint = match why {
+            Dropped::UnknownKey => "its key is not in our --key-file",
+            Dropped::BadSeal => "forged, damaged, or its --cluster is not ours",
+            Dropped::Version => "another version of gossd",
+            _ => "not a gossd frame",
+        };
+        tracing::warn!(address = %from, "dropped a gossip frame: {hint}");
+    }
+}

@@ -1,0 +1,172 @@
+//! How agents share their slots. [`Cluster::publish`] tells the peers; a [`Sink`] hears from them.
+//!
+//! A change goes out twice: as a push, which takes one network delay, and into chitchat's state, from which
+//! anti-entropy brings it to whoever missed the push. The ways meet in the sink, which must not mind hearing
+//! things twice or in another order.
+//!
+//! ```text
+//! publish ─▶ push ─▶ link ─▶ seal ─▶ transport ═▶ peers
+//!     └────▶ antientropy (chitchat) ─▶ link ─▶ …
+//! transport ─▶ link (open, session, replay window) ─▶ push changes ─▶ sink
+//!                                                  └▶ antientropy ──▶ sink
+//! ```
+
+pub mod antientropy;
+pub mod counters;
+pub mod driver;
+pub mod join;
+pub mod keyring;
+pub mod link;
+pub mod ping;
+pub mod push;
+pub mod seal;
+pub mod session;
+pub mod slots;
+pub mod transport;
+pub mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use self::join::JoinPoint;
+
+use self::antientropy::{AntiEntropy, Channels, Settings};
+use self::counters::Counters;
+use self::driver::Driver;
+use self::keyring::Keyring;
+use self::link::Link;
+use self::seal::Sealer;
+use self::transport::{Bound, Faults, Inbox, Transport};
+use crate::domain::record::Owner;
+use crate::domain::slot::Change;
+
+/// How often agents exchange states: a missed push is repaired after about one round.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// Batches of changes and frames that wait between two tasks.
+const QUEUE: usize = 64;
+
+/// How an agent takes part in its cluster.
+pub struct Config {
+    /// Who we are.
+    pub owner: Owner,
+    /// Where peers reach us.
+    pub advertise: SocketAddr,
+    /// Where to find peers; resolved again and again.
+    pub join: Vec<JoinPoint>,
+    /// Keys. With [`Keyring::public`] only loopback is safe.
+    pub keyring: Keyring,
+    /// Cluster id: agents of different ids do not understand each other.
+    pub cluster: String,
+    /// [`INTERVAL`], or shorter in tests.
+    pub interval: Duration,
+    /// For tests.
+    pub faults: Option<Faults>,
+}
+
+/// What the cluster tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An owner changed slots; perhaps known already, perhaps overtaken. The owner may be ourselves.
+    Changed {
+        /// Whose slots.
+        owner: Owner,
+        /// Which, and how.
+        changes: Vec<Change>,
+    },
+    /// An owner has been dead for long enough to be forgotten.
+    Forgotten {
+        /// Who.
+        owner: Owner,
+    },
+}
+
+/// Hears from the cluster, from several tasks. Must be quick, and must not panic.
+pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// A running membership.
+#[derive(Clone)]
+pub struct Cluster {
+    pushes: mpsc::Sender<Vec<Change>>,
+    writes: mpsc::Sender<Vec<Change>>,
+    counters: Arc<Counters>,
+}
+
+impl Cluster {
+    /// Joins the cluster on bound sockets. The tasks in the set run until it is dropped; one that ends
+    /// earlier is a fault that must end the process.
+    pub async fn start(
+        bound: Bound,
+        config: Config,
+        sink: Sink,
+    ) -> anyhow::Result<(Self, JoinSet<anyhow::Result<()>>)> {
+        let counters = Arc::new(Counters::default());
+        let sealer = Arc::new(Sealer::new(config.keyring, &config.cluster));
+        let (transport, listener) = Transport::new(bound, counters.clone(), config.faults);
+        let (outgoing, outgoing_rx) = mpsc::channel(4 * QUEUE);
+        let (members, members_rx) = watch::channel(std::collections::HashSet::new());
+        let (joins, joins_rx) = watch::channel(std::collections::HashSet::new());
+        let settings = Settings {
+            owner: config.owner.clone(),
+            addr: config.advertise,
+            interval: config.interval,
+            cluster: config.cluster,
+        };
+        let channels = Channels { outgoing, members };
+        let anti_entropy = AntiEntropy::start(settings, channels, sink.clone(), counters.clone()).await?;
+        let (pushes, pushes_rx) = mpsc::channel(QUEUE);
+        let (frames, frames_rx) = mpsc::channel(QUEUE);
+        let (rejected, rejected_rx) = mpsc::channel(QUEUE);
+        let cluster = Self { pushes, writes: anti_entropy.writes.clone(), counters: counters.clone() };
+        let rng = StdRng::from_rng(&mut rand::rng());
+        let driver = Driver {
+            link: Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng),
+            transport,
+            sealer: sealer.clone(),
+            sink,
+            counters: counters.clone(),
+            incoming: anti_entropy.incoming.clone(),
+            handshakes: anti_entropy.handshakes.clone(),
+            rejections: driver::Rejections::default(),
+        };
+        let inputs = driver::Inputs {
+            pushes: pushes_rx,
+            outgoing: outgoing_rx,
+            frames: frames_rx,
+            rejected: rejected_rx,
+            members: members_rx,
+            joins: joins_rx,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(driver.run(inputs));
+        tasks.spawn(anti_entropy.run());
+        tasks.spawn(join::resolve(config.join, joins));
+        tasks.spawn(async move {
+            transport::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
+            Ok(())
+        });
+        Ok((cluster, tasks))
+    }
+
+    /// Tells the peers of changes of our own slots. Waits while the tasks behind are busy; never for a peer.
+    pub async fn publish(&self, changes: Vec<Change>) {
+        // Both receivers live as long as the tasks, whose end ends the process.
+        let _ = self.pushes.send(changes.clone()).await;
+        let _ = self.writes.send(changes).await;
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The address of `bound` as peers should know it, given the host part.
+pub fn advertised(bound: &Bound, host: std::net::IpAddr) -> SocketAddr {
+    SocketAddr::new(host, bound.addr.port())
+}

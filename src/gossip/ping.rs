@@ -1,0 +1,199 @@
+//! Pings: signs of life for the peers that know us, challenges for those that do not, and what their answers
+//! tell: that a process is alive now, and how long a round trip takes.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How often every target is pinged.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// A new target is pinged again after this, then after twice as long, and so on up to [`INTERVAL`]: agents
+/// that are started together find each other at once.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// How often an admitted peer is asked for an answer, to measure the round trip.
+const MEASURE: Duration = Duration::from_secs(10);
+/// Least time between two challenges to one address that were provoked by its frames.
+const PROVOKED: Duration = Duration::from_millis(100);
+/// How long an answer is waited for.
+const EXPIRY: Duration = Duration::from_secs(5);
+/// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
+const MAX_TARGETS: usize = 2_000;
+
+/// A ping to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// To whom.
+    pub to: SocketAddr,
+    /// Whether an answer is wanted.
+    pub ask: bool,
+}
+
+/// Whom to ping when, and which answers are still wanted.
+#[derive(Debug, Default)]
+pub struct Pings {
+    targets: HashMap<SocketAddr, Target>,
+    awaited: HashMap<u64, (SocketAddr, Instant)>,
+    ourselves: HashSet<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Target {
+    next: Instant,
+    interval: Duration,
+    asked: Option<Instant>,
+    measured: Option<Instant>,
+    trip: Option<Duration>,
+}
+
+impl Target {
+    fn new(now: Instant) -> Self {
+        Self { next: now, interval: FIRST_INTERVAL, asked: None, measured: None, trip: None }
+    }
+}
+
+impl Pings {
+    /// Pings these addresses from now on, and no others. New ones are due at once.
+    pub fn set_targets(&mut self, now: Instant, wanted: &HashSet<SocketAddr>) {
+        self.targets.retain(|addr, _| wanted.contains(addr));
+        for addr in wanted {
+            if self.targets.len() >= MAX_TARGETS {
+                break;
+            }
+            if !self.ourselves.contains(addr) {
+                self.targets.entry(*addr).or_insert_with(|| Target::new(now));
+            }
+        }
+    }
+
+    /// The pings that are due. A target that is not `admitted` is asked for an answer every time.
+    pub fn due(&mut self, now: Instant, admitted: impl Fn(SocketAddr) -> bool) -> Vec<Due> {
+        self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
+        let mut due = Vec::new();
+        for (addr, target) in &mut self.targets {
+            if target.next > now {
+                continue;
+            }
+            target.next = now + target.interval;
+            target.interval = (target.interval * 2).min(INTERVAL);
+            let fresh = |at: Instant| now.saturating_duration_since(at) < MEASURE;
+            let ask = !admitted(*addr) || !target.measured.is_some_and(fresh);
+            due.push(Due { to: *addr, ask });
+        }
+        due
+    }
+
+    /// Whether to challenge an address whose frames came from a process that is not admitted.
+    pub fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
+            return false;
+        }
+        let target = self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL));
+        let recently = |at: Instant| now.saturating_duration_since(at) < PROVOKED;
+        if target.asked.is_some_and(recently) {
+            return false;
+        }
+        target.asked = Some(now);
+        true
+    }
+
+    /// Remembers that an answer to `nonce` is wanted.
+    pub fn await_answer(&mut self, now: Instant, to: SocketAddr, nonce: u64) {
+        if self.awaited.len() < 2 * MAX_TARGETS {
+            self.awaited.insert(nonce, (to, now));
+        }
+    }
+
+    /// An answer came from the peer at `addr`. False if nobody asked, or too long ago.
+    pub fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> bool {
+        let Some((_, sent)) = self.awaited.remove(&nonce) else { return false };
+        let trip = now.saturating_duration_since(sent);
+        if trip >= EXPIRY {
+            return false;
+        }
+        self.measured(now, addr, trip);
+        true
+    }
+
+    /// A round trip to `addr` took that long. The new one counts for a quarter, a shorter one for half: queues
+    /// only ever add.
+    pub fn measured(&mut self, now: Instant, addr: SocketAddr, trip: Duration) {
+        let Some(target) = self.targets.get_mut(&addr) else { return };
+        target.measured = Some(now);
+        target.trip = Some(match target.trip {
+            None => trip,
+            Some(before) if trip < before => (before + trip) / 2,
+            Some(before) => (before * 3 + trip) / 4,
+        });
+    }
+
+    /// The round-trip time to an address, smoothed.
+    pub fn trip(&self, addr: SocketAddr) -> Option<Duration> {
+        self.targets.get(&addr)?.trip
+    }
+
+    /// A ping of ours came back to us: its address is one of our own, and is left alone.
+    pub fn met_ourselves(&mut self, nonce: u64) {
+        let Some((addr, _)) = self.awaited.remove(&nonce) else { return };
+        self.targets.remove(&addr);
+        if self.ourselves.len() < MAX_TARGETS {
+            self.ourselves.insert(addr);
+        }
+    }
+
+    /// When [`Self::due`] has something next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.targets.values().map(|target| target.next).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 8002))
+    }
+
+    #[test]
+    fn a_stranger_is_asked_every_time_and_a_peer_now_and_then() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &HashSet::from([addr(1)]));
+        assert_eq!(pings.due(now, |_| false), [Due { to: addr(1), ask: true }]);
+        assert!(pings.due(now, |_| false).is_empty());
+        assert_eq!(pings.due(now + FIRST_INTERVAL, |_| false), [Due { to: addr(1), ask: true }]);
+
+        pings.await_answer(now, addr(1), 7);
+        assert!(pings.answered(now + Duration::from_millis(8), addr(1), 7));
+        assert!(!pings.answered(now, addr(1), 7), "an answer counts once");
+        assert_eq!(pings.trip(addr(1)), Some(Duration::from_millis(8)));
+        assert_eq!(pings.due(now + INTERVAL * 2, |_| true), [Due { to: addr(1), ask: false }]);
+        assert_eq!(pings.due(now + INTERVAL * 12, |_| true), [Due { to: addr(1), ask: true }]);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_or_is_late_says_nothing() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        assert!(!pings.answered(now, addr(1), 7));
+        pings.await_answer(now, addr(1), 7);
+        assert!(!pings.answered(now + EXPIRY, addr(1), 7));
+    }
+
+    #[test]
+    fn provocations_are_answered_at_a_bounded_pace() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        assert!(pings.provoked(now, addr(1)));
+        assert!(!pings.provoked(now, addr(1)));
+        assert!(pings.provoked(now + PROVOKED, addr(1)));
+    }
+
+    #[test]
+    fn our_own_address_is_left_alone() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        let wanted = HashSet::from([addr(1), addr(2)]);
+        pings.set_targets(now, &wanted);
+        pings.await_answer(now, addr(1), 7);
+        pings.met_ourselves(7);
+        pings.set_targets(now, &wanted);
+        assert_eq!(pings.due(now, |_| false), [Due { to: addr(2), ask: true }]);
+    }
+}

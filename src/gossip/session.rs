@@ -1,0 +1,214 @@
+//! Who may speak: a peer's process is admitted once it has answered a fresh challenge, and then every frame of
+//! it is taken once. So a frame recorded yesterday, or sent back to its sender, changes nothing even at an
+//! agent that has just started and remembers nothing.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::wire::Session;
+use crate::domain::record::Owner;
+
+/// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
+/// while UDP frames of the same session run past, at most some seconds of a busy sender.
+const WINDOW: u64 = 8_192;
+const WORDS: usize = (WINDOW / 64) as usize;
+/// Sessions held at a time: five times the agents that a cluster is designed for. A bound against a peer that
+/// makes up sessions.
+pub const MAX_SESSIONS: usize = 1_000;
+
+/// The other end of an admitted session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which agent, and which of its starts.
+    pub owner: Owner,
+    /// Where to send.
+    pub addr: SocketAddr,
+}
+
+/// What to do with an authenticated frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first time that this frame of an admitted session is seen.
+    Fresh {
+        /// How long nothing had been heard of the session.
+        silence: Duration,
+    },
+    /// Seen before, or too old to tell.
+    Replayed,
+    /// A session that has not answered a challenge.
+    Stranger,
+}
+
+/// The admitted sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    sessions: HashMap<Session, Admitted>,
+}
+
+#[derive(Debug)]
+struct Admitted {
+    peer: Peer,
+    window: Window,
+    heard: Instant,
+}
+
+impl Sessions {
+    /// Judges a frame by its session and counter, and remembers it.
+    pub fn check(&mut self, now: Instant, session: Session, counter: u64) -> Verdict {
+        let Some(admitted) = self.sessions.get_mut(&session) else { return Verdict::Stranger };
+        if !admitted.window.take(counter) {
+            return Verdict::Replayed;
+        }
+        let silence = now.saturating_duration_since(admitted.heard);
+        admitted.heard = now;
+        Verdict::Fresh { silence }
+    }
+
+    /// Admits a session that answered a fresh challenge in its frame `counter`. It replaces the sessions of
+    /// the agent's former starts. False if a later start of the agent is admitted, or there is no room.
+    pub fn admit(&mut self, now: Instant, session: Session, counter: u64, peer: Peer) -> bool {
+        let newer = |other: &Admitted| {
+            other.peer.owner.name == peer.owner.name && other.peer.owner.generation > peer.owner.generation
+        };
+        if self.sessions.len() >= MAX_SESSIONS || self.sessions.values().any(newer) {
+            return false;
+        }
+        self.sessions.retain(|_, other| {
+            other.peer.owner.name != peer.owner.name || other.peer.owner.generation == peer.owner.generation
+        });
+        let mut window = Window::default();
+        window.take(counter);
+        self.sessions.insert(session, Admitted { peer, window, heard: now });
+        true
+    }
+
+    /// The other end of an admitted session.
+    pub fn peer(&self, session: Session) -> Option<&Peer> {
+        self.sessions.get(&session).map(|admitted| &admitted.peer)
+    }
+
+    /// All admitted peers, with when they were last heard.
+    pub fn peers(&self) -> impl Iterator<Item = (&Peer, Instant)> {
+        self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard))
+    }
+
+    /// Drops the sessions not heard since `then`.
+    pub fn forget_silent(&mut self, then: Instant) {
+        self.sessions.retain(|_, admitted| admitted.heard >= then);
+    }
+}
+
+/// Which of the last [`WINDOW`] counters were seen.
+#[derive(Debug)]
+struct Window {
+    next: u64,
+    seen: [u64; WORDS],
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { next: 0, seen: [0; WORDS] }
+    }
+}
+
+impl Window {
+    /// Marks a counter as seen; false if it was, or is too old to tell.
+    fn take(&mut self, counter: u64) -> bool {
+        if counter == u64::MAX || counter + WINDOW < self.next {
+            return false;
+        }
+        if counter >= self.next {
+            self.clear_up_to(counter);
+            self.next = counter + 1;
+        }
+        let (word, bit) = place(counter);
+        let fresh = self.seen[word] & bit == 0;
+        self.seen[word] |= bit;
+        fresh
+    }
+
+    /// Forgets what leaves the window, so that its bits can be used for `self.next..=counter`.
+    fn clear_up_to(&mut self, counter: u64) {
+        if counter - self.next >= WINDOW {
+            self.seen = [0; WORDS];
+            return;
+        }
+        for skipped in self.next..=counter {
+            let (word, bit) = place(skipped);
+            self.seen[word] &= !bit;
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "below WORDS")]
+fn place(counter: u64) -> (usize, u64) {
+    (((counter / 64) % WORDS as u64) as usize, 1 << (counter % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FRESH: Verdict = Verdict::Fresh { silence: Duration::ZERO };
+
+    fn peer(name: &str, generation: u64) -> Peer {
+        let owner = Owner { name: name.parse().unwrap(), generation };
+        Peer { owner, addr: "10.0.0.1:8002".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_session_speaks_only_after_it_answered() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        assert_eq!(sessions.check(now, [1; 8], 0), Verdict::Stranger);
+        assert!(sessions.admit(now, [1; 8], 4, peer("a", 1)));
+        assert_eq!(sessions.check(now, [1; 8], 4), Verdict::Replayed, "the answer itself");
+        assert_eq!(sessions.check(now, [1; 8], 5), FRESH);
+        assert_eq!(sessions.check(now, [1; 8], 3), FRESH, "overtaken, not replayed");
+        assert_eq!(sessions.check(now, [1; 8], 5), Verdict::Replayed);
+    }
+
+    #[test]
+    fn a_restarted_agent_replaces_its_former_session() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        sessions.admit(now, [1; 8], 0, peer("a", 1));
+        sessions.admit(now, [2; 8], 0, peer("b", 1));
+        assert!(sessions.admit(now, [3; 8], 0, peer("a", 2)));
+        assert_eq!(sessions.check(now, [1; 8], 9), Verdict::Stranger);
+        assert_eq!(sessions.check(now, [2; 8], 9), FRESH);
+        assert!(!sessions.admit(now, [1; 8], 10, peer("a", 1)), "its former start does not come back");
+    }
+
+    #[test]
+    fn sessions_are_bounded_and_silent_ones_go() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        for n in 0..MAX_SESSIONS as u64 {
+            assert!(sessions.admit(now, n.to_le_bytes(), 0, peer(&format!("a{n}"), 1)));
+        }
+        assert!(!sessions.admit(now, [255; 8], 0, peer("late", 1)));
+        let later = now + Duration::from_secs(60);
+        sessions.check(later, 7_u64.to_le_bytes(), 1);
+        sessions.forget_silent(later);
+        assert_eq!(sessions.peers().count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_counter_is_taken_once(counters in proptest::collection::vec(0..30_000_u64, 1..400)) {
+            let (mut window, mut model) = (Window::default(), HashSet::new());
+            let mut newest = 0;
+            for counter in counters {
+                let fresh = !model.contains(&counter) && counter + WINDOW > newest;
+                newest = newest.max(counter);
+                let taken = window.take(counter);
+                prop_assert!(!taken || !model.contains(&counter), "{counter} twice");
+                prop_assert!(taken || !fresh, "{counter} refused");
+                if taken { model.insert(counter); }
+            }
+        }
+    }
+}

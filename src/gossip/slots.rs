@@ -1,0 +1,150 @@
+//! Slots as chitchat's keys and values: the key is the slot's number, the value is text, because chitchat
+//! stores strings. Fields are separated by U+001F, which no field may contain.
+
+use std::str::Split;
+use std::sync::Arc;
+
+use crate::domain::address::Entrypoint;
+use crate::domain::record::{MAX_FIELD, Network, Record, check_field};
+use crate::domain::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+
+/// Longest value, in bytes: five fields and their frame. chitchat stops replicating an owner at about 65 kB.
+pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
+/// Numbers above are hostile: an owner that writes a million times a second needs 285 years to get there.
+const MAX_SEQ: Seq = 1 << 53;
+const SEPARATOR: char = '\u{1f}';
+/// First field of every value, so that a later format can be told apart.
+const VERSION: &str = "1";
+
+/// A key or value that is no slot. It is skipped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a slot")]
+pub struct NotASlot;
+
+/// The key of a slot.
+pub fn key(slot: Slot) -> String {
+    slot.to_string()
+}
+
+/// The value of a cell.
+pub fn value(cell: &Cell) -> String {
+    let seq = cell.seq;
+    match &cell.content {
+        Content::Empty => format!("{VERSION}\u{1f}{seq}\u{1f}-"),
+        Content::Status(Status::Ready) => format!("{VERSION}\u{1f}{seq}\u{1f}ready"),
+        Content::Record(record) => {
+            let Record { id, name, node, network, address } = &**record;
+            let network = network.as_str();
+            format!("{VERSION}\u{1f}{seq}\u{1f}{network}\u{1f}{id}\u{1f}{name}\u{1f}{node}\u{1f}{address}")
+        }
+    }
+}
+
+/// Reads a key and its value.
+pub fn parse(key: &str, value: &str) -> Result<Change, NotASlot> {
+    let slot = parse_key(key).ok_or(NotASlot)?;
+    let cell = parse_value(slot, value).ok_or(NotASlot)?;
+    Ok(Change { slot, cell })
+}
+
+/// Reads the value of a slot.
+pub fn parse_value(slot: Slot, value: &str) -> Option<Cell> {
+    if value.len() > MAX_VALUE {
+        return None;
+    }
+    let mut fields = value.split(SEPARATOR);
+    if fields.next()? != VERSION {
+        return None;
+    }
+    let seq = fields.next()?.parse().ok().filter(|seq| (1..=MAX_SEQ).contains(seq))?;
+    let content = match (slot, fields.next()?) {
+        (STATUS_SLOT, "ready") => Content::Status(Status::Ready),
+        (STATUS_SLOT, _) => return None,
+        (_, "-") => Content::Empty,
+        (_, network @ ("tcp" | "udp")) => Content::Record(Arc::new(parse_record(network, &mut fields)?)),
+        _ => return None,
+    };
+    fields.next().is_none().then_some(Cell { seq, content })
+}
+
+fn parse_key(key: &str) -> Option<Slot> {
+    let canonical = !key.starts_with('0') || key == "0";
+    let digits = (1..=7).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
+    key.parse().ok().filter(|slot| canonical && digits && *slot <= MAX_SLOT)
+}
+
+fn parse_record(network: &str, fields: &mut Split<'_, char>) -> Option<Record> {
+    let mut field = || fields.next().filter(|f| !f.is_empty() && check_field("", f).is_ok());
+    let (id, name, node, address) = (field()?, field()?, field()?, field()?);
+    Entrypoint::parse(address).ok()?;
+    Some(Record {
+        id: id.into(),
+        name: name.into(),
+        node: node.into(),
+        network: Network::parse(network).ok()?,
+        address: address.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(fields: [&str; 4]) -> Content {
+        let [id, name, node, address] = fields.map(Arc::from);
+        Content::Record(Arc::new(Record { id, name, node, network: Network::Udp, address }))
+    }
+
+    #[test]
+    fn every_content_comes_back() {
+        for (slot, content) in [
+            (7, Content::Empty),
+            (STATUS_SLOT, Content::Status(Status::Ready)),
+            (MAX_SLOT, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
+            (
+                1,
+                record([
+                    &"i".repeat(512),
+                    &"ü".repeat(256),
+                    &"n".repeat(512),
+                    &format!("{}:1", "a".repeat(510)),
+                ]),
+            ),
+        ] {
+            let change = Change { slot, cell: Cell { seq: 3, content } };
+            assert_eq!(parse(&key(slot), &value(&change.cell)), Ok(change));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_slot_is_refused() {
+        let good = value(&Cell { seq: 3, content: record(["i", "t", "n", "h:1"]) });
+        assert!(parse("1", &good).is_ok());
+        for key in ["", "01", "+1", "1000001", "99999999", "ü", "0"] {
+            assert_eq!(parse(key, &good), Err(NotASlot), "{key}");
+        }
+        for value in [
+            "",
+            "2\u{1f}3\u{1f}-",
+            "1\u{1f}0\u{1f}-",
+            "1\u{1f}99999999999999999\u{1f}-",
+            "1\u{1f}3\u{1f}-\u{1f}more",
+            "1\u{1f}3\u{1f}ready",
+            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\u{1f}h:0",
+            "1\u{1f}3\u{1f}tcp\u{1f}\u{1f}t\u{1f}n\u{1f}h:1",
+            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\n\u{1f}h:1",
+        ] {
+            assert_eq!(parse("1", value), Err(NotASlot), "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_can_make_it_panic(key in ".{0,12}", value in ".{0,300}", number in 0..3_000_000_u32) {
+            let _ = parse(&key, &value);
+            let _ = parse(&number.to_string(), &format!("1\u{1f}3\u{1f}tcp\u{1f}{value}"));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What is inside a sealed frame: a header that says who sent it and as which of its frames, and a payload,
+//! compressed where that is smaller. Bounded before it is unpacked.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::slot::Slot;
+
+/// Longest payload, unpacked: chitchat's largest message, which is written to fit a UDP datagram.
+pub const MAX_PAYLOAD: usize = 65_507;
+/// Payloads shorter than this do not get smaller.
+const WORTH_COMPRESSING: usize = 96;
+/// zstd's fastest; its higher levels save a few per cent of a digest for twice the time.
+const LEVEL: i32 = 1;
+
+/// A random number per process start, by which its frames are told from those of every other start.
+pub type Session = [u8; 8];
+
+/// Who sent a frame, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The sender's process.
+    pub session: Session,
+    /// Rises with every frame of the session.
+    pub counter: u64,
+    /// Where the sender wants answers sent.
+    pub from: SocketAddr,
+    /// What the payload is.
+    pub kind: u8,
+    /// Whether the payload is compressed.
+    pub compressed: bool,
+}
+
+/// What frames are for. Kinds of later versions are skipped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A message of chitchat's.
+    Chitchat,
+    /// Fresh changes of the sender's own slots: [`Push`].
+    Push,
+    /// Thanks for a push: [`PushAck`].
+    PushAck,
+    /// A sign of life that may ask for one: [`Ping`].
+    Ping,
+    /// The answer to a ping that asked: [`Pong`].
+    Pong,
+}
+
+impl Kind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Self; 5] = [Self::Chitchat, Self::Push, Self::PushAck, Self::Ping, Self::Pong];
+
+    /// Its number on the wire.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// Fresh changes of the sender's slots.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push<'a> {
+    /// The sender's number for it, to be said in the ack.
+    pub id: u64,
+    /// Slots and their values, as in [`super::slots`].
+    #[serde(borrow)]
+    pub changes: Vec<(Slot, &'a str)>,
+}
+
+/// The push of that id arrived.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAck {
+    /// See [`Push::id`].
+    pub id: u64,
+}
+
+/// A sign of life.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// A random number that a [`Pong`] must repeat; none if none is wanted.
+    pub nonce: Option<u64>,
+}
+
+/// The answer to a [`Ping`]: only the holder of the session can give it now.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong<'a> {
+    /// The ping's number.
+    pub nonce: u64,
+    /// The agent that the session speaks for.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: u64,
+}
+
+/// A payload that is not what its header says. The frame is dropped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a frame whose content makes no sense")]
+pub struct Malformed;
+
+/// Packs a frame's plaintext.
+pub fn pack(mut header: Header, payload: &[u8]) -> Vec<u8> {
+    let packed = (payload.len() >= WORTH_COMPRESSING)
+        .then(|| zstd::bulk::compress(payload, LEVEL).ok())
+        .flatten()
+        .filter(|packed| packed.len() < payload.len());
+    header.compressed = packed.is_some();
+    let mut plain = encode(&header);
+    plain.extend_from_slice(packed.as_deref().unwrap_or(payload));
+    plain
+}
+
+/// Splits a plaintext into its header and the payload, still packed.
+pub fn split(plain: &[u8]) -> Result<(Header, &[u8]), Malformed> {
+    postcard::take_from_bytes(plain).map_err(|_| Malformed)
+}
+
+/// Unpacks a payload, to [`MAX_PAYLOAD`] bytes at most.
+pub fn unpack(header: &Header, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+    if header.compressed {
+        return zstd::bulk::decompress(payload, MAX_PAYLOAD).map_err(|_| Malformed);
+    }
+    if payload.len() > MAX_PAYLOAD { Err(Malformed) } else { Ok(payload.to_vec()) }
+}
+
+/// Writes one of the payloads above.
+pub fn encode<T: Serialize>(payload: &T) -> Vec<u8> {
+    postcard::to_stdvec(payload).expect("writing to memory does not fail")
+}
+
+/// Reads one of the payloads above. What a later version appends is left alone.
+pub fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Malformed> {
+    postcard::take_from_bytes(payload).map(|(value, _)| value).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(kind: Kind) -> Header {
+        let from = "10.0.0.1:8002".parse().unwrap();
+        Header { session: [1; 8], counter: 300, from, kind: kind.number(), compressed: false }
+    }
+
+    #[test]
+    fn a_frame_comes_back_compressed_or_not() {
+        for len in [0, 10, 95, 96, 5_000, MAX_PAYLOAD] {
+            let payload = vec![b'x'; len];
+            let plain = pack(header(Kind::Push), &payload);
+            let (header, packed) = split(&plain).unwrap();
+            assert_eq!((header.counter, Kind::from_number(header.kind)), (300, Some(Kind::Push)));
+            assert_eq!(header.compressed, len >= WORTH_COMPRESSING);
+            assert_eq!(unpack(&header, packed).unwrap(), payload);
+        }
+    }
+
+    #[test]
+    fn a_payload_cannot_unpack_beyond_its_bound() {
+        let plain = pack(header(Kind::Chitchat), &vec![0; MAX_PAYLOAD + 1]);
+        let (header, packed) = split(&plain).unwrap();
+        assert!(packed.len() < 100, "a small frame");
+        assert_eq!(unpack(&header, packed), Err(Malformed));
+    }
+
+    #[test]
+    fn kinds_have_fixed_numbers() {
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
+        }
+        assert_eq!(Kind::from_number(5), None);
+    }
+
+    #[test]
+    fn a_later_version_may_append_fields() {
+        let mut payload = encode(&PushAck { id: 7 });
+        payload.extend_from_slice(b"more");
+        assert_eq!(decode(&payload), Ok(PushAck { id: 7 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_can_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok((header, packed)) = split(&bytes) {
+                let _ = unpack(&header, packed);
+            }
+            let _ = decode::<Push<'_>>(&bytes);
+            let _ = decode::<Pong<'_>>(&bytes);
+            let _ = decode::<Ping>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The `gossd` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gossd::cli::main()
+}
