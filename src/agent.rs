@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::directory::Directory;
@@ -29,6 +29,8 @@ struct Shared {
     owner: Owner,
     state: Mutex<State>,
     changed: Notify,
+    /// Rises with every change of the directory.
+    revision: watch::Sender<u64>,
 }
 
 struct State {
@@ -57,7 +59,12 @@ impl Agent {
         let ready = leases.say(Status::Ready);
         let mut state = State { leases, directory: Directory::default(), outbox: BTreeMap::new() };
         state.tell(&owner, ready);
-        let shared = Shared { owner, state: Mutex::new(state), changed: Notify::new() };
+        let shared = Shared {
+            owner,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            revision: watch::Sender::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -97,6 +104,11 @@ impl Agent {
         rank(self.lock().directory.lookup(name), rand::random())
     }
 
+    /// Tells that the directory changed, with a number that rises.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
     /// What the agent holds.
     pub fn counts(&self) -> Counts {
         let state = self.lock();
@@ -116,10 +128,13 @@ impl Agent {
                 for change in &changes {
                     state.directory.apply(&owner, change);
                 }
+                drop(state);
+                self.revise();
             }
             Event::Forgotten { owner } if owner == self.shared.owner => {}
             Event::Forgotten { owner } => {
                 self.lock().directory.forget(&owner);
+                self.revise();
                 tracing::info!(agent = %owner, "forgot an agent that has been dead for long");
             }
         }
@@ -144,11 +159,17 @@ impl Agent {
     fn collect(&self) -> (Vec<Change>, Instant) {
         let now = Instant::now();
         let mut state = self.lock();
-        for change in state.leases.expire(now.into_std()) {
+        let overdue = state.leases.expire(now.into_std());
+        let lapsed = !overdue.is_empty();
+        for change in overdue {
             state.tell(&self.shared.owner, change);
         }
         let changes = std::mem::take(&mut state.outbox);
         let next = state.leases.next_deadline().map_or(now + LEASE_TTL, Instant::from_std);
+        drop(state);
+        if lapsed {
+            self.revise();
+        }
         (changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect(), next)
     }
 
@@ -177,8 +198,13 @@ impl Agent {
             state.tell(&self.shared.owner, change);
             drop(state);
             self.shared.changed.notify_one();
+            self.revise();
         }
         Ok(())
+    }
+
+    fn revise(&self) {
+        self.shared.revision.send_modify(|revision| *revision += 1);
     }
 
     /// A panic under the lock would be a bug; the state is consistent between any two statements that can

@@ -104,6 +104,11 @@ impl Daemon {
         self.agent.counts()
     }
 
+    /// How many peers the gossip hears.
+    pub fn peers(&self) -> usize {
+        self.cluster.peers()
+    }
+
     /// What the gossip counted.
     pub fn counters(&self) -> &Counters {
         self.cluster.counters()

@@ -5,6 +5,8 @@
 //! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer).
 
 pub mod address;
+#[cfg(test)]
+mod convergence;
 pub mod directory;
 pub mod lease;
 pub mod rank;

@@ -71,7 +71,7 @@ impl From<OpenError> for Dropped {
 pub struct Counters {
     dropped: [AtomicU64; Dropped::ALL.len()],
     sent: [AtomicU64; Kind::ALL.len()],
-    sent_bytes: AtomicU64,
+    sent_bytes: [AtomicU64; Kind::ALL.len()],
     received: [AtomicU64; Kind::ALL.len()],
     pushes_given_up: AtomicU64,
 }
@@ -90,12 +90,7 @@ impl Counters {
     /// Counts a frame sent, of `bytes` on the wire without IP's and UDP's.
     pub(super) fn send(&self, kind: Kind, bytes: usize) {
         add(&self.sent[kind as usize], 1);
-        add(&self.sent_bytes, bytes as u64);
-    }
-
-    /// Frames sent.
-    pub fn sent(&self) -> u64 {
-        self.sent.iter().map(|n| n.load(Ordering::Relaxed)).sum()
+        add(&self.sent_bytes[kind as usize], bytes as u64);
     }
 
     /// Frames of one kind sent.
@@ -103,9 +98,9 @@ impl Counters {
         self.sent[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Bytes of the frames sent.
-    pub fn sent_bytes(&self) -> u64 {
-        self.sent_bytes.load(Ordering::Relaxed)
+    /// Bytes of the frames of one kind sent, without IP's and UDP's.
+    pub fn sent_bytes_of(&self, kind: Kind) -> u64 {
+        self.sent_bytes[kind as usize].load(Ordering::Relaxed)
     }
 
     /// Counts a frame taken.

@@ -35,6 +35,8 @@ pub(super) struct Driver {
     pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// Peers that chitchat should exchange states with now.
     pub(super) handshakes: mpsc::Sender<SocketAddr>,
+    /// How many peers are heard.
+    pub(super) peers: watch::Sender<usize>,
     pub(super) rejections: Rejections,
 }
 
@@ -83,8 +85,14 @@ impl Driver {
             if self.link.next_deadline().is_some_and(|at| at <= now_std()) {
                 let effects = self.link.handle_deadline(now_std());
                 self.perform(effects);
+                self.count_peers();
             }
         }
+    }
+
+    fn count_peers(&self) {
+        let live = self.link.live(now_std()).count();
+        self.peers.send_if_modified(|told| std::mem::replace(told, live) != live);
     }
 
     fn receive(&mut self, buffer: &mut [u8]) {
@@ -104,9 +112,8 @@ impl Driver {
     }
 
     fn retarget(&mut self, inputs: &mut Inputs) {
-        let mut targets = inputs.members.borrow_and_update().clone();
-        targets.extend(inputs.joins.borrow_and_update().iter());
-        self.link.set_targets(now_std(), targets);
+        let members = inputs.members.borrow_and_update().clone();
+        self.link.set_targets(now_std(), members, &inputs.joins.borrow_and_update());
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {
@@ -124,6 +131,7 @@ impl Driver {
                     let _ = self.handshakes.try_send(peer);
                 }
                 Effect::Admitted(peer) => {
+                    self.count_peers();
                     tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
                 }
             }

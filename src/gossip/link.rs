@@ -51,7 +51,7 @@ pub enum Effect {
         /// chitchat's bytes.
         message: Vec<u8>,
     },
-    /// Exchange states with this peer now: it is new, or back.
+    /// Exchange states with this peer now: it is new to chitchat, or back.
     Handshake(SocketAddr),
     /// A process was admitted.
     Admitted(Peer),
@@ -67,6 +67,8 @@ pub struct Link {
     sessions: Sessions,
     pings: Pings,
     pusher: Pusher,
+    /// Whom chitchat knows, and so exchanges states with by itself.
+    members: HashSet<SocketAddr>,
     counters: Arc<Counters>,
     rng: StdRng,
 }
@@ -89,6 +91,7 @@ impl Link {
             sessions: Sessions::default(),
             pings: Pings::default(),
             pusher: Pusher::default(),
+            members: HashSet::new(),
             counters,
             rng,
         }
@@ -113,8 +116,10 @@ impl Link {
         vec![self.frame(Kind::Chitchat, message, to)]
     }
 
-    /// Pings these addresses from now on: those to join at, and those that chitchat knows.
-    pub fn set_targets(&mut self, now: Instant, mut targets: HashSet<SocketAddr>) {
+    /// Pings these addresses from now on: `members`, whom chitchat knows, and those to join at.
+    pub fn set_targets(&mut self, now: Instant, members: HashSet<SocketAddr>, joins: &HashSet<SocketAddr>) {
+        let mut targets: HashSet<SocketAddr> = members.union(joins).copied().collect();
+        self.members = members;
         targets.extend(self.sessions.peers().map(|(peer, _)| peer.addr));
         targets.remove(&self.addr);
         self.pings.set_targets(now, &targets);
@@ -133,6 +138,10 @@ impl Link {
         let admitted: HashSet<SocketAddr> = self.live(now).map(|peer| peer.addr).collect();
         for due in self.pings.due(now, |addr| admitted.contains(&addr)) {
             effects.push(self.ping(now, due.to, due.ask));
+            // The exchange at its admission was lost, or it has been dead for so long that chitchat forgot it.
+            if admitted.contains(&due.to) && !self.members.contains(&due.to) {
+                effects.push(Effect::Handshake(due.to));
+            }
         }
         effects
     }
@@ -326,3 +335,6 @@ impl Link {
         self.sealer.seal(nonce, &wire::pack(header, payload)).into()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,7 @@ pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 pub struct Cluster {
     pushes: mpsc::Sender<Vec<Change>>,
     writes: mpsc::Sender<Vec<Change>>,
+    peers: watch::Receiver<usize>,
     counters: Arc<Counters>,
 }
 
@@ -122,7 +123,9 @@ impl Cluster {
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
         let (rejected, rejected_rx) = mpsc::channel(QUEUE);
-        let cluster = Self { pushes, writes: anti_entropy.writes.clone(), counters: counters.clone() };
+        let (peers, peers_rx) = watch::channel(0);
+        let writes = anti_entropy.writes.clone();
+        let cluster = Self { pushes, writes, peers: peers_rx, counters: counters.clone() };
         let rng = StdRng::from_rng(&mut rand::rng());
         let driver = Driver {
             link: Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng),
@@ -132,6 +135,7 @@ impl Cluster {
             counters: counters.clone(),
             incoming: anti_entropy.incoming.clone(),
             handshakes: anti_entropy.handshakes.clone(),
+            peers,
             rejections: driver::Rejections::default(),
         };
         let inputs = driver::Inputs {
@@ -158,6 +162,11 @@ impl Cluster {
         // Both receivers live as long as the tasks, whose end ends the process.
         let _ = self.pushes.send(changes.clone()).await;
         let _ = self.writes.send(changes).await;
+    }
+
+    /// How many peers are heard at present.
+    pub fn peers(&self) -> usize {
+        *self.peers.borrow()
     }
 
     /// What was counted.

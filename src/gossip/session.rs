@@ -77,9 +77,7 @@ impl Sessions {
         self.sessions.retain(|_, other| {
             other.peer.owner.name != peer.owner.name || other.peer.owner.generation == peer.owner.generation
         });
-        let mut window = Window::default();
-        window.take(counter);
-        self.sessions.insert(session, Admitted { peer, window, heard: now });
+        self.sessions.insert(session, Admitted { peer, window: Window::after(counter), heard: now });
         true
     }
 
@@ -106,13 +104,12 @@ struct Window {
     seen: [u64; WORDS],
 }
 
-impl Default for Window {
-    fn default() -> Self {
-        Self { next: 0, seen: [0; WORDS] }
-    }
-}
-
 impl Window {
+    /// Takes only what is sent after `counter`: what came before the admission has been dealt with.
+    fn after(counter: u64) -> Self {
+        Self { next: counter.saturating_add(1), seen: [u64::MAX; WORDS] }
+    }
+
     /// Marks a counter as seen; false if it was, or is too old to tell.
     fn take(&mut self, counter: u64) -> bool {
         if counter == u64::MAX || counter + WINDOW < self.next {
@@ -167,8 +164,9 @@ mod tests {
         assert_eq!(sessions.check(now, [1; 8], 0), Verdict::Stranger);
         assert!(sessions.admit(now, [1; 8], 4, peer("a", 1)));
         assert_eq!(sessions.check(now, [1; 8], 4), Verdict::Replayed, "the answer itself");
-        assert_eq!(sessions.check(now, [1; 8], 5), FRESH);
-        assert_eq!(sessions.check(now, [1; 8], 3), FRESH, "overtaken, not replayed");
+        assert_eq!(sessions.check(now, [1; 8], 3), Verdict::Replayed, "what it said before");
+        assert_eq!(sessions.check(now, [1; 8], 6), FRESH);
+        assert_eq!(sessions.check(now, [1; 8], 5), FRESH, "overtaken, not replayed");
         assert_eq!(sessions.check(now, [1; 8], 5), Verdict::Replayed);
     }
 
@@ -199,7 +197,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_counter_is_taken_once(counters in proptest::collection::vec(0..30_000_u64, 1..400)) {
-            let (mut window, mut model) = (Window::default(), HashSet::new());
+            let (mut window, mut model) = (Window { next: 0, seen: [0; WORDS] }, HashSet::new());
             let mut newest = 0;
             for counter in counters {
                 let fresh = !model.contains(&counter) && counter + WINDOW > newest;

@@ -1,0 +1,213 @@
+//! How long a registration takes until the last agent can answer it, with push and without, in one run.
+//!
+//! `cargo run --release --example propagation -- --agents 3`
+//!
+//! All agents are real, in this process, with their own sockets on loopback. Changes are registered at a
+//! steady pace, at one agent after the other; each other agent has an observer that is woken by its directory
+//! and looks the new tunnel up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use gossd::agent::Agent;
+use gossd::config::Config;
+use gossd::daemon::Daemon;
+use gossd::domain::record::{Network, Record};
+use gossd::gossip::wire::Kind;
+use rand::RngExt as _;
+use tokio::task::JoinSet;
+
+#[derive(Parser)]
+struct Args {
+    /// Agents in the cluster
+    #[arg(long, default_value_t = 3)]
+    agents: usize,
+    /// Registrations to measure
+    #[arg(long, default_value_t = 300)]
+    changes: usize,
+    /// Milliseconds from one registration to the next
+    #[arg(long, default_value_t = 20)]
+    pace: u64,
+    /// Share of all frames that is lost, 0 to 1
+    #[arg(long, default_value_t = 0.0)]
+    loss: f64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    ensure!(args.agents >= 2 && args.changes >= 1, "it takes two agents and a change");
+    println!(
+        "register -> readable at the last of {} agents; {} changes, one every {} ms; {} % of all frames lost",
+        args.agents,
+        args.changes,
+        args.pace,
+        args.loss * 100.0
+    );
+    println!(
+        "{:<9} {:>9} {:>9} {:>9} {:>14} {:>14} {:>16}",
+        "push", "p50 ms", "p99 ms", "max ms", "frames/change", "bytes/change", "other B/s/agent"
+    );
+    for push in [true, false] {
+        let row = measure(&args, push).await?;
+        println!("{:<9} {row}", if push { "on" } else { "off" });
+    }
+    println!("frames and bytes per change: pushes and their acks; other: pings and chitchat, of one agent");
+    Ok(())
+}
+
+async fn measure(args: &Args, push: bool) -> anyhow::Result<String> {
+    let agents = start(args, push).await?;
+    let board = Arc::new(Board::default());
+    let mut observers = JoinSet::new();
+    for (n, agent) in agents.iter().enumerate() {
+        observers.spawn(observe(n, agent.agent().clone(), board.clone()));
+    }
+    let (frames, bytes, others) = traffic(&agents);
+    let start = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(args.pace));
+    for n in 0..args.changes {
+        pace.tick().await;
+        let at = n % agents.len();
+        board.expect(n, at, agents.len() - 1);
+        agents[at].agent().register(record(n))?;
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while board.open() > 0 {
+        ensure!(Instant::now() < deadline, "{} changes did not arrive everywhere in 30 s", board.open());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let (frames_after, bytes_after, others_after) = traffic(&agents);
+    let per_change = |n: u64| n as f64 / args.changes as f64;
+    let [p50, p99, max] = board.percentiles();
+    let (frames, bytes) = if push { (frames_after - frames, bytes_after - bytes) } else { (0, 0) };
+    Ok(format!(
+        "{p50:>9.2} {p99:>9.2} {max:>9.2} {:>14.1} {:>14.0} {:>16.0}",
+        per_change(frames),
+        per_change(bytes),
+        (others_after - others) as f64 / seconds / agents.len() as f64
+    ))
+}
+
+async fn start(args: &Args, push: bool) -> anyhow::Result<Vec<Daemon>> {
+    let mut agents: Vec<Daemon> = Vec::new();
+    let loss = args.loss;
+    for n in 0..args.agents {
+        let mut config = Config::loopback(format!("agent-{n}").parse()?);
+        config.faults = Some(Arc::new(move |kind, _| {
+            (kind == Kind::Push && !push) || (loss > 0.0 && rand::rng().random_bool(loss))
+        }));
+        if let Some(first) = agents.first() {
+            config.join = vec![first.gossip.to_string().parse()?];
+        }
+        agents.push(Daemon::start(config).await?);
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !agents.iter().all(|a| a.peers() == args.agents - 1 && a.counts().agents == args.agents) {
+        ensure!(Instant::now() < deadline, "the agents did not all meet in 60 s");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Round trips are measured by then, and the exchanges of the start are over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(agents)
+}
+
+/// Frames and bytes of pushes and acks, and bytes of everything else.
+fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
+    let sum = |of: &dyn Fn(&Daemon) -> u64| agents.iter().map(of).sum::<u64>();
+    let frames = sum(&|a| a.counters().sent_of(Kind::Push) + a.counters().sent_of(Kind::PushAck));
+    let bytes = sum(&|a| a.counters().sent_bytes_of(Kind::Push) + a.counters().sent_bytes_of(Kind::PushAck));
+    let all = sum(&|a| Kind::ALL.into_iter().map(|kind| a.counters().sent_bytes_of(kind)).sum());
+    (frames, bytes, all - bytes)
+}
+
+fn record(n: usize) -> Record {
+    let id = uuid::Uuid::new_v4().to_string();
+    let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into();
+    Record {
+        id: id.into(),
+        name: name(n).into(),
+        node,
+        network: Network::Tcp,
+        address: "10.0.0.1:8420".into(),
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("4d21094e-b74c-4916-86c1-{n:012x}")
+}
+
+/// Looks up what is expected whenever the directory changes.
+async fn observe(me: usize, agent: Agent, board: Arc<Board>) -> anyhow::Result<()> {
+    let mut revision = agent.watch();
+    let mut next = 0;
+    let mut open: Vec<usize> = Vec::new();
+    loop {
+        revision.changed().await.context("the agent is gone")?;
+        let now = Instant::now();
+        next = board.take_expected(me, next, &mut open);
+        open.retain(|n| {
+            let there = !agent.resolve(&name(*n)).is_empty();
+            if there {
+                board.seen(*n, now);
+            }
+            !there
+        });
+    }
+}
+
+/// Which changes are out, and when the last agent saw them.
+#[derive(Default)]
+struct Board {
+    changes: Mutex<BTreeMap<usize, Expected>>,
+}
+
+struct Expected {
+    origin: usize,
+    sent: Instant,
+    missing: usize,
+    last: Duration,
+}
+
+impl Board {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<usize, Expected>) -> T) -> T {
+        act(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn expect(&self, n: usize, origin: usize, missing: usize) {
+        let expected = Expected { origin, sent: Instant::now(), missing, last: Duration::ZERO };
+        self.with(|changes| changes.insert(n, expected));
+    }
+
+    fn take_expected(&self, me: usize, next: usize, open: &mut Vec<usize>) -> usize {
+        self.with(|changes| {
+            open.extend(changes.range(next..).filter(|(_, e)| e.origin != me).map(|(n, _)| *n));
+            changes.len()
+        })
+    }
+
+    fn seen(&self, n: usize, at: Instant) {
+        self.with(|changes| {
+            if let Some(expected) = changes.get_mut(&n) {
+                expected.missing -= 1;
+                expected.last = expected.last.max(at.saturating_duration_since(expected.sent));
+            }
+        });
+    }
+
+    fn open(&self) -> usize {
+        self.with(|changes| changes.values().filter(|e| e.missing > 0).count())
+    }
+
+    /// Milliseconds: the median, the 99th percentile, the maximum.
+    fn percentiles(&self) -> [f64; 3] {
+        let mut times: Vec<Duration> = self.with(|changes| changes.values().map(|e| e.last).collect());
+        times.sort_unstable();
+        let at = |share: usize| times[((times.len() - 1) * share).div_ceil(100)].as_secs_f64() * 1e3;
+        [at(50), at(99), at(100)]
+    }
+}

@@ -1,0 +1,164 @@
+//! The promise that replication rests on: whatever the order, the duplicates and the losses in which an
+//! owner's changes arrive, once the current cells have been repaired all directories are the same.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::directory::Directory;
+use super::lease::LeaseTable;
+use super::record::{Generation, Owner, Record};
+use super::slot::tests::record;
+use super::slot::{Cell, Change, Content, Slot, Status};
+
+const TTL: Duration = Duration::from_secs(60);
+
+/// What a gost may do at one agent, in any order; ids repeat so that calls overtake each other.
+#[derive(Clone, Debug)]
+enum Call {
+    Register { id: u8, name: u8 },
+    Renew { id: u8 },
+    Deregister { id: u8 },
+    Wait { seconds: u64 },
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        4 => (0..12_u8, 0..3_u8).prop_map(|(id, name)| Call::Register { id, name }),
+        1 => (0..12_u8).prop_map(|id| Call::Renew { id }),
+        2 => (0..12_u8).prop_map(|id| Call::Deregister { id }),
+        1 => (1..50_u64).prop_map(|seconds| Call::Wait { seconds }),
+    ]
+}
+
+/// One generation of an agent: everything it said, and what is true at its end.
+struct Life {
+    owner: Owner,
+    said: Vec<Change>,
+    cells: Vec<Change>,
+}
+
+fn live(generation: Generation, calls: &[Call]) -> Life {
+    let mut leases = LeaseTable::new(TTL);
+    let mut now = Instant::now();
+    let mut said = vec![leases.say(Status::Ready)];
+    for call in calls {
+        match call {
+            Call::Register { id, name } => {
+                let record = Record::clone(&record(&id.to_string(), &name.to_string()));
+                said.extend(leases.register(now, record).unwrap());
+            }
+            Call::Renew { id } => {
+                if let super::lease::Renewal::Revived(change) = leases.renew(now, &id.to_string()) {
+                    said.push(change);
+                }
+            }
+            Call::Deregister { id } => said.extend(leases.release(&id.to_string())),
+            Call::Wait { seconds } => {
+                now += Duration::from_secs(*seconds);
+                said.extend(leases.expire(now));
+            }
+        }
+    }
+    let owner = Owner { name: "a".parse().unwrap(), generation };
+    Life { owner, said, cells: current(leases.cells()) }
+}
+
+fn current(cells: &[Cell]) -> Vec<Change> {
+    let written = |(slot, cell): (usize, &Cell)| {
+        (cell.seq > 0).then(|| Change { slot: Slot::try_from(slot).unwrap(), cell: cell.clone() })
+    };
+    cells.iter().enumerate().filter_map(written).collect()
+}
+
+/// What a directory shows of the tunnels, comparable.
+fn shown(directory: &Directory) -> BTreeSet<(String, String, Slot, u64)> {
+    let names = (0..3_u8).map(|name| name.to_string());
+    names
+        .flat_map(|name| directory.lookup(&name).to_vec())
+        .map(|e| (e.record.id.to_string(), e.record.name.to_string(), e.slot, e.owner.generation))
+        .collect()
+}
+
+fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
+    let record = |change: &Change| match &change.cell.content {
+        Content::Record(r) => {
+            Some((r.id.to_string(), r.name.to_string(), change.slot, life.owner.generation))
+        }
+        Content::Empty | Content::Status(_) => None,
+    };
+    life.cells.iter().filter_map(record).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_delivery_with_repair_ends_in_the_owners_truth(
+        calls in proptest::collection::vec(call(), 0..60),
+        deliveries in proptest::collection::vec(any::<prop::sample::Index>(), 0..120),
+        repair in any::<u64>(),
+    ) {
+        let life = live(1, &calls);
+        let mut directory = Directory::default();
+        for at in &deliveries {
+            directory.apply(&life.owner, at.get(&life.said));
+        }
+        let mut cells = life.cells.clone();
+        let places = cells.len();
+        cells.rotate_left(usize::try_from(repair).unwrap() % places);
+        for change in &cells {
+            directory.apply(&life.owner, change);
+        }
+        for at in &deliveries {
+            directory.apply(&life.owner, at.get(&life.said));
+        }
+        prop_assert_eq!(shown(&directory), truth(&life));
+        prop_assert_eq!(directory.len(), truth(&life).len());
+    }
+
+    #[test]
+    fn the_newest_ready_generation_is_shown_whatever_arrives_when(
+        former in proptest::collection::vec(call(), 0..30),
+        latter in proptest::collection::vec(call(), 0..30),
+        order in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..150),
+    ) {
+        let lives = [live(1, &former), live(2, &latter)];
+        let mut directory = Directory::default();
+        for (second, at) in &order {
+            let life = &lives[usize::from(*second)];
+            directory.apply(&life.owner, at.get(&life.said));
+        }
+        for life in &lives {
+            for change in &life.cells {
+                directory.apply(&life.owner, change);
+            }
+        }
+        prop_assert_eq!(shown(&directory), truth(&lives[1]));
+        directory.forget(&lives[0].owner);
+        prop_assert_eq!(shown(&directory), truth(&lives[1]));
+        directory.forget(&lives[1].owner);
+        prop_assert!(directory.is_empty());
+    }
+
+    #[test]
+    fn a_deregistered_id_never_comes_back(
+        calls in proptest::collection::vec(call(), 0..60),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let mut calls = calls;
+        calls.insert(at.index(calls.len() + 1), Call::Deregister { id: 5 });
+        let life = live(1, &calls);
+        prop_assert!(truth(&life).iter().all(|(id, ..)| id != "5"));
+    }
+
+    #[test]
+    fn no_slot_holds_two_records_and_no_id_is_in_two_slots(
+        calls in proptest::collection::vec(call(), 0..80),
+    ) {
+        let life = live(1, &calls);
+        let ids: BTreeSet<_> = truth(&life).into_iter().map(|(id, ..)| id).collect();
+        prop_assert_eq!(ids.len(), truth(&life).len());
+        let seqs: BTreeSet<_> = life.said.iter().map(|change| change.cell.seq).collect();
+        prop_assert_eq!(seqs.len(), life.said.len(), "every change has its own number");
+    }
+}

@@ -1,0 +1,230 @@
+//! Agents in one process, through real sockets: each way of replication alone, loss, newcomers, strangers.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{TestCluster, eventually, ids, record};
+use gossd::config::Config;
+use gossd::gossip::counters::Dropped;
+use gossd::gossip::keyring::{Keyring, generate};
+use gossd::gossip::transport::Faults;
+use gossd::gossip::wire::Kind;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn losing(lost: impl Fn(Kind, SocketAddr) -> bool + Send + Sync + 'static) -> Option<Faults> {
+    Some(Arc::new(lost))
+}
+
+/// Loses one frame in five, by a seeded draw.
+fn lossy(seed: u64) -> Option<Faults> {
+    let rng = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
+    losing(move |_, _| rng.lock().is_ok_and(|mut rng| rng.random_bool(0.2)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_pushes_the_cluster_still_converges() {
+    let cluster = TestCluster::start(3, |_, config| {
+        config.gossip_interval = Duration::from_millis(200);
+        config.faults = losing(|kind, _| kind == Kind::Push);
+    })
+    .await;
+    for (n, agent) in cluster.agents.iter().enumerate() {
+        agent.agent().register(record(&n.to_string(), "t")).unwrap();
+    }
+    cluster.all_hold(SOON, "anti-entropy brings every record everywhere", 3).await;
+    cluster.agents[0].agent().deregister("0");
+    cluster.all_hold(SOON, "and takes it away", 2).await;
+    assert!(cluster.agents.iter().all(|agent| ids(agent, "t") == ["1", "2"]));
+    assert_eq!(cluster.agents[1].counters().received_of(Kind::Push), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
+    let cut = Arc::new(AtomicBool::new(false));
+    let mut cluster = TestCluster::start(2, |_, _| {}).await;
+    let deaf = Arc::new(std::sync::OnceLock::<SocketAddr>::new());
+    cluster
+        .add(2, |_, config| {
+            let (cut, deaf) = (cut.clone(), deaf.clone());
+            config.faults = losing(move |kind, to| {
+                kind == Kind::Chitchat && cut.load(Ordering::Relaxed) && deaf.get() == Some(&to)
+            });
+        })
+        .await;
+    cluster.all_met().await;
+    deaf.set(cluster.agents[0].gossip).unwrap();
+    cut.store(true, Ordering::Relaxed);
+    for n in 0..20 {
+        cluster.agents[2].agent().register(record(&n.to_string(), "t")).unwrap();
+        let took = eventually(SOON, "the push arrives", || ids(&cluster.agents[0], "t").len() == n + 1).await;
+        println!("{took:?}");
+    }
+    assert!(cluster.agents[0].counters().received_of(Kind::Push) >= 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_changes() {
+    let cluster = TestCluster::start(3, |n, config| {
+        config.gossip_interval = Duration::from_millis(200);
+        config.faults = lossy(n as u64);
+    })
+    .await;
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut model: BTreeSet<(usize, usize)> = BTreeSet::new();
+    for n in 0..1_000 {
+        let at = rng.random_range(0..3);
+        let release =
+            rng.random_bool(0.4).then(|| model.iter().find(|(agent, _)| *agent == at).copied()).flatten();
+        match release {
+            Some((agent, id)) => {
+                model.remove(&(agent, id));
+                cluster.agents[agent].agent().deregister(&id.to_string());
+            }
+            None => {
+                model.insert((at, n));
+                cluster.agents[at].agent().register(record(&n.to_string(), "t")).unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    let mut expected: Vec<_> = model.iter().map(|(_, id)| id.to_string()).collect();
+    expected.sort();
+    eventually(Duration::from_secs(30), "every agent lists exactly the model", || {
+        cluster.agents.iter().all(|agent| ids(agent, "t") == expected)
+    })
+    .await;
+    assert!(cluster.agents.iter().all(|agent| agent.counts().records == expected.len()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
+    let mut cluster = TestCluster::start(2, |_, _| {}).await;
+    for n in 0..20_000 {
+        cluster.agents[n % 2].agent().register(record(&format!("{n}"), &format!("t{}", n % 5_000))).unwrap();
+    }
+    cluster.all_hold(Duration::from_secs(60), "both hold 20,000 records", 20_000).await;
+    let churner = cluster.agents[0].agent().clone();
+    let churn = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        for n in 0.. {
+            tick.tick().await;
+            churner.register(record(&format!("churn-{n}"), "churn")).unwrap();
+            churner.deregister(&format!("{}", 2 * n));
+        }
+    });
+    cluster.add(2, |_, _| {}).await;
+    let newcomer = &cluster.agents[2];
+    let took = eventually(Duration::from_secs(5), "the newcomer holds them all", || {
+        newcomer.counts().records == cluster.agents[0].counts().records
+            && ids(newcomer, "churn") == ids(&cluster.agents[0], "churn")
+    })
+    .await;
+    println!("complete after {took:?}");
+    churn.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
+    let key = generate();
+    let keyed = |text: &str| Keyring::parse(text).expect("a key");
+    let mut cluster = TestCluster::start(2, |_, config| config.keyring = keyed(&key)).await;
+    cluster.agents[0].agent().register(record("1", "t")).unwrap();
+    cluster.add(2, |_, config| config.keyring = keyed(&generate())).await;
+    cluster
+        .add(3, |_, config| {
+            config.keyring = keyed(&key);
+            config.cluster = "other".into();
+        })
+        .await;
+    for outsider in &cluster.agents[2..] {
+        outsider.agent().register(record("2", "t")).unwrap();
+    }
+    let counters = cluster.agents[0].counters();
+    eventually(SOON, "both are counted", || {
+        counters.dropped(Dropped::UnknownKey) > 2 && counters.dropped(Dropped::BadSeal) > 2
+    })
+    .await;
+    eventually(SOON, "the first record is at its peer", || ids(&cluster.agents[1], "t") == ["1"]).await;
+    assert_eq!(ids(&cluster.agents[0], "t"), ["1"]);
+    assert!(cluster.agents[2..].iter().all(|outsider| ids(outsider, "t") == ["2"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn junk_on_the_gossip_port_is_counted_and_answered_by_nothing() {
+    let cluster = TestCluster::start(2, |_, _| {}).await;
+    let target = cluster.agents[0].gossip;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    for n in 0..500_usize {
+        let junk: Vec<u8> = (0..n * 3).map(|_| rng.random()).collect();
+        socket.send_to(&junk, target).unwrap();
+        let mut dressed = b"gs\x01".to_vec();
+        dressed.extend(junk);
+        socket.send_to(&dressed, target).unwrap();
+    }
+    let counters = cluster.agents[0].counters();
+    eventually(SOON, "the junk is counted", || {
+        counters.dropped(Dropped::NotAFrame) > 100 && counters.dropped(Dropped::UnknownKey) > 100
+    })
+    .await;
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 10]).is_err(), "no answer");
+    cluster.agents[1].agent().register(record("1", "t")).unwrap();
+    cluster.all_hold(SOON, "changes still arrive", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_tcp_connections_are_dropped_and_disturb_nobody() {
+    let cluster =
+        TestCluster::start(2, |_, config| config.faults = losing(|kind, _| kind == Kind::Push)).await;
+    let target = cluster.agents[0].gossip;
+    let silent = tokio::net::TcpStream::connect(target).await.unwrap();
+    for opening in [&u32::MAX.to_be_bytes()[..], b"\0\0\0\x08not ours", b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(target).await.unwrap();
+        stream.write_all(opening).await.unwrap();
+        let closed = tokio::time::timeout(SOON, stream.read(&mut [0; 1])).await.expect("closed by the agent");
+        assert!(matches!(closed, Ok(0) | Err(_)), "nothing is answered");
+    }
+    assert!(cluster.agents[0].counters().dropped(Dropped::Connection) >= 2);
+    for n in 0..2_000 {
+        cluster.agents[1].agent().register(record(&n.to_string(), "t")).unwrap();
+    }
+    cluster.all_hold(Duration::from_secs(20), "large messages still arrive by TCP", 2_000).await;
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_on_ipv6_find_each_other() {
+    let v6: SocketAddr = "[::1]:0".parse().unwrap();
+    if UdpSocket::bind(v6).is_err() {
+        return eprintln!("SKIPPED: this machine has no IPv6 loopback");
+    }
+    let cluster = TestCluster::start(3, |_, config: &mut Config| config.gossip = v6).await;
+    cluster.agents[2].agent().register(record("1", "t")).unwrap();
+    cluster.all_hold(SOON, "the record is everywhere", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_joins_itself_and_nobody_else_runs_alone() {
+    let probe = gossd::gossip::transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let own = probe.addr;
+    drop(probe);
+    let cluster = TestCluster::start(1, |_, config| {
+        config.gossip = own;
+        config.join =
+            vec![own.to_string().parse().unwrap(), format!("localhost:{}", own.port()).parse().unwrap()];
+    })
+    .await;
+    cluster.agents[0].agent().register(record("1", "t")).unwrap();
+    assert_eq!(ids(&cluster.agents[0], "t"), ["1"]);
+    assert_eq!(cluster.agents[0].counts().agents, 1);
+}

@@ -1,0 +1,74 @@
+//! Agents for tests: real daemons on loopback in this process, and waiting that has an end.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gossd::config::Config;
+use gossd::daemon::Daemon;
+use gossd::domain::record::{Network, Record};
+
+/// Waits until a condition holds, looking every few milliseconds; panics with `what` after the deadline.
+/// Returns how long it took.
+pub async fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    start.elapsed()
+}
+
+/// Agents in one cluster, each with its own sockets.
+pub struct TestCluster {
+    pub agents: Vec<Daemon>,
+}
+
+impl TestCluster {
+    /// Starts `count` agents that join at the first one, and waits until each knows all.
+    pub async fn start(count: usize, adjust: impl Fn(usize, &mut Config)) -> Self {
+        let mut cluster = Self { agents: Vec::new() };
+        for n in 0..count {
+            cluster.add(n, &adjust).await;
+        }
+        cluster.all_met().await;
+        cluster
+    }
+
+    /// Starts one more agent that joins at the first one.
+    pub async fn add(&mut self, n: usize, adjust: impl Fn(usize, &mut Config)) {
+        let mut config = Config::loopback(format!("agent-{n}").parse().expect("a name"));
+        if let Some(first) = self.agents.first() {
+            config.join = vec![first.gossip.to_string().parse().expect("an address")];
+        }
+        adjust(n, &mut config);
+        self.agents.push(Daemon::start(config).await.expect("an agent starts"));
+    }
+
+    pub async fn all_met(&self) {
+        let count = self.agents.len();
+        eventually(Duration::from_secs(20), "every agent knows every other", || {
+            self.agents.iter().all(|agent| agent.counts().agents == count && agent.peers() == count - 1)
+        })
+        .await;
+    }
+
+    /// Waits until every agent's directory holds just these records.
+    pub async fn all_hold(&self, deadline: Duration, what: &str, expected: usize) -> Duration {
+        eventually(deadline, what, || self.agents.iter().all(|agent| agent.counts().records == expected))
+            .await
+    }
+}
+
+/// A record of that id and tunnel name.
+pub fn record(id: &str, name: &str) -> Record {
+    let [id, name, node, address] = [id, name, "node-1", "10.0.0.1:8420"].map(Arc::from);
+    Record { id, name, node, network: Network::Tcp, address }
+}
+
+/// The ids that an agent answers for a tunnel name.
+pub fn ids(agent: &Daemon, name: &str) -> Vec<String> {
+    let mut ids: Vec<_> = agent.agent().resolve(name).iter().map(|r| r.id.to_string()).collect();
+    ids.sort();
+    ids
+}
