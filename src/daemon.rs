@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -48,7 +48,7 @@ impl Daemon {
             transport::bind(config.gossip).with_context(|| format!("cannot gossip on {}", config.gossip))?;
         let plugin = listener.local_addr()?;
         let gossip = bound.addr;
-        let advertised = gossip::advertised(&bound, gossip_host(&config, gossip).await?);
+        let advertised = gossip::advertised(&bound, gossip_host(&config, gossip).await);
 
         let owner = Owner { name: config.name, generation: generation()? };
         let agent = Agent::new(owner.clone(), config.lease_ttl);
@@ -129,14 +129,20 @@ fn generation() -> anyhow::Result<Generation> {
 
 /// The IP address that peers are told: the advertised host; else the one that is listened on; else that of
 /// the interface which reaches the first host to join at, or everything else.
-async fn gossip_host(config: &Config, bound: SocketAddr) -> anyhow::Result<IpAddr> {
+async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
     match &config.advertise {
-        Some(Host::Ip(ip)) => return Ok(*ip),
-        Some(Host::Name(name)) => return resolve(name, bound).await,
+        Some(Host::Ip(ip)) => return *ip,
+        Some(Host::Name(name)) => match resolve(name, bound).await {
+            Some(ip) => return ip,
+            // A host may boot before its resolver does; records need the name's text only.
+            None => {
+                tracing::warn!("cannot resolve --advertise-host {name}; peers get this host's own address")
+            }
+        },
         Some(Host::Unusable) | None => {}
     }
     if !bound.ip().is_unspecified() {
-        return Ok(bound.ip());
+        return bound.ip();
     }
     let mut targets = match config.join.first() {
         Some(point) => point.resolve().await,
@@ -145,20 +151,17 @@ async fn gossip_host(config: &Config, bound: SocketAddr) -> anyhow::Result<IpAdd
     targets.extend(ELSEWHERE.iter().filter_map(|addr| addr.parse::<SocketAddr>().ok()));
     for target in targets {
         if let Some(ip) = interface_towards(target).await {
-            return Ok(ip);
+            return ip;
         }
     }
-    Ok(Ipv4Addr::LOCALHOST.into())
+    Ipv4Addr::LOCALHOST.into()
 }
 
-async fn resolve(name: &str, bound: SocketAddr) -> anyhow::Result<IpAddr> {
-    let point: JoinPoint = format!("{name}:{}", bound.port()).parse()?;
+async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
+    let point: JoinPoint = format!("{name}:{}", bound.port()).parse().ok()?;
     let addrs = point.resolve().await;
     let fits = |addr: &&SocketAddr| bound.is_ipv6() || addr.is_ipv4();
-    match addrs.iter().find(fits) {
-        Some(addr) => Ok(addr.ip()),
-        None => bail!("cannot resolve --advertise-host {name}"),
-    }
+    addrs.iter().find(fits).map(SocketAddr::ip)
 }
 
 /// The address that this host would use towards `target`. Connecting a UDP socket sends nothing.

@@ -1,4 +1,68 @@
-//! gossd
+//! gossd runs beside every gost tunnel server, answers gost's service discovery calls from memory, and gossips
+//! the records to its peers, so that a visitor who arrives at any host reaches a tunnel attached to any other.
+//! There is no central store.
+//!
+//! ```text
+//! gost ──POST──▶ plugin ──▶ agent ──▶ lease table (owner's truth)
+//!                             ├──▶ directory           (readable before the reply is sent)
+//!                             ├──▶ push ───────────────▶ peers' directories      ~ one network delay
+//!                             └──▶ chitchat own state ─▶ peers' directories      repair, newcomers
+//! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON
+//! gost ──PUT──▶ plugin ──▶ agent ──▶ lease deadline moves; nothing leaves the host
+//! ```
+//!
+//! # The map
+//!
+//! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
+//!
+//! `main → cli → daemon → plugin → agent → gossip → domain`
+//!
+//! | module | what it is | what it must not know |
+//! |---|---|---|
+//! | [`domain`] | records, leases, slots, the directory, ranking | clocks, sockets, files, random sources |
+//! | [`gossip`] | push, anti-entropy, sessions, seals, sockets | what a lease is |
+//! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
+//! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
+//! | [`config`] | what the operator said, checked | how it was said |
+//! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
+//! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
+//!
+//! Read [`domain`] first, then [`agent`], [`plugin`] and [`gossip`].
+//!
+//! # Words
+//!
+//! An *agent* is one running gossd; every start of it has a higher *generation*. An *instance* is one gost
+//! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
+//! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
+//! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
+//! replication. A *push* is a frame of fresh changes; *anti-entropy* repairs what pushes missed.
+//!
+//! # Invariants
+//!
+//! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
+//!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot.
+//! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
+//! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
+//!    number: `agent::tests::nobody_else_can_write_our_records`, and `domain::convergence` for any order. A push
+//!    names no owner: it is the session's agent, so nobody can push another's slots.
+//! 4. The first Deregister of an id wins for ever:
+//!    `domain::convergence::a_deregistered_id_never_comes_back`.
+//! 5. No record outlives its owner's lease: `agent::tests::a_record_that_nobody_renews_lapses`.
+//! 6. A Get lists no superseded generation: `domain::convergence::
+//!    the_newest_ready_generation_is_shown_whatever_arrives_when`; and no address without a usable port or
+//!    host: the tables in `domain::address` and `gossip::slots`.
+//! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
+//!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`.
+//! 8. [`domain`] reads no clock, socket, file or random source: `tests/layers.rs`.
+//! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
+//! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
+//!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
+//!
+//! # Deliberately absent
+//!
+//! No proxying, no configuration store, no consensus: an OK to Register means "held here and on its way". No
+//! wall clock is compared across hosts. Up to about 200 agents and 100,000 records in one cluster.
+
 pub mod agent;
 pub mod cli;
 pub mod config;

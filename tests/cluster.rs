@@ -20,12 +20,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn losing(lost: impl Fn(Kind, SocketAddr) -> bool + Send + Sync + 'static) -> Option<Faults> {
-    Some(Arc::new(lost))
+fn losing(lost: impl Fn(Kind, SocketAddr) -> bool + Send + Sync + 'static) -> Faults {
+    Arc::new(lost)
 }
 
 /// Loses one frame in five, by a seeded draw.
-fn lossy(seed: u64) -> Option<Faults> {
+fn lossy(seed: u64) -> Faults {
     let rng = std::sync::Mutex::new(StdRng::seed_from_u64(seed));
     losing(move |_, _| rng.lock().is_ok_and(|mut rng| rng.random_bool(0.2)))
 }
@@ -34,7 +34,7 @@ fn lossy(seed: u64) -> Option<Faults> {
 async fn without_pushes_the_cluster_still_converges() {
     let cluster = TestCluster::start(3, |_, config| {
         config.gossip_interval = Duration::from_millis(200);
-        config.faults = losing(|kind, _| kind == Kind::Push);
+        config.faults = Some(losing(|kind, _| kind == Kind::Push));
     })
     .await;
     for (n, agent) in cluster.agents.iter().enumerate() {
@@ -55,9 +55,9 @@ async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
     cluster
         .add(2, |_, config| {
             let (cut, deaf) = (cut.clone(), deaf.clone());
-            config.faults = losing(move |kind, to| {
+            config.faults = Some(losing(move |kind, to| {
                 kind == Kind::Chitchat && cut.load(Ordering::Relaxed) && deaf.get() == Some(&to)
-            });
+            }));
         })
         .await;
     cluster.all_met().await;
@@ -75,7 +75,7 @@ async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
 async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_changes() {
     let cluster = TestCluster::start(3, |n, config| {
         config.gossip_interval = Duration::from_millis(200);
-        config.faults = lossy(n as u64);
+        config.faults = Some(lossy(n as u64));
     })
     .await;
     let mut rng = StdRng::seed_from_u64(7);
@@ -84,15 +84,12 @@ async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_change
         let at = rng.random_range(0..3);
         let release =
             rng.random_bool(0.4).then(|| model.iter().find(|(agent, _)| *agent == at).copied()).flatten();
-        match release {
-            Some((agent, id)) => {
-                model.remove(&(agent, id));
-                cluster.agents[agent].agent().deregister(&id.to_string());
-            }
-            None => {
-                model.insert((at, n));
-                cluster.agents[at].agent().register(record(&n.to_string(), "t")).unwrap();
-            }
+        if let Some((agent, id)) = release {
+            model.remove(&(agent, id));
+            cluster.agents[agent].agent().deregister(&id.to_string());
+        } else {
+            model.insert((at, n));
+            cluster.agents[at].agent().register(record(&n.to_string(), "t")).unwrap();
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
@@ -185,7 +182,7 @@ async fn junk_on_the_gossip_port_is_counted_and_answered_by_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_tcp_connections_are_dropped_and_disturb_nobody() {
     let cluster =
-        TestCluster::start(2, |_, config| config.faults = losing(|kind, _| kind == Kind::Push)).await;
+        TestCluster::start(2, |_, config| config.faults = Some(losing(|kind, _| kind == Kind::Push))).await;
     let target = cluster.agents[0].gossip;
     let silent = tokio::net::TcpStream::connect(target).await.unwrap();
     for opening in [&u32::MAX.to_be_bytes()[..], b"\0\0\0\x08not ours", b"GET / HTTP/1.1\r\n\r\n"] {

@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Print a new gossip key, a line for a --key-file
     Keygen,
 }
@@ -29,7 +29,7 @@ enum Verb {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(*args),
         Verb::Keygen => {
             println!("{}", *keyring::generate());
             Ok(())

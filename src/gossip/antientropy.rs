@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
@@ -129,7 +130,7 @@ impl AntiEntropy {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                end = &mut ended => return end,
+                end = &mut ended => return end.and(Err(anyhow::anyhow!("chitchat ended"))).context("chitchat's task ended"),
                 _ = rounds.tick() => self.inner.tell_members(&self.handle).await,
                 () = self.inner.met.notified() => self.inner.tell_members(&self.handle).await,
                 Some(peer) = self.inner.handshakes.recv() => self.handle.gossip(peer)?,
@@ -284,5 +285,26 @@ impl FrameSocket {
             self.asked = Some((from, Instant::now()));
             self.ask_next = Some(from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_chitchat_is_an_error() {
+        let settings = Settings {
+            owner: Owner { name: "a".parse().unwrap(), generation: 1 },
+            addr: "127.0.0.1:1".parse().unwrap(),
+            interval: Duration::from_millis(10),
+            cluster: "c".into(),
+        };
+        let (outgoing, _messages) = mpsc::channel(1);
+        let channels = Channels { outgoing, members: watch::channel(HashSet::new()).0 };
+        let started = AntiEntropy::start(settings, channels, Arc::new(|_| {}), Arc::default()).await.unwrap();
+        started.handle.abort();
+        let error = started.run().await.unwrap_err().to_string();
+        assert!(error.contains("chitchat"), "{error}");
     }
 }

@@ -138,7 +138,6 @@ impl Window {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below WORDS")]
 fn place(counter: u64) -> (usize, u64) {
     (((counter / 64) % WORDS as u64) as usize, 1 << (counter % 64))
 }

@@ -1,9 +1,12 @@
 //! What is inside a sealed frame: a header that says who sent it and as which of its frames, and a payload,
 //! compressed where that is smaller. Bounded before it is unpacked.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::thread::LocalKey;
 
 use serde::{Deserialize, Serialize};
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::domain::slot::Slot;
 
@@ -103,10 +106,23 @@ pub struct Pong<'a> {
 #[error("a frame whose content makes no sense")]
 pub struct Malformed;
 
+// Making a context costs ten times what a small frame does.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
+fn with<C, T>(
+    context: &'static LocalKey<RefCell<Option<C>>>,
+    act: impl FnOnce(&mut C) -> std::io::Result<T>,
+) -> Option<T> {
+    context.with_borrow_mut(|context| act(context.as_mut()?).ok())
+}
+
 /// Packs a frame's plaintext.
 pub fn pack(mut header: Header, payload: &[u8]) -> Vec<u8> {
     let packed = (payload.len() >= WORTH_COMPRESSING)
-        .then(|| zstd::bulk::compress(payload, LEVEL).ok())
+        .then(|| with(&COMPRESSOR, |zstd| zstd.compress(payload)))
         .flatten()
         .filter(|packed| packed.len() < payload.len());
     header.compressed = packed.is_some();
@@ -123,7 +139,7 @@ pub fn split(plain: &[u8]) -> Result<(Header, &[u8]), Malformed> {
 /// Unpacks a payload, to [`MAX_PAYLOAD`] bytes at most.
 pub fn unpack(header: &Header, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
     if header.compressed {
-        return zstd::bulk::decompress(payload, MAX_PAYLOAD).map_err(|_| Malformed);
+        return with(&DECOMPRESSOR, |zstd| zstd.decompress(payload, MAX_PAYLOAD)).ok_or(Malformed);
     }
     if payload.len() > MAX_PAYLOAD { Err(Malformed) } else { Ok(payload.to_vec()) }
 }

@@ -1,4 +1,5 @@
 //! Agents for tests: real daemons on loopback in this process, and waiting that has an end.
+#![allow(unreachable_pub, reason = "each test program is a crate of its own")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::sync::Arc;
