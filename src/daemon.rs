@@ -132,13 +132,13 @@ fn generation() -> anyhow::Result<Generation> {
 async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
     match &config.advertise {
         Some(Host::Ip(ip)) => return *ip,
-        Some(Host::Name(name)) => match resolve(name, bound).await {
-            Some(ip) => return ip,
-            // A host may boot before its resolver does; records need the name's text only.
-            None => {
-                tracing::warn!("cannot resolve --advertise-host {name}; peers get this host's own address")
+        Some(Host::Name(name)) => {
+            if let Some(ip) = resolve(name, bound).await {
+                return ip;
             }
-        },
+            // A host may boot before its resolver does; records need the name's text only.
+            tracing::warn!("cannot resolve --advertise-host {name}; gossip gets this host's own address");
+        }
         Some(Host::Unusable) | None => {}
     }
     if !bound.ip().is_unspecified() {
