@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use clap::Parser;
+use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::record::{Network, Record};
+use gossd::domain::lease::Holding;
+use gossd::domain::record::{Draft, Network, Record};
 
 #[derive(Parser)]
 struct Args {
@@ -28,7 +30,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{:>14} {:>14} {:>22}", "all there ms", "idle call ms", "longest call then ms");
     let owner = Daemon::start(Config::loopback("owner".parse()?)).await?;
     for n in 0..args.records {
-        owner.agent().register(record(n))?;
+        owner.agent().register(1, record(n))?;
     }
     // The owner has told chitchat by then.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -57,11 +59,18 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn record(n: usize) -> Record {
+fn record(n: usize) -> Holding {
     let id = uuid::Uuid::new_v4().to_string();
     let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into();
     let name = format!("4d21094e-b74c-4916-86c1-{n:012x}");
-    Record { id: id.into(), name: name.into(), node, network: Network::Tcp, address: "10.0.0.1:8420".into() }
+    let record = Record {
+        id: id.into(),
+        name: name.into(),
+        node,
+        network: Network::Tcp,
+        address: "10.0.0.1:8420".into(),
+    };
+    Holding { record: Arc::new(record), dial: "".into() }
 }
 
 async fn longest_call(owner: &Daemon, during: Duration) -> Duration {
@@ -75,11 +84,12 @@ async fn longest_call(owner: &Daemon, during: Duration) -> Duration {
 /// Renews and looks up, a thousand times a second; the longest call, without the time for being scheduled.
 async fn call_until(agent: gossd::agent::Agent, stop: Arc<AtomicBool>) -> Duration {
     let mut longest = Duration::ZERO;
+    let nobody = Draft { id: "nobody", name: "t", node: "n", network: "", address: "" };
     let mut pace = tokio::time::interval(Duration::from_millis(1));
     while !stop.load(Ordering::Relaxed) {
         pace.tick().await;
         let start = Instant::now();
-        agent.renew("nobody");
+        agent.renew(1, nobody, &Heal { dial: &|_| String::new(), fallback: None });
         agent.resolve("4d21094e-b74c-4916-86c1-000000000000");
         longest = longest.max(start.elapsed());
     }

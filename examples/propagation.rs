@@ -17,6 +17,7 @@ use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::lease::Holding;
 use gossd::domain::record::{Network, Record};
 use gossd::gossip::wire::Kind;
 use rand::RngExt as _;
@@ -75,7 +76,7 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<String> {
         pace.tick().await;
         let at = n % agents.len();
         board.expect(n, at, agents.len() - 1);
-        agents[at].agent().register(record(n))?;
+        agents[at].agent().register(1, record(n))?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     while board.open() > 0 {
@@ -129,7 +130,7 @@ fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
     (frames, bytes, all - bytes)
 }
 
-fn record(n: usize) -> Record {
+fn record(n: usize) -> Holding {
     let id = uuid::Uuid::new_v4().to_string();
     let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into();
     Record {

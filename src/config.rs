@@ -1,9 +1,11 @@
 //! What an agent is told, checked: every contradiction is found here, before anything is bound.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::address::Host;
+use crate::domain::address::{Entrypoint, Host};
+use crate::domain::rank::Order;
 use crate::domain::record::AgentName;
 use crate::gossip::JoinPoint;
 use crate::gossip::keyring::Keyring;
@@ -36,6 +38,18 @@ pub struct Config {
     pub cluster: String,
     /// How long a record lives without a Renew, until its Renew period is known.
     pub lease_ttl: Duration,
+    /// In which order a Get lists records.
+    pub order: Order,
+    /// Where gosts are that were attached before this agent ran, as their `entrypoint` says.
+    pub fallback: Option<Entrypoint>,
+    /// The folder of the journal; none to keep everything in memory only.
+    pub data_dir: Option<PathBuf>,
+    /// The socket through which `gossd leave` and `gossd drain` speak to this agent; none for no such socket.
+    pub control: Option<PathBuf>,
+    /// Whether to say goodbye when told to stop, for agents that will not come back.
+    pub leave_on_stop: bool,
+    /// When dead agents are forgotten.
+    pub dead_grace: Duration,
     /// How often states are exchanged.
     pub gossip_interval: Duration,
     /// Frames that tests want lost.
@@ -51,6 +65,9 @@ pub enum ConfigError {
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
+    /// No record could live that short without a gap, or would ever lapse.
+    #[error("--lease-ttl must be from 5 to 3600 seconds")]
+    LeaseTtl,
     /// Longer than any name needs, or empty: it is part of every seal.
     #[error("--cluster is empty, longer than 128 bytes, or has control characters")]
     Cluster,
@@ -69,6 +86,12 @@ impl Config {
             keyring: Keyring::public(),
             cluster: DEFAULT_CLUSTER.into(),
             lease_ttl: crate::agent::LEASE_TTL,
+            order: Order::Random,
+            fallback: None,
+            data_dir: None,
+            control: None,
+            leave_on_stop: false,
+            dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
             faults: None,
         }
@@ -78,6 +101,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
+        }
+        if !(5..=3_600).contains(&self.lease_ttl.as_secs()) {
+            return Err(ConfigError::LeaseTtl);
         }
         let id = &self.cluster;
         if id.is_empty() || id.len() > 128 || id.chars().any(char::is_control) {

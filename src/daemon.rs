@@ -1,6 +1,7 @@
 //! The composition root: validate, bind everything, spawn everything, wait, stop in order.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,13 +10,16 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::agent::{Agent, Counts};
+use crate::agent::{Agent, Counts, Restored, Settings};
 use crate::config::Config;
+use crate::control::{self, Control, SocketFile};
 use crate::domain::address::Host;
+use crate::domain::lease::Holding;
 use crate::domain::record::{Generation, Owner};
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint, transport};
-use crate::plugin::{Reachable, ServiceDiscovery, http};
+use crate::journal::{Held, Journal, OpenError};
+use crate::plugin::{Reach, ServiceDiscovery, http};
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
@@ -32,13 +36,16 @@ pub struct Daemon {
     pub advertised: SocketAddr,
     agent: Agent,
     cluster: Cluster,
+    control: Control,
+    leave_on_stop: bool,
     tasks: JoinSet<anyhow::Result<()>>,
     plugin_task: tokio::task::JoinHandle<()>,
     stop_plugin: oneshot::Sender<()>,
+    _socket_file: Option<SocketFile>,
 }
 
 impl Daemon {
-    /// Starts an agent: when this returns, all of it serves.
+    /// Starts an agent: when this returns, all of it serves, and what its journal kept is answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         config.validate()?;
         let listener = TcpListener::bind(config.plugin)
@@ -48,14 +55,13 @@ impl Daemon {
             transport::bind(config.gossip).with_context(|| format!("cannot gossip on {}", config.gossip))?;
         let plugin = listener.local_addr()?;
         let gossip = bound.addr;
-        let advertised = gossip::advertised(&bound, gossip_host(&config, gossip).await);
+        let host = gossip_host(&config, gossip).await;
+        let advertised = gossip::advertised(&bound, host);
+        let kept = Kept::open(&config)?;
 
-        let owner = Owner { name: config.name, generation: generation()? };
-        let agent = Agent::new(owner.clone(), config.lease_ttl);
-        let sink = {
-            let agent = agent.clone();
-            Arc::new(move |event| agent.handle(event))
-        };
+        let owner = Owner { name: config.name, generation: kept.generation };
+        let settings = Settings { owner: owner.clone(), lease_ttl: config.lease_ttl, order: config.order };
+        let agent = Agent::new(settings, kept.restored);
         let gossip_config = gossip::Config {
             owner,
             advertise: advertised,
@@ -63,17 +69,41 @@ impl Daemon {
             keyring: config.keyring,
             cluster: config.cluster,
             interval: config.gossip_interval,
+            dead_grace: config.dead_grace,
             faults: config.faults,
         };
+        let hearing = agent.clone();
+        let sink = Arc::new(move |event| hearing.handle(event));
         let (cluster, mut tasks) = Cluster::start(bound, gossip_config, sink).await?;
+        match kept.journal {
+            Ok(Some(journal)) => {
+                agent.use_journal();
+                tasks.spawn(agent.clone().keep(journal));
+            }
+            Ok(None) => {}
+            Err(why) => agent.miss_journal(why),
+        }
         tasks.spawn(agent.clone().drive(cluster.clone()));
+        let control = Control::new(agent.clone(), cluster.clone());
+        let socket_file = config.control.and_then(|path| serve_control(path, &control, &mut tasks));
 
-        let reachable =
-            config.advertise.map_or_else(|| Reachable::assumed(advertised.ip()), Reachable::given);
-        let sd = ServiceDiscovery::new(agent.clone(), reachable);
+        let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
+        let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (stop_plugin, stop) = oneshot::channel();
         let plugin_task = tokio::spawn(http::serve(listener, sd, async { drop(stop.await) }));
-        Ok(Self { plugin, gossip, advertised, agent, cluster, tasks, plugin_task, stop_plugin })
+        Ok(Self {
+            plugin,
+            gossip,
+            advertised,
+            agent,
+            cluster,
+            control,
+            leave_on_stop: config.leave_on_stop,
+            tasks,
+            plugin_task,
+            stop_plugin,
+            _socket_file: socket_file,
+        })
     }
 
     /// Waits for a task that ended although nobody stopped it. That is always a fault, and the rest of the
@@ -82,8 +112,8 @@ impl Daemon {
         tokio::select! {
             Some(ended) = self.tasks.join_next() => match ended {
                 Ok(Ok(())) => anyhow::anyhow!("a task of the gossip ended"),
-                Ok(Err(error)) => error.context("the gossip ended"),
-                Err(panic) => anyhow::Error::new(panic).context("a task of the gossip ended"),
+                Ok(Err(error)) => error,
+                Err(panic) => anyhow::Error::new(panic).context("a task ended"),
             },
             ended = &mut self.plugin_task => match ended {
                 Ok(()) => anyhow::anyhow!("the plugin's listener ended"),
@@ -92,10 +122,23 @@ impl Daemon {
         }
     }
 
-    /// Stops: no new plugin calls, those in flight are finished, then the gossip goes.
+    /// What `gossd leave` waits for to end the process.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stops: no new plugin calls, those in flight are finished, the journal has everything, then the gossip
+    /// goes. Peers keep our records for a while, so that a restart is not noticed; unless we leave.
     pub async fn stop(mut self) {
         let _ = self.stop_plugin.send(());
-        let _ = tokio::time::timeout(STOP, &mut self.plugin_task).await;
+        let goodbye = async {
+            if self.leave_on_stop {
+                self.control.say_goodbye().await;
+            }
+        };
+        let plugin = tokio::time::timeout(STOP, &mut self.plugin_task);
+        let _ = tokio::join!(plugin, tokio::time::timeout(STOP, goodbye));
+        self.agent.flush().await;
         self.tasks.shutdown().await;
     }
 
@@ -117,6 +160,56 @@ impl Daemon {
     /// The agent itself, for measurements without HTTP between.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+}
+
+/// What the journal gave back.
+struct Kept {
+    generation: Generation,
+    restored: Restored,
+    /// The journal to go on with; none if none is wanted; or why there is none.
+    journal: Result<Option<Journal>, String>,
+}
+
+impl Kept {
+    /// A journal of another agent, or of a later version, ends the start; one that cannot be used does not.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let at_least = generation()?;
+        let without = |journal| Self { generation: at_least, restored: Restored::default(), journal };
+        let Some(folder) = &config.data_dir else { return Ok(without(Ok(None))) };
+        match Journal::open(folder, &config.name, at_least) {
+            Ok((journal, kept)) => {
+                if let Some(path) = kept.set_aside {
+                    tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
+                }
+                let held =
+                    kept.held.into_iter().map(|Held { record, dial }| Holding { record, dial }).collect();
+                let restored = Restored { held, released: kept.released };
+                Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
+            }
+            Err(error @ OpenError::Unusable { .. }) => {
+                tracing::error!(error = format!("{:#}", anyhow::anyhow!(error)), "going on in memory");
+                Ok(without(Err(format!("no journal in {}", folder.display()))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn serve_control(
+    path: PathBuf,
+    control: &Control,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> Option<SocketFile> {
+    match control::bind(&path) {
+        Ok(listener) => {
+            tasks.spawn(control.clone().serve(listener));
+            Some(SocketFile(path))
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave` and `gossd drain` cannot reach this agent");
+            None
+        }
     }
 }
 

@@ -66,7 +66,9 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod gossip;
+pub mod journal;
 pub mod plugin;

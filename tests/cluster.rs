@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{TestCluster, eventually, ids, record};
+use common::{TestCluster, eventually, ids, named, record};
 use gossd::config::Config;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::keyring::{Keyring, generate};
@@ -38,7 +38,7 @@ async fn without_pushes_the_cluster_still_converges() {
     })
     .await;
     for (n, agent) in cluster.agents.iter().enumerate() {
-        agent.agent().register(record(&n.to_string(), "t")).unwrap();
+        agent.agent().register(1, record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(SOON, "anti-entropy brings every record everywhere", 3).await;
     cluster.agents[0].agent().deregister("0");
@@ -64,7 +64,7 @@ async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
     deaf.set(cluster.agents[0].gossip).unwrap();
     cut.store(true, Ordering::Relaxed);
     for n in 0..20 {
-        cluster.agents[2].agent().register(record(&n.to_string(), "t")).unwrap();
+        cluster.agents[2].agent().register(1, record(&n.to_string(), "t")).unwrap();
         let took = eventually(SOON, "the push arrives", || ids(&cluster.agents[0], "t").len() == n + 1).await;
         println!("{took:?}");
     }
@@ -86,10 +86,10 @@ async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_change
             rng.random_bool(0.4).then(|| model.iter().find(|(agent, _)| *agent == at).copied()).flatten();
         if let Some((agent, id)) = release {
             model.remove(&(agent, id));
-            cluster.agents[agent].agent().deregister(&id.to_string());
+            cluster.agents[agent].agent().deregister(1, named(&id.to_string()));
         } else {
             model.insert((at, n));
-            cluster.agents[at].agent().register(record(&n.to_string(), "t")).unwrap();
+            cluster.agents[at].agent().register(1, record(&n.to_string(), "t")).unwrap();
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
@@ -106,7 +106,10 @@ async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_change
 async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
     let mut cluster = TestCluster::start(2, |_, _| {}).await;
     for n in 0..20_000 {
-        cluster.agents[n % 2].agent().register(record(&format!("{n}"), &format!("t{}", n % 5_000))).unwrap();
+        cluster.agents[n % 2]
+            .agent()
+            .register(1, record(&format!("{n}"), &format!("t{}", n % 5_000)))
+            .unwrap();
     }
     cluster.all_hold(Duration::from_secs(60), "both hold 20,000 records", 20_000).await;
     let churner = cluster.agents[0].agent().clone();
@@ -114,8 +117,8 @@ async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         for n in 0.. {
             tick.tick().await;
-            churner.register(record(&format!("churn-{n}"), "churn")).unwrap();
-            churner.deregister(&format!("{}", 2 * n));
+            churner.register(1, record(&format!("churn-{n}"), "churn")).unwrap();
+            churner.deregister(1, named(&format!("{}", 2 * n)));
         }
     });
     cluster.add(2, |_, _| {}).await;
@@ -134,7 +137,7 @@ async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
     let key = generate();
     let keyed = |text: &str| Keyring::parse(text).expect("a key");
     let mut cluster = TestCluster::start(2, |_, config| config.keyring = keyed(&key)).await;
-    cluster.agents[0].agent().register(record("1", "t")).unwrap();
+    cluster.agents[0].agent().register(1, record("1", "t")).unwrap();
     cluster.add(2, |_, config| config.keyring = keyed(&generate())).await;
     cluster
         .add(3, |_, config| {
@@ -143,7 +146,7 @@ async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
         })
         .await;
     for outsider in &cluster.agents[2..] {
-        outsider.agent().register(record("2", "t")).unwrap();
+        outsider.agent().register(1, record("2", "t")).unwrap();
     }
     let counters = cluster.agents[0].counters();
     eventually(SOON, "both are counted", || {
@@ -175,7 +178,7 @@ async fn junk_on_the_gossip_port_is_counted_and_answered_by_nothing() {
     .await;
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0; 10]).is_err(), "no answer");
-    cluster.agents[1].agent().register(record("1", "t")).unwrap();
+    cluster.agents[1].agent().register(1, record("1", "t")).unwrap();
     cluster.all_hold(SOON, "changes still arrive", 1).await;
 }
 
@@ -193,7 +196,7 @@ async fn hostile_tcp_connections_are_dropped_and_disturb_nobody() {
     }
     assert!(cluster.agents[0].counters().dropped(Dropped::Connection) >= 2);
     for n in 0..2_000 {
-        cluster.agents[1].agent().register(record(&n.to_string(), "t")).unwrap();
+        cluster.agents[1].agent().register(1, record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(Duration::from_secs(20), "large messages still arrive by TCP", 2_000).await;
     drop(silent);
@@ -206,7 +209,7 @@ async fn agents_on_ipv6_find_each_other() {
         return eprintln!("SKIPPED: this machine has no IPv6 loopback");
     }
     let cluster = TestCluster::start(3, |_, config: &mut Config| config.gossip = v6).await;
-    cluster.agents[2].agent().register(record("1", "t")).unwrap();
+    cluster.agents[2].agent().register(1, record("1", "t")).unwrap();
     cluster.all_hold(SOON, "the record is everywhere", 1).await;
 }
 
@@ -221,7 +224,7 @@ async fn an_agent_that_joins_itself_and_nobody_else_runs_alone() {
             vec![own.to_string().parse().unwrap(), format!("localhost:{}", own.port()).parse().unwrap()];
     })
     .await;
-    cluster.agents[0].agent().register(record("1", "t")).unwrap();
+    cluster.agents[0].agent().register(1, record("1", "t")).unwrap();
     assert_eq!(ids(&cluster.agents[0], "t"), ["1"]);
     assert_eq!(cluster.agents[0].counts().agents, 1);
 }

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line is wrong.
 
+mod ask;
+mod paths;
 mod run;
 
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ struct Cli {
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
     Run(Box<run::RunArgs>),
+    /// Say goodbye to the peers, who hide this agent's records at once, and stop it
+    Leave(ask::Whom),
+    /// Hide this agent's records at its peers, while its own host goes on using them
+    Drain(ask::DrainArgs),
     /// Print a new gossip key, a line for a --key-file
     Keygen,
 }
@@ -30,6 +36,8 @@ enum Verb {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(args) => run::run(*args),
+        Verb::Leave(whom) => ask::leave(whom),
+        Verb::Drain(args) => ask::drain(args),
         Verb::Keygen => {
             println!("{}", *keyring::generate());
             Ok(())

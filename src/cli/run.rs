@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -10,10 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
+use super::paths;
+use crate::agent::LEASE_TTL;
 use crate::config::{Config, DEFAULT_CLUSTER, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK, DEFAULT_PLUGIN};
 use crate::daemon::Daemon;
-use crate::domain::address::Host;
-use crate::domain::record::{AgentName, MAX_AGENT_NAME};
+use crate::domain::address::{Entrypoint, Host};
+use crate::domain::rank::Order;
+use crate::domain::record::AgentName;
 use crate::gossip::JoinPoint;
 use crate::gossip::keyring::Keyring;
 use crate::plugin::http;
@@ -41,6 +45,24 @@ pub(super) struct RunArgs {
     /// Agents of different clusters do not understand each other
     #[arg(long, env = "GOSSD_CLUSTER", default_value = DEFAULT_CLUSTER)]
     cluster: String,
+    /// Folder of the journal, or "none" for memory only [default: $STATE_DIRECTORY, else the user's]
+    #[arg(long, env = "GOSSD_DATA_DIR", value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// Socket for `gossd leave` and `gossd drain` [default: $RUNTIME_DIRECTORY, else the user's, else --data-dir]
+    #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
+    #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
+    fallback_address: Option<Entrypoint>,
+    /// In which order a Get lists the records of live agents
+    #[arg(long, env = "GOSSD_ORDER", default_value = "random")]
+    order: GetOrder,
+    /// Seconds that a record lives without a Renew, until its Renew period is known
+    #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs())]
+    lease_ttl: u64,
+    /// Say goodbye on SIGTERM, for an agent that will not come back: peers hide its records at once
+    #[arg(long, env = "GOSSD_LEAVE_ON_STOP")]
+    leave_on_stop: bool,
     /// How log lines look, on standard error
     #[arg(long, env = "GOSSD_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -53,6 +75,21 @@ pub(super) struct RunArgs {
 enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GetOrder {
+    Random,
+    Nearest,
+}
+
+impl From<GetOrder> for Order {
+    fn from(order: GetOrder) -> Self {
+        match order {
+            GetOrder::Random => Self::Random,
+            GetOrder::Nearest => Self::Nearest,
+        }
+    }
 }
 
 /// A filter that was found to parse.
@@ -76,10 +113,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     println!("plugin http://{}{}", daemon.plugin, http::PATH);
     println!("gossip {}", daemon.gossip);
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, "ready");
+    let control = daemon.control().clone();
     tokio::select! {
         error = daemon.fault() => return Err(error),
         _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
         _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+        () = control.left() => tracing::info!("stopping: told to leave"),
     }
     daemon.stop().await;
     Ok(())
@@ -97,8 +136,14 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
     };
     let name = match args.name {
         Some(name) => name,
-        None => host_name()?,
+        None => paths::host_name().context("this host has no name; set --name")?,
     };
+    let data_dir = match args.data_dir {
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) => Some(path),
+        None => paths::data_dir(),
+    };
+    let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
     Ok(Config {
         plugin: args.plugin,
         gossip,
@@ -106,6 +151,12 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
         join: args.join,
         keyring,
         cluster: args.cluster,
+        lease_ttl: Duration::from_secs(args.lease_ttl),
+        order: args.order.into(),
+        fallback: args.fallback_address,
+        data_dir,
+        control,
+        leave_on_stop: args.leave_on_stop,
         ..Config::loopback(name)
     })
 }
@@ -117,12 +168,8 @@ fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
     Keyring::parse(&text).with_context(|| format!("--key-file {}", path.display()))
 }
 
-/// The host name, with what an agent's name cannot have replaced by `-`.
-fn host_name() -> anyhow::Result<AgentName> {
-    let host = gethostname::gethostname();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '-' };
-    let name: String = host.to_string_lossy().chars().map(plain).take(MAX_AGENT_NAME).collect();
-    name.parse().context("this host has no name; set --name")
+fn parse_entrypoint(text: &str) -> Result<Entrypoint, String> {
+    Entrypoint::parse(text).map_err(|e| format!("it {e}"))
 }
 
 fn parse_host(text: &str) -> Result<Host, String> {

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct Entrypoint {
     host: Host,
     port: u16,
+    /// The IP address as written, if it is loopback: of use to this host only.
+    loopback: Option<IpAddr>,
 }
 
 /// The host part of an [`Entrypoint`].
@@ -49,12 +51,24 @@ impl Entrypoint {
             return Err(AddressError::Empty);
         }
         let (host, port) = split(text)?;
-        Ok(Self { host, port: parse_port(port)? })
+        let loopback = text.rsplit_once(':').and_then(|(ip, _)| ip.trim_matches(['[', ']']).parse().ok());
+        let loopback = loopback.map(|ip: IpAddr| ip.to_canonical()).filter(IpAddr::is_loopback);
+        Ok(Self { host, port: parse_port(port)?, loopback })
     }
 
     /// The host part.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The loopback address on which it listens, if it does.
+    pub fn loopback(&self) -> Option<IpAddr> {
+        self.loopback
     }
 
     /// The address other hosts can dial: this one, with an unusable host replaced by `reachable`.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::directory::Directory;
-use super::lease::LeaseTable;
-use super::record::{Generation, Owner, Record};
+use super::lease::{Holding, LeaseTable};
+use super::record::{Generation, Owner};
 use super::slot::tests::record;
 use super::slot::{Cell, Change, Content, Slot, Status};
 
@@ -46,8 +46,8 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
     for call in calls {
         match call {
             Call::Register { id, name } => {
-                let record = Record::clone(&record(&id.to_string(), &name.to_string()));
-                said.extend(leases.register(now, record).unwrap());
+                let record = record(&id.to_string(), &name.to_string());
+                said.extend(leases.register(now, Holding { record, dial: "".into() }).unwrap());
             }
             Call::Renew { id } => {
                 if let super::lease::Renewal::Revived(change) = leases.renew(now, &id.to_string()) {

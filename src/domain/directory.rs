@@ -63,8 +63,12 @@ struct Replica {
 }
 
 impl Replica {
-    fn is_ready(&self) -> bool {
-        self.cells.get(&STATUS_SLOT).is_some_and(|cell| cell.content == Content::Status(Status::Ready))
+    /// None until all that the owner had at its start is told.
+    fn status(&self) -> Option<Status> {
+        match self.cells.get(&STATUS_SLOT)?.content {
+            Content::Status(status) => Some(status),
+            Content::Empty | Content::Record(_) => None,
+        }
     }
 }
 
@@ -94,7 +98,7 @@ impl Directory {
         if agent.shown == Some(owner.generation) {
             let owner = replica.owner.clone();
             self.reindex(&owner, change, before);
-        } else if replica.is_ready() {
+        } else if replica.status().is_some() {
             self.show(owner);
         } else {
             agent.forget_surplus();
@@ -113,6 +117,17 @@ impl Directory {
         if self.agents.get(&owner.name).is_some_and(|agent| agent.generations.is_empty()) {
             self.agents.remove(&owner.name);
         }
+    }
+
+    /// What the shown generation of an agent says of itself.
+    pub fn status(&self, name: &AgentName) -> Option<Status> {
+        let agent = self.agents.get(name)?;
+        agent.generations.get(&agent.shown?)?.status()
+    }
+
+    /// The shown generation of an agent.
+    pub fn generation(&self, name: &AgentName) -> Option<Generation> {
+        self.agents.get(name)?.shown
     }
 
     /// How many records are shown.

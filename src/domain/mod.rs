@@ -5,10 +5,13 @@
 //! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer).
 
 pub mod address;
+pub mod connection;
 #[cfg(test)]
 mod convergence;
 pub mod directory;
+pub mod instance;
 pub mod lease;
+pub mod liveness;
 pub mod rank;
 pub mod record;
 pub mod slot;

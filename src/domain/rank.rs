@@ -1,28 +1,80 @@
 //! The order of an answer: gost dials the first entry of the wanted network and no other, so the order of the
-//! answer is the routing.
+//! answer is the routing. What is surely alive comes before what may be; what is dead is not listed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::directory::Entry;
-use super::record::Record;
+use super::liveness::Standing;
+use super::record::{Owner, Record};
 
-/// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds.
-pub fn rank(entries: &[Entry], seed: u64) -> Vec<Arc<Record>> {
-    let mut draw = Draw(seed);
-    let mut records: Vec<Arc<Record>> = each_once(entries).map(|entry| entry.record.clone()).collect();
-    for last in (1..records.len()).rev() {
-        records.swap(last, draw.below(last + 1));
-    }
-    records
+/// In which order the records of live agents are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Evenly.
+    #[default]
+    Random,
+    /// By the round-trip time to the owner; agents whose times differ by less than a sixteenth evenly.
+    Nearest,
 }
 
-/// The newest entry of each connector. A record that moved to another slot is in two for the moment between
-/// two changes; one that changed its agent is at two owners until the former one lets go.
-fn each_once(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
-    sorted.sort_unstable_by(|a, b| a.record.id.cmp(&b.record.id).then(b.seq.cmp(&a.seq)));
-    sorted.dedup_by(|next, first| next.record.id == first.record.id);
-    sorted.into_iter()
+/// What ranking needs to know of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// How its records are treated.
+    pub standing: Standing,
+    /// The round-trip time to it; zero for ourselves.
+    pub trip: Option<Duration>,
+}
+
+/// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds.
+pub fn rank(
+    entries: &[Entry],
+    order: Order,
+    seed: u64,
+    judge: impl Fn(&Owner) -> Judged,
+) -> Vec<Arc<Record>> {
+    let mut draw = Draw(seed);
+    let mut ranked: Vec<Ranked<'_>> = entries
+        .iter()
+        .map(|entry| (entry, judge(&entry.owner)))
+        .filter(|(_, judged)| judged.standing != Standing::Hidden)
+        .map(|(entry, judged)| Ranked { entry, key: (judged.standing, distance(order, judged), draw.next()) })
+        .collect();
+    keep_each_once(&mut ranked);
+    ranked.sort_unstable_by_key(|ranked| ranked.key);
+    ranked.into_iter().map(|ranked| ranked.entry.record.clone()).collect()
+}
+
+struct Ranked<'a> {
+    entry: &'a Entry,
+    key: (Standing, u32, u64),
+}
+
+/// Of a connector that is listed twice, the better standing stays, then the newer word. A record that moved to
+/// another slot is in two for the moment between two changes; one that changed its agent is at two owners until
+/// the former one lets go.
+fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
+    ranked.sort_unstable_by(|a, b| {
+        let newest_first = || b.entry.seq.cmp(&a.entry.seq);
+        a.entry.record.id.cmp(&b.entry.record.id).then(a.key.0.cmp(&b.key.0)).then_with(newest_first)
+    });
+    ranked.dedup_by(|next, first| next.entry.record.id == first.entry.record.id);
+}
+
+/// Logarithmic, in sixteenths, so that noise in the measurement does not decide between equals.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "log2 of microseconds is under 64"
+)]
+#[expect(clippy::cast_precision_loss, reason = "a round trip has few digits that mean anything")]
+fn distance(order: Order, judged: Judged) -> u32 {
+    match (order, judged.trip) {
+        (Order::Random, _) => 0,
+        (Order::Nearest, None) => u32::MAX,
+        (Order::Nearest, Some(trip)) => ((trip.as_micros() as f64 + 1.0).log2() * 16.0) as u32,
+    }
 }
 
 /// `SplitMix64`: enough for a shuffle, and pure.
@@ -36,31 +88,32 @@ impl Draw {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-
-    /// A number under `bound`; the bias of the multiplication is under 2^-50 for lists that fit memory.
-    #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is under `bound`")]
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Owner;
     use super::super::slot::tests::record;
     use super::*;
 
-    fn entry(id: &str, slot: u32, seq: u64) -> Entry {
-        let owner = Arc::new(Owner { name: "a".parse().unwrap(), generation: 1 });
-        Entry { owner, slot, seq, record: record(id, "t") }
+    fn entry(id: &str, owner: &str, seq: u64) -> Entry {
+        let owner = Arc::new(Owner { name: owner.parse().unwrap(), generation: 1 });
+        Entry { owner, slot: 1, seq, record: record(id, "t") }
+    }
+
+    fn live(_: &Owner) -> Judged {
+        Judged { standing: Standing::Live, trip: None }
+    }
+
+    fn ids(ranked: &[Arc<Record>]) -> Vec<&str> {
+        ranked.iter().map(|record| &*record.id).collect()
     }
 
     #[test]
     fn every_record_is_first_equally_often() {
-        let entries = [entry("0", 1, 1), entry("1", 2, 2), entry("2", 3, 3)];
+        let entries = [entry("0", "a", 1), entry("1", "a", 2), entry("2", "b", 3)];
         let mut first = [0_u32; 3];
         for seed in 0..3_000 {
-            let ranked = rank(&entries, seed);
+            let ranked = rank(&entries, Order::Random, seed, live);
             assert_eq!(ranked.len(), 3);
             first[ranked[0].id.parse::<usize>().unwrap()] += 1;
         }
@@ -68,10 +121,55 @@ mod tests {
     }
 
     #[test]
-    fn a_connector_is_listed_once() {
-        let entries = [entry("1", 1, 5), entry("2", 2, 2), entry("1", 3, 9)];
-        let ranked = rank(&entries, 7);
+    fn a_connector_is_listed_once_by_its_newest_word() {
+        let entries = [entry("1", "a", 5), entry("2", "a", 2), entry("1", "a", 9)];
+        let ranked = rank(&entries, Order::Random, 7, live);
         assert_eq!(ranked.len(), 2);
         assert!(ranked.iter().any(|r| Arc::ptr_eq(r, &entries[2].record)));
+    }
+
+    #[test]
+    fn what_is_surely_alive_comes_first_and_what_is_dead_not_at_all() {
+        let entries = [entry("1", "suspect", 1), entry("2", "hidden", 2), entry("3", "live", 3)];
+        let judge = |owner: &Owner| Judged {
+            trip: None,
+            standing: match owner.name.as_str() {
+                "live" => Standing::Live,
+                "suspect" => Standing::Suspect,
+                _ => Standing::Hidden,
+            },
+        };
+        for seed in 0..50 {
+            assert_eq!(ids(&rank(&entries, Order::Random, seed, judge)), ["3", "1"]);
+        }
+    }
+
+    #[test]
+    fn of_a_connector_at_two_owners_the_live_ones_word_counts() {
+        let entries = [entry("1", "suspect", 9), entry("1", "live", 1)];
+        let judge = |owner: &Owner| Judged {
+            trip: None,
+            standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+        };
+        assert!(Arc::ptr_eq(&rank(&entries, Order::Random, 1, judge)[0], &entries[1].record));
+    }
+
+    #[test]
+    fn the_nearest_comes_first_and_equals_take_turns() {
+        let entries =
+            [entry("far", "c", 1), entry("near", "a", 2), entry("also", "b", 3), entry("unknown", "d", 4)];
+        let judge = |owner: &Owner| Judged {
+            standing: Standing::Live,
+            trip: match owner.name.as_str() {
+                "a" => Some(Duration::from_micros(1_000)),
+                "b" => Some(Duration::from_micros(1_010)),
+                "c" => Some(Duration::from_micros(90_000)),
+                _ => None,
+            },
+        };
+        let firsts: std::collections::BTreeSet<_> =
+            (0..50).map(|seed| ids(&rank(&entries, Order::Nearest, seed, judge))[0].to_owned()).collect();
+        assert_eq!(firsts, ["also".to_owned(), "near".to_owned()].into());
+        assert_eq!(ids(&rank(&entries, Order::Nearest, 1, judge))[2..], ["far", "unknown"]);
     }
 }

@@ -26,6 +26,13 @@ pub struct Record {
     pub address: Arc<str>,
 }
 
+impl Record {
+    /// Whether gost's router handler registered it: then its address is a UDP port.
+    pub fn is_routers(&self) -> bool {
+        self.network == Network::Udp && self.name.contains('@')
+    }
+}
+
 /// What a connector carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {

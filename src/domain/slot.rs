@@ -22,6 +22,10 @@ pub const MAX_SLOT: Slot = 1_000_000;
 pub enum Status {
     /// All records that it had are told: this generation may be shown.
     Ready,
+    /// Its records are to be left alone elsewhere for a while; its own host goes on using them.
+    Draining,
+    /// It is going, and does not come back as this generation.
+    Left,
 }
 
 /// What a slot holds.

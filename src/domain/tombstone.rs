@@ -35,6 +35,11 @@ impl Tombstones {
         self.ids.contains(id)
     }
 
+    /// The released ids, oldest first.
+    pub fn ids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.oldest_first.iter()
+    }
+
     /// How many ids are remembered.
     pub fn len(&self) -> usize {
         self.ids.len()

@@ -8,7 +8,7 @@
 //!   for each 64 KB;
 //! - its `recv` never fails, because that would end gossip for good; its end ends the process.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable as _,
-    FailureDetectorConfig, Serializable as _, spawn_chitchat,
+    FailureDetectorConfig, Heartbeat, Serializable as _, spawn_chitchat,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -42,7 +42,7 @@ const SAMPLES: usize = 5;
 const MAX_INTERVAL: Duration = Duration::from_secs(10);
 /// Dead agents leave the digest after this long; minutes, so that an agent that crashes again and again
 /// cannot fill it.
-const DEAD_GRACE: Duration = Duration::from_secs(300);
+pub const DEAD_GRACE: Duration = Duration::from_secs(300);
 
 /// What anti-entropy needs to know.
 pub struct Settings {
@@ -54,6 +54,8 @@ pub struct Settings {
     pub interval: Duration,
     /// The cluster's id.
     pub cluster: String,
+    /// When dead agents leave the digest.
+    pub dead_grace: Duration,
 }
 
 /// What flows between chitchat and the rest of the gossip.
@@ -84,7 +86,8 @@ struct Inner {
     sink: Sink,
     /// A member's status arrived: it may be one that we do not know.
     met: Arc<Notify>,
-    known: HashSet<ChitchatId>,
+    /// Who was known in the last round, with the sign of life of each.
+    known: HashMap<ChitchatId, Heartbeat>,
 }
 
 impl AntiEntropy {
@@ -117,7 +120,7 @@ impl AntiEntropy {
             interval: settings.interval,
             sink,
             met,
-            known: HashSet::new(),
+            known: HashMap::new(),
         };
         Ok(Self { incoming, handshakes, writes, handle, inner })
     }
@@ -141,7 +144,7 @@ impl AntiEntropy {
 }
 
 fn config(settings: &Settings) -> ChitchatConfig {
-    let Settings { owner, addr, interval, cluster } = settings;
+    let Settings { owner, addr, interval, cluster, dead_grace } = settings;
     ChitchatConfig {
         chitchat_id: ChitchatId::new(owner.name.as_str(), owner.generation, *addr),
         cluster_id: cluster.clone(),
@@ -154,9 +157,9 @@ fn config(settings: &Settings) -> ChitchatConfig {
             sampling_window_size: SAMPLES,
             max_interval: MAX_INTERVAL,
             initial_interval: *interval,
-            dead_node_grace_period: DEAD_GRACE,
+            dead_node_grace_period: *dead_grace,
         },
-        marked_for_deletion_grace_period: DEAD_GRACE,
+        marked_for_deletion_grace_period: *dead_grace,
         catchup_callback: None,
         extra_liveness_predicate: Some(Box::new(|_| false)),
     }
@@ -200,17 +203,26 @@ impl Inner {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
         let us = chitchat.self_chitchat_id();
-        let known: HashSet<ChitchatId> =
-            chitchat.node_states().keys().filter(|id| *id != us).cloned().collect();
-        for id in self.known.difference(&known) {
+        let states = chitchat.node_states().iter().filter(|(id, _)| *id != us);
+        let known: HashMap<ChitchatId, Heartbeat> =
+            states.map(|(id, state)| (id.clone(), state.heartbeat())).collect();
+        for (id, heartbeat) in &known {
+            // The first one may be a memory of the dead; a later one has been made since.
+            if self.known.get(id).is_some_and(|before| before < heartbeat && *before > Heartbeat::default())
+                && let Some(owner) = owner(id)
+            {
+                (self.sink)(Event::Hearsay { owner });
+            }
+        }
+        for id in self.known.keys().filter(|id| !known.contains_key(id)) {
             // Another address under the same name and generation is the same agent.
-            if !known.iter().any(|other| owner(other) == owner(id))
+            if !known.keys().any(|other| owner(other) == owner(id))
                 && let Some(owner) = owner(id)
             {
                 (self.sink)(Event::Forgotten { owner });
             }
         }
-        let addresses: HashSet<SocketAddr> = known.iter().map(|id| id.gossip_advertise_addr).collect();
+        let addresses: HashSet<SocketAddr> = known.keys().map(|id| id.gossip_advertise_addr).collect();
         self.members.send_if_modified(|told| {
             let changed = *told != addresses;
             *told = addresses;
@@ -299,6 +311,7 @@ mod tests {
             addr: "127.0.0.1:1".parse().unwrap(),
             interval: Duration::from_millis(10),
             cluster: "c".into(),
+            dead_grace: DEAD_GRACE,
         };
         let (outgoing, _messages) = mpsc::channel(1);
         let channels = Channels { outgoing, members: watch::channel(HashSet::new()).0 };

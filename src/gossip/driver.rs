@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::counters::{Counters, Dropped};
@@ -13,12 +13,15 @@ use super::link::{Effect, Link};
 use super::seal::Sealer;
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Sink};
+use crate::domain::record::AgentName;
 use crate::domain::slot::Change;
 
 /// Datagrams taken in one go before the other inputs get their turn.
 const BATCH: usize = 64;
 /// With nothing due, look again after this long.
 const IDLE: Duration = Duration::from_secs(1);
+/// An agent that finds its name taken within this time of its start ends.
+const YOUNG: Duration = Duration::from_secs(60);
 /// A peer that is not understood is worth a line this often.
 const REJECTION_LOG: Duration = Duration::from_secs(60);
 /// Addresses that the log remembers; beyond, rejections are only counted.
@@ -38,11 +41,23 @@ pub(super) struct Driver {
     /// How many peers are heard.
     pub(super) peers: watch::Sender<usize>,
     pub(super) rejections: Rejections,
+    /// Who waits until all pushes are acknowledged or given up.
+    pub(super) unsettled: Vec<oneshot::Sender<()>>,
+    pub(super) name: AgentName,
+    pub(super) started: Instant,
+    pub(super) name_logged: Option<Instant>,
+}
+
+/// Changes to push.
+pub(super) struct Publication {
+    pub(super) changes: Vec<Change>,
+    /// Told when they are acknowledged or given up.
+    pub(super) settled: Option<oneshot::Sender<()>>,
 }
 
 /// What the driver listens to, besides its UDP socket.
 pub(super) struct Inputs {
-    pub(super) pushes: mpsc::Receiver<Vec<Change>>,
+    pub(super) pushes: mpsc::Receiver<Publication>,
     /// Messages from chitchat.
     pub(super) outgoing: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     /// Plaintexts of frames that came by TCP.
@@ -64,44 +79,48 @@ impl Driver {
             let wake =
                 self.link.next_deadline().map_or(now + IDLE, |at| Instant::from_std(at).min(now + IDLE));
             tokio::select! {
-                Ok(()) = self.transport.readable() => self.receive(&mut buffer),
-                Some(changes) = inputs.pushes.recv() => {
+                Ok(()) = self.transport.readable() => self.receive(&mut buffer)?,
+                Some(Publication { changes, settled }) = inputs.pushes.recv() => {
                     let effects = self.link.handle_changes(now_std(), changes);
-                    self.perform(effects);
+                    self.perform(effects)?;
+                    self.unsettled.extend(settled);
                 }
                 Some((to, message)) = inputs.outgoing.recv() => {
                     let effects = self.link.handle_chitchat(to, &message);
-                    self.perform(effects);
+                    self.perform(effects)?;
                 }
                 Some(plain) = inputs.frames.recv() => {
                     let effects = self.link.handle_frame(now_std(), &plain);
-                    self.perform(effects);
+                    self.perform(effects)?;
                 }
                 Some((from, why)) = inputs.rejected.recv() => self.rejections.log(from.ip(), why),
                 Ok(()) = inputs.members.changed() => self.retarget(&mut inputs),
                 Ok(()) = inputs.joins.changed() => self.retarget(&mut inputs),
                 () = sleep_until(wake) => {}
             }
-            if self.link.next_deadline().is_some_and(|at| at <= now_std()) {
+            if self.link.is_settled() {
+                self.unsettled.drain(..).for_each(|settled| drop(settled.send(())));
+            }
+            if self.link.next_deadline().is_none_or(|at| at <= now_std()) {
                 let effects = self.link.handle_deadline(now_std());
-                self.perform(effects);
+                self.perform(effects)?;
                 self.count_peers();
             }
         }
     }
 
     fn count_peers(&self) {
-        let live = self.link.live(now_std()).count();
+        let live = self.link.live().count();
         self.peers.send_if_modified(|told| std::mem::replace(told, live) != live);
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) {
+    fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
         for _ in 0..BATCH {
-            let Some((len, from)) = self.transport.try_receive(buffer) else { return };
+            let Some((len, from)) = self.transport.try_receive(buffer) else { break };
             match self.sealer.open(&buffer[..len]) {
                 Ok(plain) => {
                     let effects = self.link.handle_frame(now_std(), &plain);
-                    self.perform(effects);
+                    self.perform(effects)?;
                 }
                 Err(error) => {
                     self.counters.count(error.into());
@@ -109,6 +128,7 @@ impl Driver {
                 }
             }
         }
+        Ok(())
     }
 
     fn retarget(&mut self, inputs: &mut Inputs) {
@@ -116,7 +136,7 @@ impl Driver {
         self.link.set_targets(now_std(), members, &inputs.joins.borrow_and_update());
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
+    fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
         for effect in effects {
             match effect {
                 Effect::Send { to, kind, frame } => self.transport.send(to, kind, frame),
@@ -134,8 +154,30 @@ impl Driver {
                     self.count_peers();
                     tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
                 }
+                Effect::Heard { owner, trip } => (self.sink)(Event::Heard { owner, trip }),
+                Effect::Silent { owner, silence } => {
+                    self.count_peers();
+                    (self.sink)(Event::Silent { owner, silence });
+                }
+                Effect::NameTaken(by) => self.name_taken(by)?,
             }
         }
+        Ok(())
+    }
+
+    /// An agent that has just started gives way. One that has served for a while stays: ending it would take
+    /// its records away, and it is for the operator to say which of the two is wrong.
+    fn name_taken(&mut self, by: SocketAddr) -> anyhow::Result<()> {
+        let name = &self.name;
+        anyhow::ensure!(
+            self.started.elapsed() > YOUNG,
+            "the name {name:?} is taken by the agent at {by}: give this one another --name"
+        );
+        if self.name_logged.is_none_or(|at| at.elapsed() > REJECTION_LOG) {
+            self.name_logged = Some(Instant::now());
+            tracing::error!(%name, other = %by, "two agents have this name; peers listen to one of them only");
+        }
+        Ok(())
     }
 }
 

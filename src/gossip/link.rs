@@ -1,7 +1,7 @@
 //! The protocol between agents, without a socket: what arrives goes in, [`Effect`]s come out. Joins sealing,
 //! sessions, push and pings; passes chitchat's messages through.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +10,28 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
 use super::counters::{Counters, Dropped};
-use super::ping::Pings;
+use super::ping::{Pings, Standing};
 use super::push::{Outgoing, Pusher};
 use super::seal::Sealer;
 use super::session::{Peer, Sessions, Verdict};
 use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
-use crate::domain::record::Owner;
+use crate::domain::record::{AgentName, Owner};
 use crate::domain::slot::Change;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
 /// afterwards starts an exchange that brings it up to date.
 const SILENT: Duration = Duration::from_secs(5);
+/// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
+pub const SUSPECT: Duration = Duration::from_millis(2_500);
+/// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
+const DOUBT: Duration = Duration::from_millis(1_200);
 /// A session not heard for this long has to answer a challenge again.
-const FORGOTTEN: Duration = Duration::from_secs(600);
+const FORGOTTEN: Duration = Duration::from_secs(86_400);
+/// We look at the clock at least this often, ...
+const STEP: Duration = Duration::from_millis(200);
+/// ... and of a longer gap, in which we were paused or starved, only this much counts as time that we ran.
+const LONGEST_STEP: Duration = Duration::from_millis(300);
 
 /// Something that the link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +63,22 @@ pub enum Effect {
     Handshake(SocketAddr),
     /// A process was admitted.
     Admitted(Peer),
+    /// A peer is heard: for the first time, again, or with a round trip measured.
+    Heard {
+        /// Who.
+        owner: Owner,
+        /// How long the round trip took.
+        trip: Option<Duration>,
+    },
+    /// A peer has become suspect.
+    Silent {
+        /// Who.
+        owner: Owner,
+        /// How long it has not been heard.
+        silence: Duration,
+    },
+    /// Another live agent has our name, and had it first.
+    NameTaken(SocketAddr),
 }
 
 /// See the module.
@@ -69,6 +93,8 @@ pub struct Link {
     pusher: Pusher,
     /// Whom chitchat knows, and so exchanges states with by itself.
     members: HashSet<SocketAddr>,
+    contests: Contests,
+    ran: Ran,
     counters: Arc<Counters>,
     rng: StdRng,
 }
@@ -92,6 +118,8 @@ impl Link {
             pings: Pings::default(),
             pusher: Pusher::default(),
             members: HashSet::new(),
+            contests: Contests::default(),
+            ran: Ran::default(),
             counters,
             rng,
         }
@@ -99,6 +127,7 @@ impl Link {
 
     /// Takes an opened frame.
     pub fn handle_frame(&mut self, now: Instant, plain: &[u8]) -> Vec<Effect> {
+        self.ran.advance(now);
         self.take(now, plain).unwrap_or_else(|Malformed| {
             self.counters.count(Dropped::Malformed);
             Vec::new()
@@ -127,19 +156,25 @@ impl Link {
 
     /// Does what is due: pings, fresh pushes, pushes to repeat.
     pub fn handle_deadline(&mut self, now: Instant) -> Vec<Effect> {
-        if let Some(then) = now.checked_sub(FORGOTTEN) {
+        let ran = self.ran.advance(now);
+        if let Some(then) = ran.checked_sub(FORGOTTEN) {
             self.sessions.forget_silent(then);
         }
         let mut effects = self.flush(now);
+        for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
+            effects.push(Effect::Silent { owner: peer.owner, silence });
+        }
         for outgoing in self.pusher.retry(now) {
             self.send_push(&outgoing, &mut effects);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
-        let admitted: HashSet<SocketAddr> = self.live(now).map(|peer| peer.addr).collect();
-        for due in self.pings.due(now, |addr| admitted.contains(&addr)) {
+        let heard: HashMap<SocketAddr, Standing> =
+            self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
+        let standing = |addr| heard.get(&addr).copied().unwrap_or(Standing::Stranger);
+        for due in self.pings.due(now, standing) {
             effects.push(self.ping(now, due.to, due.ask));
             // The exchange at its admission was lost, or it has been dead for so long that chitchat forgot it.
-            if admitted.contains(&due.to) && !self.members.contains(&due.to) {
+            if standing(due.to) == Standing::Heard && !self.members.contains(&due.to) {
                 effects.push(Effect::Handshake(due.to));
             }
         }
@@ -148,12 +183,19 @@ impl Link {
 
     /// When [`Self::handle_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.pusher.next_deadline().into_iter().chain(self.pings.next_deadline()).min()
+        let step = self.ran.last.map(|at| at + STEP);
+        self.pusher.next_deadline().into_iter().chain(self.pings.next_deadline()).chain(step).min()
+    }
+
+    /// Whether every push so far is acknowledged or given up.
+    pub fn is_settled(&self) -> bool {
+        self.pusher.is_settled()
     }
 
     /// The admitted peers heard of late.
-    pub fn live(&self, now: Instant) -> impl Iterator<Item = &Peer> {
-        let heard = move |at: Instant| now.saturating_duration_since(at) < SILENT;
+    pub fn live(&self) -> impl Iterator<Item = &Peer> {
+        let ran = self.ran.now;
+        let heard = move |at: Instant| ran.is_none_or(|ran| ran.saturating_duration_since(at) < SILENT);
         self.sessions.peers().filter(move |(_, at)| heard(*at)).map(|(peer, _)| peer)
     }
 
@@ -170,13 +212,12 @@ impl Link {
         if header.session == self.session {
             return self.take_own(kind, &payload);
         }
-        match self.sessions.check(now, header.session, header.counter) {
-            Verdict::Fresh { silence } => {
+        let ran = self.ran.now.unwrap_or(now);
+        match self.sessions.check(ran, header.session, header.counter) {
+            Verdict::Fresh { silence, suspected } => {
                 self.counters.receive(kind);
-                let mut effects = self.take_fresh(now, &header, kind, payload)?;
-                if silence >= SILENT {
-                    effects.push(Effect::Handshake(header.from));
-                }
+                let mut effects = self.returned(header.session, suspected, silence);
+                effects.extend(self.take_fresh(now, &header, kind, payload)?);
                 Ok(effects)
             }
             Verdict::Stranger => self.take_strange(now, &header, kind, &payload),
@@ -196,6 +237,16 @@ impl Link {
             self.pings.met_ourselves(nonce);
         }
         Ok(Vec::new())
+    }
+
+    /// A suspect is back; after a longer silence states have to be exchanged.
+    fn returned(&self, session: Session, suspected: bool, silence: Duration) -> Vec<Effect> {
+        let Some(peer) = self.sessions.peer(session).filter(|_| suspected) else { return Vec::new() };
+        let mut effects = vec![Effect::Heard { owner: peer.owner.clone(), trip: None }];
+        if silence >= SILENT {
+            effects.push(Effect::Handshake(peer.addr));
+        }
+        effects
     }
 
     fn take_fresh(
@@ -219,8 +270,16 @@ impl Link {
             Kind::Ping => self.take_ping(header.from, &payload),
             Kind::Pong => {
                 let pong: wire::Pong<'_> = wire::decode(&payload)?;
-                self.pings.answered(now, peer.addr, pong.nonce);
-                Ok(Vec::new())
+                let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
+                Ok(trip
+                    .map(|trip| Effect::Heard { owner: peer.owner, trip: Some(trip) })
+                    .into_iter()
+                    .collect())
+            }
+            Kind::Conflict => {
+                let conflict: wire::Conflict = wire::decode(&payload)?;
+                let ours = conflict.session == self.session;
+                Ok(ours.then_some(Effect::NameTaken(conflict.taken_by)).into_iter().collect())
             }
         }
     }
@@ -257,17 +316,58 @@ impl Link {
         let name = pong.name.parse().map_err(|_| Malformed)?;
         let owner = Owner { name, generation: pong.generation };
         let peer = Peer { owner, addr: header.from };
-        // Two processes with one full name would overwrite each other's records.
-        let impostor = peer.owner == self.owner;
-        if impostor
-            || !self.pings.answered(now, peer.addr, pong.nonce)
-            || !self.sessions.admit(now, header.session, header.counter, peer.clone())
-        {
+        let Some(trip) = self.pings.answered(now, peer.addr, pong.nonce) else {
+            self.counters.count(Dropped::Stranger);
+            return Ok(Vec::new());
+        };
+        if let Some(effects) = self.contest(now, header.session, &peer) {
+            self.counters.count(Dropped::Stranger);
+            return Ok(effects);
+        }
+        let ran = self.ran.now.unwrap_or(now);
+        if !self.sessions.admit(ran, header.session, header.counter, peer.clone()) {
             self.counters.count(Dropped::Stranger);
             return Ok(Vec::new());
         }
         self.counters.receive(Kind::Pong);
-        Ok(vec![Effect::Handshake(peer.addr), Effect::Admitted(peer)])
+        self.pings.add_target(now, peer.addr);
+        let heard = Effect::Heard { owner: peer.owner.clone(), trip: Some(trip) };
+        Ok(vec![Effect::Handshake(peer.addr), heard, Effect::Admitted(peer)])
+    }
+
+    /// Two live processes with one name would overwrite each other's records: the one that was there first
+    /// stays, the other is told. None if the newcomer may be admitted: the name is free, or its former holder
+    /// does not answer any more, or was at the same address.
+    fn contest(&mut self, now: Instant, session: Session, peer: &Peer) -> Option<Vec<Effect>> {
+        let name = &peer.owner.name;
+        if *name == self.owner.name {
+            return Some(self.contest_own_name(session, peer));
+        }
+        let (_, holder, heard) = self.sessions.of(name)?;
+        if holder.addr == peer.addr {
+            return None;
+        }
+        let holder = holder.addr;
+        let ran = self.ran.now.unwrap_or(now);
+        match self.contests.judge(name, ran, heard) {
+            Contest::Undecided => Some(vec![self.ping(now, holder, true)]),
+            Contest::HolderLives => Some(vec![self.conflict(session, holder, peer.addr)]),
+            Contest::HolderGone => None,
+        }
+    }
+
+    /// The later start gives way.
+    fn contest_own_name(&mut self, session: Session, peer: &Peer) -> Vec<Effect> {
+        let theirs = (peer.owner.generation, session);
+        if theirs < (self.owner.generation, self.session) {
+            return vec![Effect::NameTaken(peer.addr)];
+        }
+        vec![self.conflict(session, self.addr, peer.addr)]
+    }
+
+    fn conflict(&mut self, session: Session, taken_by: SocketAddr, to: SocketAddr) -> Effect {
+        let conflict = wire::encode(&wire::Conflict { session, taken_by });
+        self.frame(Kind::Conflict, &conflict, to)
     }
 
     fn take_push(&mut self, peer: Peer, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
@@ -301,7 +401,7 @@ impl Link {
     }
 
     fn flush(&mut self, now: Instant) -> Vec<Effect> {
-        let peers: Vec<_> = self.live(now).map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
+        let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
         let mut effects = Vec::new();
         for outgoing in self.pusher.flush(now, &peers) {
             self.send_push(&outgoing, &mut effects);
@@ -333,6 +433,64 @@ impl Link {
         let mut nonce = [0; 24];
         self.rng.fill_bytes(&mut nonce);
         self.sealer.seal(nonce, &wire::pack(header, payload)).into()
+    }
+}
+
+fn standing(now: Instant, heard: Instant) -> Standing {
+    match now.saturating_duration_since(heard) {
+        silence if silence < DOUBT => Standing::Heard,
+        silence if silence < SUSPECT => Standing::Doubtful,
+        _ => Standing::Stranger,
+    }
+}
+
+/// A clock that runs only while we do, so that our own pause is nobody's silence.
+#[derive(Debug, Default)]
+struct Ran {
+    last: Option<Instant>,
+    now: Option<Instant>,
+}
+
+impl Ran {
+    fn advance(&mut self, now: Instant) -> Instant {
+        let step = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let ran = self.now.unwrap_or(now) + step.min(LONGEST_STEP);
+        self.last = Some(now);
+        self.now = Some(ran);
+        ran
+    }
+}
+
+/// Names that two processes claim, and since when we know.
+#[derive(Debug, Default)]
+struct Contests(HashMap<AgentName, Instant>);
+
+enum Contest {
+    /// The holder was asked for a sign of life.
+    Undecided,
+    /// The holder answered.
+    HolderLives,
+    /// The holder did not answer in time.
+    HolderGone,
+}
+
+impl Contests {
+    /// How long the holder of a name has to show that it lives: its host may be starved for a moment.
+    const PATIENCE: Duration = Duration::from_millis(1_500);
+    /// After this, a contest starts anew.
+    const EXPIRY: Duration = Duration::from_secs(10);
+
+    fn judge(&mut self, name: &AgentName, now: Instant, heard: Instant) -> Contest {
+        self.0.retain(|_, since| now.saturating_duration_since(*since) < Self::EXPIRY);
+        let since = *self.0.entry(name.clone()).or_insert(now);
+        if heard > since {
+            Contest::HolderLives
+        } else if now.saturating_duration_since(since) < Self::PATIENCE {
+            Contest::Undecided
+        } else {
+            self.0.remove(name);
+            Contest::HolderGone
+        }
     }
 }
 

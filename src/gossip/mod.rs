@@ -31,9 +31,10 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+pub use self::antientropy::DEAD_GRACE;
 pub use self::join::JoinPoint;
 
 use self::antientropy::{AntiEntropy, Channels, Settings};
@@ -65,6 +66,8 @@ pub struct Config {
     pub cluster: String,
     /// [`INTERVAL`], or shorter in tests.
     pub interval: Duration,
+    /// [`DEAD_GRACE`], or shorter in tests.
+    pub dead_grace: Duration,
     /// For tests.
     pub faults: Option<Faults>,
 }
@@ -79,6 +82,25 @@ pub enum Event {
         /// Which, and how.
         changes: Vec<Change>,
     },
+    /// A peer is heard: for the first time, again, or with a round trip measured.
+    Heard {
+        /// Who.
+        owner: Owner,
+        /// The round-trip time, smoothed.
+        trip: Option<Duration>,
+    },
+    /// A peer has become suspect.
+    Silent {
+        /// Who.
+        owner: Owner,
+        /// How long it has not been heard.
+        silence: Duration,
+    },
+    /// Somebody else heard a peer of late.
+    Hearsay {
+        /// Who was heard.
+        owner: Owner,
+    },
     /// An owner has been dead for long enough to be forgotten.
     Forgotten {
         /// Who.
@@ -92,7 +114,7 @@ pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 /// A running membership.
 #[derive(Clone)]
 pub struct Cluster {
-    pushes: mpsc::Sender<Vec<Change>>,
+    pushes: mpsc::Sender<driver::Publication>,
     writes: mpsc::Sender<Vec<Change>>,
     peers: watch::Receiver<usize>,
     counters: Arc<Counters>,
@@ -117,6 +139,7 @@ impl Cluster {
             addr: config.advertise,
             interval: config.interval,
             cluster: config.cluster,
+            dead_grace: config.dead_grace,
         };
         let channels = Channels { outgoing, members };
         let anti_entropy = AntiEntropy::start(settings, channels, sink.clone(), counters.clone()).await?;
@@ -126,6 +149,7 @@ impl Cluster {
         let (peers, peers_rx) = watch::channel(0);
         let writes = anti_entropy.writes.clone();
         let cluster = Self { pushes, writes, peers: peers_rx, counters: counters.clone() };
+        let name = config.owner.name.clone();
         let rng = StdRng::from_rng(&mut rand::rng());
         let driver = Driver {
             link: Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng),
@@ -137,6 +161,10 @@ impl Cluster {
             handshakes: anti_entropy.handshakes.clone(),
             peers,
             rejections: driver::Rejections::default(),
+            unsettled: Vec::new(),
+            name,
+            started: tokio::time::Instant::now(),
+            name_logged: None,
         };
         let inputs = driver::Inputs {
             pushes: pushes_rx,
@@ -160,8 +188,20 @@ impl Cluster {
     /// Tells the peers of changes of our own slots. Waits while the tasks behind are busy; never for a peer.
     pub async fn publish(&self, changes: Vec<Change>) {
         // Both receivers live as long as the tasks, whose end ends the process.
-        let _ = self.pushes.send(changes.clone()).await;
+        let _ = self.pushes.send(driver::Publication { changes: changes.clone(), settled: None }).await;
         let _ = self.writes.send(changes).await;
+    }
+
+    /// Tells the peers of changes by anti-entropy alone, which brings them after all that was told before.
+    pub async fn publish_in_order(&self, changes: Vec<Change>) {
+        let _ = self.writes.send(changes).await;
+    }
+
+    /// Waits until what was published is acknowledged by, or given up on, every peer.
+    pub async fn settled(&self) {
+        let (settled, done) = oneshot::channel();
+        let _ = self.pushes.send(driver::Publication { changes: Vec::new(), settled: Some(settled) }).await;
+        let _ = done.await;
     }
 
     /// How many peers are heard at present.

@@ -10,6 +10,12 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// A new target is pinged again after this, then after twice as long, and so on up to [`INTERVAL`]: agents
 /// that are started together find each other at once.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a target is pinged that has not answered for [`LONG_SILENT`].
+const SLOW_INTERVAL: Duration = Duration::from_secs(5);
+const LONG_SILENT: Duration = Duration::from_secs(3_600);
+/// How often a peer is asked that has been silent for a moment: at 20 % loss each way, a live one fails to
+/// answer all questions before it is suspected once in 10^9 times.
+const PROBE: Duration = Duration::from_millis(50);
 /// How often an admitted peer is asked for an answer, to measure the round trip.
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
@@ -18,6 +24,17 @@ const PROVOKED: Duration = Duration::from_millis(100);
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
 const MAX_TARGETS: usize = 2_000;
+
+/// What is known of the process at a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not admitted, or not heard for long.
+    Stranger,
+    /// Heard of late.
+    Heard,
+    /// Silent for a moment.
+    Doubtful,
+}
 
 /// A ping to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +55,7 @@ pub struct Pings {
 
 #[derive(Debug)]
 struct Target {
+    since: Instant,
     next: Instant,
     interval: Duration,
     asked: Option<Instant>,
@@ -46,8 +64,23 @@ struct Target {
 }
 
 impl Target {
+    /// How long to wait for the next ping.
+    fn pause(&mut self, standing: Standing, now: Instant) -> Duration {
+        let silent = self.measured.unwrap_or(self.since);
+        match standing {
+            Standing::Doubtful => PROBE,
+            Standing::Heard => INTERVAL,
+            Standing::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
+            Standing::Stranger => {
+                let pause = self.interval;
+                self.interval = (pause * 2).min(INTERVAL);
+                pause
+            }
+        }
+    }
+
     fn new(now: Instant) -> Self {
-        Self { next: now, interval: FIRST_INTERVAL, asked: None, measured: None, trip: None }
+        Self { since: now, next: now, interval: FIRST_INTERVAL, asked: None, measured: None, trip: None }
     }
 }
 
@@ -65,18 +98,19 @@ impl Pings {
         }
     }
 
-    /// The pings that are due. A target that is not `admitted` is asked for an answer every time.
-    pub fn due(&mut self, now: Instant, admitted: impl Fn(SocketAddr) -> bool) -> Vec<Due> {
+    /// The pings that are due. A target that is not heard is asked for an answer every time.
+    pub fn due(&mut self, now: Instant, standing: impl Fn(SocketAddr) -> Standing) -> Vec<Due> {
         self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
-            if target.next > now {
+            let standing = standing(*addr);
+            let hurry = standing == Standing::Doubtful && target.next > now + PROBE;
+            if target.next > now && !hurry {
                 continue;
             }
-            target.next = now + target.interval;
-            target.interval = (target.interval * 2).min(INTERVAL);
-            let fresh = |at: Instant| now.saturating_duration_since(at) < MEASURE;
-            let ask = !admitted(*addr) || !target.measured.is_some_and(fresh);
+            let since = |at: Instant| now.saturating_duration_since(at);
+            target.next = now + target.pause(standing, now);
+            let ask = standing != Standing::Heard || !target.measured.is_some_and(|at| since(at) < MEASURE);
             due.push(Due { to: *addr, ask });
         }
         due
@@ -96,6 +130,13 @@ impl Pings {
         true
     }
 
+    /// Pings an address from now on, until the targets are set anew.
+    pub fn add_target(&mut self, now: Instant, addr: SocketAddr) {
+        if self.targets.len() < MAX_TARGETS {
+            self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL));
+        }
+    }
+
     /// Remembers that an answer to `nonce` is wanted.
     pub fn await_answer(&mut self, now: Instant, to: SocketAddr, nonce: u64) {
         if self.awaited.len() < 2 * MAX_TARGETS {
@@ -103,15 +144,16 @@ impl Pings {
         }
     }
 
-    /// An answer came from the peer at `addr`. False if nobody asked, or too long ago.
-    pub fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> bool {
-        let Some((_, sent)) = self.awaited.remove(&nonce) else { return false };
+    /// An answer came from the peer at `addr`: how long the round trip took. None if nobody asked, or too
+    /// long ago.
+    pub fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> Option<Duration> {
+        let (_, sent) = self.awaited.remove(&nonce)?;
         let trip = now.saturating_duration_since(sent);
         if trip >= EXPIRY {
-            return false;
+            return None;
         }
         self.measured(now, addr, trip);
-        true
+        Some(trip)
     }
 
     /// A round trip to `addr` took that long. The new one counts for a quarter, a shorter one for half: queues
@@ -158,24 +200,47 @@ mod tests {
     fn a_stranger_is_asked_every_time_and_a_peer_now_and_then() {
         let (mut pings, now) = (Pings::default(), Instant::now());
         pings.set_targets(now, &HashSet::from([addr(1)]));
-        assert_eq!(pings.due(now, |_| false), [Due { to: addr(1), ask: true }]);
-        assert!(pings.due(now, |_| false).is_empty());
-        assert_eq!(pings.due(now + FIRST_INTERVAL, |_| false), [Due { to: addr(1), ask: true }]);
+        assert_eq!(pings.due(now, |_| Standing::Stranger), [Due { to: addr(1), ask: true }]);
+        assert!(pings.due(now, |_| Standing::Stranger).is_empty());
+        assert_eq!(pings.due(now + FIRST_INTERVAL, |_| Standing::Stranger), [Due { to: addr(1), ask: true }]);
 
         pings.await_answer(now, addr(1), 7);
-        assert!(pings.answered(now + Duration::from_millis(8), addr(1), 7));
-        assert!(!pings.answered(now, addr(1), 7), "an answer counts once");
+        assert!(pings.answered(now + Duration::from_millis(8), addr(1), 7).is_some());
+        assert!(pings.answered(now, addr(1), 7).is_none(), "an answer counts once");
         assert_eq!(pings.trip(addr(1)), Some(Duration::from_millis(8)));
-        assert_eq!(pings.due(now + INTERVAL * 2, |_| true), [Due { to: addr(1), ask: false }]);
-        assert_eq!(pings.due(now + INTERVAL * 12, |_| true), [Due { to: addr(1), ask: true }]);
+        assert_eq!(pings.due(now + INTERVAL * 2, |_| Standing::Heard), [Due { to: addr(1), ask: false }]);
+        assert_eq!(pings.due(now + INTERVAL * 12, |_| Standing::Heard), [Due { to: addr(1), ask: true }]);
+    }
+
+    #[test]
+    fn a_doubtful_peer_is_asked_again_and_again_at_once() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &HashSet::from([addr(1)]));
+        pings.due(now, |_| Standing::Heard);
+        let mut at = now + Duration::from_millis(10);
+        for _ in 0..5 {
+            assert_eq!(pings.due(at, |_| Standing::Doubtful), [Due { to: addr(1), ask: true }]);
+            assert!(pings.due(at, |_| Standing::Doubtful).is_empty());
+            at += PROBE;
+        }
+    }
+
+    #[test]
+    fn who_is_silent_for_long_is_asked_less_often() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &HashSet::from([addr(1)]));
+        let late = now + LONG_SILENT * 2;
+        assert_eq!(pings.due(late, |_| Standing::Stranger).len(), 1);
+        assert!(pings.due(late + INTERVAL, |_| Standing::Stranger).is_empty());
+        assert_eq!(pings.due(late + SLOW_INTERVAL, |_| Standing::Stranger).len(), 1);
     }
 
     #[test]
     fn an_answer_that_nobody_asked_for_or_is_late_says_nothing() {
         let (mut pings, now) = (Pings::default(), Instant::now());
-        assert!(!pings.answered(now, addr(1), 7));
+        assert!(pings.answered(now, addr(1), 7).is_none());
         pings.await_answer(now, addr(1), 7);
-        assert!(!pings.answered(now + EXPIRY, addr(1), 7));
+        assert!(pings.answered(now + EXPIRY, addr(1), 7).is_none());
     }
 
     #[test]
@@ -194,6 +259,6 @@ mod tests {
         pings.await_answer(now, addr(1), 7);
         pings.met_ourselves(7);
         pings.set_targets(now, &wanted);
-        assert_eq!(pings.due(now, |_| false), [Due { to: addr(2), ask: true }]);
+        assert_eq!(pings.due(now, |_| Standing::Stranger), [Due { to: addr(2), ask: true }]);
     }
 }

@@ -133,6 +133,11 @@ impl Pusher {
     }
 
     /// How many pushes wait for acks.
+    /// Whether there is nothing to push and nothing to wait for.
+    pub fn is_settled(&self) -> bool {
+        self.fresh.is_empty() && self.waiting.is_empty()
+    }
+
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.waiting.len()

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::wire::Session;
-use crate::domain::record::Owner;
+use crate::domain::record::{AgentName, Owner};
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.
@@ -33,6 +33,8 @@ pub enum Verdict {
     Fresh {
         /// How long nothing had been heard of the session.
         silence: Duration,
+        /// Whether it was suspect.
+        suspected: bool,
     },
     /// Seen before, or too old to tell.
     Replayed,
@@ -40,7 +42,8 @@ pub enum Verdict {
     Stranger,
 }
 
-/// The admitted sessions.
+/// The admitted sessions. Time, here, is time in which this process ran: a pause of our own is no silence of
+/// theirs.
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: HashMap<Session, Admitted>,
@@ -51,6 +54,7 @@ struct Admitted {
     peer: Peer,
     window: Window,
     heard: Instant,
+    suspected: bool,
 }
 
 impl Sessions {
@@ -62,22 +66,18 @@ impl Sessions {
         }
         let silence = now.saturating_duration_since(admitted.heard);
         admitted.heard = now;
-        Verdict::Fresh { silence }
+        Verdict::Fresh { silence, suspected: std::mem::take(&mut admitted.suspected) }
     }
 
-    /// Admits a session that answered a fresh challenge in its frame `counter`. It replaces the sessions of
-    /// the agent's former starts. False if a later start of the agent is admitted, or there is no room.
+    /// Admits a session that answered a fresh challenge in its frame `counter`, in place of all others of its
+    /// agent. False if there is no room.
     pub fn admit(&mut self, now: Instant, session: Session, counter: u64, peer: Peer) -> bool {
-        let newer = |other: &Admitted| {
-            other.peer.owner.name == peer.owner.name && other.peer.owner.generation > peer.owner.generation
-        };
-        if self.sessions.len() >= MAX_SESSIONS || self.sessions.values().any(newer) {
+        self.sessions.retain(|_, other| other.peer.owner.name != peer.owner.name);
+        if self.sessions.len() >= MAX_SESSIONS && !self.evict(now) {
             return false;
         }
-        self.sessions.retain(|_, other| {
-            other.peer.owner.name != peer.owner.name || other.peer.owner.generation == peer.owner.generation
-        });
-        self.sessions.insert(session, Admitted { peer, window: Window::after(counter), heard: now });
+        let window = Window::after(counter);
+        self.sessions.insert(session, Admitted { peer, window, heard: now, suspected: false });
         true
     }
 
@@ -86,14 +86,41 @@ impl Sessions {
         self.sessions.get(&session).map(|admitted| &admitted.peer)
     }
 
+    /// The session of an agent, and when it was last heard.
+    pub fn of(&self, name: &AgentName) -> Option<(Session, &Peer, Instant)> {
+        let found = self.sessions.iter().find(|(_, admitted)| admitted.peer.owner.name == *name);
+        found.map(|(session, admitted)| (*session, &admitted.peer, admitted.heard))
+    }
+
     /// All admitted peers, with when they were last heard.
     pub fn peers(&self) -> impl Iterator<Item = (&Peer, Instant)> {
         self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard))
     }
 
+    /// The peers that have just become suspect: silent for `patience`, and not told before.
+    pub fn suspect(&mut self, now: Instant, patience: Duration) -> Vec<(Peer, Duration)> {
+        let mut suspects = Vec::new();
+        for admitted in self.sessions.values_mut() {
+            let silence = now.saturating_duration_since(admitted.heard);
+            if silence >= patience && !admitted.suspected {
+                admitted.suspected = true;
+                suspects.push((admitted.peer.clone(), silence));
+            }
+        }
+        suspects
+    }
+
     /// Drops the sessions not heard since `then`.
     pub fn forget_silent(&mut self, then: Instant) {
         self.sessions.retain(|_, admitted| admitted.heard >= then);
+    }
+
+    /// Makes room by dropping the longest silent suspect.
+    fn evict(&mut self, now: Instant) -> bool {
+        let suspects =
+            self.sessions.iter().filter(|(_, admitted)| admitted.suspected && admitted.heard < now);
+        let oldest = suspects.min_by_key(|(_, admitted)| admitted.heard).map(|(session, _)| *session);
+        oldest.and_then(|session| self.sessions.remove(&session)).is_some()
     }
 }
 
@@ -150,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    const FRESH: Verdict = Verdict::Fresh { silence: Duration::ZERO };
+    const FRESH: Verdict = Verdict::Fresh { silence: Duration::ZERO, suspected: false };
 
     fn peer(name: &str, generation: u64) -> Peer {
         let owner = Owner { name: name.parse().unwrap(), generation };
@@ -177,7 +204,6 @@ mod tests {
         assert!(sessions.admit(now, [3; 8], 0, peer("a", 2)));
         assert_eq!(sessions.check(now, [1; 8], 9), Verdict::Stranger);
         assert_eq!(sessions.check(now, [2; 8], 9), FRESH);
-        assert!(!sessions.admit(now, [1; 8], 10, peer("a", 1)), "its former start does not come back");
     }
 
     #[test]
@@ -189,8 +215,11 @@ mod tests {
         assert!(!sessions.admit(now, [255; 8], 0, peer("late", 1)));
         let later = now + Duration::from_secs(60);
         sessions.check(later, 7_u64.to_le_bytes(), 1);
+        assert_eq!(sessions.suspect(later, Duration::from_secs(1)).len(), MAX_SESSIONS - 1);
+        assert!(sessions.suspect(later, Duration::from_secs(1)).is_empty(), "told once");
+        assert!(sessions.admit(later, [255; 8], 0, peer("late", 1)), "in place of a silent one");
         sessions.forget_silent(later);
-        assert_eq!(sessions.peers().count(), 1);
+        assert_eq!(sessions.peers().count(), 2);
     }
 
     proptest! {

@@ -31,7 +31,7 @@ pub fn value(cell: &Cell) -> String {
     let seq = cell.seq;
     match &cell.content {
         Content::Empty => format!("{VERSION}\u{1f}{seq}\u{1f}-"),
-        Content::Status(Status::Ready) => format!("{VERSION}\u{1f}{seq}\u{1f}ready"),
+        Content::Status(status) => format!("{VERSION}\u{1f}{seq}\u{1f}{}", word(*status)),
         Content::Record(record) => {
             let Record { id, name, node, network, address } = &**record;
             let network = network.as_str();
@@ -58,13 +58,24 @@ pub fn parse_value(slot: Slot, value: &str) -> Option<Cell> {
     }
     let seq = fields.next()?.parse().ok().filter(|seq| (1..=MAX_SEQ).contains(seq))?;
     let content = match (slot, fields.next()?) {
-        (STATUS_SLOT, "ready") => Content::Status(Status::Ready),
-        (STATUS_SLOT, _) => return None,
+        (STATUS_SLOT, word) => Content::Status(parse_status(word)?),
         (_, "-") => Content::Empty,
         (_, network @ ("tcp" | "udp")) => Content::Record(Arc::new(parse_record(network, &mut fields)?)),
         _ => return None,
     };
     fields.next().is_none().then_some(Cell { seq, content })
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ready => "ready",
+        Status::Draining => "draining",
+        Status::Left => "left",
+    }
+}
+
+fn parse_status(text: &str) -> Option<Status> {
+    [Status::Ready, Status::Draining, Status::Left].into_iter().find(|status| word(*status) == text)
 }
 
 fn parse_key(key: &str) -> Option<Slot> {
@@ -102,6 +113,8 @@ mod tests {
         for (slot, content) in [
             (7, Content::Empty),
             (STATUS_SLOT, Content::Status(Status::Ready)),
+            (STATUS_SLOT, Content::Status(Status::Draining)),
+            (STATUS_SLOT, Content::Status(Status::Left)),
             (MAX_SLOT, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
             (
                 1,

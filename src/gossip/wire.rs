@@ -48,11 +48,14 @@ pub enum Kind {
     Ping,
     /// The answer to a ping that asked: [`Pong`].
     Pong,
+    /// Another agent has the receiver's name: [`Conflict`].
+    Conflict,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 5] = [Self::Chitchat, Self::Push, Self::PushAck, Self::Ping, Self::Pong];
+    pub const ALL: [Self; 6] =
+        [Self::Chitchat, Self::Push, Self::PushAck, Self::Ping, Self::Pong, Self::Conflict];
 
     /// Its number on the wire.
     pub fn number(self) -> u8 {
@@ -99,6 +102,15 @@ pub struct Pong<'a> {
     pub name: &'a str,
     /// Which of its starts.
     pub generation: u64,
+}
+
+/// The name of the receiver's process is another agent's.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Which process is meant.
+    pub session: Session,
+    /// Where the agent is that has the name.
+    pub taken_by: SocketAddr,
 }
 
 /// A payload that is not what its header says. The frame is dropped and counted.
@@ -190,7 +202,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(5), None);
+        assert_eq!(Kind::from_number(6), None);
     }
 
     #[test]

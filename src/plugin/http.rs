@@ -2,7 +2,6 @@
 //! exactly 200, a write's answer is empty so that Go keeps the connection, and a list is never `null`.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Caller, Refusal, ServiceDiscovery};
+use crate::domain::connection::ConnectionId;
 use crate::domain::record::{Draft, Record};
 
 /// Where the service discovery plugin is served.
@@ -32,10 +32,11 @@ const DRAIN: Duration = Duration::from_millis(1_500);
 
 /// Serves until `stop` resolves, then finishes what is in flight. No error of a connection ends it.
 pub async fn serve(listener: TcpListener, sd: ServiceDiscovery, stop: impl Future<Output = ()>) {
-    let app = Router::new().route(PATH, any(call)).fallback(unknown_path).with_state(sd);
+    let app = Router::new().route(PATH, any(call)).fallback(unknown_path).with_state(sd.clone());
     let server = auto::Builder::new(TokioExecutor::new()).http1_only();
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let mut last_connection: ConnectionId = 0;
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -49,20 +50,22 @@ pub async fn serve(listener: TcpListener, sd: ServiceDiscovery, stop: impl Futur
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(app.clone().layer(Extension(caller(from))));
+        last_connection += 1;
+        let caller = Caller::at(from.ip(), last_connection);
+        let service = TowerToHyperService::new(app.clone().layer(Extension(caller)));
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
         connections.spawn({
             let watched = graceful.watch(connection);
-            async move { drop(watched.await) }
+            let sd = sd.clone();
+            async move {
+                drop(watched.await);
+                sd.connection_closed(caller.connection);
+            }
         });
     }
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
-}
-
-fn caller(from: SocketAddr) -> Caller {
-    Caller::from(from.ip())
 }
 
 async fn call(
@@ -74,8 +77,8 @@ async fn call(
     match head.method {
         Method::GET => get(&sd, head.uri.query().unwrap_or_default()),
         Method::POST => write(body, |draft| sd.register(caller, draft)).await,
-        Method::PUT => write(body, |draft| sd.renew(draft)).await,
-        Method::DELETE => write(body, |draft| sd.deregister(draft)).await,
+        Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
+        Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
         other => {
             let text = format!(
                 "{other} means nothing here: POST registers, PUT renews, DELETE deregisters, GET asks"

@@ -2,28 +2,31 @@
 
 pub mod http;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::agent::Agent;
-use crate::domain::address::Host;
+use crate::agent::{Agent, Heal};
+use crate::domain::address::{Entrypoint, Host};
+use crate::domain::connection::ConnectionId;
+use crate::domain::lease::Holding;
 use crate::domain::record::{Draft, FieldError, Record, check_name};
 use crate::domain::slot::SlotsFull;
 
 /// Where a call came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// From this host.
-    Local,
-    /// From another host, or another network namespace.
-    Remote(IpAddr),
+pub struct Caller {
+    /// Another host or network namespace; none for this one.
+    pub remote: Option<IpAddr>,
+    /// The connection that brought the call.
+    pub connection: ConnectionId,
 }
 
-impl From<IpAddr> for Caller {
-    fn from(ip: IpAddr) -> Self {
+impl Caller {
+    /// A caller at an IP address.
+    pub fn at(ip: IpAddr, connection: ConnectionId) -> Self {
         let ip = ip.to_canonical();
-        if ip.is_loopback() { Self::Local } else { Self::Remote(ip) }
+        Self { remote: (!ip.is_loopback()).then_some(ip), connection }
     }
 }
 
@@ -45,56 +48,87 @@ pub enum Refusal {
 #[derive(Clone)]
 pub struct ServiceDiscovery {
     agent: Agent,
-    reachable: Arc<Reachable>,
+    reach: Arc<Reach>,
 }
 
-/// How other hosts reach this one: the host that completes the addresses of local gosts.
+/// How the gosts that call are reached.
 #[derive(Debug)]
-pub struct Reachable {
+pub struct Reach {
+    /// Completes the addresses of local gosts.
     host: Host,
-    /// Whether to say, once, that only this host can use it.
+    /// Where gosts are that were there before this agent.
+    fallback: Option<Entrypoint>,
+    /// Whether to say, once, that only this host can use a completed address.
     warn: AtomicBool,
 }
 
-impl Reachable {
-    /// As the operator said.
-    pub fn given(host: Host) -> Self {
-        Self { host, warn: AtomicBool::new(false) }
+impl Reach {
+    /// By the host that the operator gave, or by the one as which the gossip advertises itself.
+    pub fn new(given: Option<Host>, gossip: IpAddr, fallback: Option<Entrypoint>) -> Self {
+        let gossip = gossip.to_canonical();
+        let warn = AtomicBool::new(given.is_none() && gossip.is_loopback());
+        Self { host: given.unwrap_or(Host::Ip(gossip)), fallback, warn }
     }
 
-    /// As the gossip advertises itself.
-    pub fn assumed(ip: IpAddr) -> Self {
-        Self { host: Host::Ip(ip.to_canonical()), warn: AtomicBool::new(ip.to_canonical().is_loopback()) }
+    /// The host that completes an address of this caller's.
+    fn host(&self, caller: Caller) -> Host {
+        caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
     }
+
+    /// Where this agent can dial the gost that calls and listens on `entrypoint`; empty where that cannot be
+    /// told. A refusal there means that it is dead, so it must be sure to be the gost's own host.
+    fn dial(&self, caller: Caller, entrypoint: &str) -> String {
+        let Ok(entrypoint) = Entrypoint::parse(entrypoint) else { return String::new() };
+        let home = caller.remote.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        match entrypoint.host() {
+            Host::Unusable => match entrypoint.loopback() {
+                Some(ip) if caller.remote.is_none() => SocketAddr::new(ip, entrypoint.port()).to_string(),
+                _ => SocketAddr::new(home, entrypoint.port()).to_string(),
+            },
+            Host::Ip(ip) if *ip == home || is_ours(*ip) => {
+                SocketAddr::new(*ip, entrypoint.port()).to_string()
+            }
+            host if *host == self.host(caller) => SocketAddr::new(home, entrypoint.port()).to_string(),
+            Host::Ip(_) | Host::Name(_) => String::new(),
+        }
+    }
+}
+
+/// Whether an address is one of this host's: then a socket can have it. Sends nothing and waits for nothing.
+fn is_ours(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl ServiceDiscovery {
     /// Answers from this agent.
-    pub fn new(agent: Agent, reachable: Reachable) -> Self {
-        Self { agent, reachable: Arc::new(reachable) }
+    pub fn new(agent: Agent, reach: Reach) -> Self {
+        Self { agent, reach: Arc::new(reach) }
     }
 
     /// Register: takes the record, its address completed.
     pub fn register(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
-        let record = match caller {
-            Caller::Local => draft.register(&self.reachable.host)?,
-            Caller::Remote(ip) => draft.register(&Host::Ip(ip))?,
-        };
-        if caller == Caller::Local && completed(&draft, &record) {
+        let record = draft.register(&self.reach.host(caller))?;
+        if caller.remote.is_none() && draft.address != &*record.address {
             self.warn_once(&record);
         }
-        Ok(self.agent.register(record)?)
+        let dial = self.reach.dial(caller, draft.address).into();
+        Ok(self.agent.register(caller.connection, Holding { record: Arc::new(record), dial })?)
     }
 
     /// Renew: prolongs the lease.
-    pub fn renew(&self, draft: Draft<'_>) -> Result<(), Refusal> {
+    pub fn renew(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
         let draft = draft.identify()?;
-        if self.agent.renew(draft.id) { Ok(()) } else { Err(Refusal::Unknown) }
+        let fallback = self.reach.fallback.as_ref();
+        let heal = Heal {
+            dial: &|address| self.reach.dial(caller, address),
+            fallback: fallback.map(|entrypoint| entrypoint.completed(&self.reach.host(caller))),
+        };
+        if self.agent.renew(caller.connection, draft, &heal) { Ok(()) } else { Err(Refusal::Unknown) }
     }
 
     /// Deregister: releases the id for ever.
-    pub fn deregister(&self, draft: Draft<'_>) -> Result<(), Refusal> {
-        self.agent.deregister(draft.identify()?.id);
+    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+        self.agent.deregister(caller.connection, draft.identify()?);
         Ok(())
     }
 
@@ -103,8 +137,13 @@ impl ServiceDiscovery {
         Ok(self.agent.resolve(check_name(name)?))
     }
 
+    /// A connection of gost's is closed: perhaps the gost is dead.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.agent.connection_closed(connection);
+    }
+
     fn warn_once(&self, record: &Record) {
-        if self.reachable.warn.swap(false, Ordering::Relaxed) {
+        if self.reach.warn.swap(false, Ordering::Relaxed) {
             tracing::warn!(
                 address = %record.address,
                 "gost's entrypoint names no host, and this agent knows no address of this host that others can \
@@ -114,6 +153,44 @@ impl ServiceDiscovery {
     }
 }
 
-fn completed(draft: &Draft<'_>, record: &Record) -> bool {
-    draft.address != &*record.address
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Caller = Caller { remote: None, connection: 1 };
+
+    fn dial(host: &str, caller: Caller, entrypoint: &str) -> String {
+        let reach = Reach::new(Some(Host::advertised(host).unwrap()), Ipv4Addr::LOCALHOST.into(), None);
+        reach.dial(caller, entrypoint)
+    }
+
+    #[test]
+    fn a_local_gost_is_dialled_on_this_host_and_nowhere_else() {
+        for (entrypoint, want) in [
+            (":8420", "127.0.0.1:8420"),
+            ("0.0.0.0:8420", "127.0.0.1:8420"),
+            ("[::]:8420", "127.0.0.1:8420"),
+            ("127.0.0.11:8420", "127.0.0.11:8420"),
+            ("[::1]:8420", "[::1]:8420"),
+            ("192.0.2.7:8420", "127.0.0.1:8420"),
+            ("198.51.100.9:8420", ""),
+            ("gost.example.org:8420", ""),
+            ("", ""),
+        ] {
+            assert_eq!(dial("192.0.2.7", LOCAL, entrypoint), want, "{entrypoint}");
+        }
+    }
+
+    #[test]
+    fn a_remote_gost_is_dialled_where_it_calls_from() {
+        let caller = Caller::at("198.51.100.9".parse().unwrap(), 1);
+        for (entrypoint, want) in [
+            (":8420", "198.51.100.9:8420"),
+            ("127.0.0.1:8420", "198.51.100.9:8420"),
+            ("198.51.100.9:8420", "198.51.100.9:8420"),
+            ("203.0.113.5:8420", ""),
+        ] {
+            assert_eq!(dial("192.0.2.7", caller, entrypoint), want, "{entrypoint}");
+        }
+    }
 }

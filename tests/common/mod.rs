@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::record::{Network, Record};
+use gossd::domain::lease::Holding;
+use gossd::domain::record::{Draft, Network, Record};
 
 /// Waits until a condition holds, looking every few milliseconds; panics with `what` after the deadline.
 /// Returns how long it took.
@@ -61,10 +62,16 @@ impl TestCluster {
     }
 }
 
-/// A record of that id and tunnel name.
-pub fn record(id: &str, name: &str) -> Record {
+/// A record of that id and tunnel name, at an instance that nobody can dial.
+pub fn record(id: &str, name: &str) -> Holding {
     let [id, name, node, address] = [id, name, "node-1", "10.0.0.1:8420"].map(Arc::from);
-    Record { id, name, node, network: Network::Tcp, address }
+    let record = Record { id, name, node, network: Network::Tcp, address };
+    Holding { record: Arc::new(record), dial: "".into() }
+}
+
+/// What a Deregister says of that id.
+pub fn named(id: &str) -> Draft<'_> {
+    Draft { id, name: "t", node: "node-1", network: "", address: "" }
 }
 
 /// The ids that an agent answers for a tunnel name.

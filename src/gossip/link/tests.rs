@@ -19,6 +19,9 @@ struct Room {
     recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
     applied: Vec<(SocketAddr, Owner, Vec<Change>)>,
     handshakes: Vec<(SocketAddr, SocketAddr)>,
+    /// Who heard (true) or missed (false) whom.
+    told: Vec<(SocketAddr, Owner, bool)>,
+    names_taken: Vec<(SocketAddr, SocketAddr)>,
     lose: fn(Kind, usize) -> bool,
     sent: usize,
 }
@@ -40,6 +43,8 @@ impl Room {
             recording: Vec::new(),
             applied: Vec::new(),
             handshakes: Vec::new(),
+            told: Vec::new(),
+            names_taken: Vec::new(),
             lose: |_, _| false,
             sent: 0,
         };
@@ -50,7 +55,11 @@ impl Room {
     }
 
     fn enter(&mut self, n: u8, generation: u64, sealer: &Arc<Sealer>) {
-        let owner = Owner { name: format!("a{n}").parse().unwrap(), generation };
+        self.enter_as(n, &format!("a{n}"), generation, sealer);
+    }
+
+    fn enter_as(&mut self, n: u8, name: &str, generation: u64, sealer: &Arc<Sealer>) {
+        let owner = Owner { name: name.parse().unwrap(), generation };
         let counters = Arc::new(Counters::default());
         let rng = StdRng::seed_from_u64(u64::from(n) << 32 | generation);
         let link = Link::new(owner, addr(n), sealer.clone(), counters.clone(), rng);
@@ -109,6 +118,9 @@ impl Room {
                 }
                 Effect::Apply { owner, changes } => self.applied.push((at, owner, changes)),
                 Effect::Handshake(peer) => self.handshakes.push((at, peer)),
+                Effect::Heard { owner, .. } => self.told.push((at, owner, true)),
+                Effect::Silent { owner, .. } => self.told.push((at, owner, false)),
+                Effect::NameTaken(by) => self.names_taken.push((at, by)),
                 Effect::Chitchat { .. } | Effect::Admitted(_) => {}
             }
         }
@@ -119,7 +131,7 @@ impl Room {
     }
 
     fn peers(&self, n: u8) -> usize {
-        self.links[&addr(n)].0.live(self.now).count()
+        self.links[&addr(n)].0.live().count()
     }
 
     /// Which agents heard which numbers.
@@ -314,4 +326,125 @@ fn whatever_an_authentic_peer_sends_is_dropped_or_taken_and_never_ends_anything(
     room.publish(2, 7);
     room.run(5);
     assert_eq!(room.heard(), [(addr(1), 7)]);
+}
+
+fn public() -> Arc<Sealer> {
+    Arc::new(Sealer::new(Keyring::public(), "c"))
+}
+
+impl Room {
+    fn suspicions(&self) -> usize {
+        self.told.iter().filter(|(_, _, heard)| !heard).count()
+    }
+
+    /// Milliseconds until everybody has told of `count` suspicions.
+    fn until_suspicions(&mut self, count: usize) -> u32 {
+        for ms in 0..10_000 {
+            if self.suspicions() >= count {
+                return ms;
+            }
+            self.run(1);
+        }
+        panic!("{} suspicions", self.suspicions());
+    }
+}
+
+#[test]
+fn a_dead_host_is_suspect_everywhere_within_three_seconds() {
+    for agents in [3, 20, 50] {
+        let mut room = Room::new(agents);
+        room.meet();
+        room.links.remove(&addr(1));
+        let ms = room.until_suspicions(usize::from(agents) - 1);
+        assert!((2_000..=3_000).contains(&ms), "{ms} ms with {agents}");
+        assert!(room.told.iter().all(|(_, owner, heard)| *heard || owner.name.as_str() == "a1"));
+    }
+}
+
+#[test]
+fn nobody_alive_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
+    let mut room = Room::new(8);
+    room.meet();
+    // A draw that is the same in every run: the hash of the frame's number.
+    room.lose = |_, n| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xff < 51;
+    room.run(600_000);
+    assert_eq!(room.suspicions(), 0);
+}
+
+#[test]
+fn a_burst_of_changes_makes_nobody_suspect() {
+    let mut room = Room::new(5);
+    room.meet();
+    for seq in 1..=20_000 {
+        room.publish(1, seq);
+        if seq % 10 == 0 {
+            room.run(1);
+        }
+    }
+    room.run(10_000);
+    assert_eq!(room.suspicions(), 0);
+}
+
+#[test]
+fn our_own_pause_is_nobodys_silence() {
+    for pause in [2, 10, 600] {
+        let mut room = Room::new(3);
+        room.meet();
+        room.run(3_000);
+        let us = room.links.remove(&addr(1)).unwrap();
+        room.now += Duration::from_secs(pause);
+        room.links.insert(addr(1), us);
+        room.told.clear();
+        room.run(5_000);
+        let told: Vec<_> = room.told.iter().filter(|(at, _, heard)| *at == addr(1) && !heard).collect();
+        assert!(told.is_empty(), "{pause} s: {told:?}");
+    }
+}
+
+#[test]
+fn a_suspect_that_is_heard_again_is_told_at_once() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.lose = |_, _| true;
+    room.until_suspicions(2);
+    room.told.clear();
+    room.lose = |_, _| false;
+    room.run(1_100);
+    assert!(room.told.iter().any(|(at, _, heard)| *at == addr(1) && *heard));
+    assert!(room.told.iter().any(|(at, _, heard)| *at == addr(2) && *heard));
+}
+
+#[test]
+fn the_later_of_two_agents_with_one_name_is_told_where_the_first_is() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.enter_as(3, "a1", 2, &public());
+    let all: HashSet<SocketAddr> = [addr(2)].into();
+    room.links.get_mut(&addr(3)).unwrap().0.set_targets(room.now, HashSet::new(), &all);
+    room.run(3_000);
+    assert_eq!(room.names_taken.first(), Some(&(addr(3), addr(1))));
+    assert!(room.names_taken.iter().all(|(at, _)| *at == addr(3)), "the first one goes on");
+    assert_eq!(room.links[&addr(2)].0.sessions.of(&"a1".parse().unwrap()).unwrap().1.addr, addr(1));
+}
+
+#[test]
+fn two_agents_with_one_name_and_nobody_else_find_out_by_themselves() {
+    let mut room = Room::new(1);
+    room.enter_as(3, "a1", 2, &public());
+    room.meet();
+    room.run(1_000);
+    assert_eq!(room.names_taken.first(), Some(&(addr(3), addr(1))));
+    assert!(room.names_taken.iter().all(|(at, _)| *at == addr(3)));
+}
+
+#[test]
+fn a_name_moves_to_another_address_once_its_holder_is_dead() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.links.remove(&addr(1));
+    room.enter_as(3, "a1", 2, &public());
+    room.links.get_mut(&addr(3)).unwrap().0.set_targets(room.now, HashSet::new(), &[addr(2)].into());
+    room.run(4_000);
+    assert!(room.names_taken.is_empty());
+    assert_eq!(room.links[&addr(2)].0.sessions.of(&"a1".parse().unwrap()).unwrap().1.addr, addr(3));
 }

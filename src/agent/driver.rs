@@ -1,0 +1,156 @@
+//! The agent's own loop: lapses what is overdue, brings changes to the cluster, and looks at instances whose
+//! plugin connections are gone.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Agent, LEASE_TTL, keeper};
+use crate::domain::slot::{Change, STATUS_SLOT};
+use crate::gossip::Cluster;
+
+/// An instance that does not refuse within this time is not known to be dead.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(400);
+/// Instances looked at in one moment; of more, the others only lose part of their lease.
+const MAX_DIALS: usize = 256;
+/// How often agents that chitchat forgot, and we did not, are looked at.
+const POSTPONED: Duration = Duration::from_secs(10);
+
+/// What one look at the state found to do.
+struct Work {
+    changes: Vec<Change>,
+    /// Instances without a connection, and where to dial each.
+    orphans: Vec<(Arc<str>, BTreeSet<Arc<str>>)>,
+    /// When to look again if nobody calls.
+    next: Instant,
+}
+
+impl Agent {
+    /// Runs for ever.
+    pub async fn drive(self, cluster: Cluster) -> anyhow::Result<()> {
+        cluster.publish(self.collect().changes).await;
+        // Anti-entropy keeps the order, so whoever hears that we are ready has heard the records.
+        cluster.publish_in_order(vec![self.status()]).await;
+        let mut dials = JoinSet::new();
+        loop {
+            let Work { changes, orphans, next } = self.collect();
+            for (node, addresses) in orphans {
+                if addresses.is_empty() || dials.len() >= MAX_DIALS {
+                    self.doubt(&node);
+                } else {
+                    dials.spawn(async move { (is_dead(&addresses).await, node) });
+                }
+            }
+            if !changes.is_empty() {
+                cluster.publish(changes).await;
+                continue;
+            }
+            tokio::select! {
+                () = self.shared.changed.notified() => {}
+                () = sleep_until(next) => {}
+                Some(Ok((dead, node))) = dials.join_next() => self.dialled(&node, dead),
+            }
+        }
+    }
+
+    /// What to do, as of now.
+    fn collect(&self) -> Work {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let overdue = state.leases.expire(now.into_std());
+        let lapsed = overdue.len();
+        overdue.into_iter().for_each(|change| state.tell(self.owner(), change));
+        let orphans = state.connections.overdue(now.into_std());
+        let orphans = orphans.into_iter().map(|node| (node.clone(), state.leases.dials(&node))).collect();
+        let changes = std::mem::take(&mut state.outbox);
+        if matches!(state.journal, keeper::Health::Absent(_)) {
+            state.leases.take_touched();
+        }
+        let mut next = now + LEASE_TTL;
+        if !state.postponed.is_empty() {
+            state.forget_postponed(now.into_std());
+            next = now + POSTPONED;
+        }
+        let deadlines = [state.leases.next_deadline(), state.connections.next_deadline()];
+        let next = deadlines.into_iter().flatten().map(Instant::from_std).fold(next, Instant::min);
+        drop(state);
+        if lapsed > 0 {
+            self.note_touched();
+            self.revise();
+            tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
+        }
+        let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
+        Work { changes, orphans, next }
+    }
+
+    #[cfg(test)]
+    pub(super) fn collect_changes(&self) -> usize {
+        self.collect().changes.len()
+    }
+
+    fn status(&self) -> Change {
+        let cell = self.lock().leases.cells()[STATUS_SLOT as usize].clone();
+        Change { slot: STATUS_SLOT, cell }
+    }
+
+    /// An instance was dialled: if it is dead, and did not return meanwhile, its records lapse.
+    fn dialled(&self, node: &str, dead: bool) {
+        if !dead {
+            return self.doubt(node);
+        }
+        let mut lapsed = 0;
+        let done = self.update(|state, now| {
+            if state.connections.has(node) {
+                return Ok(Vec::new());
+            }
+            let changes = state.leases.lapse_instance(now, node);
+            lapsed = changes.len();
+            Ok(changes)
+        });
+        debug_assert!(done.is_ok(), "lapsing needs no slot");
+        if lapsed > 0 {
+            tracing::info!(node, records = lapsed, "a gost is gone; its records lapsed");
+        }
+    }
+
+    fn doubt(&self, node: &str) {
+        let mut state = self.lock();
+        if !state.connections.has(node) {
+            state.leases.doubt_instance(Instant::now().into_std(), node);
+        }
+    }
+}
+
+impl super::State {
+    fn forget_postponed(&mut self, now: std::time::Instant) {
+        use crate::domain::liveness::Standing;
+        let gone: Vec<_> = self
+            .postponed
+            .iter()
+            .filter(|owner| self.liveness.standing(now, &owner.name) == Standing::Hidden)
+            .cloned()
+            .collect();
+        for owner in gone {
+            self.postponed.remove(&owner);
+            self.forget(&owner);
+        }
+    }
+}
+
+/// Whether every address of an instance refuses. One dial each: whoever answers, or does not, may be alive.
+async fn is_dead(addresses: &BTreeSet<Arc<str>>) -> bool {
+    for address in addresses {
+        let Ok(address) = address.parse::<SocketAddr>() else { return false };
+        match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,100 @@
+//! What a Renew of an unknown id can be healed from. gost registers a connector once and never again, and its
+//! Renews carry no address, so whoever lost a record has to find its address elsewhere.
+
+use std::sync::Arc;
+
+use super::State;
+use crate::domain::directory::Directory;
+use crate::domain::lease::Holding;
+use crate::domain::record::{Draft, Network, Record};
+
+/// What the caller of a Renew can add.
+pub struct Heal<'a> {
+    /// Where to dial an instance that spoke from there and is reached at this address; empty if unknown.
+    pub dial: &'a dyn Fn(&str) -> String,
+    /// The address of instances that were there before this agent, if the operator gave one.
+    pub fallback: Option<String>,
+}
+
+/// Where a lost record was found. The journal is not among them: it is read at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealedFrom {
+    /// Our former generation's slots, as peers hold them.
+    FormerSelf,
+    /// Another owner's record of that id and instance.
+    OtherOwner,
+    /// Another record of the same instance here.
+    Sibling,
+    /// The configured fallback address.
+    Fallback,
+    /// Nowhere.
+    Nothing,
+}
+
+impl HealedFrom {
+    /// Every source, in the order in which they are tried.
+    pub const ALL: [Self; 5] =
+        [Self::FormerSelf, Self::OtherOwner, Self::Sibling, Self::Fallback, Self::Nothing];
+}
+
+/// How often each source healed a record.
+#[derive(Debug, Default)]
+pub(super) struct Heals([u64; HealedFrom::ALL.len()]);
+
+impl Heals {
+    pub(super) fn counts(&self) -> Vec<(HealedFrom, u64)> {
+        HealedFrom::ALL.into_iter().zip(self.0).collect()
+    }
+
+    fn count(&mut self, from: HealedFrom) -> u64 {
+        self.0[from as usize] += 1;
+        self.0[from as usize]
+    }
+}
+
+impl State {
+    /// Finds the record of a Renew whose id is not known here.
+    pub(super) fn heal(&mut self, draft: Draft<'_>, heal: &Heal<'_>) -> Option<Holding> {
+        let (from, holding) = self.search(draft, heal);
+        let times = self.heals.count(from);
+        if holding.is_none() && times == 1 {
+            tracing::warn!(
+                id = draft.id,
+                tunnel = draft.name,
+                "gost renews a connector that nobody here knows, and says it only once where it is. Its clients \
+                 have to reconnect; or set --fallback-address to gost's entrypoint. Further ones are counted only"
+            );
+        }
+        holding
+    }
+
+    fn search(&self, draft: Draft<'_>, heal: &Heal<'_>) -> (HealedFrom, Option<Holding>) {
+        let dialled = |record: Arc<Record>| Holding { dial: (heal.dial)(&record.address).into(), record };
+        if let Some(record) = find(&self.former, draft) {
+            return (HealedFrom::FormerSelf, Some(dialled(record)));
+        }
+        if let Some(record) = find(&self.directory, draft) {
+            return (HealedFrom::OtherOwner, Some(dialled(record)));
+        }
+        if let Some(sibling) = self.leases.sibling(draft.node) {
+            let record = Arc::new(at(draft, sibling.record.address.clone()));
+            return (HealedFrom::Sibling, Some(Holding { record, dial: sibling.dial.clone() }));
+        }
+        match &heal.fallback {
+            Some(address) => {
+                (HealedFrom::Fallback, Some(dialled(Arc::new(at(draft, address.as_str().into())))))
+            }
+            None => (HealedFrom::Nothing, None),
+        }
+    }
+}
+
+fn find(directory: &Directory, draft: Draft<'_>) -> Option<Arc<Record>> {
+    let matches = |record: &Record| *record.id == *draft.id && *record.node == *draft.node;
+    directory.lookup(draft.name).iter().find(|entry| matches(&entry.record)).map(|entry| entry.record.clone())
+}
+
+fn at(draft: Draft<'_>, address: Arc<str>) -> Record {
+    let [id, name, node] = [draft.id, draft.name, draft.node].map(Arc::from);
+    Record { id, name, node, network: Network::Tcp, address }
+}

@@ -1,0 +1,134 @@
+//! Brings what changed to the journal, behind the replies, and goes on in memory when the journal cannot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::Agent;
+use crate::domain::lease::{Holding, Word};
+use crate::journal::{Batch, Entry, Held, Journal, WriteError};
+
+/// Changes of this long share a commit; with the disk's own time they are durable within 50 ms.
+const COALESCE: Duration = Duration::from_millis(10);
+/// How long to wait with a journal that could not be written.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a stopping agent waits for its journal.
+const FLUSH: Duration = Duration::from_millis(300);
+
+/// How the journal is.
+#[derive(Debug)]
+pub(super) enum Health {
+    /// There is none, perhaps against the operator's will: what changes is not kept.
+    Absent(Option<String>),
+    /// It takes what changes.
+    Good,
+    /// It does not, and why; the agent tries on.
+    Bad(String),
+}
+
+impl Health {
+    pub(super) fn problem(&self) -> Option<String> {
+        match self {
+            Self::Good | Self::Absent(None) => None,
+            Self::Bad(why) | Self::Absent(Some(why)) => Some(why.clone()),
+        }
+    }
+}
+
+impl Agent {
+    /// Says that a journal keeps what changes from now on; [`Self::keep`] has to be run.
+    pub fn use_journal(&self) {
+        self.lock().journal = Health::Good;
+    }
+
+    /// Says why there is no journal although one was wanted.
+    pub fn miss_journal(&self, why: String) {
+        self.lock().journal = Health::Absent(Some(why));
+    }
+
+    /// Writes what changes to the journal, for ever.
+    pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
+        let mut journal = journal;
+        loop {
+            self.shared.touched.notified().await;
+            sleep(COALESCE).await;
+            let batch = self.take_batch();
+            if batch.is_empty() {
+                continue;
+            }
+            let ids: Vec<Arc<str>> = batch.keys().cloned().collect();
+            let written;
+            (journal, written) = spawn_blocking(move || {
+                let written = journal.write(&batch);
+                (journal, written)
+            })
+            .await
+            .context("the journal's writer ended")?;
+            match written {
+                Ok(()) => self.written(),
+                Err(error) => {
+                    self.not_written(ids, &error);
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the journal has everything, or for a moment.
+    pub async fn flush(&self) {
+        let mut kept = self.shared.kept.subscribe();
+        let _ = tokio::time::timeout(FLUSH, kept.wait_for(|kept| *kept)).await;
+    }
+
+    pub(super) fn note_touched(&self) {
+        self.shared.kept.send_if_modified(|kept| std::mem::replace(kept, false));
+        self.shared.touched.notify_one();
+    }
+
+    pub(super) fn take_batch(&self) -> Batch {
+        let mut state = self.lock();
+        let ids = state.leases.take_touched();
+        ids.into_iter()
+            .map(|id| {
+                let entry = match state.leases.word(&id) {
+                    Word::Held(Holding { record, dial }) => Entry::Held(Held { record, dial }),
+                    Word::Released => Entry::Released,
+                    Word::Forgotten => Entry::Forgotten,
+                };
+                (id, entry)
+            })
+            .collect()
+    }
+
+    pub(super) fn written(&self) {
+        let mut state = self.lock();
+        if let Health::Bad(_) = std::mem::replace(&mut state.journal, Health::Good) {
+            tracing::info!("the journal is written again");
+        }
+        let kept = !state.leases.is_touched();
+        drop(state);
+        if kept {
+            self.shared.kept.send_replace(true);
+        } else {
+            self.shared.touched.notify_one();
+        }
+    }
+
+    pub(super) fn not_written(&self, ids: Vec<Arc<str>>, error: &WriteError) {
+        let mut state = self.lock();
+        if matches!(error, WriteError::StartedAfresh { .. }) {
+            state.leases.touch_all();
+        } else {
+            state.leases.touch(ids);
+        }
+        if !matches!(state.journal, Health::Bad(_)) {
+            tracing::error!(%error, "cannot write the journal; going on in memory, and trying again");
+        }
+        state.journal = Health::Bad(error.to_string());
+        drop(state);
+        self.shared.touched.notify_one();
+    }
+}

@@ -1,0 +1,262 @@
+//! The agent in scenarios, without a socket, in paused time.
+
+use super::*;
+use crate::domain::record::{Generation, Network};
+
+const HERE: ConnectionId = 1;
+
+fn owner(name: &str, generation: Generation) -> Owner {
+    Owner { name: name.parse().unwrap(), generation }
+}
+
+fn agent() -> Agent {
+    with(Restored::default())
+}
+
+fn with(restored: Restored) -> Agent {
+    let settings = Settings { owner: owner("a", 5), lease_ttl: LEASE_TTL, order: Order::Random };
+    Agent::new(settings, restored)
+}
+
+fn record(id: &str) -> Record {
+    let [id, name, node, address] = [id, "t", "n", "10.0.0.1:80"].map(Arc::from);
+    Record { id, name, node, network: Network::Tcp, address }
+}
+
+fn holding(id: &str) -> Holding {
+    Holding { record: Arc::new(record(id)), dial: "".into() }
+}
+
+fn register(agent: &Agent, id: &str) {
+    agent.register(HERE, holding(id)).unwrap();
+}
+
+fn renew_with(agent: &Agent, id: &str, fallback: Option<&str>) -> bool {
+    let draft = Draft { id, name: "t", node: "n", network: "", address: "" };
+    let heal = Heal { dial: &|address| format!("dial {address}"), fallback: fallback.map(str::to_owned) };
+    agent.renew(HERE, draft, &heal)
+}
+
+fn renew(agent: &Agent, id: &str) -> bool {
+    renew_with(agent, id, None)
+}
+
+fn deregister(agent: &Agent, id: &str) {
+    agent.deregister(HERE, Draft { id, name: "t", node: "n", network: "", address: "" });
+}
+
+/// What an owner says of record slots 1, 2, … and then of itself.
+fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
+    let content = ids.iter().map(|id| Content::Record(Arc::new(record(id))));
+    let mut changes: Vec<Change> = (1..).zip(content).map(|(n, content)| change(n, n, content)).collect();
+    changes.push(change(STATUS_SLOT, 100 + status as Slot, Content::Status(status)));
+    agent.handle(Event::Changed { owner: owner.clone(), changes });
+}
+
+fn change(slot: Slot, seq: u32, content: Content) -> Change {
+    Change { slot, cell: Cell { seq: u64::from(seq), content } }
+}
+
+fn hear(agent: &Agent, owner: &Owner) {
+    agent.handle(Event::Heard { owner: owner.clone(), trip: None });
+}
+
+fn lose(agent: &Agent, owner: &Owner) {
+    agent.handle(Event::Silent { owner: owner.clone(), silence: Duration::from_millis(2_500) });
+}
+
+fn ids(agent: &Agent) -> Vec<String> {
+    agent.resolve("t").iter().map(|record| record.id.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_readable_when_register_returns() {
+    let agent = agent();
+    register(&agent, "1");
+    assert_eq!(ids(&agent), ["1"]);
+    assert!(renew(&agent, "1"));
+    deregister(&agent, "1");
+    assert!(ids(&agent).is_empty());
+    assert!(renew(&agent, "1"), "a released id is answered OK");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_leave_nothing_to_tell() {
+    let agent = agent();
+    register(&agent, "1");
+    assert_eq!(agent.collect_changes(), 1);
+    for _ in 0..3 {
+        renew(&agent, "1");
+        register(&agent, "1");
+    }
+    assert_eq!(agent.collect_changes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_nobody_renews_lapses() {
+    let agent = agent();
+    register(&agent, "1");
+    tokio::time::advance(LEASE_TTL).await;
+    assert_eq!(agent.collect_changes(), 1);
+    assert!(ids(&agent).is_empty());
+    assert!(renew(&agent, "1"), "and a late Renew revives it");
+    assert_eq!(ids(&agent), ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_else_can_write_our_records() {
+    let agent = agent();
+    register(&agent, "1");
+    agent.collect_changes();
+    let forged = vec![change(1, 90, Content::Empty)];
+    agent.handle(Event::Changed { owner: agent.owner().clone(), changes: forged });
+    assert_eq!(ids(&agent), ["1"]);
+    assert_eq!(agent.lock().outbox[&1].seq, 91, "said again, above what was told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_journal_kept_is_answered_from_the_first_moment() {
+    let agent = with(Restored { held: vec![holding("1")], released: vec!["2".into()] });
+    assert_eq!(ids(&agent), ["1"]);
+    assert!(renew(&agent, "1"), "healed from the journal");
+    register(&agent, "2");
+    assert_eq!(ids(&agent), ["1"], "released for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_former_self_heals_a_renew() {
+    let agent = agent();
+    say(&agent, &owner("a", 4), &["1", "2"], Status::Ready);
+    assert!(ids(&agent).is_empty(), "what it said is not shown");
+    assert!(renew(&agent, "2"));
+    assert_eq!(ids(&agent), ["2"]);
+    assert_eq!(agent.heals()[HealedFrom::FormerSelf as usize].1, 1);
+    assert_eq!(&*agent.lock().leases.sibling("n").unwrap().dial, "dial 10.0.0.1:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_owners_record_heals_a_renew() {
+    let agent = agent();
+    say(&agent, &owner("b", 1), &["1"], Status::Ready);
+    assert!(renew(&agent, "1"));
+    assert_eq!(ids(&agent), ["1"], "ours, for b was never heard");
+    assert_eq!(agent.heals()[HealedFrom::OtherOwner as usize].1, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sibling_heals_a_renew() {
+    let agent = agent();
+    register(&agent, "1");
+    assert!(renew(&agent, "2"));
+    assert_eq!(agent.resolve("t").len(), 2);
+    assert_eq!(agent.heals()[HealedFrom::Sibling as usize].1, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fallback_address_heals_a_renew_and_without_it_nothing_does() {
+    let agent = agent();
+    assert!(!renew(&agent, "1"));
+    assert!(ids(&agent).is_empty());
+    assert!(renew_with(&agent, "1", Some("10.9.9.9:8420")));
+    assert_eq!(&*agent.resolve("t")[0].address, "10.9.9.9:8420");
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sources_are_tried_in_order() {
+    let agent = agent();
+    register(&agent, "sibling");
+    say(&agent, &owner("b", 1), &["1"], Status::Ready);
+    say(&agent, &owner("a", 4), &["1"], Status::Ready);
+    for _ in 0..2 {
+        assert!(renew_with(&agent, "1", Some("10.9.9.9:1")));
+    }
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_comes_last_is_hidden_at_the_ttl_and_is_back_at_once() {
+    let agent = agent();
+    let (b, c) = (owner("b", 1), owner("c", 1));
+    for (peer, id) in [(&b, "b"), (&c, "c")] {
+        say(&agent, peer, &[id], Status::Ready);
+        assert!(!ids(&agent).contains(&id.to_owned()), "not before it is heard");
+        hear(&agent, peer);
+    }
+    lose(&agent, &b);
+    (0..20).for_each(|_| assert_eq!(ids(&agent), ["c", "b"]));
+    tokio::time::advance(LEASE_TTL).await;
+    assert_eq!(ids(&agent), ["c"]);
+    hear(&agent, &b);
+    assert_eq!(agent.resolve("t").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_left_is_hidden_at_once_and_its_last_frames_do_not_bring_it_back() {
+    let agent = agent();
+    let b = owner("b", 1);
+    say(&agent, &b, &["b"], Status::Ready);
+    hear(&agent, &b);
+    say(&agent, &b, &["b"], Status::Left);
+    assert!(ids(&agent).is_empty());
+    hear(&agent, &b);
+    assert!(ids(&agent).is_empty());
+    let again = owner("b", 2);
+    say(&agent, &again, &["b"], Status::Ready);
+    hear(&agent, &again);
+    assert_eq!(ids(&agent), ["b"], "its next start counts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_agents_records_are_hidden_elsewhere_and_used_here() {
+    let agent = agent();
+    let b = owner("b", 1);
+    say(&agent, &b, &["b"], Status::Draining);
+    hear(&agent, &b);
+    register(&agent, "a");
+    agent.say(Status::Draining);
+    assert_eq!(ids(&agent), ["a"]);
+    agent.say(Status::Ready);
+    assert_eq!(ids(&agent), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
+    let agent = agent();
+    let peers = ["b", "c", "d"].map(|name| owner(name, 1));
+    for peer in &peers {
+        say(&agent, peer, &[peer.name.as_str()], Status::Ready);
+        hear(&agent, peer);
+    }
+    peers.iter().for_each(|peer| lose(&agent, peer));
+    tokio::time::advance(LEASE_TTL * 2).await;
+    assert!(agent.doubts_itself());
+    agent.handle(Event::Forgotten { owner: peers[0].clone() });
+    assert_eq!(agent.resolve("t").len(), 3, "all vanished together: it was probably us");
+    tokio::time::advance(crate::domain::liveness::PRESERVE).await;
+    agent.collect_changes();
+    assert!(ids(&agent).is_empty());
+    assert_eq!(agent.counts().records, 2, "and what chitchat forgot is forgotten");
+    agent.handle(Event::Forgotten { owner: peers[1].clone() });
+    assert_eq!(agent.counts().records, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_started_afresh() {
+    use crate::journal::{Entry, WriteError};
+    let agent = agent();
+    agent.use_journal();
+    register(&agent, "1");
+    register(&agent, "2");
+    deregister(&agent, "2");
+    let batch = agent.take_batch();
+    assert!(matches!(batch["1"], Entry::Held(_)));
+    assert_eq!(batch["2"], Entry::Released);
+    assert!(agent.take_batch().is_empty());
+    let afresh = WriteError::StartedAfresh { set_aside: "damaged".into() };
+    agent.not_written(Vec::new(), &afresh);
+    assert!(agent.journal_problem().is_some());
+    assert_eq!(agent.take_batch().len(), 2);
+    agent.written();
+    assert_eq!(agent.journal_problem(), None);
+}

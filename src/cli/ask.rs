@@ -1,0 +1,63 @@
+//! The verbs that speak to a running agent through its control socket.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::paths;
+use crate::control::{self, Request};
+use crate::domain::record::AgentName;
+
+/// Which agent.
+#[derive(Debug, Args)]
+pub(super) struct Whom {
+    /// The agent's name, if several run on this host [default: the host name]
+    #[arg(long, env = "GOSSD_NAME")]
+    name: Option<AgentName>,
+    /// The agent's control socket [default: where `gossd run` puts it]
+    #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DrainArgs {
+    /// Show the records again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    whom: Whom,
+}
+
+pub(super) fn leave(whom: Whom) -> anyhow::Result<()> {
+    ask(whom, Request::Leave)
+}
+
+pub(super) fn drain(args: DrainArgs) -> anyhow::Result<()> {
+    ask(args.whom, if args.undo { Request::Undrain } else { Request::Drain })
+}
+
+fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
+    let path = whom.path().context("cannot tell where the agent's control socket is; set --control")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(control::ask(&path, request)).with_context(|| {
+        format!(
+            "no agent answers at {}: is `gossd run` running, as this user, with this --name?",
+            path.display()
+        )
+    })?;
+    if !answer.done {
+        bail!(answer.text);
+    }
+    println!("{}", answer.text);
+    Ok(())
+}
+
+impl Whom {
+    fn path(self) -> Option<PathBuf> {
+        if self.control.is_some() {
+            return self.control;
+        }
+        paths::control(&self.name.or_else(paths::host_name)?, paths::data_dir().as_ref())
+    }
+}

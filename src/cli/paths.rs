@@ -1,0 +1,36 @@
+//! Where an agent keeps its things, if nobody says: the journal's folder and the control socket. The verbs that
+//! speak to an agent look where `gossd run` puts it.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::domain::record::{AgentName, MAX_AGENT_NAME};
+
+/// The journal's folder: systemd's state directory, else the user's.
+pub(super) fn data_dir() -> Option<PathBuf> {
+    first("STATE_DIRECTORY")
+        .or_else(|| Some(first("XDG_STATE_HOME")?.join("gossd")))
+        .or_else(|| Some(first("HOME")?.join(".local/state/gossd")))
+}
+
+/// The control socket: in systemd's runtime directory, else the user's, else beside the journal.
+pub(super) fn control(name: &AgentName, data_dir: Option<&PathBuf>) -> Option<PathBuf> {
+    let folder = first("RUNTIME_DIRECTORY")
+        .or_else(|| Some(first("XDG_RUNTIME_DIR")?.join("gossd")))
+        .or_else(|| data_dir.cloned())?;
+    Some(folder.join(format!("{name}.sock")))
+}
+
+/// The host name, with what an agent's name cannot have replaced by `-`.
+pub(super) fn host_name() -> Option<AgentName> {
+    let host = gethostname::gethostname();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '-' };
+    let name: String = host.to_string_lossy().chars().map(plain).take(MAX_AGENT_NAME).collect();
+    name.parse().ok()
+}
+
+/// A variable's first path: systemd separates several by colons.
+fn first(variable: &str) -> Option<PathBuf> {
+    let paths = env::var_os(variable)?;
+    env::split_paths(&paths).next().filter(|path| path.is_absolute())
+}

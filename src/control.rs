@@ -1,0 +1,161 @@
+//! The agent's control socket: what `gossd leave` and `gossd drain` say to a running agent. A Unix socket that
+//! only its owner can open; one JSON line each way.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::agent::Agent;
+use crate::domain::slot::Status;
+use crate::gossip::Cluster;
+
+/// Longest line either way.
+const MAX_LINE: u64 = 4_096;
+/// A client that says nothing for this long is left.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a goodbye waits for the peers' acks.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What can be asked of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Say goodbye and stop.
+    Leave,
+    /// Hide our records at the peers.
+    Drain,
+    /// Show them again.
+    Undrain,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it was done.
+    pub done: bool,
+    /// What was done, or why not.
+    pub text: String,
+}
+
+/// The serving side.
+#[derive(Clone)]
+pub struct Control {
+    agent: Agent,
+    cluster: Cluster,
+    left: std::sync::Arc<Notify>,
+}
+
+impl Control {
+    /// Controls this agent.
+    pub fn new(agent: Agent, cluster: Cluster) -> Self {
+        Self { agent, cluster, left: std::sync::Arc::default() }
+    }
+
+    /// Resolves when somebody asked the agent to leave, and it has.
+    pub async fn left(&self) {
+        self.left.notified().await;
+    }
+
+    /// Says goodbye to the peers: they hide our records at once. True if all that are heard took it.
+    pub async fn say_goodbye(&self) -> bool {
+        self.tell(Status::Left).await
+    }
+
+    /// Serves the socket for ever.
+    pub async fn serve(self, listener: UnixListener) -> anyhow::Result<()> {
+        loop {
+            match listener.accept().await {
+                // One at a time: an operator has no use for more, and nobody else can open the socket.
+                Ok((stream, _)) => drop(timeout(PATIENCE + GOODBYE, self.answer(stream)).await),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut line = String::new();
+        let (reader, _) = stream.split();
+        BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await?;
+        let request: Result<Request, _> = serde_json::from_str(&line);
+        let leaves = matches!(request, Ok(Request::Leave));
+        let answer = match request {
+            Ok(request) => self.perform(request).await,
+            Err(error) => Answer { done: false, text: format!("not a request: {error}") },
+        };
+        let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        stream.shutdown().await?;
+        if leaves {
+            self.left.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn perform(&self, request: Request) -> Answer {
+        let (status, text) = match request {
+            Request::Leave => (Status::Left, "left: peers have hidden our records, and the agent stops"),
+            Request::Drain => {
+                (Status::Draining, "draining: peers have hidden our records; this host still uses them")
+            }
+            Request::Undrain => (Status::Ready, "not draining: peers list our records again"),
+        };
+        let text = match self.tell(status).await {
+            true => text.to_owned(),
+            false => format!("{text} (not every peer has acknowledged it yet)"),
+        };
+        Answer { done: true, text }
+    }
+
+    async fn tell(&self, status: Status) -> bool {
+        let change = self.agent.say(status);
+        self.cluster.publish(vec![change]).await;
+        timeout(GOODBYE, self.cluster.settled()).await.is_ok()
+    }
+}
+
+/// Binds a control socket that only this user can open. One that a dead agent left behind is replaced.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent of this name runs here"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Asks the agent behind a control socket.
+pub async fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut line = serde_json::to_vec(&request).map_err(io::Error::other)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut answer = String::new();
+    let patience = PATIENCE + GOODBYE;
+    timeout(patience, BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer)).await??;
+    serde_json::from_str(&answer).map_err(io::Error::other)
+}
+
+/// Removes the socket's file when the agent stops.
+#[derive(Debug)]
+pub struct SocketFile(pub PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,346 @@
+//! The owner's truth: which records it holds, until when, and which ids were released for ever. Every change
+//! that the cluster has to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for
+//! the journal.
+
+mod period;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::period::Period;
+use super::instance::Instances;
+use super::record::{Network, Record};
+use super::slot::{Cell, Change, Slot, SlotTable, SlotsFull, Status};
+use super::tombstone::Tombstones;
+
+/// How long a lapsed record is kept, for a late Renew to revive it.
+pub const KEEP_LAPSED: Duration = Duration::from_secs(3600);
+
+/// A record, and what only its owner needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// What the cluster is told.
+    pub record: Arc<Record>,
+    /// Where this agent can dial the record's instance, `host:port`; empty if it cannot tell.
+    pub dial: Arc<str>,
+}
+
+/// What a Renew found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// A live record; its lease was prolonged.
+    Renewed,
+    /// A lapsed record, live again.
+    Revived(Change),
+    /// An id that was released: nothing changed, and nothing is wrong.
+    Released,
+    /// No such id here.
+    Unknown,
+}
+
+/// The state of an id, for the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Live or lapsed.
+    Held(Holding),
+    /// Released for ever.
+    Released,
+    /// Not known any more.
+    Forgotten,
+}
+
+/// The leases of one owner.
+#[derive(Debug)]
+pub struct LeaseTable {
+    ttl: Duration,
+    leases: HashMap<Arc<str>, Lease>,
+    instances: Instances,
+    slots: SlotTable,
+    tombstones: Tombstones,
+    /// At least one entry per lease, moved lazily: a Renew costs a hash lookup, not a heap operation.
+    deadlines: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
+    touched: BTreeSet<Arc<str>>,
+    live: usize,
+}
+
+#[derive(Debug)]
+struct Lease {
+    holding: Holding,
+    /// None while lapsed.
+    slot: Option<Slot>,
+    deadline: Instant,
+    /// Its entry in the heap; others of it are stale.
+    queued: Instant,
+    period: Period,
+}
+
+impl LeaseTable {
+    /// An empty table; `ttl` holds for records whose Renew period is not known yet.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            leases: HashMap::new(),
+            instances: Instances::default(),
+            slots: SlotTable::default(),
+            tombstones: Tombstones::default(),
+            deadlines: BinaryHeap::new(),
+            touched: BTreeSet::new(),
+            live: 0,
+        }
+    }
+
+    /// Takes back what a journal kept: fresh leases for all records, and the released ids, oldest first.
+    pub fn restore(&mut self, now: Instant, held: Vec<Holding>, released: &[Arc<str>]) -> Vec<Change> {
+        for id in released {
+            self.tombstones.bury(id);
+        }
+        let changes =
+            held.into_iter().filter_map(|holding| self.adopt(now, holding).ok().flatten()).collect();
+        self.touched.clear();
+        changes
+    }
+
+    /// Takes a record that gost registers, or renews it if it is held as it is. An instance that registers at
+    /// another's entrypoint has replaced it: the other's records lapse. Nothing happens to a released id.
+    pub fn register(&mut self, now: Instant, holding: Holding) -> Result<Vec<Change>, SlotsFull> {
+        if self.tombstones.contains(&holding.record.id) {
+            return Ok(Vec::new());
+        }
+        let record = holding.record.clone();
+        let mut changes: Vec<Change> = self.adopt(now, holding)?.into_iter().collect();
+        if let Some(former) = self.instances.claim(&record) {
+            changes.extend(self.lapse_at(now, &former, &record));
+        }
+        Ok(changes)
+    }
+
+    /// Takes a record as [`Self::register`] does, without replacing an instance: what is learned from a Renew
+    /// or a journal says nothing about who came last.
+    pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+        let id = holding.record.id.clone();
+        if self.tombstones.contains(&id) {
+            return Ok(None);
+        }
+        let Some(lease) = self.leases.get_mut(&id) else {
+            return self.insert(now, holding).map(Some);
+        };
+        lease.deadline = now + lease.period.ttl(self.ttl);
+        if lease.slot.is_some() && lease.holding == holding {
+            return Ok(None);
+        }
+        let change = match lease.slot {
+            Some(slot) => self.slots.replace(slot, holding.record.clone()),
+            None => self.slots.put(holding.record.clone())?,
+        };
+        self.live += usize::from(lease.slot.is_none());
+        lease.slot = Some(change.slot);
+        self.instances.remove(&lease.holding.record);
+        self.instances.add(&holding.record);
+        lease.holding = holding;
+        self.touched.insert(id);
+        Ok(Some(change))
+    }
+
+    /// Prolongs the lease of an id.
+    pub fn renew(&mut self, now: Instant, id: &str) -> Renewal {
+        let Some(lease) = self.leases.get_mut(id) else {
+            return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
+        };
+        lease.period.renewed(now);
+        lease.deadline = now + lease.period.ttl(self.ttl);
+        if lease.slot.is_some() {
+            return Renewal::Renewed;
+        }
+        match self.slots.put(lease.holding.record.clone()) {
+            Ok(change) => {
+                lease.slot = Some(change.slot);
+                self.live += 1;
+                Renewal::Revived(change)
+            }
+            Err(SlotsFull) => Renewal::Unknown,
+        }
+    }
+
+    /// Releases an id for ever, known or not: its Register may still be on the way.
+    pub fn release(&mut self, id: &str) -> Option<Change> {
+        let (id, lease) = match self.leases.remove_entry(id) {
+            Some((id, lease)) => (id, Some(lease)),
+            None => (id.into(), None),
+        };
+        if self.tombstones.bury(&id) {
+            self.touched.insert(id);
+        }
+        let lease = lease?;
+        self.instances.remove(&lease.holding.record);
+        let slot = lease.slot?;
+        self.live -= 1;
+        Some(self.slots.clear(slot))
+    }
+
+    /// Lapses what is overdue, and forgets what lapsed long ago.
+    pub fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while let Some(Reverse((due, _))) = self.deadlines.peek()
+            && *due <= now
+            && let Some(Reverse((due, id))) = self.deadlines.pop()
+        {
+            match self.leases.get_mut(&id) {
+                Some(lease) if lease.queued != due => continue,
+                Some(lease) if lease.deadline > now => {}
+                Some(lease) if lease.slot.is_some() => changes.extend(self.lapse(now, &id)),
+                Some(_) => self.forget(&id),
+                None => continue,
+            }
+            self.queue(&id);
+        }
+        changes
+    }
+
+    /// The gost of an instance is dead: its records lapse.
+    pub fn lapse_instance(&mut self, now: Instant, node: &str) -> Vec<Change> {
+        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
+        ids.iter().filter_map(|id| self.lapse(now, id)).collect()
+    }
+
+    /// The gost of an instance may be dead: its records lapse unless they are renewed once more in time.
+    pub fn doubt_instance(&mut self, now: Instant, node: &str) {
+        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
+        for id in ids {
+            if let Some(lease) = self.leases.get_mut(&id)
+                && lease.slot.is_some()
+            {
+                lease.deadline = lease.deadline.min(now + lease.period.once_more(self.ttl));
+                self.queue(&id);
+            }
+        }
+    }
+
+    /// Where the live records' instance can be dialled, each address once; none if nowhere.
+    pub fn dials(&self, node: &str) -> BTreeSet<Arc<str>> {
+        let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
+        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live);
+        leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
+    }
+
+    /// A record of the same instance, from which the address of an unknown one can be told.
+    pub fn sibling(&self, node: &str) -> Option<&Holding> {
+        let holdings =
+            self.instances.ids(node).filter_map(|id| self.leases.get(id)).map(|lease| &lease.holding);
+        holdings.into_iter().find(|holding| holding.record.network == Network::Tcp)
+    }
+
+    /// The instances of the records held.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.instances.nodes()
+    }
+
+    /// The ids whose state changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether the state of any id changed since it was asked for.
+    pub fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Counts ids as changed again: they could not be written.
+    pub fn touch(&mut self, ids: impl IntoIterator<Item = Arc<str>>) {
+        self.touched.extend(ids);
+    }
+
+    /// Counts everything as changed: a journal starts afresh.
+    pub fn touch_all(&mut self) {
+        let ids: Vec<_> = self.leases.keys().chain(self.tombstones.ids()).cloned().collect();
+        self.touch(ids);
+    }
+
+    /// The state of an id.
+    pub fn word(&self, id: &str) -> Word {
+        match self.leases.get(id) {
+            Some(lease) => Word::Held(lease.holding.clone()),
+            None if self.tombstones.contains(id) => Word::Released,
+            None => Word::Forgotten,
+        }
+    }
+
+    /// When [`Self::expire`] may next have something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Says how the owner is.
+    pub fn say(&mut self, status: Status) -> Change {
+        self.slots.say(status)
+    }
+
+    /// See [`SlotTable::correct`].
+    pub fn correct(&mut self, slot: Slot, told: &Cell) -> Option<Change> {
+        self.slots.correct(slot, told)
+    }
+
+    /// The owner's cells, as the cluster should know them.
+    pub fn cells(&self) -> &[Cell] {
+        self.slots.cells()
+    }
+
+    /// How many records are live.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// How many records have lapsed and may be revived.
+    pub fn lapsed(&self) -> usize {
+        self.leases.len() - self.live
+    }
+
+    fn insert(&mut self, now: Instant, holding: Holding) -> Result<Change, SlotsFull> {
+        let change = self.slots.put(holding.record.clone())?;
+        let id = holding.record.id.clone();
+        let deadline = now + self.ttl;
+        self.instances.add(&holding.record);
+        let slot = Some(change.slot);
+        let lease = Lease { holding, slot, deadline, queued: deadline, period: Period::default() };
+        self.leases.insert(id.clone(), lease);
+        self.deadlines.push(Reverse((deadline, id.clone())));
+        self.touched.insert(id);
+        self.live += 1;
+        Ok(change)
+    }
+
+    /// Lapses the records that a replaced instance has at the replacement's entrypoint.
+    fn lapse_at(&mut self, now: Instant, former: &str, by: &Record) -> Vec<Change> {
+        let at = |record: &Record| record.address == by.address && record.is_routers() == by.is_routers();
+        let held = |id: &&Arc<str>| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
+        let ids: Vec<_> = self.instances.ids(former).filter(held).cloned().collect();
+        ids.iter().filter_map(|id| self.lapse(now, id)).collect()
+    }
+
+    fn lapse(&mut self, now: Instant, id: &Arc<str>) -> Option<Change> {
+        let lease = self.leases.get_mut(id)?;
+        let slot = lease.slot.take()?;
+        lease.deadline = now + KEEP_LAPSED;
+        self.live -= 1;
+        Some(self.slots.clear(slot))
+    }
+
+    fn forget(&mut self, id: &Arc<str>) {
+        if let Some(lease) = self.leases.remove(id) {
+            self.instances.remove(&lease.holding.record);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// Puts a lease into the heap at its deadline; an entry that it has there becomes stale.
+    fn queue(&mut self, id: &Arc<str>) {
+        if let Some(lease) = self.leases.get_mut(id) {
+            lease.queued = lease.deadline;
+            self.deadlines.push(Reverse((lease.deadline, id.clone())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

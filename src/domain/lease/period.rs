@@ -1,0 +1,42 @@
+//! How long a lease lasts: gost's Renew period differs per deployment and is not told, so each record's is
+//! learned from its own Renews.
+
+use std::time::{Duration, Instant};
+
+use super::KEEP_LAPSED;
+
+/// A learned TTL is this many Renew periods: two Renews may be lost or late.
+const PERIODS: u32 = 3;
+/// Bounds of a learned TTL. Below the lower one, a pause of the host would take live tunnels away.
+const LEARNED_TTL: (Duration, Duration) = (Duration::from_secs(5), KEEP_LAPSED);
+/// A period is the longest of this many last intervals: gost's ticker, held up once, ticks early once.
+const INTERVALS: usize = 3;
+/// What a Renew may be late when only one is waited for.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// The Renew period of one record, learned from its Renews.
+#[derive(Debug, Default)]
+pub(super) struct Period {
+    last_renew: Option<Instant>,
+    intervals: [Option<Duration>; INTERVALS],
+}
+
+impl Period {
+    pub(super) fn renewed(&mut self, now: Instant) {
+        if let Some(last) = self.last_renew.replace(now) {
+            self.intervals.rotate_right(1);
+            self.intervals[0] = Some(now.saturating_duration_since(last));
+        }
+    }
+
+    /// How long a lease lasts after a Renew; `unknown` while the period is not known.
+    pub(super) fn ttl(&self, unknown: Duration) -> Duration {
+        let longest = self.intervals.iter().flatten().max();
+        longest.map_or(unknown, |period| period.saturating_mul(PERIODS).clamp(LEARNED_TTL.0, LEARNED_TTL.1))
+    }
+
+    /// When a live gost will have renewed once more.
+    pub(super) fn once_more(&self, unknown: Duration) -> Duration {
+        self.ttl(unknown) / PERIODS + SLACK
+    }
+}

@@ -1,0 +1,193 @@
+//! What an agent thinks of its peers: who is alive as seen from here, whose records come last, and whose are
+//! hidden. Judges by what it is told; measures nothing itself.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::record::AgentName;
+
+/// How long the records of peers that vanished together are kept, when it was probably us that vanished.
+pub const PRESERVE: Duration = Duration::from_secs(3600);
+/// Peers that fell silent within this time of each other vanished together.
+const TOGETHER: Duration = Duration::from_secs(10);
+/// One peer that is gone may well be gone; it takes two to doubt ourselves.
+const TOGETHER_AT_LEAST: usize = 2;
+
+/// How the records of an agent are treated by a Get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Surely alive: first.
+    Live,
+    /// Perhaps alive: last.
+    Suspect,
+    /// Dead, gone, drained, or never met: not listed.
+    Hidden,
+}
+
+/// The peers met so far.
+#[derive(Debug)]
+pub struct Liveness {
+    ttl: Duration,
+    peers: HashMap<AgentName, Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Heard from directly, and not silent since.
+    heard: bool,
+    /// When it last gave a sign of life, directly or through others; of no meaning while it is heard.
+    last_sign: Instant,
+    trip: Option<Duration>,
+}
+
+impl Liveness {
+    /// Nobody met yet. Records of a silent peer are hidden `ttl` after its last sign of life.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, peers: HashMap::new() }
+    }
+
+    /// A peer is heard; perhaps a round trip to it was measured.
+    pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
+        let peer = self.peer(now, name);
+        peer.heard = true;
+        peer.last_sign = now;
+        peer.trip = trip.or(peer.trip);
+    }
+
+    /// A peer has not been heard for `silence`.
+    pub fn silent(&mut self, now: Instant, name: &AgentName, silence: Duration) {
+        let peer = self.peer(now, name);
+        if peer.heard {
+            peer.heard = false;
+            peer.last_sign = now.checked_sub(silence).unwrap_or(now);
+        }
+    }
+
+    /// Somebody else heard of a peer's life.
+    pub fn hearsay(&mut self, now: Instant, name: &AgentName) {
+        self.peer(now, name).last_sign = now;
+    }
+
+    /// A peer said goodbye, or has been dead for so long that it does not count any more.
+    pub fn forget(&mut self, name: &AgentName) {
+        self.peers.remove(name);
+    }
+
+    /// How an agent's records are treated now.
+    pub fn standing(&self, now: Instant, name: &AgentName) -> Standing {
+        let Some(peer) = self.peers.get(name) else { return Standing::Hidden };
+        let age = now.saturating_duration_since(peer.last_sign);
+        if peer.heard {
+            Standing::Live
+        } else if age < self.ttl || (age < PRESERVE && self.vanished_together(peer)) {
+            Standing::Suspect
+        } else {
+            Standing::Hidden
+        }
+    }
+
+    /// Whether more than half of the peers vanished together: it is probably us, and an alarm is due.
+    pub fn doubts_itself(&self) -> bool {
+        self.peers.values().any(|peer| !peer.heard && self.vanished_together(peer))
+    }
+
+    /// The round-trip time to a peer.
+    pub fn trip(&self, name: &AgentName) -> Option<Duration> {
+        self.peers.get(name)?.trip
+    }
+
+    /// The peers met, and whether each is heard.
+    pub fn peers(&self) -> impl Iterator<Item = (&AgentName, bool)> {
+        self.peers.iter().map(|(name, peer)| (name, peer.heard))
+    }
+
+    fn vanished_together(&self, one: &Peer) -> bool {
+        let apart = |other: &Peer| {
+            let (a, b) = (one.last_sign, other.last_sign);
+            a.saturating_duration_since(b).max(b.saturating_duration_since(a))
+        };
+        let together = self.peers.values().filter(|other| !other.heard && apart(other) <= TOGETHER).count();
+        together >= TOGETHER_AT_LEAST && together * 2 > self.peers.len()
+    }
+
+    fn peer(&mut self, now: Instant, name: &AgentName) -> &mut Peer {
+        self.peers.entry(name.clone()).or_insert(Peer { heard: false, last_sign: now, trip: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+    const SILENCE: Duration = Duration::from_millis(2_500);
+
+    fn name(n: u32) -> AgentName {
+        format!("a{n}").parse().unwrap()
+    }
+
+    /// Peers 0 to `count` - 1, all heard.
+    fn met(count: u32) -> (Liveness, Instant) {
+        let (mut liveness, now) = (Liveness::new(TTL), Instant::now());
+        (0..count).for_each(|n| liveness.heard(now, &name(n), None));
+        (liveness, now)
+    }
+
+    #[test]
+    fn a_silent_peer_comes_last_and_is_hidden_at_the_ttl_after_its_last_sign_of_life() {
+        let (mut liveness, now) = met(3);
+        liveness.silent(now + SILENCE, &name(0), SILENCE);
+        assert_eq!(liveness.standing(now + SILENCE, &name(0)), Standing::Suspect);
+        assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden);
+        liveness.heard(now + TTL * 2, &name(0), None);
+        assert_eq!(liveness.standing(now + TTL * 2, &name(0)), Standing::Live, "back at once");
+    }
+
+    #[test]
+    fn a_peer_that_was_never_met_is_hidden() {
+        let (mut liveness, now) = met(1);
+        assert_eq!(liveness.standing(now, &name(7)), Standing::Hidden);
+        liveness.hearsay(now, &name(7));
+        assert_eq!(liveness.standing(now, &name(7)), Standing::Suspect, "others hear it: last, but there");
+        assert_eq!(liveness.standing(now + TTL, &name(7)), Standing::Hidden);
+    }
+
+    #[test]
+    fn a_peer_that_others_hear_is_kept() {
+        let (mut liveness, now) = met(3);
+        liveness.silent(now + SILENCE, &name(0), SILENCE);
+        liveness.hearsay(now + TTL, &name(0));
+        assert_eq!(liveness.standing(now + TTL * 3 / 2, &name(0)), Standing::Suspect);
+    }
+
+    #[test]
+    fn most_peers_vanishing_together_are_kept_for_an_hour() {
+        let (mut liveness, now) = met(4);
+        let then = now + SILENCE;
+        (0..2).for_each(|n| liveness.silent(then, &name(n), SILENCE));
+        assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden, "half is not most");
+        assert!(!liveness.doubts_itself());
+        liveness.silent(then + TOGETHER, &name(2), SILENCE);
+        assert_eq!(liveness.standing(now + TTL * 2, &name(0)), Standing::Suspect);
+        assert!(liveness.doubts_itself());
+        assert_eq!(liveness.standing(now + PRESERVE, &name(0)), Standing::Hidden);
+    }
+
+    #[test]
+    fn peers_that_vanish_one_after_the_other_are_not_our_fault() {
+        let (mut liveness, now) = met(4);
+        for n in 0..4 {
+            let at = now + TTL * n;
+            liveness.heard(at, &name(n), None);
+            liveness.silent(at + SILENCE, &name(n), SILENCE);
+        }
+        assert_eq!(liveness.standing(now + TTL * 5, &name(0)), Standing::Hidden);
+    }
+
+    #[test]
+    fn a_single_peer_that_is_gone_is_gone() {
+        let (mut liveness, now) = met(1);
+        liveness.silent(now + SILENCE, &name(0), SILENCE);
+        assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden);
+    }
+}
