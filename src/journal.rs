@@ -1,45 +1,323 @@
-//! STUB
-#![allow(missing_docs)]
-use crate::domain::record::{AgentName, Generation, Record};
+//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, and its generation,
+//! in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
+//! full. The other half, `store`, minds what is inside.
+//!
+//! Must not know what a lease is, who decides that something is worth keeping, or what time it is. It blocks
+//! on the disk, so it is called from a blocking thread.
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+#[cfg(unix)]
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use crate::domain::record::{AgentName, Generation, Record};
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use store::{Contents, Fault, Stamp, Store};
+
+/// How many damaged files are kept for whoever wants to know why; then the one that was written first goes.
+const MAX_SET_ASIDE: u32 = 10;
+
+/// What the journal keeps of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
+    /// The record.
     pub record: Arc<Record>,
+    /// Where this agent can dial the record's instance, `host:port`; empty if unknown.
     pub dial: Arc<str>,
 }
+
+/// The newest word on one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
+    /// The owner holds it, live or lapsed.
     Held(Held),
+    /// Released for ever: a tombstone.
     Released,
+    /// Neither held nor released any more.
     Forgotten,
 }
+
+/// A batch: the newest word on each id.
 pub type Batch = BTreeMap<Arc<str>, Entry>;
+
+/// What a journal kept.
+#[derive(Debug)]
 pub struct Restored {
+    /// Of this start: higher than that of any start before it, on disk already.
     pub generation: Generation,
+    /// The records that were held.
     pub held: Vec<Held>,
+    /// The ids that were released, oldest first.
     pub released: Vec<Arc<str>>,
+    /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.
     pub set_aside: Option<PathBuf>,
 }
+
+/// An agent's journal. One process at a time has it: the lock is held until this is dropped.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    /// None after a failure: the store takes no more until it is opened again.
+    store: Option<Store>,
+    /// What the file says of itself at least, so that a file which went back in time is noticed.
+    stamp: Stamp,
+    /// Declared last, so that it outlives the store.
+    _lock: Lock,
+}
+
+/// Why there is no journal. Whatever the file holds, it still does.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("locked")]
-    Locked { path: PathBuf },
-    #[error("unusable")]
-    Unusable { path: PathBuf, source: std::io::Error },
+    /// Two agents with one name would write one state.
+    #[error(
+        "{path} is in use: another agent of this name is running on this host; \
+         stop it, or give this one another --name or another state directory"
+    )]
+    Locked {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// This program must not touch what it would not understand.
+    #[error("{path} was written by a newer gossd; run that one, or move the file away to start without it")]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// The directory or the file cannot be created, read or written.
+    #[error("cannot keep a journal in {path}: {source}")]
+    Unusable {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
+
+/// A batch that was not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    #[error("afresh")]
-    StartedAfresh { set_aside: PathBuf },
+    /// Nothing of the batch may be assumed kept, everything before it is. The same batch can be written again,
+    /// and the journal recovers by itself once the disk does.
+    #[error("cannot write {path}: {source}")]
+    Failed {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file was found damaged or gone, and the journal is empty now: everything has to be written again,
+    /// this batch too.
+    #[error("{path} was damaged or removed, and started afresh{}", kept_as(.set_aside.as_deref()))]
+    StartedAfresh {
+        /// The journal.
+        path: PathBuf,
+        /// Where the damaged file is now, if there was one.
+        set_aside: Option<PathBuf>,
+    },
 }
-pub struct Journal;
+
 impl Journal {
-    pub fn open(_: &Path, _: &AgentName, at_least: Generation) -> Result<(Self, Restored), OpenError> {
-        Ok((Self, Restored { generation: at_least, held: vec![], released: vec![], set_aside: None }))
+    /// Opens or creates `<dir>/<name>.journal`, raises the generation durably to the higher of the last one
+    /// plus 1 and `at_least`, and returns what was kept. A file that is damaged or none of ours is renamed.
+    pub fn open(dir: &Path, name: &AgentName, at_least: Generation) -> Result<(Self, Restored), OpenError> {
+        let path = dir.join(format!("{name}.journal"));
+        let start = || -> Result<(Opened, Lock), Fault> {
+            private_dir(dir)?;
+            let lock = Lock::take(&beside(&path, "lock"))?;
+            let raise = |last: Stamp| last.raised(at_least);
+            Ok((open_or_replace(&path, Stamp::first(at_least), raise)?, lock))
+        };
+        let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
+        let Opened { store, stamp, contents, set_aside, .. } = opened;
+        let Contents { held, released, .. } = contents;
+        let restored = Restored { generation: stamp.generation, held, released, set_aside };
+        Ok((Self { path, store: Some(store), stamp, _lock: lock }, restored))
     }
-    pub fn write(&mut self, _: &Batch) -> Result<(), WriteError> {
+
+    /// Makes a batch durable, in one commit that has reached the disk when this returns.
+    pub fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
+        let failed =
+            |path: &Path, fault: Fault| WriteError::Failed { path: path.into(), source: fault.into() };
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => match self.reopen().map_err(|fault| failed(&self.path, fault))? {
+                Opened { store, afresh: false, .. } => store,
+                Opened { store, set_aside, .. } => {
+                    self.store = Some(store);
+                    return Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside });
+                }
+            },
+        };
+        let stamp = self.stamp.next();
+        let kept = guarded(move || {
+            store.commit(stamp, batch)?;
+            Ok(store)
+        });
+        self.store = Some(kept.map_err(|fault| failed(&self.path, fault))?);
+        self.stamp = stamp;
         Ok(())
+    }
+
+    /// Where the journal is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// After a failure, which the file may or may not have survived.
+    fn reopen(&mut self) -> Result<Opened, Fault> {
+        let known = self.stamp;
+        let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
+        self.stamp = opened.stamp;
+        Ok(opened)
+    }
+}
+
+/// A journal's file, opened and written to once.
+struct Opened {
+    store: Store,
+    stamp: Stamp,
+    contents: Contents,
+    /// There was no file, or none that could be used.
+    afresh: bool,
+    set_aside: Option<PathBuf>,
+}
+
+/// Opens the file and brings its stamp forward; a file that cannot be believed is set aside for a fresh one,
+/// which starts with the stamp `first`.
+fn open_or_replace(
+    path: &Path,
+    first: Stamp,
+    forward: impl Fn(Stamp) -> Result<Stamp, Fault>,
+) -> Result<Opened, Fault> {
+    let existing = guarded(|| {
+        let Some((store, contents)) = Store::open(path)? else { return Ok(None) };
+        let stamp = forward(contents.stamp)?;
+        store.commit(stamp, &Batch::new())?;
+        Ok(Some(Opened { store, stamp, contents, afresh: false, set_aside: None }))
+    });
+    let set_aside = match existing {
+        Ok(Some(opened)) => return Ok(opened),
+        Ok(None) => None,
+        Err(Fault::Damaged(why)) => {
+            let aside = set_aside(path)?;
+            tracing::error!(%why, journal = %path.display(), kept_as = %aside.display(), "the journal is damaged");
+            Some(aside)
+        }
+        Err(fault) => return Err(fault),
+    };
+    let store = guarded(|| start_afresh(path, first))?;
+    Ok(Opened { store, stamp: first, contents: Contents::default(), afresh: true, set_aside })
+}
+
+/// A new file, which appears under its name only once it is complete: a crash leaves none that looks damaged.
+fn start_afresh(path: &Path, stamp: Stamp) -> Result<Store, Fault> {
+    let draft = beside(path, "new");
+    let created = private_file(&draft, true).map_err(Fault::Io).and_then(|_| Store::create(&draft, stamp));
+    let named = created.and_then(|store| {
+        fs::rename(&draft, path)?;
+        sync_entries(path)?;
+        Ok(store)
+    });
+    if named.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    named
+}
+
+/// Renames a damaged file so that somebody can look at it. Returns its new name.
+fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
+    let names: Vec<PathBuf> = (1..=MAX_SET_ASIDE).map(|n| beside(path, &format!("damaged-{n}"))).collect();
+    let written = |name: &PathBuf| fs::symlink_metadata(name).and_then(|found| found.modified()).ok();
+    // A free name counts as written before any file.
+    let name = names.into_iter().min_by_key(written).unwrap_or_else(|| beside(path, "damaged"));
+    fs::rename(path, &name)?;
+    sync_entries(path)?;
+    Ok(name)
+}
+
+/// Runs what touches the store. redb verifies its checksums when it opens a file, but does not promise that
+/// nothing in a hostile or failing file makes it panic; and a panic here would end the agent.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason said");
+        Err(Fault::Damaged(format!("the store panicked: {said}")))
+    })
+}
+
+/// The right to use a journal, for as long as it lives. It is a file of its own, because the journal's file
+/// is closed, renamed and replaced while the right has to last.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(path: &Path) -> Result<Self, Fault> {
+        let file = private_file(path, false)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(Fault::Locked),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+}
+
+/// Said aloud: closing would not free the lock while a child process, not yet at its `exec`, shares the file.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn private_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    builder.mode(0o700);
+    builder.create(dir)
+}
+
+fn private_file(path: &Path, empty: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(empty);
+    #[cfg(unix)]
+    options.mode(0o600);
+    options.open(path)
+}
+
+/// Makes names in the journal's directory durable; elsewhere than on unix a directory cannot be opened.
+fn sync_entries(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// `<path>.<suffix>`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+fn kept_as(set_aside: Option<&Path>) -> String {
+    set_aside.map_or_else(String::new, |path| format!("; what it was is kept as {}", path.display()))
+}
+
+impl Fault {
+    fn at_open(self, path: &Path) -> OpenError {
+        let path = path.into();
+        match self {
+            Self::Locked => OpenError::Locked { path },
+            Self::Newer => OpenError::Newer { path },
+            fault => OpenError::Unusable { path, source: fault.into() },
+        }
     }
 }

@@ -41,7 +41,7 @@ async fn without_pushes_the_cluster_still_converges() {
         agent.agent().register(1, record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(SOON, "anti-entropy brings every record everywhere", 3).await;
-    cluster.agents[0].agent().deregister("0");
+    cluster.agents[0].agent().deregister(1, named("0"));
     cluster.all_hold(SOON, "and takes it away", 2).await;
     assert!(cluster.agents.iter().all(|agent| ids(agent, "t") == ["1", "2"]));
     assert_eq!(cluster.agents[1].counters().received_of(Kind::Push), 0);

@@ -2,62 +2,23 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::eventually;
+use common::process::{Process, gossd};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A running `gossd run`; killed when dropped.
-struct Process {
-    child: Child,
-    plugin: String,
-    gossip: String,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn gossd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
-    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOSSD_")) {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// Starts an agent on port 0 and reads its addresses off its standard output.
-fn start(flags: &[&str]) -> Process {
-    let mut child = gossd()
-        .args(["run", "--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0"])
-        .args(flags)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gossd starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut line = |label: &str| {
-        let line = lines.next().expect("a line").expect("text");
-        line.strip_prefix(label).unwrap_or_else(|| panic!("{line:?} begins with {label:?}")).to_owned()
-    };
-    let (plugin, gossip) = (line("plugin "), line("gossip "));
-    Process { child, plugin, gossip }
-}
-
 async fn call(method: reqwest::Method, process: &Process, id: &str) {
-    let body = json!({ "id": id, "name": "t", "node": "n", "network": "tcp", "address": ":8420" });
-    let answer = reqwest::Client::new().request(method, &process.plugin).json(&body).send().await;
+    let body =
+        json!({ "id": id, "name": "t", "node": "n", "network": "tcp", "address": "gost.example.org:8420" });
+    let url = format!("http://{}/sd", process.plugin);
+    let answer = reqwest::Client::new().request(method, url).json(&body).send().await;
     assert_eq!(answer.expect("an answer").status(), 200);
 }
 
 async fn get(process: &Process) -> Vec<String> {
-    let url = format!("{}?name=t", process.plugin);
+    let url = format!("http://{}/sd?name=t", process.plugin);
     let answer: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
     let services = answer["services"].as_array().expect("a list").clone();
     let mut ids: Vec<_> = services.iter().map(|s| s["id"].as_str().expect("text").to_owned()).collect();
@@ -73,12 +34,6 @@ async fn eventually_get(process: &Process, expected: &[&str]) {
     }
 }
 
-fn signal(process: &Process, name: &str) {
-    let pid = process.child.id().to_string();
-    let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
-    assert!(sent.success());
-}
-
 #[tokio::test]
 async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
     let directory = tempfile::tempdir().unwrap();
@@ -87,9 +42,9 @@ async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
     std::fs::write(&key, generated.stdout).unwrap();
     let key = key.to_str().unwrap();
 
-    let a = start(&["--name", "a", "--key-file", key]);
-    let b = start(&["--name", "b", "--key-file", key, "--join", &a.gossip]);
-    let c = start(&["--name", "c", "--key-file", key, "--join", &b.gossip]);
+    let a = Process::start("a", &["--key-file", key]);
+    let b = Process::start("b", &["--key-file", key, "--join", &a.gossip.to_string()]);
+    let c = Process::start("c", &["--key-file", key, "--join", &b.gossip.to_string()]);
     let agents = [&a, &b, &c];
     for (n, agent) in agents.into_iter().enumerate() {
         call(reqwest::Method::POST, agent, &n.to_string()).await;
@@ -107,20 +62,15 @@ async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
 #[tokio::test]
 async fn a_signal_ends_the_program_with_zero_within_two_seconds() {
     for name in ["-TERM", "-INT"] {
-        let mut process = start(&["--name", "a"]);
+        let mut process = Process::start("a", &[]);
         // A connection that stays open, as gost's do, must not hold the end up.
         let kept = reqwest::Client::new();
-        kept.get(format!("{}?name=t", process.plugin)).send().await.unwrap();
-        signal(&process, name);
+        kept.get(format!("http://{}/sd?name=t", process.plugin)).send().await.unwrap();
+        process.signal(name);
         let start = Instant::now();
-        let mut ended = None;
-        eventually(Duration::from_secs(4), "it ends", || {
-            ended = process.child.try_wait().unwrap();
-            ended.is_some()
-        })
-        .await;
+        let (status, _) = process.ended(Duration::from_secs(4));
         println!("{name}: {:?}", start.elapsed());
-        assert_eq!(ended.unwrap().code(), Some(0));
+        assert_eq!(status.code(), Some(0));
     }
 }
 
@@ -139,10 +89,12 @@ fn what_cannot_work_is_refused_with_the_way_out() {
     assert!(refused(&["--join", ":8002"]).contains("has no host"));
     assert!(refused(&["--name", "a b"]).contains("letters, digits"));
     assert!(refused(&["--advertise-host", "0.0.0.0"]).contains("--advertise-host"));
-    assert!(refused(&["--cluster", ""]).contains("--cluster"));
-    let taken = start(&["--name", "a"]);
-    let address = taken.plugin.trim_start_matches("http://").trim_end_matches("/sd");
-    let twice = refused(&["--plugin", address, "--gossip", "127.0.0.1:0"]);
+    assert!(refused(&["--cluster", "", "--data-dir", "none"]).contains("--cluster"));
+    assert!(refused(&["--lease-ttl", "1", "--data-dir", "none"]).contains("--lease-ttl"));
+    assert!(refused(&["--fallback-address", ":0"]).contains("port 0"));
+    let taken = Process::start("a", &[]);
+    let address = taken.plugin.to_string();
+    let twice = refused(&["--plugin", &address, "--gossip", "127.0.0.1:0"]);
     assert!(twice.contains(&format!("cannot serve the plugin on {address}")), "{twice}");
 }
 

@@ -25,6 +25,11 @@ fn the_three_agent_walk_works_as_typed() {
         .args(["-c", &script])
         .current_dir(&directory)
         .env("PATH", path)
+        .env("HOME", directory.path())
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("STATE_DIRECTORY")
+        .env_remove("RUNTIME_DIRECTORY")
         .output()
         .expect("bash runs");
     let stdout = String::from_utf8_lossy(&output.stdout);

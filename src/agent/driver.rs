@@ -15,8 +15,9 @@ use super::{Agent, LEASE_TTL, keeper};
 use crate::domain::slot::{Change, STATUS_SLOT};
 use crate::gossip::Cluster;
 
-/// An instance that does not refuse within this time is not known to be dead.
-const DIAL_TIMEOUT: Duration = Duration::from_millis(400);
+/// An instance that does not refuse within this time is not known to be dead. A refusal takes a round trip
+/// within the host; the rest is for hosts that are starved.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Instances looked at in one moment; of more, the others only lose part of their lease.
 const MAX_DIALS: usize = 256;
 /// How often agents that chitchat forgot, and we did not, are looked at.
@@ -147,7 +148,9 @@ impl super::State {
 async fn is_dead(addresses: &BTreeSet<Arc<str>>) -> bool {
     for address in addresses {
         let Ok(address) = address.parse::<SocketAddr>() else { return false };
-        match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+        let dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
+        tracing::debug!(%address, ?dialled, "dialled a gost without a plugin connection");
+        match dialled {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Ok(_) | Err(_) => return false,
         }

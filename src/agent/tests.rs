@@ -253,7 +253,7 @@ async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_
     assert!(matches!(batch["1"], Entry::Held(_)));
     assert_eq!(batch["2"], Entry::Released);
     assert!(agent.take_batch().is_empty());
-    let afresh = WriteError::StartedAfresh { set_aside: "damaged".into() };
+    let afresh = WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None };
     agent.not_written(Vec::new(), &afresh);
     assert!(agent.journal_problem().is_some());
     assert_eq!(agent.take_batch().len(), 2);

@@ -99,7 +99,10 @@ impl Driver {
                 () = sleep_until(wake) => {}
             }
             if self.link.is_settled() {
-                self.unsettled.drain(..).for_each(|settled| drop(settled.send(())));
+                for settled in self.unsettled.drain(..) {
+                    // Whoever waited may have given up.
+                    let _ = settled.send(());
+                }
             }
             if self.link.next_deadline().is_none_or(|at| at <= now_std()) {
                 let effects = self.link.handle_deadline(now_std());

@@ -23,9 +23,9 @@ use crate::domain::slot::Change;
 /// afterwards starts an exchange that brings it up to date.
 const SILENT: Duration = Duration::from_secs(5);
 /// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
-pub const SUSPECT: Duration = Duration::from_millis(2_500);
+pub const SUSPECT: Duration = Duration::from_millis(2_600);
 /// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
-const DOUBT: Duration = Duration::from_millis(1_200);
+const DOUBT: Duration = Duration::from_millis(800);
 /// A session not heard for this long has to answer a challenge again.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
 /// We look at the clock at least this often, ...

@@ -2,6 +2,10 @@
 #![allow(unreachable_pub, reason = "each test program is a crate of its own")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod gost;
+pub mod http;
+pub mod process;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

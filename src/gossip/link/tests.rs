@@ -363,7 +363,7 @@ fn a_dead_host_is_suspect_everywhere_within_three_seconds() {
 
 #[test]
 fn nobody_alive_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
-    let mut room = Room::new(8);
+    let mut room = Room::new(5);
     room.meet();
     // A draw that is the same in every run: the hash of the frame's number.
     room.lose = |_, n| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 0xff < 51;
@@ -398,6 +398,20 @@ fn our_own_pause_is_nobodys_silence() {
         room.run(5_000);
         let told: Vec<_> = room.told.iter().filter(|(at, _, heard)| *at == addr(1) && !heard).collect();
         assert!(told.is_empty(), "{pause} s: {told:?}");
+    }
+}
+
+#[test]
+fn a_peer_starved_for_two_seconds_is_not_suspected() {
+    for phase in 0..10 {
+        let mut room = Room::new(4);
+        room.meet();
+        room.run(3_000 + 100 * phase);
+        let starved = room.links.remove(&addr(1)).unwrap();
+        room.run(2_000);
+        room.links.insert(addr(1), starved);
+        room.run(3_000);
+        assert_eq!(room.suspicions(), 0);
     }
 }
 

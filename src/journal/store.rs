@@ -1,0 +1,341 @@
+//! What is inside a journal's file: three tables of redb, and how a batch becomes one commit. Must not know
+//! where the file is, who else wants it, or what is done about a damaged one.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
+    TableDefinition,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Entry, Held};
+use crate::domain::address::Entrypoint;
+use crate::domain::record::{Generation, Network, Record, check_field};
+use crate::domain::tombstone::MAX_TOMBSTONES;
+
+/// Of this file; a later gossd that writes what this one cannot read has to raise it.
+const FORMAT: u64 = 1;
+/// redb's own default is a gigabyte. A batch touches a few pages, and a start reads each page once.
+const CACHE: usize = 8 << 20;
+/// A file under this is not worth compacting.
+const SMALL: u64 = 4 << 20;
+/// A file is mostly free when it is this many times what it holds; random inserts alone make two.
+const BLOATED: u64 = 4;
+
+/// Numbers about the file itself. Every format has this table.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Id → [`Kept`]. Bytes, not strings, so that one bad id costs one record.
+const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
+/// A rising number → the id that was released as that: which tombstone is the oldest.
+const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released");
+
+/// The newest word on an id, as it lies in the file. A variant is never changed, only added.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Kept<'a> {
+    Held { name: &'a str, node: &'a str, udp: bool, address: &'a str, dial: &'a str },
+    Released(u64),
+}
+
+/// How far a file has come; every commit says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp {
+    /// Of the agent's start that wrote last.
+    pub(super) generation: Generation,
+    /// How many commits the file has seen.
+    commits: u64,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) stamp: Stamp,
+    pub(super) held: Vec<Held>,
+    /// Oldest first.
+    pub(super) released: Vec<Arc<str>>,
+    /// Bytes of all of it, without what a tree needs around them.
+    size: u64,
+}
+
+/// What keeps a file from being used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is not what a journal wrote, and why.
+    Damaged(String),
+    /// Its format is a later one's.
+    Newer,
+    /// Somebody else has it.
+    Locked,
+    /// The system refuses; the file may be as good as ever.
+    Io(io::Error),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    database: Database,
+    /// See [`MAX_TOMBSTONES`].
+    pub(super) max_released: u64,
+}
+
+impl Stamp {
+    /// Of a fresh file.
+    pub(super) fn first(generation: Generation) -> Self {
+        Self { generation, commits: 0 }
+    }
+
+    pub(super) fn next(self) -> Self {
+        Self { commits: self.commits.saturating_add(1), ..self }
+    }
+
+    /// Of the start after the one that left this.
+    pub(super) fn raised(self, at_least: Generation) -> Result<Self, Fault> {
+        let next = self.generation.checked_add(1);
+        let next = next.ok_or_else(|| Fault::Damaged("its generation is the last there can be".into()))?;
+        Ok(Self { generation: next.max(at_least), ..self.next() })
+    }
+
+    /// Of the same start, after `known` was known to be on disk.
+    pub(super) fn following(self, known: Self) -> Result<Self, Fault> {
+        if self < known {
+            return Err(Fault::Damaged("it has lost what was on disk already".into()));
+        }
+        Ok(self.next())
+    }
+}
+
+impl Store {
+    /// Makes a journal of an empty file.
+    pub(super) fn create(path: &Path, stamp: Stamp) -> Result<Self, Fault> {
+        let store = Self::with(builder().create(path)?);
+        let transaction = store.database.begin_write()?;
+        transaction.open_table(META)?.insert("format", FORMAT)?;
+        transaction.commit()?;
+        store.commit(stamp, &Batch::new())?;
+        Ok(store)
+    }
+
+    /// Opens a journal and reads all of it; None if there is no such file.
+    pub(super) fn open(path: &Path) -> Result<Option<(Self, Contents)>, Fault> {
+        let length = match path.metadata() {
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut store = Self::with(builder().open(path)?);
+        let contents = store.contents()?;
+        if length > SMALL.max(BLOATED * contents.size) {
+            store.database.compact()?;
+        }
+        Ok(Some((store, contents)))
+    }
+
+    /// Makes a batch durable.
+    pub(super) fn commit(&self, stamp: Stamp, batch: &Batch) -> Result<(), Fault> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("generation", stamp.generation)?;
+            meta.insert("commits", stamp.commits)?;
+            let words = transaction.open_table(WORDS)?;
+            let released = transaction.open_table(RELEASED)?;
+            let mut tables = Tables { words, released };
+            for (id, entry) in batch {
+                tables.note(id.as_bytes(), entry)?;
+            }
+            tables.forget_oldest(self.max_released)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn with(database: Database) -> Self {
+        Self { database, max_released: MAX_TOMBSTONES as u64 }
+    }
+
+    fn contents(&self) -> Result<Contents, Fault> {
+        let transaction = self.database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let number = |key| -> Result<u64, Fault> {
+            let found = meta.get(key)?.map(|number| number.value());
+            found.ok_or_else(|| Fault::Damaged(format!("it has no {key}")))
+        };
+        match number("format")? {
+            FORMAT => {}
+            format if format > FORMAT => return Err(Fault::Newer),
+            format => return Err(Fault::Damaged(format!("nothing ever had format {format}"))),
+        }
+        let stamp = Stamp { generation: number("generation")?, commits: number("commits")? };
+        // Not read, but a file without it could not be written to.
+        transaction.open_table(RELEASED)?;
+        let mut contents = Contents { stamp, ..Contents::default() };
+        let mut released = Vec::new();
+        let mut unreadable = 0;
+        for word in transaction.open_table(WORDS)?.iter()? {
+            let (id, kept) = word?;
+            let (id, kept) = (id.value(), kept.value());
+            contents.size += (id.len() + kept.len()) as u64;
+            match read_id(id).zip(Kept::read(kept)) {
+                Some((id, Kept::Released(number))) => released.push((number, id.into())),
+                Some((id, kept)) => match kept.held(id) {
+                    Some(held) => contents.held.push(held),
+                    None => unreadable += 1,
+                },
+                None => unreadable += 1,
+            }
+        }
+        if unreadable > 0 {
+            tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
+        }
+        released.sort_unstable();
+        contents.released = released.into_iter().map(|(_, id)| id).collect();
+        Ok(contents)
+    }
+}
+
+/// The two tables that a word changes. A word says `Released(n)` exactly if `n` is numbered with its id.
+struct Tables<'a> {
+    words: Table<'a, &'static [u8], &'static [u8]>,
+    released: Table<'a, u64, &'static [u8]>,
+}
+
+impl Tables<'_> {
+    fn note(&mut self, id: &[u8], entry: &Entry) -> Result<(), Fault> {
+        let kept = match entry {
+            Entry::Held(held) => Kept::of(held),
+            Entry::Released if self.number(id)?.is_some() => return Ok(()),
+            Entry::Released => Kept::Released(self.bury(id)?),
+            Entry::Forgotten => return self.forget(id),
+        };
+        let before = self.words.insert(id, kept.bytes()?.as_slice())?;
+        if let Some(number) = before.and_then(|before| Kept::number(before.value())) {
+            self.released.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn bury(&mut self, id: &[u8]) -> Result<u64, Fault> {
+        let number = self.released.last()?.map_or(0, |(last, _)| last.value().saturating_add(1));
+        self.released.insert(number, id)?;
+        Ok(number)
+    }
+
+    fn forget(&mut self, id: &[u8]) -> Result<(), Fault> {
+        let before = self.words.remove(id)?;
+        if let Some(number) = before.and_then(|before| Kept::number(before.value())) {
+            self.released.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn forget_oldest(&mut self, most: u64) -> Result<(), Fault> {
+        while self.released.len()? > most {
+            let Some((number, id)) =
+                self.released.pop_first()?.map(|(n, id)| (n.value(), id.value().to_vec()))
+            else {
+                break;
+            };
+            // Not so only in a file that somebody made up.
+            if self.number(&id)? == Some(number) {
+                self.words.remove(id.as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of an id that is released.
+    fn number(&self, id: &[u8]) -> Result<Option<u64>, Fault> {
+        Ok(self.words.get(id)?.and_then(|kept| Kept::number(kept.value())))
+    }
+}
+
+impl<'a> Kept<'a> {
+    fn of(held: &'a Held) -> Self {
+        let Record { id: _, name, node, network, address } = &*held.record;
+        Self::Held { name, node, udp: *network == Network::Udp, address, dial: &held.dial }
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, Fault> {
+        postcard::to_stdvec(self).map_err(|error| Fault::Io(io::Error::other(error)))
+    }
+
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (kept, rest) = postcard::take_from_bytes(bytes).ok()?;
+        rest.is_empty().then_some(kept)
+    }
+
+    fn number(bytes: &'a [u8]) -> Option<u64> {
+        match Self::read(bytes)? {
+            Self::Released(number) => Some(number),
+            Self::Held { .. } => None,
+        }
+    }
+
+    /// The record, if every field is what a Register could have said: a file is input like any other.
+    fn held(self, id: &str) -> Option<Held> {
+        let Self::Held { name, node, udp, address, dial } = self else { return None };
+        let network = if udp { Network::Udp } else { Network::Tcp };
+        let given = [name, node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
+        if !given || !is_address(address) || !(dial.is_empty() || is_address(dial)) {
+            return None;
+        }
+        let record =
+            Record { id: id.into(), name: name.into(), node: node.into(), network, address: address.into() };
+        Some(Held { record: Arc::new(record), dial: dial.into() })
+    }
+}
+
+fn read_id(bytes: &[u8]) -> Option<&str> {
+    let id = std::str::from_utf8(bytes).ok()?;
+    (!id.is_empty() && check_field("", id).is_ok()).then_some(id)
+}
+
+fn is_address(text: &str) -> bool {
+    check_field("", text).is_ok() && Entrypoint::parse(text).is_ok()
+}
+
+/// Every open verifies every page's checksum, after a clean end too: redb otherwise trusts such a file, and
+/// panics or answers wrongly where it should not have.
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    builder
+}
+
+/// What redb says, sorted by what can be done about it.
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Self::Locked,
+            // How redb says that a file is too short, or none of its own.
+            redb::Error::Io(error)
+                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::Io(error) => Self::Io(error),
+            error @ (redb::Error::Corrupted(_)
+            | redb::Error::UpgradeRequired(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TypeDefinitionChanged { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableIsNotMultimap(_)
+            | redb::Error::TableDoesNotExist(_)
+            | redb::Error::PersistentSavepointExists) => Self::Damaged(error.to_string()),
+            error => Self::Io(io::Error::other(error)),
+        }
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Damaged(why) => Self::new(io::ErrorKind::InvalidData, why),
+            Fault::Newer => Self::new(io::ErrorKind::InvalidData, "it was written by a newer gossd"),
+            Fault::Locked => Self::new(io::ErrorKind::ResourceBusy, "another process has it open"),
+            Fault::Io(error) => error,
+        }
+    }
+}

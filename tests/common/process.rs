@@ -1,0 +1,139 @@
+//! Agents as processes: started on ports that the system chooses, ended by signal, started again as they were.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::http::{Connection, request};
+
+/// The program, without what the environment of the test says to it.
+pub fn gossd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
+    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOSSD_")) {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A running `gossd run`; killed when dropped.
+pub struct Process {
+    child: Child,
+    flags: Vec<String>,
+    pub plugin: SocketAddr,
+    pub gossip: SocketAddr,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// An agent on port 0 that keeps nothing.
+    pub fn start(name: &str, flags: &[&str]) -> Self {
+        let mut all = vec!["--name", name, "--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0"];
+        if !flags.contains(&"--data-dir") {
+            all.extend(["--data-dir", "none"]);
+        }
+        all.extend(flags);
+        Self::run(all.into_iter().map(str::to_owned).collect())
+    }
+
+    /// An agent with a journal in a folder, which is also where its control socket is.
+    pub fn keeping(name: &str, folder: &Path, flags: &[&str]) -> Self {
+        let socket = folder.join(format!("{name}.sock"));
+        let (folder, socket) = (folder.to_str().expect("text"), socket.to_str().expect("text"));
+        let kept = ["--data-dir", folder, "--control", socket];
+        Self::start(name, &[&kept[..], flags].concat())
+    }
+
+    fn run(flags: Vec<String>) -> Self {
+        let mut child = gossd()
+            .arg("run")
+            .args(&flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("gossd starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut line = |label: &str| {
+            let line = lines.next().and_then(Result::ok);
+            line.and_then(|line| line.strip_prefix(label).map(str::to_owned))
+        };
+        let (plugin, gossip) = (line("plugin http://"), line("gossip "));
+        let (Some(plugin), Some(gossip)) = (plugin, gossip) else {
+            panic!("no agent: {}", read_stderr(&mut child));
+        };
+        let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
+        Self { child, flags, plugin, gossip: gossip.parse().expect("an address") }
+    }
+
+    /// Ends it as the kernel does, and starts it again on the ports that it had.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// Starts it again on the ports that it had.
+    pub fn restart(&mut self) {
+        let mut flags = self.flags.clone();
+        for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip)] {
+            let at = flags.iter().position(|f| f == flag).expect("given at the start");
+            flags[at + 1] = addr.to_string();
+        }
+        *self = Self::run(flags);
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended by itself; how it did, and what it said.
+    pub fn ended(&mut self, deadline: Duration) -> (ExitStatus, String) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status, read_stderr(&mut self.child));
+            }
+            assert!(start.elapsed() < deadline, "it did not end within {deadline:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it, and gives what it said on standard error.
+    pub fn log(mut self) -> String {
+        self.kill();
+        read_stderr(&mut self.child)
+    }
+
+    /// The addresses that it answers for a tunnel name, in its order.
+    pub async fn get(&self, name: &str) -> Vec<String> {
+        get(&mut Connection::open(self.plugin).await, name).await
+    }
+}
+
+/// The addresses that an agent answers for a tunnel name, over a connection that is there.
+pub async fn get(connection: &mut Connection, name: &str) -> Vec<String> {
+    let answer = connection.call(&request("GET", &format!("/sd?name={name}"), "")).await.json();
+    let services = answer["services"].as_array().expect("a list");
+    services.iter().map(|s| s["address"].as_str().expect("text").to_owned()).collect()
+}
+
+fn read_stderr(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        let _ = stderr.read_to_string(&mut text);
+    }
+    text
+}
