@@ -60,16 +60,10 @@ fn ms(duration: Duration) -> f64 {
 }
 
 fn record(n: usize) -> Holding {
-    let id = uuid::Uuid::new_v4().to_string();
-    let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into();
-    let name = format!("4d21094e-b74c-4916-86c1-{n:012x}");
-    let record = Record {
-        id: id.into(),
-        name: name.into(),
-        node,
-        network: Network::Tcp,
-        address: "10.0.0.1:8420".into(),
-    };
+    let id = uuid::Uuid::new_v4().to_string().into();
+    let (name, node) =
+        (format!("4d21094e-b74c-4916-86c1-{n:012x}").into(), "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into());
+    let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
     Holding { record: Arc::new(record), dial: "".into() }
 }
 

@@ -131,15 +131,10 @@ fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
 }
 
 fn record(n: usize) -> Holding {
-    let id = uuid::Uuid::new_v4().to_string();
-    let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into();
-    Record {
-        id: id.into(),
-        name: name(n).into(),
-        node,
-        network: Network::Tcp,
-        address: "10.0.0.1:8420".into(),
-    }
+    let id = uuid::Uuid::new_v4().to_string().into();
+    let (name, node) = (name(n).into(), "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into());
+    let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
+    Holding { record: Arc::new(record), dial: "".into() }
 }
 
 fn name(n: usize) -> String {

@@ -107,9 +107,10 @@ impl Control {
             }
             Request::Undrain => (Status::Ready, "not draining: peers list our records again"),
         };
-        let text = match self.tell(status).await {
-            true => text.to_owned(),
-            false => format!("{text} (not every peer has acknowledged it yet)"),
+        let text = if self.tell(status).await {
+            text.to_owned()
+        } else {
+            format!("{text} (not every peer has acknowledged it yet)")
         };
         Answer { done: true, text }
     }

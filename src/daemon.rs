@@ -188,7 +188,7 @@ impl Kept {
                 Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
             }
             Err(error @ OpenError::Unusable { .. }) => {
-                tracing::error!(error = format!("{:#}", anyhow::anyhow!(error)), "going on in memory");
+                tracing::error!(%error, "going on in memory");
                 Ok(without(Err(format!("no journal in {}", folder.display()))))
             }
             Err(error) => Err(error.into()),

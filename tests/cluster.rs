@@ -130,6 +130,12 @@ async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
     .await;
     println!("complete after {took:?}");
     churn.abort();
+    assert_eq!(suspicions(&cluster), 0, "a newcomer's catch-up makes nobody suspect");
+}
+
+/// How often any agent suspected another.
+fn suspicions(cluster: &TestCluster) -> u64 {
+    cluster.agents.iter().map(|agent| agent.counters().suspicions()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,4 +233,124 @@ async fn an_agent_that_joins_itself_and_nobody_else_runs_alone() {
     cluster.agents[0].agent().register(1, record("1", "t")).unwrap();
     assert_eq!(ids(&cluster.agents[0], "t"), ["1"]);
     assert_eq!(cluster.agents[0].counts().agents, 1);
+}
+
+/// Loses everything between two groups while it is cut; agents learn their group when they are started.
+#[derive(Clone, Default)]
+struct Partition {
+    cut: Arc<AtomicBool>,
+    far: Arc<std::sync::Mutex<Vec<SocketAddr>>>,
+}
+
+impl Partition {
+    /// What an agent of the far side, or of the near one, loses.
+    fn faults(&self, far_side: bool) -> Faults {
+        let this = self.clone();
+        losing(move |_, to| {
+            let to_far = this.far.lock().is_ok_and(|far| far.contains(&to));
+            this.cut.load(Ordering::Relaxed) && to_far != far_side
+        })
+    }
+
+    /// Four agents, the last two of them on the far side.
+    async fn cluster(&self, adjust: impl Fn(&mut Config)) -> TestCluster {
+        let cluster = TestCluster::start(4, |n, config| {
+            config.faults = Some(self.faults(n >= 2));
+            adjust(config);
+        })
+        .await;
+        *self.far.lock().expect("nobody panics with it") =
+            cluster.agents[2..].iter().map(|agent| agent.gossip).collect();
+        cluster
+    }
+
+    fn set(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+}
+
+/// Cuts the cluster in half for a time; both sides go on, and both know everything soon after it is healed.
+async fn cut_and_heal(cut: Duration, adjust: impl Fn(&mut Config)) {
+    let partition = Partition::default();
+    let cluster = partition.cluster(adjust).await;
+    let agents = &cluster.agents;
+    agents[0].agent().register(1, record("before", "t")).expect("there is room");
+    cluster.all_hold(SOON, "it is everywhere", 1).await;
+    partition.set(true);
+    agents[0].agent().register(1, record("near", "t")).expect("there is room");
+    agents[2].agent().register(1, record("far", "t")).expect("there is room");
+    eventually(SOON, "each side hears its own", || {
+        ids(&agents[1], "t").contains(&"near".into()) && ids(&agents[3], "t").contains(&"far".into())
+    })
+    .await;
+    agents[0].agent().deregister(1, named("before"));
+    // The time of the fault itself.
+    tokio::time::sleep(cut).await;
+    assert_eq!(ids(&agents[1], "t"), ["near"]);
+    partition.set(false);
+    let took =
+        eventually(SOON, "all know everything", || agents.iter().all(|a| ids(a, "t") == ["far", "near"]))
+            .await;
+    println!("PROMISE partition of {cut:?}: healed within 2 s: measured {took:?}");
+    assert!(took <= Duration::from_secs(4), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_short_partition_both_sides_know_everything_again() {
+    cut_and_heal(Duration::from_secs(6), |_| {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_partition_longer_than_ttl_and_grace_both_sides_know_everything_again() {
+    cut_and_heal(Duration::from_secs(16), |config| {
+        config.lease_ttl = Duration::from_secs(30);
+        config.dead_grace = Duration::from_secs(3);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_twenty_per_cent_loss_a_change_is_everywhere_within_a_tenth_of_a_second() {
+    let cluster = TestCluster::start(3, |n, config| config.faults = Some(lossy(40 + n as u64))).await;
+    // Round trips are measured by then.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut times = Vec::new();
+    for n in 0..200 {
+        let (id, at) = (n.to_string(), n % 3);
+        cluster.agents[at].agent().register(1, record(&id, &id)).unwrap();
+        let there = || cluster.agents.iter().all(|agent| !ids(agent, &id).is_empty());
+        times.push(eventually(SOON, "it is everywhere", there).await);
+    }
+    times.sort_unstable();
+    println!("PROMISE 20 % loss: everywhere, p99 within 100 ms: measured {:?}", times[197]);
+    assert!(times[197] <= Duration::from_millis(200), "{:?}", times[197]);
+    assert_eq!(suspicions(&cluster), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_agent_never_comes_back_as_a_ghost() {
+    let grace = Duration::from_secs(4);
+    let adjust = |config: &mut Config| {
+        config.dead_grace = grace;
+        config.gossip_interval = Duration::from_millis(200);
+        config.lease_ttl = Duration::from_secs(5);
+    };
+    let mut cluster = TestCluster::start(5, |_, config| adjust(config)).await;
+    for (n, agent) in cluster.agents.iter().enumerate() {
+        agent.agent().register(1, record(&n.to_string(), "t")).unwrap();
+    }
+    cluster.all_hold(SOON, "all five records are everywhere", 5).await;
+    drop(cluster.agents.remove(4));
+    // Others restart, one after the other, while the dead one's grace runs out.
+    for n in 1..4 {
+        tokio::time::sleep(grace / 4).await;
+        let old = cluster.agents.remove(1);
+        old.stop().await;
+        cluster.add(n, |_, config| adjust(config)).await;
+    }
+    tokio::time::sleep(grace * 3).await;
+    for agent in &cluster.agents {
+        assert!(!ids(agent, "t").contains(&"4".into()), "listed by {}", agent.gossip);
+        assert_eq!(agent.counts().agents, 4, "known at {}", agent.gossip);
+    }
 }

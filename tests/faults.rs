@@ -266,7 +266,7 @@ async fn without_a_journal_a_restarted_agent_finds_its_records_at_its_peers() {
 
 fn verb(folder: &Path, name: &str, verb: &[&str]) -> String {
     let socket = folder.join(format!("{name}.sock"));
-    let output = gossd().args(verb).arg("--control").arg(socket).output().unwrap();
+    let output = gossd().args(verb).arg("--control").arg(socket).output().expect("gossd runs");
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -385,4 +385,63 @@ async fn without_a_writable_folder_the_agent_goes_on_in_memory() {
     gost.register("1", "t").await;
     assert_eq!(agent.get("t").await.len(), 1);
     assert!(agent.log().contains("going on in memory"));
+}
+
+#[tokio::test]
+async fn what_was_registered_fifty_milliseconds_ago_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Process::keeping("a", folder.path(), &[]);
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    for n in 0..10 {
+        gost.register(&n.to_string(), "t").await;
+        // Twice the promised 50 ms.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        agent.kill_and_restart();
+        gost.reconnect_to(agent.plugin);
+        assert_eq!(agent.get("t").await.len(), n + 1);
+    }
+}
+
+/// A file system of sixteen megabytes, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// None where this user may not mount.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(folder.path());
+        mount.status().is_ok_and(|status| status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn with_a_full_disk_the_agent_goes_on_in_memory_and_recovers() {
+    let Some(disk) = SmallDisk::mount() else {
+        return eprintln!("SKIPPED: mounting a small file system needs root");
+    };
+    let folder = disk.0.path();
+    let mut agent = Process::keeping("a", folder, &[]);
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    gost.register("before", "t").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let filler = folder.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
+    for n in 0..2_000 {
+        gost.register(&n.to_string(), "t").await;
+    }
+    assert_eq!(agent.get("t").await.len(), 2_001, "in memory");
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    // The next try is a second away at most.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    agent.kill_and_restart();
+    assert_eq!(agent.get("t").await.len(), 2_001, "the journal has caught up");
 }

@@ -4,17 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `main → cli → daemon → {plugin, admin} → agent → {gossip, journal} → domain`: what each module may name
+/// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["config", "daemon", "plugin", "admin", "agent", "gossip", "journal", "domain"]),
-    ("daemon", &["config", "plugin", "admin", "agent", "gossip", "journal", "domain"]),
+    ("cli", &["config", "daemon", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
+    ("daemon", &["config", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
     ("plugin", &["agent", "domain"]),
     ("admin", &["agent", "domain"]),
+    ("control", &["agent", "gossip", "domain"]),
     ("agent", &["gossip", "journal", "domain"]),
     ("gossip", &["domain"]),
     ("journal", &["domain"]),

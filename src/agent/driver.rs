@@ -66,7 +66,9 @@ impl Agent {
         let mut state = self.lock();
         let overdue = state.leases.expire(now.into_std());
         let lapsed = overdue.len();
-        overdue.into_iter().for_each(|change| state.tell(self.owner(), change));
+        for change in overdue {
+            state.tell(self.owner(), change);
+        }
         let orphans = state.connections.overdue(now.into_std());
         let orphans = orphans.into_iter().map(|node| (node.clone(), state.leases.dials(&node))).collect();
         let changes = std::mem::take(&mut state.outbox);

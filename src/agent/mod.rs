@@ -114,7 +114,9 @@ impl Agent {
             state.tell(&settings.owner, change);
         }
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
-        nodes.into_iter().for_each(|node| state.connections.orphan(now, node));
+        for node in nodes {
+            state.connections.orphan(now, node);
+        }
         // The driver tells it after the records, so that no peer shows this generation before it is complete.
         let ready = state.leases.say(Status::Ready);
         state.directory.apply(&settings.owner, &ready);
@@ -320,14 +322,18 @@ impl Agent {
         let now = Instant::now().into_std();
         let mut state = self.lock();
         let mut changed = false;
+        let due = state.leases.next_deadline();
         for change in act(&mut state, now)? {
             state.tell(self.owner(), change);
             changed = true;
         }
         let touched = state.leases.is_touched();
+        let sooner = state.leases.next_deadline().is_some_and(|at| due.is_none_or(|due| at < due));
         drop(state);
-        if changed {
+        if changed || sooner {
             self.shared.changed.notify_one();
+        }
+        if changed {
             self.revise();
         }
         if touched {

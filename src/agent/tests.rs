@@ -184,7 +184,9 @@ async fn a_suspect_comes_last_is_hidden_at_the_ttl_and_is_back_at_once() {
         hear(&agent, peer);
     }
     lose(&agent, &b);
-    (0..20).for_each(|_| assert_eq!(ids(&agent), ["c", "b"]));
+    for _ in 0..20 {
+        assert_eq!(ids(&agent), ["c", "b"]);
+    }
     tokio::time::advance(LEASE_TTL).await;
     assert_eq!(ids(&agent), ["c"]);
     hear(&agent, &b);
@@ -228,7 +230,9 @@ async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
         say(&agent, peer, &[peer.name.as_str()], Status::Ready);
         hear(&agent, peer);
     }
-    peers.iter().for_each(|peer| lose(&agent, peer));
+    for peer in &peers {
+        lose(&agent, peer);
+    }
     tokio::time::advance(LEASE_TTL * 2).await;
     assert!(agent.doubts_itself());
     agent.handle(Event::Forgotten { owner: peers[0].clone() });

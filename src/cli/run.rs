@@ -45,10 +45,10 @@ pub(super) struct RunArgs {
     /// Agents of different clusters do not understand each other
     #[arg(long, env = "GOSSD_CLUSTER", default_value = DEFAULT_CLUSTER)]
     cluster: String,
-    /// Folder of the journal, or "none" for memory only [default: $STATE_DIRECTORY, else the user's]
+    /// Folder of the journal, or "none" for memory only [default: systemd's, else the user's]
     #[arg(long, env = "GOSSD_DATA_DIR", value_name = "PATH")]
     data_dir: Option<PathBuf>,
-    /// Socket for `gossd leave` and `gossd drain` [default: $RUNTIME_DIRECTORY, else the user's, else --data-dir]
+    /// Socket for `gossd leave` and `gossd drain` [default: systemd's, else the user's runtime folder]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
     /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it

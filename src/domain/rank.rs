@@ -161,9 +161,9 @@ mod tests {
         let judge = |owner: &Owner| Judged {
             standing: Standing::Live,
             trip: match owner.name.as_str() {
-                "a" => Some(Duration::from_micros(1_000)),
+                "a" => Some(Duration::from_millis(1)),
                 "b" => Some(Duration::from_micros(1_010)),
-                "c" => Some(Duration::from_micros(90_000)),
+                "c" => Some(Duration::from_millis(90)),
                 _ => None,
             },
         };

@@ -74,6 +74,7 @@ pub struct Counters {
     sent_bytes: [AtomicU64; Kind::ALL.len()],
     received: [AtomicU64; Kind::ALL.len()],
     pushes_given_up: AtomicU64,
+    suspicions: AtomicU64,
 }
 
 impl Counters {
@@ -111,6 +112,16 @@ impl Counters {
     /// Frames of one kind taken.
     pub fn received_of(&self, kind: Kind) -> u64 {
         self.received[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a peer that became suspect.
+    pub(super) fn suspect(&self) {
+        add(&self.suspicions, 1);
+    }
+
+    /// How often a peer became suspect.
+    pub fn suspicions(&self) -> u64 {
+        self.suspicions.load(Ordering::Relaxed)
     }
 
     /// Says how many pushes were left to anti-entropy so far.

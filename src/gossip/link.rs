@@ -162,6 +162,7 @@ impl Link {
         }
         let mut effects = self.flush(now);
         for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
+            self.counters.suspect();
             effects.push(Effect::Silent { owner: peer.owner, silence });
         }
         for outgoing in self.pusher.retry(now) {

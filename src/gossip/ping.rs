@@ -110,7 +110,7 @@ impl Pings {
             }
             let since = |at: Instant| now.saturating_duration_since(at);
             target.next = now + target.pause(standing, now);
-            let ask = standing != Standing::Heard || !target.measured.is_some_and(|at| since(at) < MEASURE);
+            let ask = standing != Standing::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(Due { to: *addr, ask });
         }
         due

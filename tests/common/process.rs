@@ -29,6 +29,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- {:?} said:\n{}", self.flags, read_stderr(&mut self.child));
+        }
     }
 }
 
@@ -36,6 +39,7 @@ impl Process {
     /// An agent on port 0 that keeps nothing.
     pub fn start(name: &str, flags: &[&str]) -> Self {
         let mut all = vec!["--name", name, "--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0"];
+        all.extend(["--log-level", "gossd=debug"]);
         if !flags.contains(&"--data-dir") {
             all.extend(["--data-dir", "none"]);
         }

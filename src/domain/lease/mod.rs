@@ -59,7 +59,8 @@ pub struct LeaseTable {
     instances: Instances,
     slots: SlotTable,
     tombstones: Tombstones,
-    /// At least one entry per lease, moved lazily: a Renew costs a hash lookup, not a heap operation.
+    /// At least one entry per lease, at its deadline or earlier. A Renew, which moves the deadline away, costs
+    /// a hash lookup and no heap operation.
     deadlines: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     touched: BTreeSet<Arc<str>>,
     live: usize,
@@ -127,7 +128,11 @@ impl LeaseTable {
             return self.insert(now, holding).map(Some);
         };
         lease.deadline = now + lease.period.ttl(self.ttl);
+        let sooner = lease.deadline < lease.queued;
         if lease.slot.is_some() && lease.holding == holding {
+            if sooner {
+                self.queue(&id);
+            }
             return Ok(None);
         }
         let change = match lease.slot {
@@ -139,6 +144,9 @@ impl LeaseTable {
         self.instances.remove(&lease.holding.record);
         self.instances.add(&holding.record);
         lease.holding = holding;
+        if sooner {
+            self.queue(&id);
+        }
         self.touched.insert(id);
         Ok(Some(change))
     }
@@ -150,9 +158,17 @@ impl LeaseTable {
         };
         lease.period.renewed(now);
         lease.deadline = now + lease.period.ttl(self.ttl);
-        if lease.slot.is_some() {
-            return Renewal::Renewed;
+        if lease.deadline < lease.queued {
+            let id = lease.holding.record.id.clone();
+            self.queue(&id);
         }
+        self.revive(id)
+    }
+
+    fn revive(&mut self, id: &str) -> Renewal {
+        let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.slot.is_none()) else {
+            return Renewal::Renewed;
+        };
         match self.slots.put(lease.holding.record.clone()) {
             Ok(change) => {
                 lease.slot = Some(change.slot);
@@ -342,5 +358,7 @@ impl LeaseTable {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

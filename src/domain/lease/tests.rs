@@ -185,6 +185,17 @@ fn a_doubted_instance_has_one_more_period() {
 }
 
 #[test]
+fn a_lease_that_gets_shorter_ends_earlier() {
+    let (mut table, now) = table();
+    take(&mut table, now, "1");
+    for at in 1..5 {
+        table.renew(now + secs(at), "1");
+    }
+    assert!(table.next_deadline().unwrap() <= now + secs(4 + 5), "not at the first minute");
+    assert_eq!(table.expire(now + secs(9)).len(), 1);
+}
+
+#[test]
 fn doubts_do_not_fill_the_heap() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
