@@ -6,7 +6,8 @@
 //! gost ──POST──▶ plugin ──▶ agent ──▶ lease table (owner's truth)
 //!                             ├──▶ directory           (readable before the reply is sent)
 //!                             ├──▶ push ───────────────▶ peers' directories      ~ one network delay
-//!                             └──▶ chitchat own state ─▶ peers' directories      repair, newcomers
+//!                             ├──▶ chitchat own state ─▶ peers' directories      repair, newcomers
+//!                             └──▶ journal             (after the reply; batched)
 //! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON
 //! gost ──PUT──▶ plugin ──▶ agent ──▶ lease deadline moves; nothing leaves the host
 //! ```
@@ -15,14 +16,16 @@
 //!
 //! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
 //!
-//! `main → cli → daemon → plugin → agent → gossip → domain`
+//! `main → cli → daemon → {plugin, control} → agent → {gossip, journal} → domain`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
-//! | [`domain`] | records, leases, slots, the directory, ranking | clocks, sockets, files, random sources |
+//! | [`domain`] | records, leases, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
 //! | [`gossip`] | push, anti-entropy, sessions, seals, sockets | what a lease is |
+//! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
+//! | [`control`] | leave and drain, from a Unix socket | the plugin |
 //! | [`config`] | what the operator said, checked | how it was said |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
@@ -45,12 +48,16 @@
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
 //!    number: `agent::tests::nobody_else_can_write_our_records`, and `domain::convergence` for any order. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots.
-//! 4. The first Deregister of an id wins for ever:
-//!    `domain::convergence::a_deregistered_id_never_comes_back`.
-//! 5. No record outlives its owner's lease: `agent::tests::a_record_that_nobody_renews_lapses`.
-//! 6. A Get lists no superseded generation: `domain::convergence::
-//!    the_newest_ready_generation_is_shown_whatever_arrives_when`; and no address without a usable port or
-//!    host: the tables in `domain::address` and `gossip::slots`.
+//! 4. The first Deregister of an id wins for ever: `domain::convergence::a_deregistered_id_never_comes_back`,
+//!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment`.
+//! 5. No record outlives its owner's last sign of life by more than its TTL:
+//!    `agent::tests::a_record_that_nobody_renews_lapses`, `domain::lease::model`, and for a lost host
+//!    `tests/faults.rs`. The exception is self-preservation, `domain::liveness`.
+//! 6. A Get lists no record of a superseded or dead instance or generation:
+//!    `domain::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
+//!    `domain::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
+//!    usable port or host: the tables in `domain::address` and `gossip::slots`; and what is surely alive
+//!    before what may be: `domain::rank`.
 //! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
 //!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`.
 //! 8. [`domain`] reads no clock, socket, file or random source: `tests/layers.rs`.
