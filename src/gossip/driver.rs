@@ -143,7 +143,12 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Send { to, kind, frame } => self.transport.send(to, kind, frame),
-                Effect::Apply { owner, changes } => (self.sink)(Event::Changed { owner, changes }),
+                Effect::Tell(event) => {
+                    if matches!(event, Event::Silent { .. }) {
+                        self.count_peers();
+                    }
+                    (self.sink)(event);
+                }
                 Effect::Chitchat { from, message } => {
                     if self.incoming.try_send((from, message)).is_err() {
                         self.counters.count(Dropped::QueueFull);
@@ -156,11 +161,6 @@ impl Driver {
                 Effect::Admitted(peer) => {
                     self.count_peers();
                     tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
-                }
-                Effect::Heard { owner, trip } => (self.sink)(Event::Heard { owner, trip }),
-                Effect::Silent { owner, silence } => {
-                    self.count_peers();
-                    (self.sink)(Event::Silent { owner, silence });
                 }
                 Effect::NameTaken(by) => self.name_taken(by)?,
             }

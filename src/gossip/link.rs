@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
+use super::Event;
+use super::contest::{Contest, Contests};
 use super::counters::{Counters, Dropped};
 use super::ping::{Pings, Standing};
 use super::push::{Outgoing, Pusher};
+use super::ran::Ran;
 use super::seal::Sealer;
 use super::session::{Peer, Sessions, Verdict};
 use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
-use crate::domain::record::{AgentName, Owner};
+use crate::domain::record::Owner;
 use crate::domain::slot::Change;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
@@ -28,10 +31,8 @@ pub const SUSPECT: Duration = Duration::from_millis(2_600);
 const DOUBT: Duration = Duration::from_millis(800);
 /// A session not heard for this long has to answer a challenge again.
 const FORGOTTEN: Duration = Duration::from_secs(86_400);
-/// We look at the clock at least this often, ...
+/// We look at the clock at least this often.
 const STEP: Duration = Duration::from_millis(200);
-/// ... and of a longer gap, in which we were paused or starved, only this much counts as time that we ran.
-const LONGEST_STEP: Duration = Duration::from_millis(300);
 
 /// Something that the link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +46,8 @@ pub enum Effect {
         /// The bytes.
         frame: Arc<[u8]>,
     },
-    /// A peer said these changes of its own slots.
-    Apply {
-        /// Who.
-        owner: Owner,
-        /// What.
-        changes: Vec<Change>,
-    },
+    /// Something that the agent has to hear.
+    Tell(Event),
     /// A message for chitchat.
     Chitchat {
         /// Where the answer goes.
@@ -63,20 +59,6 @@ pub enum Effect {
     Handshake(SocketAddr),
     /// A process was admitted.
     Admitted(Peer),
-    /// A peer is heard: for the first time, again, or with a round trip measured.
-    Heard {
-        /// Who.
-        owner: Owner,
-        /// How long the round trip took.
-        trip: Option<Duration>,
-    },
-    /// A peer has become suspect.
-    Silent {
-        /// Who.
-        owner: Owner,
-        /// How long it has not been heard.
-        silence: Duration,
-    },
     /// Another live agent has our name, and had it first.
     NameTaken(SocketAddr),
 }
@@ -163,7 +145,7 @@ impl Link {
         let mut effects = self.flush(now);
         for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
             self.counters.suspect();
-            effects.push(Effect::Silent { owner: peer.owner, silence });
+            effects.push(Effect::Tell(Event::Silent { owner: peer.owner, silence }));
         }
         for outgoing in self.pusher.retry(now) {
             self.send_push(&outgoing, &mut effects);
@@ -243,7 +225,7 @@ impl Link {
     /// A suspect is back; after a longer silence states have to be exchanged.
     fn returned(&self, session: Session, suspected: bool, silence: Duration) -> Vec<Effect> {
         let Some(peer) = self.sessions.peer(session).filter(|_| suspected) else { return Vec::new() };
-        let mut effects = vec![Effect::Heard { owner: peer.owner.clone(), trip: None }];
+        let mut effects = vec![Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: None })];
         if silence >= SILENT {
             effects.push(Effect::Handshake(peer.addr));
         }
@@ -273,7 +255,7 @@ impl Link {
                 let pong: wire::Pong<'_> = wire::decode(&payload)?;
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
                 Ok(trip
-                    .map(|trip| Effect::Heard { owner: peer.owner, trip: Some(trip) })
+                    .map(|trip| Effect::Tell(Event::Heard { owner: peer.owner, trip: Some(trip) }))
                     .into_iter()
                     .collect())
             }
@@ -332,7 +314,7 @@ impl Link {
         }
         self.counters.receive(Kind::Pong);
         self.pings.add_target(now, peer.addr);
-        let heard = Effect::Heard { owner: peer.owner.clone(), trip: Some(trip) };
+        let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
         Ok(vec![Effect::Handshake(peer.addr), heard, Effect::Admitted(peer)])
     }
 
@@ -382,7 +364,7 @@ impl Link {
         }
         let ack = wire::encode(&wire::PushAck { id: push.id });
         let ack = self.frame(Kind::PushAck, &ack, peer.addr);
-        Ok(vec![Effect::Apply { owner: peer.owner, changes }, ack])
+        Ok(vec![Effect::Tell(Event::Changed { owner: peer.owner, changes }), ack])
     }
 
     fn take_ping(&mut self, from: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
@@ -442,56 +424,6 @@ fn standing(now: Instant, heard: Instant) -> Standing {
         silence if silence < DOUBT => Standing::Heard,
         silence if silence < SUSPECT => Standing::Doubtful,
         _ => Standing::Stranger,
-    }
-}
-
-/// A clock that runs only while we do, so that our own pause is nobody's silence.
-#[derive(Debug, Default)]
-struct Ran {
-    last: Option<Instant>,
-    now: Option<Instant>,
-}
-
-impl Ran {
-    fn advance(&mut self, now: Instant) -> Instant {
-        let step = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        let ran = self.now.unwrap_or(now) + step.min(LONGEST_STEP);
-        self.last = Some(now);
-        self.now = Some(ran);
-        ran
-    }
-}
-
-/// Names that two processes claim, and since when we know.
-#[derive(Debug, Default)]
-struct Contests(HashMap<AgentName, Instant>);
-
-enum Contest {
-    /// The holder was asked for a sign of life.
-    Undecided,
-    /// The holder answered.
-    HolderLives,
-    /// The holder did not answer in time.
-    HolderGone,
-}
-
-impl Contests {
-    /// How long the holder of a name has to show that it lives: its host may be starved for a moment.
-    const PATIENCE: Duration = Duration::from_millis(1_500);
-    /// After this, a contest starts anew.
-    const EXPIRY: Duration = Duration::from_secs(10);
-
-    fn judge(&mut self, name: &AgentName, now: Instant, heard: Instant) -> Contest {
-        self.0.retain(|_, since| now.saturating_duration_since(*since) < Self::EXPIRY);
-        let since = *self.0.entry(name.clone()).or_insert(now);
-        if heard > since {
-            Contest::HolderLives
-        } else if now.saturating_duration_since(since) < Self::PATIENCE {
-            Contest::Undecided
-        } else {
-            self.0.remove(name);
-            Contest::HolderGone
-        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod antientropy;
+pub mod contest;
 pub mod counters;
 pub mod driver;
 pub mod join;
@@ -19,6 +20,7 @@ pub mod keyring;
 pub mod link;
 pub mod ping;
 pub mod push;
+pub mod ran;
 pub mod seal;
 pub mod session;
 pub mod slots;

@@ -116,12 +116,12 @@ impl Room {
                     self.recording.push((to, kind, frame.clone()));
                     self.wire.push_back((to, kind, frame));
                 }
-                Effect::Apply { owner, changes } => self.applied.push((at, owner, changes)),
+                Effect::Tell(Event::Changed { owner, changes }) => self.applied.push((at, owner, changes)),
                 Effect::Handshake(peer) => self.handshakes.push((at, peer)),
-                Effect::Heard { owner, .. } => self.told.push((at, owner, true)),
-                Effect::Silent { owner, .. } => self.told.push((at, owner, false)),
+                Effect::Tell(Event::Heard { owner, .. }) => self.told.push((at, owner, true)),
+                Effect::Tell(Event::Silent { owner, .. }) => self.told.push((at, owner, false)),
                 Effect::NameTaken(by) => self.names_taken.push((at, by)),
-                Effect::Chitchat { .. } | Effect::Admitted(_) => {}
+                Effect::Tell(_) | Effect::Chitchat { .. } | Effect::Admitted(_) => {}
             }
         }
     }

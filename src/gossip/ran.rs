@@ -1,0 +1,41 @@
+//! A clock that runs only while we do, so that our own pause is nobody's silence.
+
+use std::time::{Duration, Instant};
+
+/// Of a longer gap between two looks at the clock, in which we were paused or starved, only this much counts as
+/// time that we ran.
+const LONGEST_STEP: Duration = Duration::from_millis(300);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// When we last looked at the world's clock.
+    pub last: Option<Instant>,
+    /// The time by this clock.
+    pub now: Option<Instant>,
+}
+
+impl Ran {
+    /// Looks at the world's clock; the time by this one.
+    pub fn advance(&mut self, now: Instant) -> Instant {
+        let step = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let ran = self.now.unwrap_or(now) + step.min(LONGEST_STEP);
+        self.last = Some(now);
+        self.now = Some(ran);
+        ran
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_counts_as_one_step() {
+        let (mut ran, start) = (Ran::default(), Instant::now());
+        ran.advance(start);
+        ran.advance(start + Duration::from_millis(200));
+        let after = ran.advance(start + Duration::from_secs(600));
+        assert_eq!(after - start, Duration::from_millis(500));
+    }
+}
