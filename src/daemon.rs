@@ -14,11 +14,10 @@ use crate::agent::{Agent, Counts, Restored, Settings};
 use crate::config::Config;
 use crate::control::{self, Control, SocketFile};
 use crate::domain::address::Host;
-use crate::domain::lease::Holding;
 use crate::domain::record::{Generation, Owner};
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint, transport};
-use crate::journal::{Held, Journal, OpenError};
+use crate::journal::{Journal, OpenError};
 use crate::plugin::{Reach, ServiceDiscovery, http};
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
@@ -182,9 +181,7 @@ impl Kept {
                 if let Some(path) = kept.set_aside {
                     tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
                 }
-                let held =
-                    kept.held.into_iter().map(|Held { record, dial }| Holding { record, dial }).collect();
-                let restored = Restored { held, released: kept.released };
+                let restored = Restored { held: kept.held, released: kept.released };
                 Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
             }
             Err(error @ OpenError::Unusable { .. }) => {

@@ -15,7 +15,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::domain::record::{AgentName, Generation, Record};
+use crate::domain::lease::{Holding, Word};
+use crate::domain::record::{AgentName, Generation};
 
 mod store;
 #[cfg(test)]
@@ -26,28 +27,8 @@ use store::{Contents, Fault, Stamp, Store};
 /// How many damaged files are kept for whoever wants to know why; then the one that was written first goes.
 const MAX_SET_ASIDE: u32 = 10;
 
-/// What the journal keeps of one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The record.
-    pub record: Arc<Record>,
-    /// Where this agent can dial the record's instance, `host:port`; empty if unknown.
-    pub dial: Arc<str>,
-}
-
-/// The newest word on one id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// The owner holds it, live or lapsed.
-    Held(Held),
-    /// Released for ever: a tombstone.
-    Released,
-    /// Neither held nor released any more.
-    Forgotten,
-}
-
 /// A batch: the newest word on each id.
-pub type Batch = BTreeMap<Arc<str>, Entry>;
+pub type Batch = BTreeMap<Arc<str>, Word>;
 
 /// What a journal kept.
 #[derive(Debug)]
@@ -55,7 +36,7 @@ pub struct Restored {
     /// Of this start: higher than that of any start before it, on disk already.
     pub generation: Generation,
     /// The records that were held.
-    pub held: Vec<Held>,
+    pub held: Vec<Holding>,
     /// The ids that were released, oldest first.
     pub released: Vec<Arc<str>>,
     /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.

@@ -8,8 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::Agent;
-use crate::domain::lease::{Holding, Word};
-use crate::journal::{Batch, Entry, Held, Journal, WriteError};
+use crate::journal::{Batch, Journal, WriteError};
 
 /// Changes of this long share a commit; with the disk's own time they are durable within 50 ms.
 const COALESCE: Duration = Duration::from_millis(10);
@@ -91,16 +90,7 @@ impl Agent {
     pub(super) fn take_batch(&self) -> Batch {
         let mut state = self.lock();
         let ids = state.leases.take_touched();
-        ids.into_iter()
-            .map(|id| {
-                let entry = match state.leases.word(&id) {
-                    Word::Held(Holding { record, dial }) => Entry::Held(Held { record, dial }),
-                    Word::Released => Entry::Released,
-                    Word::Forgotten => Entry::Forgotten,
-                };
-                (id, entry)
-            })
-            .collect()
+        ids.into_iter().map(|id| (id.clone(), state.leases.word(&id))).collect()
     }
 
     pub(super) fn written(&self) {

@@ -247,15 +247,16 @@ async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
 
 #[tokio::test(start_paused = true)]
 async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_started_afresh() {
-    use crate::journal::{Entry, WriteError};
+    use crate::domain::lease::Word;
+    use crate::journal::WriteError;
     let agent = agent();
     agent.use_journal();
     register(&agent, "1");
     register(&agent, "2");
     deregister(&agent, "2");
     let batch = agent.take_batch();
-    assert!(matches!(batch["1"], Entry::Held(_)));
-    assert_eq!(batch["2"], Entry::Released);
+    assert!(matches!(batch["1"], Word::Held(_)));
+    assert_eq!(batch["2"], Word::Released);
     assert!(agent.take_batch().is_empty());
     let afresh = WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None };
     agent.not_written(Vec::new(), &afresh);

@@ -11,8 +11,9 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Entry, Held};
+use super::Batch;
 use crate::domain::address::Entrypoint;
+use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{Generation, Network, Record, check_field};
 use crate::domain::tombstone::MAX_TOMBSTONES;
 
@@ -54,7 +55,7 @@ pub(super) struct Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) stamp: Stamp,
-    pub(super) held: Vec<Held>,
+    pub(super) held: Vec<Holding>,
     /// Oldest first.
     pub(super) released: Vec<Arc<str>>,
     /// Bytes of all of it, without what a tree needs around them.
@@ -204,12 +205,12 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    fn note(&mut self, id: &[u8], entry: &Entry) -> Result<(), Fault> {
+    fn note(&mut self, id: &[u8], entry: &Word) -> Result<(), Fault> {
         let kept = match entry {
-            Entry::Held(held) => Kept::of(held),
-            Entry::Released if self.number(id)?.is_some() => return Ok(()),
-            Entry::Released => Kept::Released(self.bury(id)?),
-            Entry::Forgotten => return self.forget(id),
+            Word::Held(held) => Kept::of(held),
+            Word::Released if self.number(id)?.is_some() => return Ok(()),
+            Word::Released => Kept::Released(self.bury(id)?),
+            Word::Forgotten => return self.forget(id),
         };
         let before = self.words.insert(id, kept.bytes()?.as_slice())?;
         if let Some(number) = before.and_then(|before| Kept::number(before.value())) {
@@ -254,7 +255,7 @@ impl Tables<'_> {
 }
 
 impl<'a> Kept<'a> {
-    fn of(held: &'a Held) -> Self {
+    fn of(held: &'a Holding) -> Self {
         let Record { id: _, name, node, network, address } = &*held.record;
         Self::Held { name, node, udp: *network == Network::Udp, address, dial: &held.dial }
     }
@@ -276,7 +277,7 @@ impl<'a> Kept<'a> {
     }
 
     /// The record, if every field is what a Register could have said: a file is input like any other.
-    fn held(self, id: &str) -> Option<Held> {
+    fn held(self, id: &str) -> Option<Holding> {
         let Self::Held { name, node, udp, address, dial } = self else { return None };
         let network = if udp { Network::Udp } else { Network::Tcp };
         let given = [name, node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
@@ -286,7 +287,7 @@ impl<'a> Kept<'a> {
         let dial = if is_address(dial) { dial } else { "" };
         let record =
             Record { id: id.into(), name: name.into(), node: node.into(), network, address: address.into() };
-        Some(Held { record: Arc::new(record), dial: dial.into() })
+        Some(Holding { record: Arc::new(record), dial: dial.into() })
     }
 }
 

@@ -9,7 +9,7 @@ use redb::{Database, MultimapTableDefinition, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::record::Network;
+use crate::domain::record::{Network, Record};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
@@ -39,7 +39,7 @@ fn refusal(dir: &TempDir) -> OpenError {
     Journal::open(dir.path(), &name(), 1).unwrap_err()
 }
 
-fn held(id: &str) -> Held {
+fn held(id: &str) -> Holding {
     let network = if id.len().is_multiple_of(2) { Network::Udp } else { Network::Tcp };
     let address = format!("[2001:db8::1]:{}", 8000 + id.len());
     let record = Record {
@@ -50,19 +50,19 @@ fn held(id: &str) -> Held {
         address: address.into(),
     };
     let dial = if id.starts_with('u') { "" } else { "127.0.0.1:8420" };
-    Held { record: Arc::new(record), dial: dial.into() }
+    Holding { record: Arc::new(record), dial: dial.into() }
 }
 
-fn batch<const N: usize>(entries: [(&str, Entry); N]) -> Batch {
+fn batch<const N: usize>(entries: [(&str, Word); N]) -> Batch {
     entries.into_iter().map(|(id, entry)| (id.into(), entry)).collect()
 }
 
-fn hold(id: &str) -> (&str, Entry) {
-    (id, Entry::Held(held(id)))
+fn hold(id: &str) -> (&str, Word) {
+    (id, Word::Held(held(id)))
 }
 
 fn holding(ids: std::ops::Range<usize>) -> Batch {
-    ids.map(|n| n.to_string()).map(|id| (id.as_str().into(), Entry::Held(held(&id)))).collect()
+    ids.map(|n| n.to_string()).map(|id| (id.as_str().into(), Word::Held(held(&id)))).collect()
 }
 
 fn ids(restored: &Restored) -> Vec<&str> {
@@ -93,7 +93,7 @@ fn everything_comes_back() {
     let dir = dir();
     let (mut journal, restored) = open(&dir);
     assert_eq!((restored.generation, restored.held, restored.released), (1, vec![], vec![]));
-    journal.write(&batch([hold("a"), hold("bb"), hold("unknown"), ("gone", Entry::Released)])).unwrap();
+    journal.write(&batch([hold("a"), hold("bb"), hold("unknown"), ("gone", Word::Released)])).unwrap();
     assert_eq!(journal.path(), file(&dir));
     drop(journal);
     let (_, restored) = open(&dir);
@@ -105,13 +105,13 @@ fn everything_comes_back() {
 fn the_newest_word_on_an_id_wins() {
     let dir = dir();
     let (mut journal, _) = open(&dir);
-    let moved = Held { dial: "10.0.0.9:1".into(), ..held("moved") };
+    let moved = Holding { dial: "10.0.0.9:1".into(), ..held("moved") };
     for words in [
-        batch([hold("moved"), hold("forgotten"), hold("released"), ("revived", Entry::Released)]),
-        batch([("moved", Entry::Held(moved.clone())), ("forgotten", Entry::Forgotten), hold("revived")]),
-        batch([("released", Entry::Released), ("never seen", Entry::Forgotten)]),
-        batch([("late", Entry::Released), ("dropped", Entry::Released)]),
-        batch([("released", Entry::Released), ("dropped", Entry::Forgotten)]),
+        batch([hold("moved"), hold("forgotten"), hold("released"), ("revived", Word::Released)]),
+        batch([("moved", Word::Held(moved.clone())), ("forgotten", Word::Forgotten), hold("revived")]),
+        batch([("released", Word::Released), ("never seen", Word::Forgotten)]),
+        batch([("late", Word::Released), ("dropped", Word::Released)]),
+        batch([("released", Word::Released), ("dropped", Word::Forgotten)]),
     ] {
         journal.write(&words).unwrap();
     }
@@ -133,10 +133,10 @@ fn tombstones_are_bounded_and_the_oldest_go_first() {
     let (mut journal, _) = open(&dir);
     journal.store.as_mut().unwrap().max_released = 3;
     for id in ["e", "d", "c", "b"] {
-        journal.write(&batch([(id, Entry::Released)])).unwrap();
+        journal.write(&batch([(id, Word::Released)])).unwrap();
     }
     journal.write(&batch([hold("e")])).unwrap();
-    journal.write(&batch([("a", Entry::Released)])).unwrap();
+    journal.write(&batch([("a", Word::Released)])).unwrap();
     drop(journal);
     let (_, restored) = open(&dir);
     assert_eq!((released(&restored), ids(&restored)), (vec!["c", "b", "a"], vec!["e"]));
@@ -165,9 +165,9 @@ proptest! {
             let mut batch = Batch::new();
             for (id, word) in words {
                 let entry = match word {
-                    0 => Entry::Held(held(&id)),
-                    1 => Entry::Released,
-                    _ => Entry::Forgotten,
+                    0 => Word::Held(held(&id)),
+                    1 => Word::Released,
+                    _ => Word::Forgotten,
                 };
                 batch.insert(id.as_str().into(), entry);
                 want_held.remove(&id);
@@ -367,7 +367,7 @@ fn a_database_of_something_else_is_set_aside() {
 #[test]
 fn the_file_of_a_newer_gossd_is_left_alone() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a"), ("b", Entry::Released)])).unwrap();
+    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released)])).unwrap();
     tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 2).unwrap()));
     let before = names(&dir);
     for _ in 0..2 {
@@ -383,7 +383,7 @@ fn the_file_of_a_newer_gossd_is_left_alone() {
 #[test]
 fn a_damaged_record_costs_no_other() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a"), ("b", Entry::Released), hold("c")])).unwrap();
+    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released), hold("c")])).unwrap();
     let kept = |[name, node, address, dial]: [&str; 4]| {
         postcard::to_stdvec(&(0_u8, name, node, false, address, dial)).unwrap()
     };
@@ -414,7 +414,7 @@ fn a_damaged_record_costs_no_other() {
     assert_eq!(ids(&restored), ["a", "c", "d7", "good"]);
     assert_eq!(&*restored.held[2].dial, "", "where it cannot be dialled is not known");
     assert_eq!((released(&restored), &restored.set_aside), (vec!["b"], &None));
-    journal.write(&batch([hold("d1"), ("d2", Entry::Released), ("d3", Entry::Forgotten)])).unwrap();
+    journal.write(&batch([hold("d1"), ("d2", Word::Released), ("d3", Word::Forgotten)])).unwrap();
     drop(journal);
     assert_eq!(ids(&open(&dir).1), ["a", "c", "d1", "d7", "good"]);
 }
@@ -517,7 +517,7 @@ fn a_mostly_free_file_shrinks_at_the_next_start() {
     let (mut journal, _) = open(&dir);
     let all = holding(0..20_000);
     journal.write(&all).unwrap();
-    journal.write(&all.keys().skip(10).map(|id| (id.clone(), Entry::Forgotten)).collect()).unwrap();
+    journal.write(&all.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect()).unwrap();
     let full = file(&dir).metadata().unwrap().len();
     drop(journal);
     let (_, restored) = open(&dir);
@@ -644,7 +644,7 @@ fn write_until_killed(doomed: &str) {
     for n in from.parse::<u32>().unwrap().. {
         let (new, old) = (format!("held-{n}"), format!("held-{}", n.saturating_sub(STAY)));
         let gone = format!("released-{n}");
-        let words = [hold(&new), (&old, Entry::Forgotten), (&gone, Entry::Released)];
+        let words = [hold(&new), (&old, Word::Forgotten), (&gone, Word::Released)];
         journal.write(&batch(words)).unwrap();
         // Not `println`, which the test harness would keep.
         let mut out = io::stdout().lock();
