@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub use self::heal::{Heal, HealedFrom};
 
 use crate::domain::connection::{ConnectionId, Connections};
-use crate::domain::directory::Directory;
+use crate::domain::directory::{Applied, Directory};
 use crate::domain::lease::{Holding, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::rank::{Judged, Order, rank};
@@ -241,9 +241,10 @@ impl Agent {
             Event::Changed { owner, changes } => {
                 let mut state = self.lock();
                 for change in &changes {
-                    state.directory.apply(&owner, change);
-                    if change.cell.content == Content::Status(Status::Left) {
+                    let news = state.directory.apply(&owner, change) == Applied::New;
+                    if news && change.cell.content == Content::Status(Status::Left) {
                         state.liveness.forget(&owner.name);
+                        tracing::info!(agent = %owner.name, "peer left");
                     }
                 }
                 drop(state);

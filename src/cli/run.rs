@@ -112,7 +112,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut daemon = Daemon::start(config).await?;
     println!("plugin http://{}{}", daemon.plugin, http::PATH);
     println!("gossip {}", daemon.gossip);
-    tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, "ready");
+    tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
     let control = daemon.control().clone();
     tokio::select! {
         error = daemon.fault() => return Err(error),
