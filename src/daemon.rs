@@ -23,7 +23,7 @@ use crate::plugin::{Reach, ServiceDiscovery, http};
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 /// How long the plugin may take to finish its calls: a second and a half, and some for the runtime.
-const STOP: Duration = Duration::from_millis(1_800);
+const STOP: Duration = Duration::from_millis(1_600);
 
 /// A running agent. Dropping it stops it without ceremony.
 pub struct Daemon {

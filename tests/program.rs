@@ -103,3 +103,19 @@ fn every_flag_is_an_environment_variable_too() {
     let output = gossd().arg("run").env("GOSSD_GOSSIP", "0.0.0.0:0").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("gossip on 0.0.0.0:0 needs a key"));
 }
+
+#[tokio::test]
+async fn an_address_that_only_this_host_can_use_is_warned_of_once_and_logs_can_be_json() {
+    let agent = Process::start("a", &["--log-format", "json"]);
+    for id in ["1", "2"] {
+        let body = json!({ "id": id, "name": "t", "node": "n", "network": "tcp", "address": ":8420" });
+        let url = format!("http://{}/sd", agent.plugin);
+        assert_eq!(reqwest::Client::new().post(url).json(&body).send().await.unwrap().status(), 200);
+    }
+    assert_eq!(agent.get("t").await, ["127.0.0.1:8420", "127.0.0.1:8420"]);
+    let log = agent.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let warned =
+        lines.iter().filter(|line| line["level"] == "WARN" && line.to_string().contains("--advertise-host"));
+    assert_eq!(warned.count(), 1, "{log}");
+}

@@ -196,23 +196,48 @@ pub(super) struct Rejections {
 
 impl Rejections {
     fn log(&mut self, from: IpAddr, why: Dropped) {
+        if self.is_due(from) {
+            let hint = match why {
+                Dropped::UnknownKey => "its key is not in our --key-file",
+                Dropped::BadSeal => "forged, damaged, or its --cluster is not ours",
+                Dropped::Version => "another version of gossd",
+                _ => "not a gossd frame",
+            };
+            tracing::warn!(address = %from, "dropped a gossip frame: {hint}");
+        }
+    }
+
+    /// Whether this address gets a line now; if so, it gets no other for a while.
+    fn is_due(&mut self, from: IpAddr) -> bool {
         let now = Instant::now();
         if self.logged.get(&from).is_some_and(|at| now.duration_since(*at) < REJECTION_LOG) {
-            return;
+            return false;
         }
         if self.logged.len() >= MAX_REJECTIONS {
             self.logged.retain(|_, at| now.duration_since(*at) < REJECTION_LOG);
             if self.logged.len() >= MAX_REJECTIONS {
-                return;
+                return false;
             }
         }
         self.logged.insert(from, now);
-        let hint = match why {
-            Dropped::UnknownKey => "its key is not in our --key-file",
-            Dropped::BadSeal => "forged, damaged, or its --cluster is not ours",
-            Dropped::Version => "another version of gossd",
-            _ => "not a gossd frame",
-        };
-        tracing::warn!(address = %from, "dropped a gossip frame: {hint}");
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_gets_one_line_a_minute_and_the_memory_of_it_is_bounded() {
+        let mut rejections = Rejections::default();
+        let addr = |n: u32| IpAddr::from(n.to_be_bytes());
+        assert!(rejections.is_due(addr(1)) && !rejections.is_due(addr(1)) && rejections.is_due(addr(2)));
+        tokio::time::advance(REJECTION_LOG).await;
+        assert!(rejections.is_due(addr(1)));
+        for n in 10..5_000 {
+            rejections.is_due(addr(n));
+        }
+        assert_eq!(rejections.logged.len(), MAX_REJECTIONS);
     }
 }
