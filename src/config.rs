@@ -4,12 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::agent::Broken;
 use crate::domain::address::{Entrypoint, Host};
+use crate::domain::quota::Quota;
 use crate::domain::rank::Order;
 use crate::domain::record::AgentName;
 use crate::gossip::JoinPoint;
 use crate::gossip::keyring::Keyring;
 use crate::gossip::transport::Faults;
+use crate::plugin::Names;
+use crate::plugin::bounds::Bounds;
+use crate::plugin::reload;
+use crate::plugin::tls::TlsFiles;
 
 /// Where the plugin listens.
 pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
@@ -26,6 +32,18 @@ pub struct Config {
     pub name: AgentName,
     /// Where gost's plugin calls come in.
     pub plugin: SocketAddr,
+    /// Where they come in as well, from this host only.
+    pub plugin_socket: Option<PathBuf>,
+    /// The tokens of which a call needs one; without the file, every call is taken.
+    pub token_file: Option<PathBuf>,
+    /// Whether the plugin may take every call from other hosts.
+    pub insecure_plugin: bool,
+    /// What the plugin's port speaks TLS with.
+    pub tls: Option<TlsFiles>,
+    /// How much of the agent its callers may take.
+    pub bounds: Bounds,
+    /// How often the tokens' and certificate's files are looked at.
+    pub reload_interval: Duration,
     /// Where peers come in.
     pub gossip: SocketAddr,
     /// How other hosts reach this one, if the operator said so.
@@ -40,6 +58,10 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// In which order a Get lists records.
     pub order: Order,
+    /// How much the agent holds at most.
+    pub quota: Quota,
+    /// Which host names are whose whatever tunnels claim, and which ones they may.
+    pub names: Names,
     /// Where gosts are that were attached before this agent ran, as their `entrypoint` says.
     pub fallback: Option<Entrypoint>,
     /// The folder of the journal; none to keep everything in memory only.
@@ -52,6 +74,10 @@ pub struct Config {
     pub dead_grace: Duration,
     /// How often states are exchanged.
     pub gossip_interval: Duration,
+    /// By how much a test wants the clock ahead.
+    pub clock_ahead: Duration,
+    /// What a test has broken.
+    pub broken: Broken,
     /// Frames that tests want lost.
     pub faults: Option<Faults>,
 }
@@ -65,6 +91,13 @@ pub enum ConfigError {
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
+    /// Whoever reaches that address could redirect every tunnel.
+    #[error(
+        "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write one line of \
+         `openssl rand -hex 32` to a file, add `--token-file FILE`, and set the same `token` in gost's plugin \
+         section; or listen on 127.0.0.1 or with --plugin-socket; or say --insecure-plugin"
+    )]
+    OpenPlugin(SocketAddr),
     /// No record could live that short without a gap, or would ever lapse.
     #[error("--lease-ttl must be from 5 to 3600 seconds")]
     LeaseTtl,
@@ -80,6 +113,12 @@ impl Config {
         Self {
             name,
             plugin: any,
+            plugin_socket: None,
+            token_file: None,
+            insecure_plugin: false,
+            tls: None,
+            bounds: Bounds::default(),
+            reload_interval: reload::EVERY,
             gossip: any,
             advertise: None,
             join: Vec::new(),
@@ -87,12 +126,16 @@ impl Config {
             cluster: DEFAULT_CLUSTER.into(),
             lease_ttl: crate::agent::LEASE_TTL,
             order: Order::Random,
+            quota: Quota::default(),
+            names: Names::default(),
             fallback: None,
             data_dir: None,
             control: None,
             leave_on_stop: false,
             dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
+            clock_ahead: Duration::ZERO,
+            broken: Broken::default(),
             faults: None,
         }
     }
@@ -101,6 +144,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
+        }
+        if self.token_file.is_none() && !self.insecure_plugin && !is_loopback(self.plugin.ip()) {
+            return Err(ConfigError::OpenPlugin(self.plugin));
         }
         if !(5..=3_600).contains(&self.lease_ttl.as_secs()) {
             return Err(ConfigError::LeaseTtl);
@@ -142,6 +188,29 @@ mod tests {
         }
         let refusal = Config { gossip: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();
         assert!(refusal.to_string().contains("gossd keygen"), "it says how to make one");
+    }
+
+    #[test]
+    fn without_tokens_the_plugin_stays_on_loopback_unless_told() {
+        for (plugin, fine) in [
+            ("127.0.0.1:8000", true),
+            ("127.8.8.8:8000", true),
+            ("[::1]:8000", true),
+            ("[::ffff:127.0.0.1]:8000", true),
+            ("0.0.0.0:8000", false),
+            ("[::]:8000", false),
+            ("10.0.0.1:8000", false),
+        ] {
+            let open = || Config { plugin: plugin.parse().unwrap(), ..config() };
+            assert_eq!(open().validate().is_ok(), fine, "{plugin}");
+            let token_file = Some("tokens".into());
+            assert!(Config { token_file, ..open() }.validate().is_ok(), "{plugin} with tokens");
+            assert!(Config { insecure_plugin: true, ..open() }.validate().is_ok(), "{plugin} as told");
+        }
+        let refusal = Config { plugin: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();
+        for text in ["0.0.0.0:1", "--token-file", "--insecure-plugin", "--plugin-socket"] {
+            assert!(refusal.to_string().contains(text), "it names {text}");
+        }
     }
 
     #[test]

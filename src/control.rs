@@ -2,8 +2,7 @@
 //! only its owner can open; one JSON line each way.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a goodbye waits for the peers' acks.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// Only the agent's own user may open the socket.
+pub const MODE: u32 = 0o600;
+
 /// What can be asked of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -33,6 +35,8 @@ pub enum Request {
     Drain,
     /// Show them again.
     Undrain,
+    /// Say how it goes.
+    Health,
 }
 
 /// What the agent answers.
@@ -101,6 +105,7 @@ impl Control {
 
     async fn perform(&self, request: Request) -> Answer {
         let (status, text) = match request {
+            Request::Health => return self.health(),
             Request::Leave => (Status::Left, "left: peers have hidden our records, and the agent stops"),
             Request::Drain => {
                 (Status::Draining, "draining: peers have hidden our records; this host still uses them")
@@ -115,28 +120,24 @@ impl Control {
         Answer { done: true, text }
     }
 
+    fn health(&self) -> Answer {
+        let counts = self.agent.counts();
+        let journal = self.agent.journal_problem();
+        let journal = journal.map(|problem| format!("; the journal: {problem}")).unwrap_or_default();
+        let text = format!(
+            "serving {} records, {} of them registered here; {} peers are heard{journal}",
+            counts.records,
+            counts.own_records,
+            self.cluster.peers()
+        );
+        Answer { done: true, text }
+    }
+
     async fn tell(&self, status: Status) -> bool {
         let change = self.agent.say(status);
         self.cluster.publish(vec![change]).await;
         timeout(GOODBYE, self.cluster.settled()).await.is_ok()
     }
-}
-
-/// Binds a control socket that only this user can open. One that a dead agent left behind is replaced.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another agent of this name runs here"));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// Asks the agent behind a control socket.
@@ -149,14 +150,4 @@ pub async fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     let patience = PATIENCE + GOODBYE;
     timeout(patience, BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer)).await??;
     serde_json::from_str(&answer).map_err(io::Error::other)
-}
-
-/// Removes the socket's file when the agent stops.
-#[derive(Debug)]
-pub struct SocketFile(pub PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

@@ -1,29 +1,38 @@
 //! The composition root: validate, bind everything, spawn everything, wait, stop in order.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::oneshot;
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::agent::{Agent, Counts, Restored, Settings};
 use crate::config::Config;
-use crate::control::{self, Control, SocketFile};
+use crate::control::{self, Control};
 use crate::domain::address::Host;
 use crate::domain::record::{Generation, Owner};
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint, transport};
 use crate::journal::{Journal, OpenError};
-use crate::plugin::{Reach, ServiceDiscovery, http};
+use crate::plugin::bounds;
+use crate::plugin::reload::{Files, Latest};
+use crate::plugin::server::{self, Listeners};
+use crate::plugin::tls::{Tls, TlsFiles};
+use crate::plugin::token::Known;
+use crate::plugin::{Ingress, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::unix_socket::{self, SocketFile};
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 /// How long the plugin may take to finish its calls: a second and a half, and some for the runtime.
 const STOP: Duration = Duration::from_millis(1_600);
+
+/// gost may run as another user of a common group.
+const PLUGIN_SOCKET_MODE: u32 = 0o660;
 
 /// A running agent. Dropping it stops it without ceremony.
 pub struct Daemon {
@@ -40,26 +49,36 @@ pub struct Daemon {
     tasks: JoinSet<anyhow::Result<()>>,
     plugin_task: tokio::task::JoinHandle<()>,
     stop_plugin: oneshot::Sender<()>,
-    _socket_file: Option<SocketFile>,
+    closed: Arc<bounds::Counters>,
+    reload: watch::Sender<()>,
+    _socket_files: [Option<SocketFile>; 2],
 }
 
 impl Daemon {
     /// Starts an agent: when this returns, all of it serves, and what its journal kept is answered.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         config.validate()?;
+        let secrets = Secrets::open(&config)?;
         let listener = TcpListener::bind(config.plugin)
             .await
             .with_context(|| format!("cannot serve the plugin on {}", config.plugin))?;
         let bound =
             transport::bind(config.gossip).with_context(|| format!("cannot gossip on {}", config.gossip))?;
         let plugin = listener.local_addr()?;
+        let (unix, plugin_file) = config.plugin_socket.as_deref().map(bind_plugin).transpose()?.unzip();
         let gossip = bound.addr;
         let host = gossip_host(&config, gossip).await;
         let advertised = gossip::advertised(&bound, host);
         let kept = Kept::open(&config)?;
 
         let owner = Owner { name: config.name, generation: kept.generation };
-        let settings = Settings { owner: owner.clone(), lease_ttl: config.lease_ttl, order: config.order };
+        let settings = Settings {
+            owner: owner.clone(),
+            lease_ttl: config.lease_ttl,
+            order: config.order,
+            quota: config.quota,
+            broken: config.broken,
+        };
         let agent = Agent::new(settings, kept.restored);
         let gossip_config = gossip::Config {
             owner,
@@ -84,12 +103,20 @@ impl Daemon {
         }
         tasks.spawn(agent.clone().drive(cluster.clone()));
         let control = Control::new(agent.clone(), cluster.clone());
-        let socket_file = config.control.and_then(|path| serve_control(path, &control, &mut tasks));
+        let control_file = config.control.and_then(|path| serve_control(&path, &control, &mut tasks));
 
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let sd = ServiceDiscovery::new(agent.clone(), reach);
+        let ingress = Ingress::new(agent.clone(), config.names);
+        let (reload, told) = watch::channel(());
+        let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
+        let listeners = Listeners { tcp: listener, tls, unix };
+        let closed = Arc::<bounds::Counters>::default();
         let (stop_plugin, stop) = oneshot::channel();
-        let plugin_task = tokio::spawn(http::serve(listener, sd, async { drop(stop.await) }));
+        let stop = async { drop(stop.await) };
+        let plugin_calls = Plugin { sd, ingress, tokens };
+        let plugin_task =
+            tokio::spawn(server::serve(listeners, plugin_calls, config.bounds, closed.clone(), stop));
         Ok(Self {
             plugin,
             gossip,
@@ -101,7 +128,9 @@ impl Daemon {
             tasks,
             plugin_task,
             stop_plugin,
-            _socket_file: socket_file,
+            closed,
+            reload,
+            _socket_files: [control_file, plugin_file],
         })
     }
 
@@ -110,7 +139,7 @@ impl Daemon {
     pub async fn fault(&mut self) -> anyhow::Error {
         tokio::select! {
             Some(ended) = self.tasks.join_next() => match ended {
-                Ok(Ok(())) => anyhow::anyhow!("a task of the gossip ended"),
+                Ok(Ok(())) => anyhow::anyhow!("a task ended"),
                 Ok(Err(error)) => error,
                 Err(panic) => anyhow::Error::new(panic).context("a task ended"),
             },
@@ -119,6 +148,16 @@ impl Daemon {
                 Err(panic) => anyhow::Error::new(panic).context("the plugin's listener ended"),
             },
         }
+    }
+
+    /// Reads the tokens' and the certificate's files again, even if they look the same.
+    pub fn reload(&self) {
+        self.reload.send_replace(());
+    }
+
+    /// How many plugin connections were closed for their callers' faults.
+    pub fn plugin_closed(&self) -> &bounds::Counters {
+        &self.closed
     }
 
     /// What `gossd leave` waits for to end the process.
@@ -162,6 +201,44 @@ impl Daemon {
     }
 }
 
+/// What was read from the plugin's files.
+struct Secrets {
+    tokens: Option<(Tokens, Files<Known>)>,
+    tls: Option<(Files<Tls>, Latest<Tls>)>,
+}
+
+impl Secrets {
+    /// A file that is no good ends the start: nothing may be served more openly than the operator said.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let tokens = config.token_file.as_deref().map(Tokens::open).transpose().context("--token-file")?;
+        let tls = config.tls.clone().map(TlsFiles::open).transpose().context("--tls-cert and --tls-key")?;
+        Ok(Self { tokens, tls })
+    }
+
+    /// Reads the files again when they change and when told; gives what always has the newest.
+    fn follow(
+        self,
+        every: Duration,
+        told: &watch::Receiver<()>,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> (Tokens, Option<Latest<Tls>>) {
+        let tokens = self.tokens.map(|(tokens, files)| {
+            tasks.spawn(files.follow(every, told.clone()));
+            tokens
+        });
+        let tls = self.tls.map(|(files, latest)| {
+            tasks.spawn(files.follow(every, told.clone()));
+            latest
+        });
+        (tokens.unwrap_or_default(), tls)
+    }
+}
+
+fn bind_plugin(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    unix_socket::bind(path, PLUGIN_SOCKET_MODE)
+        .with_context(|| format!("cannot serve the plugin on {}", path.display()))
+}
+
 /// What the journal gave back.
 struct Kept {
     generation: Generation,
@@ -173,7 +250,7 @@ struct Kept {
 impl Kept {
     /// A journal of another agent, or of a later version, ends the start; one that cannot be used does not.
     fn open(config: &Config) -> anyhow::Result<Self> {
-        let at_least = generation()?;
+        let at_least = generation(config.clock_ahead)?;
         let without = |journal| Self { generation: at_least, restored: Restored::default(), journal };
         let Some(folder) = &config.data_dir else { return Ok(without(Ok(None))) };
         match Journal::open(folder, &config.name, at_least) {
@@ -181,7 +258,7 @@ impl Kept {
                 if let Some(path) = kept.set_aside {
                     tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
                 }
-                let restored = Restored { held: kept.held, released: kept.released };
+                let restored = Restored { held: kept.held, released: kept.released, rules: kept.rules };
                 Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
             }
             Err(error @ OpenError::Unusable { .. }) => {
@@ -194,14 +271,14 @@ impl Kept {
 }
 
 fn serve_control(
-    path: PathBuf,
+    path: &Path,
     control: &Control,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> Option<SocketFile> {
-    match control::bind(&path) {
-        Ok(listener) => {
+    match unix_socket::bind(path, control::MODE) {
+        Ok((listener, file)) => {
             tasks.spawn(control.clone().serve(listener));
-            Some(SocketFile(path))
+            Some(file)
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave` and `gossd drain` cannot reach this agent");
@@ -212,8 +289,8 @@ fn serve_control(
 
 /// Milliseconds since 1970: higher at every start, as long as the clock does not go back.
 #[expect(clippy::disallowed_methods, reason = "the one place: a generation has to rise from start to start")]
-fn generation() -> anyhow::Result<Generation> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+fn generation(ahead: Duration) -> anyhow::Result<Generation> {
+    let now = (SystemTime::now() + ahead).duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(Generation::try_from(now.as_millis())?)
 }
 

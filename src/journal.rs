@@ -1,5 +1,5 @@
-//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, and its generation,
-//! in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
+//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, its claims on host
+//! names, and its generation, in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
 //! full. The other half, `store`, minds what is inside.
 //!
 //! Must not know what a lease is, who decides that something is worth keeping, or what time it is. It blocks
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{AgentName, Generation};
+use crate::domain::rule::{Rule, RuleKey};
 
 mod store;
 #[cfg(test)]
@@ -27,8 +28,21 @@ use store::{Contents, Fault, Stamp, Store};
 /// How many damaged files are kept for whoever wants to know why; then the one that was written first goes.
 const MAX_SET_ASIDE: u32 = 10;
 
-/// A batch: the newest word on each id.
-pub type Batch = BTreeMap<Arc<str>, Word>;
+/// What changed, as it is now.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The newest word on each id.
+    pub words: BTreeMap<Arc<str>, Word>,
+    /// Claims on host names; none for one that is not said any more.
+    pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.rules.is_empty()
+    }
+}
 
 /// What a journal kept.
 #[derive(Debug)]
@@ -39,6 +53,8 @@ pub struct Restored {
     pub held: Vec<Holding>,
     /// The ids that were released, oldest first.
     pub released: Vec<Arc<str>>,
+    /// The claims on host names.
+    pub rules: Vec<Rule>,
     /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.
     pub set_aside: Option<PathBuf>,
 }
@@ -119,8 +135,8 @@ impl Journal {
         };
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
         let Opened { store, stamp, contents, set_aside, .. } = opened;
-        let Contents { held, released, .. } = contents;
-        let restored = Restored { generation: stamp.generation, held, released, set_aside };
+        let Contents { held, released, rules, .. } = contents;
+        let restored = Restored { generation: stamp.generation, held, released, rules, set_aside };
         Ok((Self { path, store: Some(store), stamp, _lock: lock }, restored))
     }
 
@@ -182,7 +198,7 @@ fn open_or_replace(
     let existing = guarded(|| {
         let Some((store, contents)) = Store::open(path)? else { return Ok(None) };
         let stamp = forward(contents.stamp)?;
-        store.commit(stamp, &Batch::new())?;
+        store.commit(stamp, &Batch::default())?;
         Ok(Some(Opened { store, stamp, contents, afresh: false, set_aside: None }))
     });
     let set_aside = match existing {

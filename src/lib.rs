@@ -8,7 +8,7 @@
 //!                             ├──▶ push ───────────────▶ peers' directories      ~ one network delay
 //!                             ├──▶ chitchat own state ─▶ peers' directories      repair, newcomers
 //!                             └──▶ journal             (after the reply; batched)
-//! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON
+//! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON or protobuf
 //! gost ──PUT──▶ plugin ──▶ agent ──▶ lease deadline moves; nothing leaves the host
 //! ```
 //!
@@ -20,12 +20,13 @@
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
-//! | [`domain`] | records, leases, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
+//! | [`domain`] | records, leases, rules, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
 //! | [`gossip`] | push, anti-entropy, sessions, seals, sockets | what a lease is |
 //! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
 //! | [`control`] | leave and drain, from a Unix socket | the plugin |
+//! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
 //! | [`config`] | what the operator said, checked | how it was said |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
@@ -38,7 +39,8 @@
 //! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
-//! replication. A *push* is a frame of fresh changes; *anti-entropy* repairs what pushes missed.
+//! replication. A *push* is a frame of fresh changes; *anti-entropy* repairs what pushes missed. A *rule* says
+//! which tunnel a host name belongs to; an agent that was told one *claims* it, in a slot like a record's.
 //!
 //! # Invariants
 //!
@@ -64,6 +66,9 @@
 //! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
 //!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
+//! 11. A host name leads to one tunnel, the same at every agent that has heard the same, in whatever order:
+//!     `agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
+//!     tunnel's while any agent has a record of it: `tests/ingress.rs`.
 //!
 //! # Deliberately absent
 //!
@@ -79,3 +84,4 @@ pub mod domain;
 pub mod gossip;
 pub mod journal;
 pub mod plugin;
+pub mod unix_socket;

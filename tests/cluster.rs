@@ -273,7 +273,7 @@ impl Partition {
 
 fn renew(agent: &Daemon, id: &str) {
     let heal = Heal { dial: &|_| String::new(), fallback: None };
-    assert!(agent.agent().renew(1, named(id), &heal));
+    assert!(agent.agent().renew(1, named(id), &heal).expect("there is room"));
 }
 
 /// Cuts the cluster in half for a time; both sides go on, and both know everything soon after it is healed.

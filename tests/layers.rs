@@ -7,15 +7,19 @@ use std::path::{Path, PathBuf};
 /// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     ("lib", &[]),
     ("cli", &["config", "daemon", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
-    ("daemon", &["config", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
+    (
+        "daemon",
+        &["config", "plugin", "admin", "control", "unix_socket", "agent", "gossip", "journal", "domain"],
+    ),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
     ("plugin", &["agent", "domain"]),
     ("admin", &["agent", "domain"]),
     ("control", &["agent", "gossip", "domain"]),
+    ("unix_socket", &[]),
     ("agent", &["gossip", "journal", "domain"]),
     ("gossip", &["domain"]),
     ("journal", &["domain"]),
@@ -39,6 +43,8 @@ const OUTSIDE_WORDS: [&str; 6] =
 /// Adapters of one meaning to two protocols.
 const ADAPTERS: [&str; 2] = ["plugin::http", "plugin::grpc"];
 const MAX_LINES: usize = 500;
+/// Written by a program, from a file that people write: as long as it comes.
+const WRITTEN: [&str; 1] = ["plugin/grpc/generated.rs"];
 
 /// A file under `src/`.
 struct Source {
@@ -107,7 +113,11 @@ fn introduced(source: &Source) -> Vec<String> {
 
 fn short(source: &Source) -> Vec<String> {
     let lines = Code::of(&source.text).product.trim_end().lines().count();
-    if lines > MAX_LINES { vec![format!("has {lines} lines without its tests")] } else { Vec::new() }
+    if lines > MAX_LINES && !WRITTEN.contains(&&*source.path) {
+        vec![format!("has {lines} lines without its tests")]
+    } else {
+        Vec::new()
+    }
 }
 
 // Reading.
@@ -530,6 +540,7 @@ fn no_file_has_more_than_500_lines_without_its_tests() {
     assert_catches(short, "agent.rs", &line.repeat(MAX_LINES + 1));
     assert_catches(short, "agent.rs", &(tests.clone() + &line.repeat(MAX_LINES + 1)));
     assert_allows(short, "agent.rs", &(line.repeat(MAX_LINES) + &tests));
+    assert_allows(short, WRITTEN[0], &line.repeat(MAX_LINES + 1));
 }
 
 #[test]

@@ -409,12 +409,56 @@ async fn other_methods_are_told_which_ones_work() {
 async fn other_paths_are_told_where_the_plugin_is() {
     let agent = agent_with_a_record().await;
     let elsewhere = KEPT.replace("kept", "new");
-    for path in ["/", "/sd/", "/sd/x", "//sd", "/SD", "/services?name=t"] {
+    for path in ["/", "/sd/", "/sd/x", "//sd", "/SD", "/services?name=t", "/ingress/", "/Ingress"] {
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
             let answer = call(agent.plugin, &request(method, path, &elsewhere)).await;
-            assert_refused(&answer, 404, &["the plugin is at /sd"]);
+            assert_refused(&answer, 404, &["the plugins are at /sd and /ingress"]);
             assert_unchanged(&agent, path).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_a_rule_has_an_empty_endpoint_and_never_null() {
+    let agent = agent().await;
+    for target in [
+        "/ingress?host=a.example.org&service=service-0",
+        "/ingress?host=a.example.org%3A80&service=service-0",
+        "/ingress?service=service-0&host=a.example.org",
+    ] {
+        let answer = call(agent.plugin, &request("GET", target, "")).await;
+        assert_listed(&answer, r#"{"endpoint":""}"#);
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_rule_that_is_set_has_a_body() {
+    let agent = agent().await;
+    let body = r#"{"service":"service-0","host":"a.example.org","endpoint":"$4d21094e-b74c-4916-86c1-d9fa36ea677b"}"#;
+    let answer = call(agent.plugin, &request("PUT", "/ingress", body)).await;
+    let ok = answer.json()["ok"].as_bool();
+    assert_listed(&answer, &format!(r#"{{"ok":{}}}"#, ok.expect("true or false")));
+}
+
+#[tokio::test]
+async fn a_rule_that_is_no_json_is_refused_as_a_connector_is() {
+    let agent = agent().await;
+    for (body, text) in [
+        ("", "not a JSON object"),
+        ("null", "not a JSON object"),
+        (r#"{"host":"a","#, "line 1"),
+        (r#"{"host":7,"endpoint":""}"#, "string"),
+        (r#"{"host":"a","endpoint":null}"#, "string"),
+    ] {
+        let answer = call(agent.plugin, &request("PUT", "/ingress", body)).await;
+        assert_refused(&answer, 400, &[text]);
+    }
+    let long = " ".repeat(MAX_BODY + 1);
+    assert_refused(&call(agent.plugin, &request("PUT", "/ingress", &long)).await, 413, &["65536 bytes"]);
+    for method in ["POST", "DELETE", "PATCH"] {
+        let answer = call(agent.plugin, &request(method, "/ingress", "")).await;
+        assert_refused(&answer, 405, &[method, "PUT sets a rule"]);
+        assert_eq!(answer.header("allow"), Some("GET, PUT"));
     }
 }
 
@@ -523,7 +567,7 @@ async fn a_caller_on_another_host_is_dialled_where_it_called_from() {
     };
     let advertise = Some(Host::advertised("10.9.8.7").unwrap());
     let plugin = SocketAddr::new(ip, 0);
-    let agent = start(Config { advertise, plugin, ..loopback() }).await;
+    let agent = start(Config { advertise, plugin, insecure_plugin: true, ..loopback() }).await;
     assert_eq!(completed(&agent, ":8420").await, SocketAddr::new(ip, 8420).to_string());
     assert_eq!(completed(&agent, "gost-1.example.org:80").await, "gost-1.example.org:80");
 }

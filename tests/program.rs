@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::process::{Process, gossd};
@@ -9,17 +11,21 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
 
+fn client() -> reqwest::Client {
+    common::client().build().expect("a client")
+}
+
 async fn call(method: reqwest::Method, process: &Process, id: &str) {
     let body =
         json!({ "id": id, "name": "t", "node": "n", "network": "tcp", "address": "gost.example.org:8420" });
     let url = format!("http://{}/sd", process.plugin);
-    let answer = reqwest::Client::new().request(method, url).json(&body).send().await;
+    let answer = client().request(method, url).json(&body).send().await;
     assert_eq!(answer.expect("an answer").status(), 200);
 }
 
 async fn get(process: &Process) -> Vec<String> {
     let url = format!("http://{}/sd?name=t", process.plugin);
-    let answer: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
+    let answer: Value = client().get(url).send().await.expect("an answer").json().await.expect("JSON");
     let services = answer["services"].as_array().expect("a list").clone();
     let mut ids: Vec<_> = services.iter().map(|s| s["id"].as_str().expect("text").to_owned()).collect();
     ids.sort();
@@ -64,7 +70,7 @@ async fn a_signal_ends_the_program_with_zero_within_two_seconds() {
     for name in ["-TERM", "-INT"] {
         let mut process = Process::start("a", &[]);
         // A connection that stays open, as gost's do, must not hold the end up.
-        let kept = reqwest::Client::new();
+        let kept = client();
         kept.get(format!("http://{}/sd?name=t", process.plugin)).send().await.unwrap();
         process.signal(name);
         let start = Instant::now();
@@ -110,7 +116,7 @@ async fn an_address_that_only_this_host_can_use_is_warned_of_once_and_logs_can_b
     for id in ["1", "2"] {
         let body = json!({ "id": id, "name": "t", "node": "n", "network": "tcp", "address": ":8420" });
         let url = format!("http://{}/sd", agent.plugin);
-        assert_eq!(reqwest::Client::new().post(url).json(&body).send().await.unwrap().status(), 200);
+        assert_eq!(client().post(url).json(&body).send().await.unwrap().status(), 200);
     }
     assert_eq!(agent.get("t").await, ["127.0.0.1:8420", "127.0.0.1:8420"]);
     let log = agent.log();
@@ -118,4 +124,24 @@ async fn an_address_that_only_this_host_can_use_is_warned_of_once_and_logs_can_b
     let warned =
         lines.iter().filter(|line| line["level"] == "WARN" && line.to_string().contains("--advertise-host"));
     assert_eq!(warned.count(), 1, "{log}");
+}
+
+#[test]
+fn the_agent_takes_the_open_files_that_it_may_have() {
+    let limited = "ulimit -Sn 64 && exec \"$0\" run --name a --plugin 127.0.0.1:0 --gossip 127.0.0.1:0 --data-dir none \
+                   --log-level debug";
+    let mut child = Command::new("bash")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_gossd")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bash runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it starts");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("it runs");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    let words: Vec<_> = files.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "all that the system allows: {files}");
 }

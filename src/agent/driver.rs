@@ -64,9 +64,13 @@ impl Agent {
     fn collect(&self) -> Work {
         let now = Instant::now();
         let mut state = self.lock();
-        let overdue = state.leases.expire(now.into_std());
+        let broken = self.shared.settings.broken.leases;
+        let overdue = if broken { Vec::new() } else { state.leases.expire(now.into_std()) };
         let lapsed = overdue.len();
         for change in overdue {
+            state.tell(self.owner(), change);
+        }
+        for change in state.look_at_claims(now, self.owner()) {
             state.tell(self.owner(), change);
         }
         let orphans = state.connections.overdue(now.into_std());
@@ -74,17 +78,22 @@ impl Agent {
         let changes = std::mem::take(&mut state.outbox);
         if matches!(state.journal, keeper::Health::Absent(_)) {
             state.leases.take_touched();
+            state.claims.take_touched();
         }
         let mut next = now + LEASE_TTL;
         if !state.postponed.is_empty() {
             state.forget_postponed(now.into_std());
             next = now + POSTPONED;
         }
-        let deadlines = [state.leases.next_deadline(), state.connections.next_deadline()];
-        let next = deadlines.into_iter().flatten().map(Instant::from_std).fold(next, Instant::min);
+        let deadlines = [state.leases.next_deadline().filter(|_| !broken), state.connections.next_deadline()];
+        let deadlines = deadlines.into_iter().flatten().map(Instant::from_std);
+        let next = deadlines.chain(state.next_look).fold(next, Instant::min);
+        let touched = state.is_touched();
         drop(state);
-        if lapsed > 0 {
+        if touched {
             self.note_touched();
+        }
+        if lapsed > 0 {
             self.revise();
             tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
         }
@@ -94,7 +103,12 @@ impl Agent {
 
     #[cfg(test)]
     pub(super) fn collect_changes(&self) -> usize {
-        self.collect().changes.len()
+        self.collected().len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn collected(&self) -> Vec<Change> {
+        self.collect().changes
     }
 
     fn status(&self) -> Change {
@@ -104,7 +118,7 @@ impl Agent {
 
     /// An instance was dialled: if it is dead, and did not return meanwhile, its records lapse.
     fn dialled(&self, node: &str, dead: bool) {
-        if !dead {
+        if !dead || self.shared.settings.broken.leases {
             return self.doubt(node);
         }
         let mut lapsed = 0;

@@ -1,6 +1,5 @@
 //! Brings what changed to the journal, behind the replies, and goes on in memory when the journal cannot.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -54,22 +53,21 @@ impl Agent {
         loop {
             self.shared.touched.notified().await;
             sleep(COALESCE).await;
-            let batch = self.take_batch();
-            if batch.is_empty() {
+            let taken = self.take_batch();
+            if taken.is_empty() {
                 continue;
             }
-            let ids: Vec<Arc<str>> = batch.keys().cloned().collect();
-            let written;
-            (journal, written) = spawn_blocking(move || {
-                let written = journal.write(&batch);
-                (journal, written)
+            let (batch, written);
+            (journal, batch, written) = spawn_blocking(move || {
+                let written = journal.write(&taken);
+                (journal, taken, written)
             })
             .await
             .context("the journal's writer ended")?;
             match written {
                 Ok(()) => self.written(),
                 Err(error) => {
-                    self.not_written(ids, &error);
+                    self.not_written(batch, &error);
                     sleep(RETRY).await;
                 }
             }
@@ -90,7 +88,11 @@ impl Agent {
     pub(super) fn take_batch(&self) -> Batch {
         let mut state = self.lock();
         let ids = state.leases.take_touched();
-        ids.into_iter().map(|id| (id.clone(), state.leases.word(&id))).collect()
+        let keys = state.claims.take_touched();
+        Batch {
+            words: ids.into_iter().map(|id| (id.clone(), state.leases.word(&id))).collect(),
+            rules: keys.into_iter().map(|key| (key.clone(), state.claims.word(&key))).collect(),
+        }
     }
 
     pub(super) fn written(&self) {
@@ -98,7 +100,7 @@ impl Agent {
         if let Health::Bad(_) = std::mem::replace(&mut state.journal, Health::Good) {
             tracing::info!("the journal is written again");
         }
-        let kept = !state.leases.is_touched();
+        let kept = !state.is_touched();
         drop(state);
         if kept {
             self.shared.kept.send_replace(true);
@@ -107,12 +109,14 @@ impl Agent {
         }
     }
 
-    pub(super) fn not_written(&self, ids: Vec<Arc<str>>, error: &WriteError) {
+    pub(super) fn not_written(&self, batch: Batch, error: &WriteError) {
         let mut state = self.lock();
         if matches!(error, WriteError::StartedAfresh { .. }) {
             state.leases.touch_all();
+            state.claims.touch_all();
         } else {
-            state.leases.touch(ids);
+            state.leases.touch(batch.words.into_keys());
+            state.claims.touch(batch.rules.into_keys());
         }
         if !matches!(state.journal, Health::Bad(_)) {
             tracing::error!(%error, "cannot write the journal; going on in memory, and trying again");

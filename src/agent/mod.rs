@@ -5,6 +5,7 @@
 mod driver;
 mod heal;
 mod keeper;
+mod rules;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +16,16 @@ use tokio::time::Instant;
 
 pub use self::heal::{Heal, HealedFrom};
 
+use crate::domain::claim::ClaimTable;
 use crate::domain::connection::{ConnectionId, Connections};
 use crate::domain::directory::{Applied, Directory};
 use crate::domain::lease::{Holding, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
+use crate::domain::quota::{Full, Quota};
 use crate::domain::rank::{Judged, Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
-use crate::domain::slot::{Cell, Change, Content, STATUS_SLOT, Slot, SlotsFull, Status};
+use crate::domain::rule::Rule;
+use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, STATUS_SLOT, Slot, Status};
 use crate::gossip::Event;
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
@@ -37,6 +41,19 @@ pub struct Settings {
     pub lease_ttl: Duration,
     /// In which order records are listed.
     pub order: Order,
+    /// How much it holds at most.
+    pub quota: Quota,
+    /// What a test has broken.
+    pub broken: Broken,
+}
+
+/// What of an agent does not work, for tests that have to notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// No record lapses, whatever becomes of its gost.
+    pub leases: bool,
+    /// Peers are alive for ever.
+    pub suspicion: bool,
 }
 
 /// What a journal kept.
@@ -46,6 +63,8 @@ pub struct Restored {
     pub held: Vec<Holding>,
     /// Ids released for ever, oldest first.
     pub released: Vec<Arc<str>>,
+    /// Claims on host names.
+    pub rules: Vec<Rule>,
 }
 
 /// A handle; clones share one state. No method waits for anything but the lock, which is never held across
@@ -69,7 +88,14 @@ struct Shared {
 }
 
 struct State {
+    started: std::time::Instant,
+    /// When the first peer was shown.
+    met: Option<std::time::Instant>,
+    quota: Quota,
     leases: LeaseTable,
+    claims: ClaimTable,
+    /// When claims are to be looked at next.
+    next_look: Option<Instant>,
     directory: Directory,
     /// What our former generations said, as peers remember it.
     former: Directory,
@@ -93,6 +119,10 @@ pub struct Counts {
     pub records: usize,
     /// Agents whose records are known, this one included.
     pub agents: usize,
+    /// Claims on host names made here.
+    pub own_rules: usize,
+    /// Claims on host names known, of all owners.
+    pub rules: usize,
 }
 
 impl Agent {
@@ -100,7 +130,12 @@ impl Agent {
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let now = Instant::now().into_std();
         let mut state = State {
+            started: now,
+            met: None,
+            quota: settings.quota,
             leases: LeaseTable::new(settings.lease_ttl),
+            claims: ClaimTable::default(),
+            next_look: None,
             directory: Directory::default(),
             former: Directory::default(),
             liveness: Liveness::new(settings.lease_ttl),
@@ -111,6 +146,9 @@ impl Agent {
             heals: heal::Heals::default(),
         };
         for change in state.leases.restore(now, restored.held, &restored.released) {
+            state.tell(&settings.owner, change);
+        }
+        for change in state.claims.restore(restored.rules) {
             state.tell(&settings.owner, change);
         }
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
@@ -137,35 +175,42 @@ impl Agent {
     }
 
     /// Takes a record: readable here before this returns, and on its way to the peers.
-    pub fn register(&self, connection: ConnectionId, holding: Holding) -> Result<(), SlotsFull> {
+    pub fn register(&self, connection: ConnectionId, holding: Holding) -> Result<(), Full> {
         self.update(|state, now| {
             state.connections.spoke(connection, &holding.record.node);
-            state.leases.register(now, holding)
+            state.admit(&holding.record)?;
+            Ok(state.leases.register(now, holding)?)
         })
     }
 
     /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
     /// false if nothing does.
-    pub fn renew(&self, connection: ConnectionId, draft: Draft<'_>, heal: &Heal<'_>) -> bool {
+    pub fn renew(&self, connection: ConnectionId, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
         let mut known = true;
-        let renewed = self.update(|state, now| {
+        self.update(|state, now| {
             state.connections.spoke(connection, draft.node);
+            if state.leases.is_lapsed(draft.id) {
+                state.admit_one()?;
+            }
             match state.leases.renew(now, draft.id) {
                 Renewal::Renewed | Renewal::Released => Ok(None),
                 Renewal::Revived(change) => Ok(Some(change)),
                 Renewal::Unknown => {
-                    let healed = state.heal(draft, heal);
-                    known = healed.is_some();
-                    healed.map_or(Ok(None), |holding| state.leases.adopt(now, holding))
+                    let Some(holding) = state.heal(draft, heal) else {
+                        known = false;
+                        return Ok(None);
+                    };
+                    state.admit(&holding.record)?;
+                    Ok(state.leases.adopt(now, holding)?)
                 }
             }
-        });
-        renewed.is_ok() && known
+        })?;
+        Ok(known)
     }
 
     /// Releases a connector for ever, known or not.
     pub fn deregister(&self, connection: ConnectionId, draft: Draft<'_>) {
-        let released: Result<(), SlotsFull> = self.update(|state, _| {
+        let released = self.update(|state, _| {
             state.connections.spoke(connection, draft.node);
             Ok(state.leases.release(draft.id))
         });
@@ -208,6 +253,8 @@ impl Agent {
             own_records: state.leases.live(),
             records: state.directory.len(),
             agents: state.directory.owners().count(),
+            own_rules: state.claims.said(),
+            rules: state.directory.hosts().len(),
         }
     }
 
@@ -235,7 +282,7 @@ impl Agent {
             Event::Changed { owner, changes } if owner.name == *name => {
                 let mut state = self.lock();
                 for change in &changes {
-                    state.former.apply(&owner, change);
+                    state.hear_former_self(&owner, change);
                 }
             }
             Event::Changed { owner, changes } => {
@@ -246,11 +293,23 @@ impl Agent {
                         state.liveness.forget(&owner.name);
                         tracing::info!(agent = %owner.name, "peer left");
                     }
+                    if let Content::Rule(rule) = &change.cell.content
+                        && news
+                        && let Some(change) = state.yield_to(rule)
+                    {
+                        state.tell(self.owner(), change);
+                        self.shared.changed.notify_one();
+                    }
+                }
+                state.remember_orphans();
+                if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
+                    state.met = Some(now);
                 }
                 drop(state);
                 self.revise();
             }
             Event::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
+            Event::Silent { .. } if self.shared.settings.broken.suspicion => {}
             Event::Silent { owner, silence } => {
                 self.lock().liveness.silent(now, &owner.name, silence);
                 self.revise();
@@ -278,6 +337,7 @@ impl Agent {
         let mut state = self.lock();
         if owner.name == self.owner().name {
             state.former.forget(&owner);
+            state.former.take_orphans();
         } else if state.liveness.standing(now, &owner.name) == Standing::Hidden
             || state.directory.generation(&owner.name) != Some(owner.generation)
         {
@@ -287,6 +347,9 @@ impl Agent {
             tracing::info!(agent = %owner, "forgot an agent that has been dead for long");
         } else {
             state.postponed.insert(owner);
+            drop(state);
+            // The driver looks at it again, but has to know that there is something to look at.
+            self.shared.changed.notify_one();
         }
     }
 
@@ -305,10 +368,14 @@ impl Agent {
     fn correct(&self, changes: &[Change]) {
         let mut state = self.lock();
         for told in changes {
-            if let Some(change) = state.leases.correct(told.slot, &told.cell) {
+            let corrected = match told.slot {
+                ..FIRST_RULE => state.leases.correct(told.slot, &told.cell),
+                FIRST_RULE.. => state.claims.correct(told.slot, &told.cell),
+            };
+            if let Some(change) = corrected {
                 tracing::warn!(
                     slot = told.slot,
-                    "a peer told us something else of our own record; said it again"
+                    "a peer told us something else of what is ours; said it again"
                 );
                 state.tell(self.owner(), change);
                 self.shared.changed.notify_one();
@@ -318,8 +385,8 @@ impl Agent {
 
     fn update<C: IntoIterator<Item = Change>>(
         &self,
-        act: impl FnOnce(&mut State, std::time::Instant) -> Result<C, SlotsFull>,
-    ) -> Result<(), SlotsFull> {
+        act: impl FnOnce(&mut State, std::time::Instant) -> Result<C, Full>,
+    ) -> Result<(), Full> {
         let now = Instant::now().into_std();
         let mut state = self.lock();
         let mut changed = false;
@@ -328,7 +395,7 @@ impl Agent {
             state.tell(self.owner(), change);
             changed = true;
         }
-        let touched = state.leases.is_touched();
+        let touched = state.is_touched();
         let sooner = state.leases.next_deadline().is_some_and(|at| due.is_none_or(|due| at < due));
         drop(state);
         if changed || sooner {
@@ -355,6 +422,44 @@ impl Agent {
 }
 
 impl State {
+    /// Whether there is room for a record as it is now.
+    fn admit(&mut self, record: &Record) -> Result<(), Full> {
+        if self.leases.is_released(&record.id) {
+            return Ok(());
+        }
+        if !self.leases.is_live(&record.id) && !self.leases.would_replace(record) {
+            self.admit_one()?;
+        }
+        self.make_room(record.size().saturating_sub(self.leases.live_size(&record.id)))
+    }
+
+    fn admit_one(&self) -> Result<(), Full> {
+        let most = self.quota.records;
+        if self.leases.live() >= most { Err(Full::Records(most)) } else { Ok(()) }
+    }
+
+    /// Refuses without a change, or lets what has lapsed give way to what lives; a bit of it at a time, to keep
+    /// the lock short.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Full> {
+        const MOST: usize = 64;
+        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.claims.bytes();
+        if firm + bytes > self.quota.bytes {
+            return Err(Full::Bytes(self.quota.bytes));
+        }
+        for _ in 0..MOST {
+            let held = self.leases.bytes() + self.claims.bytes();
+            let over = held + bytes > self.quota.bytes || self.leases.lapsed() > self.quota.records;
+            if !over || !self.leases.forget_oldest_lapsed() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_touched(&self) -> bool {
+        self.leases.is_touched() || self.claims.is_touched()
+    }
+
     fn tell(&mut self, owner: &Owner, change: Change) {
         self.directory.apply(owner, &change);
         self.outbox.insert(change.slot, change.cell);
@@ -375,6 +480,7 @@ impl State {
 
     fn forget(&mut self, owner: &Owner) {
         self.directory.forget(owner);
+        self.remember_orphans();
         if self.directory.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);
         }

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::domain::record::{Generation, Network};
+use crate::journal::Batch;
 
-const HERE: ConnectionId = 1;
+pub(super) const HERE: ConnectionId = 1;
 
-fn owner(name: &str, generation: Generation) -> Owner {
+pub(super) fn owner(name: &str, generation: Generation) -> Owner {
     Owner { name: name.parse().unwrap(), generation }
 }
 
@@ -14,8 +15,23 @@ fn agent() -> Agent {
 }
 
 fn with(restored: Restored) -> Agent {
-    let settings = Settings { owner: owner("a", 5), lease_ttl: LEASE_TTL, order: Order::Random };
-    Agent::new(settings, restored)
+    with_quota(Quota::default(), restored)
+}
+
+pub(super) fn with_quota(quota: Quota, restored: Restored) -> Agent {
+    with_settings("a", 5, LEASE_TTL, quota, restored)
+}
+
+/// An agent by its name and generation.
+pub(super) fn with_settings(
+    name: &str,
+    generation: Generation,
+    lease_ttl: Duration,
+    quota: Quota,
+    restored: Restored,
+) -> Agent {
+    let (owner, order, broken) = (owner(name, generation), Order::Random, Broken::default());
+    Agent::new(Settings { owner, lease_ttl, order, quota, broken }, restored)
 }
 
 fn record(id: &str) -> Record {
@@ -34,7 +50,7 @@ fn register(agent: &Agent, id: &str) {
 fn renew_with(agent: &Agent, id: &str, fallback: Option<&str>) -> bool {
     let draft = Draft { id, name: "t", node: "n", network: "", address: "" };
     let heal = Heal { dial: &|address| format!("dial {address}"), fallback: fallback.map(str::to_owned) };
-    agent.renew(HERE, draft, &heal)
+    agent.renew(HERE, draft, &heal).unwrap()
 }
 
 fn renew(agent: &Agent, id: &str) -> bool {
@@ -53,15 +69,15 @@ fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
     agent.handle(Event::Changed { owner: owner.clone(), changes });
 }
 
-fn change(slot: Slot, seq: u32, content: Content) -> Change {
+pub(super) fn change(slot: Slot, seq: u32, content: Content) -> Change {
     Change { slot, cell: Cell { seq: u64::from(seq), content } }
 }
 
-fn hear(agent: &Agent, owner: &Owner) {
+pub(super) fn hear(agent: &Agent, owner: &Owner) {
     agent.handle(Event::Heard { owner: owner.clone(), trip: None });
 }
 
-fn lose(agent: &Agent, owner: &Owner) {
+pub(super) fn lose(agent: &Agent, owner: &Owner) {
     agent.handle(Event::Silent { owner: owner.clone(), silence: Duration::from_millis(2_500) });
 }
 
@@ -116,7 +132,8 @@ async fn nobody_else_can_write_our_records() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_journal_kept_is_answered_from_the_first_moment() {
-    let agent = with(Restored { held: vec![holding("1")], released: vec!["2".into()] });
+    let agent =
+        with(Restored { held: vec![holding("1")], released: vec!["2".into()], ..Restored::default() });
     assert_eq!(ids(&agent), ["1"]);
     assert!(renew(&agent, "1"), "healed from the journal");
     register(&agent, "2");
@@ -255,13 +272,13 @@ async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_
     register(&agent, "2");
     deregister(&agent, "2");
     let batch = agent.take_batch();
-    assert!(matches!(batch["1"], Word::Held(_)));
-    assert_eq!(batch["2"], Word::Released);
+    assert!(matches!(batch.words["1"], Word::Held(_)));
+    assert_eq!(batch.words["2"], Word::Released);
     assert!(agent.take_batch().is_empty());
     let afresh = WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None };
-    agent.not_written(Vec::new(), &afresh);
+    agent.not_written(Batch::default(), &afresh);
     assert!(agent.journal_problem().is_some());
-    assert_eq!(agent.take_batch().len(), 2);
+    assert_eq!(agent.take_batch().words.len(), 2);
     agent.written();
     assert_eq!(agent.journal_problem(), None);
 }

@@ -37,6 +37,10 @@ pub(super) fn drain(args: DrainArgs) -> anyhow::Result<()> {
     ask(args.whom, if args.undo { Request::Undrain } else { Request::Drain })
 }
 
+pub(super) fn health(whom: Whom) -> anyhow::Result<()> {
+    ask(whom, Request::Health)
+}
+
 fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
     let path = whom.path().context("cannot tell where the agent's control socket is; set --control")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

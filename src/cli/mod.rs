@@ -3,12 +3,17 @@
 //! Exit codes: 0 done, 1 failed, 2 the command line is wrong.
 
 mod ask;
+mod broken;
+mod file;
+mod flags;
+mod gost_config;
 mod paths;
 mod run;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::gossip::keyring;
 
@@ -23,39 +28,50 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
-    Run(Box<run::RunArgs>),
+    Run(Box<flags::RunArgs>),
+    /// Print gost's configuration for an agent that runs with the same flags
+    GostConfig(Box<gost_config::GostConfigArgs>),
     /// Say goodbye to the peers, who hide this agent's records at once, and stop it
     Leave(ask::Whom),
     /// Hide this agent's records at its peers, while its own host goes on using them
     Drain(ask::DrainArgs),
+    /// Ask this host's agent whether it serves, for container health checks: exits with 0 if it does
+    Healthcheck(ask::Whom),
     /// Print a new gossip key, a line for a --key-file
     Keygen,
 }
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Run(args) => run::run(*args),
-        Verb::Leave(whom) => ask::leave(whom),
-        Verb::Drain(args) => ask::drain(args),
-        Verb::Keygen => {
-            println!("{}", *keyring::generate());
-            Ok(())
-        }
-    };
-    match done {
+    match file::with_file(&Cli::command(), std::env::args_os().collect()).and_then(perform) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // What only a verb can tell about the command line ends like what clap tells.
+            if let Some(error) = error.downcast_ref::<clap::Error>() {
+                error.exit();
+            }
             eprintln!("gossd: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
+fn perform(line: Vec<OsString>) -> anyhow::Result<()> {
+    match Cli::parse_from(line).verb {
+        Verb::Run(args) => run::run(*args),
+        Verb::GostConfig(args) => gost_config::gost_config(&args),
+        Verb::Leave(whom) => ask::leave(whom),
+        Verb::Drain(args) => ask::drain(args),
+        Verb::Healthcheck(whom) => ask::health(whom),
+        Verb::Keygen => {
+            println!("{}", *keyring::generate());
+            Ok(())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -63,12 +79,14 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        let run = command.find_subcommand("run").unwrap();
-        let flags: Vec<_> = run.get_arguments().filter(|a| a.get_id() != "help").collect();
-        assert!(flags.len() >= 9);
-        for flag in flags {
-            let variable = format!("GOSSD_{}", flag.get_id().as_str().to_uppercase());
-            assert_eq!(flag.get_env().and_then(|v| v.to_str()), Some(&*variable));
+        for verb in ["run", "gost-config"] {
+            let verb = command.find_subcommand(verb).unwrap();
+            let flags: Vec<_> = verb.get_arguments().filter(|a| a.get_id() != "help").collect();
+            assert!(flags.len() >= 9);
+            for flag in flags {
+                let variable = format!("GOSSD_{}", flag.get_id().as_str().to_uppercase());
+                assert_eq!(flag.get_env().and_then(|v| v.to_str()), Some(&*variable));
+            }
         }
     }
 }

@@ -1,127 +1,78 @@
 //! `gossd run`: flags and environment to a [`Config`], then the daemon until it is told to stop.
 
-use std::io::IsTerminal as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
+use super::flags::{LogFormat, RunArgs};
 use super::paths;
-use crate::agent::LEASE_TTL;
-use crate::config::{Config, DEFAULT_CLUSTER, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK, DEFAULT_PLUGIN};
+use crate::config::{Config, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
 use crate::daemon::Daemon;
-use crate::domain::address::{Entrypoint, Host};
-use crate::domain::rank::Order;
-use crate::domain::record::AgentName;
-use crate::gossip::JoinPoint;
+use crate::domain::hostname::Naming;
+use crate::domain::quota::Quota;
 use crate::gossip::keyring::Keyring;
-use crate::plugin::http;
-
-#[derive(Debug, Args)]
-pub(super) struct RunArgs {
-    /// This agent's name, unique in the cluster [default: the host name]
-    #[arg(long, env = "GOSSD_NAME")]
-    name: Option<AgentName>,
-    /// Where gost's plugin calls come in
-    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", default_value = DEFAULT_PLUGIN)]
-    plugin: SocketAddr,
-    /// Where peers come in, by UDP and TCP [default: 0.0.0.0:8002 with a key, 127.0.0.1:8002 without]
-    #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
-    gossip: Option<SocketAddr>,
-    /// The IP address or name by which other hosts reach this one [default: the interface towards --join]
-    #[arg(long, env = "GOSSD_ADVERTISE_HOST", value_name = "HOST", value_parser = parse_host)]
-    advertise_host: Option<Host>,
-    /// HOST:PORT of a peer's gossip; may be repeated, or a list with commas. Names are resolved for ever
-    #[arg(long, env = "GOSSD_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
-    join: Vec<JoinPoint>,
-    /// File of base64 keys, one a line: the first seals, all open. `gossd keygen` makes one
-    #[arg(long, env = "GOSSD_KEY_FILE", value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// Agents of different clusters do not understand each other
-    #[arg(long, env = "GOSSD_CLUSTER", default_value = DEFAULT_CLUSTER)]
-    cluster: String,
-    /// Folder of the journal, or "none" for memory only [default: systemd's, else the user's]
-    #[arg(long, env = "GOSSD_DATA_DIR", value_name = "PATH")]
-    data_dir: Option<PathBuf>,
-    /// Socket for `gossd leave` and `gossd drain` [default: systemd's, else the user's runtime folder]
-    #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
-    control: Option<PathBuf>,
-    /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
-    #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
-    fallback_address: Option<Entrypoint>,
-    /// In which order a Get lists the records of live agents
-    #[arg(long, env = "GOSSD_ORDER", default_value = "random")]
-    order: GetOrder,
-    /// Seconds that a record lives without a Renew, until its Renew period is known
-    #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs())]
-    lease_ttl: u64,
-    /// Say goodbye on SIGTERM, for an agent that will not come back: peers hide its records at once
-    #[arg(long, env = "GOSSD_LEAVE_ON_STOP")]
-    leave_on_stop: bool,
-    /// How log lines look, on standard error
-    #[arg(long, env = "GOSSD_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// error, warn, info, debug, trace, or a filter such as gossd=debug,chitchat=info
-    #[arg(long, env = "GOSSD_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
-    log_level: LogLevel,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum GetOrder {
-    Random,
-    Nearest,
-}
-
-impl From<GetOrder> for Order {
-    fn from(order: GetOrder) -> Self {
-        match order {
-            GetOrder::Random => Self::Random,
-            GetOrder::Nearest => Self::Nearest,
-        }
-    }
-}
-
-/// A filter that was found to parse.
-#[derive(Clone, Debug)]
-struct LogLevel(String);
+use crate::plugin::bounds::Bounds;
+use crate::plugin::tls::TlsFiles;
+use crate::plugin::{Names, http};
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     start_log(&args)?;
+    raise_open_files();
     let config = config(args)?;
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(config))
 }
 
+/// Systems start programs with room for 1,024 open files, for the sake of old ones, and let them have more.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let name = config.name.clone();
     let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let plugin_socket = config.plugin_socket.clone();
     let mut daemon = Daemon::start(config).await?;
-    println!("plugin http://{}{}", daemon.plugin, http::PATH);
-    println!("gossip {}", daemon.gossip);
+    announce(&daemon, scheme, plugin_socket.as_deref());
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
     let control = daemon.control().clone();
-    tokio::select! {
-        error = daemon.fault() => return Err(error),
-        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-        () = control.left() => tracing::info!("stopping: told to leave"),
+    loop {
+        tokio::select! {
+            error = daemon.fault() => return Err(error),
+            _ = hangup.recv() => {
+                daemon.reload();
+                continue;
+            }
+            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+            () = control.left() => tracing::info!("stopping: told to leave"),
+        }
+        break;
     }
     daemon.stop().await;
     Ok(())
+}
+
+/// Prints where the daemon is found, in one piece: whoever reads the first lines and no more must not end it.
+fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) {
+    let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
+    let (plugin, gossip) = (daemon.plugin, daemon.gossip);
+    let lines = format!("plugin {scheme}://{plugin}{}\ngossip {gossip}\n{socket}", http::PATH);
+    let mut stdout = std::io::stdout();
+    let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn config(args: RunArgs) -> anyhow::Result<Config> {
@@ -143,9 +94,20 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
         Some(path) => Some(path),
         None => paths::data_dir(),
     };
+    let naming = Naming::new(&args.ingress_domain, args.ingress_min_label, &args.ingress_reserved);
+    let naming = naming.context("--ingress-domain or --ingress-reserved")?;
+    let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
+    let names = Names::new(naming, rules).context("--ingress-rule")?;
+    let quota = Quota { records: args.max_records, rules: args.max_rules, bytes: args.max_bytes };
     let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
-    Ok(Config {
+    let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+    let mut config = Config {
         plugin: args.plugin,
+        plugin_socket: args.plugin_socket,
+        token_file: args.token_file,
+        insecure_plugin: args.insecure_plugin,
+        tls,
+        bounds: Bounds { max_connections: args.max_connections, ..Bounds::default() },
         gossip,
         advertise: args.advertise_host,
         join: args.join,
@@ -153,12 +115,16 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
         cluster: args.cluster,
         lease_ttl: Duration::from_secs(args.lease_ttl),
         order: args.order.into(),
+        quota,
+        names,
         fallback: args.fallback_address,
         data_dir,
         control,
         leave_on_stop: args.leave_on_stop,
         ..Config::loopback(name)
-    })
+    };
+    args.broken.apply(&mut config);
+    Ok(config)
 }
 
 fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
@@ -166,18 +132,6 @@ fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
         .map(Zeroizing::new)
         .with_context(|| format!("cannot read --key-file {}", path.display()))?;
     Keyring::parse(&text).with_context(|| format!("--key-file {}", path.display()))
-}
-
-fn parse_entrypoint(text: &str) -> Result<Entrypoint, String> {
-    Entrypoint::parse(text).map_err(|e| format!("it {e}"))
-}
-
-fn parse_host(text: &str) -> Result<Host, String> {
-    Host::advertised(text).map_err(|e| format!("it {e}"))
-}
-
-fn parse_level(text: &str) -> Result<LogLevel, String> {
-    EnvFilter::try_new(text).map(|_| LogLevel(text.into())).map_err(|e| e.to_string())
 }
 
 fn start_log(args: &RunArgs) -> anyhow::Result<()> {

@@ -86,7 +86,7 @@ fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
         Content::Record(r) => {
             Some((r.id.to_string(), r.name.to_string(), change.slot, life.owner.generation))
         }
-        Content::Empty | Content::Status(_) => None,
+        Content::Empty | Content::Status(_) | Content::Rule(_) => None,
     };
     life.cells.iter().filter_map(record).collect()
 }

@@ -1,4 +1,4 @@
-//! The read index: tunnel name → entries of all owners. Knows what each generation of each agent said, and
+//! The read index: tunnel name → entries of all owners, and [`Hosts`]. Knows what each generation of each agent said, and
 //! shows one generation per agent: the newest that said it is ready.
 //!
 //! [`Directory::apply`] is idempotent and commutative per slot, so it does not matter by which way, how
@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::hosts::Hosts;
 use super::record::{AgentName, Generation, Owner, Record};
+use super::rule::Rule;
 use super::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
 
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
@@ -47,6 +49,9 @@ pub struct Directory {
     agents: HashMap<AgentName, Agent>,
     index: HashMap<Arc<str>, Vec<Entry>>,
     entries: usize,
+    hosts: Hosts,
+    /// Claims that nobody says any more because their owner is gone, not because it took them back.
+    orphans: Vec<Arc<Rule>>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +72,7 @@ impl Replica {
     fn status(&self) -> Option<Status> {
         match self.cells.get(&STATUS_SLOT)?.content {
             Content::Status(status) => Some(status),
-            Content::Empty | Content::Record(_) => None,
+            Content::Empty | Content::Record(_) | Content::Rule(_) => None,
         }
     }
 }
@@ -76,6 +81,21 @@ impl Directory {
     /// The entries of a tunnel name, in no particular order.
     pub fn lookup(&self, name: &str) -> &[Entry] {
         self.index.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Which tunnel a host name belongs to.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    /// The same, to remember claims and to forget them.
+    pub fn hosts_mut(&mut self) -> &mut Hosts {
+        &mut self.hosts
+    }
+
+    /// The claims of owners that are gone since the last call; somebody has to remember them.
+    pub fn take_orphans(&mut self) -> Vec<Arc<Rule>> {
+        std::mem::take(&mut self.orphans)
     }
 
     /// Takes over what an owner said, whoever passed it on.
@@ -130,6 +150,11 @@ impl Directory {
         self.agents.get(name)?.shown
     }
 
+    /// What an owner said of a slot last, as far as is known.
+    pub fn cell(&self, owner: &Owner, slot: Slot) -> Option<&Cell> {
+        self.agents.get(&owner.name)?.generations.get(&owner.generation)?.cells.get(&slot)
+    }
+
     /// How many records are shown.
     pub fn len(&self) -> usize {
         self.entries
@@ -160,37 +185,56 @@ impl Directory {
             .get(&owner.generation)
             .map(|replica| replica.cells.iter().map(|(slot, cell)| (*slot, cell.clone())).collect())
             .unwrap_or_default();
-        for replica in replaced.values() {
-            self.unindex(replica);
-        }
         let owner = Arc::new(owner.clone());
         for (slot, cell) in entries {
             self.reindex(&owner, &Change { slot, cell }, None);
         }
+        // Afterwards, so that what both generations claim has no orphan.
+        for replica in replaced.values() {
+            self.unindex(replica);
+        }
     }
 
     fn reindex(&mut self, owner: &Arc<Owner>, change: &Change, before: Option<Cell>) {
-        if let Some(Cell { content: Content::Record(record), .. }) = before {
-            self.remove_entry(owner, change.slot, &record);
+        let Change { slot, cell } = change;
+        match before.map(|cell| cell.content) {
+            Some(Content::Record(record)) => self.remove_entry(owner, *slot, &record),
+            Some(Content::Rule(rule)) => self.hosts.release(owner, *slot, &rule),
+            Some(Content::Empty | Content::Status(_)) | None => {}
         }
-        if let Content::Record(record) = &change.cell.content {
-            let entry = Entry {
-                owner: owner.clone(),
-                slot: change.slot,
-                seq: change.cell.seq,
-                record: record.clone(),
-            };
-            self.index.entry(record.name.clone()).or_default().push(entry);
-            self.entries += 1;
+        match &cell.content {
+            Content::Record(record) => {
+                let entry =
+                    Entry { owner: owner.clone(), slot: *slot, seq: cell.seq, record: record.clone() };
+                self.add_entry(entry);
+            }
+            Content::Rule(rule) => self.hosts.hold(owner, *slot, rule),
+            Content::Empty | Content::Status(_) => {}
         }
     }
 
     fn unindex(&mut self, replica: &Replica) {
         for (slot, cell) in &replica.cells {
-            if let Content::Record(record) = &cell.content {
-                self.remove_entry(&replica.owner, *slot, record);
+            match &cell.content {
+                Content::Record(record) => self.remove_entry(&replica.owner, *slot, record),
+                Content::Rule(rule) => {
+                    self.hosts.release(&replica.owner, *slot, rule);
+                    if self.hosts.claimed(&rule.key()).is_none() {
+                        self.orphans.push(rule.clone());
+                    }
+                }
+                Content::Empty | Content::Status(_) => {}
             }
         }
+    }
+
+    fn add_entry(&mut self, entry: Entry) {
+        self.entries += 1;
+        if let Some(entries) = self.index.get_mut(&entry.record.name) {
+            return entries.push(entry);
+        }
+        self.hosts.tunnel_appeared(&entry.record.name);
+        self.index.insert(entry.record.name.clone(), vec![entry]);
     }
 
     /// Does nothing where there is no such entry: replicas that were never shown have none.
@@ -202,6 +246,7 @@ impl Directory {
         }
         if entries.is_empty() {
             self.index.remove(&record.name);
+            self.hosts.tunnel_vanished(&record.name);
         }
     }
 }

@@ -43,6 +43,11 @@ impl Instances {
         }
     }
 
+    /// The instance that has a record's entrypoint.
+    pub fn claimant(&self, record: &Record) -> Option<&Arc<str>> {
+        self.claims.get(&(record.address.clone(), record.is_routers()))
+    }
+
     /// The ids of an instance's records.
     pub fn ids(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
         self.ids.get(node).into_iter().flatten()

@@ -2,17 +2,23 @@
 //! arguments, changes come out as values.
 //!
 //! Reading order: [`record`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer).
+//! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer). The
+//! same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`] (everybody's).
 
 pub mod address;
+pub mod claim;
 pub mod connection;
 #[cfg(test)]
 mod convergence;
 pub mod directory;
+pub mod hostname;
+pub mod hosts;
 pub mod instance;
 pub mod lease;
 pub mod liveness;
+pub mod quota;
 pub mod rank;
 pub mod record;
+pub mod rule;
 pub mod slot;
 pub mod tombstone;

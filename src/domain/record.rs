@@ -27,6 +27,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// What it counts against a quota, in bytes.
+    pub fn size(&self) -> usize {
+        let Self { id, name, node, network: _, address } = self;
+        id.len() + name.len() + node.len() + address.len() + size_of::<Self>()
+    }
+
     /// Whether gost's router handler registered it: then its address is a UDP port.
     pub fn is_routers(&self) -> bool {
         self.network == Network::Udp && self.name.contains('@')
@@ -82,6 +88,12 @@ pub enum FieldProblem {
     /// Neither `tcp` nor `udp`.
     #[error("is neither tcp nor udp")]
     Network,
+    /// Of a rule.
+    #[error("is not a host name")]
+    Host,
+    /// Of a rule.
+    #[error("is not a tunnel id, nor one behind a $")]
+    Endpoint,
     /// See [`AddressError`].
     #[error(transparent)]
     Address(#[from] AddressError),

@@ -1,21 +1,27 @@
-//! The unit of replication: an owner's numbered cells, each holding one record or nothing, each change of one
-//! carrying the owner's next sequence number. A released slot is overwritten and reused, never deleted.
+//! The unit of replication: an owner's numbered cells, each holding one record, one rule or nothing, each change
+//! of one carrying the owner's next sequence number. A released slot is overwritten and reused, never deleted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::record::Record;
+use super::rule::Rule;
 
-/// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], all others hold records.
+/// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], those after it records, and those from
+/// [`FIRST_RULE`] on rules.
 pub type Slot = u32;
-/// The owner's own rising number of a change. Of two changes of a slot the higher one holds.
+/// The owner's own rising number of a change. Of two changes of a slot the higher one holds; it does not matter
+/// that records and rules are counted apart.
 pub type Seq = u64;
 
 /// Where an owner says how it is.
 pub const STATUS_SLOT: Slot = 0;
-/// Highest record slot of one owner: ten times the records that a cluster is designed for. A bound against
-/// hostile slot numbers.
-pub const MAX_SLOT: Slot = 1_000_000;
+/// Most records, and most rules, of one owner: ten times the records that a cluster is designed for.
+pub const MAX_EACH: Slot = 1_000_000;
+/// The first slot of rules.
+pub const FIRST_RULE: Slot = MAX_EACH + 1;
+/// Highest slot of one owner. A bound against hostile slot numbers.
+pub const MAX_SLOT: Slot = 2 * MAX_EACH;
 
 /// What an owner says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +41,22 @@ pub enum Content {
     Empty,
     /// A live record.
     Record(Arc<Record>),
+    /// A claim on a host name.
+    Rule(Arc<Rule>),
     /// The owner's status; only in [`STATUS_SLOT`].
     Status(Status),
+}
+
+impl From<Arc<Record>> for Content {
+    fn from(record: Arc<Record>) -> Self {
+        Self::Record(record)
+    }
+}
+
+impl From<Arc<Rule>> for Content {
+    fn from(rule: Arc<Rule>) -> Self {
+        Self::Rule(rule)
+    }
 }
 
 /// A slot at one moment of its owner.
@@ -57,42 +77,56 @@ pub struct Change {
     pub cell: Cell,
 }
 
-/// No slot is free: the owner holds [`MAX_SLOT`] records. Nothing changed.
+/// No slot is free: the owner holds [`MAX_EACH`] records, or rules. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this agent already holds {MAX_SLOT} records")]
+#[error("this agent already holds {MAX_EACH} of them")]
 pub struct SlotsFull;
 
-/// The owner's side: which slots are taken, and the sequence number.
+/// The owner's side of its records or of its rules: which slots are taken, and the sequence number.
 #[derive(Debug)]
 pub struct SlotTable {
+    /// The number of the first cell.
+    first: Slot,
+    /// The highest number there may be.
+    last: Slot,
     cells: Vec<Cell>,
     free: BTreeSet<Slot>,
     last_seq: Seq,
 }
 
+/// For records, after the status.
 impl Default for SlotTable {
     fn default() -> Self {
         let status = Cell { seq: 0, content: Content::Empty };
-        Self { cells: vec![status], free: BTreeSet::new(), last_seq: 0 }
+        Self { cells: vec![status], ..Self::of(STATUS_SLOT, MAX_EACH) }
     }
 }
 
 impl SlotTable {
-    /// Puts a record into the lowest free slot.
-    pub fn put(&mut self, record: Arc<Record>) -> Result<Change, SlotsFull> {
+    /// For rules.
+    pub fn for_rules() -> Self {
+        Self::of(FIRST_RULE, MAX_SLOT)
+    }
+
+    fn of(first: Slot, last: Slot) -> Self {
+        Self { first, last, cells: Vec::new(), free: BTreeSet::new(), last_seq: 0 }
+    }
+
+    /// Puts a record or rule into the lowest free slot.
+    pub fn put(&mut self, content: impl Into<Content>) -> Result<Change, SlotsFull> {
         let slot = match self.free.pop_first() {
             Some(slot) => slot,
             None => self.grow()?,
         };
-        Ok(self.write(slot, Content::Record(record)))
+        Ok(self.write(slot, content.into()))
     }
 
-    /// Overwrites the record of a taken slot.
-    pub fn replace(&mut self, slot: Slot, record: Arc<Record>) -> Change {
-        self.write(slot, Content::Record(record))
+    /// Overwrites what is in a taken slot.
+    pub fn replace(&mut self, slot: Slot, content: impl Into<Content>) -> Change {
+        self.write(slot, content.into())
     }
 
-    /// Empties a taken slot, which the next record may reuse.
+    /// Empties a taken slot, which the next one may reuse.
     pub fn clear(&mut self, slot: Slot) -> Change {
         self.free.insert(slot);
         self.write(slot, Content::Empty)
@@ -103,10 +137,11 @@ impl SlotTable {
         self.write(STATUS_SLOT, Content::Status(status))
     }
 
-    /// Answers a cell of ours that a peer holds: nothing if it is ours or older than ours, else what we have
+    /// Answers a cell of ours, of this table's part of the slots, that a peer holds: nothing if it is ours or older than ours, else what we have
     /// there, said again with a number above the peer's.
     pub fn correct(&mut self, slot: Slot, told: &Cell) -> Option<Change> {
-        let own = self.cells.get(slot as usize);
+        let at = (slot - self.first) as usize;
+        let own = self.cells.get(at);
         if own.is_some_and(|own| own == told || own.seq > told.seq) {
             return None;
         }
@@ -117,7 +152,7 @@ impl SlotTable {
         self.last_seq = self.last_seq.max(told.seq);
         self.last_seq += 1;
         let cell = Cell { seq: self.last_seq, content };
-        if let Some(own) = self.cells.get_mut(slot as usize) {
+        if let Some(own) = self.cells.get_mut(at) {
             *own = cell.clone();
         }
         Some(Change { slot, cell })
@@ -129,8 +164,8 @@ impl SlotTable {
     }
 
     fn grow(&mut self) -> Result<Slot, SlotsFull> {
-        let slot = Slot::try_from(self.cells.len()).map_err(|_| SlotsFull)?;
-        if slot > MAX_SLOT {
+        let slot = Slot::try_from(self.cells.len()).map_err(|_| SlotsFull)? + self.first;
+        if slot > self.last {
             return Err(SlotsFull);
         }
         self.cells.push(Cell { seq: 0, content: Content::Empty });
@@ -140,7 +175,7 @@ impl SlotTable {
     fn write(&mut self, slot: Slot, content: Content) -> Change {
         self.last_seq += 1;
         let cell = Cell { seq: self.last_seq, content };
-        self.cells[slot as usize] = cell.clone();
+        self.cells[(slot - self.first) as usize] = cell.clone();
         Change { slot, cell }
     }
 }

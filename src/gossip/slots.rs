@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::domain::address::Entrypoint;
 use crate::domain::record::{MAX_FIELD, Network, Record, check_field};
-use crate::domain::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use crate::domain::rule::{Endpoint, Rule};
+use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
 
 /// Longest value, in bytes: five fields and their frame. chitchat stops replicating an owner at about 65 kB.
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
@@ -32,6 +33,10 @@ pub fn value(cell: &Cell) -> String {
     match &cell.content {
         Content::Empty => format!("{VERSION}\u{1f}{seq}\u{1f}-"),
         Content::Status(status) => format!("{VERSION}\u{1f}{seq}\u{1f}{}", word(*status)),
+        Content::Rule(rule) => {
+            let Rule { host, endpoint, clock } = &**rule;
+            format!("{VERSION}\u{1f}{seq}\u{1f}rule\u{1f}{host}\u{1f}{endpoint}\u{1f}{clock}")
+        }
         Content::Record(record) => {
             let Record { id, name, node, network, address } = &**record;
             let network = network.as_str();
@@ -60,6 +65,8 @@ pub fn parse_value(slot: Slot, value: &str) -> Option<Cell> {
     let content = match (slot, fields.next()?) {
         (STATUS_SLOT, word) => Content::Status(parse_status(word)?),
         (_, "-") => Content::Empty,
+        (FIRST_RULE.., "rule") => Content::Rule(Arc::new(parse_rule(&mut fields)?)),
+        (FIRST_RULE.., _) => return None,
         (_, network @ ("tcp" | "udp")) => Content::Record(Arc::new(parse_record(network, &mut fields)?)),
         _ => return None,
     };
@@ -97,11 +104,29 @@ fn parse_record(network: &str, fields: &mut Split<'_, char>) -> Option<Record> {
     })
 }
 
+/// Host names are spelled by whoever claims them, so only what every field keeps to is checked: one that is
+/// spelled otherwise is never asked for.
+fn parse_rule(fields: &mut Split<'_, char>) -> Option<Rule> {
+    let host = fields.next().filter(|host| !host.is_empty() && check_field("", host).is_ok())?;
+    let endpoint = Endpoint::parse(fields.next()?)?;
+    let clock = fields.next()?.parse().ok()?;
+    Some(Rule { host: host.into(), endpoint, clock }).filter(Rule::is_plausible)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::rule::{Clock, MAX_CLOCK};
+    use crate::domain::slot::MAX_EACH;
+
+    const UUID: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+
+    fn rule(host: &str, endpoint: &str, clock: Clock) -> Content {
+        let endpoint = Endpoint::parse(endpoint).unwrap();
+        Content::Rule(Arc::new(Rule { host: host.into(), endpoint, clock }))
+    }
 
     fn record(fields: [&str; 4]) -> Content {
         let [id, name, node, address] = fields.map(Arc::from);
@@ -115,7 +140,10 @@ mod tests {
             (STATUS_SLOT, Content::Status(Status::Ready)),
             (STATUS_SLOT, Content::Status(Status::Draining)),
             (STATUS_SLOT, Content::Status(Status::Left)),
-            (MAX_SLOT, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
+            (MAX_EACH, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
+            (FIRST_RULE, rule("x", UUID, 0)),
+            (MAX_SLOT, rule(".example.org", &format!("${UUID}"), MAX_CLOCK)),
+            (FIRST_RULE + 1, Content::Empty),
             (
                 1,
                 record([
@@ -135,7 +163,7 @@ mod tests {
     fn what_is_not_a_slot_is_refused() {
         let good = value(&Cell { seq: 3, content: record(["i", "t", "n", "h:1"]) });
         assert!(parse("1", &good).is_ok());
-        for key in ["", "01", "+1", "1000001", "99999999", "ü", "0"] {
+        for key in ["", "01", "+1", "1000001", "2000001", "99999999", "ü", "0"] {
             assert_eq!(parse(key, &good), Err(NotASlot), "{key}");
         }
         for value in [
@@ -150,6 +178,29 @@ mod tests {
             "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\n\u{1f}h:1",
         ] {
             assert_eq!(parse("1", value), Err(NotASlot), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_has_its_own_slots_and_nothing_else_has() {
+        let good = value(&Cell { seq: 3, content: rule("x", UUID, 7) });
+        let key = key(FIRST_RULE);
+        assert!(parse(&key, &good).is_ok());
+        assert!(parse(&key, &good.replace("\u{1f}x", "\u{1f}a6265c6d9847a4be")).is_ok(), "its hash host");
+        assert_eq!(parse("1", &good), Err(NotASlot));
+        assert_eq!(parse("0", &good), Err(NotASlot));
+        for value in [
+            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\u{1f}h:1".to_owned(),
+            "1\u{1f}3\u{1f}ready".to_owned(),
+            good.replace(UUID, "t"),
+            good.replace("\u{1f}7", "\u{1f}-7"),
+            good.replace("\u{1f}7", &format!("\u{1f}{}", MAX_CLOCK + 1)),
+            good.replace("\u{1f}7", ""),
+            good.replace("\u{1f}x", "\u{1f}"),
+            good.replace("\u{1f}x", "\u{1f}0123456789abcdef"),
+            format!("{good}\u{1f}more"),
+        ] {
+            assert_eq!(parse(&key, &value), Err(NotASlot), "{value:?}");
         }
     }
 

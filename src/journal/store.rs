@@ -1,4 +1,4 @@
-//! What is inside a journal's file: three tables of redb, and how a batch becomes one commit. Must not know
+//! What is inside a journal's file: four tables of redb, and how a batch becomes one commit. Must not know
 //! where the file is, who else wants it, or what is done about a damaged one.
 
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use redb::{
     Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition,
+    TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use super::Batch;
 use crate::domain::address::Entrypoint;
 use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{Generation, Network, Record, check_field};
+use crate::domain::rule::{Clock, Endpoint, Rule, RuleKey, TunnelId};
 use crate::domain::tombstone::MAX_TOMBSTONES;
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it.
@@ -34,6 +35,16 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
 /// A rising number → the id that was released as that: which tombstone is the oldest.
 const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released");
+
+/// Tunnel id and host → [`KeptRule`]. Files of the first versions have no such table.
+const RULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rules");
+
+/// A claim, as it lies in the file. Fields are never changed, only appended.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptRule {
+    clock: Clock,
+    private: bool,
+}
 
 /// The newest word on an id, as it lies in the file. A variant is never changed, only added.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +69,7 @@ pub(super) struct Contents {
     pub(super) held: Vec<Holding>,
     /// Oldest first.
     pub(super) released: Vec<Arc<str>>,
+    pub(super) rules: Vec<Rule>,
     /// Bytes of all of it, without what a tree needs around them.
     size: u64,
 }
@@ -116,7 +128,7 @@ impl Store {
         let transaction = store.database.begin_write()?;
         transaction.open_table(META)?.insert("format", FORMAT)?;
         transaction.commit()?;
-        store.commit(stamp, &Batch::new())?;
+        store.commit(stamp, &Batch::default())?;
         Ok(store)
     }
 
@@ -145,10 +157,14 @@ impl Store {
             let words = transaction.open_table(WORDS)?;
             let released = transaction.open_table(RELEASED)?;
             let mut tables = Tables { words, released };
-            for (id, entry) in batch {
+            for (id, entry) in &batch.words {
                 tables.note(id.as_bytes(), entry)?;
             }
             tables.forget_oldest(self.max_released)?;
+            let mut rules = transaction.open_table(RULES)?;
+            for (key, rule) in &batch.rules {
+                note_rule(&mut rules, key, rule.as_deref())?;
+            }
         }
         transaction.commit()?;
         Ok(())
@@ -188,6 +204,21 @@ impl Store {
                 },
                 None => unreadable += 1,
             }
+        }
+        match transaction.open_table(RULES) {
+            Ok(table) => {
+                for kept in table.iter()? {
+                    let (key, kept) = kept?;
+                    let (key, kept) = (key.value(), kept.value());
+                    contents.size += (key.len() + kept.len()) as u64;
+                    match read_rule(key, kept) {
+                        Some(rule) => contents.rules.push(rule),
+                        None => unreadable += 1,
+                    }
+                }
+            }
+            Err(TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
         }
         if unreadable > 0 {
             tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
@@ -252,6 +283,31 @@ impl Tables<'_> {
     fn number(&self, id: &[u8]) -> Result<Option<u64>, Fault> {
         Ok(self.words.get(id)?.and_then(|kept| Kept::number(kept.value())))
     }
+}
+
+fn note_rule(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &RuleKey,
+    rule: Option<&Rule>,
+) -> Result<(), Fault> {
+    let at = [key.tunnel.as_bytes(), key.host.as_bytes()].concat();
+    match rule {
+        Some(Rule { endpoint, clock, .. }) => {
+            let kept = KeptRule { clock: *clock, private: endpoint.private };
+            let kept = postcard::to_stdvec(&kept).map_err(|error| Fault::Io(io::Error::other(error)))?;
+            table.insert(at.as_slice(), kept.as_slice())?;
+        }
+        None => drop(table.remove(at.as_slice())?),
+    }
+    Ok(())
+}
+
+/// A claim, if it is one that could have been said.
+fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
+    let (tunnel, host) = key.split_first_chunk::<16>()?;
+    let (KeptRule { clock, private }, _) = postcard::take_from_bytes(kept).ok()?;
+    let endpoint = Endpoint { tunnel: TunnelId::from_bytes(*tunnel), private };
+    Some(Rule { host: read_id(host)?.into(), endpoint, clock }).filter(Rule::is_plausible)
 }
 
 impl<'a> Kept<'a> {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::record::{Network, Record};
+use crate::domain::rule::Endpoint;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
@@ -54,7 +55,18 @@ fn held(id: &str) -> Holding {
 }
 
 fn batch<const N: usize>(entries: [(&str, Word); N]) -> Batch {
-    entries.into_iter().map(|(id, entry)| (id.into(), entry)).collect()
+    let words = entries.into_iter().map(|(id, entry)| (id.into(), entry)).collect();
+    Batch { words, ..Batch::default() }
+}
+
+fn rule(host: &str, clock: u64) -> Rule {
+    let endpoint = Endpoint::parse("$4d21094e-b74c-4916-86c1-d9fa36ea677b").unwrap();
+    Rule { host: host.into(), endpoint, clock }
+}
+
+fn claiming<const N: usize>(rules: [Rule; N]) -> Batch {
+    let rules = rules.into_iter().map(|rule| (rule.key(), Some(Arc::new(rule)))).collect();
+    Batch { rules, ..Batch::default() }
 }
 
 fn hold(id: &str) -> (&str, Word) {
@@ -62,7 +74,8 @@ fn hold(id: &str) -> (&str, Word) {
 }
 
 fn holding(ids: std::ops::Range<usize>) -> Batch {
-    ids.map(|n| n.to_string()).map(|id| (id.as_str().into(), Word::Held(held(&id)))).collect()
+    let words = ids.map(|n| n.to_string()).map(|id| (id.as_str().into(), Word::Held(held(&id))));
+    Batch { words: words.collect(), ..Batch::default() }
 }
 
 fn ids(restored: &Restored) -> Vec<&str> {
@@ -122,9 +135,37 @@ fn the_newest_word_on_an_id_wins() {
 }
 
 #[test]
+fn claims_come_back_as_they_were_said_last() {
+    let dir = dir();
+    let (mut journal, restored) = open(&dir);
+    assert_eq!(restored.rules, []);
+    journal.write(&claiming([rule("x", 7), rule("y.example.org", 8), rule("gone", 9)])).unwrap();
+    let mut batch = claiming([rule("x", 3)]);
+    batch.rules.insert(rule("gone", 9).key(), None);
+    journal.write(&batch).unwrap();
+    drop(journal);
+    assert_eq!(open(&dir).1.rules, [rule("x", 3), rule("y.example.org", 8)]);
+}
+
+#[test]
+fn a_file_from_before_there_were_claims_is_read_and_then_takes_them() {
+    let dir = dir();
+    open(&dir).0.write(&batch([hold("a")])).unwrap();
+    tamper(&dir, |transaction| {
+        let rules = TableDefinition::<'_, &[u8], &[u8]>::new("rules");
+        assert!(transaction.delete_table(rules).unwrap());
+    });
+    let (mut journal, restored) = open(&dir);
+    assert_eq!((ids(&restored), restored.rules.len(), &restored.set_aside), (vec!["a"], 0, &None));
+    journal.write(&claiming([rule("x", 7)])).unwrap();
+    drop(journal);
+    assert_eq!(open(&dir).1.rules, [rule("x", 7)]);
+}
+
+#[test]
 fn an_empty_batch_is_no_error() {
     let dir = dir();
-    open(&dir).0.write(&Batch::new()).unwrap();
+    open(&dir).0.write(&Batch::default()).unwrap();
 }
 
 #[test]
@@ -162,14 +203,14 @@ proptest! {
             }
             journal.store.as_mut().unwrap().max_released = MOST as u64;
             let words: BTreeMap<String, u8> = words.iter().map(|(id, word)| (format!("{id:02}"), *word)).collect();
-            let mut batch = Batch::new();
+            let mut batch = Batch::default();
             for (id, word) in words {
                 let entry = match word {
                     0 => Word::Held(held(&id)),
                     1 => Word::Released,
                     _ => Word::Forgotten,
                 };
-                batch.insert(id.as_str().into(), entry);
+                batch.words.insert(id.as_str().into(), entry);
                 want_held.remove(&id);
                 match word {
                     0 => { want_released.retain(|known| *known != id); want_held.insert(id); }
@@ -517,7 +558,8 @@ fn a_mostly_free_file_shrinks_at_the_next_start() {
     let (mut journal, _) = open(&dir);
     let all = holding(0..20_000);
     journal.write(&all).unwrap();
-    journal.write(&all.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect()).unwrap();
+    let words = all.words.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect();
+    journal.write(&Batch { words, ..Batch::default() }).unwrap();
     let full = file(&dir).metadata().unwrap().len();
     drop(journal);
     let (_, restored) = open(&dir);

@@ -1,75 +1,72 @@
-//! gost's HTTP plugin calls on `/sd`, to the letter of what its client does with the answers: success is
-//! exactly 200, a write's answer is empty so that Go keeps the connection, and a list is never `null`.
+//! gost's HTTP plugin calls, to the letter of what its client does with the answers: success is exactly 200, the
+//! answer to a write on `/sd` is empty so that Go keeps the connection, and a list or an endpoint is never `null`.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
-use super::{Caller, Refusal, ServiceDiscovery};
-use crate::domain::connection::ConnectionId;
+use super::{Caller, Ingress, Plugin, Refusal, ServiceDiscovery};
 use crate::domain::record::{Draft, Record};
 
 /// Where the service discovery plugin is served.
 pub const PATH: &str = "/sd";
+/// Where the ingress plugin is served.
+pub const INGRESS_PATH: &str = "/ingress";
 /// Longest body: a hundred times gost's.
 const MAX_BODY: usize = 64 << 10;
-/// How long calls in flight may take to finish when the agent stops.
-const DRAIN: Duration = Duration::from_millis(1_500);
+/// What stands before a token.
+const SCHEME: &[u8] = b"Bearer ";
 
-/// Serves until `stop` resolves, then finishes what is in flight. No error of a connection ends it.
-pub async fn serve(listener: TcpListener, sd: ServiceDiscovery, stop: impl Future<Output = ()>) {
-    let app = Router::new().route(PATH, any(call)).fallback(unknown_path).with_state(sd.clone());
-    let server = auto::Builder::new(TokioExecutor::new()).http1_only();
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    let mut last_connection: ConnectionId = 0;
-    tokio::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stop => break,
-        };
-        while connections.try_join_next().is_some() {}
-        let Ok((stream, from)) = accepted else {
-            // Out of file descriptors, mostly: it passes, but not at once.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        last_connection += 1;
-        let caller = Caller::at(from.ip(), last_connection);
-        let service = TowerToHyperService::new(app.clone().layer(Extension(caller)));
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-        // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
-        connections.spawn({
-            let watched = graceful.watch(connection);
-            let sd = sd.clone();
-            async move {
-                drop(watched.await);
-                sd.connection_closed(caller.connection);
-            }
-        });
-    }
-    drop(listener);
-    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+/// What is served: calls on [`PATH`] and [`INGRESS_PATH`]. Other paths are [`unknown_path`]'s.
+pub fn routes(plugin: &Plugin) -> Router {
+    Router::new()
+        .route(PATH, any(sd))
+        .route(INGRESS_PATH, any(ingress))
+        .route_layer(from_fn_with_state(plugin.clone(), admitted))
+        .with_state(plugin.clone())
 }
 
-async fn call(
-    State(sd): State<ServiceDiscovery>,
+/// Lets a call through whose token is in force: `Authorization: Bearer TOKEN`.
+async fn admitted(State(plugin): State<Plugin>, request: Request, next: Next) -> Response {
+    match plugin.admit(bearer(request.headers())) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            // Read and dropped: gost's connection can then be used again.
+            drop(read(request.into_body()).await);
+            refuse(&refusal)
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+}
+
+/// The answer to a call of something that is not served.
+pub fn unknown_path(uri: &Uri) -> Response {
+    let text = format!("nothing is served at {}: the plugins are at {PATH} and {INGRESS_PATH}", uri.path());
+    error(StatusCode::NOT_FOUND, text)
+}
+
+/// The answer to a call whose body does not arrive. It ends the connection: the rest is not waited for.
+pub fn too_slow() -> Response {
+    let mut response = error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn sd(
+    State(Plugin { sd, .. }): State<Plugin>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
@@ -80,26 +77,36 @@ async fn call(
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
         other => {
-            let text = format!(
-                "{other} means nothing here: POST registers, PUT renews, DELETE deregisters, GET asks"
-            );
-            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, text);
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, DELETE"));
-            response
+            let meanings = "POST registers, PUT renews, DELETE deregisters, GET asks";
+            not_allowed(&other, "GET, POST, PUT, DELETE", meanings)
         }
     }
 }
 
-async fn unknown_path(request: Request) -> Response {
-    error(
-        StatusCode::NOT_FOUND,
-        format!("nothing is served at {}: the plugin is at {PATH}", request.uri().path()),
-    )
+async fn ingress(State(Plugin { ingress, .. }): State<Plugin>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    match head.method {
+        Method::GET => get_rule(&ingress, head.uri.query().unwrap_or_default()),
+        Method::PUT => set_rule(&ingress, body).await,
+        other => not_allowed(&other, "GET, PUT", "PUT sets a rule, GET asks for one"),
+    }
+}
+
+fn not_allowed(method: &Method, allowed: &'static str, meanings: &str) -> Response {
+    let text = format!("{method} means nothing here: {meanings}");
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, text);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A parameter of the query; what is not there is empty.
+fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
+    let mut parameters = form_urlencoded::parse(query.as_bytes());
+    parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
 }
 
 fn get(sd: &ServiceDiscovery, query: &str) -> Response {
-    let name = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name");
-    match sd.get(&name.map_or(Cow::Borrowed(""), |(_, name)| name)) {
+    match sd.get(&parameter(query, "name")) {
         Ok(records) => {
             let services = records.iter().map(|record| Service::from(&**record)).collect();
             json(StatusCode::OK, &Services { services })
@@ -113,12 +120,43 @@ async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), Refusal>) -
         Ok(body) => body,
         Err(response) => return response,
     };
-    let fields = match parse(&body) {
+    let fields: Fields<'_> = match parse(&body) {
         Ok(fields) => fields,
         Err(text) => return error(StatusCode::BAD_REQUEST, text),
     };
     match act(fields.draft()) {
         Ok(()) => StatusCode::OK.into_response(),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+fn get_rule(ingress: &Ingress, query: &str) -> Response {
+    #[derive(Serialize)]
+    struct Rule {
+        endpoint: String,
+    }
+    match ingress.get_rule(&parameter(query, "host")) {
+        Ok(endpoint) => json(StatusCode::OK, &Rule { endpoint }),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// Unlike the writes on [`PATH`], its answer has a body: gost reads it.
+async fn set_rule(ingress: &Ingress, body: Body) -> Response {
+    #[derive(Serialize)]
+    struct Set {
+        ok: bool,
+    }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let rule: Rule<'_> = match parse(&body) {
+        Ok(rule) => rule,
+        Err(text) => return error(StatusCode::BAD_REQUEST, text),
+    };
+    match ingress.set_rule(&rule.host, &rule.endpoint) {
+        Ok(ok) => json(StatusCode::OK, &Set { ok }),
         Err(refusal) => refuse(&refusal),
     }
 }
@@ -156,7 +194,17 @@ impl Fields<'_> {
     }
 }
 
-fn parse(body: &[u8]) -> Result<Fields<'_>, String> {
+/// The body of a `SetRule`, but for the name of gost's service, which means nothing here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rule<'a> {
+    #[serde(borrow)]
+    host: Cow<'a, str>,
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err("the body is not a JSON object".into());
     }
@@ -202,8 +250,13 @@ fn refuse(refusal: &Refusal) -> Response {
         Refusal::Field(_) => StatusCode::BAD_REQUEST,
         Refusal::Unknown => StatusCode::NOT_FOUND,
         Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
     };
-    error(status, refusal.to_string())
+    let mut response = error(status, refusal.to_string());
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 fn error(status: StatusCode, error: String) -> Response {

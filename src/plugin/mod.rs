@@ -1,17 +1,34 @@
-//! What gost's calls mean, whatever protocol brought them. [`http`] translates; nothing here waits.
+//! What gost's calls mean, whatever protocol brought them: [`ServiceDiscovery`] and [`Ingress`]. [`http`]
+//! and [`grpc`] translate, [`server`] serves within [`bounds`], [`token`] and [`tls`] keep others out; nothing
+//! here waits.
 
+pub mod bounds;
+mod calls;
+mod connections;
+mod frames;
+pub mod grpc;
 pub mod http;
+pub mod ingress;
+mod progress;
+pub mod reload;
+pub mod server;
+mod stream;
+pub mod tls;
+pub mod token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::ingress::{Ingress, Names};
+pub use self::token::{Tokens, Unauthenticated};
+
 use crate::agent::{Agent, Heal};
 use crate::domain::address::{Entrypoint, Host};
 use crate::domain::connection::ConnectionId;
 use crate::domain::lease::Holding;
+use crate::domain::quota::Full;
 use crate::domain::record::{Draft, FieldError, Record, check_name};
-use crate::domain::slot::SlotsFull;
 
 /// Where a call came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +58,28 @@ pub enum Refusal {
     Unknown,
     /// No room.
     #[error(transparent)]
-    Full(#[from] SlotsFull),
+    Full(#[from] Full),
+    /// No token, or a wrong one.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+}
+
+/// All that one agent answers.
+#[derive(Clone)]
+pub struct Plugin {
+    /// Which tunnel is attached where.
+    pub sd: ServiceDiscovery,
+    /// Which host name is whose.
+    pub ingress: Ingress,
+    /// Whose calls are taken.
+    pub tokens: Tokens,
+}
+
+impl Plugin {
+    /// Whether a call with this token, if any, is taken. An adapter asks before it looks at the call's content.
+    pub fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
+        Ok(self.tokens.admit(token)?)
+    }
 }
 
 /// gost's service discovery, as one agent answers it.
@@ -123,7 +161,7 @@ impl ServiceDiscovery {
             dial: &|address| self.reach.dial(caller, address),
             fallback: fallback.map(|entrypoint| entrypoint.completed(&self.reach.host(caller))),
         };
-        if self.agent.renew(caller.connection, draft, &heal) { Ok(()) } else { Err(Refusal::Unknown) }
+        if self.agent.renew(caller.connection, draft, &heal)? { Ok(()) } else { Err(Refusal::Unknown) }
     }
 
     /// Deregister: releases the id for ever.

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "each test program is a crate of its own")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod frames;
 pub mod gost;
 pub mod http;
 pub mod process;
@@ -13,6 +14,7 @@ use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
+use tokio_rustls::rustls::crypto::ring;
 
 /// Waits until a condition holds, looking every few milliseconds; panics with `what` after the deadline.
 /// Returns how long it took.
@@ -23,6 +25,13 @@ pub async fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() 
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()
+}
+
+/// An HTTP client that keeps connections alive like gost's. reqwest wants to be told who computes for TLS, even
+/// where there is none.
+pub fn client() -> reqwest::ClientBuilder {
+    let _already_told = ring::default_provider().install_default();
+    reqwest::Client::builder()
 }
 
 /// Agents in one cluster, each with its own sockets.

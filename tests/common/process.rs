@@ -68,10 +68,11 @@ impl Process {
             let line = lines.next().and_then(Result::ok);
             line.and_then(|line| line.strip_prefix(label).map(str::to_owned))
         };
-        let (plugin, gossip) = (line("plugin http://"), line("gossip "));
+        let (plugin, gossip) = (line("plugin "), line("gossip "));
         let (Some(plugin), Some(gossip)) = (plugin, gossip) else {
             panic!("no agent: {}", read_stderr(&mut child));
         };
+        let plugin = plugin.trim_start_matches("http://").trim_start_matches("https://");
         let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
         Self { child, flags, plugin, gossip: gossip.parse().expect("an address") }
     }

@@ -64,6 +64,10 @@ pub struct LeaseTable {
     deadlines: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     touched: BTreeSet<Arc<str>>,
     live: usize,
+    /// Lapsed ids, by when they are to be forgotten.
+    lapsed: BTreeSet<(Instant, Arc<str>)>,
+    bytes: usize,
+    lapsed_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,9 @@ impl LeaseTable {
             deadlines: BinaryHeap::new(),
             touched: BTreeSet::new(),
             live: 0,
+            lapsed: BTreeSet::new(),
+            bytes: 0,
+            lapsed_bytes: 0,
         }
     }
 
@@ -127,7 +134,7 @@ impl LeaseTable {
         let Some(lease) = self.leases.get_mut(&id) else {
             return self.insert(now, holding).map(Some);
         };
-        lease.deadline = now + lease.period.ttl(self.ttl);
+        let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
         let sooner = lease.deadline < lease.queued;
         if lease.slot.is_some() && lease.holding == holding {
             if sooner {
@@ -139,8 +146,13 @@ impl LeaseTable {
             Some(slot) => self.slots.replace(slot, holding.record.clone()),
             None => self.slots.put(holding.record.clone())?,
         };
-        self.live += usize::from(lease.slot.is_none());
+        if lease.slot.is_none() {
+            self.live += 1;
+            self.lapsed.remove(&(before, id.clone()));
+            self.lapsed_bytes -= lease.holding.record.size();
+        }
         lease.slot = Some(change.slot);
+        self.bytes = self.bytes + holding.record.size() - lease.holding.record.size();
         self.instances.remove(&lease.holding.record);
         self.instances.add(&holding.record);
         lease.holding = holding;
@@ -157,26 +169,25 @@ impl LeaseTable {
             return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
         };
         lease.period.renewed(now);
-        lease.deadline = now + lease.period.ttl(self.ttl);
+        let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
+        let id = lease.holding.record.id.clone();
+        let lapsed = lease.slot.is_none();
         if lease.deadline < lease.queued {
-            let id = lease.holding.record.id.clone();
             self.queue(&id);
         }
-        self.revive(id)
+        if lapsed { self.revive(before, id) } else { Renewal::Renewed }
     }
 
-    fn revive(&mut self, id: &str) -> Renewal {
-        let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.slot.is_none()) else {
-            return Renewal::Renewed;
-        };
-        match self.slots.put(lease.holding.record.clone()) {
-            Ok(change) => {
-                lease.slot = Some(change.slot);
-                self.live += 1;
-                Renewal::Revived(change)
-            }
-            Err(SlotsFull) => Renewal::Unknown,
-        }
+    /// Says a lapsed record again that was to be forgotten at `due`.
+    fn revive(&mut self, due: Instant, id: Arc<str>) -> Renewal {
+        let Some(lease) = self.leases.get_mut(&id) else { return Renewal::Unknown };
+        // The caller sees to it that there is room; without, the record goes at its new deadline.
+        let Ok(change) = self.slots.put(lease.holding.record.clone()) else { return Renewal::Unknown };
+        lease.slot = Some(change.slot);
+        self.lapsed.remove(&(due, id));
+        self.lapsed_bytes -= lease.holding.record.size();
+        self.live += 1;
+        Renewal::Revived(change)
     }
 
     /// Releases an id for ever, known or not: its Register may still be on the way.
@@ -189,10 +200,10 @@ impl LeaseTable {
             self.touched.insert(id);
         }
         let lease = lease?;
-        self.instances.remove(&lease.holding.record);
-        let slot = lease.slot?;
-        self.live -= 1;
-        Some(self.slots.clear(slot))
+        let slot = lease.slot;
+        self.drop_lease(&lease);
+        self.live -= usize::from(slot.is_some());
+        slot.map(|slot| self.slots.clear(slot))
     }
 
     /// Lapses what is overdue, and forgets what lapsed long ago.
@@ -302,6 +313,54 @@ impl LeaseTable {
         self.slots.cells()
     }
 
+    /// Whether an id has a live record.
+    pub fn is_live(&self, id: &str) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.slot.is_some())
+    }
+
+    /// Whether an id has a record that has lapsed.
+    pub fn is_lapsed(&self, id: &str) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
+    }
+
+    /// Whether an id was released for ever.
+    pub fn is_released(&self, id: &str) -> bool {
+        self.tombstones.contains(id)
+    }
+
+    /// What an id's live record counts against a quota, in bytes.
+    pub fn live_size(&self, id: &str) -> usize {
+        self.leases
+            .get(id)
+            .filter(|lease| lease.slot.is_some())
+            .map_or(0, |lease| lease.holding.record.size())
+    }
+
+    /// Whether a live record would lapse if this one is registered, because its instance replaces another.
+    pub fn would_replace(&self, record: &Record) -> bool {
+        let former = self.instances.claimant(record).filter(|former| **former != record.node);
+        former.is_some_and(|former| self.instances.ids(former).any(|id| self.is_live(id)))
+    }
+
+    /// What the records count against a quota, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What of it has lapsed.
+    pub fn lapsed_bytes(&self) -> usize {
+        self.lapsed_bytes
+    }
+
+    /// Forgets the record that lapsed first; false if none has.
+    pub fn forget_oldest_lapsed(&mut self) -> bool {
+        let Some((due, id)) = self.lapsed.first().cloned() else { return false };
+        self.forget(&id);
+        // Whatever else is wrong, the same one is not found again.
+        self.lapsed.remove(&(due, id));
+        true
+    }
+
     /// How many records are live.
     pub fn live(&self) -> usize {
         self.live
@@ -319,6 +378,7 @@ impl LeaseTable {
         self.instances.add(&holding.record);
         let slot = Some(change.slot);
         let lease = Lease { holding, slot, deadline, queued: deadline, period: Period::default() };
+        self.bytes += lease.holding.record.size();
         self.leases.insert(id.clone(), lease);
         self.deadlines.push(Reverse((deadline, id.clone())));
         self.touched.insert(id);
@@ -338,14 +398,27 @@ impl LeaseTable {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
         lease.deadline = now + KEEP_LAPSED;
+        self.lapsed.insert((lease.deadline, id.clone()));
+        self.lapsed_bytes += lease.holding.record.size();
         self.live -= 1;
         Some(self.slots.clear(slot))
     }
 
     fn forget(&mut self, id: &Arc<str>) {
         if let Some(lease) = self.leases.remove(id) {
-            self.instances.remove(&lease.holding.record);
+            self.drop_lease(&lease);
             self.touched.insert(id.clone());
+        }
+    }
+
+    /// What is known of a lease that has been taken out, besides its slot.
+    fn drop_lease(&mut self, lease: &Lease) {
+        let record = &lease.holding.record;
+        self.instances.remove(record);
+        self.bytes -= record.size();
+        if lease.slot.is_none() {
+            self.lapsed.remove(&(lease.deadline, record.id.clone()));
+            self.lapsed_bytes -= record.size();
         }
     }
 

@@ -134,7 +134,7 @@ fn apply(table: &mut LeaseTable, now: Instant, step: &Step) {
 fn live(table: &LeaseTable) -> BTreeSet<String> {
     let record = |cell: &Cell| match &cell.content {
         Content::Record(record) => Some(record.id.to_string()),
-        Content::Empty | Content::Status(_) => None,
+        Content::Empty | Content::Status(_) | Content::Rule(_) => None,
     };
     table.cells().iter().filter_map(record).collect()
 }

@@ -1,0 +1,176 @@
+//! Which tunnel a host name belongs to: claims made here, claims that others say, and those that nobody says any
+//! more but that have to be kept for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Agent, State};
+use crate::domain::claim::{LAP, Look};
+use crate::domain::directory::{Applied, Directory};
+use crate::domain::liveness::{Liveness, Standing};
+use crate::domain::quota::Full;
+use crate::domain::record::Owner;
+use crate::domain::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
+use crate::domain::slot::{Change, Content, Status};
+
+/// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
+/// two seconds.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+impl Agent {
+    /// Where a host leads, by its key; see [`crate::domain::hostname`].
+    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
+        self.lock().directory.hosts().endpoint(host)
+    }
+
+    /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
+    pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
+        let mut ours = true;
+        self.update(|state, now| {
+            let hosts = state.directory.hosts();
+            ours = hosts.winner(host).is_none_or(|winner| winner.tunnel == endpoint.tunnel);
+            let key = RuleKey { host: host.into(), tunnel: endpoint.tunnel };
+            if !ours {
+                state.directory.hosts_mut().forget(&key);
+                return Ok(state.claims.unsay(&key));
+            }
+            let since = hosts.claimed(&key);
+            let clock = since.unwrap_or(hosts.next_clock());
+            let rule = Rule { host: key.host.clone(), endpoint, clock };
+            if !state.claims.says(&key) {
+                if state.claims.said() >= state.quota.rules {
+                    return Err(Full::Rules(state.quota.rules));
+                }
+                state.make_room(rule.size())?;
+            }
+            if since.is_none() && state.is_young(now) {
+                state.claims.note_young(key);
+            }
+            Ok(state.claims.say(Arc::new(rule))?)
+        })?;
+        Ok(ours)
+    }
+}
+
+impl State {
+    /// Looks at some of our claims: what is to be told.
+    pub(super) fn look_at_claims(&mut self, now: Instant, us: &Owner) -> Vec<Change> {
+        if self.next_look.is_some_and(|at| at > now) {
+            return Vec::new();
+        }
+        if !self.is_young(now.into_std()) {
+            self.claims.grow_up();
+        }
+        let most = self.quota.rules;
+        let Self { claims, directory, liveness, .. } = self;
+        let seen = Seen { now: now.into_std(), us, directory, liveness };
+        let looked = claims.look(most, |key| seen.look(key));
+        for key in looked.forgotten {
+            directory.hosts_mut().forget(&key);
+        }
+        self.next_look = self.claims.pace().map(|pace| now + pace);
+        looked.changes
+    }
+
+    /// Remembers what owners claimed that are gone.
+    pub(super) fn remember_orphans(&mut self) {
+        for rule in self.directory.take_orphans() {
+            self.remember(rule);
+        }
+    }
+
+    pub(super) fn remember(&mut self, rule: Arc<Rule>) {
+        if self.claims.can_remember() && self.directory.hosts_mut().remember(&rule) {
+            self.claims.remember(rule);
+        }
+    }
+
+    /// What our former self said of a slot, in the order in which it said it: its last word counts.
+    pub(super) fn hear_former_self(&mut self, owner: &Owner, change: &Change) {
+        let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
+        if self.former.apply(owner, change) != Applied::New {
+            return;
+        }
+        if let Some(Content::Rule(rule)) = before {
+            self.claims.forget(&rule.key());
+            self.directory.hosts_mut().forget(&rule.key());
+        }
+        if let Content::Rule(rule) = &change.cell.content {
+            self.remember(rule.clone());
+        }
+        // They are remembered already.
+        self.former.take_orphans();
+    }
+
+    /// A claim of another owner was heard: one of ours that was made too soon to know of it gives way.
+    pub(super) fn yield_to(&mut self, rival: &Rule) -> Option<Change> {
+        // The rival's owner may not be shown yet.
+        let later = self.directory.hosts().next_clock().max(rival.clock + 1).min(MAX_CLOCK);
+        self.claims.yield_to(rival, later)
+    }
+
+    /// Whether this agent may not have heard yet what its peers say.
+    fn is_young(&self, now: std::time::Instant) -> bool {
+        now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
+    }
+}
+
+/// What an agent sees of the cluster at one moment.
+struct Seen<'a> {
+    now: std::time::Instant,
+    us: &'a Owner,
+    directory: &'a Directory,
+    liveness: &'a Liveness,
+}
+
+impl Seen<'_> {
+    fn look(&self, key: &RuleKey) -> Look {
+        let hosts = self.directory.hosts();
+        let elsewhere = hosts.holders(key).filter(|(owner, _)| ***owner != *self.us);
+        let elsewhere = elsewhere.filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
+        Look {
+            alive: self.attached(key).next().is_some(),
+            here: self.attached(key).any(|owner| *owner == *self.us),
+            elsewhere: elsewhere.map(|(_, since)| since).min(),
+            rival: hosts
+                .rivals(key)
+                .filter(|(tunnel, _)| self.lives(key, *tunnel))
+                .map(|(_, since)| since)
+                .max(),
+            claimed: hosts.claimed(key),
+            said: hosts.holders(key).map(|(_, since)| since).min(),
+        }
+    }
+
+    fn lives(&self, key: &RuleKey, tunnel: TunnelId) -> bool {
+        self.attached(&RuleKey { host: key.host.clone(), tunnel }).next().is_some()
+    }
+
+    fn is_sure(&self, owner: &Owner) -> bool {
+        self.liveness.standing(self.now, &owner.name) == Standing::Live
+    }
+
+    fn has(&self, owner: &Owner, key: &RuleKey) -> bool {
+        self.attached(key).any(|other| other == owner)
+    }
+
+    /// The agents that have a record of a claim's tunnel, as far as they are not known to be dead.
+    fn attached(&self, key: &RuleKey) -> impl Iterator<Item = &Owner> {
+        let mut buffer = [0; 36];
+        let entries = self.directory.lookup(key.tunnel.spell(&mut buffer));
+        entries.iter().map(|entry| &*entry.owner).filter(|owner| *owner == self.us || self.is_there(owner))
+    }
+
+    fn is_there(&self, owner: &Owner) -> bool {
+        let status = self.directory.status(&owner.name);
+        matches!(status, Some(Status::Ready | Status::Draining))
+            && self.liveness.standing(self.now, &owner.name) != Standing::Hidden
+    }
+}
+
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod tests;

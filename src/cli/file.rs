@@ -1,0 +1,159 @@
+//! The configuration file: TOML whose keys are the flags of `gossd run`. What it says is put behind the command
+//! line as flags, unless a flag or a variable says otherwise, so it means and is checked exactly as they are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Command};
+use toml::{Spanned, Value};
+
+/// The verb whose flags the keys are. Others take the same file.
+const RUN: &str = "run";
+
+/// The command line with what its configuration file adds, if it names one. A command line that is wrong ends
+/// the program, as clap does.
+pub(super) fn with_file(command: &Command, argv: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+    let matches = command.clone().try_get_matches_from(&argv).unwrap_or_else(|error| error.exit());
+    let Some((_, matches)) = matches.subcommand() else { return Ok(argv) };
+    let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(argv) };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    let flags = flags(command, &text).with_context(|| path.display().to_string())?;
+    let unsaid = flags.into_iter().filter(|(id, _)| !is_said(matches, id)).flat_map(|(_, flags)| flags);
+    Ok(argv.into_iter().chain(unsaid.map(OsString::from)).collect())
+}
+
+/// Whether a flag or its variable was given.
+fn is_said(matches: &ArgMatches, id: &str) -> bool {
+    matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}
+
+/// Each key's argument, and the flags that say the same.
+fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let keys: BTreeMap<String, Spanned<Value>> = toml::from_str(text)?;
+    let run = command.find_subcommand(RUN).context("no such verb")?;
+    let mut all = Vec::new();
+    for (key, value) in keys {
+        let line = text[..value.span().start].lines().count().max(1);
+        let at = || format!("line {line}: {key}");
+        let known =
+            run.get_arguments().find(|arg| arg.get_long() == Some(&key) && key != "config" && key != "help");
+        let Some(arg) = known else { bail!("{}: there is no such setting", at()) };
+        let flags = if matches!(arg.get_action(), ArgAction::SetTrue) {
+            switch(&key, value.get_ref()).with_context(at)?
+        } else {
+            values(value.get_ref()).with_context(at)?.iter().map(|value| format!("--{key}={value}")).collect()
+        };
+        check(command, &flags).with_context(at)?;
+        all.push((arg.get_id().to_string(), flags));
+    }
+    Ok(all)
+}
+
+fn switch(key: &str, value: &Value) -> anyhow::Result<Vec<String>> {
+    match value {
+        Value::Boolean(true) => Ok(vec![format!("--{key}")]),
+        Value::Boolean(false) => Ok(Vec::new()),
+        _ => bail!("it is either true or false"),
+    }
+}
+
+/// A value as flags write it; lists are repeated, tables are `NAME=VALUE`.
+fn values(value: &Value) -> anyhow::Result<Vec<String>> {
+    match value {
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Table(table) => {
+            table.iter().map(|(name, value)| Ok(format!("{name}={}", plain(value)?))).collect()
+        }
+        other => Ok(vec![plain(other)?]),
+    }
+}
+
+fn plain(value: &Value) -> anyhow::Result<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::Boolean(_) | Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+            bail!("it is neither a text nor a number")
+        }
+    }
+}
+
+/// Whether the flags would be understood. What else they need may be another key, a flag or a variable.
+fn check(command: &Command, flags: &[String]) -> anyhow::Result<()> {
+    let argv = ["gossd", RUN].into_iter().map(str::to_owned).chain(flags.iter().cloned());
+    let Err(error) = command.clone().try_get_matches_from(argv) else { return Ok(()) };
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return Ok(());
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    bail!("{}", first.strip_prefix("error: ").unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::super::Cli;
+    use super::*;
+
+    fn told(text: &str) -> Result<Vec<String>, String> {
+        let flags = flags(&Cli::command(), text).map_err(|error| format!("{error:#}"))?;
+        Ok(flags.into_iter().flat_map(|(_, flags)| flags).collect())
+    }
+
+    #[test]
+    fn a_key_says_what_its_flag_says() {
+        let text = "lease-ttl = 30\nleave-on-stop = true\njoin = [\"b:1\", \"c:2\"]\norder = \"nearest\"\n\
+                    [ingress-rule]\n\"www.example.org\" = \"4d21094e-b74c-4916-86c1-d9fa36ea677b\"";
+        let want = [
+            "--ingress-rule=www.example.org=4d21094e-b74c-4916-86c1-d9fa36ea677b",
+            "--join=b:1",
+            "--join=c:2",
+            "--lease-ttl=30",
+            "--leave-on-stop",
+            "--order=nearest",
+        ];
+        assert_eq!(told(text).unwrap(), want);
+        assert_eq!(told("leave-on-stop = false"), Ok(vec![]));
+        let two = ["--tls-cert=c", "--tls-key=k"];
+        assert_eq!(told("tls-key = \"k\"\ntls-cert = \"c\"").unwrap(), two, "each needs the other");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_pointed_at() {
+        for (text, error) in [
+            ("\nlease = 30", "line 2: lease: there is no such setting"),
+            ("type = \"grpc\"", "line 1: type: there is no such setting"),
+            ("config = \"x\"", "line 1: config: there is no such setting"),
+            ("a = 1\na = 2", "line 2, column 1"),
+            ("join = [", "line 1, column"),
+            ("\n\nlease-ttl = \"x\"", "line 3: lease-ttl: invalid value 'x'"),
+            ("lease-ttl = 1.5", "line 1: lease-ttl: it is neither a text nor a number"),
+            ("leave-on-stop = 1", "line 1: leave-on-stop: it is either true or false"),
+            ("order = \"fastest\"", "line 1: order: invalid value 'fastest'"),
+            ("[ingress-rule]\nx = \"t\"", "ingress-rule: invalid value"),
+        ] {
+            let told = told(text).unwrap_err();
+            assert!(told.contains(error), "{told}");
+        }
+    }
+
+    #[test]
+    fn flags_and_variables_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gossd.toml");
+        std::fs::write(&path, "lease-ttl = 30\norder = \"nearest\"").unwrap();
+        let argv = |more: &[&str]| {
+            let argv = [&["gossd", "run", "--config", path.to_str().unwrap()], more].concat();
+            with_file(&Cli::command(), argv.iter().map(OsString::from).collect()).unwrap()
+        };
+        assert_eq!(argv(&["--lease-ttl", "20"])[4..], ["--lease-ttl", "20", "--order=nearest"]);
+        assert_eq!(argv(&[])[4..], ["--lease-ttl=30", "--order=nearest"]);
+    }
+}

@@ -1,0 +1,163 @@
+//! The flags of `gossd run`, each an environment variable and a key of the configuration file too. Every verb that
+//! speaks of an agent before it runs takes them.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::broken::BrokenArgs;
+use crate::agent::LEASE_TTL;
+use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
+use crate::domain::address::{Entrypoint, Host};
+use crate::domain::hostname::Naming;
+use crate::domain::quota::Quota;
+use crate::domain::rank::Order;
+use crate::domain::record::AgentName;
+use crate::domain::slot::MAX_EACH;
+use crate::gossip::JoinPoint;
+use crate::plugin::Names;
+use crate::plugin::bounds::MAX_CONNECTIONS;
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// TOML file with any of these flags as keys; flags and variables win over it
+    #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// This agent's name, unique in the cluster [default: the host name]
+    #[arg(long, env = "GOSSD_NAME")]
+    pub(super) name: Option<AgentName>,
+    /// Where gost's plugin calls come in
+    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", default_value = DEFAULT_PLUGIN)]
+    pub(super) plugin: SocketAddr,
+    /// A Unix socket for gost's plugin calls as well: the same paths, without TLS
+    #[arg(long, env = "GOSSD_PLUGIN_SOCKET", value_name = "PATH")]
+    pub(super) plugin_socket: Option<PathBuf>,
+    /// File of tokens, one a line: a plugin call needs one of them. Read again when it changes
+    #[arg(long, env = "GOSSD_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Take every plugin call, without tokens, from other hosts as well
+    #[arg(long, env = "GOSSD_INSECURE_PLUGIN")]
+    pub(super) insecure_plugin: bool,
+    /// PEM certificate chain: --plugin speaks TLS with it. Read again when it changes
+    #[arg(long, env = "GOSSD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// PEM key of the certificate
+    #[arg(long, env = "GOSSD_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Open plugin connections; when there are more, the least useful are closed
+    #[arg(long, env = "GOSSD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = MAX_CONNECTIONS)]
+    pub(super) max_connections: NonZeroUsize,
+    /// Where peers come in, by UDP and TCP [default: 0.0.0.0:8002 with a key, 127.0.0.1:8002 without]
+    #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
+    pub(super) gossip: Option<SocketAddr>,
+    /// The IP address or name by which other hosts reach this one [default: the interface towards --join]
+    #[arg(long, env = "GOSSD_ADVERTISE_HOST", value_name = "HOST", value_parser = parse_host)]
+    pub(super) advertise_host: Option<Host>,
+    /// HOST:PORT of a peer's gossip; may be repeated, or a list with commas. Names are resolved for ever
+    #[arg(long, env = "GOSSD_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(super) join: Vec<JoinPoint>,
+    /// File of base64 keys, one a line: the first seals, all open. `gossd keygen` makes one
+    #[arg(long, env = "GOSSD_KEY_FILE", value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
+    /// Agents of different clusters do not understand each other
+    #[arg(long, env = "GOSSD_CLUSTER", default_value = DEFAULT_CLUSTER)]
+    pub(super) cluster: String,
+    /// Folder of the journal, or "none" for memory only [default: systemd's, else the user's]
+    #[arg(long, env = "GOSSD_DATA_DIR", value_name = "PATH")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Socket for `gossd leave` and `gossd drain` [default: systemd's, else the user's runtime folder]
+    #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
+    /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
+    #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
+    pub(super) fallback_address: Option<Entrypoint>,
+    /// In which order a Get lists the records of live agents
+    #[arg(long, env = "GOSSD_ORDER", default_value = "random")]
+    pub(super) order: GetOrder,
+    /// Seconds that a record lives without a Renew, until its Renew period is known
+    #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs())]
+    pub(super) lease_ttl: u64,
+    /// Say goodbye on SIGTERM, for an agent that will not come back: peers hide its records at once
+    #[arg(long, env = "GOSSD_LEAVE_ON_STOP")]
+    pub(super) leave_on_stop: bool,
+    /// x.DOMAIN means the ingress host x; may be repeated. The same at every agent
+    #[arg(long, env = "GOSSD_INGRESS_DOMAIN", value_name = "DOMAIN", value_delimiter = ',')]
+    pub(super) ingress_domain: Vec<String>,
+    /// HOST=TUNNEL, or *.HOST=TUNNEL: an ingress rule that no tunnel's claim changes; may be repeated
+    #[arg(long, env = "GOSSD_INGRESS_RULE", value_name = "HOST=TUNNEL", value_delimiter = ',', value_parser = parse_rule)]
+    pub(super) ingress_rule: Vec<(String, String)>,
+    /// Host names that no tunnel gets; may be repeated
+    #[arg(long, env = "GOSSD_INGRESS_RESERVED", value_name = "HOST", value_delimiter = ',')]
+    pub(super) ingress_reserved: Vec<String>,
+    /// Bytes that a host name without a dot, or below an ingress domain, has at least
+    #[arg(long, env = "GOSSD_INGRESS_MIN_LABEL", value_name = "BYTES", default_value_t = 1)]
+    pub(super) ingress_min_label: usize,
+    /// Live records that may be registered here
+    #[arg(long, env = "GOSSD_MAX_RECORDS", value_name = "COUNT", default_value_t = Quota::default().records, value_parser = parse_count)]
+    pub(super) max_records: usize,
+    /// Ingress rules that may be set here
+    #[arg(long, env = "GOSSD_MAX_RULES", value_name = "COUNT", default_value_t = Quota::default().rules, value_parser = parse_count)]
+    pub(super) max_rules: usize,
+    /// Bytes of memory that both may take
+    #[arg(long, env = "GOSSD_MAX_BYTES", value_name = "BYTES", default_value_t = Quota::default().bytes)]
+    pub(super) max_bytes: usize,
+    /// How log lines look, on standard error
+    #[arg(long, env = "GOSSD_LOG_FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+    /// error, warn, info, debug, trace, or a filter such as gossd=debug,chitchat=info
+    #[arg(long, env = "GOSSD_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
+    pub(super) log_level: LogLevel,
+    #[command(flatten)]
+    pub(super) broken: BrokenArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum GetOrder {
+    Random,
+    Nearest,
+}
+
+impl From<GetOrder> for Order {
+    fn from(order: GetOrder) -> Self {
+        match order {
+            GetOrder::Random => Self::Random,
+            GetOrder::Nearest => Self::Nearest,
+        }
+    }
+}
+
+/// A filter that was found to parse.
+#[derive(Clone, Debug)]
+pub(super) struct LogLevel(pub(super) String);
+
+pub(super) fn parse_entrypoint(text: &str) -> Result<Entrypoint, String> {
+    Entrypoint::parse(text).map_err(|e| format!("it {e}"))
+}
+
+pub(super) fn parse_host(text: &str) -> Result<Host, String> {
+    Host::advertised(text).map_err(|e| format!("it {e}"))
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_EACH as usize).contains(count));
+    count.ok_or_else(|| format!("it is not a number from 1 to {MAX_EACH}"))
+}
+
+fn parse_rule(text: &str) -> Result<(String, String), String> {
+    let (host, tunnel) = text.split_once('=').ok_or("it is not HOST=TUNNEL")?;
+    Names::new(Naming::default(), [(host, tunnel)]).map_err(|e| e.to_string())?;
+    Ok((host.into(), tunnel.into()))
+}
+
+fn parse_level(text: &str) -> Result<LogLevel, String> {
+    EnvFilter::try_new(text).map(|_| LogLevel(text.into())).map_err(|e| e.to_string())
+}

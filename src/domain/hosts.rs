@@ -1,0 +1,221 @@
+//! The read index of ingress: host name → the claims on it of all owners, and hash host → tunnel. Part of the
+//! directory, which tells it what owners say.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::record::Owner;
+use super::rule::{Clock, Endpoint, HashHost, MAX_CLOCK, Rule, RuleKey, TunnelId};
+use super::slot::Slot;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hosts {
+    claims: HashMap<Arc<str>, Vec<Claim>>,
+    /// Tunnels that have a record.
+    tunnels: HashMap<HashHost, TunnelId>,
+    clock: Clock,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Claim {
+    rule: Arc<Rule>,
+    /// Who says so, and where; none for what is remembered of an owner that is gone.
+    holder: Option<(Arc<Owner>, Slot)>,
+}
+
+impl Claim {
+    fn is(&self, tunnel: TunnelId) -> bool {
+        self.rule.endpoint.tunnel == tunnel
+    }
+}
+
+impl Hosts {
+    /// Where a host leads: its hash host's tunnel, or else the earliest claim on it.
+    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
+        let hashed = || Some(*self.tunnels.get(&HashHost::parse(host)?)?);
+        let claimed = self.winner(host);
+        claimed.or_else(|| Some(Endpoint { tunnel: hashed()?, private: false }))
+    }
+
+    /// Where the earliest claim on a host leads; closed to the public if any holder of it says so.
+    pub fn winner(&self, host: &str) -> Option<Endpoint> {
+        let claims = self.claims.get(host)?;
+        let tunnel = claims.iter().min_by_key(|claim| claim.rule.rank())?.rule.endpoint.tunnel;
+        let private = claims.iter().any(|claim| claim.is(tunnel) && claim.rule.endpoint.private);
+        Some(Endpoint { tunnel, private })
+    }
+
+    /// When a tunnel first claimed a host, as far as is known.
+    pub fn claimed(&self, key: &RuleKey) -> Option<Clock> {
+        self.of(key).map(|claim| claim.rule.clock).min()
+    }
+
+    /// Who says that a host is a tunnel's, and since when.
+    pub fn holders(&self, key: &RuleKey) -> impl Iterator<Item = (&Arc<Owner>, Clock)> {
+        self.of(key).filter_map(|claim| Some((&claim.holder.as_ref()?.0, claim.rule.clock)))
+    }
+
+    /// The other claims on a host: whose, and since when.
+    pub fn rivals(&self, key: &RuleKey) -> impl Iterator<Item = (TunnelId, Clock)> {
+        let tunnel = key.tunnel;
+        let claims = self.claims.get(&key.host).into_iter().flatten();
+        claims
+            .filter(move |claim| !claim.is(tunnel))
+            .map(|claim| (claim.rule.endpoint.tunnel, claim.rule.clock))
+    }
+
+    /// Above every claim ever seen here.
+    pub fn next_clock(&self) -> Clock {
+        (self.clock + 1).min(MAX_CLOCK)
+    }
+
+    /// How many claims are known.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no claim is known.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Remembers a claim whose holder is gone; false if it is known from somebody.
+    pub fn remember(&mut self, rule: &Arc<Rule>) -> bool {
+        let fresh = self.of(&rule.key()).next().is_none();
+        if fresh {
+            self.add(Claim { rule: rule.clone(), holder: None });
+        }
+        fresh
+    }
+
+    /// Forgets a claim that was only remembered.
+    pub fn forget(&mut self, key: &RuleKey) {
+        self.remove(&key.host, |claim| claim.is(key.tunnel) && claim.holder.is_none());
+    }
+
+    pub(super) fn hold(&mut self, owner: &Arc<Owner>, slot: Slot, rule: &Arc<Rule>) {
+        // What is remembered from earlier counts until somebody says that.
+        let key = rule.key();
+        let later =
+            |claim: &Claim| claim.is(key.tunnel) && claim.holder.is_none() && claim.rule.clock >= rule.clock;
+        self.remove(&key.host, later);
+        self.add(Claim { rule: rule.clone(), holder: Some((owner.clone(), slot)) });
+    }
+
+    pub(super) fn release(&mut self, owner: &Owner, slot: Slot, rule: &Rule) {
+        let held = |claim: &Claim| claim.holder.as_ref().is_some_and(|(o, s)| **o == *owner && *s == slot);
+        self.remove(&rule.host, held);
+    }
+
+    pub(super) fn tunnel_appeared(&mut self, name: &str) {
+        if let Some(tunnel) = spelled(name) {
+            self.tunnels.insert(HashHost::of(tunnel), tunnel);
+        }
+    }
+
+    pub(super) fn tunnel_vanished(&mut self, name: &str) {
+        if let Some(tunnel) = spelled(name) {
+            self.tunnels.remove(&HashHost::of(tunnel));
+        }
+    }
+
+    fn of(&self, key: &RuleKey) -> impl Iterator<Item = &Claim> {
+        let tunnel = key.tunnel;
+        self.claims.get(&key.host).into_iter().flatten().filter(move |claim| claim.is(tunnel))
+    }
+
+    fn add(&mut self, claim: Claim) {
+        self.clock = self.clock.max(claim.rule.clock);
+        self.len += 1;
+        self.claims.entry(claim.rule.host.clone()).or_default().push(claim);
+    }
+
+    fn remove(&mut self, host: &str, which: impl Fn(&Claim) -> bool) {
+        let Some(claims) = self.claims.get_mut(host) else { return };
+        if let Some(at) = claims.iter().position(which) {
+            claims.swap_remove(at);
+            self.len -= 1;
+        }
+        if claims.is_empty() {
+            self.claims.remove(host);
+        }
+    }
+}
+
+/// The tunnel whose records have this name: one in another spelling is another name.
+fn spelled(name: &str) -> Option<TunnelId> {
+    TunnelId::parse(name).filter(|tunnel| tunnel.spell(&mut [0; 36]) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::tests::{rule, tunnel};
+    use super::*;
+
+    fn owner(name: &str) -> Arc<Owner> {
+        Arc::new(Owner { name: name.parse().unwrap(), generation: 1 })
+    }
+
+    fn winner(hosts: &Hosts) -> Option<TunnelId> {
+        hosts.winner("x").map(|endpoint| endpoint.tunnel)
+    }
+
+    #[test]
+    fn the_earliest_claim_wins_and_of_two_at_once_the_lower_tunnel_in_any_order() {
+        let claims = [rule("x", 3, 5), rule("x", 2, 5), rule("x", 1, 6)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+            let mut hosts = Hosts::default();
+            for at in order {
+                hosts.hold(&owner("a"), at, &claims[at as usize]);
+            }
+            assert_eq!(winner(&hosts), Some(tunnel(2)));
+            assert_eq!(hosts.next_clock(), 7);
+            hosts.release(&owner("a"), 1, &claims[1]);
+            assert_eq!(winner(&hosts), Some(tunnel(3)), "the next one moves up");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_several_hold_counts_from_its_first_and_is_private_if_any_says_so() {
+        let mut hosts = Hosts::default();
+        hosts.hold(&owner("a"), 1, &rule("x", 1, 9));
+        hosts.hold(&owner("b"), 1, &rule("x", 2, 8));
+        assert_eq!(winner(&hosts), Some(tunnel(2)));
+        let endpoint = Endpoint { tunnel: tunnel(1), private: true };
+        hosts.hold(&owner("c"), 1, &Arc::new(Rule { host: "x".into(), endpoint, clock: 3 }));
+        assert_eq!(hosts.winner("x"), Some(endpoint));
+        hosts.release(&owner("b"), 1, &rule("x", 2, 8));
+        hosts.release(&owner("c"), 1, &rule("x", 1, 3));
+        assert_eq!(hosts.winner("x"), Some(Endpoint { private: false, ..endpoint }));
+        hosts.release(&owner("a"), 1, &rule("x", 1, 9));
+        assert!(hosts.is_empty() && hosts.winner("x").is_none());
+    }
+
+    #[test]
+    fn a_remembered_claim_goes_when_somebody_holds_it() {
+        let mut hosts = Hosts::default();
+        assert!(hosts.remember(&rule("x", 1, 4)));
+        assert!(!hosts.remember(&rule("x", 1, 4)));
+        assert_eq!(winner(&hosts), Some(tunnel(1)));
+        hosts.hold(&owner("a"), 1, &rule("x", 1, 4));
+        assert!(!hosts.remember(&rule("x", 1, 4)), "it is held");
+        assert_eq!(hosts.len(), 1);
+        hosts.release(&owner("a"), 1, &rule("x", 1, 4));
+        assert_eq!(winner(&hosts), None);
+    }
+
+    #[test]
+    fn a_live_tunnel_has_its_hash_host() {
+        let mut hosts = Hosts::default();
+        let name = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+        hosts.tunnel_appeared(name);
+        hosts.tunnel_appeared("host@4d21094e-b74c-4916-86c1-d9fa36ea677b");
+        let endpoint = hosts.endpoint("a6265c6d9847a4be").map(|endpoint| endpoint.to_string());
+        assert_eq!(endpoint.as_deref(), Some(name));
+        assert_eq!(hosts.endpoint("a6265c6d9847a4bf"), None);
+        hosts.tunnel_vanished(name);
+        assert_eq!(hosts.endpoint("a6265c6d9847a4be"), None);
+    }
+}

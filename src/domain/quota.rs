@@ -1,0 +1,44 @@
+//! How much one agent holds at most. Whoever comes when it is full is refused; what is there stays.
+
+use super::slot::{MAX_EACH, SlotsFull};
+
+/// The bounds of what is registered and claimed at one agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Live records; as many may have lapsed and wait to be revived.
+    pub records: usize,
+    /// Claims on host names; every tunnel has one on its hash host.
+    pub rules: usize,
+    /// All of it, in bytes of memory, roughly.
+    pub bytes: usize,
+}
+
+impl Default for Quota {
+    /// What a cluster is designed for, at one agent.
+    fn default() -> Self {
+        Self { records: 100_000, rules: 200_000, bytes: 256 << 20 }
+    }
+}
+
+/// There is no room. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// See [`Quota::records`].
+    #[error("this agent already holds {0} records (--max-records)")]
+    Records(usize),
+    /// See [`Quota::rules`].
+    #[error("this agent already holds {0} ingress rules (--max-rules)")]
+    Rules(usize),
+    /// See [`Quota::bytes`].
+    #[error("this agent already holds {0} bytes of records and rules (--max-bytes)")]
+    Bytes(usize),
+    /// See [`MAX_EACH`].
+    #[error("this agent already holds {MAX_EACH} of them")]
+    Slots,
+}
+
+impl From<SlotsFull> for Full {
+    fn from(_: SlotsFull) -> Self {
+        Self::Slots
+    }
+}

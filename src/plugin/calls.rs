@@ -1,0 +1,99 @@
+//! One call from its head to the last byte of its answer: marked on the connection's progress, and bounded.
+//! Knows no path and no meaning.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tokio::time::timeout;
+
+use super::bounds::{Closed, Counters};
+use super::progress::{Call, Progress};
+use super::{grpc, http};
+
+/// Answers leave in pieces of this size, so that a client that takes one and no more is noticed.
+const PIECE: usize = 16 << 10;
+
+/// The calls of one connection.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pub(super) progress: Arc<Progress>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) patience: Duration,
+}
+
+/// Follows a call. Everything is answered from memory, so one that takes long waits for its body.
+pub(super) async fn follow(State(calls): State<Calls>, request: Request, next: Next) -> Response {
+    let call = calls.progress.call();
+    let too_slow = if grpc::is_call(request.headers()) { grpc::too_slow } else { http::too_slow };
+    let response = timeout(calls.patience, next.run(request)).await.unwrap_or_else(|_| {
+        calls.counters.count(Closed::SlowBody);
+        too_slow()
+    });
+    if is_served(&response) {
+        call.served();
+    }
+    call.offer();
+    response.map(|body| Body::new(Answer { body, piece: Bytes::new(), call }))
+}
+
+/// Whether whoever called is of use to us: not refused, in either protocol's way to say so.
+fn is_served(response: &Response) -> bool {
+    let grpc = response.headers().get("grpc-status");
+    response.status().is_success() && grpc.is_none_or(|status| status == "0")
+}
+
+/// An answer that tells when the client takes none of it.
+struct Answer {
+    body: Body,
+    /// The rest of a frame that is too large to be one piece.
+    piece: Bytes,
+    call: Call,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.piece.is_empty() {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+                self.call.pause();
+                return Poll::Pending;
+            };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.piece = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        self.call.offer();
+        let len = self.piece.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(len)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.piece.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.body.size_hint();
+        let held = self.piece.len() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + held);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
+    }
+}

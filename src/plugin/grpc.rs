@@ -1,0 +1,192 @@
+//! gost's gRPC plugin calls: the same meanings as [`super::http`]'s, in gost's default plugin type. With them
+//! the standard health service, and reflection for people with `grpcurl`.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
+use tonic::{Request, Response, Status};
+
+use self::generated::ingress_server::{self, IngressServer};
+use self::generated::sd_server::{self, SdServer};
+use self::generated::{
+    DeregisterReply, DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest,
+    RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
+};
+use super::{Caller, Plugin, Refusal};
+use crate::domain::record::{Draft, Record};
+
+#[rustfmt::skip]
+#[expect(clippy::pedantic, unused_qualifications, reason = "as a program wrote it")]
+pub mod generated;
+
+/// What `generated` was written from, for reflection.
+const DESCRIPTORS: &[u8] = include_bytes!("grpc/plugin.bin");
+/// The metadata key of a token; not `authorization`.
+const TOKEN: &str = "token";
+/// Longest message: as HTTP's body. A longer one is `OUT_OF_RANGE`, which is tonic's own word for it.
+const MAX_MESSAGE: usize = 64 << 10;
+
+/// What is served: both plugins, health and reflection. Other gRPC paths are [`not_served`]'s.
+pub async fn routes(plugin: &Plugin) -> Router {
+    let sd = SdServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let ingress = IngressServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let (sd, ingress) = (admitted(sd, plugin), admitted(ingress, plugin));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<SdServer<Plugin>>().await;
+    reporter.set_serving::<IngressServer<Plugin>>().await;
+    // grpcurl asks by v1, older clients by v1alpha.
+    let v1 = descriptors().build_v1().expect("descriptors that are compiled in are whole");
+    let v1alpha = descriptors().build_v1alpha().expect("the same");
+    let routes = Routes::new(sd).add_service(ingress).add_service(health);
+    routes.add_service(v1).add_service(v1alpha).into_axum_router().reset_fallback()
+}
+
+/// Lets a call through whose token is in force. Health and reflection need none: they tell nothing of records,
+/// and kubelet's probes can send none.
+fn admitted<S>(service: S, plugin: &Plugin) -> InterceptedService<S, impl Interceptor + Clone + use<S>> {
+    let plugin = plugin.clone();
+    InterceptedService::new(service, move |call: Request<()>| {
+        plugin.admit(call.metadata().get(TOKEN).map(MetadataValue::as_bytes)).map_err(|e| refuse(&e))?;
+        Ok(call)
+    })
+}
+
+fn descriptors() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Whether a request is a gRPC call, whatever its path.
+pub fn is_call(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The answer to a call of something that is not served.
+pub fn not_served() -> axum::http::Response<Body> {
+    Status::unimplemented("this is not served: proto.SD and proto.Ingress are").into_http()
+}
+
+/// The answer to a call whose message does not arrive.
+pub fn too_slow() -> axum::http::Response<Body> {
+    Status::deadline_exceeded("the message did not arrive in time").into_http()
+}
+
+#[tonic::async_trait]
+impl sd_server::Sd for Plugin {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
+        let service = request.get_ref().service.as_ref();
+        self.sd.register(caller(&request)?, draft(service)).map_err(|refusal| refuse(&refusal))?;
+        Ok(Response::new(RegisterReply { ok: true }))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<DeregisterRequest>,
+    ) -> Result<Response<DeregisterReply>, Status> {
+        let service = request.get_ref().service.as_ref();
+        self.sd.deregister(caller(&request)?, draft(service)).map_err(|refusal| refuse(&refusal))?;
+        Ok(Response::new(DeregisterReply { ok: true }))
+    }
+
+    /// Of an unknown id it is no error but `ok: false`: the reply has a word for it.
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let service = request.get_ref().service.as_ref();
+        match self.sd.renew(caller(&request)?, draft(service)) {
+            Ok(()) => Ok(Response::new(RenewReply { ok: true })),
+            Err(Refusal::Unknown) => Ok(Response::new(RenewReply { ok: false })),
+            Err(refusal) => Err(refuse(&refusal)),
+        }
+    }
+
+    async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
+        let records = self.sd.get(&request.get_ref().name).map_err(|refusal| refuse(&refusal))?;
+        let services = records.iter().map(|record| Service::from(&**record)).collect();
+        Ok(Response::new(GetServiceReply { services }))
+    }
+}
+
+#[tonic::async_trait]
+impl ingress_server::Ingress for Plugin {
+    async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<GetRuleReply>, Status> {
+        let endpoint = self.ingress.get_rule(&request.get_ref().host).map_err(|refusal| refuse(&refusal))?;
+        Ok(Response::new(GetRuleReply { endpoint }))
+    }
+
+    async fn set_rule(&self, request: Request<SetRuleRequest>) -> Result<Response<SetRuleReply>, Status> {
+        let SetRuleRequest { host, endpoint, service: _ } = request.get_ref();
+        let ok = self.ingress.set_rule(host, endpoint).map_err(|refusal| refuse(&refusal))?;
+        Ok(Response::new(SetRuleReply { ok }))
+    }
+}
+
+/// The server says who calls; without it nothing could tell when the caller is gone.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().copied().ok_or_else(|| Status::internal("the connection is not known"))
+}
+
+/// No connector at all is one whose fields are all empty, as everywhere in protobuf.
+fn draft(service: Option<&Service>) -> Draft<'_> {
+    let Some(Service { id, name, node, network, address }) = service else { return Draft::default() };
+    Draft { id, name, node, network, address }
+}
+
+impl From<&Record> for Service {
+    fn from(record: &Record) -> Self {
+        let Record { id, name, node, network, address } = record;
+        let [id, name, node, network, address] =
+            [id, name, node, network.as_str(), address].map(str::to_owned);
+        Self { id, name, node, network, address }
+    }
+}
+
+/// The code for whoever reads codes, the text of the HTTP adapter for whoever reads logs.
+fn refuse(refusal: &Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::Field(_) => Status::invalid_argument(text),
+        Refusal::Unknown => Status::not_found(text),
+        Refusal::Full(_) => Status::resource_exhausted(text),
+        Refusal::Unauthenticated(_) => Status::unauthenticated(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::domain::quota::Full;
+    use crate::domain::record::check_name;
+    use crate::plugin::Unauthenticated;
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_own_and_its_own_text() {
+        for (refusal, code) in [
+            (Refusal::Field(check_name("").unwrap_err()), Code::InvalidArgument),
+            (Refusal::Unknown, Code::NotFound),
+            (Refusal::Full(Full::Records(7)), Code::ResourceExhausted),
+            (Refusal::Unauthenticated(Unauthenticated::Wrong), Code::Unauthenticated),
+        ] {
+            let status = refuse(&refusal);
+            assert_eq!((status.code(), status.message()), (code, &*refusal.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_call_is_grpc_by_its_content_type() {
+        for (kind, grpc) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/json", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+            assert_eq!(is_call(&headers), grpc, "{kind}");
+        }
+    }
+}

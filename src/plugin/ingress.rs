@@ -1,0 +1,80 @@
+//! gost's ingress: which tunnel a host name belongs to. What the operator says comes before what tunnels claim.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Refusal;
+use crate::agent::Agent;
+use crate::domain::hostname::Naming;
+use crate::domain::record::{FieldError, FieldProblem};
+use crate::domain::rule::Endpoint;
+
+/// gost's ingress, as one agent answers it.
+#[derive(Clone)]
+pub struct Ingress {
+    agent: Agent,
+    names: Arc<Names>,
+}
+
+/// What the operator says of host names.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// How names are spelled, and which ones tunnels may claim.
+    pub naming: Naming,
+    /// Rules that no claim changes, by their key.
+    pub fixed: HashMap<String, Endpoint>,
+}
+
+impl Names {
+    /// Reads fixed rules: host, or wildcard, and `[$]UUID`.
+    pub fn new<'a>(
+        naming: Naming,
+        fixed: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, FieldError> {
+        let rule = |(host, endpoint)| Ok((naming.key(host)?, parse(endpoint)?));
+        let fixed = fixed.into_iter().map(rule).collect::<Result<_, FieldError>>()?;
+        Ok(Self { naming, fixed })
+    }
+}
+
+impl Ingress {
+    /// Answers from this agent.
+    pub fn new(agent: Agent, names: Names) -> Self {
+        Self { agent, names: Arc::new(names) }
+    }
+
+    /// `GetRule`: the endpoint of a host, `[$]UUID`; empty if it has none. `host` is as a visitor wrote it: what
+    /// is no host name has no endpoint.
+    pub fn get_rule(&self, host: &str) -> Result<String, Refusal> {
+        if host.is_empty() {
+            return Err(FieldError { field: "host", problem: FieldProblem::Missing }.into());
+        }
+        let mut keys = self.names.naming.candidates(host).peekable();
+        let claimable = keys.peek().is_some_and(|own| self.names.naming.is_for_tunnels(own));
+        let endpoint = keys.find_map(|key| self.endpoint(&key, claimable));
+        Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
+    }
+
+    /// `SetRule`: whether the host is the endpoint's tunnel's now.
+    pub fn set_rule(&self, host: &str, endpoint: &str) -> Result<bool, Refusal> {
+        let key = self.names.naming.key(host)?;
+        let endpoint = parse(endpoint)?;
+        if let Some(fixed) = self.names.fixed.get(&key) {
+            return Ok(fixed.tunnel == endpoint.tunnel);
+        }
+        if !self.names.naming.allows(&key, endpoint.tunnel) {
+            return Ok(false);
+        }
+        Ok(self.agent.claim(&key, endpoint)?)
+    }
+
+    fn endpoint(&self, key: &str, claimable: bool) -> Option<Endpoint> {
+        let fixed = self.names.fixed.get(key).copied();
+        fixed.or_else(|| claimable.then(|| self.agent.endpoint(key)).flatten())
+    }
+}
+
+fn parse(endpoint: &str) -> Result<Endpoint, FieldError> {
+    let problem = if endpoint.is_empty() { FieldProblem::Missing } else { FieldProblem::Endpoint };
+    Endpoint::parse(endpoint).ok_or(FieldError { field: "endpoint", problem })
+}

@@ -1,0 +1,274 @@
+//! What one plugin connection is doing: whether it is idle, which nobody minds, or has begun something and
+//! does not go on. [`super::connections`] decides what that means.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::bounds::Closed;
+use super::frames::Arriving;
+
+/// One connection, seen from its bytes and its calls.
+#[derive(Debug)]
+pub(super) struct Progress {
+    state: Mutex<State>,
+    closing: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    since: Instant,
+    handshaking: bool,
+    /// Whether a call was answered with more than a refusal.
+    served: bool,
+    arriving: Arriving,
+    /// Since when the socket takes no more bytes.
+    stuck: Option<Instant>,
+    calls: HashMap<u64, Step>,
+    last_call: u64,
+    /// When the last call ended.
+    idle: Instant,
+}
+
+/// How far a call is, and since when.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Its body arrives.
+    Arriving(Instant),
+    /// Its answer waits for the client to take some of it.
+    Offered(Instant),
+    /// Its answer goes on when there is news: a stream.
+    Quiet,
+}
+
+/// What is lost with a connection, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Nothing was ever done on it; open since.
+    Unproven(Instant),
+    /// It stopped in the middle; since.
+    Stalled(Instant),
+    /// Nothing has happened; since.
+    Idle(Instant),
+    /// It is in use.
+    Busy,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let state = State {
+            since: now,
+            handshaking: true,
+            served: false,
+            arriving: Arriving::new(),
+            stuck: None,
+            calls: HashMap::new(),
+            last_call: 0,
+            idle: now,
+        };
+        Self { state: Mutex::new(state), closing: Notify::new() }
+    }
+
+    /// The handshake is over, or there is none.
+    pub(super) fn opened(&self) {
+        self.state().handshaking = false;
+    }
+
+    /// Bytes arrived.
+    pub(super) fn read(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        let in_call = !state.calls.is_empty();
+        state.arriving.read(Instant::now(), bytes, in_call);
+    }
+
+    /// The socket took bytes, or would not.
+    pub(super) fn wrote(&self, is_stuck: bool) {
+        let mut state = self.state();
+        if !is_stuck {
+            state.stuck = None;
+        } else if state.stuck.is_none() {
+            state.stuck = Some(Instant::now());
+        }
+    }
+
+    /// A request's head is whole.
+    pub(super) fn call(self: &Arc<Self>) -> Call {
+        let mut state = self.state();
+        state.arriving.called();
+        state.last_call += 1;
+        let number = state.last_call;
+        state.calls.insert(number, Step::Arriving(Instant::now()));
+        Call { progress: self.clone(), number }
+    }
+
+    /// Asks the connection's task to end.
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    /// Resolves when the connection is to end.
+    pub(super) async fn closing(&self) {
+        self.closing.notified().await;
+    }
+
+    /// Whether nothing can be lost with it yet.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.state().handshaking
+    }
+
+    /// What has taken longer than `patience`.
+    pub(super) fn overdue(&self, now: Instant, patience: Duration) -> Option<Closed> {
+        let state = self.state();
+        let late = |since: Instant| now.duration_since(since) >= patience;
+        if state.handshaking {
+            return late(state.since).then_some(Closed::SlowHandshake);
+        }
+        if state.arriving.unfinished().is_some_and(late) {
+            return Some(Closed::SlowHead);
+        }
+        let offered = state.calls.values().filter_map(|step| match step {
+            Step::Offered(since) => Some(*since),
+            Step::Arriving(_) | Step::Quiet => None,
+        });
+        state.stuck.into_iter().chain(offered).any(late).then_some(Closed::Unread)
+    }
+
+    /// What would be lost with it. A call that lasts longer than `hitch` has stalled.
+    pub(super) fn worth(&self, now: Instant, hitch: Duration) -> Worth {
+        let state = self.state();
+        if !state.served {
+            return Worth::Unproven(state.since);
+        }
+        match state.waiting_since() {
+            Some(since) if now.duration_since(since) >= hitch => Worth::Stalled(since),
+            Some(_) => Worth::Busy,
+            None => Worth::Idle(state.idle),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Since when it has waited for the client.
+    fn waiting_since(&self) -> Option<Instant> {
+        let calls = self.calls.values().filter_map(|step| match step {
+            Step::Arriving(since) | Step::Offered(since) => Some(*since),
+            Step::Quiet => None,
+        });
+        self.arriving.unfinished().into_iter().chain(self.stuck).chain(calls).min()
+    }
+}
+
+/// A call in progress, until its answer is on its way; dropping it says so.
+#[derive(Debug)]
+pub(super) struct Call {
+    progress: Arc<Progress>,
+    number: u64,
+}
+
+impl Call {
+    /// A piece of the answer is there for the client.
+    pub(super) fn offer(&self) {
+        self.step(Step::Offered(Instant::now()));
+    }
+
+    /// The answer has no piece at the moment.
+    pub(super) fn pause(&self) {
+        self.step(Step::Quiet);
+    }
+
+    /// It was answered with more than a refusal.
+    pub(super) fn served(&self) {
+        self.progress.state().served = true;
+    }
+
+    fn step(&self, step: Step) {
+        self.progress.state().calls.insert(self.number, step);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut state = self.progress.state();
+        state.calls.remove(&self.number);
+        state.idle = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HITCH: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn opened() -> (Arc<Progress>, Instant) {
+        let progress = Arc::new(Progress::new());
+        progress.opened();
+        (progress, Instant::now())
+    }
+
+    #[test]
+    fn idleness_is_never_overdue() {
+        let (progress, now) = opened();
+        let forever = now + Duration::from_secs(1_000_000);
+        assert_eq!(progress.overdue(forever, PATIENCE), None, "before the first request");
+        progress.read(b"GET /");
+        let call = progress.call();
+        call.served();
+        call.offer();
+        drop(call);
+        assert_eq!(progress.overdue(forever, PATIENCE), None, "between requests");
+        assert!(matches!(progress.worth(forever, HITCH), Worth::Idle(_)));
+    }
+
+    #[test]
+    fn every_step_that_the_client_owes_is_overdue_in_the_end() {
+        let late = |progress: &Progress| progress.overdue(Instant::now() + PATIENCE, PATIENCE);
+        assert_eq!(late(&Progress::new()), Some(Closed::SlowHandshake));
+        let (progress, _) = opened();
+        progress.read(b"G");
+        assert_eq!(late(&progress), Some(Closed::SlowHead));
+        let call = progress.call();
+        assert_eq!(late(&progress), None, "the call itself has its own timeout");
+        call.offer();
+        assert_eq!(late(&progress), Some(Closed::Unread));
+        call.pause();
+        assert_eq!(late(&progress), None, "a stream without news");
+        progress.wrote(true);
+        assert_eq!(late(&progress), Some(Closed::Unread));
+        progress.wrote(false);
+        assert_eq!(late(&progress), None);
+    }
+
+    #[test]
+    fn what_was_never_used_is_worth_least_and_what_is_in_use_most() {
+        let now = Instant::now();
+        let later = now + HITCH;
+        let mut worths = [
+            Worth::Busy,
+            Worth::Idle(later),
+            Worth::Idle(now),
+            Worth::Stalled(now),
+            Worth::Unproven(later),
+            Worth::Unproven(now),
+        ];
+        let want = worths.into_iter().rev().collect::<Vec<_>>();
+        worths.sort();
+        assert_eq!(worths.to_vec(), want);
+
+        let (progress, _) = opened();
+        let call = progress.call();
+        let soon = Instant::now();
+        assert!(matches!(progress.worth(soon, HITCH), Worth::Unproven(_)), "it may be refused yet");
+        call.served();
+        assert_eq!(progress.worth(soon, HITCH), Worth::Busy);
+        assert!(matches!(progress.worth(soon + HITCH, HITCH), Worth::Stalled(_)));
+    }
+}

@@ -1,0 +1,196 @@
+//! Accepts plugin connections, by TCP, TLS and a Unix socket, and tells when one closes; what they carry is for
+//! the routes. Knows no protocol beyond HTTP itself.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::bounds::{Bounds, Counters};
+use super::calls::{Calls, follow};
+use super::connections::Connections;
+use super::reload::Latest;
+use super::stream::Stream;
+use super::tls::Tls;
+use super::{Caller, Plugin, grpc, http};
+
+/// How long calls in flight may take to finish when the agent stops.
+const DRAIN: Duration = Duration::from_millis(1_500);
+/// When a host that says nothing is asked whether it is there, and how long it may take to answer. A vanished
+/// gost is noticed by the end of its connection.
+const PROBE: Duration = Duration::from_secs(30);
+const PROBE_ANSWER: Duration = Duration::from_secs(20);
+/// How long sent bytes may stay without an acknowledgement.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// ENFILE and EMFILE on every Unix.
+const NO_DESCRIPTORS: [i32; 2] = [23, 24];
+
+/// Where calls come in.
+pub struct Listeners {
+    /// By TCP.
+    pub tcp: TcpListener,
+    /// What TCP connections are wrapped in, if in anything.
+    pub tls: Option<Latest<Tls>>,
+    /// For this host only, and never wrapped.
+    pub unix: Option<UnixListener>,
+}
+
+async fn routes(plugin: &Plugin) -> Router {
+    http::routes(plugin).merge(grpc::routes(plugin).await).fallback(elsewhere)
+}
+
+/// Says where the plugins are, in the protocol of whoever asks.
+async fn elsewhere(request: Request) -> Response {
+    if grpc::is_call(request.headers()) { grpc::not_served() } else { http::unknown_path(request.uri()) }
+}
+
+/// Serves until `stop` resolves, then finishes what is in flight. No error of a connection ends it.
+pub async fn serve(
+    listeners: Listeners,
+    plugin: Plugin,
+    bounds: Bounds,
+    counters: Arc<Counters>,
+    stop: impl Future<Output = ()>,
+) {
+    let Listeners { tcp, tls, unix } = listeners;
+    let mut server = Server::new(&plugin, bounds, counters).await;
+    let mut sweep = tokio::time::interval(server.connections.rhythm());
+    tokio::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = tcp.accept() => {
+                accepted.map(|(stream, from)| server.take_tcp(stream, from.ip(), tls.as_ref()))
+            }
+            accepted = accept_unix(unix.as_ref()) => {
+                accepted.map(|stream| server.take(None, std::future::ready(Ok(stream))))
+            }
+            _ = sweep.tick() => {
+                server.connections.sweep();
+                continue;
+            }
+            () = &mut stop => break,
+        };
+        if let Err(error) = accepted {
+            let is_out = error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code));
+            let makes_room = is_out && server.connections.evict_unproven();
+            // It passes, but not at once: the evicted connection's task has to end, or others have to close.
+            tokio::time::sleep(Duration::from_millis(if makes_room { 1 } else { 50 })).await;
+        }
+        while server.tasks.try_join_next().is_some() {}
+    }
+    drop((tcp, unix));
+    server.connections.close_handshakes();
+    let _ = tokio::time::timeout(DRAIN, server.graceful.shutdown()).await;
+}
+
+async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::UnixStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+/// What every connection gets its share of.
+struct Server {
+    app: Router,
+    http: auto::Builder<TokioExecutor>,
+    connections: Arc<Connections>,
+    counters: Arc<Counters>,
+    patience: Duration,
+    graceful: GracefulShutdown,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    async fn new(plugin: &Plugin, bounds: Bounds, counters: Arc<Counters>) -> Self {
+        Self {
+            app: routes(plugin).await,
+            http: protocol(),
+            connections: Connections::new(bounds, counters.clone(), plugin.sd.clone()),
+            counters,
+            patience: bounds.patience,
+            graceful: GracefulShutdown::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    fn take_tcp(&mut self, stream: TcpStream, from: IpAddr, tls: Option<&Latest<Tls>>) {
+        prepare(&stream);
+        match tls {
+            Some(tls) => self.take(Some(from), TlsAcceptor::from(tls.get()).accept(stream)),
+            None => self.take(Some(from), std::future::ready(Ok(stream))),
+        }
+    }
+
+    /// Serves a connection in a task of its own, which opens it as well: a handshake waits for the client.
+    fn take<S>(&mut self, from: Option<IpAddr>, opening: impl Future<Output = io::Result<S>> + Send + 'static)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = self.connections.number();
+        let caller = from.map_or(Caller { remote: None, connection }, |ip| Caller::at(ip, connection));
+        let open = self.connections.open(caller);
+        let progress = open.progress.clone();
+        let calls =
+            Calls { progress: progress.clone(), counters: self.counters.clone(), patience: self.patience };
+        let app = self.app.clone().layer(from_fn_with_state(calls, follow)).layer(Extension(caller));
+        let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+        let served = async move {
+            let Ok(stream) = opening.await else { return };
+            open.progress.opened();
+            let io = TokioIo::new(Stream::new(stream, open.progress.clone()));
+            let connection = http.serve_connection(io, TowerToHyperService::new(app)).into_owned();
+            // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
+            drop(watcher.watch(connection).await);
+        };
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = served => {}
+                () = progress.closing() => {}
+            }
+        });
+    }
+}
+
+/// HTTP/1 and 2, told apart by their first bytes. HTTP/1 gets no timer, because hyper would close idle
+/// connections by it; HTTP/2's pings close only those whose other end is gone.
+fn protocol() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().max_buf_size(64 << 10);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PROBE)
+        .keep_alive_timeout(PROBE_ANSWER)
+        .max_concurrent_streams(256)
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(128 << 10)
+        .max_header_list_size(16 << 10)
+        .max_pending_accept_reset_streams(16);
+    http
+}
+
+/// A connection without these options works as well, so failures are not looked at.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let keepalive =
+        TcpKeepalive::new().with_time(PROBE).with_interval(Duration::from_secs(10)).with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}

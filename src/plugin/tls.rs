@@ -1,0 +1,71 @@
+//! TLS for plugin calls: a certificate chain and its key from two PEM files. gost has no client certificate, so
+//! none is asked for; tokens tell who calls.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use zeroize::Zeroizing;
+
+use super::reload::{self, Files, Latest, Unusable};
+
+/// What a handshake needs.
+pub type Tls = ServerConfig;
+
+/// Where the certificate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the agent's own certificate first.
+    pub certificate: PathBuf,
+    /// The key of the first certificate.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// Reads them; the first value reads them again.
+    pub fn open(self) -> Result<(Files<Tls>, Latest<Tls>), Unusable> {
+        Files::open(vec![self.certificate, self.key], load)
+    }
+}
+
+fn load(paths: &[PathBuf]) -> Result<Tls, Unusable> {
+    let [certificate, key] = paths else { unreachable!("a certificate and a key") };
+    let chain = read_chain(certificate)?;
+    let secret = read_key(key)?;
+    let misfit = |error| {
+        let certificate = certificate.display();
+        Unusable::new(key, format!("does not go with the certificate in {certificate}: {error}"))
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(misfit)?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(misfit)?;
+    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Ok(config)
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let text = reload::read(path)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Unusable::new(path, format!("is no PEM certificate chain: {error}")))?;
+    if chain.is_empty() {
+        return Err(Unusable::new(
+            path,
+            "has no certificate: it should begin with -----BEGIN CERTIFICATE-----",
+        ));
+    }
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
+    let text = Zeroizing::new(reload::read(path)?);
+    PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|error| Unusable::new(path, format!("has no usable private key in PEM: {error}")))
+}

@@ -1,0 +1,55 @@
+//! HTTP/2 frame by frame, as little of it as tests of a server's manners need. Knows nothing of service
+//! discovery.
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What a client begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+/// The flag of an answer to a ping.
+pub const ACK: u8 = 1;
+const END_STREAM_AND_HEADERS: u8 = 5;
+
+/// A frame as it is sent.
+pub fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
+    [&len[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// The preface and no settings.
+pub fn hello() -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// A GET: `:method`, `:scheme`, `:path` and `:authority` from the static table (RFC 7541, appendix A).
+pub fn get(stream: u8, path: &str) -> Vec<u8> {
+    let text = |name: u8, value: &str| {
+        let len = u8::try_from(value.len()).expect("a short text");
+        [&[0x40 | name, len], value.as_bytes()].concat()
+    };
+    let head = [&[0x82, 0x87][..], &text(4, path), &text(1, "agent.test")].concat();
+    frame(HEADERS, END_STREAM_AND_HEADERS, stream, &head)
+}
+
+/// The next frame's kind, flags and payload.
+pub async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("a frame");
+    let [a, b, c, kind, flags, ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).await.expect("its payload");
+    (kind, flags, payload)
+}
+
+/// The payload of the next frame of a kind and flags.
+pub async fn receive_kind(stream: &mut (impl AsyncRead + Unpin), kind: u8, flags: u8) -> Vec<u8> {
+    loop {
+        let frame = receive(stream).await;
+        if frame.0 == kind && frame.1 & flags == flags {
+            return frame.2;
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Every YAML for gost that `gossd gost-config` prints, that the README shows and that `examples/gost` has: it has
+//! only keys that gost knows, and what it calls is served. Each plugin in it is called as gost would call it.
+
+mod common;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use common::process::{Process, gossd};
+use gossd::plugin::grpc::generated::ingress_client::IngressClient;
+use gossd::plugin::grpc::generated::sd_client::SdClient;
+use gossd::plugin::grpc::generated::{GetRuleRequest, GetServiceRequest};
+use serde::Deserialize;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request};
+
+const README: &str = include_str!("../README.md");
+/// In the certificate of every agent here.
+const NAME: &str = "gost-1.example.org";
+/// The README's, too.
+const TOKEN: &str = "0b7c1f0e5d7a4c9f8e21d3a6b5947c10";
+
+// What gost reads, as far as it is used here. A key that is not spelled so would be ignored by gost.
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gost {
+    services: Vec<Service>,
+    #[serde(default)]
+    chains: Vec<Chain>,
+    #[serde(default)]
+    ingresses: Vec<Named>,
+    #[serde(default)]
+    sds: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    name: String,
+    addr: String,
+    handler: Handler,
+    listener: Listener,
+    forwarder: Option<Forwarder>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Handler {
+    r#type: String,
+    #[serde(default)]
+    metadata: HandlerMetadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandlerMetadata {
+    entrypoint: String,
+    ingress: String,
+    sd: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listener {
+    r#type: String,
+    chain: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forwarder {
+    nodes: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    name: String,
+    addr: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chain {
+    name: String,
+    hops: Vec<Hop>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hop {
+    name: String,
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    name: String,
+    addr: SocketAddr,
+    connector: Connector,
+    dialer: Dialer,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connector {
+    r#type: String,
+    metadata: ConnectorMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectorMetadata {
+    #[serde(rename = "tunnel.id")]
+    tunnel_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Dialer {
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+    plugin: Plugin,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plugin {
+    r#type: String,
+    addr: String,
+    token: Option<String>,
+    tls: Option<Tls>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Tls {
+    secure: bool,
+    server_name: Option<String>,
+}
+
+impl Gost {
+    fn parse(text: &str) -> Self {
+        serde_norway::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+    }
+
+    /// The plugins of a server that uses both.
+    fn plugins(&self) -> [(Asked, &Plugin); 2] {
+        let [service] = &self.services[..] else { panic!("one tunnel service") };
+        assert_eq!((&*service.handler.r#type, &*service.listener.r#type), ("tunnel", "tcp"));
+        assert_ne!(service.handler.metadata.entrypoint, service.addr);
+        let named = |all: &[Named], name: &str| all.len() == 1 && all[0].name == name;
+        assert!(named(&self.ingresses, &service.handler.metadata.ingress), "the ingress that is there");
+        assert!(named(&self.sds, &service.handler.metadata.sd), "the sd that is there");
+        assert!(self.chains.is_empty() && service.forwarder.is_none());
+        [(Asked::Ingress, &self.ingresses[0].plugin), (Asked::Sd, &self.sds[0].plugin)]
+    }
+}
+
+// A gost's calls.
+
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Sd,
+    Ingress,
+}
+
+/// The files that an agent is told of, in a folder of their own.
+struct Files {
+    folder: tempfile::TempDir,
+    certificate: String,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("a certificate");
+        let certificate = made.cert.pem();
+        for (name, text) in [
+            ("cert.pem", &*certificate),
+            ("key.pem", &made.signing_key.serialize_pem()),
+            ("tokens", &format!("# today's\n{TOKEN}\nyesterdays\n")),
+        ] {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        Self { folder, certificate }
+    }
+
+    /// A flag and the path of its file.
+    fn flag(&self, flag: &str, name: &str) -> [String; 2] {
+        [flag.to_owned(), self.folder.path().join(name).to_str().expect("text").to_owned()]
+    }
+}
+
+/// Asks as the plugin section says; panics if that does not work, or if a token in it is not needed.
+async fn ask(asked: Asked, plugin: &Plugin, files: &Files) {
+    for token in [plugin.token.as_deref(), None] {
+        let is_taken = match &*plugin.r#type {
+            "http" => is_taken_over_http(asked, plugin, token, files).await,
+            "grpc" => is_taken_over_grpc(asked, plugin, token, files).await,
+            other => panic!("gost has no plugin type {other}"),
+        };
+        assert_eq!(is_taken, token.is_some() || plugin.token.is_none(), "{asked:?} at {}", plugin.addr);
+    }
+}
+
+async fn is_taken_over_http(asked: Asked, plugin: &Plugin, token: Option<&str>, files: &Files) -> bool {
+    let root = reqwest::Certificate::from_pem(files.certificate.as_bytes()).expect("PEM");
+    let mut client = common::client().add_root_certificate(root);
+    let mut url: reqwest::Url = plugin.addr.parse().expect("a URL");
+    assert_eq!(url.scheme() == "https", plugin.tls.is_some());
+    if let Some(Tls { secure, server_name }) = &plugin.tls {
+        assert_eq!(*secure, server_name.is_some());
+        client = client.danger_accept_invalid_certs(!secure);
+        // Where gost calls an address and looks for a name, this client knows only how to call a name.
+        if let Some(name) = server_name {
+            let addr = url.socket_addrs(|| None).expect("an address")[0];
+            client = client.resolve(name, addr);
+            url.set_host(Some(name)).expect("a host");
+        }
+    }
+    let query = match asked {
+        Asked::Sd => [("name", "t")],
+        Asked::Ingress => [("host", "h")],
+    };
+    url.query_pairs_mut().extend_pairs(query);
+    let mut request = client.build().expect("a client").get(url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    match request.send().await.expect("an answer").status().as_u16() {
+        200 => true,
+        401 => false,
+        other => panic!("{other}"),
+    }
+}
+
+async fn is_taken_over_grpc(asked: Asked, plugin: &Plugin, token: Option<&str>, files: &Files) -> bool {
+    let addr = match &plugin.tls {
+        _ if plugin.addr.starts_with("unix:") => plugin.addr.clone(),
+        None => format!("http://{}", plugin.addr),
+        Some(_) => format!("https://{}", plugin.addr),
+    };
+    let mut endpoint = Endpoint::from_shared(addr).expect("an address");
+    if let Some(Tls { secure, server_name }) = &plugin.tls {
+        assert_eq!(*secure, server_name.is_some());
+        // This client always checks; a gost that does not would be content with less.
+        let name = server_name.as_deref().unwrap_or(NAME);
+        let trust = Certificate::from_pem(&files.certificate);
+        let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name(name);
+        endpoint = endpoint.tls_config(tls).expect("a configuration");
+    }
+    let channel = endpoint.connect().await.expect("the agent listens there");
+    let answer = match asked {
+        Asked::Sd => {
+            let call = with_token(GetServiceRequest { name: "t".into() }, token);
+            SdClient::new(channel).get(call).await.map(drop)
+        }
+        Asked::Ingress => {
+            let call = with_token(GetRuleRequest { host: "h".into(), ..GetRuleRequest::default() }, token);
+            IngressClient::new(channel).get_rule(call).await.map(drop)
+        }
+    };
+    match answer {
+        Ok(()) => true,
+        Err(status) if status.code() == Code::Unauthenticated => false,
+        Err(status) => panic!("{status}"),
+    }
+}
+
+fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
+    let mut call = Request::new(message);
+    if let Some(token) = token {
+        call.metadata_mut().insert("token", token.parse().expect("ASCII"));
+    }
+    call
+}
+
+// What is printed.
+
+/// What `gossd gost-config` prints.
+fn printed(flags: &[String], folder: &Path) -> String {
+    let output = gossd().arg("gost-config").args(flags).current_dir(folder).output().expect("gossd runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{flags:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[tokio::test]
+async fn gost_can_do_what_is_printed_for_it() {
+    let files = Files::new();
+    let token = files.flag("--token-file", "tokens");
+    let [certificate, key] = [files.flag("--tls-cert", "cert.pem"), files.flag("--tls-key", "key.pem")];
+    let tls = [certificate, key].concat();
+    let mut asked = 0;
+    for (n, flags) in [vec![], token.to_vec(), tls.clone(), [&tls[..], &token].concat()].iter().enumerate() {
+        let flags = [&flags[..], &files.flag("--plugin-socket", &format!("{n}.sock"))].concat();
+        let agent = Process::start("a", &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        for more in [
+            "",
+            "--type=http",
+            "--via=unix",
+            "--advertise-host=gost-1.example.org",
+            "--type=http --server-name=gost-1.example.org --advertise-host=other.example.org",
+        ] {
+            let plugin = format!("--plugin={}", agent.plugin);
+            let more = more.split_whitespace().map(str::to_owned).chain([plugin]);
+            let text = printed(&flags.iter().cloned().chain(more).collect::<Vec<_>>(), files.folder.path());
+            let gost = Gost::parse(&text);
+            for (kind, plugin) in gost.plugins() {
+                let is_socket = plugin.addr.starts_with("unix:");
+                assert_eq!(plugin.tls.is_some(), n >= 2 && !is_socket, "{text}");
+                assert_eq!(plugin.token.as_deref(), (n % 2 == 1).then_some(TOKEN), "{text}");
+                ask(kind, plugin, &files).await;
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!(asked, 40);
+}
+
+#[test]
+fn a_key_that_gost_does_not_know_is_noticed() {
+    let text =
+        printed(&["--tls-cert=c".into(), "--tls-key=k".into(), "--server-name=n".into()], Path::new("/"));
+    Gost::parse(&text);
+    for key in ["entrypoint", "ingresses", "sds", "plugin", "addr", "secure", "serverName"] {
+        let (known, unknown) = (format!("{key}:"), format!("{key}s:"));
+        assert!(text.contains(&known), "{key}");
+        assert!(serde_norway::from_str::<Gost>(&text.replace(&known, &unknown)).is_err(), "{unknown}");
+    }
+}
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let files = Files::new();
+    let blocks: Vec<_> = README.split("<!-- gossd gost-config").skip(1).collect();
+    assert!(blocks.len() >= 4, "found {}", blocks.len());
+    for block in blocks {
+        let (flags, block) = block.split_once("-->\n```yaml\n").expect("a YAML block");
+        let (shown, _) = block.split_once("```").expect("its end");
+        let flags: Vec<_> = flags.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(shown, printed(&flags, files.folder.path()), "{flags:?}");
+        Gost::parse(shown).plugins();
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    let ended = |flags: &[&str]| gossd().arg("gost-config").args(flags).output().expect("gossd runs");
+    for flags in [&["--via", "unix"][..], &["--plugin", "127.0.0.1:0"], &["--type", "redis"]] {
+        let output = ended(flags);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{flags:?}");
+    }
+    let output = ended(&["--token-file", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1), "no fault of the command line");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent"));
+}
+
+#[test]
+fn neither_keys_nor_folders_of_the_agent_are_looked_at() {
+    let flags =
+        "--key-file /nonexistent --data-dir /nonexistent --tls-cert /nonexistent --tls-key /nonexistent";
+    let flags: Vec<_> = flags.split(' ').map(str::to_owned).collect();
+    Gost::parse(&printed(&flags, Path::new("/"))).plugins();
+}
+
+// What is shipped.
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// The command in a comment of an example, without `gossd`.
+fn command<'a>(text: &'a str, verb: &str) -> Vec<&'a str> {
+    let start = format!("#   gossd {verb} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&start)).expect("the command is there");
+    line.split(' ').collect()
+}
+
+#[tokio::test]
+async fn the_example_servers_and_clients_fit_together() {
+    let files = Files::new();
+    let mut found: Vec<_> = fs::read_dir(examples().join("gost")).expect("a folder").collect();
+    found.sort_by_key(|entry| entry.as_ref().expect("an entry").file_name());
+    let mut agents: Vec<(String, Process)> = Vec::new();
+    let (mut servers, mut clients, mut types) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in found {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("text");
+        let gost = Gost::parse(&text);
+        let file = path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+        assert!(text.contains(&format!("#   gost -C {file}\n")), "{file} says how it is run");
+        if file.starts_with("client") {
+            clients.push((gost, text));
+            continue;
+        }
+        let flags = command(&text, "gost-config");
+        let flags: Vec<String> = flags.into_iter().map(str::to_owned).collect();
+        assert!(text.ends_with(&printed(&flags, files.folder.path())), "{file} is what {flags:?} prints");
+
+        let run = command(&text, "run");
+        let given = |flag: &str| run.iter().position(|f| *f == flag).map(|at| run[at + 1].to_owned());
+        let (plugin, join) = (given("--plugin").expect("it is given"), given("--join"));
+        let peer = agents.first().map(|(_, agent)| ["--join".to_owned(), agent.gossip.to_string()]);
+        let peer: Vec<_> = peer.iter().flatten().map(String::as_str).collect();
+        assert_eq!(run.len(), 6 + peer.len(), "{run:?} is these and nothing else");
+        let agent = Process::start(&given("--name").expect("it is given"), &peer);
+        for (asked, told) in gost.plugins() {
+            assert!(told.addr.contains(&plugin), "{} is where the agent listens, {plugin}", told.addr);
+            let addr = told.addr.replace(&plugin, &agent.plugin.to_string());
+            let moved = Plugin { r#type: told.r#type.clone(), addr, token: None, tls: None };
+            ask(asked, &moved, &files).await;
+            types.push(told.r#type.clone());
+        }
+        assert_eq!(join.is_none(), agents.is_empty(), "the first has nobody to join at");
+        if let Some(join) = join {
+            assert_eq!(join, agents[0].0, "it joins where the first one gossips");
+        }
+        agents.push((given("--gossip").expect("it is given"), agent));
+        servers.push(gost);
+    }
+    assert_eq!((servers.len(), clients.len()), (2, 2));
+    assert_eq!(types, ["grpc", "grpc", "http", "http"]);
+
+    let port = |addr: &str| addr.rsplit_once(':').expect("a port").1.to_owned();
+    let tunnels: Vec<_> = servers.iter().map(|gost| port(&gost.services[0].addr)).collect();
+    let entries = servers.iter().map(|gost| port(&gost.services[0].handler.metadata.entrypoint));
+    let entries: Vec<_> = entries.collect();
+    for (n, (gost, text)) in clients.iter().enumerate() {
+        let ([service], [chain]) = (&gost.services[..], &gost.chains[..]) else { panic!("one of each") };
+        assert_eq!((&*service.handler.r#type, &*service.listener.r#type), ("rtcp", "rtcp"));
+        assert_eq!(service.listener.chain.as_ref(), Some(&chain.name));
+        let node = &chain.hops[0].nodes[0];
+        assert_eq!((&*node.connector.r#type, &*node.dialer.r#type), ("tunnel", "tcp"));
+        assert_eq!(node.addr.port().to_string(), tunnels[n], "each has a server of its own");
+        let target = &service.forwarder.as_ref().expect("a target").nodes[0];
+        assert!(text.contains(&format!("#   python3 -m http.server {} --bind", target.addr.port())));
+        let host = service.addr.strip_suffix(":0").expect("a host name");
+        let visit = format!("#   curl -H 'Host: {host}' http://127.0.0.1:{}/\n", entries[1 - n]);
+        assert!(text.contains(&visit), "a visitor comes to the other server: {visit}");
+        let names = [&service.name, &chain.hops[0].name, &node.name, &target.name];
+        assert!(names.iter().all(|name| !name.is_empty()));
+    }
+    let [one, two] = [0, 1].map(|n| &clients[n].0.chains[0].hops[0].nodes[0].connector.metadata.tunnel_id);
+    assert!([one, two].iter().all(|id| uuid::Uuid::parse_str(id).is_ok()), "{one}, {two}");
+    assert_ne!(one, two);
+    assert_ne!(clients[0].0.services[0].addr, clients[1].0.services[0].addr);
+}
+
+#[tokio::test]
+async fn the_example_of_a_configuration_file_is_understood() {
+    let files = Files::new();
+    let path = examples().join("gossd.toml");
+    let text = fs::read_to_string(&path).expect("text");
+    let path = path.to_str().expect("text");
+    Gost::parse(&printed(&["--config".to_owned(), path.to_owned()], files.folder.path())).plugins();
+
+    // What is commented out is a setting as well.
+    let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+    let shown = |line: &str| line.strip_prefix("# ").filter(|rest| is_setting(rest)).map(str::to_owned);
+    let all: Vec<_> = text.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned())).collect();
+    assert!(all.iter().filter(|line| is_setting(line)).count() >= 11, "{all:?}");
+    fs::write(files.folder.path().join("all.toml"), all.join("\n")).expect("a file");
+    let everything = printed(&["--config=all.toml".to_owned()], files.folder.path());
+    for (_, plugin) in Gost::parse(&everything).plugins() {
+        assert_eq!(plugin.token.as_deref(), Some(TOKEN));
+        assert_eq!(plugin.tls.as_ref().and_then(|tls| tls.server_name.as_deref()), Some("10.0.0.1"));
+    }
+
+    let key = files.folder.path().join("key");
+    fs::write(&key, gossd().arg("keygen").output().expect("gossd runs").stdout).expect("a file");
+    let key = key.to_str().expect("text");
+    let agent = Process::start("a", &["--config", path, "--key-file", key]);
+    for (host, endpoint) in [
+        ("www.example.org", "4d21094e-b74c-4916-86c1-d9fa36ea677b"),
+        ("a.shop.example.org", "ac74d9dd-3125-442a-a7c1-f9e49e05faca"),
+        ("db.example.org", "$9a5b2c1e-3f60-4c55-8a3e-0d1c7e0f4b21"),
+        ("example.org", ""),
+    ] {
+        let channel = Endpoint::from_shared(format!("http://{}", agent.plugin)).expect("an address");
+        let channel = channel.connect().await.expect("it listens");
+        let call = GetRuleRequest { host: host.into(), ..GetRuleRequest::default() };
+        let answer = IngressClient::new(channel).get_rule(call).await;
+        assert_eq!(answer.expect("an answer").into_inner().endpoint, endpoint, "{host}");
+    }
+}
