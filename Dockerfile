@@ -1,0 +1,26 @@
+# gossd, static and alone in its image:
+#   docker build -t gossd .
+# The last stage needs /out/gossd and an empty /out/data from wherever; scripts/docker-test.sh gives it a folder.
+
+ARG RUST_IMAGE=rust:1-slim-bookworm
+FROM ${RUST_IMAGE} AS build
+WORKDIR /src
+COPY . .
+# Naming the target keeps procedural macros, which the compiler loads, dynamic.
+RUN target=$(rustc -vV | sed -n 's/^host: //p') \
+ && RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target "$target" --bin gossd \
+ && mkdir -p /out/data \
+ && cp "target/$target/release/gossd" /out/
+
+FROM scratch
+COPY --from=build /out/gossd /gossd
+# The journal and the control socket; a new volume on it gets this owner.
+COPY --from=build --chown=65532:65532 /out/data /data
+ENV GOSSD_DATA_DIR=/data GOSSD_CONTROL=/data/gossd.sock
+USER 65532:65532
+VOLUME /data
+# Gossip. gost calls the plugin at 127.0.0.1:8000: let it share this container's network.
+EXPOSE 8002/tcp 8002/udp
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["/gossd", "healthcheck"]
+ENTRYPOINT ["/gossd"]
+CMD ["run"]

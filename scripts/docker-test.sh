@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The tests in containers: three tunnel hosts and more, broken in every way that tests/docker knows. They need a Docker
+# engine, but no registry and no other image: everything is built here, from this tree and this machine's iptables.
+#
+#   scripts/docker-test.sh [--set short|long|NAME,...] [--repeat N] [--list] [--table FILE]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
+
+fail() { echo "docker-test.sh: $*" >&2; exit 1; }
+if ! docker version >/dev/null 2>&1; then
+  fail 'no Docker engine answers (Debian: apt-get install docker.io; then `docker version` has to work)'
+fi
+if ! command -v iptables >/dev/null; then
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail 'iptables is missing (Debian: apt-get install iptables)'
+  apt-get update -qq && apt-get install -y -qq iptables
+fi
+
+# Static, so that they run in an image with nothing else. Naming the target keeps procedural macros dynamic.
+target=$(rustc -vV | sed -n 's/^host: //p')
+RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --profile harness --target "$target" \
+  --features harness --bin gossd --bin fakegost
+built=${CARGO_TARGET_DIR:-target}/$target/harness
+
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+
+# Builds an image from a folder and the Dockerfile on standard input, in place of the one that had the name.
+image() {
+  local old new
+  old=$(docker images --quiet --no-trunc "$1:latest")
+  docker build --tag "$1" --file - "$context/$1" >"$context/log" 2>&1 || { cat "$context/log" >&2; fail "no image $1"; }
+  new=$(docker images --quiet --no-trunc "$1:latest")
+  if [ -n "$old" ] && [ "$old" != "$new" ]; then docker rmi "$old" >/dev/null 2>&1 || true; fi
+}
+
+# The last stage of the Dockerfile that users build, with the program from above, and a gost to play.
+mkdir -p "$context"/gossd-harness/{out/data,more/tmp}
+chmod 1777 "$context/gossd-harness/more/tmp"
+cp "$built/gossd" "$context/gossd-harness/out/"
+cp "$built/fakegost" "$context/gossd-harness/more/"
+{
+  sed -n '/^FROM scratch$/,$ { s/ --from=build / /; p }' Dockerfile
+  echo 'COPY more /'
+  echo 'ENTRYPOINT []'
+} | image gossd-harness
+
+# This machine's iptables with all that it loads, for faults in a network namespace.
+extensions=$(find /usr/lib* -name 'libxt_NFQUEUE.so' -printf '%h\n' -quit)
+[ -d "$extensions" ] || fail 'no folder of iptables extensions below /usr/lib'
+mkdir -p "$context/gossd-tools/"{run,tmp,usr/sbin}
+cp "$built/fakegost" "$context/gossd-tools/"
+cp --dereference "$(command -v iptables)" "$context/gossd-tools/usr/sbin/iptables"
+ldd "$(command -v iptables)" "$extensions"/*.so | awk '/\(0x/ && $(NF-1) ~ /^\// { print $(NF-1) }' | sort --unique |
+  xargs cp --parents --dereference --target-directory "$context/gossd-tools" "$extensions"/*.so
+image gossd-tools <<'END'
+FROM scratch
+COPY . /
+ENV PATH=/usr/sbin
+END
+
+(($#)) || set -- --set long --repeat 3
+cargo test --locked --quiet --features harness --test docker -- "$@"

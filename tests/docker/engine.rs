@@ -1,0 +1,266 @@
+//! The Docker engine: networks and containers of one run, which are gone when it ends, and their logs, which stay
+//! if something failed. Knows nothing of gossd.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::exec::{CreateExecOptions, StartExecOptions};
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, Ipam, IpamConfig,
+    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkingConfig,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use futures_util::StreamExt as _;
+
+/// Marks what belongs to a run, so that nothing else is ever touched.
+const LABEL: &str = "org.gossd.harness";
+
+/// An engine, and what was started on it.
+pub(crate) struct Engine {
+    docker: Docker,
+    run: String,
+}
+
+/// What a container is to be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spec {
+    pub(crate) image: &'static str,
+    pub(crate) command: Vec<String>,
+    pub(crate) environment: Vec<String>,
+    /// Its own address on a network, with names by which others find it.
+    pub(crate) network: Option<(String, Option<String>, Vec<String>)>,
+    /// Or the namespace of another container.
+    pub(crate) shares: Option<String>,
+    /// `HOST:CONTAINER` folders.
+    pub(crate) folders: Vec<String>,
+    /// Folders in memory of a size, such as `/data` and `size=4m,mode=1777`.
+    pub(crate) small: HashMap<String, String>,
+    pub(crate) capabilities: Vec<String>,
+    /// As whom it runs, if not as the image says.
+    pub(crate) user: Option<String>,
+}
+
+impl Engine {
+    /// Connects to the engine that `docker` talks to.
+    pub(crate) async fn connect(run: &str) -> anyhow::Result<Self> {
+        let docker = Docker::connect_with_defaults().context("no Docker engine")?;
+        let docker = docker.negotiate_version().await.context("the Docker engine does not answer")?;
+        Ok(Self { docker, run: run.into() })
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(LABEL.into(), self.run.clone())])
+    }
+
+    /// Makes a network of its own, by its subnet.
+    pub(crate) async fn network(&self, name: &str, subnet: &str, mtu: Option<u32>) -> anyhow::Result<()> {
+        let ipam = IpamConfig { subnet: Some(subnet.into()), ..IpamConfig::default() };
+        let mtu = mtu.map(|mtu| ("com.docker.network.driver.mtu".to_owned(), mtu.to_string()));
+        let request = NetworkCreateRequest {
+            name: name.into(),
+            driver: Some("bridge".into()),
+            ipam: Some(Ipam { config: Some(vec![ipam]), ..Ipam::default() }),
+            options: Some(HashMap::from_iter(mtu)),
+            labels: Some(self.labels()),
+            ..NetworkCreateRequest::default()
+        };
+        self.docker.create_network(request).await.with_context(|| format!("network {name}"))?;
+        Ok(())
+    }
+
+    /// Starts a container.
+    pub(crate) async fn run(&self, name: &str, spec: &Spec) -> anyhow::Result<()> {
+        let endpoint = |(network, ip, aliases): &(String, Option<String>, Vec<String>)| {
+            let settings = EndpointSettings {
+                aliases: Some(aliases.clone()),
+                ipam_config: ip
+                    .clone()
+                    .map(|ip| EndpointIpamConfig { ipv4_address: Some(ip), ..EndpointIpamConfig::default() }),
+                ..EndpointSettings::default()
+            };
+            NetworkingConfig { endpoints_config: Some(HashMap::from([(network.clone(), settings)])) }
+        };
+        let shared = spec.shares.as_ref().map(|other| format!("container:{other}"));
+        let own = spec.network.as_ref().map(|(network, ..)| network.clone());
+        let body = ContainerCreateBody {
+            image: Some(spec.image.into()),
+            entrypoint: Some(Vec::new()),
+            cmd: Some(spec.command.clone()),
+            env: Some(spec.environment.clone()),
+            user: spec.user.clone(),
+            labels: Some(self.labels()),
+            // The image's own asks gossd, which most of these containers are not.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
+            networking_config: spec.network.as_ref().map(endpoint),
+            host_config: Some(HostConfig {
+                network_mode: shared.or(own),
+                binds: Some(spec.folders.clone()),
+                tmpfs: Some(spec.small.clone()),
+                cap_add: Some(spec.capabilities.clone()),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        self.docker.create_container(Some(options), body).await.with_context(|| format!("making {name}"))?;
+        self.start(name).await
+    }
+
+    /// Starts a container again that was stopped.
+    pub(crate) async fn start(&self, name: &str) -> anyhow::Result<()> {
+        self.docker.start_container(name, None).await.with_context(|| format!("starting {name}"))
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        self.docker.kill_container(name, Some(options)).await.with_context(|| format!("{signal} to {name}"))
+    }
+
+    /// Ends a container as the kernel does.
+    pub(crate) async fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.signal(name, "SIGKILL").await?;
+        self.ended(name).await
+    }
+
+    /// Waits until a container has ended.
+    pub(crate) async fn ended(&self, name: &str) -> anyhow::Result<()> {
+        for _ in 0..500 {
+            let found = self.docker.inspect_container(name, None).await?;
+            if found.state.and_then(|state| state.running) != Some(true) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!("{name} does not end")
+    }
+
+    /// Stops every process of a container, or lets it go on.
+    pub(crate) async fn freeze(&self, name: &str, frozen: bool) -> anyhow::Result<()> {
+        let done = if frozen {
+            self.docker.pause_container(name).await
+        } else {
+            self.docker.unpause_container(name).await
+        };
+        done.with_context(|| format!("freezing {name}"))
+    }
+
+    /// Removes a container, dead or alive.
+    pub(crate) async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        self.docker.remove_container(name, Some(options)).await.with_context(|| format!("removing {name}"))
+    }
+
+    /// Takes a container off a network.
+    pub(crate) async fn disconnect(&self, network: &str, container: &str) -> anyhow::Result<()> {
+        let request = NetworkDisconnectRequest { container: container.into(), force: Some(false) };
+        self.docker.disconnect_network(network, request).await.context("taking it off the network")
+    }
+
+    /// Puts a container back on a network, with the address and names that it had.
+    pub(crate) async fn reconnect(
+        &self,
+        network: &str,
+        container: &str,
+        ip: &str,
+        aliases: &[&str],
+    ) -> anyhow::Result<()> {
+        let ipam = EndpointIpamConfig { ipv4_address: Some(ip.into()), ..EndpointIpamConfig::default() };
+        let endpoint_config = EndpointSettings {
+            ipam_config: Some(ipam),
+            aliases: Some(aliases.iter().map(|&alias| alias.into()).collect()),
+            ..EndpointSettings::default()
+        };
+        let request =
+            NetworkConnectRequest { container: container.into(), endpoint_config: Some(endpoint_config) };
+        self.docker.connect_network(network, request).await.context("putting it back on the network")
+    }
+
+    /// Runs a command in a container, to its end.
+    pub(crate) async fn execute(&self, name: &str, command: &str) -> anyhow::Result<()> {
+        let cmd = command.split_whitespace().map(str::to_owned).collect();
+        let options = CreateExecOptions { cmd: Some(cmd), ..CreateExecOptions::default() };
+        let id = self.docker.create_exec(name, options).await?.id;
+        self.docker
+            .start_exec(&id, Some(StartExecOptions { detach: true, ..StartExecOptions::default() }))
+            .await?;
+        for _ in 0..1_000 {
+            let found = self.docker.inspect_exec(&id).await?;
+            if found.running == Some(false) {
+                let code = found.exit_code;
+                anyhow::ensure!(code == Some(0), "{command} in {name} ended with {code:?}");
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!("{command} in {name} does not end")
+    }
+
+    /// Lines of a container's standard output as they come, to the end of the container.
+    pub(crate) fn follow(&self, name: &str, mut line: impl FnMut(&str) + Send + 'static) {
+        let options = LogsOptionsBuilder::default().stdout(true).follow(true).build();
+        let (docker, name) = (self.docker.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let mut logs = docker.logs(&name, Some(options));
+            let mut rest = String::new();
+            while let Some(Ok(output)) = logs.next().await {
+                rest.push_str(&String::from_utf8_lossy(&output.into_bytes()));
+                while let Some((first, more)) = rest.split_once('\n') {
+                    line(first);
+                    rest = more.to_owned();
+                }
+            }
+        });
+    }
+
+    /// All that a container has said.
+    pub(crate) async fn log(&self, name: &str) -> anyhow::Result<String> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+        let parts: Vec<_> = self.docker.logs(name, Some(options)).collect().await;
+        let bytes = parts.into_iter().filter_map(Result::ok).map(LogOutput::into_bytes);
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
+    }
+
+    /// The containers of this run, whether they run or not.
+    pub(crate) async fn containers(&self) -> anyhow::Result<Vec<String>> {
+        let mine = HashMap::from([("label", vec![format!("{LABEL}={}", self.run)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&mine).build();
+        let found = self.docker.list_containers(Some(options)).await?;
+        let names = found.into_iter().filter_map(|container| container.names?.into_iter().next());
+        Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
+    }
+
+    /// Writes what every container has said into a folder.
+    pub(crate) async fn keep_logs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        std::fs::create_dir_all(folder)?;
+        for name in self.containers().await? {
+            std::fs::write(folder.join(format!("{name}.log")), self.log(&name).await?)?;
+        }
+        Ok(folder.into())
+    }
+
+    /// Removes all containers and networks of this run.
+    pub(crate) async fn clean(&self) -> anyhow::Result<()> {
+        // Those that share a namespace go before its owner does.
+        let mut names = self.containers().await?;
+        names.sort_by_key(|name| name.ends_with("-pause"));
+        for name in names {
+            self.remove(&name).await?;
+        }
+        let mine = HashMap::from([("label", vec![format!("{LABEL}={}", self.run)])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&mine).build();
+        for network in self.docker.list_networks(Some(options)).await? {
+            if let Some(name) = network.name {
+                self.docker.remove_network(&name).await.with_context(|| format!("removing {name}"))?;
+            }
+        }
+        Ok(())
+    }
+}

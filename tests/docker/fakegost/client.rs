@@ -1,0 +1,76 @@
+//! A tunnel client with a web target built in: binds at one of its gosts, answers what it forwards, and binds at
+//! another one when it is lost.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::line::{parse_bound, read_line};
+use crate::stdout::{say_json, unix_ms};
+use crate::tunnel::halves;
+
+/// Between attempts, when no gost takes it.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long one gost may take for a bind: a frozen one takes the connection and says nothing.
+const BIND: Duration = Duration::from_secs(5);
+/// A gost asks for a sign of life every 10 s; one that did not for this long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(crate) struct ClientArgs {
+    /// The gosts' tunnel ports, in the order in which they are tried
+    #[arg(long, required = true, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// The tunnel's id
+    #[arg(long)]
+    tunnel: Uuid,
+    /// The host name that it asks for
+    #[arg(long, default_value = "")]
+    host: String,
+    /// What its target answers
+    #[arg(long)]
+    say: String,
+}
+
+/// Serves for ever. After a loss the next gost is tried at once, then another every 200 ms.
+pub(crate) async fn run(args: ClientArgs) -> anyhow::Result<()> {
+    ensure!(!args.say.contains('\n') && args.say.len() < 1024, "--say is one line of less than 1 KiB");
+    for server in args.servers.iter().cycle() {
+        let mut was_bound = false;
+        if let Err(error) = serve(&args, server, &mut was_bound).await {
+            eprintln!("{server}: {error:#}");
+        }
+        if !was_bound {
+            sleep(RETRY).await;
+        }
+    }
+    bail!("no server")
+}
+
+async fn serve(args: &ClientArgs, server: &str, was_bound: &mut bool) -> anyhow::Result<()> {
+    let connected = timeout(BIND, TcpStream::connect(server)).await.context("no connection in time")?;
+    let stream = connected?;
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = halves(stream);
+    writer.write_all(format!("BIND {} {}\n", args.tunnel, args.host).as_bytes()).await?;
+    let bound = timeout(BIND, read_line(&mut reader)).await.context("no answer to a bind")??;
+    let bound = bound.context("closed before it was bound")?;
+    let (connector, given) = parse_bound(&bound).with_context(|| format!("not bound: {bound:?}"))?;
+    *was_bound = true;
+    say_json(&json!({"at_ms": unix_ms(), "bound": server, "host": given, "connector": connector}));
+    loop {
+        let line = timeout(SILENCE, read_line(&mut reader)).await.context("nothing heard for 30 s")??;
+        let Some(line) = line else { bail!("closed") };
+        let answer = match line.strip_prefix("REQ ") {
+            Some(number) => format!("RES {number} {}\n", args.say),
+            None => "PONG\n".into(),
+        };
+        writer.write_all(answer.as_bytes()).await?;
+    }
+}

@@ -1,0 +1,30 @@
+//! One GET, for health checks of containers that have no shell.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http_wire::call;
+use crate::stdout::say;
+
+/// A health endpoint answers from memory.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Says the body. Anything but 200 is an error.
+pub(crate) async fn run(url: &str) -> anyhow::Result<()> {
+    timeout(PATIENCE, get(url)).await.context("no answer in 5 s")?
+}
+
+async fn get(url: &str) -> anyhow::Result<()> {
+    let rest = url.strip_prefix("http://").context("not an http:// URL")?;
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = if authority.contains(':') { authority.into() } else { format!("{authority}:80") };
+    let mut stream = TcpStream::connect(&address).await.context(address)?;
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    let answer = call(&mut stream, &request).await?;
+    say(String::from_utf8_lossy(&answer.body).trim_end());
+    ensure!(answer.status == 200, "{}", answer.status);
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `fakegost`: what the tests in containers run beside the agents. It plays gost, tunnel clients and visitors,
+//! and breaks the network and the disk under them. One static binary, a verb per container.
+//!
+//! Every verb ends at once on SIGTERM, without goodbye, as gost does; only what it changed in the kernel is put
+//! back. It knows nothing of how gossd decides: of the crate it uses the gRPC bindings alone.
+
+mod block;
+mod client;
+mod disk;
+mod entrypoint;
+mod fate;
+mod get;
+mod gost;
+mod grpc_channel;
+mod http_wire;
+mod iptables;
+mod line;
+mod link;
+mod packet;
+mod plugin;
+mod plugin_grpc;
+mod plugin_http;
+mod stdout;
+mod tunnel;
+mod visitor;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A gost to play with, and what breaks its world.
+#[derive(Debug, Parser)]
+enum Verb {
+    /// Wait for ever: own a network namespace
+    Pause,
+    /// Play gost
+    Gost(gost::GostArgs),
+    /// Play a tunnel client with a web target built in
+    Client(client::ClientArgs),
+    /// Play visitors: one JSON line per request
+    Visitor(visitor::VisitorArgs),
+    /// Lose, delay, reorder and duplicate this namespace's outgoing packets
+    Link(link::LinkArgs),
+    /// Drop packets of one kind, one way
+    Block(block::BlockArgs),
+    /// Fill the file system that a path is on
+    Fill { path: PathBuf },
+    /// Remove what `fill` filled it with
+    Free { path: PathBuf },
+    /// Exit with 0 if a URL answers 200
+    Get { url: String },
+}
+
+fn main() -> ExitCode {
+    let verb = Verb::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ran = runtime.expect("a runtime needs no more than any process has").block_on(run(verb));
+    // Not by returning: names that are being resolved would be waited for.
+    match ran {
+        Ok(()) => std::process::exit(0),
+        Err(error) => {
+            eprintln!("fakegost: {error:#}");
+            std::process::exit(1)
+        }
+    }
+}
+
+async fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Link(args) => link::run(&args, ended()?).await,
+        Verb::Block(args) => block::run(&args, ended()?).await,
+        other => {
+            let ended = ended()?;
+            tokio::select! {
+                ran = play(other) => ran,
+                () = ended => Ok(()),
+            }
+        }
+    }
+}
+
+async fn play(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Gost(args) => gost::run(args).await,
+        Verb::Client(args) => client::run(args).await,
+        Verb::Visitor(args) => visitor::run(args).await,
+        Verb::Fill { path } => disk::fill(&path),
+        Verb::Free { path } => disk::free(&path),
+        Verb::Get { url } => get::run(&url).await,
+        Verb::Pause | Verb::Link(_) | Verb::Block(_) => std::future::pending().await,
+    }
+}
+
+/// Completes at SIGTERM or SIGINT. Both are taken from the first moment: the first process of a container has no
+/// default for them.
+fn ended() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}

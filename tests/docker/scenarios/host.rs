@@ -1,0 +1,81 @@
+//! Whole hosts: lost, stopped for a while, back at another address, and many at once.
+
+use std::time::{Duration, Instant};
+
+use super::{Measured, attached_twice, felt, hung_ones_end, pass};
+use crate::visits::now;
+use crate::world::{HOST, TTL, TUNNEL, World};
+
+const NOT_FIRST: Duration = Duration::from_secs(3);
+
+pub(super) async fn lost(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
+    let since = now();
+    world.lose_host("a").await?;
+    hung_ones_end(NOT_FIRST).await;
+    world.all_served(&["b", "c"]).await?;
+    Ok(felt(world, since, &["b", "c"], NOT_FIRST))
+}
+
+/// Ten seconds without a single instruction, as when a virtual machine is moved.
+pub(super) async fn paused(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
+    let since = now();
+    world.freeze_host("a", true).await?;
+    pass(10).await;
+    world.freeze_host("a", false).await?;
+    let back = now();
+    pass(16).await;
+    world.all_served(&["b", "c"]).await?;
+    let after = world.visits.failed(back + 2_000, u64::MAX, &["b", "c"]);
+    anyhow::ensure!(after == 0, "{after} requests failed after it was back for two seconds");
+    Ok(felt(world, since, &["b", "c"], NOT_FIRST))
+}
+
+/// The same host name comes back at another address, with nothing of what it was.
+pub(super) async fn new_address(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&["a", "b", "c"]).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.visitors(&["b", "c"], HOST).await?;
+    world.clear_host("a").await?;
+    world.forget_data("a")?;
+    world.add_host_at("a", 60).await?;
+    let since = now();
+    hung_ones_end(TTL).await;
+    world.all_served(&["b", "c"]).await?;
+    Ok(felt(world, since, &["b", "c"], TTL))
+}
+
+/// Every host in turn gets another address; the others and the newcomers find each other by name.
+pub(super) async fn joined_by_name(world: &mut World) -> anyhow::Result<Measured> {
+    let hosts = ["a", "b", "c"];
+    world.with_hosts(&hosts).await?;
+    for (name, number) in hosts.into_iter().zip(70..) {
+        world.clear_host(name).await?;
+        world.forget_data(name)?;
+        world.add_host_at(name, number).await?;
+        world.meets(name, 2).await?;
+    }
+    world.start_visitors(&hosts, HOST).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    let since = now();
+    world.all_served(&hosts).await?;
+    Ok(felt(world, since, &[], Duration::from_secs(1)))
+}
+
+/// Ten agents start at once beside one that is there.
+pub(super) async fn ten_join(world: &mut World) -> anyhow::Result<Measured> {
+    const TEN: [&str; 10] = ["j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7", "j8", "j9"];
+    world.with_hosts(&["a"]).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.visitors(&["a"], HOST).await?;
+    for (name, number) in TEN.into_iter().zip(30..) {
+        world.add_bare_host(name, number).await?;
+    }
+    let (since, start) = (now(), Instant::now());
+    let all: Vec<&str> = TEN.into_iter().chain(["a"]).collect();
+    world.all_met(&all).await?;
+    let measured = felt(world, since, &[], Duration::from_secs(5));
+    anyhow::ensure!(measured.failed == 0, "{measured}");
+    Ok(Measured { felt: start.elapsed(), ..measured })
+}

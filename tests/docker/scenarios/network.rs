@@ -1,0 +1,115 @@
+//! The network between hosts is cut, loses, delays, and carries no large packets.
+
+use std::time::Duration;
+
+use super::{Measured, attached_twice, felt, hung_ones_end, pass};
+use crate::visits::now;
+use crate::world::{HOST, TTL, TUNNEL, World};
+
+const HEALED: Duration = Duration::from_secs(2);
+const NOT_FIRST: Duration = Duration::from_secs(3);
+const NOTHING: Duration = Duration::from_millis(25);
+
+pub(super) async fn one_cut_off(world: &mut World) -> anyhow::Result<Measured> {
+    cut_off(world, 4).await
+}
+
+/// For longer than the TTL and until dead agents are forgotten.
+pub(super) async fn one_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
+    cut_off(world, 30).await
+}
+
+async fn cut_off(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
+    let hosts = ["a", "b", "c"];
+    world.with_hosts(&hosts).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.visitors(&hosts, HOST).await?;
+    let cut = now();
+    world.unplug("c", true).await?;
+    pass(seconds).await;
+    world.unplug("c", false).await?;
+    let healed = now();
+    pass(6).await;
+    world.all_served(&hosts).await?;
+    let meanwhile = world.visits.failed(cut, u64::MAX, &["a", "b"]);
+    anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed where nothing was cut");
+    Ok(felt(world, healed, &["c"], HEALED))
+}
+
+/// Two and two; each side has the tunnel, and goes on.
+pub(super) async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> {
+    let hosts = ["a", "b", "c", "d"];
+    world.with_hosts(&hosts).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.client("two", &["c"], TUNNEL, HOST).await?;
+    world.visitors(&["b", "d"], HOST).await?;
+    let others = format!("{},{}", world.ip("a"), world.ip("b"));
+    let mut harms = Vec::new();
+    for name in ["c", "d"] {
+        harms.push(world.harm(name, &format!("block --from {others}")).await?);
+        harms.push(world.harm(name, &format!("block --to {others}")).await?);
+    }
+    // Each of the four takes a moment to be in force.
+    let since = now();
+    // Longer than the TTL and until the other half is forgotten.
+    hung_ones_end(TTL).await;
+    let measured = felt(world, since, &["b", "d"], NOT_FIRST);
+    for harm in harms {
+        world.heal(&harm).await?;
+    }
+    let healed = now();
+    pass(5).await;
+    world.all_served(&["b", "d"]).await?;
+    let after = felt(world, healed, &["b", "d"], HEALED).check()?;
+    anyhow::ensure!(after.failed == 0, "after it was healed: {after}");
+    Ok(measured)
+}
+
+/// c hears nothing from a any more, and a hears everything from c.
+pub(super) async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
+    let since = now();
+    let ip = world.ip("a");
+    let harm = world.harm("c", &format!("block --from {ip}")).await?;
+    hung_ones_end(NOT_FIRST).await;
+    world.all_served(&["b", "c"]).await?;
+    let measured = felt(world, since, &["c"], NOT_FIRST);
+    let elsewhere = world.visits.failed(since, u64::MAX, &["b"]);
+    anyhow::ensure!(elsewhere == 0, "{elsewhere} requests failed between hosts that hear each other");
+    world.heal(&harm).await?;
+    Ok(measured)
+}
+
+/// Loss, delay, reordering and duplicates on every host's way out.
+pub(super) async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
+    for (seed, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let link = "link --loss 0.2 --delay-ms 50 --jitter-ms 20 --reorder 0.05 --duplicate 0.02 --udp-only";
+        world.harm(name, &format!("{link} --seed {seed}")).await?;
+    }
+    let since = now();
+    pass(60).await;
+    for name in ["a", "b", "c"] {
+        let suspected = world.said(name, "peer is silent").await?;
+        anyhow::ensure!(suspected == 0, "{name} suspected {suspected} peers that were there");
+    }
+    Ok(felt(world, since, &[], NOTHING))
+}
+
+/// Packets of 1,280 bytes at most, and no fragments.
+pub(super) async fn small_packets(world: &mut World) -> anyhow::Result<Measured> {
+    let hosts = ["a", "b", "c"];
+    world.with_hosts(&hosts).await?;
+    for name in hosts {
+        world.harm(name, "block --fragments").await?;
+        world.harm(name, "block --longer-than 1280 --udp-only").await?;
+    }
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.visitors(&hosts, HOST).await?;
+    // A journal's worth of records travels in large frames.
+    world.restart_agent("b", "SIGTERM").await?;
+    let since = now();
+    pass(5).await;
+    world.all_served(&hosts).await?;
+    Ok(felt(world, since, &["a", "c"], NOTHING))
+}
