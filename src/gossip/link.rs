@@ -15,11 +15,12 @@ use super::counters::{Counters, Dropped};
 use super::ping::{Pings, Standing};
 use super::push::{Outgoing, Pusher};
 use super::ran::Ran;
+use super::recent::Recent;
 use super::seal::Sealer;
 use super::session::{Peer, Sessions, Verdict};
 use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
-use crate::domain::record::Owner;
+use crate::domain::record::{Generation, Owner};
 use crate::domain::slot::Change;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
@@ -242,7 +243,7 @@ impl Link {
         let Some(peer) = self.sessions.peer(header.session).cloned() else { return Ok(Vec::new()) };
         match kind {
             Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer.addr, message: payload }]),
-            Kind::Push => self.take_push(peer, &payload),
+            Kind::Push => self.take_push(now, header.session, peer, &payload),
             Kind::PushAck => {
                 let ack: wire::PushAck = wire::decode(&payload)?;
                 if let Some(trip) = self.pusher.acked(now, ack.id, peer.addr) {
@@ -308,6 +309,7 @@ impl Link {
             return Ok(effects);
         }
         let ran = self.ran.now.unwrap_or(now);
+        let former = self.sessions.take_recent(&peer.owner.name);
         if !self.sessions.admit(ran, header.session, header.counter, peer.clone()) {
             self.counters.count(Dropped::Stranger);
             return Ok(Vec::new());
@@ -315,7 +317,28 @@ impl Link {
         self.counters.receive(Kind::Pong);
         self.pings.add_target(now, peer.addr);
         let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
-        Ok(vec![Effect::Handshake(peer.addr), heard, Effect::Admitted(peer)])
+        let mut effects = vec![Effect::Handshake(peer.addr), heard];
+        if let Some((generation, recent)) = former.filter(|(former, _)| *former != peer.owner.generation) {
+            self.say_back(now, generation, &recent, (peer.addr, Some(trip)), &mut effects);
+        }
+        effects.push(Effect::Admitted(peer));
+        Ok(effects)
+    }
+
+    /// What an agent's former start pushed last may be all that is left of it.
+    fn say_back(
+        &mut self,
+        now: Instant,
+        former: Generation,
+        recent: &Recent,
+        peer: (SocketAddr, Option<Duration>),
+        effects: &mut Vec<Effect>,
+    ) {
+        // It was understood when it came.
+        for push in recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok()) {
+            let outgoing = self.pusher.say_back(now, former, push.changes, peer);
+            self.send_push(&outgoing, effects);
+        }
     }
 
     /// Two live processes with one name would overwrite each other's records: the one that was there first
@@ -353,7 +376,13 @@ impl Link {
         self.frame(Kind::Conflict, &conflict, to)
     }
 
-    fn take_push(&mut self, peer: Peer, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
+    fn take_push(
+        &mut self,
+        now: Instant,
+        session: Session,
+        peer: Peer,
+        payload: &[u8],
+    ) -> Result<Vec<Effect>, Malformed> {
         let push: wire::Push<'_> = wire::decode(payload)?;
         let mut changes = Vec::with_capacity(push.changes.len());
         for (slot, value) in push.changes {
@@ -364,7 +393,14 @@ impl Link {
         }
         let ack = wire::encode(&wire::PushAck { id: push.id });
         let ack = self.frame(Kind::PushAck, &ack, peer.addr);
-        Ok(vec![Effect::Tell(Event::Changed { owner: peer.owner, changes }), ack])
+        let owner = match push.former {
+            Some(generation) => Owner { name: self.owner.name.clone(), generation },
+            None => {
+                self.sessions.note_push(now, session, payload);
+                peer.owner
+            }
+        };
+        Ok(vec![Effect::Tell(Event::Changed { owner, changes }), ack])
     }
 
     fn take_ping(&mut self, from: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {

@@ -21,6 +21,7 @@ pub mod link;
 pub mod ping;
 pub mod push;
 pub mod ran;
+pub mod recent;
 pub mod seal;
 pub mod session;
 pub mod slots;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire;
+use crate::domain::record::Generation;
 use crate::domain::slot::{Cell, Change, Slot};
 
 /// The first change goes out at once; those of the next moments share a frame.
@@ -132,12 +133,12 @@ impl Pusher {
         retry.into_iter().chain(flush).min()
     }
 
-    /// How many pushes wait for acks.
     /// Whether there is nothing to push and nothing to wait for.
     pub fn is_settled(&self) -> bool {
         self.fresh.is_empty() && self.waiting.is_empty()
     }
 
+    /// How many pushes wait for acks.
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.waiting.len()
@@ -158,9 +159,32 @@ impl Pusher {
             }
             changes.push((first.remove_entry().0, value));
         }
-        self.last_id += 1;
         let changes = changes.iter().map(|(slot, value)| (*slot, value.as_str())).collect();
-        let payload: Arc<[u8]> = wire::encode(&wire::Push { id: self.last_id, changes }).into();
+        self.send(now, None, changes, peers)
+    }
+
+    /// Says back to one peer what its start of that generation said: at once, and again as every push.
+    pub fn say_back(
+        &mut self,
+        now: Instant,
+        former: Generation,
+        changes: Vec<(Slot, &str)>,
+        peer: (SocketAddr, Option<Duration>),
+    ) -> Outgoing {
+        let outgoing = self.send(now, Some(former), changes, &[peer]);
+        self.bound_waiting();
+        outgoing
+    }
+
+    fn send(
+        &mut self,
+        now: Instant,
+        former: Option<Generation>,
+        changes: Vec<(Slot, &str)>,
+        peers: &[(SocketAddr, Option<Duration>)],
+    ) -> Outgoing {
+        self.last_id += 1;
+        let payload: Arc<[u8]> = wire::encode(&wire::Push { id: self.last_id, former, changes }).into();
         let retries: HashMap<_, _> =
             peers.iter().map(|(addr, trip)| (*addr, Retry::first(now, *trip))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);

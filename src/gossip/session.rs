@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::recent::Recent;
 use super::wire::Session;
-use crate::domain::record::{AgentName, Owner};
+use crate::domain::record::{AgentName, Generation, Owner};
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.
@@ -55,6 +56,7 @@ struct Admitted {
     window: Window,
     heard: Instant,
     suspected: bool,
+    recent: Recent,
 }
 
 impl Sessions {
@@ -77,7 +79,8 @@ impl Sessions {
             return false;
         }
         let window = Window::after(counter);
-        self.sessions.insert(session, Admitted { peer, window, heard: now, suspected: false });
+        let admitted = Admitted { peer, window, heard: now, suspected: false, recent: Recent::default() };
+        self.sessions.insert(session, admitted);
         true
     }
 
@@ -90,6 +93,19 @@ impl Sessions {
     pub fn of(&self, name: &AgentName) -> Option<(Session, &Peer, Instant)> {
         let found = self.sessions.iter().find(|(_, admitted)| admitted.peer.owner.name == *name);
         found.map(|(session, admitted)| (*session, &admitted.peer, admitted.heard))
+    }
+
+    /// Remembers what a session pushed.
+    pub fn note_push(&mut self, now: Instant, session: Session, push: &[u8]) {
+        if let Some(admitted) = self.sessions.get_mut(&session) {
+            admitted.recent.note(now, push);
+        }
+    }
+
+    /// What an agent pushed last, and which of its starts that was.
+    pub fn take_recent(&mut self, name: &AgentName) -> Option<(Generation, Recent)> {
+        let admitted = self.sessions.values_mut().find(|admitted| admitted.peer.owner.name == *name)?;
+        Some((admitted.peer.owner.generation, std::mem::take(&mut admitted.recent)))
     }
 
     /// All admitted peers, with when they were last heard.

@@ -8,6 +8,7 @@ use std::thread::LocalKey;
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
+use crate::domain::record::Generation;
 use crate::domain::slot::Slot;
 
 /// Longest payload, unpacked: chitchat's largest message, which is written to fit a UDP datagram.
@@ -68,11 +69,13 @@ impl Kind {
     }
 }
 
-/// Fresh changes of the sender's slots.
+/// Fresh changes, of the sender's slots as a rule.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push<'a> {
     /// The sender's number for it, to be said in the ack.
     pub id: u64,
+    /// If so, not the sender's slots but those of the receiver's start of that generation, said back to it.
+    pub former: Option<Generation>,
     /// Slots and their values, as in [`super::slots`].
     #[serde(borrow)]
     pub changes: Vec<(Slot, &'a str)>,

@@ -482,3 +482,20 @@ fn a_name_moves_to_another_address_once_its_holder_is_dead() {
     assert!(room.names_taken.is_empty());
     assert_eq!(room.links[&addr(2)].0.sessions.of(&"a1".parse().unwrap()).unwrap().1.addr, addr(3));
 }
+
+#[test]
+fn an_agent_that_crashed_hears_from_its_peers_what_it_said_last() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.publish(1, 7);
+    room.run(10);
+    room.applied.clear();
+    // The first words to the returned agent are lost, or come before it has admitted who says them.
+    room.lose = |kind, n| kind == Kind::Push && n % 3 != 0;
+    room.enter(1, 2, &public());
+    room.meet();
+    room.run(1_000);
+    let former = Owner { name: "a1".parse().unwrap(), generation: 1 };
+    assert!(room.applied.contains(&(addr(1), former, vec![change(7)])), "{:?}", room.applied);
+    assert!(room.applied.iter().all(|(at, ..)| *at == addr(1)), "nobody else is told");
+}

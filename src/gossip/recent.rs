@@ -1,0 +1,47 @@
+//! What a peer pushed of late. An agent that crashes before anti-entropy has carried its last words, and before
+//! they are on its disk, can learn them only from those who heard the push: they say them back to its next start.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Pushes this much older than a peer's last one have been carried by anti-entropy: three of its rounds.
+const AGE: Duration = Duration::from_secs(3);
+/// Pushes kept per peer, about 1 kB each. Every peer says them back, so it bounds what a return costs.
+const MAX_PUSHES: usize = 32;
+
+/// The last pushes of one session, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Recent(VecDeque<(Instant, Box<[u8]>)>);
+
+impl Recent {
+    /// Remembers an encoded [`super::wire::Push`].
+    pub fn note(&mut self, now: Instant, push: &[u8]) {
+        self.0.retain(|(at, _)| now.saturating_duration_since(*at) < AGE);
+        if self.0.len() == MAX_PUSHES {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, push.into()));
+    }
+
+    /// The encoded pushes.
+    pub fn pushes(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(_, push)| &**push)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_kept_until_others_follow_much_later() {
+        let (mut recent, now) = (Recent::default(), Instant::now());
+        for n in 0..=MAX_PUSHES {
+            recent.note(now, &[u8::try_from(n).unwrap()]);
+        }
+        let kept: Vec<u8> = recent.pushes().map(|push| push[0]).collect();
+        assert_eq!((kept.len(), kept[0]), (MAX_PUSHES, 1), "the oldest makes room");
+        recent.note(now + AGE, b"x");
+        assert_eq!(recent.pushes().collect::<Vec<_>>(), [b"x"]);
+    }
+}
