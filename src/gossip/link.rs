@@ -393,12 +393,11 @@ impl Link {
         }
         let ack = wire::encode(&wire::PushAck { id: push.id });
         let ack = self.frame(Kind::PushAck, &ack, peer.addr);
-        let owner = match push.former {
-            Some(generation) => Owner { name: self.owner.name.clone(), generation },
-            None => {
-                self.sessions.note_push(now, session, payload);
-                peer.owner
-            }
+        let owner = if let Some(generation) = push.former {
+            Owner { name: self.owner.name.clone(), generation }
+        } else {
+            self.sessions.note_push(now, session, payload);
+            peer.owner
         };
         Ok(vec![Effect::Tell(Event::Changed { owner, changes }), ack])
     }
