@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::scenarios::{NOTICED, SCENARIOS, Scenario};
 use self::table::Outcome;
@@ -49,10 +50,11 @@ async fn main() -> ExitCode {
 }
 
 async fn all(args: Args) -> anyhow::Result<()> {
-    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| scenario.is_in(&args.set)).collect();
+    let chosen: Vec<&'static Scenario> =
+        SCENARIOS.iter().filter(|scenario| scenario.is_in(&args.set)).collect();
     if args.list {
         for scenario in chosen {
-            println!("{:<28} {}", scenario.name, scenario.promise);
+            println!("{:<26} {}: {}", scenario.name, scenario.fault, scenario.promise);
         }
         return Ok(());
     }
@@ -67,7 +69,11 @@ async fn all(args: Args) -> anyhow::Result<()> {
             number += 1;
             let plan = (scenario.plan)();
             let started = Instant::now();
-            outcome.add(perform(scenario, &run, number, &folder, plan).await, started.elapsed());
+            let measured = perform(scenario, &run, number, &folder, plan).await;
+            if measured.as_ref().is_err_and(|error| error.is::<Interrupted>()) {
+                anyhow::bail!(Interrupted);
+            }
+            outcome.add(measured, started.elapsed());
         }
         println!("{outcome}");
         outcomes.push(outcome);
@@ -106,6 +112,20 @@ async fn noticed(
     Ok(())
 }
 
+/// Somebody stopped the tests: no failure of a scenario.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; everything is removed")]
+struct Interrupted;
+
+/// Whoever stops the tests leaves nothing behind either.
+async fn interrupted() {
+    let mut term = signal(SignalKind::terminate()).expect("this system has signals");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+}
+
 /// Runs a scenario in a world of its own, which is gone afterwards; of one that fails, the logs stay.
 async fn perform(
     scenario: &Scenario,
@@ -117,7 +137,7 @@ async fn perform(
     let mut world = World::new(run, number, folder, plan).await?;
     let measured = tokio::select! {
         measured = (scenario.run)(&mut world) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        () = interrupted() => Err(Interrupted.into()),
     };
     let measured = measured.and_then(scenarios::Measured::check);
     if measured.is_err() {

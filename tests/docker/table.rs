@@ -7,15 +7,14 @@ use crate::scenarios::{Measured, Scenario};
 
 /// What a scenario came to, over all its runs. None is left out.
 pub(crate) struct Outcome {
-    name: &'static str,
-    promise: &'static str,
+    scenario: &'static Scenario,
     runs: Vec<anyhow::Result<Measured>>,
     took: Duration,
 }
 
 impl Outcome {
-    pub(crate) fn of(scenario: &Scenario) -> Self {
-        Self { name: scenario.name, promise: scenario.promise, runs: Vec::new(), took: Duration::ZERO }
+    pub(crate) fn of(scenario: &'static Scenario) -> Self {
+        Self { scenario, runs: Vec::new(), took: Duration::ZERO }
     }
 
     pub(crate) fn add(&mut self, run: anyhow::Result<Measured>, took: Duration) {
@@ -40,12 +39,21 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.is_kept() { "ok  " } else { "FAIL" };
         let seconds = self.took.as_secs();
-        write!(f, "{verdict} {:<28} {:<50} {} ({seconds} s)", self.name, self.promise, self.measured())
+        let Scenario { name, fault, promise, .. } = self.scenario;
+        write!(
+            f,
+            "{verdict} {name} ({fault}): promised: {promise}; measured: {} ({seconds} s)",
+            self.measured()
+        )
     }
 }
 
 /// The table as the README has it.
 pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
-    let rows = outcomes.iter().map(|o| format!("| {} | {} | {} |\n", o.name, o.promise, o.measured()));
-    format!("| scenario | promised | measured, each run |\n|---|---|---|\n{}", rows.collect::<String>())
+    let row = |outcome: &Outcome| {
+        let Scenario { name, fault, promise, .. } = outcome.scenario;
+        format!("| {name} | {fault} | {promise} | {} |\n", outcome.measured())
+    };
+    let rows: String = outcomes.iter().map(row).collect();
+    format!("| scenario | what happens | promised | felt for, in each run |\n|---|---|---|---|\n{rows}")
 }

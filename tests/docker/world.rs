@@ -258,6 +258,38 @@ impl World {
         self.engine.start(&agent).await
     }
 
+    /// The same, with nothing of what it knew.
+    pub(crate) async fn restart_agent_empty(&self, name: &'static str) -> anyhow::Result<()> {
+        let agent = self.container(name, "gossd");
+        self.engine.kill(&agent).await?;
+        self.engine.remove(&agent).await?;
+        self.forget_data(name)?;
+        self.start_agent(name).await
+    }
+
+    /// So many tunnels more at a host, that nobody visits.
+    pub(crate) async fn crowd(&self, name: &str, count: u16) -> anyhow::Result<()> {
+        let container = self.container(name, "crowd");
+        let command = words(&format!("/fakegost crowd --agent 127.0.0.1:8000 --count {count}"));
+        let shares = Some(self.container(name, "pause"));
+        let spec = Spec { image: "gossd-harness", command, shares, ..Spec::default() };
+        self.engine.run(&container, &spec).await?;
+        self.until_said(&container, "ready").await
+    }
+
+    /// Waits until the agents of these hosts know the tunnels of a crowd.
+    pub(crate) async fn all_know_crowd(&self, names: &[&str], count: u16) -> anyhow::Result<()> {
+        let look = format!("/fakegost crowd --agent 127.0.0.1:8000 --count {count} --look");
+        for name in names {
+            let start = Instant::now();
+            while let Err(error) = self.engine.execute(&self.container(name, "gossd"), &look).await {
+                ensure!(start.elapsed() < STUCK, "{name} does not know the crowd: {error:#}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Replaces an agent's program, as an upgrade does: another container, the same folder.
     pub(crate) async fn replace_agent(&self, name: &'static str) -> anyhow::Result<()> {
         let agent = self.container(name, "gossd");
@@ -290,13 +322,23 @@ impl World {
             ..Spec::default()
         };
         self.engine.run(&container, &spec).await?;
-        for _ in 0..500 {
-            if self.engine.log(&container).await?.contains("ready") {
-                return Ok(container);
-            }
+        self.until_said(&container, "ready").await.with_context(|| verb.to_owned())?;
+        Ok(container)
+    }
+
+    /// Waits until a container has said something.
+    async fn until_said(&self, container: &str, what: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !self.engine.log(container).await?.contains(what) {
+            ensure!(start.elapsed() < STUCK, "no {what:?} in {}", self.engine.log(container).await?);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        bail!("{verb} at {name}: {}", self.engine.log(&container).await?)
+        Ok(())
+    }
+
+    /// Waits until an agent has said something.
+    pub(crate) async fn says(&self, name: &str, what: &str) -> anyhow::Result<()> {
+        self.until_said(&self.container(name, "gossd"), what).await
     }
 
     /// Ends a harm.

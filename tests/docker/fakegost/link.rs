@@ -35,9 +35,9 @@ pub(crate) struct LinkArgs {
     /// Only packets to these addresses
     #[arg(long, default_value = "all", value_name = "IP,IP|all", value_parser = destinations)]
     to: Destinations,
-    /// Only UDP
+    /// Only what goes to or comes from this port, by UDP and by TCP
     #[arg(long)]
-    udp_only: bool,
+    port: Option<u16>,
 }
 
 /// Addresses; none means all.
@@ -91,18 +91,27 @@ impl LinkArgs {
     fn rules(&self, queue: u16) -> Vec<Rule> {
         let mark = format!("{MARK:#x}");
         let queue = queue.to_string();
-        let protocol: &[&str] = if self.udp_only { &["-p", "udp"] } else { &[] };
-        let to_queue = |to: &[&str]| {
+        let kinds: Vec<Vec<String>> = match self.port {
+            None => vec![Vec::new()],
+            Some(port) => ["-p udp --dport", "-p tcp --dport", "-p tcp --sport"]
+                .map(|kind| format!("{kind} {port}").split(' ').map(str::to_owned).collect())
+                .into(),
+        };
+        let to_queue = |kind: &[String], to: &[&str]| {
+            let kind: Vec<&str> = kind.iter().map(String::as_str).collect();
             let mark = ["-m", "mark", "!", "--mark", &*mark];
             // What bypasses is accepted: were this program killed, the link would be a good one again.
             let target = ["-j", "NFQUEUE", "--queue-num", &*queue, "--queue-bypass"];
-            let spec = words(&[&["!", "-o", "lo"], protocol, to, &mark, &target].concat());
+            let spec = words(&[&["!", "-o", "lo"], &kind[..], to, &mark, &target].concat());
             Rule { table: "filter", chain: "OUTPUT", spec }
         };
-        if self.to.0.is_empty() {
-            return vec![to_queue(&[])];
-        }
-        self.to.0.iter().map(|ip| to_queue(&["-d", &ip.to_string()])).collect()
+        let of_kind = |kind: &Vec<String>| -> Vec<Rule> {
+            match &self.to.0[..] {
+                [] => vec![to_queue(kind, &[])],
+                to => to.iter().map(|ip| to_queue(kind, &["-d", &ip.to_string()])).collect(),
+            }
+        };
+        kinds.iter().flat_map(of_kind).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod block;
 mod client;
+mod crowd;
 mod disk;
 mod entrypoint;
 mod fate;
@@ -39,6 +40,8 @@ enum Verb {
     Gost(gost::GostArgs),
     /// Play a tunnel client with a web target built in
     Client(client::ClientArgs),
+    /// Play a gost with many tunnels that nobody visits
+    Crowd(crowd::CrowdArgs),
     /// Play visitors: one JSON line per request
     Visitor(visitor::VisitorArgs),
     /// Lose, delay, reorder and duplicate this namespace's outgoing packets
@@ -85,6 +88,7 @@ async fn play(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Gost(args) => gost::run(args).await,
         Verb::Client(args) => client::run(args).await,
+        Verb::Crowd(args) => crowd::run(args).await,
         Verb::Visitor(args) => visitor::run(args).await,
         Verb::Fill { path } => disk::fill(&path),
         Verb::Free { path } => disk::free(&path),

@@ -39,7 +39,20 @@ pub(super) async fn new_address(world: &mut World) -> anyhow::Result<Measured> {
     world.visitors(&["b", "c"], HOST).await?;
     world.clear_host("a").await?;
     world.forget_data("a")?;
-    world.add_host_at("a", 60).await?;
+    returned_at(world, 60).await
+}
+
+/// The same, with its journal: what that says of addresses is not true any more.
+pub(super) async fn moves(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&["a", "b", "c"]).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.visitors(&["b", "c"], HOST).await?;
+    world.clear_host("a").await?;
+    returned_at(world, 61).await
+}
+
+async fn returned_at(world: &mut World, number: u8) -> anyhow::Result<Measured> {
+    world.add_host_at("a", number).await?;
     let since = now();
     hung_ones_end(TTL).await;
     world.all_served(&["b", "c"]).await?;

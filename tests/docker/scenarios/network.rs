@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Measured, attached_twice, felt, hung_ones_end, pass};
+use super::{Measured, NOTHING, attached_twice, felt, hung_ones_end, pass};
 use crate::visits::now;
-use crate::world::{HOST, TTL, TUNNEL, World};
+use crate::world::{HOST, TUNNEL, World};
 
 const HEALED: Duration = Duration::from_secs(2);
 const NOT_FIRST: Duration = Duration::from_secs(3);
-const NOTHING: Duration = Duration::from_millis(25);
 
 pub(super) async fn one_cut_off(world: &mut World) -> anyhow::Result<Measured> {
     cut_off(world, 4).await
@@ -38,6 +37,15 @@ async fn cut_off(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
 
 /// Two and two; each side has the tunnel, and goes on.
 pub(super) async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> {
+    halves(world, 4).await
+}
+
+/// For longer than the TTL and until the other half is forgotten.
+pub(super) async fn half_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
+    halves(world, 28).await
+}
+
+async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c", "d"];
     world.with_hosts(&hosts).await?;
     world.client("one", &["a"], TUNNEL, HOST).await?;
@@ -50,19 +58,17 @@ pub(super) async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> 
         harms.push(world.harm(name, &format!("block --to {others}")).await?);
     }
     // Each of the four takes a moment to be in force.
-    let since = now();
-    // Longer than the TTL and until the other half is forgotten.
-    hung_ones_end(TTL).await;
-    let measured = felt(world, since, &["b", "d"], NOT_FIRST);
+    let cut = now();
+    pass(seconds).await;
     for harm in harms {
         world.heal(&harm).await?;
     }
     let healed = now();
-    pass(5).await;
+    hung_ones_end(HEALED).await;
     world.all_served(&["b", "d"]).await?;
     let after = felt(world, healed, &["b", "d"], HEALED).check()?;
     anyhow::ensure!(after.failed == 0, "after it was healed: {after}");
-    Ok(measured)
+    Ok(felt(world, cut, &["b", "d"], NOT_FIRST))
 }
 
 /// c hears nothing from a any more, and a hears everything from c.
@@ -80,20 +86,26 @@ pub(super) async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
-/// Loss, delay, reordering and duplicates on every host's way out.
+/// Loss, delay, reordering and duplicates on every agent's way out; then one of them has everything to learn.
 pub(super) async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
+    world.crowd("a", 1_000).await?;
     for (seed, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let link = "link --loss 0.2 --delay-ms 50 --jitter-ms 20 --reorder 0.05 --duplicate 0.02 --udp-only";
+        let link = "link --loss 0.2 --delay-ms 50 --jitter-ms 20 --reorder 0.05 --duplicate 0.02 --port 8002";
         world.harm(name, &format!("{link} --seed {seed}")).await?;
     }
     let since = now();
-    pass(60).await;
+    pass(40).await;
     for name in ["a", "b", "c"] {
         let suspected = world.said(name, "peer is silent").await?;
         anyhow::ensure!(suspected == 0, "{name} suspected {suspected} peers that were there");
     }
-    Ok(felt(world, since, &[], NOTHING))
+    let steady = felt(world, since, &[], NOTHING);
+    world.restart_agent_empty("c").await?;
+    world.all_know_crowd(&["c"], 1_000).await?;
+    let meanwhile = world.visits.failed(since, u64::MAX, &["b"]);
+    anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed elsewhere");
+    Ok(steady)
 }
 
 /// Packets of 1,280 bytes at most, and no fragments.
@@ -105,11 +117,12 @@ pub(super) async fn small_packets(world: &mut World) -> anyhow::Result<Measured>
         world.harm(name, "block --longer-than 1280 --udp-only").await?;
     }
     world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.crowd("a", 1_000).await?;
     world.visitors(&hosts, HOST).await?;
-    // A journal's worth of records travels in large frames.
-    world.restart_agent("b", "SIGTERM").await?;
     let since = now();
-    pass(5).await;
+    // All that the others know has to come, in the largest frames that there are.
+    world.restart_agent_empty("b").await?;
+    world.all_know_crowd(&hosts, 1_000).await?;
     world.all_served(&hosts).await?;
     Ok(felt(world, since, &["a", "c"], NOTHING))
 }
