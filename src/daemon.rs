@@ -79,7 +79,10 @@ impl Daemon {
             quota: config.quota,
             broken: config.broken,
         };
-        let agent = Agent::new(settings, kept.restored);
+        let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
+        let Restored { held, released, rules } = kept.restored;
+        let held = held.into_iter().map(|holding| reach.returned(holding)).collect();
+        let agent = Agent::new(settings, Restored { held, released, rules });
         let gossip_config = gossip::Config {
             owner,
             advertise: advertised,
@@ -105,7 +108,6 @@ impl Daemon {
         let control = Control::new(agent.clone(), cluster.clone());
         let control_file = config.control.and_then(|path| serve_control(&path, &control, &mut tasks));
 
-        let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let ingress = Ingress::new(agent.clone(), config.names);
         let (reload, told) = watch::channel(());

@@ -243,6 +243,20 @@ async fn when_every_agent_restarts_at_once_all_records_are_back() {
 }
 
 #[tokio::test]
+async fn a_host_that_comes_back_elsewhere_is_reached_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut a = Process::keeping("a", folder.path(), &["--advertise-host", "127.0.0.2"]);
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    let port = gost.entrypoint.port();
+    gost.register("1", "t").await;
+    assert_eq!(a.get("t").await, [format!("127.0.0.2:{port}")]);
+    a.signal("-TERM");
+    a.ended(SOON);
+    let a = Process::keeping("a", folder.path(), &["--advertise-host", "127.0.0.3"]);
+    assert_eq!(a.get("t").await, [format!("127.0.0.3:{port}")]);
+}
+
+#[tokio::test]
 async fn an_agent_installed_beside_a_running_gost_learns_its_tunnels_from_renews() {
     let agent = Process::start("a", &["--fallback-address", ":8420", "--advertise-host", "127.0.0.1"]);
     let mut gost = FakeGost::start("n", agent.plugin).await;

@@ -113,6 +113,19 @@ impl Reach {
         caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
     }
 
+    /// A record that was held before this start, as it is reached now: the host of its gost may have moved, and
+    /// this agent with it.
+    pub fn returned(&self, holding: Holding) -> Holding {
+        let Ok(dial) = holding.dial.parse::<SocketAddr>() else { return holding };
+        let address = format!("{}:{}", self.host, dial.port());
+        // Only a gost beside this agent is dialled there.
+        if !dial.ip().is_loopback() || address == *holding.record.address {
+            return holding;
+        }
+        let record = Record { address: address.into(), ..Record::clone(&holding.record) };
+        Holding { record: Arc::new(record), ..holding }
+    }
+
     /// Where this agent can dial the gost that calls and listens on `entrypoint`; empty where that cannot be
     /// told. A refusal there means that it is dead, so it must be sure to be the gost's own host.
     fn dial(&self, caller: Caller, entrypoint: &str) -> String {
@@ -194,6 +207,7 @@ impl ServiceDiscovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::Network;
 
     const LOCAL: Caller = Caller { remote: None, connection: 1 };
 
@@ -216,6 +230,22 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(dial("192.0.2.7", LOCAL, entrypoint), want, "{entrypoint}");
+        }
+    }
+
+    #[test]
+    fn a_record_from_before_a_move_is_completed_anew_and_no_other() {
+        let reach =
+            Reach::new(Some(Host::advertised("192.0.2.8").unwrap()), Ipv4Addr::LOCALHOST.into(), None);
+        let returned = |address: &str, dial: &str| {
+            let [id, name, node] = ["1", "t", "n"].map(Arc::from);
+            let record = Arc::new(Record { id, name, node, network: Network::Tcp, address: address.into() });
+            reach.returned(Holding { record, dial: dial.into() }).record.address.to_string()
+        };
+        assert_eq!(returned("192.0.2.7:8420", "127.0.0.1:8420"), "192.0.2.8:8420");
+        assert_eq!(returned("[2001:db8::7]:8420", "[::1]:8420"), "192.0.2.8:8420");
+        for elsewhere in ["198.51.100.9:8420", ""] {
+            assert_eq!(returned("198.51.100.9:8420", elsewhere), "198.51.100.9:8420");
         }
     }
 

@@ -70,7 +70,7 @@ async fn all(args: Args) -> anyhow::Result<()> {
             let plan = (scenario.plan)();
             let started = Instant::now();
             let measured = perform(scenario, &run, number, &folder, plan).await;
-            if measured.as_ref().is_err_and(|error| error.is::<Interrupted>()) {
+            if measured.as_ref().is_err_and(anyhow::Error::is::<Interrupted>) {
                 anyhow::bail!(Interrupted);
             }
             outcome.add(measured, started.elapsed());
