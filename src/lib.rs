@@ -75,6 +75,7 @@
 //! No proxying, no configuration store, no consensus: an OK to Register means "held here and on its way". No
 //! wall clock is compared across hosts. Up to about 200 agents and 100,000 records in one cluster.
 
+pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
