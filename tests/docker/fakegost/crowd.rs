@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -27,6 +28,9 @@ pub(crate) struct CrowdArgs {
     look: bool,
 }
 
+/// A gost of its own beside the other one: at the same entrypoint it would be taken for its successor.
+const ENTRYPOINT: &str = ":8430";
+
 /// Registers them, says `ready`, and renews them for ever; or looks.
 pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
     let plugin = Plugin::new(Kind::Http, &args.agent, None)?;
@@ -38,6 +42,9 @@ pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
         ensure!(unknown == 0, "{unknown} of {} tunnels are not known", args.count);
         return Ok(());
     }
+    // An agent that restarts looks whether it is alive.
+    let entrypoint = TcpListener::bind(format!("0.0.0.0{ENTRYPOINT}")).await?;
+    tokio::spawn(async move { while entrypoint.accept().await.is_ok() {} });
     let node = Uuid::new_v4().to_string();
     let connectors: Vec<Service> = (0..args.count).map(|number| connector(number, &node)).collect();
     for connector in &connectors {
@@ -63,6 +70,6 @@ fn tunnel(number: u16) -> String {
 
 fn connector(number: u16, node: &str) -> Service {
     let [id, node, network, address] =
-        [Uuid::new_v4().to_string(), node.into(), "tcp".into(), ":8420".into()];
+        [Uuid::new_v4().to_string(), node.into(), "tcp".into(), ENTRYPOINT.into()];
     Service { id, name: tunnel(number), node, network, address }
 }
