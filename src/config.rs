@@ -19,6 +19,8 @@ use crate::plugin::tls::TlsFiles;
 
 /// Where the plugin listens.
 pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
+/// Where the admin listener is.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:8001";
 /// Where the gossip listens without a key.
 pub const DEFAULT_GOSSIP_LOOPBACK: &str = "127.0.0.1:8002";
 /// Where the gossip listens with a key.
@@ -44,6 +46,10 @@ pub struct Config {
     pub bounds: Bounds,
     /// How often the tokens' and certificate's files are looked at.
     pub reload_interval: Duration,
+    /// Where operators, probes and metrics come in; none for no such listener.
+    pub admin: Option<SocketAddr>,
+    /// Whether the agent does without that listener if its address is taken: nobody asked for it.
+    pub admin_may_give_way: bool,
     /// Where peers come in.
     pub gossip: SocketAddr,
     /// How other hosts reach this one, if the operator said so.
@@ -119,6 +125,8 @@ impl Config {
             tls: None,
             bounds: Bounds::default(),
             reload_interval: reload::EVERY,
+            admin: None,
+            admin_may_give_way: false,
             gossip: any,
             advertise: None,
             join: Vec::new(),

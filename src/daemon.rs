@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::{self, Admin, Outside, report};
 use crate::agent::{Agent, Counts, Restored, Settings};
 use crate::config::Config;
 use crate::control::{self, Control};
@@ -23,7 +26,7 @@ use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Listeners};
 use crate::plugin::tls::{Tls, TlsFiles};
 use crate::plugin::token::Known;
-use crate::plugin::{Ingress, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::plugin::{By, Ingress, Meter, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
@@ -38,6 +41,8 @@ const PLUGIN_SOCKET_MODE: u32 = 0o660;
 pub struct Daemon {
     /// Where the plugin listens.
     pub plugin: SocketAddr,
+    /// Where the admin listener is, if there is one.
+    pub admin: Option<SocketAddr>,
     /// Where the gossip listens, by UDP and TCP.
     pub gossip: SocketAddr,
     /// Where peers are told to reach the gossip.
@@ -49,7 +54,7 @@ pub struct Daemon {
     tasks: JoinSet<anyhow::Result<()>>,
     plugin_task: tokio::task::JoinHandle<()>,
     stop_plugin: oneshot::Sender<()>,
-    closed: Arc<bounds::Counters>,
+    meter: Meter,
     reload: watch::Sender<()>,
     _socket_files: [Option<SocketFile>; 2],
 }
@@ -65,6 +70,7 @@ impl Daemon {
         let bound =
             transport::bind(config.gossip).with_context(|| format!("cannot gossip on {}", config.gossip))?;
         let plugin = listener.local_addr()?;
+        let admin_listener = bind_admin(&config).await?;
         let (unix, plugin_file) = config.plugin_socket.as_deref().map(bind_plugin).transpose()?.unzip();
         let gossip = bound.addr;
         let host = gossip_host(&config, gossip).await;
@@ -83,6 +89,8 @@ impl Daemon {
         let Restored { held, released, rules } = kept.restored;
         let held = held.into_iter().map(|holding| reach.returned(holding)).collect();
         let agent = Agent::new(settings, Restored { held, released, rules });
+        let about =
+            About { cluster: config.cluster.clone(), address: advertised, joins: !config.join.is_empty() };
         let gossip_config = gossip::Config {
             owner,
             advertise: advertised,
@@ -113,14 +121,24 @@ impl Daemon {
         let (reload, told) = watch::channel(());
         let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
         let listeners = Listeners { tcp: listener, tls, unix };
-        let closed = Arc::<bounds::Counters>::default();
+        let meter = Meter::default();
+        let admin = match admin_listener {
+            Some(listener) => {
+                let address = listener.local_addr()?;
+                let outside = outside(&cluster, &agent, &ingress, &meter, about);
+                tasks.spawn(admin::serve(listener, Admin::new(agent.clone(), outside)));
+                Some(address)
+            }
+            None => None,
+        };
         let (stop_plugin, stop) = oneshot::channel();
         let stop = async { drop(stop.await) };
         let plugin_calls = Plugin { sd, ingress, tokens };
         let plugin_task =
-            tokio::spawn(server::serve(listeners, plugin_calls, config.bounds, closed.clone(), stop));
+            tokio::spawn(server::serve(listeners, plugin_calls, config.bounds, meter.clone(), stop));
         Ok(Self {
             plugin,
+            admin,
             gossip,
             advertised,
             agent,
@@ -130,7 +148,7 @@ impl Daemon {
             tasks,
             plugin_task,
             stop_plugin,
-            closed,
+            meter,
             reload,
             _socket_files: [control_file, plugin_file],
         })
@@ -159,7 +177,7 @@ impl Daemon {
 
     /// How many plugin connections were closed for their callers' faults.
     pub fn plugin_closed(&self) -> &bounds::Counters {
-        &self.closed
+        &self.meter.closed
     }
 
     /// What `gossd leave` waits for to end the process.
@@ -201,6 +219,57 @@ impl Daemon {
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
+}
+
+/// An address that nobody asked for may be taken, by another agent of this host as a rule.
+async fn bind_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.admin else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.admin_may_give_way => {
+            tracing::warn!(%address, %error, "no admin listener: `gossd status` and the like cannot ask this agent; set --admin");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot serve --admin on {address}")),
+    }
+}
+
+/// What the admin listener tells of the gossip's configuration.
+struct About {
+    cluster: String,
+    address: SocketAddr,
+    joins: bool,
+}
+
+fn outside(cluster: &Cluster, agent: &Agent, ingress: &Ingress, meter: &Meter, about: About) -> Outside {
+    let mut metrics = Registry::default();
+    metrics.register_collector(Box::new(agent.clone()));
+    metrics.register_collector(Box::new(cluster.clone()));
+    metrics.register_collector(Box::new(meter.clone()));
+    let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    metrics.register("gossd_build", "This program", build);
+    let (peers, ingress) = (cluster.clone(), ingress.clone());
+    let About { cluster, address, joins } = about;
+    let by_name = move || peers.peers_now().into_iter().map(|peer| (peer.owner.name, peer.addr)).collect();
+    Outside {
+        cluster,
+        address,
+        joins,
+        peers: Box::new(by_name),
+        host: Box::new(move |host| explain_host(&ingress, host)),
+        metrics,
+    }
+}
+
+fn explain_host(ingress: &Ingress, host: &str) -> Option<(report::Host, String)> {
+    let found = ingress.explain(host)?;
+    let by = match found.by {
+        By::Configured => "configured",
+        By::Claimed => "claimed",
+        By::Hash => "hash",
+    };
+    let host = report::Host { rule: found.rule, by: by.into(), private: found.endpoint.private };
+    Some((host, found.endpoint.tunnel.to_string()))
 }
 
 /// What was read from the plugin's files.

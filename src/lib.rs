@@ -84,5 +84,6 @@ pub mod daemon;
 pub mod domain;
 pub mod gossip;
 pub mod journal;
+pub mod metrics;
 pub mod plugin;
 pub mod unix_socket;

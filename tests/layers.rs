@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("lib", &[]),
     ("cli", &["config", "daemon", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
@@ -16,13 +16,14 @@ const LAYERS: [(&str, &[&str]); 13] = [
         &["config", "plugin", "admin", "control", "unix_socket", "agent", "gossip", "journal", "domain"],
     ),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
-    ("plugin", &["agent", "domain"]),
+    ("plugin", &["agent", "metrics", "domain"]),
     ("admin", &["agent", "domain"]),
     ("control", &["agent", "gossip", "domain"]),
     ("unix_socket", &[]),
-    ("agent", &["gossip", "journal", "domain"]),
-    ("gossip", &["domain"]),
+    ("agent", &["gossip", "journal", "metrics", "domain"]),
+    ("gossip", &["metrics", "domain"]),
     ("journal", &["domain"]),
+    ("metrics", &[]),
     ("domain", &[]),
 ];
 /// Clocks, sockets, files and random sources: what the domain gets as arguments or not at all.

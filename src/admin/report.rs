@@ -233,3 +233,18 @@ pub struct Record {
     /// The agent that it is registered at.
     pub agent: String,
 }
+
+impl Event {
+    /// The event's name on the wire, as in its data.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::RecordUp(_) => "record-up",
+            Self::RecordDown(_) => "record-down",
+            Self::PeerUp { .. } => "peer-up",
+            Self::PeerSuspect { .. } => "peer-suspect",
+            Self::PeerLeft { .. } => "peer-left",
+            Self::PeerForgotten { .. } => "peer-forgotten",
+            Self::Missed => "missed",
+        }
+    }
+}

@@ -67,6 +67,7 @@ impl Agent {
         let broken = self.shared.settings.broken.leases;
         let overdue = if broken { Vec::new() } else { state.leases.expire(now.into_std()) };
         let lapsed = overdue.len();
+        state.counts.lapsed += lapsed as u64;
         for change in overdue {
             state.tell(self.owner(), change);
         }
@@ -128,6 +129,7 @@ impl Agent {
             }
             let changes = state.leases.lapse_instance(now, node);
             lapsed = changes.len();
+            state.counts.lapsed += lapsed as u64;
             Ok(changes)
         });
         debug_assert!(done.is_ok(), "lapsing needs no slot");

@@ -121,6 +121,7 @@ impl Agent {
         if !matches!(state.journal, Health::Bad(_)) {
             tracing::error!(%error, "cannot write the journal; going on in memory, and trying again");
         }
+        state.counts.journal_errors += 1;
         state.journal = Health::Bad(error.to_string());
         drop(state);
         self.shared.touched.notify_one();

@@ -4,8 +4,11 @@
 
 mod driver;
 mod heal;
+mod hear;
 mod keeper;
+mod metrics;
 mod rules;
+mod view;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,18 +18,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::heal::{Heal, HealedFrom};
+pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
 use crate::domain::claim::ClaimTable;
 use crate::domain::connection::{ConnectionId, Connections};
-use crate::domain::directory::{Applied, Directory};
+use crate::domain::directory::Directory;
+use crate::domain::event::Log;
 use crate::domain::lease::{Holding, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::quota::{Full, Quota};
 use crate::domain::rank::{Judged, Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
 use crate::domain::rule::Rule;
-use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, STATUS_SLOT, Slot, Status};
-use crate::gossip::Event;
+use crate::domain::slot::{Cell, Change, STATUS_SLOT, Slot, Status};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.
@@ -108,6 +112,19 @@ struct State {
     outbox: BTreeMap<Slot, Cell>,
     journal: keeper::Health,
     heals: heal::Heals,
+    log: Log,
+    counts: Changes,
+}
+
+/// How often something happened to the records registered here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Records that lapsed.
+    pub lapsed: u64,
+    /// Records that lapsed and were revived by a late Renew.
+    pub revived: u64,
+    /// Batches that the journal did not take.
+    pub journal_errors: u64,
 }
 
 /// What the agent holds, in numbers.
@@ -144,6 +161,8 @@ impl Agent {
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
             heals: heal::Heals::default(),
+            log: Log::default(),
+            counts: Changes::default(),
         };
         for change in state.leases.restore(now, restored.held, &restored.released) {
             state.tell(&settings.owner, change);
@@ -157,7 +176,8 @@ impl Agent {
         }
         // The driver tells it after the records, so that no peer shows this generation before it is complete.
         let ready = state.leases.say(Status::Ready);
-        state.directory.apply(&settings.owner, &ready);
+        state.directory.apply(now, &settings.owner, &ready);
+        state.note_events();
         let shared = Shared {
             settings,
             state: Mutex::new(state),
@@ -194,7 +214,10 @@ impl Agent {
             }
             match state.leases.renew(now, draft.id) {
                 Renewal::Renewed | Renewal::Released => Ok(None),
-                Renewal::Revived(change) => Ok(Some(change)),
+                Renewal::Revived(change) => {
+                    state.counts.revived += 1;
+                    Ok(Some(change))
+                }
                 Renewal::Unknown => {
                     let Some(holding) = state.heal(draft, heal) else {
                         known = false;
@@ -228,14 +251,15 @@ impl Agent {
         let now = Instant::now().into_std();
         let state = self.lock();
         let judge = |owner: &Owner| self.judge(&state, now, owner);
-        rank(state.directory.lookup(name), self.shared.settings.order, rand::random(), judge)
+        let ranked = rank(state.directory.lookup(name), self.shared.settings.order, rand::random(), judge);
+        ranked.map(|entry| entry.record.clone()).collect()
     }
 
     /// Tells the cluster how we are: the change to publish.
     pub fn say(&self, status: Status) -> Change {
         let mut state = self.lock();
         let change = state.leases.say(status);
-        state.directory.apply(self.owner(), &change);
+        state.directory.apply(Instant::now().into_std(), self.owner(), &change);
         // The driver must not say an older word after this one.
         state.outbox.remove(&STATUS_SLOT);
         change
@@ -244,113 +268,6 @@ impl Agent {
     /// Tells that the directory changed, with a number that rises.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.revision.subscribe()
-    }
-
-    /// What the agent holds.
-    pub fn counts(&self) -> Counts {
-        let state = self.lock();
-        Counts {
-            own_records: state.leases.live(),
-            records: state.directory.len(),
-            agents: state.directory.owners().count(),
-            own_rules: state.claims.said(),
-            rules: state.directory.hosts().len(),
-        }
-    }
-
-    /// How often Renews of unknown ids were healed from each source; the last is how often not.
-    pub fn heals(&self) -> Vec<(HealedFrom, u64)> {
-        self.lock().heals.counts()
-    }
-
-    /// Whether so many peers vanished together that it was probably us: an alarm.
-    pub fn doubts_itself(&self) -> bool {
-        self.lock().liveness.doubts_itself()
-    }
-
-    /// What is wrong with the journal, if anything is.
-    pub fn journal_problem(&self) -> Option<String> {
-        self.lock().journal.problem()
-    }
-
-    /// Hears from the cluster. Quick, and does not panic.
-    pub fn handle(&self, event: Event) {
-        let now = Instant::now().into_std();
-        let name = &self.owner().name;
-        match event {
-            Event::Changed { owner, changes } if owner == *self.owner() => self.correct(&changes),
-            Event::Changed { owner, changes } if owner.name == *name => {
-                let mut state = self.lock();
-                for change in &changes {
-                    state.hear_former_self(&owner, change);
-                }
-            }
-            Event::Changed { owner, changes } => {
-                let mut state = self.lock();
-                for change in &changes {
-                    let news = state.directory.apply(&owner, change) == Applied::New;
-                    if news && change.cell.content == Content::Status(Status::Left) {
-                        state.liveness.forget(&owner.name);
-                        tracing::info!(agent = %owner.name, "peer left");
-                    }
-                    if let Content::Rule(rule) = &change.cell.content
-                        && news
-                        && let Some(change) = state.yield_to(rule)
-                    {
-                        state.tell(self.owner(), change);
-                        self.shared.changed.notify_one();
-                    }
-                }
-                state.remember_orphans();
-                if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
-                    state.met = Some(now);
-                }
-                drop(state);
-                self.revise();
-            }
-            Event::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
-            Event::Silent { .. } if self.shared.settings.broken.suspicion => {}
-            Event::Silent { owner, silence } => {
-                self.lock().liveness.silent(now, &owner.name, silence);
-                self.revise();
-                tracing::warn!(agent = %owner.name, "peer is silent; its records come last");
-            }
-            Event::Hearsay { owner } => self.lock().hear(now, &owner, Liveness::hearsay),
-            Event::Forgotten { owner } => self.handle_forgotten(now, owner),
-        }
-    }
-
-    fn handle_heard(&self, now: std::time::Instant, owner: &Owner, trip: Option<Duration>) {
-        let mut state = self.lock();
-        let before = state.liveness.standing(now, &owner.name);
-        state.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
-        state.postponed.remove(owner);
-        let back = before == Standing::Suspect && state.liveness.standing(now, &owner.name) == Standing::Live;
-        drop(state);
-        self.revise();
-        if back {
-            tracing::info!(agent = %owner.name, "peer is heard again");
-        }
-    }
-
-    fn handle_forgotten(&self, now: std::time::Instant, owner: Owner) {
-        let mut state = self.lock();
-        if owner.name == self.owner().name {
-            state.former.forget(&owner);
-            state.former.take_orphans();
-        } else if state.liveness.standing(now, &owner.name) == Standing::Hidden
-            || state.directory.generation(&owner.name) != Some(owner.generation)
-        {
-            state.forget(&owner);
-            drop(state);
-            self.revise();
-            tracing::info!(agent = %owner, "forgot an agent that has been dead for long");
-        } else {
-            state.postponed.insert(owner);
-            drop(state);
-            // The driver looks at it again, but has to know that there is something to look at.
-            self.shared.changed.notify_one();
-        }
     }
 
     fn judge(&self, state: &State, now: std::time::Instant, owner: &Owner) -> Judged {
@@ -362,25 +279,6 @@ impl Agent {
             Some(Status::Draining | Status::Left) | None => Standing::Hidden,
         };
         Judged { standing, trip: state.liveness.trip(&owner.name) }
-    }
-
-    /// Somebody else wrote our slots: say again what is true.
-    fn correct(&self, changes: &[Change]) {
-        let mut state = self.lock();
-        for told in changes {
-            let corrected = match told.slot {
-                ..FIRST_RULE => state.leases.correct(told.slot, &told.cell),
-                FIRST_RULE.. => state.claims.correct(told.slot, &told.cell),
-            };
-            if let Some(change) = corrected {
-                tracing::warn!(
-                    slot = told.slot,
-                    "a peer told us something else of what is ours; said it again"
-                );
-                state.tell(self.owner(), change);
-                self.shared.changed.notify_one();
-            }
-        }
     }
 
     fn update<C: IntoIterator<Item = Change>>(
@@ -456,34 +354,20 @@ impl State {
         Ok(())
     }
 
+    /// Keeps what the directory showed and hid, for those who watch.
+    fn note_events(&mut self) {
+        let events = self.directory.take_events();
+        self.log.extend(events);
+    }
+
     fn is_touched(&self) -> bool {
         self.leases.is_touched() || self.claims.is_touched()
     }
 
     fn tell(&mut self, owner: &Owner, change: Change) {
-        self.directory.apply(owner, &change);
+        self.directory.apply(Instant::now().into_std(), owner, &change);
+        self.note_events();
         self.outbox.insert(change.slot, change.cell);
-    }
-
-    /// Notes a sign of life, unless it is of one who said goodbye: its last frames are still under way.
-    fn hear(
-        &mut self,
-        now: std::time::Instant,
-        owner: &Owner,
-        note: impl FnOnce(&mut Liveness, std::time::Instant, &crate::domain::record::AgentName),
-    ) {
-        let shown = self.directory.generation(&owner.name) == Some(owner.generation);
-        if !(shown && self.directory.status(&owner.name) == Some(Status::Left)) {
-            note(&mut self.liveness, now, &owner.name);
-        }
-    }
-
-    fn forget(&mut self, owner: &Owner) {
-        self.directory.forget(owner);
-        self.remember_orphans();
-        if self.directory.generation(&owner.name).is_none() {
-            self.liveness.forget(&owner.name);
-        }
     }
 }
 

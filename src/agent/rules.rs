@@ -88,9 +88,12 @@ impl State {
     }
 
     /// What our former self said of a slot, in the order in which it said it: its last word counts.
-    pub(super) fn hear_former_self(&mut self, owner: &Owner, change: &Change) {
+    pub(super) fn hear_former_self(&mut self, now: std::time::Instant, owner: &Owner, change: &Change) {
         let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
-        if self.former.apply(owner, change) != Applied::New {
+        let applied = self.former.apply(now, owner, change);
+        // Nobody watches what it shows.
+        self.former.take_events();
+        if applied != Applied::New {
             return;
         }
         if let Some(Content::Rule(rule)) = before {

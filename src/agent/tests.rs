@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::domain::record::{Generation, Network};
+use crate::domain::slot::Content;
+use crate::gossip::Event;
 use crate::journal::Batch;
 
 pub(super) const HERE: ConnectionId = 1;

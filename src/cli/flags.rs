@@ -50,6 +50,9 @@ pub(super) struct RunArgs {
     /// Open plugin connections; when there are more, the least useful are closed
     #[arg(long, env = "GOSSD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = MAX_CONNECTIONS)]
     pub(super) max_connections: NonZeroUsize,
+    /// Where status, metrics, probes and the page are, read-only, or "none" [default: 127.0.0.1:8001, if it is free]
+    #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", value_parser = parse_admin)]
+    pub(super) admin: Option<AdminAddr>,
     /// Where peers come in, by UDP and TCP [default: 0.0.0.0:8002 with a key, 127.0.0.1:8002 without]
     #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
     pub(super) gossip: Option<SocketAddr>,
@@ -112,6 +115,18 @@ pub(super) struct RunArgs {
     pub(super) log_level: LogLevel,
     #[command(flatten)]
     pub(super) broken: BrokenArgs,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AdminAddr(pub(super) Option<SocketAddr>);
+
+fn parse_admin(text: &str) -> Result<AdminAddr, String> {
+    if text == "none" {
+        return Ok(AdminAddr(None));
+    }
+    let address = text.parse().map_err(|_| "is neither an address such as 127.0.0.1:8001 nor \"none\"")?;
+    Ok(AdminAddr(Some(address)))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -10,9 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
-use super::flags::{LogFormat, RunArgs};
+use super::flags::{AdminAddr, LogFormat, RunArgs};
 use super::paths;
-use crate::config::{Config, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
+use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
 use crate::daemon::Daemon;
 use crate::domain::hostname::Naming;
 use crate::domain::quota::Quota;
@@ -70,7 +70,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) {
     let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
     let (plugin, gossip) = (daemon.plugin, daemon.gossip);
-    let lines = format!("plugin {scheme}://{plugin}{}\ngossip {gossip}\n{socket}", http::PATH);
+    let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
+    let lines = format!("plugin {scheme}://{plugin}{}\ngossip {gossip}\n{admin}{socket}", http::PATH);
     let mut stdout = std::io::stdout();
     let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
 }
@@ -101,8 +102,14 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
     let quota = Quota { records: args.max_records, rules: args.max_rules, bytes: args.max_bytes };
     let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
+    let admin = match args.admin {
+        Some(AdminAddr(given)) => given,
+        None => Some(DEFAULT_ADMIN.parse()?),
+    };
     let mut config = Config {
         plugin: args.plugin,
+        admin,
+        admin_may_give_way: args.admin.is_none(),
         plugin_socket: args.plugin_socket,
         token_file: args.token_file,
         insecure_plugin: args.insecure_plugin,

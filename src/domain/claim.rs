@@ -243,6 +243,11 @@ impl ClaimTable {
         std::mem::take(&mut self.touched)
     }
 
+    /// How many claims changed since they were last taken.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// Whether any changed since it was asked for.
     pub fn is_touched(&self) -> bool {
         !self.touched.is_empty()

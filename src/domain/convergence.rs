@@ -101,16 +101,16 @@ proptest! {
         let life = live(1, &calls);
         let mut directory = Directory::default();
         for at in &deliveries {
-            directory.apply(&life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
         let mut cells = life.cells.clone();
         let places = cells.len();
         cells.rotate_left(usize::try_from(repair).unwrap() % places);
         for change in &cells {
-            directory.apply(&life.owner, change);
+            directory.apply(Instant::now(), &life.owner, change);
         }
         for at in &deliveries {
-            directory.apply(&life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
         prop_assert_eq!(shown(&directory), truth(&life));
         prop_assert_eq!(directory.len(), truth(&life).len());
@@ -126,11 +126,11 @@ proptest! {
         let mut directory = Directory::default();
         for (second, at) in &order {
             let life = &lives[usize::from(*second)];
-            directory.apply(&life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
         for life in &lives {
             for change in &life.cells {
-                directory.apply(&life.owner, change);
+                directory.apply(Instant::now(), &life.owner, change);
             }
         }
         prop_assert_eq!(shown(&directory), truth(&lives[1]));

@@ -4,9 +4,11 @@
 //! [`Directory::apply`] is idempotent and commutative per slot, so it does not matter by which way, how
 //! often, or in which order a change arrives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::event::Event;
 use super::hosts::Hosts;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::rule::Rule;
@@ -52,25 +54,36 @@ pub struct Directory {
     hosts: Hosts,
     /// Claims that nobody says any more because their owner is gone, not because it took them back.
     orphans: Vec<Arc<Rule>>,
+    /// What was shown and hidden since somebody took it.
+    events: Vec<Event>,
 }
 
 #[derive(Debug, Default)]
 struct Agent {
     generations: BTreeMap<Generation, Replica>,
     shown: Option<Generation>,
+    /// Its records that are shown.
+    entries: usize,
 }
 
 /// A copy of one generation's slots.
 #[derive(Debug)]
 struct Replica {
     owner: Arc<Owner>,
-    cells: HashMap<Slot, Cell>,
+    cells: HashMap<Slot, Heard>,
+}
+
+/// A cell, and when this word of it was heard.
+#[derive(Debug)]
+struct Heard {
+    cell: Cell,
+    since: Instant,
 }
 
 impl Replica {
     /// None until all that the owner had at its start is told.
     fn status(&self) -> Option<Status> {
-        match self.cells.get(&STATUS_SLOT)?.content {
+        match self.cells.get(&STATUS_SLOT)?.cell.content {
             Content::Status(status) => Some(status),
             Content::Empty | Content::Record(_) | Content::Rule(_) => None,
         }
@@ -98,8 +111,13 @@ impl Directory {
         std::mem::take(&mut self.orphans)
     }
 
+    /// What was shown and hidden since the last call, in that order; somebody has to take it.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
     /// Takes over what an owner said, whoever passed it on.
-    pub fn apply(&mut self, owner: &Owner, change: &Change) -> Applied {
+    pub fn apply(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
         if change.slot > MAX_SLOT || !self.make_room(&owner.name) {
             return Applied::Refused;
         }
@@ -112,12 +130,12 @@ impl Directory {
             .entry(owner.generation)
             .or_insert_with(|| Replica { owner: Arc::new(owner.clone()), cells: HashMap::new() });
         let before = match replica.cells.get(&change.slot) {
-            Some(held) if held.seq >= change.cell.seq => return Applied::Known,
-            _ => replica.cells.insert(change.slot, change.cell.clone()),
+            Some(held) if held.cell.seq >= change.cell.seq => return Applied::Known,
+            _ => replica.cells.insert(change.slot, Heard { cell: change.cell.clone(), since: now }),
         };
         if agent.shown == Some(owner.generation) {
             let owner = replica.owner.clone();
-            self.reindex(&owner, change, before);
+            self.reindex(&owner, change, before.map(|heard| heard.cell));
         } else if replica.status().is_some() {
             self.show(owner);
         } else {
@@ -152,7 +170,21 @@ impl Directory {
 
     /// What an owner said of a slot last, as far as is known.
     pub fn cell(&self, owner: &Owner, slot: Slot) -> Option<&Cell> {
+        self.heard(owner, slot).map(|heard| &heard.cell)
+    }
+
+    /// Since when that is known.
+    pub fn known_since(&self, owner: &Owner, slot: Slot) -> Option<Instant> {
+        self.heard(owner, slot).map(|heard| heard.since)
+    }
+
+    fn heard(&self, owner: &Owner, slot: Slot) -> Option<&Heard> {
         self.agents.get(&owner.name)?.generations.get(&owner.generation)?.cells.get(&slot)
+    }
+
+    /// The tunnels with a record that is shown, in no particular order, with its entries.
+    pub fn tunnels(&self) -> impl Iterator<Item = (&Arc<str>, &[Entry])> {
+        self.index.iter().map(|(name, entries)| (name, &entries[..]))
     }
 
     /// How many records are shown.
@@ -163,6 +195,21 @@ impl Directory {
     /// Whether no record is shown.
     pub fn is_empty(&self) -> bool {
         self.entries == 0
+    }
+
+    /// How many records of an agent are shown.
+    pub fn len_of(&self, name: &AgentName) -> usize {
+        self.agents.get(name).map_or(0, |agent| agent.entries)
+    }
+
+    /// How many tunnels have a record that is shown.
+    pub fn tunnels_len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Every agent that said something, shown or not.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentName> {
+        self.agents.keys()
     }
 
     /// The shown generations.
@@ -183,8 +230,9 @@ impl Directory {
         let entries: Vec<(Slot, Cell)> = agent
             .generations
             .get(&owner.generation)
-            .map(|replica| replica.cells.iter().map(|(slot, cell)| (*slot, cell.clone())).collect())
+            .map(|replica| replica.cells.iter().map(|(slot, heard)| (*slot, heard.cell.clone())).collect())
             .unwrap_or_default();
+        let before = self.events.len();
         let owner = Arc::new(owner.clone());
         for (slot, cell) in entries {
             self.reindex(&owner, &Change { slot, cell }, None);
@@ -193,12 +241,30 @@ impl Directory {
         for replica in replaced.values() {
             self.unindex(replica);
         }
+        self.leave_out_what_stayed(before);
+    }
+
+    /// Of the events from `first` on: a record that both generations have was shown all the time.
+    fn leave_out_what_stayed(&mut self, first: usize) {
+        let all = self.events.split_off(first);
+        let of = |event: &Event, up: bool| match event {
+            Event::Up(_, record) if up => Some(record.clone()),
+            Event::Down(_, record) if !up => Some(record.clone()),
+            _ => None,
+        };
+        let ups: HashSet<Arc<Record>> = all.iter().filter_map(|event| of(event, true)).collect();
+        let downs: HashSet<Arc<Record>> = all.iter().filter_map(|event| of(event, false)).collect();
+        self.events.extend(all.into_iter().filter(|event| match event {
+            Event::Up(_, record) => !downs.contains(record),
+            Event::Down(_, record) => !ups.contains(record),
+            _ => true,
+        }));
     }
 
     fn reindex(&mut self, owner: &Arc<Owner>, change: &Change, before: Option<Cell>) {
         let Change { slot, cell } = change;
         match before.map(|cell| cell.content) {
-            Some(Content::Record(record)) => self.remove_entry(owner, *slot, &record),
+            Some(Content::Record(record)) => self.hide(owner, *slot, &record),
             Some(Content::Rule(rule)) => self.hosts.release(owner, *slot, &rule),
             Some(Content::Empty | Content::Status(_)) | None => {}
         }
@@ -206,6 +272,7 @@ impl Directory {
             Content::Record(record) => {
                 let entry =
                     Entry { owner: owner.clone(), slot: *slot, seq: cell.seq, record: record.clone() };
+                self.events.push(Event::Up(owner.clone(), record.clone()));
                 self.add_entry(entry);
             }
             Content::Rule(rule) => self.hosts.hold(owner, *slot, rule),
@@ -214,9 +281,9 @@ impl Directory {
     }
 
     fn unindex(&mut self, replica: &Replica) {
-        for (slot, cell) in &replica.cells {
-            match &cell.content {
-                Content::Record(record) => self.remove_entry(&replica.owner, *slot, record),
+        for (slot, heard) in &replica.cells {
+            match &heard.cell.content {
+                Content::Record(record) => self.hide(&replica.owner, *slot, record),
                 Content::Rule(rule) => {
                     self.hosts.release(&replica.owner, *slot, rule);
                     if self.hosts.claimed(&rule.key()).is_none() {
@@ -230,6 +297,9 @@ impl Directory {
 
     fn add_entry(&mut self, entry: Entry) {
         self.entries += 1;
+        if let Some(agent) = self.agents.get_mut(&entry.owner.name) {
+            agent.entries += 1;
+        }
         if let Some(entries) = self.index.get_mut(&entry.record.name) {
             return entries.push(entry);
         }
@@ -238,11 +308,15 @@ impl Directory {
     }
 
     /// Does nothing where there is no such entry: replicas that were never shown have none.
-    fn remove_entry(&mut self, owner: &Arc<Owner>, slot: Slot, record: &Record) {
+    fn hide(&mut self, owner: &Arc<Owner>, slot: Slot, record: &Arc<Record>) {
         let Some(entries) = self.index.get_mut(&record.name) else { return };
         if let Some(at) = entries.iter().position(|entry| entry.slot == slot && entry.owner == *owner) {
             entries.swap_remove(at);
             self.entries -= 1;
+            if let Some(agent) = self.agents.get_mut(&owner.name) {
+                agent.entries -= 1;
+            }
+            self.events.push(Event::Down(owner.clone(), record.clone()));
         }
         if entries.is_empty() {
             self.index.remove(&record.name);
@@ -287,7 +361,7 @@ mod tests {
 
     fn tell(directory: &mut Directory, owner: &Owner, changes: &[Change]) {
         for change in changes {
-            directory.apply(owner, change);
+            directory.apply(Instant::now(), owner, change);
         }
     }
 
@@ -313,7 +387,7 @@ mod tests {
         assert_eq!(directory.len(), 2);
 
         let late = said(&["1"]);
-        assert_eq!(directory.apply(&owner("a", 1), &late[0]), Applied::Superseded);
+        assert_eq!(directory.apply(Instant::now(), &owner("a", 1), &late[0]), Applied::Superseded);
         assert_eq!(ids(&directory, "t"), ["2", "3"]);
     }
 
@@ -334,14 +408,39 @@ mod tests {
         let mut directory = Directory::default();
         let changes = said(&["1"]);
         for generation in 0..50 {
-            directory.apply(&owner("a", generation), &changes[0]);
+            directory.apply(Instant::now(), &owner("a", generation), &changes[0]);
         }
         assert_eq!(directory.agents[&"a".parse().unwrap()].generations.len(), MAX_GENERATIONS);
         for n in 0..MAX_AGENTS + 5 {
-            directory.apply(&owner(&format!("n{n}"), 1), &changes[0]);
+            directory.apply(Instant::now(), &owner(&format!("n{n}"), 1), &changes[0]);
         }
         assert_eq!(directory.agents.len(), MAX_AGENTS);
         let far = Change { slot: MAX_SLOT + 1, ..changes[0].clone() };
-        assert_eq!(directory.apply(&owner("a", 60), &far), Applied::Refused);
+        assert_eq!(directory.apply(Instant::now(), &owner("a", 60), &far), Applied::Refused);
+    }
+
+    /// Up and down, by record id.
+    fn events(directory: &mut Directory) -> Vec<String> {
+        let told = |event: Event| match event {
+            Event::Up(owner, record) => format!("{} up at {}", record.id, owner.name),
+            Event::Down(owner, record) => format!("{} down at {}", record.id, owner.name),
+            other => format!("{other:?}"),
+        };
+        let mut events: Vec<_> = directory.take_events().into_iter().map(told).collect();
+        events.sort();
+        events
+    }
+
+    #[test]
+    fn what_is_shown_and_hidden_is_told_once_and_a_restart_is_not() {
+        let mut directory = Directory::default();
+        tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
+        assert_eq!(events(&mut directory), ["1 up at a", "2 up at a"]);
+        tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
+        assert!(events(&mut directory).is_empty(), "known");
+        tell(&mut directory, &owner("a", 2), &said(&["2", "3"]));
+        assert_eq!(events(&mut directory), ["1 down at a", "3 up at a"], "2 stayed");
+        directory.forget(&owner("a", 2));
+        assert_eq!(events(&mut directory), ["2 down at a", "3 down at a"]);
     }
 }

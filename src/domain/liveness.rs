@@ -91,6 +91,12 @@ impl Liveness {
         self.peers.values().any(|peer| !peer.heard && self.vanished_together(peer))
     }
 
+    /// How long a peer that is not heard has given no sign of life.
+    pub fn silence(&self, now: Instant, name: &AgentName) -> Option<Duration> {
+        let peer = self.peers.get(name).filter(|peer| !peer.heard)?;
+        Some(now.saturating_duration_since(peer.last_sign))
+    }
+
     /// The round-trip time to a peer.
     pub fn trip(&self, name: &AgentName) -> Option<Duration> {
         self.peers.get(name)?.trip

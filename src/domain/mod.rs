@@ -11,6 +11,7 @@ pub mod connection;
 #[cfg(test)]
 mod convergence;
 pub mod directory;
+pub mod event;
 pub mod hostname;
 pub mod hosts;
 pub mod instance;

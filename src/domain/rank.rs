@@ -1,12 +1,11 @@
 //! The order of an answer: gost dials the first entry of the wanted network and no other, so the order of the
 //! answer is the routing. What is surely alive comes before what may be; what is dead is not listed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::Entry;
 use super::liveness::Standing;
-use super::record::{Owner, Record};
+use super::record::Owner;
 
 /// In which order the records of live agents are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub fn rank(
     order: Order,
     seed: u64,
     judge: impl Fn(&Owner) -> Judged,
-) -> Vec<Arc<Record>> {
+) -> impl Iterator<Item = &Entry> {
     let mut draw = Draw(seed);
     let mut ranked: Vec<Ranked<'_>> = entries
         .iter()
@@ -43,7 +42,7 @@ pub fn rank(
         .collect();
     keep_each_once(&mut ranked);
     ranked.sort_unstable_by_key(|ranked| ranked.key);
-    ranked.into_iter().map(|ranked| ranked.entry.record.clone()).collect()
+    ranked.into_iter().map(|ranked| ranked.entry)
 }
 
 struct Ranked<'a> {
@@ -92,8 +91,20 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::record::Record;
     use super::super::slot::tests::record;
     use super::*;
+
+    fn rank(
+        entries: &[Entry],
+        order: Order,
+        seed: u64,
+        judge: impl Fn(&Owner) -> Judged,
+    ) -> Vec<Arc<Record>> {
+        super::rank(entries, order, seed, judge).map(|entry| entry.record.clone()).collect()
+    }
 
     fn entry(id: &str, owner: &str, seq: u64) -> Entry {
         let owner = Arc::new(Owner { name: owner.parse().unwrap(), generation: 1 });

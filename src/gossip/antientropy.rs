@@ -258,7 +258,11 @@ struct FrameSocket {
 #[async_trait]
 impl Socket for FrameSocket {
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
-        if self.outgoing.try_send((to, message.serialize_to_vec())).is_err() {
+        let bytes = message.serialize_to_vec();
+        if matches!(message, ChitchatMessage::Syn { .. }) {
+            self.counters.set_digest(bytes.len());
+        }
+        if self.outgoing.try_send((to, bytes)).is_err() {
             self.counters.count(Dropped::QueueFull);
         }
         Ok(())

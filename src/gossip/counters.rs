@@ -1,6 +1,6 @@
 //! What the gossip counts: frames and bytes by way and kind, and what it dropped and why.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::seal::OpenError;
 use super::wire::Kind;
@@ -75,6 +75,7 @@ pub struct Counters {
     received: [AtomicU64; Kind::ALL.len()],
     pushes_given_up: AtomicU64,
     suspicions: AtomicU64,
+    digest: AtomicUsize,
 }
 
 impl Counters {
@@ -122,6 +123,16 @@ impl Counters {
     /// How often a peer became suspect.
     pub fn suspicions(&self) -> u64 {
         self.suspicions.load(Ordering::Relaxed)
+    }
+
+    /// Says how large the last digest of all agents was, in bytes.
+    pub(super) fn set_digest(&self, bytes: usize) {
+        self.digest.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How large it was; 0 before the first.
+    pub fn digest(&self) -> usize {
+        self.digest.load(Ordering::Relaxed)
     }
 
     /// Says how many pushes were left to anti-entropy so far.

@@ -12,7 +12,7 @@ use super::counters::{Counters, Dropped};
 use super::link::{Effect, Link};
 use super::seal::Sealer;
 use super::transport::{MAX_DATAGRAM, Transport};
-use super::{Event, Sink};
+use super::{Event, Heard, Sink};
 use crate::domain::record::AgentName;
 use crate::domain::slot::Change;
 
@@ -38,8 +38,8 @@ pub(super) struct Driver {
     pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// Peers that chitchat should exchange states with now.
     pub(super) handshakes: mpsc::Sender<SocketAddr>,
-    /// How many peers are heard.
-    pub(super) peers: watch::Sender<usize>,
+    /// The peers that are heard.
+    pub(super) peers: watch::Sender<Vec<Heard>>,
     pub(super) rejections: Rejections,
     /// Who waits until all pushes are acknowledged or given up.
     pub(super) unsettled: Vec<oneshot::Sender<()>>,
@@ -113,8 +113,13 @@ impl Driver {
     }
 
     fn count_peers(&self) {
-        let live = self.link.live().count();
-        self.peers.send_if_modified(|told| std::mem::replace(told, live) != live);
+        let live: Vec<Heard> = self.link.heard().collect();
+        let owners = |peers: &[Heard]| peers.iter().map(|peer| peer.owner.clone()).collect::<HashSet<_>>();
+        self.peers.send_if_modified(|told| {
+            let changed = owners(told) != owners(&live);
+            *told = live;
+            changed
+        });
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
-use super::Event;
 use super::contest::{Contest, Contests};
 use super::counters::{Counters, Dropped};
 use super::ping::{Pings, Standing};
@@ -17,9 +16,10 @@ use super::push::{Outgoing, Pusher};
 use super::ran::Ran;
 use super::recent::Recent;
 use super::seal::Sealer;
-use super::session::{Peer, Sessions, Verdict};
+use super::session::{self, Peer, Sessions, Verdict};
 use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
+use super::{Event, Heard};
 use crate::domain::record::{Generation, Owner};
 use crate::domain::slot::Change;
 
@@ -119,7 +119,7 @@ impl Link {
 
     /// Takes changes of our own slots, to be told to every peer.
     pub fn handle_changes(&mut self, now: Instant, changes: Vec<Change>) -> Vec<Effect> {
-        self.pusher.add(changes);
+        self.pusher.add(now, changes);
         self.flush(now)
     }
 
@@ -181,6 +181,15 @@ impl Link {
         let ran = self.ran.now;
         let heard = move |at: Instant| ran.is_none_or(|ran| ran.saturating_duration_since(at) < SILENT);
         self.sessions.peers().filter(move |(_, at)| heard(*at)).map(|(peer, _)| peer)
+    }
+
+    /// The same, with how late their pushes come.
+    pub fn heard(&self) -> impl Iterator<Item = Heard> {
+        self.live().map(|peer| Heard {
+            owner: peer.owner.clone(),
+            addr: peer.addr,
+            lag: self.sessions.lag(&peer.owner.name).unwrap_or_else(session::lags),
+        })
     }
 
     fn take(&mut self, now: Instant, plain: &[u8]) -> Result<Vec<Effect>, Malformed> {
@@ -396,7 +405,9 @@ impl Link {
         let owner = if let Some(generation) = push.former {
             Owner { name: self.owner.name.clone(), generation }
         } else {
-            self.sessions.note_push(now, session, payload);
+            let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
+            let lag = Duration::from_micros(push.age_us.into()) + way;
+            self.sessions.note_push(now, session, payload, lag);
             peer.owner
         };
         Ok(vec![Effect::Tell(Event::Changed { owner, changes }), ack])

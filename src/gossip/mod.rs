@@ -18,6 +18,7 @@ pub mod driver;
 pub mod join;
 pub mod keyring;
 pub mod link;
+mod metrics;
 pub mod ping;
 pub mod push;
 pub mod ran;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::histogram::Histogram;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -114,12 +116,23 @@ pub enum Event {
 /// Hears from the cluster, from several tasks. Must be quick, and must not panic.
 pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 
+/// A peer that is heard.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// Who.
+    pub owner: Owner,
+    /// Where its gossip is.
+    pub addr: SocketAddr,
+    /// How late its pushes come, in seconds.
+    pub lag: Histogram,
+}
+
 /// A running membership.
 #[derive(Clone)]
 pub struct Cluster {
     pushes: mpsc::Sender<driver::Publication>,
     writes: mpsc::Sender<Vec<Change>>,
-    peers: watch::Receiver<usize>,
+    peers: watch::Receiver<Vec<Heard>>,
     counters: Arc<Counters>,
 }
 
@@ -149,7 +162,7 @@ impl Cluster {
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
         let (rejected, rejected_rx) = mpsc::channel(QUEUE);
-        let (peers, peers_rx) = watch::channel(0);
+        let (peers, peers_rx) = watch::channel(Vec::new());
         let writes = anti_entropy.writes.clone();
         let cluster = Self { pushes, writes, peers: peers_rx, counters: counters.clone() };
         let name = config.owner.name.clone();
@@ -209,7 +222,12 @@ impl Cluster {
 
     /// How many peers are heard at present.
     pub fn peers(&self) -> usize {
-        *self.peers.borrow()
+        self.peers.borrow().len()
+    }
+
+    /// The peers that are heard at present.
+    pub fn peers_now(&self) -> Vec<Heard> {
+        self.peers.borrow().clone()
     }
 
     /// What was counted.

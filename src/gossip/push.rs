@@ -40,7 +40,8 @@ pub struct Outgoing {
 /// Changes that wait to be pushed, and pushes that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub struct Pusher {
-    fresh: BTreeMap<Slot, Cell>,
+    /// With the time at which each was published.
+    fresh: BTreeMap<Slot, (Cell, Instant)>,
     flushed: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
     last_id: u64,
@@ -50,7 +51,10 @@ pub struct Pusher {
 
 #[derive(Debug)]
 struct Waiting {
-    payload: Arc<[u8]>,
+    /// The encoded [`wire::Push`] without its age.
+    rest: Vec<u8>,
+    /// When its oldest change was published.
+    born: Instant,
     sent: Instant,
     /// No later than the first retry; acks leave it as it is.
     due: Instant,
@@ -66,9 +70,9 @@ struct Retry {
 
 impl Pusher {
     /// Takes changes to be pushed by the next [`Self::flush`]; a newer change of a slot replaces an older.
-    pub fn add(&mut self, changes: Vec<Change>) {
+    pub fn add(&mut self, now: Instant, changes: Vec<Change>) {
         for Change { slot, cell } in changes {
-            self.fresh.insert(slot, cell);
+            self.fresh.insert(slot, (cell, now));
         }
     }
 
@@ -106,7 +110,7 @@ impl Pusher {
             let due = push.peers.iter_mut().filter(|(_, retry)| retry.at <= now);
             let to: Vec<SocketAddr> = due.map(|(addr, retry)| retry.again(now, *addr)).collect();
             if !to.is_empty() {
-                frames.push(Outgoing { payload: push.payload.clone(), to });
+                frames.push(Outgoing { payload: push.payload(now), to });
             }
             push.due = push.peers.values().map(|retry| retry.at).min().unwrap_or(now);
             !push.peers.is_empty()
@@ -150,17 +154,19 @@ impl Pusher {
 
     fn next_frame(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Outgoing {
         let mut changes: Vec<(Slot, String)> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut born) = (0, now);
         while let Some(first) = self.fresh.first_entry() {
-            let value = slots::value(first.get());
+            let value = slots::value(&first.get().0);
             bytes += value.len() + 2 * size_of::<Slot>();
             if bytes > FRAME_BYTES && !changes.is_empty() {
                 break;
             }
-            changes.push((first.remove_entry().0, value));
+            let (slot, (_, published)) = first.remove_entry();
+            born = born.min(published);
+            changes.push((slot, value));
         }
         let changes = changes.iter().map(|(slot, value)| (*slot, value.as_str())).collect();
-        self.send(now, None, changes, peers)
+        self.send(now, born, None, changes, peers)
     }
 
     /// Says back to one peer what its start of that generation said: at once, and again as every push.
@@ -171,7 +177,7 @@ impl Pusher {
         changes: Vec<(Slot, &str)>,
         peer: (SocketAddr, Option<Duration>),
     ) -> Outgoing {
-        let outgoing = self.send(now, Some(former), changes, &[peer]);
+        let outgoing = self.send(now, now, Some(former), changes, &[peer]);
         self.bound_waiting();
         outgoing
     }
@@ -179,16 +185,18 @@ impl Pusher {
     fn send(
         &mut self,
         now: Instant,
+        born: Instant,
         former: Option<Generation>,
         changes: Vec<(Slot, &str)>,
         peers: &[(SocketAddr, Option<Duration>)],
     ) -> Outgoing {
         self.last_id += 1;
-        let payload: Arc<[u8]> = wire::encode(&wire::Push { id: self.last_id, former, changes }).into();
+        let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, former, changes }).split_off(1);
         let retries: HashMap<_, _> =
             peers.iter().map(|(addr, trip)| (*addr, Retry::first(now, *trip))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);
-        let waiting = Waiting { payload: payload.clone(), sent: now, due, peers: retries };
+        let waiting = Waiting { rest, born, sent: now, due, peers: retries };
+        let payload = waiting.payload(now);
         self.waiting.insert(self.last_id, waiting);
         Outgoing { payload, to: peers.iter().map(|(addr, _)| *addr).collect() }
     }
@@ -199,6 +207,16 @@ impl Pusher {
         {
             self.given_up += oldest.peers.len() as u64;
         }
+    }
+}
+
+impl Waiting {
+    /// With its age as of now, which stands first.
+    fn payload(&self, now: Instant) -> Arc<[u8]> {
+        let age = now.saturating_duration_since(self.born).as_micros();
+        let mut payload = wire::encode(&u32::try_from(age).unwrap_or(u32::MAX));
+        payload.extend_from_slice(&self.rest);
+        payload.into()
     }
 }
 
@@ -239,11 +257,11 @@ mod tests {
     #[test]
     fn the_first_change_goes_at_once_and_the_next_ones_together() {
         let (mut pusher, now) = (Pusher::default(), Instant::now());
-        pusher.add(vec![change(1)]);
+        pusher.add(now, vec![change(1)]);
         assert_eq!(slots_of(&pusher.flush(now, &peers())[0]), [1]);
-        pusher.add(vec![change(2)]);
+        pusher.add(now, vec![change(2)]);
         assert!(pusher.flush(now, &peers()).is_empty());
-        pusher.add(vec![change(3), change(2)]);
+        pusher.add(now, vec![change(3), change(2)]);
         assert_eq!(pusher.next_deadline(), Some(now + COALESCE));
         let frames = pusher.flush(now + COALESCE, &peers());
         assert_eq!((frames.len(), slots_of(&frames[0])), (1, vec![2, 3]));
@@ -253,7 +271,7 @@ mod tests {
     fn only_the_silent_are_told_again_and_not_for_ever() {
         let (mut pusher, mut now) = (Pusher::default(), Instant::now());
         let peers = peers();
-        pusher.add(vec![change(1)]);
+        pusher.add(now, vec![change(1)]);
         pusher.flush(now, &peers);
         now += Duration::from_millis(3);
         assert_eq!(pusher.acked(now, 1, peers[0].0), Some(Duration::from_millis(3)));
@@ -270,7 +288,7 @@ mod tests {
     #[test]
     fn an_ack_after_a_second_try_tells_no_round_trip() {
         let (mut pusher, now) = (Pusher::default(), Instant::now());
-        pusher.add(vec![change(1)]);
+        pusher.add(now, vec![change(1)]);
         pusher.flush(now, &peers());
         pusher.retry(now + RETRY_UNKNOWN);
         assert_eq!(pusher.acked(now + RETRY_UNKNOWN, 1, peers()[0].0), None);
@@ -279,7 +297,7 @@ mod tests {
     #[test]
     fn a_burst_is_cut_into_frames_and_flushes_and_nothing_waits_without_bound() {
         let (mut pusher, mut now) = (Pusher::default(), Instant::now());
-        pusher.add((1..=100_000).map(change).collect());
+        pusher.add(now, (1..=100_000).map(change).collect());
         let mut told = 0;
         while let Some(frames) = Some(pusher.flush(now, &peers())).filter(|frames| !frames.is_empty()) {
             assert!(frames.len() <= FRAMES_PER_FLUSH);
@@ -293,8 +311,8 @@ mod tests {
 
     #[test]
     fn without_peers_nothing_is_kept() {
-        let mut pusher = Pusher::default();
-        pusher.add(vec![change(1)]);
+        let (mut pusher, now) = (Pusher::default(), Instant::now());
+        pusher.add(now, vec![change(1)]);
         assert!(pusher.flush(Instant::now(), &[]).is_empty());
         assert_eq!(pusher.next_deadline(), None);
     }

@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use super::recent::Recent;
 use super::wire::Session;
 use crate::domain::record::{AgentName, Generation, Owner};
+use crate::metrics::LAG_BUCKETS;
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.
@@ -57,6 +60,7 @@ struct Admitted {
     heard: Instant,
     suspected: bool,
     recent: Recent,
+    lag: Histogram,
 }
 
 impl Sessions {
@@ -79,7 +83,8 @@ impl Sessions {
             return false;
         }
         let window = Window::after(counter);
-        let admitted = Admitted { peer, window, heard: now, suspected: false, recent: Recent::default() };
+        let (recent, lag) = (Recent::default(), lags());
+        let admitted = Admitted { peer, window, heard: now, suspected: false, recent, lag };
         self.sessions.insert(session, admitted);
         true
     }
@@ -95,9 +100,16 @@ impl Sessions {
         found.map(|(session, admitted)| (*session, &admitted.peer, admitted.heard))
     }
 
-    /// Remembers what a session pushed.
-    pub fn note_push(&mut self, now: Instant, session: Session, push: &[u8]) {
+    /// How late an agent's pushes come, in seconds.
+    pub fn lag(&self, name: &AgentName) -> Option<Histogram> {
+        let admitted = self.sessions.values().find(|admitted| admitted.peer.owner.name == *name)?;
+        Some(admitted.lag.clone())
+    }
+
+    /// Remembers what a session pushed, and how late.
+    pub fn note_push(&mut self, now: Instant, session: Session, push: &[u8], lag: Duration) {
         if let Some(admitted) = self.sessions.get_mut(&session) {
+            admitted.lag.observe(lag.as_secs_f64());
             admitted.recent.note(now, push);
         }
     }
@@ -138,6 +150,11 @@ impl Sessions {
         let oldest = suspects.min_by_key(|(_, admitted)| admitted.heard).map(|(session, _)| *session);
         oldest.and_then(|session| self.sessions.remove(&session)).is_some()
     }
+}
+
+/// No push heard yet.
+pub fn lags() -> Histogram {
+    Histogram::new(LAG_BUCKETS)
 }
 
 /// Which of the last [`WINDOW`] counters were seen.

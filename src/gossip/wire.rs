@@ -54,6 +54,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word that metrics use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Chitchat => "chitchat",
+            Self::Push => "push",
+            Self::PushAck => "push_ack",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Conflict => "conflict",
+        }
+    }
+
     /// Every kind, in the order of its number.
     pub const ALL: [Self; 6] =
         [Self::Chitchat, Self::Push, Self::PushAck, Self::Ping, Self::Pong, Self::Conflict];
@@ -72,6 +84,9 @@ impl Kind {
 /// Fresh changes, of the sender's slots as a rule.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push<'a> {
+    /// How long ago its oldest change was published, in microseconds of the sender's. First, because it is
+    /// another each time that the push is said.
+    pub age_us: u32,
     /// The sender's number for it, to be said in the ack.
     pub id: u64,
     /// If so, not the sender's slots but those of the receiver's start of that generation, said back to it.

@@ -11,9 +11,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::bounds::{Closed, Counters};
+use super::bounds::Closed;
+use super::metrics::{Labels, Meter};
 use super::progress::{Call, Progress};
 use super::{grpc, http};
 
@@ -24,18 +25,20 @@ const PIECE: usize = 16 << 10;
 #[derive(Clone)]
 pub(super) struct Calls {
     pub(super) progress: Arc<Progress>,
-    pub(super) counters: Arc<Counters>,
+    pub(super) meter: Meter,
     pub(super) patience: Duration,
 }
 
 /// Follows a call. Everything is answered from memory, so one that takes long waits for its body.
 pub(super) async fn follow(State(calls): State<Calls>, request: Request, next: Next) -> Response {
     let call = calls.progress.call();
+    let (labels, started) = (Labels::of(&request), Instant::now());
     let too_slow = if grpc::is_call(request.headers()) { grpc::too_slow } else { http::too_slow };
     let response = timeout(calls.patience, next.run(request)).await.unwrap_or_else(|_| {
-        calls.counters.count(Closed::SlowBody);
+        calls.meter.closed.count(Closed::SlowBody);
         too_slow()
     });
+    calls.meter.observe(&labels.with(&response), started.elapsed());
     if is_served(&response) {
         call.served();
     }

@@ -15,6 +15,7 @@ use self::generated::{
     DeregisterReply, DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest,
     RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
+use super::metrics::Unknown;
 use super::{Caller, Plugin, Refusal};
 use crate::domain::record::{Draft, Record};
 
@@ -98,7 +99,11 @@ impl sd_server::Sd for Plugin {
         let service = request.get_ref().service.as_ref();
         match self.sd.renew(caller(&request)?, draft(service)) {
             Ok(()) => Ok(Response::new(RenewReply { ok: true })),
-            Err(Refusal::Unknown) => Ok(Response::new(RenewReply { ok: false })),
+            Err(Refusal::Unknown) => {
+                let mut reply = Response::new(RenewReply { ok: false });
+                reply.extensions_mut().insert(Unknown);
+                Ok(reply)
+            }
             Err(refusal) => Err(refuse(&refusal)),
         }
     }

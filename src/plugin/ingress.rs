@@ -7,13 +7,35 @@ use super::Refusal;
 use crate::agent::Agent;
 use crate::domain::hostname::Naming;
 use crate::domain::record::{FieldError, FieldProblem};
-use crate::domain::rule::Endpoint;
+use crate::domain::rule::{Endpoint, HashHost};
 
 /// gost's ingress, as one agent answers it.
 #[derive(Clone)]
 pub struct Ingress {
     agent: Agent,
     names: Arc<Names>,
+}
+
+/// A rule that holds for a host name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The host itself, or a wildcard.
+    pub rule: String,
+    /// Who made it.
+    pub by: By,
+    /// Where it leads.
+    pub endpoint: Endpoint,
+}
+
+/// Who made a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The operator.
+    Configured,
+    /// A tunnel's client.
+    Claimed,
+    /// Nobody: every tunnel has its hash host.
+    Hash,
 }
 
 /// What the operator says of host names.
@@ -53,6 +75,21 @@ impl Ingress {
         let claimable = keys.peek().is_some_and(|own| self.names.naming.is_for_tunnels(own));
         let endpoint = keys.find_map(|key| self.endpoint(&key, claimable));
         Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
+    }
+
+    /// How a host name leads to an endpoint: the rule that holds, and who made it.
+    pub fn explain(&self, host: &str) -> Option<Found> {
+        let mut keys = self.names.naming.candidates(host).peekable();
+        let claimable = keys.peek().is_some_and(|own| self.names.naming.is_for_tunnels(own));
+        keys.find_map(|rule| {
+            let endpoint = self.endpoint(&rule, claimable)?;
+            let by = match rule {
+                _ if self.names.fixed.contains_key(&rule) => By::Configured,
+                _ if HashHost::parse(&rule) == Some(HashHost::of(endpoint.tunnel)) => By::Hash,
+                _ => By::Claimed,
+            };
+            Some(Found { rule, by, endpoint })
+        })
     }
 
     /// `SetRule`: whether the host is the endpoint's tunnel's now.

@@ -9,6 +9,7 @@ mod frames;
 pub mod grpc;
 pub mod http;
 pub mod ingress;
+pub mod metrics;
 mod progress;
 pub mod reload;
 pub mod server;
@@ -20,7 +21,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use self::ingress::{Ingress, Names};
+pub use self::ingress::{By, Found, Ingress, Names};
+pub use self::metrics::Meter;
 pub use self::token::{Tokens, Unauthenticated};
 
 use crate::agent::{Agent, Heal};

@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::bounds::{Bounds, Counters};
+use super::bounds::Bounds;
 use super::calls::{Calls, follow};
 use super::connections::Connections;
+use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
 use super::tls::Tls;
@@ -64,11 +65,11 @@ pub async fn serve(
     listeners: Listeners,
     plugin: Plugin,
     bounds: Bounds,
-    counters: Arc<Counters>,
+    meter: Meter,
     stop: impl Future<Output = ()>,
 ) {
     let Listeners { tcp, tls, unix } = listeners;
-    let mut server = Server::new(&plugin, bounds, counters).await;
+    let mut server = Server::new(&plugin, bounds, meter).await;
     let mut sweep = tokio::time::interval(server.connections.rhythm());
     tokio::pin!(stop);
     loop {
@@ -110,19 +111,19 @@ struct Server {
     app: Router,
     http: auto::Builder<TokioExecutor>,
     connections: Arc<Connections>,
-    counters: Arc<Counters>,
+    meter: Meter,
     patience: Duration,
     graceful: GracefulShutdown,
     tasks: JoinSet<()>,
 }
 
 impl Server {
-    async fn new(plugin: &Plugin, bounds: Bounds, counters: Arc<Counters>) -> Self {
+    async fn new(plugin: &Plugin, bounds: Bounds, meter: Meter) -> Self {
         Self {
             app: routes(plugin).await,
             http: protocol(),
-            connections: Connections::new(bounds, counters.clone(), plugin.sd.clone()),
-            counters,
+            connections: Connections::new(bounds, meter.closed.clone(), plugin.sd.clone()),
+            meter,
             patience: bounds.patience,
             graceful: GracefulShutdown::new(),
             tasks: JoinSet::new(),
@@ -146,8 +147,7 @@ impl Server {
         let caller = from.map_or(Caller { remote: None, connection }, |ip| Caller::at(ip, connection));
         let open = self.connections.open(caller);
         let progress = open.progress.clone();
-        let calls =
-            Calls { progress: progress.clone(), counters: self.counters.clone(), patience: self.patience };
+        let calls = Calls { progress: progress.clone(), meter: self.meter.clone(), patience: self.patience };
         let app = self.app.clone().layer(from_fn_with_state(calls, follow)).layer(Extension(caller));
         let (http, watcher) = (self.http.clone(), self.graceful.watcher());
         let served = async move {

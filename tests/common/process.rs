@@ -23,6 +23,7 @@ pub struct Process {
     flags: Vec<String>,
     pub plugin: SocketAddr,
     pub gossip: SocketAddr,
+    pub admin: SocketAddr,
 }
 
 impl Drop for Process {
@@ -38,11 +39,21 @@ impl Drop for Process {
 impl Process {
     /// An agent on port 0 that keeps nothing.
     pub fn start(name: &str, flags: &[&str]) -> Self {
-        let mut all = vec!["--name", name, "--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0"];
-        all.extend(["--log-level", "gossd=debug"]);
-        if !flags.contains(&"--data-dir") {
-            all.extend(["--data-dir", "none"]);
-        }
+        let any = "127.0.0.1:0";
+        let defaults = [
+            ("--plugin", any),
+            ("--gossip", any),
+            ("--admin", any),
+            ("--data-dir", "none"),
+            ("--log-level", "gossd=debug"),
+        ];
+        let mut all = vec!["--name", name];
+        all.extend(
+            defaults
+                .iter()
+                .filter(|(flag, _)| !flags.contains(flag))
+                .flat_map(|(flag, value)| [*flag, *value]),
+        );
         all.extend(flags);
         Self::run(all.into_iter().map(str::to_owned).collect())
     }
@@ -68,13 +79,14 @@ impl Process {
             let line = lines.next().and_then(Result::ok);
             line.and_then(|line| line.strip_prefix(label).map(str::to_owned))
         };
-        let (plugin, gossip) = (line("plugin "), line("gossip "));
-        let (Some(plugin), Some(gossip)) = (plugin, gossip) else {
+        let said = [line("plugin "), line("gossip "), line("admin http://")];
+        let [Some(plugin), Some(gossip), Some(admin)] = said else {
             panic!("no agent: {}", read_stderr(&mut child));
         };
         let plugin = plugin.trim_start_matches("http://").trim_start_matches("https://");
         let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
-        Self { child, flags, plugin, gossip: gossip.parse().expect("an address") }
+        let [gossip, admin] = [gossip, admin].map(|addr| addr.parse().expect("an address"));
+        Self { child, flags, plugin, gossip, admin }
     }
 
     /// Ends it as the kernel does, and starts it again on the ports that it had.
@@ -86,7 +98,7 @@ impl Process {
     /// Starts it again on the ports that it had.
     pub fn restart(&mut self) {
         let mut flags = self.flags.clone();
-        for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip)] {
+        for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip), ("--admin", self.admin)] {
             let at = flags.iter().position(|f| f == flag).expect("given at the start");
             flags[at + 1] = addr.to_string();
         }

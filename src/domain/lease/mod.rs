@@ -361,6 +361,17 @@ impl LeaseTable {
         true
     }
 
+    /// How long a live record has left, and the period of its Renews once it is known.
+    pub fn remaining(&self, now: Instant, id: &str) -> Option<(Duration, Option<Duration>)> {
+        let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
+        Some((lease.deadline.saturating_duration_since(now), lease.period.longest()))
+    }
+
+    /// How many ids changed since they were last taken.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// How many records are live.
     pub fn live(&self) -> usize {
         self.live

@@ -31,8 +31,13 @@ impl Period {
 
     /// How long a lease lasts after a Renew; `unknown` while the period is not known.
     pub(super) fn ttl(&self, unknown: Duration) -> Duration {
-        let longest = self.intervals.iter().flatten().max();
-        longest.map_or(unknown, |period| period.saturating_mul(PERIODS).clamp(LEARNED_TTL.0, LEARNED_TTL.1))
+        self.longest()
+            .map_or(unknown, |period| period.saturating_mul(PERIODS).clamp(LEARNED_TTL.0, LEARNED_TTL.1))
+    }
+
+    /// The longest of the last intervals.
+    pub(super) fn longest(&self) -> Option<Duration> {
+        self.intervals.iter().flatten().max().copied()
     }
 
     /// When a live gost will have renewed once more.

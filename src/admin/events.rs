@@ -1,0 +1,102 @@
+//! `/events`: what happens, as server-sent events. A reader that was away goes on where it was, by `Last-Event-ID`;
+//! if too much happened meanwhile, it is told to look at the status again.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+
+use super::Admin;
+use super::report;
+use crate::agent::Agent;
+use crate::domain::event::Event as Happened;
+use crate::domain::record::{Owner, Record};
+
+/// Events taken under the lock at once.
+const BATCH: usize = 256;
+/// A silent stream says that it is there, for proxies and readers.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) async fn events(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let generation = admin.agent.owner().generation;
+    let resumed =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(|id| number(id, generation));
+    let after = resumed.unwrap_or_else(|| Some(admin.agent.view().last_event));
+    let reader = Reader { changed: admin.agent.watch(), agent: admin.agent, after, waiting: Vec::new() };
+    Sse::new(reader.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// An id is `GENERATION-NUMBER`: numbers of another start mean nothing.
+fn number(id: &str, generation: u64) -> Option<u64> {
+    let (start, number) = id.split_once('-')?;
+    (start.parse() == Ok(generation)).then(|| number.parse().ok())?
+}
+
+struct Reader {
+    agent: Agent,
+    changed: watch::Receiver<u64>,
+    /// The last event that it had; none if that is not known here.
+    after: Option<u64>,
+    /// The next ones, last first.
+    waiting: Vec<Event>,
+}
+
+impl Reader {
+    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut reader| async move {
+            let event = reader.next().await?;
+            Some((Ok(event), reader))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                return Some(event);
+            }
+            self.changed.mark_unchanged();
+            let generation = self.agent.owner().generation;
+            let happened = self.after.and_then(|after| self.agent.events(after, BATCH));
+            let Some(happened) = happened else {
+                let last = self.agent.view().last_event;
+                self.after = Some(last);
+                return event(generation, last, &report::Event::Missed);
+            };
+            if let Some((last, _)) = happened.last() {
+                self.after = Some(*last);
+                let events = happened.iter().rev();
+                self.waiting =
+                    events.filter_map(|(n, event)| self::event(generation, *n, &told(event))).collect();
+            } else if self.changed.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+fn event(generation: u64, number: u64, told: &report::Event) -> Option<Event> {
+    let event = Event::default().id(format!("{generation}-{number}")).event(told.tag());
+    event.json_data(told).ok()
+}
+
+fn told(event: &Happened) -> report::Event {
+    let name = |name: &crate::domain::record::AgentName| name.as_str().to_owned();
+    match event {
+        Happened::Up(owner, record) => report::Event::RecordUp(of(owner, record)),
+        Happened::Down(owner, record) => report::Event::RecordDown(of(owner, record)),
+        Happened::Heard(agent) => report::Event::PeerUp { agent: name(agent) },
+        Happened::Suspected(agent) => report::Event::PeerSuspect { agent: name(agent) },
+        Happened::Left(agent) => report::Event::PeerLeft { agent: name(agent) },
+        Happened::Forgotten(agent) => report::Event::PeerForgotten { agent: name(agent) },
+    }
+}
+
+fn of(owner: &Owner, record: &Record) -> report::Record {
+    let [name, id, address] = [&record.name, &record.id, &record.address].map(ToString::to_string);
+    report::Record { name, id, address, agent: owner.name.as_str().into() }
+}

@@ -1,0 +1,112 @@
+//! Why a tunnel, or a host's tunnel, is answered as it is: each record with its place, or the reason why it is hidden.
+
+use axum::extract::{Query, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+
+use super::report::{self, Explanation, Lease, State};
+use super::status::{millis, state};
+use super::{Admin, json};
+use crate::agent::Candidate;
+use crate::domain::rank::Order;
+use crate::domain::record::Network;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    name: String,
+}
+
+pub(super) async fn explain_json(Shared(admin): Shared<Admin>, Query(query): Query<Asked>) -> Response {
+    if query.name.is_empty() {
+        return (StatusCode::BAD_REQUEST, "which one? /explain.json?name=TUNNEL-OR-HOST\n").into_response();
+    }
+    json(&admin.explain(&query.name))
+}
+
+impl Admin {
+    /// Where a tunnel, or the tunnel of a host name, is attached, and why Get answers as it does.
+    pub fn explain(&self, asked: &str) -> Explanation {
+        let mut found = self.agent.explain(asked);
+        let (mut host, mut name) = (None, (!found.is_empty()).then(|| asked.to_owned()));
+        if found.is_empty()
+            && let Some((rule, tunnel)) = (self.outside.host)(asked)
+        {
+            found = self.agent.explain(&tunnel);
+            (host, name) = (Some(rule), Some(tunnel));
+        }
+        let order = self.agent.view().order;
+        let listed = found.iter().filter(|candidate| candidate.rank.is_some()).count();
+        let verdict = verdict(host.is_some(), found.len(), listed);
+        let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
+        Explanation { asked: asked.into(), host, name, verdict, candidates }
+    }
+}
+
+fn verdict(by_host: bool, known: usize, listed: usize) -> String {
+    let what = if by_host { "the host's tunnel" } else { "the tunnel" };
+    match (known, listed) {
+        (0, _) if by_host => format!(
+            "{what} has no record at any agent that this one knows: its client is not connected, or lately was not"
+        ),
+        (0, _) => {
+            "no tunnel and no host of that name is known here: is its client connected, and to a gost whose \
+                   agent is one of `gossd members`?"
+                .into()
+        }
+        (_, 0) => format!("{what} is known, and every record of it is hidden: gost answers 503"),
+        (_, 1) => format!("{what} has one record that is listed"),
+        (_, _) => format!("{what} has {listed} records that are listed"),
+    }
+}
+
+fn candidate(found: &Candidate, order: Order, listed: usize) -> report::Candidate {
+    let record = &found.record;
+    let lease = found.lease.map(|(remaining, period)| Lease {
+        remaining_seconds: remaining.as_secs_f64(),
+        period_seconds: period.map(|period| period.as_secs_f64()),
+    });
+    report::Candidate {
+        rank: found.rank.map(|rank| rank + 1),
+        why: why(found, order, listed),
+        id: record.id.to_string(),
+        node: record.node.to_string(),
+        network: match record.network {
+            Network::Tcp => "tcp".into(),
+            Network::Udp => "udp".into(),
+        },
+        address: record.address.to_string(),
+        agent: found.owner.name.as_str().into(),
+        state: state(&found.owner),
+        rtt_ms: found.owner.trip.map(millis),
+        known_seconds: found.known.as_secs_f64(),
+        lease,
+    }
+}
+
+fn why(found: &Candidate, order: Order, listed: usize) -> String {
+    let agent = found.owner.name.as_str();
+    let silent = found.owner.silence.map(|silence| format!("{:.0} s", silence.as_secs_f64()));
+    let silent = silent.unwrap_or_else(|| "a while".into());
+    match (found.rank, state(&found.owner)) {
+        (None, State::Dead) if found.owner.silence.is_none() => {
+            format!("hidden: {agent} was never heard by this agent; can its gossip be reached from here?")
+        }
+        (None, State::Dead) => format!("hidden: {agent} has given no sign of life for {silent}"),
+        (None, State::Draining) => format!("hidden: {agent} is draining"),
+        (None, State::Left) => format!("hidden: {agent} has left"),
+        (None, State::Starting) => format!("hidden: {agent} has not told all its records yet"),
+        (None, State::Alive | State::Suspect) => {
+            "hidden: the same connector is listed by a better word".into()
+        }
+        (Some(_), State::Suspect | State::Dead) => {
+            format!("last: {agent} has not been heard for {silent} and may be gone")
+        }
+        (Some(_), _) if listed == 1 => format!("the only one; {agent} is alive"),
+        (Some(_), _) => match order {
+            Order::Random => format!("{agent} is alive; records of live agents take turns"),
+            Order::Nearest => format!("{agent} is alive; the nearest come first"),
+        },
+    }
+}

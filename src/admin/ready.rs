@@ -1,0 +1,60 @@
+//! Whether an agent is ready, and why not: for load balancers, orchestrators and operators. Says nothing about
+//! plugin calls, which are answered in any case.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::agent::View;
+use crate::domain::liveness::Standing;
+
+/// In which time a newcomer has heard all that its peers know: ten times what 100,000 records take on loopback.
+const CATCH_UP: Duration = Duration::from_secs(20);
+
+/// What was reached once, and then holds.
+pub(super) struct Readiness {
+    joins: bool,
+    met: AtomicBool,
+    caught_up: AtomicBool,
+}
+
+impl Readiness {
+    /// Of an agent that has peers to join, or has not.
+    pub(super) fn new(joins: bool) -> Self {
+        Self { joins, met: AtomicBool::new(false), caught_up: AtomicBool::new(false) }
+    }
+
+    /// Why the agent is not ready, a sentence each; none if it is.
+    pub(super) fn reasons(&self, view: &View, peers: usize) -> Vec<String> {
+        let mut reasons = Vec::new();
+        reasons.extend(view.journal.problem.as_ref().map(|why| format!("the journal: {why}")));
+        if peers > 0 {
+            self.met.store(true, Ordering::Relaxed);
+        }
+        if self.joins && !self.met.load(Ordering::Relaxed) {
+            reasons.push("no peer of --join is reached yet".into());
+        }
+        reasons.extend(self.behind(view));
+        reasons
+    }
+
+    fn behind(&self, view: &View) -> Option<String> {
+        if self.caught_up.load(Ordering::Relaxed) {
+            return None;
+        }
+        let heard = view.members.iter().filter(|member| member.standing == Standing::Live);
+        let missing: Vec<&str> =
+            heard.filter(|member| member.status.is_none()).map(|member| member.name.as_str()).collect();
+        if missing.is_empty() {
+            if self.met.load(Ordering::Relaxed) || !self.joins {
+                self.caught_up.store(true, Ordering::Relaxed);
+            }
+            return None;
+        }
+        let names = missing.join(", ");
+        Some(if view.uptime < CATCH_UP {
+            format!("catching up: {names} has not told all its records yet")
+        } else {
+            format!("not caught up within {} s: {names} has not told all its records", CATCH_UP.as_secs())
+        })
+    }
+}

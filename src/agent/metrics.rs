@@ -1,0 +1,77 @@
+//! The agent's figures: records, what happened to them, peers as it sees them, and the journal.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{Agent, HealedFrom, MemberView, View};
+use crate::domain::liveness::Standing;
+use crate::metrics::{Sheet, amount};
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Agent({})", self.owner())
+    }
+}
+
+impl Collector for Agent {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (view, mut sheet) = (self.view(), Sheet::new(encoder));
+        holdings(&view, &mut sheet)?;
+        let healed = self.heals().into_iter().map(|(from, times)| ([("from", word(from))], times));
+        sheet.counts("gossd_heals", "Renews of unknown ids, by where their record was found", healed)?;
+        peers(&view, &mut sheet)?;
+        journal(&view, &mut sheet)
+    }
+}
+
+fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let counts = view.counts;
+    let records = [
+        ([("owner", "self")], amount(counts.own_records)),
+        ([("owner", "peers")], amount(counts.records.saturating_sub(counts.own_records))),
+    ];
+    sheet.levels("gossd_records", "Live records that are known, by whose they are", records)?;
+    sheet.level("gossd_records_max", "Records that may be registered here", amount(view.quota.records))?;
+    sheet.level("gossd_records_lapsed", "Own records that lapsed and may be revived", amount(view.lapsed))?;
+    sheet.level("gossd_tunnels", "Tunnels with a record anywhere", amount(view.tunnels))?;
+    sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.rules))?;
+    sheet.count("gossd_lapses", "Own records that lapsed", view.changes.lapsed)?;
+    sheet.count("gossd_revivals", "Own records that a late Renew revived", view.changes.revived)
+}
+
+fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let peers = view.members.get(1..).unwrap_or_default();
+    let of = |standing| peers.iter().filter(|peer: &&MemberView| peer.standing == standing).count();
+    let standings = [(Standing::Live, "alive"), (Standing::Suspect, "suspect"), (Standing::Hidden, "dead")];
+    let states = standings.map(|(standing, word)| ([("state", word)], amount(of(standing))));
+    sheet.levels("gossd_peers", "Peers by their state", states)?;
+    let trips = peers
+        .iter()
+        .filter_map(|peer| Some(([("peer", peer.name.as_str().to_owned())], peer.trip?.as_secs_f64())));
+    sheet.levels("gossd_peer_rtt_seconds", "Smoothed round-trip time to a peer", trips)?;
+    let doubts = f64::from(u8::from(view.doubts_itself));
+    sheet.level(
+        "gossd_doubts_itself",
+        "1 if so many peers vanished together that it was probably this host",
+        doubts,
+    )
+}
+
+fn journal(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let failing = f64::from(u8::from(view.journal.problem.is_some()));
+    sheet.level("gossd_journal_failing", "1 if the journal does not take what changes", failing)?;
+    sheet.level("gossd_journal_pending", "Changes that are not on disk yet", amount(view.journal.pending))?;
+    sheet.count("gossd_journal_errors", "Batches that the journal did not take", view.changes.journal_errors)
+}
+
+fn word(from: HealedFrom) -> &'static str {
+    match from {
+        HealedFrom::FormerSelf => "former_self",
+        HealedFrom::OtherOwner => "other_owner",
+        HealedFrom::Sibling => "sibling",
+        HealedFrom::Fallback => "fallback",
+        HealedFrom::Nothing => "nothing",
+    }
+}

@@ -1,0 +1,230 @@
+//! What the agent can tell of itself: snapshots for operators and metrics, taken under the lock as quickly as a
+//! plugin call is served.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::time::Instant;
+
+use super::keeper::Health;
+use super::{Agent, Changes, Counts, HealedFrom, State};
+use crate::domain::directory::Entry;
+use crate::domain::event::Event;
+use crate::domain::liveness::Standing;
+use crate::domain::quota::Quota;
+use crate::domain::rank::{Order, rank};
+use crate::domain::record::{AgentName, Generation, Owner, Record};
+use crate::domain::slot::Status;
+
+/// The agent at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// This agent first, then its peers by name.
+    pub members: Vec<MemberView>,
+    /// Numbers of what it holds.
+    pub counts: Counts,
+    /// Records registered here that lapsed and may be revived.
+    pub lapsed: usize,
+    /// Tunnels with a record that is known.
+    pub tunnels: usize,
+    /// The bounds on what it holds.
+    pub quota: Quota,
+    /// In which order records are listed.
+    pub order: Order,
+    /// How often something happened to its records.
+    pub changes: Changes,
+    /// Its journal.
+    pub journal: JournalView,
+    /// Whether so many peers vanished together that it was probably us.
+    pub doubts_itself: bool,
+    /// Since it was made.
+    pub uptime: Duration,
+    /// The number of the newest event.
+    pub last_event: u64,
+}
+
+/// An agent as this one sees it.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// Who.
+    pub name: AgentName,
+    /// Which of its starts is shown; none if none is.
+    pub generation: Option<Generation>,
+    /// What it says of itself; none if it has not said yet that all is told.
+    pub status: Option<Status>,
+    /// How its records are treated.
+    pub standing: Standing,
+    /// The round-trip time to it.
+    pub trip: Option<Duration>,
+    /// Since its last sign of life, if it is silent.
+    pub silence: Option<Duration>,
+    /// Its records that are known.
+    pub records: usize,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalView {
+    /// Whether there is one.
+    pub present: bool,
+    /// Why it does not take what changes, or why there is none although one was wanted.
+    pub problem: Option<String>,
+    /// Ids and claims that are not on disk yet.
+    pub pending: usize,
+}
+
+/// A tunnel, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its id.
+    pub name: Arc<str>,
+    /// Records that a Get lists here.
+    pub listed: usize,
+    /// Records that it does not.
+    pub hidden: usize,
+    /// Their owners.
+    pub agents: BTreeSet<AgentName>,
+}
+
+/// A record of a tunnel, and what decides about its place in an answer.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its place in an answer, from 0; none if it is not listed.
+    pub rank: Option<usize>,
+    /// The record.
+    pub record: Arc<Record>,
+    /// Who holds it, as a member.
+    pub owner: MemberView,
+    /// For how long this agent has known it as it is.
+    pub known: Duration,
+    /// What is left of its lease and the period of its Renews, if it is registered here.
+    pub lease: Option<(Duration, Option<Duration>)>,
+}
+
+impl Agent {
+    /// What the agent holds.
+    pub fn counts(&self) -> Counts {
+        let state = self.lock();
+        Counts {
+            own_records: state.leases.live(),
+            records: state.directory.len(),
+            agents: state.directory.owners().count(),
+            own_rules: state.claims.said(),
+            rules: state.directory.hosts().len(),
+        }
+    }
+
+    /// How often Renews of unknown ids were healed from each source; the last is how often not.
+    pub fn heals(&self) -> Vec<(HealedFrom, u64)> {
+        self.lock().heals.counts()
+    }
+
+    /// Whether so many peers vanished together that it was probably us: an alarm.
+    pub fn doubts_itself(&self) -> bool {
+        self.lock().liveness.doubts_itself()
+    }
+
+    /// What is wrong with the journal, if anything is.
+    pub fn journal_problem(&self) -> Option<String> {
+        self.lock().journal.problem()
+    }
+
+    /// The agent and its peers.
+    pub fn view(&self) -> View {
+        let now = Instant::now().into_std();
+        let counts = self.counts();
+        let state = self.lock();
+        let own = self.owner().name.clone();
+        let mut names: BTreeSet<&AgentName> = state.directory.agents().collect();
+        names.extend(state.liveness.peers().map(|(name, _)| name));
+        names.remove(&own);
+        let members = std::iter::once(&own).chain(names).map(|name| self.member(&state, now, name));
+        View {
+            members: members.collect(),
+            counts,
+            lapsed: state.leases.lapsed(),
+            tunnels: state.directory.tunnels_len(),
+            quota: state.quota,
+            order: self.shared.settings.order,
+            changes: state.counts,
+            journal: JournalView {
+                present: !matches!(state.journal, Health::Absent(_)),
+                problem: state.journal.problem(),
+                pending: state.leases.touched() + state.claims.touched(),
+            },
+            doubts_itself: state.liveness.doubts_itself(),
+            uptime: now.saturating_duration_since(state.started),
+            last_event: state.log.last(),
+        }
+    }
+
+    /// The first tunnels by id whose id has `search` in it, and how many there are. Holds the lock for the time
+    /// that it takes to copy the ids, a millisecond for 100,000.
+    pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<Tunnel>) {
+        let all: Vec<Arc<str>> = self.lock().directory.tunnels().map(|(name, _)| name.clone()).collect();
+        let mut found: Vec<Arc<str>> = all.into_iter().filter(|name| name.contains(search)).collect();
+        found.sort_unstable();
+        let total = found.len();
+        let now = Instant::now().into_std();
+        let state = self.lock();
+        let tunnels = found.into_iter().take(limit).map(|name| self.tunnel(&state, now, name));
+        (total, tunnels.collect())
+    }
+
+    /// Every record of a tunnel, in the order of an answer, those that are not listed last.
+    pub fn explain(&self, name: &str) -> Vec<Candidate> {
+        let now = Instant::now().into_std();
+        let state = self.lock();
+        let entries = state.directory.lookup(name);
+        let judge = |owner: &Owner| self.judge(&state, now, owner);
+        let listed: Vec<&Entry> = rank(entries, self.shared.settings.order, rand::random(), judge).collect();
+        let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
+        let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
+        let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));
+        let all = ranks.zip(listed.iter().copied().chain(hidden));
+        all.map(|(rank, entry)| self.candidate(&state, now, rank, entry)).collect()
+    }
+
+    /// At most `limit` events after that number; None if some of them are gone. See [`Agent::watch`] for when to
+    /// look again.
+    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+        self.lock().log.after(after, limit)
+    }
+
+    fn member(&self, state: &State, now: StdInstant, name: &AgentName) -> MemberView {
+        let generation = state.directory.generation(name);
+        let owner = Owner { name: name.clone(), generation: generation.unwrap_or_default() };
+        let own = *name == self.owner().name;
+        let judged = self.judge(state, now, &owner);
+        MemberView {
+            name: name.clone(),
+            generation,
+            status: state.directory.status(name),
+            standing: if own { Standing::Live } else { state.liveness.standing(now, name) },
+            trip: judged.trip,
+            silence: state.liveness.silence(now, name),
+            records: state.directory.len_of(name),
+        }
+    }
+
+    fn tunnel(&self, state: &State, now: StdInstant, name: Arc<str>) -> Tunnel {
+        let entries = state.directory.lookup(&name);
+        let judge = |owner: &Owner| self.judge(state, now, owner);
+        let listed = rank(entries, Order::Random, 0, judge).count();
+        let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
+        Tunnel { name, listed, hidden: entries.len() - listed, agents }
+    }
+
+    fn candidate(&self, state: &State, now: StdInstant, rank: Option<usize>, entry: &Entry) -> Candidate {
+        let since = state.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
+        let own = *entry.owner == *self.owner();
+        Candidate {
+            rank,
+            record: entry.record.clone(),
+            owner: self.member(state, now, &entry.owner.name),
+            known: now.saturating_duration_since(since),
+            lease: own.then(|| state.leases.remaining(now, &entry.record.id)).flatten(),
+        }
+    }
+}

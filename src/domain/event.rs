@@ -1,0 +1,89 @@
+//! What happened to records and peers, numbered, for whoever watches. The last ones are kept, so that a watcher that
+//! was away for a moment misses nothing. Knows no clock and no protocol.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::record::{AgentName, Owner, Record};
+
+/// Events kept: a restart of a host with a thousand tunnels, four times.
+pub const MAX_EVENTS: usize = 4_096;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A record of this owner is shown from now on.
+    Up(Arc<Owner>, Arc<Record>),
+    /// It is not any more.
+    Down(Arc<Owner>, Arc<Record>),
+    /// A peer is heard: for the first time, or again.
+    Heard(AgentName),
+    /// A peer has become suspect.
+    Suspected(AgentName),
+    /// A peer said goodbye.
+    Left(AgentName),
+    /// A peer has been dead for so long that it is forgotten.
+    Forgotten(AgentName),
+}
+
+/// The last events, numbered from 1 on.
+#[derive(Debug, Default)]
+pub struct Log {
+    last: u64,
+    events: VecDeque<Event>,
+}
+
+impl Log {
+    /// Takes events in the order in which they happened.
+    pub fn extend(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            if self.events.len() == MAX_EVENTS {
+                self.events.pop_front();
+            }
+            self.events.push_back(event);
+            self.last += 1;
+        }
+    }
+
+    /// The number of the newest event; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// At most `limit` events after that number, with theirs; None if some of them are gone, or never were.
+    pub fn after(&self, number: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+        let oldest = self.last - self.events.len() as u64;
+        let skip = usize::try_from(number.checked_sub(oldest)?).ok()?;
+        let rest = (number <= self.last).then(|| self.events.iter().skip(skip).take(limit))?;
+        Some((number + 1..).zip(rest.cloned()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(n: usize) -> Event {
+        Event::Heard(format!("a{n}").parse().unwrap())
+    }
+
+    #[test]
+    fn a_watcher_goes_on_where_it_was() {
+        let mut log = Log::default();
+        assert_eq!(log.after(0, 9), Some(Vec::new()));
+        log.extend((1..=3).map(heard));
+        assert_eq!(log.after(1, 9), Some(vec![(2, heard(2)), (3, heard(3))]));
+        assert_eq!(log.after(1, 1), Some(vec![(2, heard(2))]));
+        assert_eq!(log.after(3, 9), Some(Vec::new()));
+        assert_eq!(log.after(4, 9), None, "of another start");
+    }
+
+    #[test]
+    fn the_oldest_go_and_that_is_told() {
+        let mut log = Log::default();
+        log.extend((1..=MAX_EVENTS + 2).map(heard));
+        assert_eq!(log.last(), MAX_EVENTS as u64 + 2);
+        assert_eq!(log.after(1, 9), None);
+        assert_eq!(log.after(2, 1), Some(vec![(3, heard(3))]));
+    }
+}
