@@ -1,7 +1,13 @@
 //! What the README says to type works as typed, and prints what it says.
 
+mod common;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+
+use common::client;
+use common::process::Process;
 
 const README: &str = include_str!("../README.md");
 
@@ -58,4 +64,47 @@ fn every_flag_is_in_the_table_and_the_table_has_no_other() {
     told.sort();
     assert!(told.len() >= 9);
     assert_eq!(told, real);
+}
+
+/// The words in backquotes in the first column of a table.
+fn first_column(header: &str) -> BTreeSet<String> {
+    let table = README.split_once(header).expect("the table is there").1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+async fn ask(agent: &Process, path: &str) -> (u16, String) {
+    let client = client().build().expect("a client");
+    let answer = client.get(format!("http://{}{path}", agent.admin)).send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    (status, if path == "/events" { String::new() } else { answer.text().await.expect("text") })
+}
+
+#[tokio::test]
+async fn every_path_of_the_admin_listener_is_told_and_answers() {
+    let agent = Process::start("a", &[]);
+    let told = first_column("| path | what |");
+    for path in &told {
+        let query = if path == "/explain.json" { "?name=t" } else { "" };
+        assert_eq!(ask(&agent, &format!("{path}{query}")).await.0, 200, "{path}");
+    }
+    let routes = include_str!("../src/admin/mod.rs").split(".route(\"").skip(1);
+    let routes: BTreeSet<String> =
+        routes.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+    assert!(routes.len() >= 8);
+    assert_eq!(told, routes);
+    let (status, text) = ask(&agent, "/elsewhere").await;
+    assert_eq!(status, 404);
+    assert!(told.iter().all(|path| text.contains(path)), "it says what there is: {text}");
+}
+
+#[tokio::test]
+async fn every_metric_is_in_the_table_and_the_table_has_no_other() {
+    let agent = Process::start("a", &[]);
+    let (_, text) = ask(&agent, "/metrics").await;
+    let real = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let real: BTreeSet<String> = real.map(str::to_owned).collect();
+    assert!(real.len() >= 20);
+    assert_eq!(first_column("| metric | what |"), real);
 }
