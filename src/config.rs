@@ -88,6 +88,18 @@ pub struct Config {
     pub faults: Option<Faults>,
 }
 
+/// What of a configuration takes effect while the agent runs.
+pub struct Adjustable {
+    /// See [`Config::order`].
+    pub order: Order,
+    /// See [`Config::quota`].
+    pub quota: Quota,
+    /// See [`Config::names`].
+    pub names: Names,
+    /// See [`Config::join`].
+    pub join: Vec<JoinPoint>,
+}
+
 /// A contradiction in the configuration. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -146,6 +158,11 @@ impl Config {
             broken: Broken::default(),
             faults: None,
         }
+    }
+
+    /// What of it takes effect while the agent runs.
+    pub fn adjustable(self) -> Adjustable {
+        Adjustable { order: self.order, quota: self.quota, names: self.names, join: self.join }
     }
 
     /// Finds what contradicts itself.

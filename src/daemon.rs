@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin, Outside, report};
 use crate::agent::{Agent, Counts, Restored, Settings};
-use crate::config::Config;
+use crate::config::{Adjustable, Config};
 use crate::control::{self, Control};
 use crate::domain::address::Host;
 use crate::domain::record::{Generation, Owner};
@@ -26,7 +26,7 @@ use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Listeners};
 use crate::plugin::tls::{Tls, TlsFiles};
 use crate::plugin::token::Known;
-use crate::plugin::{By, Ingress, Meter, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::plugin::{By, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
@@ -56,6 +56,7 @@ pub struct Daemon {
     stop_plugin: oneshot::Sender<()>,
     meter: Meter,
     reload: watch::Sender<()>,
+    names: watch::Sender<Arc<Names>>,
     _socket_files: [Option<SocketFile>; 2],
 }
 
@@ -117,7 +118,8 @@ impl Daemon {
         let control_file = config.control.and_then(|path| serve_control(&path, &control, &mut tasks));
 
         let sd = ServiceDiscovery::new(agent.clone(), reach);
-        let ingress = Ingress::new(agent.clone(), config.names);
+        let (names, newest_names) = Latest::of(config.names);
+        let ingress = Ingress::new(agent.clone(), newest_names);
         let (reload, told) = watch::channel(());
         let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
         let listeners = Listeners { tcp: listener, tls, unix };
@@ -150,6 +152,7 @@ impl Daemon {
             stop_plugin,
             meter,
             reload,
+            names,
             _socket_files: [control_file, plugin_file],
         })
     }
@@ -168,6 +171,14 @@ impl Daemon {
                 Err(panic) => anyhow::Error::new(panic).context("the plugin's listener ended"),
             },
         }
+    }
+
+    /// Goes on with another configuration, as far as it can while it runs.
+    pub fn adjust(&self, adjusted: Adjustable) {
+        let Adjustable { order, quota, names, join } = adjusted;
+        self.agent.adjust(order, quota);
+        self.names.send_replace(Arc::new(names));
+        self.cluster.join(join);
     }
 
     /// Reads the tokens' and the certificate's files again, even if they look the same.

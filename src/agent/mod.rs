@@ -96,6 +96,7 @@ struct State {
     /// When the first peer was shown.
     met: Option<std::time::Instant>,
     quota: Quota,
+    order: Order,
     leases: LeaseTable,
     claims: ClaimTable,
     /// When claims are to be looked at next.
@@ -150,6 +151,7 @@ impl Agent {
             started: now,
             met: None,
             quota: settings.quota,
+            order: settings.order,
             leases: LeaseTable::new(settings.lease_ttl),
             claims: ClaimTable::default(),
             next_look: None,
@@ -251,7 +253,7 @@ impl Agent {
         let now = Instant::now().into_std();
         let state = self.lock();
         let judge = |owner: &Owner| self.judge(&state, now, owner);
-        let ranked = rank(state.directory.lookup(name), self.shared.settings.order, rand::random(), judge);
+        let ranked = rank(state.directory.lookup(name), state.order, rand::random(), judge);
         ranked.map(|entry| entry.record.clone()).collect()
     }
 
@@ -263,6 +265,12 @@ impl Agent {
         // The driver must not say an older word after this one.
         state.outbox.remove(&STATUS_SLOT);
         change
+    }
+
+    /// Lists in this order from now on, and holds so much at most. Nothing that is held goes for it.
+    pub fn adjust(&self, order: Order, quota: Quota) {
+        let mut state = self.lock();
+        (state.order, state.quota) = (order, quota);
     }
 
     /// Tells that the directory changed, with a number that rises.

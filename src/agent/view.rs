@@ -146,7 +146,7 @@ impl Agent {
             lapsed: state.leases.lapsed(),
             tunnels: state.directory.tunnels_len(),
             quota: state.quota,
-            order: self.shared.settings.order,
+            order: state.order,
             changes: state.counts,
             journal: JournalView {
                 present: !matches!(state.journal, Health::Absent(_)),
@@ -178,7 +178,7 @@ impl Agent {
         let state = self.lock();
         let entries = state.directory.lookup(name);
         let judge = |owner: &Owner| self.judge(&state, now, owner);
-        let listed: Vec<&Entry> = rank(entries, self.shared.settings.order, rand::random(), judge).collect();
+        let listed: Vec<&Entry> = rank(entries, state.order, rand::random(), judge).collect();
         let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
         let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));

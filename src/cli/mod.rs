@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod gost_config;
 mod paths;
+mod reload;
 mod run;
 
 use std::ffi::OsString;

@@ -5,13 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use zeroize::Zeroizing;
 
 use super::flags::{AdminAddr, LogFormat, RunArgs};
 use super::paths;
+use super::reload::{Again, Source};
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
 use crate::daemon::Daemon;
 use crate::domain::hostname::Naming;
@@ -22,12 +26,13 @@ use crate::plugin::tls::TlsFiles;
 use crate::plugin::{Names, http};
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
-    start_log(&args)?;
+    let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
+    let log_level = start_log(&args)?;
     raise_open_files();
     let config = config(args)?;
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, source, log_level))
 }
 
 /// Systems start programs with room for 1,024 open files, for the sake of old ones, and let them have more.
@@ -37,7 +42,7 @@ fn raise_open_files() {
     tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -54,6 +59,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             error = daemon.fault() => return Err(error),
             _ = hangup.recv() => {
                 daemon.reload();
+                match source.again() {
+                    Ok(again) => adjust(&daemon, again, &log_level),
+                    Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
+                }
                 continue;
             }
             _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
@@ -64,6 +73,29 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     daemon.stop().await;
     Ok(())
+}
+
+type LevelHandle = reload::Handle<EnvFilter, Registry>;
+
+/// Puts in force what can be, and tells the rest.
+fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
+    let Again { args, changed, fixed } = again;
+    let applied = filter(&args).and_then(|filter| {
+        let config = config(args)?;
+        config.validate()?;
+        log_level.reload(filter)?;
+        daemon.adjust(config.adjustable());
+        Ok(())
+    });
+    if let Err(error) = applied {
+        return tracing::error!("the configuration is no good, so nothing of it changes: {error:#}");
+    }
+    if !changed.is_empty() {
+        tracing::info!(changed = changed.join(" "), "the configuration is read again");
+    }
+    if !fixed.is_empty() {
+        tracing::warn!(changed = fixed.join(" "), "these settings take effect at the next start only");
+    }
 }
 
 /// Prints where the daemon is found, in one piece: whoever reads the first lines and no more must not end it.
@@ -141,19 +173,20 @@ fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
     Keyring::parse(&text).with_context(|| format!("--key-file {}", path.display()))
 }
 
-fn start_log(args: &RunArgs) -> anyhow::Result<()> {
+fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
     // chitchat's own lines speak of its internals; what an operator needs, we say.
-    let filter = EnvFilter::try_new(format!("chitchat=error,{}", args.log_level.0))?;
+    Ok(EnvFilter::try_new(format!("chitchat=error,{}", args.log_level.0))?)
+}
+
+fn start_log(args: &RunArgs) -> anyhow::Result<LevelHandle> {
+    let (filter, handle) = reload::Layer::new(filter(args)?);
     let colours =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false);
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => registry.with(log).init(),
+        LogFormat::Json => registry.with(log.json()).init(),
     }
-    Ok(())
+    Ok(handle)
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const MAX_ADDRESSES: usize = 256;
 
 /// `host:port` of an agent to join at; the host is an IP address or a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JoinPoint(String);
 
 /// Why a text is no [`JoinPoint`].
@@ -62,27 +62,33 @@ impl JoinPoint {
     }
 }
 
-/// Resolves the points for ever. A name that fails keeps the addresses that it had.
+/// Resolves the points for ever, whichever they are at the time. A name that fails keeps the addresses that it had.
 pub(super) async fn resolve(
-    points: Vec<JoinPoint>,
+    mut points: watch::Receiver<Vec<JoinPoint>>,
     joins: watch::Sender<HashSet<SocketAddr>>,
 ) -> anyhow::Result<()> {
-    let mut known: HashMap<usize, Vec<SocketAddr>> = HashMap::new();
+    let mut known: HashMap<JoinPoint, Vec<SocketAddr>> = HashMap::new();
     let mut warned = HashSet::new();
     loop {
-        for (at, point) in points.iter().enumerate() {
+        let now = points.borrow_and_update().clone();
+        known.retain(|point, _| now.contains(point));
+        warned.retain(|point| now.contains(point));
+        for point in now {
             let addrs = point.resolve().await;
             if !addrs.is_empty() {
-                warned.remove(&at);
-                known.insert(at, addrs);
+                warned.remove(&point);
+                known.insert(point, addrs);
                 // Tell at once: the next name may take its time.
                 let all: HashSet<SocketAddr> = known.values().flatten().copied().collect();
                 joins.send_if_modified(|told| std::mem::replace(told, all.clone()) != all);
-            } else if warned.insert(at) {
+            } else if warned.insert(point.clone()) {
                 tracing::warn!(join = %point.0, "cannot resolve this --join host; trying again every 5 s");
             }
         }
-        tokio::time::sleep(RESOLVE).await;
+        tokio::select! {
+            () = tokio::time::sleep(RESOLVE) => {}
+            Ok(()) = points.changed() => {}
+        }
     }
 }
 

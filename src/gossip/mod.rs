@@ -132,6 +132,7 @@ pub struct Heard {
 pub struct Cluster {
     pushes: mpsc::Sender<driver::Publication>,
     writes: mpsc::Sender<Vec<Change>>,
+    points: watch::Sender<Vec<JoinPoint>>,
     peers: watch::Receiver<Vec<Heard>>,
     counters: Arc<Counters>,
 }
@@ -164,7 +165,8 @@ impl Cluster {
         let (rejected, rejected_rx) = mpsc::channel(QUEUE);
         let (peers, peers_rx) = watch::channel(Vec::new());
         let writes = anti_entropy.writes.clone();
-        let cluster = Self { pushes, writes, peers: peers_rx, counters: counters.clone() };
+        let (points, points_rx) = watch::channel(config.join);
+        let cluster = Self { pushes, writes, points, peers: peers_rx, counters: counters.clone() };
         let name = config.owner.name.clone();
         let rng = StdRng::from_rng(&mut rand::rng());
         let driver = Driver {
@@ -193,7 +195,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run(inputs));
         tasks.spawn(anti_entropy.run());
-        tasks.spawn(join::resolve(config.join, joins));
+        tasks.spawn(join::resolve(points_rx, joins));
         tasks.spawn(async move {
             transport::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
             Ok(())
@@ -218,6 +220,11 @@ impl Cluster {
         let (settled, done) = oneshot::channel();
         let _ = self.pushes.send(driver::Publication { changes: Vec::new(), settled: Some(settled) }).await;
         let _ = done.await;
+    }
+
+    /// Looks for peers there from now on. Those that are met stay.
+    pub fn join(&self, points: Vec<JoinPoint>) {
+        self.points.send_replace(points);
     }
 
     /// How many peers are heard at present.

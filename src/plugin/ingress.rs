@@ -1,19 +1,18 @@
 //! gost's ingress: which tunnel a host name belongs to. What the operator says comes before what tunnels claim.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::Refusal;
+use super::reload::Latest;
 use crate::agent::Agent;
 use crate::domain::hostname::Naming;
 use crate::domain::record::{FieldError, FieldProblem};
 use crate::domain::rule::{Endpoint, HashHost};
+use std::collections::HashMap;
 
 /// gost's ingress, as one agent answers it.
 #[derive(Clone)]
 pub struct Ingress {
     agent: Agent,
-    names: Arc<Names>,
+    names: Latest<Names>,
 }
 
 /// A rule that holds for a host name.
@@ -61,8 +60,8 @@ impl Names {
 
 impl Ingress {
     /// Answers from this agent.
-    pub fn new(agent: Agent, names: Names) -> Self {
-        Self { agent, names: Arc::new(names) }
+    pub fn new(agent: Agent, names: Latest<Names>) -> Self {
+        Self { agent, names }
     }
 
     /// `GetRule`: the endpoint of a host, `[$]UUID`; empty if it has none. `host` is as a visitor wrote it: what
@@ -71,20 +70,22 @@ impl Ingress {
         if host.is_empty() {
             return Err(FieldError { field: "host", problem: FieldProblem::Missing }.into());
         }
-        let mut keys = self.names.naming.candidates(host).peekable();
-        let claimable = keys.peek().is_some_and(|own| self.names.naming.is_for_tunnels(own));
-        let endpoint = keys.find_map(|key| self.endpoint(&key, claimable));
+        let names = self.names.get();
+        let mut keys = names.naming.candidates(host).peekable();
+        let claimable = keys.peek().is_some_and(|own| names.naming.is_for_tunnels(own));
+        let endpoint = keys.find_map(|key| self.endpoint(&names, &key, claimable));
         Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
     }
 
     /// How a host name leads to an endpoint: the rule that holds, and who made it.
     pub fn explain(&self, host: &str) -> Option<Found> {
-        let mut keys = self.names.naming.candidates(host).peekable();
-        let claimable = keys.peek().is_some_and(|own| self.names.naming.is_for_tunnels(own));
+        let names = self.names.get();
+        let mut keys = names.naming.candidates(host).peekable();
+        let claimable = keys.peek().is_some_and(|own| names.naming.is_for_tunnels(own));
         keys.find_map(|rule| {
-            let endpoint = self.endpoint(&rule, claimable)?;
+            let endpoint = self.endpoint(&names, &rule, claimable)?;
             let by = match rule {
-                _ if self.names.fixed.contains_key(&rule) => By::Configured,
+                _ if names.fixed.contains_key(&rule) => By::Configured,
                 _ if HashHost::parse(&rule) == Some(HashHost::of(endpoint.tunnel)) => By::Hash,
                 _ => By::Claimed,
             };
@@ -94,19 +95,20 @@ impl Ingress {
 
     /// `SetRule`: whether the host is the endpoint's tunnel's now.
     pub fn set_rule(&self, host: &str, endpoint: &str) -> Result<bool, Refusal> {
-        let key = self.names.naming.key(host)?;
+        let names = self.names.get();
+        let key = names.naming.key(host)?;
         let endpoint = parse(endpoint)?;
-        if let Some(fixed) = self.names.fixed.get(&key) {
+        if let Some(fixed) = names.fixed.get(&key) {
             return Ok(fixed.tunnel == endpoint.tunnel);
         }
-        if !self.names.naming.allows(&key, endpoint.tunnel) {
+        if !names.naming.allows(&key, endpoint.tunnel) {
             return Ok(false);
         }
         Ok(self.agent.claim(&key, endpoint)?)
     }
 
-    fn endpoint(&self, key: &str, claimable: bool) -> Option<Endpoint> {
-        let fixed = self.names.fixed.get(key).copied();
+    fn endpoint(&self, names: &Names, key: &str, claimable: bool) -> Option<Endpoint> {
+        let fixed = names.fixed.get(key).copied();
         fixed.or_else(|| claimable.then(|| self.agent.endpoint(key)).flatten())
     }
 }

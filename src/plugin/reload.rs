@@ -37,6 +37,12 @@ impl Unusable {
 pub struct Latest<T>(watch::Receiver<Arc<T>>);
 
 impl<T> Latest<T> {
+    /// A value that whoever has the sender can replace.
+    pub fn of(value: T) -> (watch::Sender<Arc<T>>, Self) {
+        let (latest, newest) = watch::channel(Arc::new(value));
+        (latest, Self(newest))
+    }
+
     /// The value as it is now.
     pub fn get(&self) -> Arc<T> {
         self.0.borrow().clone()

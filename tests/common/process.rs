@@ -1,9 +1,11 @@
 //! Agents as processes: started on ports that the system chooses, ended by signal, started again as they were.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::http::{Connection, request};
@@ -20,6 +22,7 @@ pub fn gossd() -> Command {
 /// A running `gossd run`; killed when dropped.
 pub struct Process {
     child: Child,
+    stderr: Stderr,
     flags: Vec<String>,
     pub plugin: SocketAddr,
     pub gossip: SocketAddr,
@@ -31,7 +34,7 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- {:?} said:\n{}", self.flags, read_stderr(&mut self.child));
+            eprintln!("--- {:?} said:\n{}", self.flags, self.stderr.all());
         }
     }
 }
@@ -74,6 +77,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("gossd starts");
+        let mut stderr = Stderr::of(child.stderr.take().expect("piped"));
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut line = |label: &str| {
             let line = lines.next().and_then(Result::ok);
@@ -81,12 +85,12 @@ impl Process {
         };
         let said = [line("plugin "), line("gossip "), line("admin http://")];
         let [Some(plugin), Some(gossip), Some(admin)] = said else {
-            panic!("no agent: {}", read_stderr(&mut child));
+            panic!("no agent: {}", stderr.all());
         };
         let plugin = plugin.trim_start_matches("http://").trim_start_matches("https://");
         let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
         let [gossip, admin] = [gossip, admin].map(|addr| addr.parse().expect("an address"));
-        Self { child, flags, plugin, gossip, admin }
+        Self { child, stderr, flags, plugin, gossip, admin }
     }
 
     /// Ends it as the kernel does, and starts it again on the ports that it had.
@@ -121,17 +125,22 @@ impl Process {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
-                return (status, read_stderr(&mut self.child));
+                return (status, self.stderr.all());
             }
             assert!(start.elapsed() < deadline, "it did not end within {deadline:?}");
             std::thread::yield_now();
         }
     }
 
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        self.stderr.so_far()
+    }
+
     /// Ends it, and gives what it said on standard error.
     pub fn log(mut self) -> String {
         self.kill();
-        read_stderr(&mut self.child)
+        self.stderr.all()
     }
 
     /// The addresses that it answers for a tunnel name, in its order.
@@ -147,10 +156,33 @@ pub async fn get(connection: &mut Connection, name: &str) -> Vec<String> {
     services.iter().map(|s| s["address"].as_str().expect("text").to_owned()).collect()
 }
 
-fn read_stderr(child: &mut Child) -> String {
-    let mut text = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        let _ = stderr.read_to_string(&mut text);
+/// Standard error, read as it comes.
+struct Stderr {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Stderr {
+    fn of(pipe: ChildStderr) -> Self {
+        let text = Arc::<Mutex<String>>::default();
+        let told = text.clone();
+        let read = move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                *told.lock().expect("no panic holds it") += &(line + "\n");
+            }
+        };
+        Self { text, reader: Some(std::thread::spawn(read)) }
     }
-    text
+
+    fn so_far(&self) -> String {
+        self.text.lock().expect("no panic holds it").clone()
+    }
+
+    /// Once the process has ended.
+    fn all(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("it only reads");
+        }
+        self.so_far()
+    }
 }

@@ -1,0 +1,122 @@
+//! SIGHUP: reads the configuration file again, tells what changed, and what of it needs a restart. A file that is no
+//! good changes nothing.
+
+use std::ffi::OsString;
+
+use anyhow::Context as _;
+use clap::{ArgMatches, Command, FromArgMatches as _};
+
+use super::file;
+use super::flags::RunArgs;
+
+/// What takes effect while the agent runs. The contents of token, certificate and key files do so by themselves.
+const ADJUSTABLE: [&str; 9] = [
+    "join",
+    "order",
+    "max_records",
+    "max_rules",
+    "max_bytes",
+    "ingress_domain",
+    "ingress_rule",
+    "ingress_reserved",
+    "ingress_min_label",
+];
+/// The one more that the log itself takes.
+const LOG_LEVEL: &str = "log_level";
+
+/// Where an agent's configuration came from, and how it was last.
+pub(super) struct Source {
+    command: Command,
+    argv: Vec<OsString>,
+    last: ArgMatches,
+}
+
+/// A configuration that was read again.
+pub(super) struct Again {
+    pub(super) args: RunArgs,
+    /// Flags that changed and are in force once the caller has applied `args`.
+    pub(super) changed: Vec<String>,
+    /// Flags that changed and need a restart.
+    pub(super) fixed: Vec<String>,
+}
+
+impl Source {
+    /// Of this command line, as it was read at the start.
+    pub(super) fn new(command: Command, argv: Vec<OsString>) -> anyhow::Result<Self> {
+        let last = read(&command, &argv)?;
+        Ok(Self { command, argv, last })
+    }
+
+    /// Reads the file again.
+    pub(super) fn again(&mut self) -> anyhow::Result<Again> {
+        let read = read(&self.command, &self.argv)?;
+        let args = RunArgs::from_arg_matches(&read)?;
+        let (mut changed, mut fixed) = (Vec::new(), Vec::new());
+        for id in read.ids().chain(self.last.ids()).map(clap::Id::as_str) {
+            let flag = format!("--{}", id.replace('_', "-"));
+            if values(&read, id) == values(&self.last, id) || changed.contains(&flag) || fixed.contains(&flag)
+            {
+                continue;
+            }
+            let list = if ADJUSTABLE.contains(&id) || id == LOG_LEVEL { &mut changed } else { &mut fixed };
+            list.push(flag);
+        }
+        self.last = read;
+        Ok(Again { args, changed, fixed })
+    }
+}
+
+/// The matches of the verb `run`. Unlike at the start, nothing ends the program.
+fn read(command: &Command, argv: &[OsString]) -> anyhow::Result<ArgMatches> {
+    let line = file::with_file(command, argv.to_vec())?;
+    let mut matches = command.clone().try_get_matches_from(line)?;
+    let (_, run) = matches.remove_subcommand().context("no verb")?;
+    Ok(run)
+}
+
+fn values(matches: &ArgMatches, id: &str) -> Vec<OsString> {
+    let raw = matches.try_get_raw(id).ok().flatten();
+    raw.into_iter().flatten().map(Into::into).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::super::Cli;
+    use super::*;
+
+    fn source(file: &std::path::Path, text: &str) -> Source {
+        std::fs::write(file, text).unwrap();
+        let argv = ["gossd".into(), "run".into(), "--config".into(), file.as_os_str().to_owned()];
+        Source::new(Cli::command(), argv.into()).unwrap()
+    }
+
+    #[test]
+    fn what_changed_is_told_apart_from_what_needs_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gossd.toml");
+        let mut source = source(&file, "name = \"a\"\norder = \"random\"\nmax-records = 5");
+        let again = source.again().unwrap();
+        assert_eq!((again.changed.len(), again.fixed.len()), (0, 0), "the same");
+        let text = "name = \"b\"\norder = \"nearest\"\njoin = [\"x:1\"]\nlog-level = \"debug\"";
+        std::fs::write(&file, text).unwrap();
+        let mut again = source.again().unwrap();
+        again.changed.sort();
+        assert_eq!(again.changed, ["--join", "--log-level", "--max-records", "--order"]);
+        assert_eq!(again.fixed, ["--name"]);
+        assert!(source.again().unwrap().changed.is_empty(), "told once");
+    }
+
+    #[test]
+    fn a_file_that_is_no_good_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gossd.toml");
+        let mut source = source(&file, "order = \"random\"");
+        std::fs::write(&file, "order = \"random\"\nordre = 3").unwrap();
+        let error = format!("{:#}", source.again().err().unwrap());
+        assert!(error.contains("line 2: ordre: there is no such setting"), "{error}");
+        std::fs::write(&file, "order = \"nearest\"").unwrap();
+        assert_eq!(source.again().unwrap().changed, ["--order"]);
+    }
+}
