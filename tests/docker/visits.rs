@@ -46,11 +46,20 @@ impl Visits {
         visits.iter().filter(at).cloned().collect()
     }
 
-    /// How long after a moment the last request began that failed, or that took long; none if none did.
+    /// How long after a moment the last request began that failed; none if none did.
+    pub(crate) fn last_failed(&self, since: Moment, pods: &[&str]) -> Option<Duration> {
+        self.last(since, pods, |visit| !visit.ok)
+    }
+
+    /// The same, of those that failed or took long.
     pub(crate) fn last_bad(&self, since: Moment, pods: &[&str]) -> Option<Duration> {
+        self.last(since, pods, |visit| !visit.ok || visit.took_ms > 1_000.0)
+    }
+
+    fn last(&self, since: Moment, pods: &[&str], bad: impl Fn(&Visit) -> bool) -> Option<Duration> {
         let visits = self.between(since, Moment::MAX, pods);
-        let bad = visits.iter().filter(|visit| !visit.ok || visit.took_ms > 1_000.0);
-        bad.map(|visit| visit.at_ms).max().map(|at| Duration::from_millis(at + 1 - since))
+        let bad = visits.iter().filter(|visit| bad(visit)).map(|visit| visit.at_ms);
+        bad.max().map(|at| Duration::from_millis(at + 1 - since))
     }
 
     /// How many failed.

@@ -12,12 +12,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::visits::Moment;
+use crate::visits::{Moment, Visits};
 use crate::world::{HOST, Plan, TUNNEL, World};
 
 /// How much longer than promised a shared machine may take.
 const ALLOWANCE: u32 = 2;
-/// Promises that nothing is felt at all.
+/// Promises that no request fails at all. One that takes long does not count then: the machine may be busy.
 const NOTHING: Duration = Duration::ZERO;
 
 /// What a scenario does to its world.
@@ -318,8 +318,9 @@ impl fmt::Display for Measured {
 /// How visitors at these hosts felt what began at a moment.
 pub(crate) fn felt(world: &World, since: u64, hosts: &[&str], promised: Duration) -> Measured {
     let until = Moment::MAX;
+    let last = if promised == NOTHING { Visits::last_failed } else { Visits::last_bad };
     Measured {
-        felt: world.visits.last_bad(since, hosts).unwrap_or_default(),
+        felt: last(&world.visits, since, hosts).unwrap_or_default(),
         promised,
         failed: world.visits.failed(since, until, hosts),
         of: world.visits.between(since, until, hosts).len(),
