@@ -1,4 +1,4 @@
-//! What the README says to type works as typed, and prints what it says.
+//! What the README says to type works as typed, and prints what it says; the Chinese edition says the same.
 
 mod common;
 
@@ -10,6 +10,7 @@ use common::client;
 use common::process::Process;
 
 const README: &str = include_str!("../README.md");
+const CHINESE: &str = include_str!("../README.zh-CN.md");
 
 /// The code block that follows a marker comment.
 fn block(marker: &str) -> &'static str {
@@ -71,7 +72,12 @@ fn first_column(header: &str) -> BTreeSet<String> {
     let table = README.split_once(header).expect("the table is there").1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let cells = rows.filter_map(|line| line.split('|').nth(1));
-    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+    cells.flat_map(code).map(str::to_owned).collect()
+}
+
+/// The words in backquotes.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
 }
 
 async fn ask(agent: &Process, path: &str) -> (u16, String) {
@@ -107,4 +113,71 @@ async fn every_metric_is_in_the_table_and_the_table_has_no_other() {
     let real: BTreeSet<String> = real.map(str::to_owned).collect();
     assert!(real.len() >= 20);
     assert_eq!(first_column("| metric | what |"), real);
+}
+
+/// What of a README is the same in every language.
+#[derive(Default)]
+struct Outline {
+    /// The number signs of each heading.
+    headings: Vec<String>,
+    /// Each fenced block after its language; those of shell without comments, which may be translated.
+    blocks: Vec<String>,
+    /// Each row of a table: the code and the numbers in its first cell. Under a head, as many dashes as columns.
+    rows: Vec<String>,
+}
+
+impl Outline {
+    fn of(readme: &str) -> Self {
+        let mut outline = Self::default();
+        let mut lines = readme.lines();
+        while let Some(line) = lines.next() {
+            if let Some(language) = line.trim_start().strip_prefix("```") {
+                let body = lines.by_ref().take_while(|line| line.trim_start() != "```");
+                outline.blocks.push(shown(language, body));
+            } else if line.starts_with('#') {
+                outline.headings.push(line.chars().take_while(|c| *c == '#').collect());
+            } else if line.starts_with("|---") {
+                outline.rows.push(line.to_owned());
+            } else if let Some(row) = line.strip_prefix('|') {
+                outline.rows.push(names(row.split('|').next().unwrap_or_default().trim()));
+            }
+        }
+        outline
+    }
+}
+
+/// A block as both languages have it: shell without its comments, anything else byte for byte.
+fn shown<'a>(language: &'a str, body: impl Iterator<Item = &'a str>) -> String {
+    let lines: Vec<&str> =
+        if language == "sh" { body.filter_map(without_comment).collect() } else { body.collect() };
+    format!("{language}\n{}", lines.join("\n"))
+}
+
+/// A shell line up to its comment; None if it is nothing else.
+fn without_comment(line: &str) -> Option<&str> {
+    let command = line.split(" # ").next()?.trim_end();
+    (!command.trim_start().starts_with('#')).then_some(command)
+}
+
+/// What a first cell names that is not translated.
+fn names(cell: &str) -> String {
+    let is_number = cell.parse::<u32>().is_ok();
+    if is_number { cell.to_owned() } else { code(cell).collect::<Vec<_>>().join(" ") }
+}
+
+/// Fails at the first difference, and shows only that.
+fn assert_same(chinese: &[String], english: &[String]) {
+    for (chinese, english) in chinese.iter().zip(english) {
+        assert_eq!(chinese, english, "the Chinese edition's, then the English one's");
+    }
+    assert_eq!(chinese.len(), english.len(), "one edition has more");
+}
+
+#[test]
+fn both_languages_say_the_same() {
+    let (chinese, english) = (Outline::of(CHINESE), Outline::of(README));
+    assert!(english.headings.len() >= 15 && english.blocks.len() >= 15 && english.rows.len() >= 80);
+    assert_same(&chinese.blocks, &english.blocks);
+    assert_same(&chinese.rows, &english.rows);
+    assert_eq!(chinese.headings, english.headings);
 }
