@@ -124,12 +124,10 @@ impl Control {
         let counts = self.agent.counts();
         let journal = self.agent.journal_problem();
         let journal = journal.map(|problem| format!("; the journal: {problem}")).unwrap_or_default();
-        let text = format!(
-            "serving {} records, {} of them registered here; {} peers are heard{journal}",
-            counts.records,
-            counts.own_records,
-            self.cluster.peers()
-        );
+        let records = counted(counts.records, "record", "records");
+        let peers = counted(self.cluster.peers(), "peer is", "peers are");
+        let own = counts.own_records;
+        let text = format!("serving {records}, {own} of them registered here; {peers} heard{journal}");
         Answer { done: true, text }
     }
 
@@ -138,6 +136,10 @@ impl Control {
         self.cluster.publish(vec![change]).await;
         timeout(GOODBYE, self.cluster.settled()).await.is_ok()
     }
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Asks the agent behind a control socket.

@@ -378,7 +378,7 @@ fn generation(ahead: Duration) -> anyhow::Result<Generation> {
 
 /// The IP address that peers are told: the advertised host; else the one that is listened on; else that of
 /// the interface which reaches the first host to join at, or everything else.
-async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
+pub(crate) async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
     match &config.advertise {
         Some(Host::Ip(ip)) => return *ip,
         Some(Host::Name(name)) => {
@@ -406,7 +406,8 @@ async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
 
-async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
+/// The first address of a name that the gossip's sockets can use.
+pub(crate) async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
     let point: JoinPoint = format!("{name}:{}", bound.port()).parse().ok()?;
     let addrs = point.resolve().await;
     let fits = |addr: &&SocketAddr| bound.is_ipv6() || addr.is_ipv4();
@@ -414,7 +415,7 @@ async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
 }
 
 /// The address that this host would use towards `target`. Connecting a UDP socket sends nothing.
-async fn interface_towards(target: SocketAddr) -> Option<IpAddr> {
+pub(crate) async fn interface_towards(target: SocketAddr) -> Option<IpAddr> {
     let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0".parse().ok()? } else { "[::]:0".parse().ok()? };
     let socket = UdpSocket::bind(any).await.ok()?;
     socket.connect(target).await.ok()?;

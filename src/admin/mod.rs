@@ -29,9 +29,10 @@ use crate::domain::record::AgentName;
 
 pub use self::server::serve;
 
-/// Tunnels in one answer, if the question says nothing else, and at most.
-const LIMIT: usize = 100;
-const MAX_LIMIT: usize = 10_000;
+/// Tunnels in one answer, if the question says nothing else.
+pub const LIMIT: usize = 100;
+/// Tunnels in one answer at most.
+pub const MAX_LIMIT: usize = 10_000;
 /// The page. All of it is in this file: it is allowed to load nothing.
 const PAGE: &str = include_str!("page.html");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \

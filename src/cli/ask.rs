@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::paths;
+use super::{paths, table};
 use crate::control::{self, Request};
 use crate::domain::record::AgentName;
 
@@ -18,6 +18,9 @@ pub(super) struct Whom {
     /// The agent's control socket [default: where `gossd run` puts it]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +45,7 @@ pub(super) fn health(whom: Whom) -> anyhow::Result<()> {
 }
 
 fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
+    let json = whom.json;
     let path = whom.path().context("cannot tell where the agent's control socket is; set --control")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(control::ask(&path, request)).with_context(|| {
@@ -53,8 +57,8 @@ fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
     if !answer.done {
         bail!(answer.text);
     }
-    println!("{}", answer.text);
-    Ok(())
+    let text = if json { serde_json::to_string(&answer)? } else { answer.text };
+    table::print(&format!("{text}\n")).context("cannot print")
 }
 
 impl Whom {

@@ -1,5 +1,6 @@
 //! The configuration file: TOML whose keys are the flags of `gossd run`. What it says is put behind the command
-//! line as flags, unless a flag or a variable says otherwise, so it means and is checked exactly as they are.
+//! line as flags, unless a flag or a variable says otherwise, so it means and is checked exactly as they are. A verb
+//! that has only some of these flags gets only those.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,12 +19,16 @@ const RUN: &str = "run";
 /// the program, as clap does.
 pub(super) fn with_file(command: &Command, argv: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     let matches = command.clone().try_get_matches_from(&argv).unwrap_or_else(|error| error.exit());
-    let Some((_, matches)) = matches.subcommand() else { return Ok(argv) };
+    let Some((verb, matches)) = matches.subcommand() else { return Ok(argv) };
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(argv) };
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
     let flags = flags(command, &text).with_context(|| path.display().to_string())?;
-    let unsaid = flags.into_iter().filter(|(id, _)| !is_said(matches, id)).flat_map(|(_, flags)| flags);
+    let takes = |id: &str| {
+        command.find_subcommand(verb).is_some_and(|verb| verb.get_arguments().any(|arg| arg.get_id() == id))
+    };
+    let unsaid = flags.into_iter().filter(|(id, _)| takes(id) && !is_said(matches, id));
+    let unsaid = unsaid.flat_map(|(_, flags)| flags);
     Ok(argv.into_iter().chain(unsaid.map(OsString::from)).collect())
 }
 
@@ -155,5 +160,14 @@ mod tests {
         };
         assert_eq!(argv(&["--lease-ttl", "20"])[4..], ["--lease-ttl", "20", "--order=nearest"]);
         assert_eq!(argv(&[])[4..], ["--lease-ttl=30", "--order=nearest"]);
+    }
+
+    #[test]
+    fn a_verb_gets_the_flags_that_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gossd.toml");
+        std::fs::write(&path, "lease-ttl = 30\nadmin = \"10.0.0.1:1\"").unwrap();
+        let argv = ["gossd", "status", "--config", path.to_str().unwrap()].map(OsString::from);
+        assert_eq!(with_file(&Cli::command(), argv.into()).unwrap()[4..], ["--admin=10.0.0.1:1"]);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
+use super::client;
 use super::flags::{RunArgs, parse_entrypoint, parse_host};
 use crate::domain::address::Host;
 use crate::plugin::{http, token};
@@ -133,17 +134,12 @@ fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: None, token: None, notes: Vec::new() })
 }
 
-/// Where a gost on the same host reaches a listener.
-fn beside(listener: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if listener.port() == 0 {
+/// Where a gost on the same host reaches the plugin.
+fn beside(plugin: SocketAddr) -> anyhow::Result<SocketAddr> {
+    if plugin.port() == 0 {
         return wrong("--plugin has port 0: gost has to know the real one");
     }
-    let ip = match listener.ip().to_canonical() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Ok(SocketAddr::new(ip, listener.port()))
+    Ok(client::beside(plugin))
 }
 
 fn tls(args: &GostConfigArgs) -> Option<Tls> {

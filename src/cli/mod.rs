@@ -1,15 +1,24 @@
 //! The command line: flags, verbs and everything that is printed.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the command line is wrong.
+//! Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found.
 
 mod ask;
 mod broken;
+mod check;
+mod client;
+mod events;
+mod explain;
 mod file;
 mod flags;
 mod gost_config;
 mod paths;
 mod reload;
 mod run;
+mod services;
+mod status;
+mod table;
+mod watch;
+mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -18,9 +27,13 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::gossip::keyring;
 
+/// The exit code of a verb whose question makes sense and has nothing for an answer.
+const NOTHING_FOUND: u8 = 3;
+
 /// Service discovery for gost tunnels without a central store.
 #[derive(Debug, Parser)]
 #[command(name = "gossd", version, about, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found.")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -32,12 +45,26 @@ enum Verb {
     Run(Box<flags::RunArgs>),
     /// Print gost's configuration for an agent that runs with the same flags
     GostConfig(Box<gost_config::GostConfigArgs>),
+    /// Tell whether an agent with the same flags could run here: ports, files, names, the clock
+    Check(Box<check::CheckArgs>),
     /// Say goodbye to the peers, who hide this agent's records at once, and stop it
     Leave(ask::Whom),
     /// Hide this agent's records at its peers, while its own host goes on using them
     Drain(ask::DrainArgs),
     /// Ask this host's agent whether it serves, for container health checks: exits with 0 if it does
     Healthcheck(ask::Whom),
+    /// Print how an agent is: its records, peers and journal, and what is wrong
+    Status(client::Asked),
+    /// List the agents of the cluster, as one of them sees the others
+    Members(client::Asked),
+    /// List the tunnels that are attached anywhere
+    Services(services::ServicesArgs),
+    /// Print where gost would find a tunnel: what a Get answers now
+    Get(explain::Question),
+    /// Tell why a Get answers as it does: every record of a tunnel, and why it is listed there, or hidden
+    Explain(explain::Question),
+    /// Print what happens to records and peers as it happens, with the seconds since the start, until ctrl-c
+    Watch(client::Asked),
     /// Print a new gossip key, a line for a --key-file
     Keygen,
 }
@@ -45,7 +72,7 @@ enum Verb {
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     match file::with_file(&Cli::command(), std::env::args_os().collect()).and_then(perform) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // What only a verb can tell about the command line ends like what clap tells.
             if let Some(error) = error.downcast_ref::<clap::Error>() {
@@ -57,18 +84,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn perform(line: Vec<OsString>) -> anyhow::Result<()> {
+fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
-        Verb::Run(args) => run::run(*args),
-        Verb::GostConfig(args) => gost_config::gost_config(&args),
-        Verb::Leave(whom) => ask::leave(whom),
-        Verb::Drain(args) => ask::drain(args),
-        Verb::Healthcheck(whom) => ask::health(whom),
-        Verb::Keygen => {
-            println!("{}", *keyring::generate());
-            Ok(())
-        }
+        Verb::Run(args) => run::run(*args)?,
+        Verb::GostConfig(args) => gost_config::gost_config(&args)?,
+        Verb::Check(args) => return check::check(*args),
+        Verb::Leave(whom) => ask::leave(whom)?,
+        Verb::Drain(args) => ask::drain(args)?,
+        Verb::Healthcheck(whom) => ask::health(whom)?,
+        Verb::Status(asked) => return status::status(&asked),
+        Verb::Members(asked) => return status::members(&asked),
+        Verb::Services(args) => return services::services(&args),
+        Verb::Get(question) => return explain::get(&question),
+        Verb::Explain(question) => return explain::explain(&question),
+        Verb::Watch(asked) => return watch::watch(&asked),
+        Verb::Keygen => println!("{}", *keyring::generate()),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

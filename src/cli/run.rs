@@ -113,6 +113,11 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
         Some(path) => read_keyring(path)?,
         None => Keyring::public(),
     };
+    config_with(keyring, args)
+}
+
+/// What the flags say, but for the keys.
+pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Config> {
     let gossip = match args.gossip {
         Some(addr) => addr,
         None if keyring.is_public() => DEFAULT_GOSSIP_LOOPBACK.parse()?,
@@ -166,7 +171,8 @@ fn config(args: RunArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
+/// The keys of a --key-file.
+pub(super) fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
     let text = std::fs::read_to_string(path)
         .map(Zeroizing::new)
         .with_context(|| format!("cannot read --key-file {}", path.display()))?;

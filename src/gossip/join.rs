@@ -2,6 +2,7 @@
 //! while agents run.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -49,6 +50,12 @@ impl FromStr for JoinPoint {
             Host::Unusable if text.starts_with(':') => Err(JoinError::NoHost),
             _ => Ok(Self(text.into())),
         }
+    }
+}
+
+impl fmt::Display for JoinPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

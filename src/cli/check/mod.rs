@@ -1,0 +1,139 @@
+//! `gossd check`: whether `gossd run` with the same flags could start here and do its work. Starts nothing, and leaves
+//! everything as it was. What is found is told a line each, with what to do.
+
+mod clock;
+mod files;
+mod network;
+mod ports;
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anstyle::Style;
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+
+use super::flags::RunArgs;
+use super::table::{self, BAD, GOOD, WARN, painted};
+use super::words::plain;
+use super::{client, run};
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten, next_help_heading = "Flags of gossd run")]
+    agent: RunArgs,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    /// What is so, and what to do about it.
+    text: String,
+}
+
+/// How bad it is: the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// The agent would not start, or not do what it was told.
+    Fail,
+    /// It may be meant so.
+    Warn,
+    Ok,
+}
+
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    checks: Vec<Finding>,
+}
+
+pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let runtime = client::runtime()?;
+    let mut checks = runtime.block_on(examine(args.agent));
+    // A resolver that does not answer must not hold the end up.
+    runtime.shutdown_background();
+    checks.sort_by_key(|finding| finding.verdict);
+    let report = Report { ok: checks.iter().all(|finding| finding.verdict != Verdict::Fail), checks };
+    let text = match (args.json, table::is_watched()) {
+        (true, true) => serde_json::to_string_pretty(&report)? + "\n",
+        (true, false) => serde_json::to_string(&report)? + "\n",
+        (false, _) => report.checks.iter().map(line).collect(),
+    };
+    table::print(&text).context("cannot print")?;
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn examine(args: RunArgs) -> Vec<Finding> {
+    let file = args.config.clone();
+    let (keyring, key) = files::keys(args.key_file.as_deref());
+    let mut found: Vec<Finding> = key.into_iter().collect();
+    match run::config_with(keyring, args) {
+        Err(error) => found.push(Finding::fail("settings", format!("{error:#}"))),
+        Ok(config) => {
+            found.push(settings(&config, file.as_deref()));
+            found.extend(files::examine(&config));
+            found.extend(ports::examine(&config).await);
+            found.extend(network::examine(&config).await);
+            found.push(clock::examine(config.data_dir.as_deref()));
+        }
+    }
+    found
+}
+
+fn settings(config: &Config, file: Option<&Path>) -> Finding {
+    if let Err(error) = config.validate() {
+        return Finding::fail("settings", error);
+    }
+    let from = file.map(|file| format!(", from {}", file.display())).unwrap_or_default();
+    Finding::ok("settings", format!("agent {} of cluster {}{from}", config.name, config.cluster))
+}
+
+fn line(finding: &Finding) -> String {
+    let Finding { check, verdict, text } = finding;
+    let (style, word): (Style, _) = match verdict {
+        Verdict::Fail => (BAD, "FAIL"),
+        Verdict::Warn => (WARN, "warn"),
+        Verdict::Ok => (GOOD, "ok"),
+    };
+    format!("{}  {check:<14} {}\n", painted(style, &format!("{word:<4}")), plain(text))
+}
+
+impl Finding {
+    fn ok(check: &'static str, text: impl Display) -> Self {
+        Self { check, verdict: Verdict::Ok, text: text.to_string() }
+    }
+
+    fn warn(check: &'static str, text: impl Display) -> Self {
+        Self { check, verdict: Verdict::Warn, text: text.to_string() }
+    }
+
+    fn fail(check: &'static str, text: impl Display) -> Self {
+        Self { check, verdict: Verdict::Fail, text: text.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_a_line() {
+        let lines = [
+            (Finding::fail("plugin", "taken"), "FAIL  plugin         taken\n"),
+            (Finding::warn("token file", "a\nb"), "warn  token file     a\u{fffd}b\n"),
+            (Finding::ok("clock", "fine"), "ok    clock          fine\n"),
+        ];
+        for (finding, want) in lines {
+            assert_eq!(anstream::adapter::strip_str(&line(&finding)).to_string(), want);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The way to others: names that resolve, and an address by which other hosts really reach this one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Finding;
+use crate::config::Config;
+use crate::daemon;
+use crate::domain::address::Host;
+
+pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+    let mut points = Vec::new();
+    for point in &config.join {
+        points.push((point.to_string(), point.resolve().await));
+    }
+    let mut found = joins(&points);
+    found.push(advertised(config).await);
+    found
+}
+
+/// One name that does not resolve may yet; if none does, the agent stays alone.
+fn joins(points: &[(String, Vec<SocketAddr>)]) -> Vec<Finding> {
+    let lost = points.iter().all(|(_, addresses)| addresses.is_empty());
+    let each = points.iter().map(|(point, addresses)| {
+        let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let text = match &listed[..] {
+            [] => format!("{point} does not resolve: is it spelled so? The agent would try again every 5 s"),
+            [same] if same == point => point.clone(),
+            _ => format!("{point} is {}", listed.join(", ")),
+        };
+        match (addresses.is_empty(), lost) {
+            (false, _) => Finding::ok("join", text),
+            (true, false) => Finding::warn("join", text),
+            (true, true) => Finding::fail("join", text),
+        }
+    });
+    each.collect()
+}
+
+async fn advertised(config: &Config) -> Finding {
+    let told = config.advertise.as_ref();
+    if let Some(Host::Name(name)) = told
+        && daemon::resolve(name, config.gossip).await.is_none()
+    {
+        let text =
+            format!("{name} does not resolve here: other hosts could hardly dial it; set --advertise-host");
+        return Finding::fail("advertise host", text);
+    }
+    let ip = daemon::gossip_host(config, config.gossip).await;
+    let target = SocketAddr::new(ip, config.gossip.port().max(1));
+    let is_own = daemon::interface_towards(target).await == Some(ip);
+    judge(config, ip, is_own)
+}
+
+fn judge(config: &Config, ip: IpAddr, is_own: bool) -> Finding {
+    const CHECK: &str = "advertise host";
+    let port = config.gossip.port();
+    let name = match &config.advertise {
+        Some(Host::Name(name)) => format!("{name} ({ip})"),
+        _ => ip.to_string(),
+    };
+    match &config.advertise {
+        Some(_) if !is_own => Finding::warn(
+            CHECK,
+            format!(
+                "{name} is no address of this host. That is right if something forwards TCP and UDP {port}, and gost's \
+                 entrypoint, to it: with the agent running, try `nc -vz {ip} {port}` on another host"
+            ),
+        ),
+        _ if ip.is_loopback() && !config.keyring.is_public() => {
+            let text =
+                format!("{name} is for this host alone: set --advertise-host to what other hosts can dial");
+            Finding::warn(CHECK, text)
+        }
+        Some(_) => Finding::ok(CHECK, format!("{name} is an address of this host")),
+        None => Finding::ok(CHECK, format!("{name} by itself: no --advertise-host is set")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use crate::gossip::keyring::{self, Keyring};
+
+    #[test]
+    fn a_join_that_does_not_resolve_is_bad_if_it_is_the_only_one() {
+        let point = |name: &str, addresses: &[&str]| {
+            (name.to_owned(), addresses.iter().map(|address| address.parse().unwrap()).collect())
+        };
+        let told = |points: &[_]| -> Vec<_> {
+            joins(points).into_iter().map(|found| (found.verdict, found.text)).collect()
+        };
+        assert!(told(&[]).is_empty());
+        let good = point("b:8002", &["10.0.0.2:8002", "10.0.0.3:8002"]);
+        let plain = point("10.0.0.2:8002", &["10.0.0.2:8002"]);
+        let some = told(&[point("x:8002", &[]), good, plain]);
+        assert_eq!(some[0].0, Verdict::Warn);
+        assert_eq!(some[1], (Verdict::Ok, "b:8002 is 10.0.0.2:8002, 10.0.0.3:8002".into()));
+        assert_eq!(some[2], (Verdict::Ok, "10.0.0.2:8002".into()));
+        let none = told(&[point("x:8002", &[]), point("y:8002", &[])]);
+        assert!(
+            none.iter().all(|(verdict, text)| *verdict == Verdict::Fail && text.contains("does not resolve"))
+        );
+    }
+
+    fn config(advertise: Option<&str>) -> Config {
+        let keyring = Keyring::parse(&keyring::generate()).unwrap();
+        let advertise = advertise.map(|host| Host::advertised(host).unwrap());
+        let gossip = "0.0.0.0:8002".parse().unwrap();
+        Config { gossip, advertise, keyring, ..Config::loopback("a".parse().unwrap()) }
+    }
+
+    #[test]
+    fn an_address_behind_nat_comes_with_what_to_try() {
+        for (advertise, ip, is_own, verdict, text) in [
+            (
+                Some("203.0.113.7"),
+                "203.0.113.7",
+                false,
+                Verdict::Warn,
+                "203.0.113.7 is no address of this host.",
+            ),
+            (Some("a.test"), "203.0.113.7", false, Verdict::Warn, "a.test (203.0.113.7) is no address of"),
+            (Some("10.0.0.1"), "10.0.0.1", true, Verdict::Ok, "10.0.0.1 is an address of this host"),
+            (Some("127.0.0.1"), "127.0.0.1", true, Verdict::Warn, "127.0.0.1 is for this host alone"),
+            (None, "10.0.0.1", true, Verdict::Ok, "10.0.0.1 by itself: no --advertise-host is set"),
+            (None, "127.0.0.1", true, Verdict::Warn, "127.0.0.1 is for this host alone"),
+        ] {
+            let found = judge(&config(advertise), ip.parse().unwrap(), is_own);
+            assert_eq!(found.verdict, verdict, "{found:?}");
+            assert!(found.text.starts_with(text), "{found:?}");
+            assert_eq!(found.text.contains("`nc -vz 203.0.113.7 8002`"), !is_own, "{found:?}");
+        }
+        let alone = Config { keyring: Keyring::public(), ..config(None) };
+        assert_eq!(
+            judge(&alone, "127.0.0.1".parse().unwrap(), true).verdict,
+            Verdict::Ok,
+            "it wants no others"
+        );
+    }
+
+    #[tokio::test]
+    async fn this_hosts_own_addresses_are_told_from_others() {
+        let local = advertised(&Config { keyring: Keyring::public(), ..config(Some("127.0.0.1")) }).await;
+        assert_eq!(local.verdict, Verdict::Ok, "{local:?}");
+        let other = advertised(&config(Some("192.0.2.1"))).await;
+        assert_eq!(other.verdict, Verdict::Warn, "{other:?}");
+        let unknown = advertised(&config(Some("no-such-host.invalid"))).await;
+        assert_eq!(unknown.verdict, Verdict::Fail, "{unknown:?}");
+    }
+}

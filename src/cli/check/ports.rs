@@ -1,0 +1,286 @@
+//! Ports and sockets: free, or in whose hands. They are bound, and let go again.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Finding, Verdict, files};
+use crate::admin::report::Status;
+use crate::cli::client::{AdminClient, NoReport};
+use crate::config::Config;
+use crate::gossip::transport;
+use crate::plugin::http;
+
+/// A listener that `gossd run` would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Port {
+    check: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+    /// Without it, the agent would run nevertheless.
+    may_give_way: bool,
+}
+
+/// Who has a port that is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Holder {
+    /// Another listener of the same agent, by its flag.
+    Itself(&'static str),
+    /// The agent with the same name: it runs already.
+    Running,
+    /// An agent with another name.
+    Agent(String),
+    /// An agent that has no admin listener where this one would have it.
+    SomeAgent,
+    /// Perhaps this one, which runs already: through TLS nobody can tell.
+    Perhaps,
+    Unknown,
+}
+
+/// Answers of the plugin to a Get.
+#[derive(Deserialize)]
+struct Got {
+    #[serde(rename = "services")]
+    _services: Vec<IgnoredAny>,
+}
+
+pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+    let ports = ports(config);
+    let bound = bind(&ports);
+    let running = running(config).await;
+    let mut found = Vec::new();
+    for (port, bound) in ports.iter().zip(bound) {
+        let holder = match &bound {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                holder(port, &ports, config, running.as_ref()).await
+            }
+            _ => Holder::Unknown,
+        };
+        found.push(judge(port, &bound, &holder));
+    }
+    let runs = running.is_some_and(|status| status.name == config.name.as_str());
+    let socket = |check, path: &Option<_>, bad| path.as_deref().map(|path| socket(check, path, runs, bad));
+    found.extend(socket("plugin socket", &config.plugin_socket, Verdict::Fail));
+    found.extend(socket("control socket", &config.control, Verdict::Warn));
+    found
+}
+
+fn ports(config: &Config) -> Vec<Port> {
+    let port = |check, flag, address| Port { check, flag, address, may_give_way: false };
+    let plugin = port("plugin", "--plugin", config.plugin);
+    let gossip = port("gossip", "--gossip", config.gossip);
+    let admin = config
+        .admin
+        .map(|address| Port { may_give_way: config.admin_may_give_way, ..port("admin", "--admin", address) });
+    [plugin, gossip].into_iter().chain(admin).collect()
+}
+
+/// Binds all at once, as a start would, and lets them go.
+fn bind(ports: &[Port]) -> Vec<io::Result<()>> {
+    let gossip = |port: &Port| transport::bind(port.address).map(|bound| Box::new(bound) as Box<dyn Send>);
+    let tcp = |port: &Port| TcpListener::bind(port.address).map(|bound| Box::new(bound) as Box<dyn Send>);
+    let bound: Vec<_> =
+        ports.iter().map(|port| if port.check == "gossip" { gossip(port) } else { tcp(port) }).collect();
+    bound.into_iter().map(|bound| bound.map(drop)).collect()
+}
+
+/// The agent that answers where this one's admin listener would be.
+async fn running(config: &Config) -> Option<Status> {
+    Some(AdminClient::at(config.admin?).get("/status.json").await.ok()?.report)
+}
+
+async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&Status>) -> Holder {
+    let twin = all.iter().find(|other| other.check != port.check && overlap(other.address, port.address));
+    if let Some(twin) = twin {
+        return Holder::Itself(twin.flag);
+    }
+    let is_agents = match port.check {
+        "plugin" => answers_plugin_calls(config).await,
+        "gossip" => running.is_some_and(|status| ends_with_port(&status.address, port.address.port())),
+        _ => running.is_some(),
+    };
+    match (is_agents, running) {
+        (false, Some(status)) if config.tls.is_some() && status.name == config.name.as_str() => {
+            Holder::Perhaps
+        }
+        (false, _) => Holder::Unknown,
+        (true, None) => Holder::SomeAgent,
+        (true, Some(status)) if status.name == config.name.as_str() => Holder::Running,
+        (true, Some(status)) => Holder::Agent(status.name.clone()),
+    }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let either_is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || either_is_any)
+}
+
+fn ends_with_port(address: &str, port: u16) -> bool {
+    address.rsplit_once(':').is_some_and(|(_, found)| found.parse() == Ok(port))
+}
+
+/// Whether a gossd's plugin is there. With TLS, nobody can tell without its certificate's name.
+async fn answers_plugin_calls(config: &Config) -> bool {
+    let path = format!("{}?name=gossd-check", http::PATH);
+    match AdminClient::at(config.plugin).get::<Got>(&path).await {
+        Ok(_) => true,
+        Err(NoReport::Foreign { why, .. }) => config.token_file.is_some() && why.starts_with("401"),
+        Err(_) => false,
+    }
+}
+
+fn judge(port: &Port, bound: &io::Result<()>, holder: &Holder) -> Finding {
+    let Port { check, flag, address, may_give_way } = port;
+    let number = address.port();
+    let error = match bound {
+        Ok(()) => return Finding::ok(check, format!("{address} is free")),
+        Err(error) => error,
+    };
+    let text = match (error.kind(), holder) {
+        (ErrorKind::AddrInUse, Holder::Perhaps) => {
+            let text = "taken, as it seems by this agent, which is running: with TLS that cannot be told";
+            return Finding::warn(check, format!("{address} is {text}"));
+        }
+        (ErrorKind::AddrInUse, Holder::Running) => {
+            return Finding::ok(check, format!("{address} is in the hands of this agent, which is running"));
+        }
+        (ErrorKind::AddrInUse, Holder::Itself(other)) => format!("{address} is {other} as well: change one"),
+        (ErrorKind::AddrInUse, Holder::Agent(name)) => {
+            format!("{address} is taken by the agent {name}: set {flag} to another, or stop that")
+        }
+        (ErrorKind::AddrInUse, Holder::SomeAgent) => {
+            format!("{address} is taken by another gossd: set {flag} to another, or stop that")
+        }
+        (ErrorKind::AddrInUse, Holder::Unknown) => format!(
+            "{address} is taken: `ss -tulnp 'sport = :{number}'` as root tells by whom; stop that, or set {flag}"
+        ),
+        (ErrorKind::PermissionDenied, _) => {
+            format!(
+                "{address}: this user may not have a port as low as {number}; set {flag} to one from 1024 on"
+            )
+        }
+        (ErrorKind::AddrNotAvailable, _) => {
+            format!("{address}: this host has no such address; set {flag} to one that `ip address` lists")
+        }
+        _ => format!("{address}: {error}"),
+    };
+    if *may_give_way {
+        return Finding::warn(check, format!("{text}. The agent would run without it"));
+    }
+    Finding::fail(check, text)
+}
+
+/// A Unix socket, which replaces one that nobody listens on.
+fn socket(check: &'static str, path: &Path, runs: bool, bad: Verdict) -> Finding {
+    let place = path.display();
+    let text = if UnixStream::connect(path).is_ok() {
+        if runs {
+            return Finding::ok(check, format!("{place} is in the hands of this agent, which is running"));
+        }
+        format!("a process listens on {place}: stop it, or choose another path")
+    } else if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
+        format!("{place} is there and no socket: remove it, or choose another path")
+    } else if let Err(error) = files::may_write(path.parent().unwrap_or(path)) {
+        format!("cannot make {place} ({error}): let this user, or choose another path")
+    } else {
+        return Finding::ok(check, place);
+    };
+    Finding { check, verdict: bad, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORT: Port = Port {
+        check: "plugin",
+        flag: "--plugin",
+        address: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80),
+        may_give_way: false,
+    };
+
+    #[test]
+    fn a_port_that_cannot_be_had_comes_with_the_reason_and_what_to_do() {
+        use ErrorKind::{AddrInUse, AddrNotAvailable, InvalidInput, PermissionDenied};
+        for (kind, holder, verdict, text) in [
+            (AddrInUse, Holder::Running, Verdict::Ok, "127.0.0.1:80 is in the hands of this agent"),
+            (AddrInUse, Holder::Perhaps, Verdict::Warn, "127.0.0.1:80 is taken, as it seems by this agent"),
+            (
+                AddrInUse,
+                Holder::Itself("--admin"),
+                Verdict::Fail,
+                "127.0.0.1:80 is --admin as well: change one",
+            ),
+            (
+                AddrInUse,
+                Holder::Agent("b".into()),
+                Verdict::Fail,
+                "127.0.0.1:80 is taken by the agent b: set --plugin",
+            ),
+            (AddrInUse, Holder::SomeAgent, Verdict::Fail, "127.0.0.1:80 is taken by another gossd"),
+            (AddrInUse, Holder::Unknown, Verdict::Fail, "127.0.0.1:80 is taken: `ss -tulnp 'sport = :80'`"),
+            (PermissionDenied, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this user may not"),
+            (AddrNotAvailable, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this host has no such address"),
+            (InvalidInput, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: invalid input"),
+        ] {
+            let found = judge(&PORT, &Err(kind.into()), &holder);
+            assert_eq!(found.verdict, verdict, "{found:?}");
+            assert!(found.text.starts_with(text), "{found:?}");
+            let unasked = judge(&Port { may_give_way: true, ..PORT }, &Err(kind.into()), &holder);
+            assert_ne!(unasked.verdict, Verdict::Fail, "nobody asked for it");
+        }
+        assert_eq!(judge(&PORT, &Ok(()), &Holder::Unknown).text, "127.0.0.1:80 is free");
+    }
+
+    #[test]
+    fn two_listeners_cannot_share_a_port() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        for (a, b, overlaps) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            assert_eq!(overlap(address(a), address(b)), overlaps, "{a} {b}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_found_and_a_free_one_is_free_again() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = Config {
+            plugin: taken.local_addr().unwrap(),
+            gossip: gone,
+            ..Config::loopback("a".parse().unwrap())
+        };
+        let ports = ports(&config);
+        let kinds =
+            || bind(&ports).into_iter().map(|bound| bound.err().map(|e| e.kind())).collect::<Vec<_>>();
+        assert_eq!(kinds(), [Some(ErrorKind::AddrInUse), None]);
+        assert_eq!(kinds(), [Some(ErrorKind::AddrInUse), None], "it was let go");
+    }
+
+    #[test]
+    fn a_socket_is_free_unless_somebody_listens_or_it_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/s.sock");
+        let verdict = |path: &Path, runs| socket("plugin socket", path, runs, Verdict::Fail).verdict;
+        assert_eq!(verdict(&path, false), Verdict::Ok);
+        assert!(!folder.path().join("new").exists());
+        let path = folder.path().join("s.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!((verdict(&path, false), verdict(&path, true)), (Verdict::Fail, Verdict::Ok));
+        drop(listener);
+        assert_eq!(verdict(&path, false), Verdict::Ok, "a dead one is replaced");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(verdict(&folder.path().join("file"), false), Verdict::Fail);
+        assert_eq!(verdict(&folder.path().join("file/s.sock"), false), Verdict::Fail);
+    }
+}

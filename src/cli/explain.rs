@@ -1,0 +1,201 @@
+//! `gossd explain` and `gossd get`: where a tunnel is attached, and why a Get answers as it does.
+
+use std::process::ExitCode;
+
+use anstyle::Style;
+use clap::Args;
+
+use super::client::{self, Asked, Reply};
+use super::table::{BAD, DIM, GOOD, Table, painted};
+use super::words::{plain, round_trip, time};
+use super::{NOTHING_FOUND, status};
+use crate::admin::report::{Candidate, Explanation, Host, Lease};
+
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    /// A tunnel's id, or a host name
+    #[arg(value_name = "NAME|HOST")]
+    name: String,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+pub(super) fn explain(question: &Question) -> anyhow::Result<ExitCode> {
+    question.answer(explained)
+}
+
+pub(super) fn get(question: &Question) -> anyhow::Result<ExitCode> {
+    question.answer(addresses)
+}
+
+impl Question {
+    fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
+        let reply: Reply<Explanation> =
+            self.asked.get(&client::path("/explain.json", &[("name", &self.name)]))?;
+        self.asked.show(&reply, page)?;
+        let found = listed(&reply.report).next().is_some();
+        Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
+    }
+}
+
+fn listed(explanation: &Explanation) -> impl Iterator<Item = &Candidate> {
+    explanation.candidates.iter().filter(|candidate| candidate.rank.is_some())
+}
+
+/// What a Get answers; or in a sentence, why nothing.
+fn addresses(explanation: &Explanation) -> String {
+    if listed(explanation).next().is_none() {
+        return verdict(explanation);
+    }
+    let mut table = Table::new(&["ADDRESS", "NETWORK", "AGENT", "CONNECTOR"]);
+    for Candidate { address, network, agent, state, id, .. } in listed(explanation) {
+        table.row(status::style(*state), &[address, network, agent, id]);
+    }
+    table.text()
+}
+
+fn explained(explanation: &Explanation) -> String {
+    let Explanation { asked, host, name, candidates, .. } = explanation;
+    let way = host.as_ref().map(|host| way(asked, host));
+    let tunnel = name.as_ref().map(|name| format!("tunnel  {}\n", plain(name)));
+    let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
+    [Some(verdict(explanation)), way, tunnel, records].into_iter().flatten().collect()
+}
+
+fn verdict(explanation: &Explanation) -> String {
+    let found = listed(explanation).next().is_some();
+    painted(if found { GOOD } else { BAD }, &plain(&explanation.verdict)) + "\n"
+}
+
+/// How a host leads to a tunnel.
+fn way(asked: &str, host: &Host) -> String {
+    let Host { rule, by, private } = host;
+    let rule = plain(rule);
+    let by = match &**by {
+        "configured" => format!("{rule} is configured (--ingress-rule)"),
+        "claimed" => format!("the tunnel claimed {rule}"),
+        "hash" => format!("{rule} is the tunnel's hash host"),
+        other => format!("{rule} ({})", plain(other)),
+    };
+    let private = if *private { "; private: gost turns visitors away" } else { "" };
+    format!("host    {}: {by}{private}\n", plain(asked))
+}
+
+/// Each on a line, and under it why it is there.
+fn records(candidates: &[Candidate]) -> String {
+    let titles = ["RANK", "ADDRESS", "NETWORK", "AGENT", "STATE", "RTT", "KNOWN", "LEASE"];
+    let mut table = Table::new(&titles).with_numbers(&[5, 6]);
+    for candidate in candidates {
+        let Candidate { rank, address, network, agent, state, .. } = candidate;
+        let place = rank.map_or_else(|| "hidden".into(), |rank| rank.to_string());
+        let (rtt, known) = (round_trip(candidate.rtt_ms), time(candidate.known_seconds));
+        let lease = candidate.lease.as_ref().map_or_else(|| "-".into(), lease);
+        let row = [&place, address, network, agent, status::state(*state), &rtt, &known, &lease];
+        table.row(style(candidate), &row);
+    }
+    let lines = table.lines();
+    let whys = candidates.iter().map(|candidate| painted(DIM, &format!("        {}", plain(&candidate.why))));
+    let (titles, rows) = lines.split_first().expect("there are titles");
+    let rows = rows.iter().zip(whys).map(|(row, why)| format!("{row}\n{why}\n"));
+    [format!("{titles}\n")].into_iter().chain(rows).collect()
+}
+
+fn style(candidate: &Candidate) -> Style {
+    if candidate.rank.is_none() { BAD } else { status::style(candidate.state) }
+}
+
+fn lease(lease: &Lease) -> String {
+    let period = lease.period_seconds.map(|period| format!(", renewed every {}", time(period)));
+    format!("{} left{}", time(lease.remaining_seconds), period.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::report::State;
+
+    const TUNNEL: &str = "c9ef8f8c-d687-4dca-be7a-1467b6565404";
+
+    fn candidate(rank: Option<usize>, agent: &str, state: State, why: &str) -> Candidate {
+        Candidate {
+            rank,
+            why: why.into(),
+            id: "c23d4f42-c892-42b3-8b74-88ab6455d33a".into(),
+            node: "db670b91-61a5-4f7c-8014-3bbe994446ea".into(),
+            network: "tcp".into(),
+            address: "10.42.0.100:8420".into(),
+            agent: agent.into(),
+            state,
+            rtt_ms: None,
+            known_seconds: 300.0,
+            lease: None,
+        }
+    }
+
+    fn made_up() -> Explanation {
+        let lease = Some(Lease { remaining_seconds: 44.6, period_seconds: Some(15.0) });
+        let here = Candidate { lease, ..candidate(Some(1), "a", State::Alive, "its agent is alive") };
+        let there = Candidate { rtt_ms: Some(0.5), ..candidate(Some(2), "b", State::Suspect, "b is silent") };
+        Explanation {
+            asked: "www.example.org".into(),
+            host: Some(Host { rule: ".example.org".into(), by: "claimed".into(), private: false }),
+            name: Some(TUNNEL.into()),
+            verdict: "2 records are listed, 1 is hidden.".into(),
+            candidates: vec![here, there, candidate(None, "c", State::Dead, "c is dead")],
+        }
+    }
+
+    fn bare(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn an_explanation_has_the_verdict_the_way_and_a_reason_for_each_record() {
+        let want = "\
+2 records are listed, 1 is hidden.
+host    www.example.org: the tunnel claimed .example.org
+tunnel  c9ef8f8c-d687-4dca-be7a-1467b6565404
+
+RANK    ADDRESS           NETWORK  AGENT  STATE        RTT  KNOWN  LEASE
+1       10.42.0.100:8420  tcp      a      alive          -  5 min  45 s left, renewed every 15 s
+        its agent is alive
+2       10.42.0.100:8420  tcp      b      suspect  0.50 ms  5 min  -
+        b is silent
+hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
+        c is dead
+";
+        let text = bare(&explained(&made_up()));
+        assert_eq!(text, want);
+        assert!(text.lines().all(|line| line.len() <= 100));
+    }
+
+    #[test]
+    fn every_way_from_a_host_to_a_tunnel_is_told() {
+        for (by, private, told) in [
+            (
+                "configured",
+                true,
+                "host    x: .x is configured (--ingress-rule); private: gost turns visitors away\n",
+            ),
+            ("claimed", false, "host    x: the tunnel claimed .x\n"),
+            ("hash", false, "host    x: .x is the tunnel's hash host\n"),
+            ("magic", false, "host    x: .x (magic)\n"),
+        ] {
+            assert_eq!(way("x", &Host { rule: ".x".into(), by: by.into(), private }), told);
+        }
+    }
+
+    #[test]
+    fn a_get_is_the_listed_addresses_in_their_order_or_why_there_is_none() {
+        let want = "\
+ADDRESS           NETWORK  AGENT  CONNECTOR
+10.42.0.100:8420  tcp      a      c23d4f42-c892-42b3-8b74-88ab6455d33a
+10.42.0.100:8420  tcp      b      c23d4f42-c892-42b3-8b74-88ab6455d33a
+";
+        assert_eq!(bare(&addresses(&made_up())), want);
+        let nowhere = Explanation { candidates: made_up().candidates.split_off(2), ..made_up() };
+        assert_eq!(addresses(&nowhere), painted(BAD, "2 records are listed, 1 is hidden.") + "\n");
+        let unknown = Explanation { candidates: Vec::new(), host: None, name: None, ..made_up() };
+        assert_eq!(bare(&explained(&unknown)), "2 records are listed, 1 is hidden.\n");
+    }
+}

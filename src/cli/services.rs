@@ -1,0 +1,151 @@
+//! `gossd services`: the tunnels that an agent knows of.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::NOTHING_FOUND;
+use super::client::{self, Asked};
+use super::table::{BAD, DIM, Table, USUAL, painted};
+use crate::admin::report::{Service, Services};
+use crate::admin::{LIMIT, MAX_LIMIT};
+
+/// Columns that the names of agents may take: with a tunnel's id, a line has a hundred.
+const AGENTS: usize = 40;
+
+#[derive(Debug, Args)]
+pub(super) struct ServicesArgs {
+    /// Only tunnels whose id has this in it
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// How many are printed at most, up to 10000
+    #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = parse_limit)]
+    limit: usize,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
+    let search = args.name.as_deref().unwrap_or_default();
+    let path = client::path("/services.json", &[("search", search), ("limit", &args.limit.to_string())]);
+    let reply = args.asked.get(&path)?;
+    args.asked.show(&reply, |services| page(services, search))?;
+    let found = reply.report.total > 0 || search.is_empty();
+    Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
+}
+
+fn page(services: &Services, search: &str) -> String {
+    match (services.total, search) {
+        (0, "") => return "no tunnel is attached anywhere\n".into(),
+        (0, _) => return format!("no tunnel has {search:?} in its id\n"),
+        _ => {}
+    }
+    let mut table = Table::new(&["TUNNEL", "LISTED", "HIDDEN", "AGENTS"]).with_numbers(&[1, 2]);
+    let (lost, listed): (Vec<_>, Vec<_>) = services.services.iter().partition(|service| service.listed == 0);
+    for (style, service) in
+        lost.iter().map(|lost| (BAD, lost)).chain(listed.iter().map(|listed| (USUAL, listed)))
+    {
+        let Service { name, listed, hidden, agents } = *service;
+        table.row(style, &[name, &listed.to_string(), &hidden.to_string(), &some(agents)]);
+    }
+    let mut text = table.text();
+    text.push_str(&more(services));
+    text
+}
+
+/// How many are not listed, and what would list them.
+fn more(services: &Services) -> String {
+    let listed = services.services.len();
+    let way = match services.total {
+        total if total <= listed => return String::new(),
+        total if total <= MAX_LIMIT => format!("--limit {total}"),
+        _ if listed < MAX_LIMIT => format!("--limit {MAX_LIMIT}, or --name TEXT"),
+        _ => "--name TEXT".into(),
+    };
+    painted(DIM, &format!("{} more: {way}", services.total - listed)) + "\n"
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| format!("it is not a number from 1 to {MAX_LIMIT}"))
+}
+
+/// As many names as fit, and how many more there are.
+fn some(names: &[String]) -> String {
+    let mut text = String::new();
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 && text.len() + name.len() > AGENTS {
+            return format!("{text} and {} more", names.len() - at);
+        }
+        text.push_str(if at > 0 { ", " } else { "" });
+        text.push_str(name);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, listed: usize, hidden: usize, agents: &[&str]) -> Service {
+        Service {
+            name: name.into(),
+            listed,
+            hidden,
+            agents: agents.iter().copied().map(str::to_owned).collect(),
+        }
+    }
+
+    fn bare(services: &Services, search: &str) -> String {
+        anstream::adapter::strip_str(&page(services, search)).to_string()
+    }
+
+    #[test]
+    fn tunnels_that_nobody_reaches_come_first_and_the_rest_is_counted() {
+        let services = vec![
+            service("4d21094e-b74c-4916-86c1-d9fa36ea677b", 2, 0, &["a", "b"]),
+            service("c9ef8f8c-d687-4dca-be7a-1467b6565404", 0, 1, &["c"]),
+        ];
+        let want = "\
+TUNNEL                                LISTED  HIDDEN  AGENTS
+c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
+4d21094e-b74c-4916-86c1-d9fa36ea677b       2       0  a, b
+3 more: --limit 5
+";
+        assert_eq!(bare(&Services { total: 5, services }, ""), want);
+    }
+
+    #[test]
+    fn what_is_not_listed_is_counted_with_the_way_to_it() {
+        for (total, listed, told) in [
+            (2, 2, ""),
+            (5, 2, "3 more: --limit 5\n"),
+            (10_001, 2, "9999 more: --limit 10000, or --name TEXT\n"),
+            (10_001, 10_000, "1 more: --name TEXT\n"),
+        ] {
+            let services = Services { total, services: vec![service("t", 1, 0, &["a"]); listed] };
+            assert_eq!(anstream::adapter::strip_str(&more(&services)).to_string(), told);
+        }
+    }
+
+    #[test]
+    fn two_hundred_agents_fit_on_a_line() {
+        let names: Vec<String> = (0..200).map(|n| format!("host-{n}.example.org")).collect();
+        assert_eq!(some(&names), "host-0.example.org, host-1.example.org and 198 more");
+        let long = ["x".repeat(64)];
+        assert_eq!(some(&long), long[0]);
+        let services = Services {
+            total: 1,
+            services: vec![Service { agents: names, ..service(&"t".repeat(36), 1, 0, &[]) }],
+        };
+        let page = bare(&services, "");
+        assert!(page.lines().all(|line| line.len() <= 110), "{page}");
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        let none = Services { total: 0, services: Vec::new() };
+        assert_eq!(page(&none, ""), "no tunnel is attached anywhere\n");
+        assert_eq!(page(&none, "c9\u{1b}"), "no tunnel has \"c9\\u{1b}\" in its id\n");
+    }
+}

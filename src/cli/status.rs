@@ -1,0 +1,242 @@
+//! `gossd status` and `gossd members`: an agent and its peers at one moment.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anstyle::Style;
+
+use super::client::Asked;
+use super::table::{BAD, DIM, GOOD, TITLE, Table, USUAL, WARN, painted};
+use super::words::{count, plain, round_trip, time};
+use crate::admin::report::{Holds, Journal, Member, State, Status};
+
+const PATH: &str = "/status.json";
+
+pub(super) fn status(asked: &Asked) -> anyhow::Result<ExitCode> {
+    asked.show(&asked.get(PATH)?, screen)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn members(asked: &Asked) -> anyhow::Result<ExitCode> {
+    asked.show(&asked.get(PATH)?, |status: &Status| members_table(&status.members))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A state as it is printed.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Alive => "alive",
+        State::Suspect => "suspect",
+        State::Dead => "dead",
+        State::Draining => "draining",
+        State::Left => "left",
+        State::Starting => "starting",
+    }
+}
+
+/// How much a state asks to be looked at, and how it looks.
+fn urgency(state: State) -> (u8, Style) {
+    match state {
+        State::Dead => (0, BAD),
+        State::Suspect => (1, WARN),
+        State::Starting => (2, WARN),
+        State::Draining => (3, WARN),
+        State::Alive => (4, USUAL),
+        State::Left => (5, DIM),
+    }
+}
+
+/// The style of a row about an agent in that state.
+pub(super) fn style(state: State) -> Style {
+    urgency(state).1
+}
+
+fn screen(status: &Status) -> String {
+    let Status { name, version, cluster, address, generation, order, .. } = status;
+    let ready = if status.ready { painted(GOOD, "ready") } else { painted(BAD, "not ready") };
+    let up = time(status.uptime_seconds);
+    let mut text = format!("{}  gossd {}  up {up}  {ready}\n", painted(TITLE, &plain(name)), plain(version));
+    for problem in &status.problems {
+        let style = if status.ready { WARN } else { BAD };
+        line(&mut text, &painted(style, &plain(problem)));
+    }
+    text.push('\n');
+    let rows = [
+        ("peers", peers(&status.members)),
+        ("records", records(&status.holds)),
+        ("tunnels", status.holds.tunnels.to_string()),
+        ("hosts", hosts(&status.holds)),
+        ("journal", journal(&status.journal)),
+        ("order", plain(order)),
+        ("cluster", plain(cluster)),
+        ("gossip", format!("{}, generation {generation}", plain(address))),
+    ];
+    for (title, value) in rows {
+        line(&mut text, &format!("{title:<9}{value}"));
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a text takes everything");
+}
+
+fn peers(members: &[Member]) -> String {
+    let mut states: Vec<State> =
+        members.iter().filter(|member| !member.this).map(|peer| peer.state).collect();
+    if states.is_empty() {
+        return "none".into();
+    }
+    states.sort_by_key(|state| urgency(*state).0);
+    let each = states.chunk_by(|a, b| a == b).filter_map(|same| Some((same.len(), *same.first()?)));
+    let each = each.map(|(n, of)| painted(style(of), &format!("{n} {}", state(of))));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn records(holds: &Holds) -> String {
+    let Holds { records, own_records, max_records, lapsed_records, .. } = holds;
+    let lapsed = if *lapsed_records > 0 { format!("; {lapsed_records} more lapsed") } else { String::new() };
+    format!("{records}, {own_records} of them registered here (at most {max_records}){lapsed}")
+}
+
+fn hosts(holds: &Holds) -> String {
+    format!("{}, {} of them made here", count(holds.rules, "claim"), holds.own_rules)
+}
+
+fn journal(journal: &Journal) -> String {
+    let Journal { state, problem, pending, errors } = journal;
+    let why = problem.as_ref().map(|problem| plain(problem));
+    let behind = (*pending > 0).then(|| format!("{} not on disk yet", count(*pending, "change")));
+    let failed = (*errors > 0).then(|| format!("failed writes since the start: {errors}"));
+    let all: Vec<String> = [Some(plain(state)), why, behind, failed].into_iter().flatten().collect();
+    let style = match &**state {
+        _ if problem.is_some() => BAD,
+        "failing" => BAD,
+        "behind" => WARN,
+        _ => USUAL,
+    };
+    painted(style, &all.join("; "))
+}
+
+fn members_table(members: &[Member]) -> String {
+    let mut members: Vec<&Member> = members.iter().collect();
+    members.sort_by_key(|member| urgency(member.state).0);
+    let titles = ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS"];
+    let mut table = Table::new(&titles).with_numbers(&[2, 3, 4]);
+    for member in members {
+        let mark = if member.this { " (this)" } else { "" };
+        let row = [
+            &*format!("{}{mark}", member.name),
+            state(member.state),
+            &round_trip(member.rtt_ms),
+            &member.silent_seconds.map_or_else(|| "-".into(), time),
+            &member.records.to_string(),
+            member.address.as_deref().unwrap_or("-"),
+        ];
+        table.row(style(member.state), &row);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn member(name: &str, state: State) -> Member {
+        Member {
+            name: name.into(),
+            this: false,
+            generation: Some(1),
+            address: Some("10.0.0.2:8002".into()),
+            state,
+            rtt_ms: Some(0.4),
+            silent_seconds: None,
+            records: 7,
+        }
+    }
+
+    fn made_up() -> Status {
+        let silent =
+            Member { silent_seconds: Some(71.3), rtt_ms: None, address: None, ..member("c", State::Dead) };
+        let this = Member { this: true, rtt_ms: None, ..member("a", State::Alive) };
+        Status {
+            version: "0.1.0".into(),
+            name: "a".into(),
+            generation: 1_764_000_000_000,
+            cluster: "default".into(),
+            address: "10.0.0.1:8002".into(),
+            uptime_seconds: 300.0,
+            ready: true,
+            problems: Vec::new(),
+            order: "random".into(),
+            holds: Holds {
+                own_records: 7,
+                records: 21,
+                lapsed_records: 0,
+                max_records: 100_000,
+                tunnels: 20,
+                own_rules: 1,
+                rules: 1,
+            },
+            members: vec![this, member("b", State::Alive), silent, member("d", State::Suspect)],
+            journal: Journal { state: "kept".into(), problem: None, pending: 0, errors: 0 },
+            last_event: 9,
+        }
+    }
+
+    fn bare(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_status_is_one_screen() {
+        let want = "\
+a  gossd 0.1.0  up 5 min  ready
+
+peers    1 dead, 1 suspect, 1 alive
+records  21, 7 of them registered here (at most 100000)
+tunnels  20
+hosts    1 claim, 1 of them made here
+journal  kept
+order    random
+cluster  default
+gossip   10.0.0.1:8002, generation 1764000000000
+";
+        assert_eq!(bare(&screen(&made_up())), want);
+    }
+
+    #[test]
+    fn what_is_wrong_comes_first_each_on_a_line() {
+        let problems = vec!["the journal: no space".into(), "more than half of the peers are gone".into()];
+        let journal =
+            Journal { state: "failing".into(), problem: Some("no space".into()), pending: 1, errors: 2 };
+        let status = Status { ready: false, problems, journal, members: Vec::new(), ..made_up() };
+        let text = screen(&status);
+        assert!(
+            text.contains(&painted(BAD, "not ready"))
+                && text.contains(&painted(BAD, "the journal: no space"))
+        );
+        let bare = bare(&text);
+        let first: Vec<&str> = bare.lines().take(3).collect();
+        let want = "a  gossd 0.1.0  up 5 min  not ready";
+        assert_eq!(first, [want, "the journal: no space", "more than half of the peers are gone"]);
+        assert!(bare.contains("peers    none\n"));
+        let journal =
+            "journal  failing; no space; 1 change not on disk yet; failed writes since the start: 2\n";
+        assert!(bare.contains(journal), "{bare}");
+    }
+
+    #[test]
+    fn members_who_need_a_look_come_first_and_this_one_is_marked() {
+        let text = members_table(&made_up().members);
+        let want = "\
+NAME      STATE        RTT  SILENT  RECORDS  ADDRESS
+c         dead           -    71 s        7  -
+d         suspect  0.40 ms       -        7  10.0.0.2:8002
+a (this)  alive          -       -        7  10.0.0.2:8002
+b         alive    0.40 ms       -        7  10.0.0.2:8002
+";
+        assert_eq!(bare(&text), want);
+        assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(&BAD.to_string())), "{text:?}");
+    }
+}

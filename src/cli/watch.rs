@@ -1,0 +1,171 @@
+//! `gossd watch`: what happens at an agent, as it happens. Events go to standard output, one a line; what there is
+//! to say about the watching itself goes to standard error.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anstyle::Style;
+use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::time::sleep;
+
+use super::client::{self, AdminClient, Asked, NoReport};
+use super::events::{Events, Message};
+use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
+use super::words::plain;
+use crate::admin::report::{Event, Record, Status};
+
+/// How long until an agent that is gone is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+pub(super) fn watch(asked: &Asked) -> anyhow::Result<ExitCode> {
+    let runtime = client::runtime()?;
+    let watch = Watch::new(asked);
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = watch.follow() => ended,
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for ctrl-c"),
+            () = nobody_reads() => Ok(()),
+        }
+    });
+    // A thread may be waiting for the end of standard output.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits until the other end of standard output is closed. Files and terminals never are.
+async fn nobody_reads() {
+    let closed = tokio::task::spawn_blocking(|| {
+        let stdout = std::io::stdout();
+        // Nothing is asked for, so only what is always told can come: a hangup or an error.
+        while poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None) == Err(rustix::io::Errno::INTR) {}
+    });
+    drop(closed.await);
+}
+
+/// One watching of one agent, over its restarts.
+struct Watch {
+    client: AdminClient,
+    json: bool,
+    started: Instant,
+}
+
+impl Watch {
+    fn new(asked: &Asked) -> Self {
+        Self { client: asked.client(), json: asked.json, started: Instant::now() }
+    }
+
+    /// Prints events for ever. An agent that does not answer the first time, or is none, is an error.
+    async fn follow(&self) -> anyhow::Result<()> {
+        let mut status = self.status().await?;
+        note(&format!("watching {} at {} until ctrl-c", status.name, self.client.admin()));
+        let mut last = format!("{}-{}", status.generation, status.last_event);
+        loop {
+            let end = self.stream(&mut last).await?;
+            note(&format!("{} is not heard any more ({end}); waiting for it", status.name));
+            let generation = status.generation;
+            status = self.returned().await?;
+            let how = if status.generation == generation { "is heard again" } else { "was started again" };
+            note(&format!("{} {how}", status.name));
+        }
+    }
+
+    async fn status(&self) -> Result<Status, NoReport> {
+        Ok(self.client.get("/status.json").await?.report)
+    }
+
+    /// Asks until the agent answers, after a pause even if it would at once.
+    async fn returned(&self) -> Result<Status, NoReport> {
+        loop {
+            sleep(AGAIN).await;
+            match self.status().await {
+                Err(NoReport::Silent { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Prints events until the stream ends; why it did.
+    async fn stream(&self, last: &mut String) -> anyhow::Result<String> {
+        let body = match self.client.open("/events", last).await {
+            Ok(body) => body,
+            Err(NoReport::Silent { why, .. }) => return Ok(why),
+            Err(error) => return Err(error.into()),
+        };
+        let mut events = Events::new(body);
+        loop {
+            match events.next().await {
+                Ok(Message { id, data }) => {
+                    self.show(&data).context("cannot print")?;
+                    *last = id.unwrap_or_else(|| std::mem::take(last));
+                }
+                Err(end) => return Ok(end.to_string()),
+            }
+        }
+    }
+
+    fn show(&self, data: &str) -> std::io::Result<()> {
+        if self.json {
+            return table::print(&format!("{}\n", data.replace('\n', " ")));
+        }
+        // An event of a later gossd is shown as it is.
+        let line = serde_json::from_str(data).map_or_else(|_| plain(data), |event| line(&event));
+        let since = format!("{:>+9.1}s", self.started.elapsed().as_secs_f64());
+        table::print(&format!("{} {line}\n", painted(DIM, &since)))
+    }
+}
+
+fn note(text: &str) {
+    anstream::eprintln!("{}", painted(DIM, &plain(text)));
+}
+
+fn line(event: &Event) -> String {
+    let (style, who) = told(event);
+    painted(style, &format!("{:<14} {who}", event.tag()))
+}
+
+/// How an event looks, and to whom it happened.
+fn told(event: &Event) -> (Style, String) {
+    let record = |Record { name, address, agent, id: _ }: &Record| {
+        format!("{}  {}  at {}", plain(name), plain(address), plain(agent))
+    };
+    match event {
+        Event::RecordUp(it) => (GOOD, record(it)),
+        Event::RecordDown(it) => (WARN, record(it)),
+        Event::PeerUp { agent } => (GOOD, plain(agent)),
+        Event::PeerSuspect { agent } | Event::PeerForgotten { agent } => (BAD, plain(agent)),
+        Event::PeerLeft { agent } => (USUAL, plain(agent)),
+        Event::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_a_line_that_begins_with_its_tag() {
+        let record = || Record {
+            name: "c9ef8f8c-d687-4dca-be7a-1467b6565404".into(),
+            id: "c23d4f42-c892-42b3-8b74-88ab6455d33a".into(),
+            address: "10.42.0.100:8420".into(),
+            agent: "a".into(),
+        };
+        let agent = || "b".to_owned();
+        let told = "c9ef8f8c-d687-4dca-be7a-1467b6565404  10.42.0.100:8420  at a";
+        for (event, who) in [
+            (Event::RecordUp(record()), told),
+            (Event::RecordDown(record()), told),
+            (Event::PeerUp { agent: agent() }, "b"),
+            (Event::PeerSuspect { agent: agent() }, "b"),
+            (Event::PeerLeft { agent: agent() }, "b"),
+            (Event::PeerForgotten { agent: agent() }, "b"),
+            (Event::Missed, "events are gone: `gossd status` tells how it is now"),
+        ] {
+            let tag = serde_json::to_value(&event).unwrap()["event"].as_str().unwrap().to_owned();
+            let line = anstream::adapter::strip_str(&line(&event)).to_string();
+            assert_eq!(line, format!("{tag:<14} {who}"));
+            assert!(line.len() < 89, "with the time before it, it fits");
+        }
+    }
+}

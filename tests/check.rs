@@ -1,0 +1,173 @@
+//! `gossd check`: finds what would keep an agent from its work, says what to do, and leaves no trace.
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use common::process::{Process, gossd};
+use serde_json::Value;
+
+/// What was printed, and the exit code.
+fn check(folder: &Path, flags: &[&str]) -> (String, i32) {
+    let control = folder.join("run/gossd.sock");
+    let mut command = gossd();
+    command
+        .args(["check", "--name", "a", "--data-dir"])
+        .arg(folder.join("data"))
+        .arg("--control")
+        .arg(control);
+    for (flag, address) in
+        [("--plugin", "127.0.0.1:0"), ("--gossip", "127.0.0.1:0"), ("--admin", "127.0.0.1:0")]
+    {
+        if !flags.contains(&flag) {
+            command.args([flag, address]);
+        }
+    }
+    let output = command.args(flags).output().expect("gossd runs");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (String::from_utf8(output.stdout).expect("text"), output.status.code().expect("it ended by itself"))
+}
+
+/// The first line about something.
+fn line<'a>(text: &'a str, check: &str) -> &'a str {
+    let about = |line: &&str| line.get(6..).is_some_and(|rest| rest.starts_with(check));
+    text.lines().find(about).unwrap_or_else(|| panic!("nothing about {check}: {text}"))
+}
+
+#[test]
+fn a_host_that_is_fine_is_found_so_and_left_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, gossd().arg("keygen").output().unwrap().stdout).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let (text, code) =
+        check(folder.path(), &["--key-file", key.to_str().unwrap(), "--join", "localhost:8002"]);
+    assert_eq!(code, 0, "{text}");
+    let checks = [
+        "settings",
+        "key file",
+        "data folder",
+        "plugin",
+        "gossip",
+        "admin",
+        "control socket",
+        "join",
+        "clock",
+    ];
+    for check in checks {
+        assert!(line(&text, check).starts_with("ok "), "{text}");
+    }
+    assert_eq!(text.lines().count(), checks.len() + 1, "and the advertised host: {text}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing but the key is there");
+}
+
+#[test]
+fn what_would_fail_is_found_at_once_the_worst_first() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data"), "no folder").unwrap();
+    let tokens = folder.path().join("tokens");
+    fs::write(&tokens, "0b7c1f0e5d7a4c9f8e21d3a6b5947c10\n").unwrap();
+    fs::set_permissions(&tokens, Permissions::from_mode(0o644)).unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let flags = [
+        "--plugin",
+        &taken,
+        "--gossip",
+        "0.0.0.0:0",
+        "--key-file",
+        "/nonexistent",
+        "--join",
+        "no-such-host.invalid:1",
+        "--token-file",
+        tokens.to_str().unwrap(),
+        "--advertise-host",
+        "192.0.2.1",
+    ];
+    let (text, code) = check(folder.path(), &flags);
+    assert_eq!(code, 1, "{text}");
+    for (check, told) in [
+        ("key file", "cannot read --key-file /nonexistent"),
+        ("data folder", "set --data-dir"),
+        ("plugin", "`ss -tulnp"),
+        ("join", "no-such-host.invalid:1 does not resolve"),
+    ] {
+        let line = line(&text, check);
+        assert!(line.starts_with("FAIL  ") && line.contains(told), "{line}");
+    }
+    for (check, told) in [("token file", "`chmod o= "), ("advertise host", "`nc -vz 192.0.2.1 ")] {
+        let line = line(&text, check);
+        assert!(line.starts_with("warn  ") && line.contains(told), "{line}");
+    }
+    let verdicts: Vec<&str> = text.lines().map(|line| &line[..4]).collect();
+    let mut sorted = verdicts.clone();
+    sorted.sort_by_key(|verdict| ["FAIL", "warn", "ok  "].iter().position(|word| word == verdict));
+    assert_eq!(verdicts, sorted);
+
+    let (json, code) = check(folder.path(), &[&flags[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&report["ok"], code), (&false.into(), 1));
+    let checks = report["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), verdicts.len());
+    assert_eq!(checks[0]["verdict"], "fail");
+}
+
+#[test]
+fn an_agent_that_runs_already_is_told_from_another_and_from_a_stranger() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = folder.path().join("run/gossd.sock");
+    let run = |name: &str| Process::start(name, &["--control", control.to_str().unwrap()]);
+    let flags = |agent: &Process| {
+        let places = [agent.plugin, agent.gossip, agent.admin].map(|address| address.to_string());
+        let [plugin, gossip, admin] = places;
+        ["--plugin".into(), plugin, "--gossip".into(), gossip, "--admin".into(), admin]
+    };
+    let examined = |agent: &Process| {
+        let flags = flags(agent);
+        check(folder.path(), &flags.each_ref().map(String::as_str))
+    };
+    let (text, code) = examined(&run("a"));
+    assert_eq!(code, 0, "{text}");
+    for check in ["plugin", "gossip", "admin", "control socket"] {
+        let line = line(&text, check);
+        assert!(line.starts_with("ok ") && line.contains("this agent, which is running"), "{line}");
+    }
+    let (text, code) = examined(&run("b"));
+    assert_eq!(code, 1, "{text}");
+    for check in ["plugin", "gossip", "admin"] {
+        let line = line(&text, check);
+        assert!(line.starts_with("FAIL  ") && line.contains("taken by the agent b"), "{line}");
+    }
+    assert!(line(&text, "control socket").starts_with("warn  "), "{text}");
+    let other = Process::start("c", &[]);
+    let (text, _) = check(folder.path(), &["--plugin", &other.plugin.to_string()]);
+    assert!(line(&text, "plugin").contains("taken by another gossd"), "{text}");
+}
+
+#[test]
+fn what_contradicts_itself_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flags, about, told) in [
+        (&["--gossip", "0.0.0.0:0"][..], "settings", "needs a key"),
+        (&["--plugin", "127.0.0.1:4711", "--admin", "127.0.0.1:4711"], "admin", "is --plugin as well"),
+        (
+            &["--ingress-rule", "a.b=4d21094e-b74c-4916-86c1-d9fa36ea677b", "--ingress-domain", "?"],
+            "settings",
+            "--ingress",
+        ),
+    ] {
+        let (text, code) = check(folder.path(), flags);
+        assert_eq!(code, 1, "{text}");
+        let line = line(&text, about);
+        assert!(line.starts_with("FAIL  ") && line.contains(told), "{text}");
+    }
+    let file = folder.path().join("gossd.toml");
+    fs::write(&file, "\nlease = 3").unwrap();
+    let output = gossd().arg("check").arg("--config").arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("line 2: lease: there is no such setting"), "{said}");
+}
