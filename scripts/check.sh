@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler and curl,
-# and a Docker engine for the last step, which is skipped without one unless GOSSD_REQUIRE_DOCKER=1.
+# Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler, curl and Chromium,
+# which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last step, which is skipped without one
+# unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,13 +13,18 @@ step() {
 }
 
 missing=()
+packages=(build-essential curl)
 for tool in cargo cc curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+if [ "${GOSSD_SKIP_BROWSER:-}" != 1 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
+  missing+=(chromium)
+  packages+=(chromium fonts-dejavu-core)
+fi
 if ((${#missing[@]})) && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   case " ${missing[*]} " in *' cargo '*) echo "cargo is missing: install Rust first" >&2; exit 1 ;; esac
   step apt-get update -qq
-  step apt-get install -y -qq build-essential curl
+  step apt-get install -y -qq --no-install-recommends "${packages[@]}"
 elif ((${#missing[@]})); then
-  echo "missing: ${missing[*]} (on Debian: apt-get install build-essential curl, and Rust)" >&2
+  echo "missing: ${missing[*]} (on Debian: apt-get install ${packages[*]}, and Rust)" >&2
   exit 1
 fi
 

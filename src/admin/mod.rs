@@ -3,6 +3,7 @@
 
 mod events;
 mod explain;
+mod page;
 mod ready;
 pub mod report;
 mod server;
@@ -17,7 +18,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::from_fn;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -33,10 +34,6 @@ pub use self::server::serve;
 pub const LIMIT: usize = 100;
 /// Tunnels in one answer at most.
 pub const MAX_LIMIT: usize = 10_000;
-/// The page. All of it is in this file: it is allowed to load nothing.
-const PAGE: &str = include_str!("page.html");
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                      connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Finds the tunnel of a host name, and how it comes to it.
 pub type Lookup = Box<dyn Fn(&str) -> Option<(Host, String)> + Send + Sync>;
@@ -86,7 +83,7 @@ fn routes(admin: Admin) -> Router {
     // What names tunnels is for pages of this host only, whatever name leads a browser to it: a tunnel's id lets
     // its owner attach.
     let told = Router::new()
-        .route("/", get(page))
+        .route("/", get(page::page))
         .route("/status.json", get(status_json))
         .route("/services.json", get(services_json))
         .route("/explain.json", get(explain::explain_json))
@@ -97,16 +94,6 @@ fn routes(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
     told.merge(probes).fallback(nowhere).with_state(admin)
-}
-
-async fn page() -> impl IntoResponse {
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, Html(PAGE))
 }
 
 async fn status_json(State(admin): State<Admin>) -> Response {

@@ -172,13 +172,14 @@ impl Agent {
         (total, tunnels.collect())
     }
 
-    /// Every record of a tunnel, in the order of an answer, those that are not listed last.
+    /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
+    /// answers; here it is always the same turn, so that who looks twice sees what changed.
     pub fn explain(&self, name: &str) -> Vec<Candidate> {
         let now = Instant::now().into_std();
         let state = self.lock();
         let entries = state.directory.lookup(name);
         let judge = |owner: &Owner| self.judge(&state, now, owner);
-        let listed: Vec<&Entry> = rank(entries, state.order, rand::random(), judge).collect();
+        let listed: Vec<&Entry> = rank(entries, state.order, 0, judge).collect();
         let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
         let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "each test program is a crate of its own")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod browser;
 pub mod frames;
 pub mod gost;
 pub mod http;
