@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler, curl and Chromium,
-# which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last step, which is skipped without one
+# which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last steps, which are skipped without one
 # unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,19 +39,34 @@ step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 # The measuring programs still work; the figures of such a short run mean nothing.
 step cargo run --locked --quiet --example propagation -- --agents 3 --changes 10
 step cargo run --locked --quiet --example newcomer -- --records 2000
-# Slowest: hosts in containers, broken for real.
+# Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
+skipped=()
 if docker version >/dev/null 2>&1; then
   step scripts/docker-test.sh --set short --noticed
-  printf '\nall checks passed in %s s\n' "$SECONDS"
+  if [ "$(id -u)" = 0 ] && command -v mmdebstrap apt-get >/dev/null; then
+    step scripts/deb-test.sh
+  else
+    skipped+=('the test of the Debian package. It needs root, and apt-get or mmdebstrap.'
+      'Nothing has shown that gossd can be installed, upgraded and purged.'
+      'As root: scripts/deb-test.sh')
+  fi
 elif [ "${GOSSD_REQUIRE_DOCKER:-}" = 1 ]; then
   printf '\nno Docker engine answers, and GOSSD_REQUIRE_DOCKER=1: the tests in containers have to run\n' >&2
   exit 1
 else
-  printf '\nall other checks passed in %s s\n' "$SECONDS"
-  printf '%s\n' '' \
-    '!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!' \
-    '!!  SKIPPED: the tests in containers. No Docker engine answers.   !!' \
-    '!!  Nothing has shown that hosts survive what breaks them.        !!' \
-    '!!  With an engine: scripts/docker-test.sh --set short            !!' \
-    '!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!' >&2
+  skipped+=('the tests in containers. No Docker engine answers.'
+    'Nothing has shown that hosts survive what breaks them, nor that the package installs.'
+    'With an engine: scripts/docker-test.sh --set short; scripts/deb-test.sh')
 fi
+
+if ((${#skipped[@]} == 0)); then
+  printf '\nall checks passed in %s s\n' "$SECONDS"
+  exit
+fi
+printf '\nall other checks passed in %s s\n' "$SECONDS"
+{
+  line=$(printf '!%.0s' {1..94})
+  printf '\n%s\n' "$line"
+  printf '!!  %-88s  !!\n' "SKIPPED: ${skipped[0]}" "${skipped[@]:1}"
+  printf '%s\n' "$line"
+} >&2

@@ -15,7 +15,7 @@ pub(super) struct Whom {
     /// The agent's name, if several run on this host [default: the host name]
     #[arg(long, env = "GOSSD_NAME")]
     name: Option<AgentName>,
-    /// The agent's control socket [default: where `gossd run` puts it]
+    /// The agent's control socket [default: where `gossd run` or the system's service puts it]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     control: Option<PathBuf>,
     /// Print JSON
@@ -66,6 +66,6 @@ impl Whom {
         if self.control.is_some() {
             return self.control;
         }
-        paths::control(&self.name.or_else(paths::host_name)?, paths::data_dir().as_ref())
+        paths::running(&self.name.or_else(paths::host_name)?)
     }
 }

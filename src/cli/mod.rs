@@ -11,11 +11,13 @@ mod explain;
 mod file;
 mod flags;
 mod gost_config;
+mod packaging;
 mod paths;
 mod reload;
 mod run;
 mod services;
 mod status;
+mod supervisor;
 mod table;
 mod watch;
 mod words;
@@ -67,6 +69,10 @@ enum Verb {
     Watch(client::Asked),
     /// Print a new gossip key, a line for a --key-file
     Keygen,
+    /// Print a shell's completions for gossd
+    Completions(packaging::CompletionsArgs),
+    /// Print gossd's manual page
+    Man(packaging::ManArgs),
 }
 
 /// Parses the command line and does what it says.
@@ -99,6 +105,8 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Explain(question) => return explain::explain(&question),
         Verb::Watch(asked) => return watch::watch(&asked),
         Verb::Keygen => println!("{}", *keyring::generate()),
+        Verb::Completions(args) => packaging::completions(&Cli::command(), &args)?,
+        Verb::Man(args) => packaging::man(Cli::command(), &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

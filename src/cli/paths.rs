@@ -2,9 +2,12 @@
 //! speak to an agent look where `gossd run` puts it.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::record::{AgentName, MAX_AGENT_NAME};
+
+/// The runtime folder of the system's service, `examples/systemd/gossd.service`.
+const SERVICE: &str = "/run/gossd";
 
 /// The journal's folder: systemd's state directory, else the user's.
 pub(super) fn data_dir() -> Option<PathBuf> {
@@ -18,7 +21,18 @@ pub(super) fn control(name: &AgentName, data_dir: Option<&PathBuf>) -> Option<Pa
     let folder = first("RUNTIME_DIRECTORY")
         .or_else(|| Some(first("XDG_RUNTIME_DIR")?.join("gossd")))
         .or_else(|| data_dir.cloned())?;
-    Some(folder.join(format!("{name}.sock")))
+    Some(folder.join(socket(name)))
+}
+
+/// The control socket of an agent that runs: where this user's is, else where the system's service has it.
+pub(super) fn running(name: &AgentName) -> Option<PathBuf> {
+    let own = control(name, data_dir().as_ref());
+    let service = Path::new(SERVICE).join(socket(name));
+    if !own.as_ref().is_some_and(|path| path.exists()) && service.exists() { Some(service) } else { own }
+}
+
+fn socket(name: &AgentName) -> String {
+    format!("{name}.sock")
 }
 
 /// The host name, with what an agent's name cannot have replaced by `-`.

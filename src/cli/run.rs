@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,8 +15,9 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use zeroize::Zeroizing;
 
 use super::flags::{AdminAddr, LogFormat, RunArgs};
-use super::paths;
 use super::reload::{Again, Source};
+use super::{paths, supervisor};
+use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
 use crate::daemon::Daemon;
 use crate::domain::hostname::Naming;
@@ -53,16 +55,23 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
     let mut daemon = Daemon::start(config).await?;
     announce(&daemon, scheme, plugin_socket.as_deref());
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
+    let agent = daemon.agent().clone();
+    let status = move || status(&agent);
+    supervisor::ready(&status());
+    let mut beats = pin!(supervisor::beats(status.clone()));
     let control = daemon.control().clone();
     loop {
         tokio::select! {
             error = daemon.fault() => return Err(error),
+            never = &mut beats => match never {},
             _ = hangup.recv() => {
+                supervisor::reloading();
                 daemon.reload();
                 match source.again() {
                     Ok(again) => adjust(&daemon, again, &log_level),
                     Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
                 }
+                supervisor::ready(&status());
                 continue;
             }
             _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
@@ -71,6 +80,7 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
         }
         break;
     }
+    supervisor::stopping();
     daemon.stop().await;
     Ok(())
 }
@@ -96,6 +106,12 @@ fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
     if !fixed.is_empty() {
         tracing::warn!(changed = fixed.join(" "), "these settings take effect at the next start only");
     }
+}
+
+/// How it goes, for whoever looks at the service. It takes the agent's lock.
+fn status(agent: &Agent) -> String {
+    let counts = agent.counts();
+    format!("serving {} records, {} of them registered here", counts.records, counts.own_records)
 }
 
 /// Prints where the daemon is found, in one piece: whoever reads the first lines and no more must not end it.

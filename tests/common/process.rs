@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use super::http::{Connection, request};
 
+/// What a service manager says to its services, of which the test itself may be one.
+const SUPERVISION: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
 /// The program, without what the environment of the test says to it.
 pub fn gossd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
-    for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOSSD_")) {
+    let not_ours = |name: &str| name.starts_with("GOSSD_") || SUPERVISION.contains(&name);
+    for (variable, _) in std::env::vars().filter(|(name, _)| not_ours(name)) {
         command.env_remove(variable);
     }
     command
@@ -24,6 +28,7 @@ pub struct Process {
     child: Child,
     stderr: Stderr,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     pub plugin: SocketAddr,
     pub gossip: SocketAddr,
     pub admin: SocketAddr,
@@ -42,6 +47,11 @@ impl Drop for Process {
 impl Process {
     /// An agent on port 0 that keeps nothing.
     pub fn start(name: &str, flags: &[&str]) -> Self {
+        Self::start_in(name, &[], flags)
+    }
+
+    /// The same, where these variables are set.
+    pub fn start_in(name: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let any = "127.0.0.1:0";
         let defaults = [
             ("--plugin", any),
@@ -58,7 +68,8 @@ impl Process {
                 .flat_map(|(flag, value)| [*flag, *value]),
         );
         all.extend(flags);
-        Self::run(all.into_iter().map(str::to_owned).collect())
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::run(all.into_iter().map(str::to_owned).collect(), variables.collect())
     }
 
     /// An agent with a journal in a folder, which is also where its control socket is.
@@ -69,10 +80,11 @@ impl Process {
         Self::start(name, &[&kept[..], flags].concat())
     }
 
-    fn run(flags: Vec<String>) -> Self {
+    fn run(flags: Vec<String>, variables: Vec<(String, String)>) -> Self {
         let mut child = gossd()
             .arg("run")
             .args(&flags)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -90,7 +102,7 @@ impl Process {
         let plugin = plugin.trim_start_matches("http://").trim_start_matches("https://");
         let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
         let [gossip, admin] = [gossip, admin].map(|addr| addr.parse().expect("an address"));
-        Self { child, stderr, flags, plugin, gossip, admin }
+        Self { child, stderr, flags, variables, plugin, gossip, admin }
     }
 
     /// Ends it as the kernel does, and starts it again on the ports that it had.
@@ -106,7 +118,7 @@ impl Process {
             let at = flags.iter().position(|f| f == flag).expect("given at the start");
             flags[at + 1] = addr.to_string();
         }
-        *self = Self::run(flags);
+        *self = Self::run(flags, self.variables.clone());
     }
 
     pub fn kill(&mut self) {

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs the Debian package on a machine that systemd runs, uses it, upgrades it and purges it. The machine is a
+# container that is made of Debian's packages; it needs root, a Docker engine and mmdebstrap, but no registry of images.
+#
+#   scripts/deb-test.sh [PACKAGE]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PACKAGES=adduser,curl,systemd,systemd-sysv
+
+fail() { echo "deb-test.sh: $*" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || fail 'it has to run as root'
+docker version >/dev/null 2>&1 ||
+  fail 'no Docker engine answers (Debian: apt-get install docker.io; then `docker version` has to work)'
+if ! command -v mmdebstrap >/dev/null; then
+  command -v apt-get >/dev/null || fail 'mmdebstrap is missing (Debian: apt-get install mmdebstrap)'
+  apt-get update -qq && apt-get install -y -qq mmdebstrap
+fi
+
+# The flags with which scripts/docker-test.sh builds, so that what it built is used.
+package=${1:-$(scripts/deb.sh --profile harness --features harness)}
+[ -s "$package" ] || fail 'no package'
+
+folder=$(mktemp -d)
+machine=
+builder=
+clean() {
+  if [ -n "$builder" ]; then kill "$builder" 2>/dev/null && wait "$builder" || true; fi
+  if [ -n "$machine" ]; then docker rm --force "$machine" >/dev/null 2>&1 || true; fi
+  rm -rf "$folder"
+}
+trap clean EXIT
+
+# This machine's release of Debian, from where this machine gets its packages; kept as an image for the next time.
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+if [ "$(docker inspect --format '{{.Config.Labels.packages}}' "gossd-debian:$suite" 2>/dev/null)" != "$PACKAGES" ]; then
+  for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do [ -s $sources ] && break; done
+  mmdebstrap --quiet --mode root --variant minbase --include "$PACKAGES" "$suite" "$folder/root.tar" "$sources" &
+  builder=$!
+  wait "$builder"
+  builder=
+  docker import --change "LABEL packages=$PACKAGES" "$folder/root.tar" "gossd-debian:$suite" >/dev/null
+  rm "$folder/root.tar"
+fi
+
+# systemd mounts, and writes below its own control group; the units' own filters are what is tested.
+machine=$(docker create --network none --cgroupns private --cap-add SYS_ADMIN --env container=docker \
+  --security-opt seccomp=unconfined --security-opt apparmor=unconfined --tmpfs /run --tmpfs /run/lock --tmpfs /tmp:exec \
+  "gossd-debian:$suite" sh -c 'mount -o remount,rw /sys/fs/cgroup; exec /lib/systemd/systemd')
+docker cp "$package" "$machine:/root/gossd.deb" >/dev/null
+docker cp scripts/debian/scenario.sh "$machine:/root/" >/dev/null
+docker start "$machine" >/dev/null
+docker exec "$machine" timeout 60 sh -c 'until [ -S /run/systemd/private ]; do sleep 0.1; done
+  systemctl is-system-running --wait' >/dev/null || { docker logs "$machine" >&2; fail 'systemd does not run'; }
+docker exec "$machine" bash /root/scenario.sh /root/gossd.deb

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The life of the package on a machine that systemd runs; scripts/deb-test.sh runs it as root inside one.
+set -Eeuo pipefail
+package=$1
+export DEBIAN_FRONTEND=noninteractive
+
+step() { printf '%s\n' "$*"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; journalctl --unit gossd --no-pager --lines 40 >&2; exit 1; }
+trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
+
+is() { [ "$2" = "$3" ] || fail "$1 is '$2' and not '$3'"; }
+soon() { # WHAT COMMAND...: waits until the command succeeds
+  local what=$1 end=$((SECONDS + 20))
+  shift
+  until "$@" >/dev/null 2>&1; do ((SECONDS < end)) || fail "never: $what"; sleep 0.1; done
+}
+get() { curl --fail --silent --show-error --max-time 5 "$@" 'http://127.0.0.1:8000/sd?name=x'; }
+property() { systemctl show --property "$1" --value gossd; }
+status() { awk -v name="$1:" '$1 == name { print $2 }' "/proc/$(property MainPID)/status"; }
+no_process() { if grep --silent --files-with-matches '^gossd$' /proc/[0-9]*/comm; then fail 'it still runs'; fi; }
+files() { find / -xdev \( -path /proc -o -path /sys -o -path /var/log -o -path '/etc/*-' -o -path /var/lib/dpkg/\*-old \) \
+  -prune -o -print | sort; }
+
+files >/tmp/before
+
+step 'installed, it is started by systemd and serves at once, as it is'
+dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+is 'the answer' "$(get)" '{"services":[]}'
+is 'the state' "$(property ActiveState) $(property UnitFileState)" 'active enabled'
+is 'what systemd is told' "$(property StatusText)" 'serving 0 records, 0 of them registered here'
+is 'the watchdog' "$(property WatchdogUSec)" 30s
+is 'what listens for other hosts' "$(awk '$4 == "0A" && $2 !~ /^0100007F:/' /proc/net/tcp)" ''
+
+step 'it is a user of its own that may do nothing else'
+is 'the user' "$(status Uid)" "$(id -u gossd)"
+is 'the capabilities' "$(status CapEff) $(status CapPrm) $(status CapBnd)" "$(printf '%016d %016d %016d' 0 0 0)"
+is 'no new privileges, system calls filtered' "$(status NoNewPrivs) $(status Seccomp)" '1 2'
+is 'its folders' "$(stat --format '%U:%G %a' /var/lib/gossd /run/gossd | paste --serial)" $'gossd:gossd 700\tgossd:gossd 750'
+[ -n "$(find /var/lib/gossd -type f -size +0)" ] || fail 'no journal'
+
+step 'what comes with it can be read'
+gossd healthcheck >/tmp/health || fail 'root asks the service without being told where it is'
+gzip --test /usr/share/man/man1/gossd{,-run,-leave}.1.gz
+bash -n /usr/share/bash-completion/completions/gossd
+dpkg --verify gossd | grep . && fail 'not as packed'
+
+step 'it reads its files again when it is reloaded, and goes on'
+echo secret-1 >/etc/gossd/tokens
+chgrp gossd /etc/gossd/tokens && chmod 640 /etc/gossd/tokens
+echo 'token-file = "/etc/gossd/tokens"' >>/etc/gossd/gossd.toml
+systemctl restart gossd
+if get 2>/tmp/refused; then fail 'no token, and an answer'; fi
+grep --quiet 401 /tmp/refused
+is 'the answer' "$(get --header 'Authorization: Bearer secret-1')" '{"services":[]}'
+process=$(property MainPID)
+systemctl reload gossd
+is 'the state and process' "$(property ActiveState) $(property MainPID)" "active $process"
+soon 'the tokens are read again' eval 'journalctl --unit gossd | grep --quiet "read again.*tokens"'
+echo secret-2 >/etc/gossd/tokens
+systemctl reload gossd
+soon 'the new token is taken' get --header 'Authorization: Bearer secret-2'
+
+step 'it resolves names, although few system calls and address families are left to it'
+echo '127.0.0.7 peer.example.test' >>/etc/hosts
+sed --in-place 's/^token-file.*/advertise-host = "peer.example.test"/' /etc/gossd/gossd.toml
+systemctl restart gossd
+soon 'the address of its name is told to peers' \
+  eval 'journalctl --unit gossd | grep --quiet "ready.*advertised=127.0.0.7:8002"'
+sed --in-place 's/^advertise-host.*/# edited/' /etc/gossd/gossd.toml
+systemctl restart gossd
+
+step 'a record outlives a restart, kill -9, and the watchdog'
+# Its own port, so that something answers there.
+curl --fail --silent --max-time 5 --data '{"id":"1","name":"x","node":"n","network":"tcp","address":"127.0.0.1:8000"}' \
+  http://127.0.0.1:8000/sd
+held=$(get)
+grep --quiet 127.0.0.1:8000 <<<"$held"
+systemctl restart gossd
+is 'the answer' "$(get)" "$held"
+kill -KILL "$(property MainPID)"
+soon 'systemd starts it again' eval '[ "$(property NRestarts)" = 1 ]'
+soon 'it serves again' get
+is 'restarts, and the answer' "$(property NRestarts) $(get)" "1 $held"
+mkdir -p /run/systemd/system/gossd.service.d
+printf '[Service]\nWatchdogSec=2\n' >/run/systemd/system/gossd.service.d/soon.conf
+systemctl daemon-reload && systemctl restart gossd
+process=$(property MainPID)
+sleep 5
+is 'the process after two watchdog times and a half' "$(property MainPID)" "$process"
+kill -STOP "$process"
+soon 'the watchdog ends it' [ ! -d "/proc/$process" ]
+soon 'it serves again' get
+is 'the answer' "$(get)" "$held"
+rm -r /run/systemd/system/gossd.service.d
+systemctl daemon-reload && systemctl restart gossd
+
+step 'told to leave, it stays away'
+gossd leave >/tmp/left
+soon 'it ends' eval '[ "$(property ActiveState)" = inactive ]'
+sleep 1
+is 'the state' "$(property ActiveState) $(property Result)" 'inactive success'
+systemctl start gossd
+
+step 'an upgrade restarts it and keeps the edited configuration'
+process=$(property MainPID)
+dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+[ "$(property MainPID)" != "$process" ] || fail 'it was not restarted'
+is 'the state' "$(property ActiveState) $(property UnitFileState)" 'active enabled'
+is 'the answer' "$(get)" "$held"
+grep --quiet '^# edited$' /etc/gossd/gossd.toml || fail 'the edited configuration is lost'
+
+step 'one that was disabled stays disabled when it is upgraded'
+systemctl disable --quiet gossd
+dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+is 'the state' "$(property UnitFileState)" disabled
+systemctl enable --quiet gossd
+
+step 'removed, it is stopped; its configuration and journal stay'
+dpkg --remove gossd >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+no_process
+is 'the unit' "$(property LoadState)" not-found
+[ -f /etc/gossd/gossd.toml ] && [ -d /var/lib/gossd ] && [ ! -e /run/gossd ]
+
+step 'installed again, it is as it was'
+dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+is 'the answer' "$(get)" "$held"
+grep --quiet '^# edited$' /etc/gossd/gossd.toml
+
+step 'purged, nothing of it is left: no file, no user, no process'
+[ -f /etc/gossd/tokens ]
+dpkg --purge gossd >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
+no_process
+if getent passwd gossd || getent group gossd; then fail 'its user is still there'; fi
+[ ! -e /run/gossd ]
+files | comm -13 /tmp/before - >/tmp/more
+is 'what is left' "$(cat /tmp/more)" ''
+step 'all of it works'

@@ -1,0 +1,122 @@
+//! What the service manager is told, by systemd's protocol: that the agent serves, how it goes, that it reads its
+//! files again, that it stops, and, as often as the watchdog wants to hear it, that it is not stuck. Without a service
+//! manager, nothing is told. Knows nothing of agents but a line on how one does.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// The agent serves, or serves on.
+pub(super) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The agent reads its files again; `ready` has to follow.
+pub(super) fn reloading() {
+    // Told without the time, newer systemds would end the service.
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now]);
+    }
+}
+
+/// The agent stops.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+/// Beats for the watchdog, if there is one, twice in its time, each with a new status.
+pub(super) async fn beats<S>(status: S) -> Infallible
+where
+    S: Fn() -> String + Clone + Send + 'static,
+{
+    match sd_notify::watchdog_enabled().map(|patience| patience / 2).filter(|period| !period.is_zero()) {
+        Some(period) => {
+            beat(period, status, |status| tell(&[NotifyState::Watchdog, NotifyState::Status(status)])).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Says the status in every period, but only when it could be found out. Silence is what a watchdog waits for: it
+/// comes from a state that does not answer, and from a runtime whose workers all hang, because then no period ends.
+async fn beat<S>(period: Duration, status: S, say: impl Fn(&str)) -> Infallible
+where
+    S: Fn() -> String + Clone + Send + 'static,
+{
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // Where waiting holds up nobody else, and never more than once at a time.
+        if let Ok(status) = spawn_blocking(status.clone()).await {
+            say(&status);
+        }
+    }
+}
+
+/// gost is served all the same if nobody listens.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager hears nothing");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(5);
+    const SOON: Duration = Duration::from_secs(10);
+
+    async fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let waiting = async {
+            while !holds() {
+                sleep(PERIOD).await;
+            }
+        };
+        timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_stuck_agent_is_silent_until_it_answers() {
+        let (stuck, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let said = Arc::<AtomicUsize>::default();
+        let status = {
+            let (stuck, asked) = (stuck.clone(), asked.clone());
+            move || {
+                // Not for ever: a failed test has to end.
+                let start = Instant::now();
+                while stuck.load(Ordering::SeqCst) && start.elapsed() < SOON {
+                    asked.store(true, Ordering::SeqCst);
+                    std::thread::park_timeout(PERIOD);
+                }
+                String::new()
+            }
+        };
+        let heard = said.clone();
+        let say = move |_: &str| {
+            heard.fetch_add(1, Ordering::SeqCst);
+        };
+        let said = || said.load(Ordering::SeqCst);
+        let beating = tokio::spawn(beat(PERIOD, status, say));
+
+        eventually("the first beats", || said() >= 2).await;
+        stuck.store(true, Ordering::SeqCst);
+        eventually("it is asked and does not answer", || asked.load(Ordering::SeqCst)).await;
+        let before = said();
+        sleep(PERIOD * 20).await;
+        assert_eq!(said(), before, "it beats although it is stuck");
+        stuck.store(false, Ordering::SeqCst);
+        eventually("it beats again", || said() >= before + 2).await;
+        beating.abort();
+    }
+}

@@ -1,0 +1,103 @@
+//! What `gossd` prints for packages: completions that shells can read, and manual pages that tell every verb and flag.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use common::process::gossd;
+
+/// What the program prints.
+fn said(args: &[&str]) -> String {
+    let output = gossd().args(args).output().expect("gossd runs");
+    assert!(output.status.success(), "gossd {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Every verb that `gossd --help` lists.
+fn verbs() -> Vec<String> {
+    let help = said(&["--help"]);
+    let list = help.split_once("Commands:\n").expect("a list").1;
+    let names =
+        list.lines().take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+    let verbs: Vec<_> = names.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect();
+    assert!(verbs.len() >= 8 && verbs.contains(&"run".into()), "{verbs:?}");
+    verbs.into_iter().filter(|verb| verb != "help").collect()
+}
+
+/// Every flag that a verb's help lists.
+fn flags(verb: &str) -> BTreeSet<String> {
+    let help = said(&[verb, "--help"]);
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let flags = lines.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
+    flags.map(str::to_owned).collect()
+}
+
+#[test]
+fn each_shell_can_read_its_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("script");
+        let script = said(&["completions", shell]);
+        for flag in flags("run") {
+            assert!(script.contains(flag.trim_start_matches('-')), "{shell} has no {flag}");
+        }
+        assert!(!script.contains("test-broken"), "{shell} tells what is hidden");
+        fs::write(&path, script).expect("a file");
+        let Ok(output) = Command::new(shell).arg("-n").arg(&path).output() else {
+            assert_ne!(shell, "bash", "bash is there");
+            println!("SKIPPED: {shell} is not installed; nothing has shown that it can read its completions");
+            continue;
+        };
+        assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn bash_completes_verbs_flags_and_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("script");
+    fs::write(&path, said(&["completions", "bash"])).expect("a file");
+    for (words, want) in [
+        ("gossd heal", "healthcheck"),
+        ("gossd run --key-f", "--key-file"),
+        ("gossd run --order n", "nearest"),
+    ] {
+        let asked = format!(
+            "set -e; . {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _gossd gossd \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            path.display()
+        );
+        let output = Command::new("bash").args(["-c", &asked]).output().expect("bash runs");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(stdout.trim(), want, "{words}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_verb() {
+    let page = plain(&said(&["man"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("man/man1");
+    said(&["man", "--dir", folder.to_str().expect("text")]);
+    let read = |name: &str| plain(&fs::read_to_string(folder.join(name)).expect("a page"));
+    assert_eq!(read("gossd.1"), page);
+    for verb in verbs() {
+        assert!(page.contains(&format!("gossd-{verb}(1)")), "{verb}");
+        let page = read(&format!("gossd-{verb}.1"));
+        for flag in flags(&verb) {
+            assert!(page.contains(&flag), "gossd-{verb}(1) has no {flag}");
+        }
+        assert!(!page.contains("test-broken"), "gossd-{verb}(1) tells what is hidden");
+    }
+    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), verbs().len() + 1);
+    let error = gossd().args(["man", "--dir", "/dev/null/man"]).output().expect("gossd runs");
+    assert_eq!(error.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&error.stderr).contains("/dev/null/man"));
+}
+
+/// A page's text as a reader sees its words.
+fn plain(roff: &str) -> String {
+    ["\\fB", "\\fI", "\\fR"].iter().fold(roff.replace("\\-", "-"), |text, font| text.replace(font, ""))
+}

@@ -1,0 +1,132 @@
+//! What a service manager hears from a real agent: a test plays the manager, with a socket of its own.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use common::process::Process;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(10);
+/// The watchdog's time.
+const PATIENCE: Duration = Duration::from_secs(1);
+const SERVING_NOTHING: &str = "STATUS=serving 0 records, 0 of them registered here";
+
+/// A service manager.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl Manager {
+    fn listening() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        Self { socket, path, _folder: folder }
+    }
+
+    /// An agent that it has started with more variables than its socket.
+    fn starts(&self, more: &[(&str, &str)]) -> Process {
+        let socket = self.path.to_str().expect("text");
+        Process::start_in("a", &[&[("NOTIFY_SOCKET", socket)], more].concat(), &[])
+    }
+
+    /// The lines of the next message.
+    fn hears(&self) -> Vec<String> {
+        let mut message = [0; 4_096];
+        let len = self.socket.recv(&mut message).expect("a message");
+        let text = String::from_utf8(message[..len].to_vec()).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether a message waits.
+    fn has_heard(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket");
+        let heard = self.socket.recv(&mut [0; 4_096]);
+        self.socket.set_nonblocking(false).expect("a socket");
+        heard.map_err(|error| assert_eq!(error.kind(), ErrorKind::WouldBlock)).is_ok()
+    }
+}
+
+/// Makes the agent reload, and tells at which microsecond it says that it began.
+fn reload(agent: &Process, manager: &Manager) -> u128 {
+    agent.signal("-HUP");
+    let reloading = manager.hears();
+    assert_eq!((reloading.len(), &*reloading[0]), (2, "RELOADING=1"));
+    assert_eq!(manager.hears(), ["READY=1", SERVING_NOTHING]);
+    let at = reloading[1].strip_prefix("MONOTONIC_USEC=").and_then(|at| at.parse().ok());
+    at.unwrap_or_else(|| panic!("no time: {reloading:?}"))
+}
+
+#[tokio::test]
+async fn a_service_manager_hears_that_the_agent_serves_reloads_and_stops() {
+    let manager = Manager::listening();
+    let mut agent = manager.starts(&[]);
+    assert_eq!(manager.hears(), ["READY=1", SERVING_NOTHING]);
+    assert!(agent.get("t").await.is_empty(), "it serves");
+
+    let start = Instant::now();
+    let first = reload(&agent, &manager);
+    let between = reload(&agent, &manager) - first;
+    assert!((1..=start.elapsed().as_micros()).contains(&between), "{between} us of the monotonic clock");
+
+    agent.signal("-TERM");
+    assert_eq!(manager.hears(), ["STOPPING=1", "STATUS=stopping"]);
+    assert_eq!(agent.ended(SOON).0.code(), Some(0));
+    assert!(!manager.has_heard(), "nothing more without a watchdog");
+}
+
+#[test]
+fn a_watchdog_hears_a_beat_twice_in_its_time() {
+    let manager = Manager::listening();
+    let patience = PATIENCE.as_micros().to_string();
+    let _agent = manager.starts(&[("WATCHDOG_USEC", &patience)]);
+    assert_eq!(manager.hears()[0], "READY=1");
+    let start = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(manager.hears(), ["WATCHDOG=1", SERVING_NOTHING]);
+    }
+    // The first at once, and the others no sooner than half of the time after one another.
+    let least = PATIENCE / 2 * 3;
+    println!("four beats in {:?}, {least:?} at least", start.elapsed());
+    assert!(start.elapsed() + PATIENCE / 10 >= least);
+}
+
+#[tokio::test]
+async fn the_status_tells_what_the_agent_holds() {
+    let manager = Manager::listening();
+    let agent = manager.starts(&[("WATCHDOG_USEC", "100000")]);
+    let record = r#"{"id":"1","name":"t","node":"n","network":"tcp","address":"gost.example.org:8420"}"#;
+    let url = format!("http://{}/sd", agent.plugin);
+    let client = common::client().build().expect("a client");
+    assert_eq!(client.post(url).body(record).send().await.expect("an answer").status(), 200);
+    let start = Instant::now();
+    while manager.hears() != ["WATCHDOG=1", "STATUS=serving 1 records, 1 of them registered here"] {
+        assert!(start.elapsed() < SOON, "the status never tells");
+    }
+}
+
+#[test]
+fn without_a_service_manager_nothing_is_missed() {
+    let mut agent = Process::start_in("a", &[("WATCHDOG_USEC", "10000")], &[]);
+    agent.signal("-HUP");
+    agent.signal("-TERM");
+    let (status, log) = agent.ended(SOON);
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("service manager"), "{log}");
+}
+
+#[tokio::test]
+async fn an_agent_serves_although_its_service_manager_is_gone() {
+    let gone = [("NOTIFY_SOCKET", "/nonexistent/notify")];
+    let agent = Process::start_in("a", &gone, &[]);
+    assert!(agent.get("t").await.is_empty(), "it serves");
+    let log = agent.log();
+    assert!(log.contains("the service manager hears nothing"), "{log}");
+}
