@@ -58,6 +58,8 @@ pub struct Config {
     pub join: Vec<JoinPoint>,
     /// The keys that seal and open gossip.
     pub keyring: Keyring,
+    /// Where they were read from, and are written when they change.
+    pub key_file: Option<PathBuf>,
     /// Agents of different clusters do not understand each other.
     pub cluster: String,
     /// How long a record lives without a Renew, until its Renew period is known.
@@ -72,7 +74,7 @@ pub struct Config {
     pub fallback: Option<Entrypoint>,
     /// The folder of the journal; none to keep everything in memory only.
     pub data_dir: Option<PathBuf>,
-    /// The socket through which `gossd leave` and `gossd drain` speak to this agent; none for no such socket.
+    /// The socket through which `gossd leave`, `gossd drain` and `gossd keys` speak to this agent; none for no such socket.
     pub control: Option<PathBuf>,
     /// Whether to say goodbye when told to stop, for agents that will not come back.
     pub leave_on_stop: bool,
@@ -143,6 +145,7 @@ impl Config {
             advertise: None,
             join: Vec::new(),
             keyring: Keyring::public(),
+            key_file: None,
             cluster: DEFAULT_CLUSTER.into(),
             lease_ttl: crate::agent::LEASE_TTL,
             order: Order::Random,

@@ -92,11 +92,14 @@ impl Daemon {
         let agent = Agent::new(settings, Restored { held, released, rules });
         let about =
             About { cluster: config.cluster.clone(), address: advertised, joins: !config.join.is_empty() };
+        let (reload, told) = watch::channel(());
         let gossip_config = gossip::Config {
             owner,
             advertise: advertised,
             join: config.join,
             keyring: config.keyring,
+            key_file: config.key_file,
+            reload: told.clone(),
             cluster: config.cluster,
             interval: config.gossip_interval,
             dead_grace: config.dead_grace,
@@ -120,7 +123,6 @@ impl Daemon {
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
-        let (reload, told) = watch::channel(());
         let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
         let listeners = Listeners { tcp: listener, tls, unix };
         let meter = Meter::default();
@@ -181,7 +183,7 @@ impl Daemon {
         self.cluster.join(join);
     }
 
-    /// Reads the tokens' and the certificate's files again, even if they look the same.
+    /// Reads the keys', the tokens' and the certificate's files again, even if they look the same.
     pub fn reload(&self) {
         self.reload.send_replace(());
     }
@@ -363,7 +365,7 @@ fn serve_control(
             Some(file)
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave` and `gossd drain` cannot reach this agent");
+            tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave`, `gossd drain` and `gossd keys` cannot reach this agent");
             None
         }
     }

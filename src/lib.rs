@@ -21,11 +21,11 @@
 //! | module | what it is | what it must not know |
 //! |---|---|---|
 //! | [`domain`] | records, leases, rules, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
-//! | [`gossip`] | push, anti-entropy, sessions, seals, sockets | what a lease is |
+//! | [`gossip`] | push, anti-entropy, sessions, keys, seals, sockets | what a lease is |
 //! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
-//! | [`control`] | leave and drain, from a Unix socket | the plugin |
+//! | [`control`] | leave, drain and keys, from a Unix socket | the plugin |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
 //! | [`config`] | what the operator said, checked | how it was said |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
@@ -40,7 +40,8 @@
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
 //! replication. A *push* is a frame of fresh changes; *anti-entropy* repairs what pushes missed. A *rule* says
-//! which tunnel a host name belongs to; an agent that was told one *claims* it, in a slot like a record's.
+//! which tunnel a host name belongs to; an agent that was told one *claims* it, in a slot like a record's. A *keyring*
+//! is the keys of an agent: the first *seals* frames, all *open* them.
 //!
 //! # Invariants
 //!
@@ -69,6 +70,8 @@
 //! 11. A host name leads to one tunnel, the same at every agent that has heard the same, in whatever order:
 //!     `agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
 //!     tunnel's while any agent has a record of it: `tests/ingress.rs`.
+//! 12. However keys are changed, and wherever, agents that were not forced apart have a key in common, and come to the
+//!     same keys: `gossip::keyring::tests`, the property there, and `gossip::link::rotation`.
 //!
 //! # Deliberately absent
 //!

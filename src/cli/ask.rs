@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::{paths, table};
-use crate::control::{self, Request};
+use crate::control::{self, Answer, Request};
 use crate::domain::record::AgentName;
 
 /// Which agent.
@@ -20,7 +20,7 @@ pub(super) struct Whom {
     control: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +46,13 @@ pub(super) fn health(whom: Whom) -> anyhow::Result<()> {
 
 fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
     let json = whom.json;
+    let answer = answer(whom, request)?;
+    let text = if json { serde_json::to_string(&answer)? } else { answer.text };
+    table::print(&format!("{text}\n")).context("cannot print")
+}
+
+/// What the agent answers; an error if it does not do what it is asked.
+pub(super) fn answer(whom: Whom, request: Request) -> anyhow::Result<Answer> {
     let path = whom.path().context("cannot tell where the agent's control socket is; set --control")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(control::ask(&path, request)).with_context(|| {
@@ -57,8 +64,7 @@ fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
     if !answer.done {
         bail!(answer.text);
     }
-    let text = if json { serde_json::to_string(&answer)? } else { answer.text };
-    table::print(&format!("{text}\n")).context("cannot print")
+    Ok(answer)
 }
 
 impl Whom {

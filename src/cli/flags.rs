@@ -62,7 +62,7 @@ pub(super) struct RunArgs {
     /// HOST:PORT of a peer's gossip; may be repeated, or a list with commas. Names are resolved for ever
     #[arg(long, env = "GOSSD_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub(super) join: Vec<JoinPoint>,
-    /// File of base64 keys, one a line: the first seals, all open. `gossd keygen` makes one
+    /// File of base64 keys, one a line: the first seals, all open. `gossd keygen` makes one, `gossd keys` changes it
     #[arg(long, env = "GOSSD_KEY_FILE", value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
     /// Agents of different clusters do not understand each other
@@ -71,7 +71,7 @@ pub(super) struct RunArgs {
     /// Folder of the journal, or "none" for memory only [default: systemd's, else the user's]
     #[arg(long, env = "GOSSD_DATA_DIR", value_name = "PATH")]
     pub(super) data_dir: Option<PathBuf>,
-    /// Socket for `gossd leave` and `gossd drain` [default: systemd's, else the user's runtime folder]
+    /// Socket for `gossd leave`, `gossd drain` and `gossd keys` [default: systemd's, else the user's runtime folder]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
     /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it

@@ -1,6 +1,7 @@
 //! The command line: flags, verbs and everything that is printed.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found.
+//! Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found, or keys were changed and not every
+//! known agent has them yet.
 
 mod ask;
 mod broken;
@@ -11,6 +12,7 @@ mod explain;
 mod file;
 mod flags;
 mod gost_config;
+mod keys;
 mod packaging;
 mod paths;
 mod reload;
@@ -26,8 +28,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-
-use crate::gossip::keyring;
 
 /// The exit code of a verb whose question makes sense and has nothing for an answer.
 const NOTHING_FOUND: u8 = 3;
@@ -67,7 +67,10 @@ enum Verb {
     Explain(explain::Question),
     /// Print what happens to records and peers as it happens, with the seconds since the start, until ctrl-c
     Watch(client::Asked),
-    /// Print a new gossip key, a line for a --key-file
+    /// Change the keys that seal the gossip, at every agent while all are running
+    #[command(subcommand)]
+    Keys(keys::KeysVerb),
+    /// Print a new gossip key, a line for a --key-file; the same as gossd keys generate
     Keygen,
     /// Print a shell's completions for gossd
     Completions(packaging::CompletionsArgs),
@@ -104,7 +107,8 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Get(question) => return explain::get(&question),
         Verb::Explain(question) => return explain::explain(&question),
         Verb::Watch(asked) => return watch::watch(&asked),
-        Verb::Keygen => println!("{}", *keyring::generate()),
+        Verb::Keys(verb) => return keys::keys(verb),
+        Verb::Keygen => keys::generate(),
         Verb::Completions(args) => packaging::completions(&Cli::command(), &args)?,
         Verb::Man(args) => packaging::man(Cli::command(), &args)?,
     }

@@ -12,7 +12,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
-use zeroize::Zeroizing;
 
 use super::flags::{AdminAddr, LogFormat, RunArgs};
 use super::reload::{Again, Source};
@@ -22,6 +21,7 @@ use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_
 use crate::daemon::Daemon;
 use crate::domain::hostname::Naming;
 use crate::domain::quota::Quota;
+use crate::gossip::keyfile;
 use crate::gossip::keyring::Keyring;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
@@ -126,7 +126,7 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) {
 
 fn config(args: RunArgs) -> anyhow::Result<Config> {
     let keyring = match &args.key_file {
-        Some(path) => read_keyring(path)?,
+        Some(path) => keyfile::read(path)?,
         None => Keyring::public(),
     };
     config_with(keyring, args)
@@ -172,6 +172,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         advertise: args.advertise_host,
         join: args.join,
         keyring,
+        key_file: args.key_file,
         cluster: args.cluster,
         lease_ttl: Duration::from_secs(args.lease_ttl),
         order: args.order.into(),
@@ -185,14 +186,6 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     };
     args.broken.apply(&mut config);
     Ok(config)
-}
-
-/// The keys of a --key-file.
-pub(super) fn read_keyring(path: &Path) -> anyhow::Result<Keyring> {
-    let text = std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .with_context(|| format!("cannot read --key-file {}", path.display()))?;
-    Keyring::parse(&text).with_context(|| format!("--key-file {}", path.display()))
 }
 
 fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {

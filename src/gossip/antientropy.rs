@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable as _,
-    FailureDetectorConfig, Heartbeat, Serializable as _, spawn_chitchat,
+    FailureDetectorConfig, Heartbeat, NodeState, Serializable as _, spawn_chitchat,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -26,7 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::counters::{Counters, Dropped};
 use super::{Event, Sink, slots};
 use crate::domain::record::Owner;
-use crate::domain::slot::{Change, STATUS_SLOT};
+use crate::domain::slot::{Change, Content, STATUS_SLOT, Status};
 
 /// An answer of this many bytes was cut at 64 kB: there is more to ask for. Cutting leaves up to one block of
 /// 16 kB free, and a digest takes its part.
@@ -62,8 +62,19 @@ pub struct Settings {
 pub struct Channels {
     /// Messages that chitchat wants sent.
     pub outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
-    /// Addresses of the members chitchat knows, after every round.
-    pub members: watch::Sender<HashSet<SocketAddr>>,
+    /// The members chitchat knows, after every round.
+    pub members: watch::Sender<HashSet<Member>>,
+}
+
+/// Another agent's start, as chitchat knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Whose.
+    pub owner: Owner,
+    /// Where it is, or was.
+    pub addr: SocketAddr,
+    /// Whether it said goodbye.
+    pub left: bool,
 }
 
 /// A running chitchat.
@@ -81,7 +92,7 @@ pub struct AntiEntropy {
 struct Inner {
     handshakes: mpsc::Receiver<SocketAddr>,
     writes: mpsc::Receiver<Vec<Change>>,
-    members: watch::Sender<HashSet<SocketAddr>>,
+    members: watch::Sender<HashSet<Member>>,
     interval: Duration,
     sink: Sink,
     /// A member's status arrived: it may be one that we do not know.
@@ -192,6 +203,13 @@ async fn write(handle: &ChitchatHandle, changes: &[Change]) {
     }
 }
 
+fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
+    let key = slots::key(STATUS_SLOT);
+    let status = state.get(&key).and_then(|value| slots::parse(&key, value).ok());
+    let left = status.is_some_and(|status| status.cell.content == Content::Status(Status::Left));
+    Some(Member { owner: owner(id)?, addr: id.gossip_advertise_addr, left })
+}
+
 fn owner(id: &ChitchatId) -> Option<Owner> {
     Some(Owner { name: id.node_id.parse().ok()?, generation: id.generation_id })
 }
@@ -222,10 +240,11 @@ impl Inner {
                 (self.sink)(Event::Forgotten { owner });
             }
         }
-        let addresses: HashSet<SocketAddr> = known.keys().map(|id| id.gossip_advertise_addr).collect();
+        let members = chitchat.node_states().iter().filter(|(id, _)| *id != us);
+        let members: HashSet<Member> = members.filter_map(|(id, state)| member(id, state)).collect();
         self.members.send_if_modified(|told| {
-            let changed = *told != addresses;
-            *told = addresses;
+            let changed = *told != members;
+            *told = members;
             changed
         });
         self.known = known;

@@ -8,9 +8,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::antientropy::Member;
 use super::counters::{Counters, Dropped};
+use super::keyring::{self, Fingerprint, Keyring};
+use super::keys::{Refused, Report};
 use super::link::{Effect, Link};
-use super::seal::Sealer;
+use super::seal::{Opened, Sealer};
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Sink};
 use crate::domain::record::AgentName;
@@ -55,19 +58,32 @@ pub(super) struct Publication {
     pub(super) settled: Option<oneshot::Sender<()>>,
 }
 
+/// What is asked or told about keys.
+pub(super) enum KeyInput {
+    /// Everybody's keys.
+    Report(oneshot::Sender<Result<Report, Refused>>),
+    /// Change them.
+    Change { change: keyring::Change, force: bool, done: oneshot::Sender<Result<(), Refused>> },
+    /// The key file was written, or not.
+    Filed { fingerprint: Fingerprint, written: Result<(), String> },
+    /// The key file was read again.
+    Reread(Keyring),
+}
+
 /// What the driver listens to, besides its UDP socket.
 pub(super) struct Inputs {
     pub(super) pushes: mpsc::Receiver<Publication>,
     /// Messages from chitchat.
     pub(super) outgoing: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
-    /// Plaintexts of frames that came by TCP.
-    pub(super) frames: mpsc::Receiver<Vec<u8>>,
+    /// Frames that came by TCP.
+    pub(super) frames: mpsc::Receiver<Opened>,
     /// Frames that came by TCP and did not open.
     pub(super) rejected: mpsc::Receiver<(SocketAddr, Dropped)>,
-    /// Addresses that chitchat knows.
-    pub(super) members: watch::Receiver<HashSet<SocketAddr>>,
+    /// Whom chitchat knows.
+    pub(super) members: watch::Receiver<HashSet<Member>>,
     /// Addresses to join at.
     pub(super) joins: watch::Receiver<HashSet<SocketAddr>>,
+    pub(super) keys: mpsc::Receiver<KeyInput>,
 }
 
 impl Driver {
@@ -89,13 +105,14 @@ impl Driver {
                     let effects = self.link.handle_chitchat(to, &message);
                     self.perform(effects)?;
                 }
-                Some(plain) = inputs.frames.recv() => {
-                    let effects = self.link.handle_frame(now_std(), &plain);
+                Some(frame) = inputs.frames.recv() => {
+                    let effects = self.link.handle_frame(now_std(), &frame);
                     self.perform(effects)?;
                 }
                 Some((from, why)) = inputs.rejected.recv() => self.rejections.log(from.ip(), why),
                 Ok(()) = inputs.members.changed() => self.retarget(&mut inputs),
                 Ok(()) = inputs.joins.changed() => self.retarget(&mut inputs),
+                Some(input) = inputs.keys.recv() => self.handle_keys(input)?,
                 () = sleep_until(wake) => {}
             }
             if self.link.is_settled() {
@@ -126,8 +143,8 @@ impl Driver {
         for _ in 0..BATCH {
             let Some((len, from)) = self.transport.try_receive(buffer) else { break };
             match self.sealer.open(&buffer[..len]) {
-                Ok(plain) => {
-                    let effects = self.link.handle_frame(now_std(), &plain);
+                Ok(frame) => {
+                    let effects = self.link.handle_frame(now_std(), &frame);
                     self.perform(effects)?;
                 }
                 Err(error) => {
@@ -141,7 +158,35 @@ impl Driver {
 
     fn retarget(&mut self, inputs: &mut Inputs) {
         let members = inputs.members.borrow_and_update().clone();
+        for Member { owner, left, .. } in &members {
+            self.link.handle_mention(now_std(), owner, *left);
+        }
+        let members = members.iter().map(|member| member.addr).collect();
         self.link.set_targets(now_std(), members, &inputs.joins.borrow_and_update());
+    }
+
+    fn handle_keys(&mut self, input: KeyInput) -> anyhow::Result<()> {
+        let now = now_std();
+        match input {
+            // Whoever asked may have given up.
+            KeyInput::Report(reply) => drop(reply.send(self.link.key_report(now))),
+            KeyInput::Change { change, force, done } => {
+                let changed = self.link.change_keys(now, change, force);
+                let (result, effects) = match changed {
+                    Ok(effects) => (Ok(()), effects),
+                    Err(refused) => (Err(refused), Vec::new()),
+                };
+                let _ = done.send(result);
+                self.perform(effects)?;
+            }
+            KeyInput::Filed { fingerprint, written } => self.link.handle_filed(now, fingerprint, written),
+            KeyInput::Reread(keyring) => {
+                if self.link.handle_key_file(now, keyring) {
+                    tracing::info!(keys = ?self.sealer.keyring(), "read the key file again");
+                }
+            }
+        }
+        Ok(())
     }
 
     fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
@@ -168,6 +213,10 @@ impl Driver {
                     tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
                 }
                 Effect::NameTaken(by) => self.name_taken(by)?,
+                Effect::KeysTaken(peer) => {
+                    let keys = self.sealer.keyring();
+                    tracing::info!(agent = %peer.owner.name, ?keys, "took keys from a peer; the first seals");
+                }
             }
         }
         Ok(())

@@ -1,5 +1,8 @@
 //! The protocol between agents, without a socket: what arrives goes in, [`Effect`]s come out. Joins sealing,
-//! sessions, push and pings; passes chitchat's messages through.
+//! sessions, push, pings and keys; passes chitchat's messages through.
+
+mod keys;
+mod names;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -9,13 +12,15 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
-use super::contest::{Contest, Contests};
+use self::keys::Keys;
+use super::contest::Contests;
 use super::counters::{Counters, Dropped};
+use super::keyring::KeyId;
 use super::ping::{Pings, Standing};
 use super::push::{Outgoing, Pusher};
 use super::ran::Ran;
 use super::recent::Recent;
-use super::seal::Sealer;
+use super::seal::{Opened, Sealer};
 use super::session::{self, Peer, Sessions, Verdict};
 use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
@@ -62,6 +67,8 @@ pub enum Effect {
     Admitted(Peer),
     /// Another live agent has our name, and had it first.
     NameTaken(SocketAddr),
+    /// A peer knew more of the cluster's keys than we did.
+    KeysTaken(Peer),
 }
 
 /// See the module.
@@ -78,8 +85,17 @@ pub struct Link {
     members: HashSet<SocketAddr>,
     contests: Contests,
     ran: Ran,
+    keys: Keys,
     counters: Arc<Counters>,
     rng: StdRng,
+}
+
+/// An opened frame, but for its payload.
+struct Arrived {
+    header: Header,
+    kind: Kind,
+    /// The key that it was sealed with.
+    key: KeyId,
 }
 
 impl Link {
@@ -96,22 +112,23 @@ impl Link {
             addr,
             session: rng.random(),
             sent: 0,
-            sealer,
             sessions: Sessions::default(),
             pings: Pings::default(),
             pusher: Pusher::default(),
             members: HashSet::new(),
             contests: Contests::default(),
             ran: Ran::default(),
+            keys: Keys::new(&sealer.keyring(), rng.random()),
+            sealer,
             counters,
             rng,
         }
     }
 
     /// Takes an opened frame.
-    pub fn handle_frame(&mut self, now: Instant, plain: &[u8]) -> Vec<Effect> {
+    pub fn handle_frame(&mut self, now: Instant, frame: &Opened) -> Vec<Effect> {
         self.ran.advance(now);
-        self.take(now, plain).unwrap_or_else(|Malformed| {
+        self.take(now, frame).unwrap_or_else(|Malformed| {
             self.counters.count(Dropped::Malformed);
             Vec::new()
         })
@@ -146,6 +163,7 @@ impl Link {
         let mut effects = self.flush(now);
         for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
             self.counters.suspect();
+            self.keys.roll.silent(&peer.owner.name, now.checked_sub(silence).unwrap_or(now));
             effects.push(Effect::Tell(Event::Silent { owner: peer.owner, silence }));
         }
         for outgoing in self.pusher.retry(now) {
@@ -156,12 +174,15 @@ impl Link {
             self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
         let standing = |addr| heard.get(&addr).copied().unwrap_or(Standing::Stranger);
         for due in self.pings.due(now, standing) {
-            effects.push(self.ping(now, due.to, due.ask));
+            let stranger = standing(due.to) == Standing::Stranger;
+            let key = if stranger { self.guess_key() } else { self.key_for(due.to) };
+            effects.push(self.ping(now, due.to, due.ask, key));
             // The exchange at its admission was lost, or it has been dead for so long that chitchat forgot it.
             if standing(due.to) == Standing::Heard && !self.members.contains(&due.to) {
                 effects.push(Effect::Handshake(due.to));
             }
         }
+        effects.extend(self.tell_keys(now));
         effects
     }
 
@@ -192,8 +213,8 @@ impl Link {
         })
     }
 
-    fn take(&mut self, now: Instant, plain: &[u8]) -> Result<Vec<Effect>, Malformed> {
-        let (header, packed) = wire::split(plain)?;
+    fn take(&mut self, now: Instant, frame: &Opened) -> Result<Vec<Effect>, Malformed> {
+        let (header, packed) = wire::split(&frame.plain)?;
         let payload = wire::unpack(&header, packed)?;
         if header.from.ip().is_unspecified() || header.from.port() == 0 {
             return Err(Malformed);
@@ -205,15 +226,16 @@ impl Link {
         if header.session == self.session {
             return self.take_own(kind, &payload);
         }
+        let arrived = Arrived { header, kind, key: frame.key };
         let ran = self.ran.now.unwrap_or(now);
         match self.sessions.check(ran, header.session, header.counter) {
             Verdict::Fresh { silence, suspected } => {
                 self.counters.receive(kind);
-                let mut effects = self.returned(header.session, suspected, silence);
-                effects.extend(self.take_fresh(now, &header, kind, payload)?);
+                let mut effects = self.returned(now, header.session, suspected, silence);
+                effects.extend(self.take_fresh(now, &arrived, payload)?);
                 Ok(effects)
             }
-            Verdict::Stranger => self.take_strange(now, &header, kind, &payload),
+            Verdict::Stranger => self.take_strange(now, &arrived, &payload),
             Verdict::Replayed => {
                 self.counters.count(Dropped::Replayed);
                 Ok(Vec::new())
@@ -233,8 +255,15 @@ impl Link {
     }
 
     /// A suspect is back; after a longer silence states have to be exchanged.
-    fn returned(&self, session: Session, suspected: bool, silence: Duration) -> Vec<Effect> {
+    fn returned(
+        &mut self,
+        now: Instant,
+        session: Session,
+        suspected: bool,
+        silence: Duration,
+    ) -> Vec<Effect> {
         let Some(peer) = self.sessions.peer(session).filter(|_| suspected) else { return Vec::new() };
+        self.keys.roll.returned(now, &peer.owner.name);
         let mut effects = vec![Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: None })];
         if silence >= SILENT {
             effects.push(Effect::Handshake(peer.addr));
@@ -245,11 +274,12 @@ impl Link {
     fn take_fresh(
         &mut self,
         now: Instant,
-        header: &Header,
-        kind: Kind,
+        arrived: &Arrived,
         payload: Vec<u8>,
     ) -> Result<Vec<Effect>, Malformed> {
+        let Arrived { header, kind, key } = arrived;
         let Some(peer) = self.sessions.peer(header.session).cloned() else { return Ok(Vec::new()) };
+        self.keys.roll.spoke(&peer.owner.name, *key, &self.sealer.keyring());
         match kind {
             Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer.addr, message: payload }]),
             Kind::Push => self.take_push(now, header.session, peer, &payload),
@@ -260,7 +290,7 @@ impl Link {
                 }
                 Ok(Vec::new())
             }
-            Kind::Ping => self.take_ping(header.from, &payload),
+            Kind::Ping => self.take_ping(arrived, &payload),
             Kind::Pong => {
                 let pong: wire::Pong<'_> = wire::decode(&payload)?;
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
@@ -274,6 +304,8 @@ impl Link {
                 let ours = conflict.session == self.session;
                 Ok(ours.then_some(Effect::NameTaken(conflict.taken_by)).into_iter().collect())
             }
+            Kind::KeyStatus => self.take_key_status(now, header.session, &peer, &payload),
+            Kind::Handover => self.take_handover(now, peer, *key, &payload),
         }
     }
 
@@ -281,21 +313,21 @@ impl Link {
     fn take_strange(
         &mut self,
         now: Instant,
-        header: &Header,
-        kind: Kind,
+        arrived: &Arrived,
         payload: &[u8],
     ) -> Result<Vec<Effect>, Malformed> {
-        if kind == Kind::Pong {
-            return self.take_admission(now, header, &wire::decode(payload)?);
+        let Arrived { header, kind, key } = arrived;
+        if *kind == Kind::Pong {
+            return self.take_admission(now, arrived, &wire::decode(payload)?);
         }
         let mut effects = Vec::new();
-        if kind == Kind::Ping {
-            effects = self.take_ping(header.from, payload)?;
+        if *kind == Kind::Ping {
+            effects = self.take_ping(arrived, payload)?;
         } else {
             self.counters.count(Dropped::Stranger);
         }
         if self.pings.provoked(now, header.from) {
-            effects.push(self.ping(now, header.from, true));
+            effects.push(self.ping(now, header.from, true, *key));
         }
         Ok(effects)
     }
@@ -303,7 +335,7 @@ impl Link {
     fn take_admission(
         &mut self,
         now: Instant,
-        header: &Header,
+        Arrived { header, key, .. }: &Arrived,
         pong: &wire::Pong<'_>,
     ) -> Result<Vec<Effect>, Malformed> {
         let name = pong.name.parse().map_err(|_| Malformed)?;
@@ -325,6 +357,7 @@ impl Link {
         }
         self.counters.receive(Kind::Pong);
         self.pings.add_target(now, peer.addr);
+        self.keys.roll.admitted(now, header.session, &peer, *key, &self.sealer.keyring());
         let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
         let mut effects = vec![Effect::Handshake(peer.addr), heard];
         if let Some((generation, recent)) = former.filter(|(former, _)| *former != peer.owner.generation) {
@@ -348,41 +381,6 @@ impl Link {
             let outgoing = self.pusher.say_back(now, former, push.changes, peer);
             self.send_push(&outgoing, effects);
         }
-    }
-
-    /// Two live processes with one name would overwrite each other's records: the one that was there first
-    /// stays, the other is told. None if the newcomer may be admitted: the name is free, or its former holder
-    /// does not answer any more, or was at the same address.
-    fn contest(&mut self, now: Instant, session: Session, peer: &Peer) -> Option<Vec<Effect>> {
-        let name = &peer.owner.name;
-        if *name == self.owner.name {
-            return Some(self.contest_own_name(session, peer));
-        }
-        let (_, holder, heard) = self.sessions.of(name)?;
-        if holder.addr == peer.addr {
-            return None;
-        }
-        let holder = holder.addr;
-        let ran = self.ran.now.unwrap_or(now);
-        match self.contests.judge(name, ran, heard) {
-            Contest::Undecided => Some(vec![self.ping(now, holder, true)]),
-            Contest::HolderLives => Some(vec![self.conflict(session, holder, peer.addr)]),
-            Contest::HolderGone => None,
-        }
-    }
-
-    /// The later start gives way.
-    fn contest_own_name(&mut self, session: Session, peer: &Peer) -> Vec<Effect> {
-        let theirs = (peer.owner.generation, session);
-        if theirs < (self.owner.generation, self.session) {
-            return vec![Effect::NameTaken(peer.addr)];
-        }
-        vec![self.conflict(session, self.addr, peer.addr)]
-    }
-
-    fn conflict(&mut self, session: Session, taken_by: SocketAddr, to: SocketAddr) -> Effect {
-        let conflict = wire::encode(&wire::Conflict { session, taken_by });
-        self.frame(Kind::Conflict, &conflict, to)
     }
 
     fn take_push(
@@ -413,20 +411,21 @@ impl Link {
         Ok(vec![Effect::Tell(Event::Changed { owner, changes }), ack])
     }
 
-    fn take_ping(&mut self, from: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
+    /// The answer is sealed as the question was: whoever asks may not have our sealing key.
+    fn take_ping(&mut self, arrived: &Arrived, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
         let Some(nonce) = wire::decode::<wire::Ping>(payload)?.nonce else { return Ok(Vec::new()) };
         let pong = wire::Pong { nonce, name: self.owner.name.as_str(), generation: self.owner.generation };
-        let pong = wire::encode(&pong);
-        Ok(vec![self.frame(Kind::Pong, &pong, from)])
+        let frame = self.seal(Kind::Pong, &wire::encode(&pong), arrived.key);
+        Ok(vec![Effect::Send { to: arrived.header.from, kind: Kind::Pong, frame }])
     }
 
-    fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool) -> Effect {
+    fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool, key: KeyId) -> Effect {
         let nonce = ask.then(|| self.rng.random());
         if let Some(nonce) = nonce {
             self.pings.await_answer(now, to, nonce);
         }
-        let payload = wire::encode(&wire::Ping { nonce });
-        self.frame(Kind::Ping, &payload, to)
+        let frame = self.seal(Kind::Ping, &wire::encode(&wire::Ping { nonce }), key);
+        Effect::Send { to, kind: Kind::Ping, frame }
     }
 
     fn flush(&mut self, now: Instant) -> Vec<Effect> {
@@ -438,19 +437,24 @@ impl Link {
         effects
     }
 
-    /// Every peer gets the same sealed bytes: the key, the session and the counter are the same for all.
+    /// Every peer that opens the same key gets the same sealed bytes: the session and the counter are the same for all.
     fn send_push(&mut self, outgoing: &Outgoing, effects: &mut Vec<Effect>) {
-        let frame = self.seal(Kind::Push, &outgoing.payload);
-        let sends =
-            outgoing.to.iter().map(|to| Effect::Send { to: *to, kind: Kind::Push, frame: frame.clone() });
-        effects.extend(sends);
+        let mut sealed: Vec<(KeyId, Arc<[u8]>)> = Vec::with_capacity(1);
+        for to in &outgoing.to {
+            let key = self.key_for(*to);
+            let at = sealed.iter().position(|(with, _)| *with == key).unwrap_or_else(|| {
+                sealed.push((key, self.seal(Kind::Push, &outgoing.payload, key)));
+                sealed.len() - 1
+            });
+            effects.push(Effect::Send { to: *to, kind: Kind::Push, frame: sealed[at].1.clone() });
+        }
     }
 
     fn frame(&mut self, kind: Kind, payload: &[u8], to: SocketAddr) -> Effect {
-        Effect::Send { to, kind, frame: self.seal(kind, payload) }
+        Effect::Send { to, kind, frame: self.seal(kind, payload, self.key_for(to)) }
     }
 
-    fn seal(&mut self, kind: Kind, payload: &[u8]) -> Arc<[u8]> {
+    fn seal(&mut self, kind: Kind, payload: &[u8], key: KeyId) -> Arc<[u8]> {
         let header = Header {
             session: self.session,
             counter: self.sent,
@@ -461,7 +465,7 @@ impl Link {
         self.sent += 1;
         let mut nonce = [0; 24];
         self.rng.fill_bytes(&mut nonce);
-        self.sealer.seal(nonce, &wire::pack(header, payload)).into()
+        self.sealer.seal(key, nonce, &wire::pack(header, payload)).into()
     }
 }
 
@@ -473,5 +477,7 @@ fn standing(now: Instant, heard: Instant) -> Standing {
     }
 }
 
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 mod tests;

@@ -8,21 +8,26 @@
 //! publish ─▶ push ─▶ link ─▶ seal ─▶ transport ═▶ peers
 //!     └────▶ antientropy (chitchat) ─▶ link ─▶ …
 //! transport ─▶ link (open, session, replay window) ─▶ push changes ─▶ sink
-//!                                                  └▶ antientropy ──▶ sink
+//!                                                  ├▶ antientropy ──▶ sink
+//!                                                  └▶ keys ─▶ keyring in force ─▶ seal, key file
 //! ```
 
 pub mod antientropy;
 pub mod contest;
 pub mod counters;
 pub mod driver;
+pub mod handover;
 pub mod join;
+pub mod keyfile;
 pub mod keyring;
+pub mod keys;
 pub mod link;
 mod metrics;
 pub mod ping;
 pub mod push;
 pub mod ran;
 pub mod recent;
+pub mod roll;
 pub mod seal;
 pub mod session;
 pub mod slots;
@@ -30,6 +35,7 @@ pub mod transport;
 pub mod wire;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +50,9 @@ pub use self::join::JoinPoint;
 
 use self::antientropy::{AntiEntropy, Channels, Settings};
 use self::counters::Counters;
-use self::driver::Driver;
+use self::driver::{Driver, KeyInput};
 use self::keyring::Keyring;
+use self::keys::{Refused, Report};
 use self::link::Link;
 use self::seal::Sealer;
 use self::transport::{Bound, Faults, Inbox, Transport};
@@ -67,6 +74,10 @@ pub struct Config {
     pub join: Vec<JoinPoint>,
     /// Keys. With [`Keyring::public`] only loopback is safe.
     pub keyring: Keyring,
+    /// Where they are kept, if they are.
+    pub key_file: Option<PathBuf>,
+    /// Tells when that is to be read again.
+    pub reload: watch::Receiver<()>,
     /// Cluster id: agents of different ids do not understand each other.
     pub cluster: String,
     /// [`INTERVAL`], or shorter in tests.
@@ -133,6 +144,7 @@ pub struct Cluster {
     pushes: mpsc::Sender<driver::Publication>,
     writes: mpsc::Sender<Vec<Change>>,
     points: watch::Sender<Vec<JoinPoint>>,
+    keys: mpsc::Sender<KeyInput>,
     peers: watch::Receiver<Vec<Heard>>,
     counters: Arc<Counters>,
 }
@@ -163,14 +175,17 @@ impl Cluster {
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
         let (rejected, rejected_rx) = mpsc::channel(QUEUE);
+        let (keys, keys_rx) = mpsc::channel(QUEUE);
         let (peers, peers_rx) = watch::channel(Vec::new());
         let writes = anti_entropy.writes.clone();
         let (points, points_rx) = watch::channel(config.join);
-        let cluster = Self { pushes, writes, points, peers: peers_rx, counters: counters.clone() };
+        let cluster =
+            Self { pushes, writes, points, keys: keys.clone(), peers: peers_rx, counters: counters.clone() };
         let name = config.owner.name.clone();
         let rng = StdRng::from_rng(&mut rand::rng());
+        let link = Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng);
         let driver = Driver {
-            link: Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng),
+            link: if config.key_file.is_some() { link } else { link.without_key_file() },
             transport,
             sealer: sealer.clone(),
             sink,
@@ -191,8 +206,12 @@ impl Cluster {
             rejected: rejected_rx,
             members: members_rx,
             joins: joins_rx,
+            keys: keys_rx,
         };
         let mut tasks = JoinSet::new();
+        if let Some(path) = config.key_file {
+            tasks.spawn(keyfile::keep(path, sealer.watch(), config.reload, keys));
+        }
         tasks.spawn(driver.run(inputs));
         tasks.spawn(anti_entropy.run());
         tasks.spawn(join::resolve(points_rx, joins));
@@ -225,6 +244,20 @@ impl Cluster {
     /// Looks for peers there from now on. Those that are met stay.
     pub fn join(&self, points: Vec<JoinPoint>) {
         self.points.send_replace(points);
+    }
+
+    /// Everybody's keys.
+    pub async fn key_report(&self) -> Result<Report, Refused> {
+        let (reply, report) = oneshot::channel();
+        let _ = self.keys.send(KeyInput::Report(reply)).await;
+        report.await.unwrap_or(Err(Refused::Ending))
+    }
+
+    /// Changes the keys, here at once and everywhere soon, unless that is unsafe and not forced.
+    pub async fn change_keys(&self, change: keyring::Change, force: bool) -> Result<(), Refused> {
+        let (done, result) = oneshot::channel();
+        let _ = self.keys.send(KeyInput::Change { change, force, done }).await;
+        result.await.unwrap_or(Err(Refused::Ending))
     }
 
     /// How many peers are heard at present.

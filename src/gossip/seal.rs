@@ -1,8 +1,11 @@
 //! Sealed frames: `magic, version, key id, nonce, ciphertext`, the cluster's id as associated data. What does
 //! not open under a key of ours and this cluster's id never reaches another parser.
 
+use std::sync::Arc;
+
 use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::{Aead as _, Payload};
+use tokio::sync::watch;
 
 use super::keyring::{KeyId, Keyring};
 
@@ -10,7 +13,7 @@ const MAGIC: [u8; 2] = [0x67, 0x73];
 const VERSION: u8 = 1;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
-const HEADER_LEN: usize = MAGIC.len() + 1 + size_of::<KeyId>() + NONCE_LEN;
+const HEADER_LEN: usize = MAGIC.len() + 1 + KeyId::LEN + NONCE_LEN;
 
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
@@ -32,26 +35,52 @@ pub enum OpenError {
     BadSeal,
 }
 
-/// Seals and opens the frames of one cluster.
+/// A frame that opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// What was inside.
+    pub plain: Vec<u8>,
+    /// The key that it was sealed with.
+    pub key: KeyId,
+}
+
+/// Seals and opens the frames of one cluster, with the keyring that is in force.
 #[derive(Debug)]
 pub struct Sealer {
-    keyring: Keyring,
+    keyring: watch::Sender<Arc<Keyring>>,
     cluster: Box<[u8]>,
 }
 
 impl Sealer {
     /// For the cluster of that id and keyring.
     pub fn new(keyring: Keyring, cluster: &str) -> Self {
-        Self { keyring, cluster: cluster.as_bytes().into() }
+        Self { keyring: watch::Sender::new(Arc::new(keyring)), cluster: cluster.as_bytes().into() }
     }
 
-    /// Seals a plaintext. The nonce is random and must never be used twice.
-    pub fn seal(&self, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Vec<u8> {
-        let (id, key) = self.keyring.first();
+    /// The keyring in force.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.borrow().clone()
+    }
+
+    /// Tells of every keyring that comes into force from now on.
+    pub fn watch(&self) -> watch::Receiver<Arc<Keyring>> {
+        self.keyring.subscribe()
+    }
+
+    /// Puts a keyring in force. Whoever watches is told, also of one that is the same.
+    pub fn replace(&self, keyring: Keyring) {
+        self.keyring.send_replace(Arc::new(keyring));
+    }
+
+    /// Seals a plaintext with that key; one that is not there any more is replaced by the sealing one. The nonce is
+    /// random and must never be used twice.
+    pub fn seal(&self, with: KeyId, nonce: [u8; NONCE_LEN], plain: &[u8]) -> Vec<u8> {
+        let keyring = self.keyring();
+        let (id, key) = keyring.get(with).map_or_else(|| keyring.first(), |key| (with, key));
         let mut frame = Vec::with_capacity(plain.len() + OVERHEAD);
         frame.extend_from_slice(&MAGIC);
         frame.push(VERSION);
-        frame.extend_from_slice(id);
+        frame.extend_from_slice(&id.bytes());
         frame.extend_from_slice(&nonce);
         let sealed = key
             .encrypt(XNonce::from_slice(&nonce), Payload { msg: plain, aad: &self.cluster })
@@ -61,7 +90,7 @@ impl Sealer {
     }
 
     /// Opens a frame.
-    pub fn open(&self, frame: &[u8]) -> Result<Vec<u8>, OpenError> {
+    pub fn open(&self, frame: &[u8]) -> Result<Opened, OpenError> {
         if frame.len() < OVERHEAD || !frame.starts_with(&MAGIC) {
             return Err(OpenError::NotAFrame);
         }
@@ -69,11 +98,14 @@ impl Sealer {
             return Err(OpenError::Version);
         }
         let (header, sealed) = frame.split_at(HEADER_LEN);
-        let (id, nonce) = header[MAGIC.len() + 1..].split_at(size_of::<KeyId>());
-        let id: KeyId = id.try_into().map_err(|_| OpenError::NotAFrame)?;
-        let key = self.keyring.get(id).ok_or(OpenError::UnknownKey)?;
-        key.decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &self.cluster })
-            .map_err(|_| OpenError::BadSeal)
+        let (id, nonce) = header[MAGIC.len() + 1..].split_at(KeyId::LEN);
+        let id = KeyId::of(id.try_into().map_err(|_| OpenError::NotAFrame)?);
+        let keyring = self.keyring();
+        let key = keyring.get(id).ok_or(OpenError::UnknownKey)?;
+        let plain = key
+            .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &self.cluster })
+            .map_err(|_| OpenError::BadSeal)?;
+        Ok(Opened { plain, key: id })
     }
 }
 
@@ -86,21 +118,38 @@ mod tests {
         Sealer::new(Keyring::parse(&keys.join("\n")).unwrap(), cluster)
     }
 
+    fn seal(sealer: &Sealer) -> Vec<u8> {
+        sealer.seal(sealer.keyring().sealing(), [7; 24], b"hello")
+    }
+
     #[test]
     fn the_first_key_seals_and_every_key_opens() {
         let (old, new) = (generate(), generate());
         let before = sealer(&[&old, &new], "c");
         let after = sealer(&[&new, &old], "c");
         for (from, to) in [(&before, &after), (&after, &before)] {
-            assert_eq!(to.open(&from.seal([7; 24], b"hello")).unwrap(), b"hello");
+            let opened = to.open(&seal(from)).unwrap();
+            assert_eq!((&*opened.plain, opened.key), (&b"hello"[..], from.keyring().sealing()));
         }
+    }
+
+    #[test]
+    fn a_keyring_that_comes_into_force_opens_from_then_on_and_what_it_lacks_does_not() {
+        let (old, new) = (generate(), generate());
+        let before = sealer(&[&old], "c");
+        let turned = sealer(&[&old], "c");
+        turned.replace(Keyring::parse(&new).unwrap());
+        assert_eq!(turned.open(&seal(&before)), Err(OpenError::UnknownKey));
+        assert_eq!(sealer(&[&new], "c").open(&seal(&turned)).unwrap().plain, b"hello");
+        let gone = before.keyring().sealing();
+        assert_eq!(turned.open(&turned.seal(gone, [7; 24], b"x")).unwrap().key, turned.keyring().sealing());
     }
 
     #[test]
     fn a_frame_of_others_does_not_open() {
         let (key, other) = (generate(), generate());
         let ours = sealer(&[&key], "c");
-        let frame = ours.seal([7; 24], b"hello");
+        let frame = seal(&ours);
         assert_eq!(sealer(&[&other], "c").open(&frame), Err(OpenError::UnknownKey));
         assert_eq!(sealer(&[&key], "d").open(&frame), Err(OpenError::BadSeal));
         assert_eq!(ours.open(b"GET / HTTP/1.1"), Err(OpenError::NotAFrame));
@@ -112,7 +161,7 @@ mod tests {
     #[test]
     fn no_bit_can_be_changed_and_no_byte_cut() {
         let sealer = Sealer::new(Keyring::public(), "c");
-        let frame = sealer.seal([7; 24], b"hello");
+        let frame = seal(&sealer);
         for bit in 0..frame.len() * 8 {
             let mut changed = frame.clone();
             changed[bit / 8] ^= 1 << (bit % 8);

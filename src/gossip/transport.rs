@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::counters::{Counters, Dropped};
-use super::seal::{OVERHEAD, Sealer};
+use super::seal::{OVERHEAD, Opened, Sealer};
 use super::wire::{Kind, MAX_PAYLOAD};
 
 /// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
@@ -260,8 +260,8 @@ async fn write_to(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
 pub struct Inbox {
     /// Opens them, in the connection's own task.
     pub sealer: Arc<Sealer>,
-    /// Takes the plaintexts; a full one slows the peers down.
-    pub frames: mpsc::Sender<Vec<u8>>,
+    /// Takes them then; a full one slows the peers down.
+    pub frames: mpsc::Sender<Opened>,
     /// Told of frames that do not open.
     pub rejected: mpsc::Sender<(SocketAddr, Dropped)>,
     /// Counts connections dropped.
@@ -297,8 +297,8 @@ async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>) {
             Ok(Err(_)) | Err(_) => return inbox.counters.count(Dropped::Connection),
         };
         match inbox.sealer.open(&frame) {
-            Ok(plain) => {
-                if inbox.frames.send(plain).await.is_err() {
+            Ok(opened) => {
+                if inbox.frames.send(opened).await.is_err() {
                     return;
                 }
             }

@@ -8,6 +8,8 @@ use std::thread::LocalKey;
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::handover::{Nonce, Public};
+use super::keys::Told;
 use crate::domain::record::Generation;
 use crate::domain::slot::Slot;
 
@@ -51,6 +53,10 @@ pub enum Kind {
     Pong,
     /// Another agent has the receiver's name: [`Conflict`].
     Conflict,
+    /// What the sender's keyring is, without its secrets: [`KeyStatus`].
+    KeyStatus,
+    /// The sender's keyring: [`Handover`].
+    Handover,
 }
 
 impl Kind {
@@ -63,12 +69,22 @@ impl Kind {
             Self::Ping => "ping",
             Self::Pong => "pong",
             Self::Conflict => "conflict",
+            Self::KeyStatus => "key_status",
+            Self::Handover => "handover",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 6] =
-        [Self::Chitchat, Self::Push, Self::PushAck, Self::Ping, Self::Pong, Self::Conflict];
+    pub const ALL: [Self; 8] = [
+        Self::Chitchat,
+        Self::Push,
+        Self::PushAck,
+        Self::Ping,
+        Self::Pong,
+        Self::Conflict,
+        Self::KeyStatus,
+        Self::Handover,
+    ];
 
     /// Its number on the wire.
     pub fn number(self) -> u8 {
@@ -129,6 +145,50 @@ pub struct Conflict {
     pub session: Session,
     /// Where the agent is that has the name.
     pub taken_by: SocketAddr,
+}
+
+/// What the sender tells of its keyring, and knows of the receiver's.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStatus<'a> {
+    /// Rises with what the sender's process tells.
+    pub revision: u64,
+    /// The receiver's last revision that the sender took; 0 for none.
+    pub heard: u64,
+    /// Whether an answer is wanted.
+    pub ask: bool,
+    /// For what [`Handover::sealed`] is sealed for.
+    pub public: Public,
+    /// The keyring.
+    pub told: Told,
+    /// Agents that the sender does not hear any more, for whoever never met them.
+    #[serde(borrow)]
+    pub absent: Vec<Absent<'a>>,
+}
+
+/// An agent that is silent, but expected back.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Its last start that is known.
+    pub generation: Generation,
+    /// For how many seconds it has been silent.
+    pub silent: u64,
+    /// What it told last.
+    pub told: Option<Told>,
+}
+
+/// The sender's keyring.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover<'a> {
+    /// See [`KeyStatus::public`].
+    pub public: Public,
+    /// Of `sealed`.
+    pub nonce: Nonce,
+    /// A [`super::keyring::Spelled`], as [`super::handover`] seals it.
+    #[serde(borrow)]
+    pub sealed: &'a [u8],
 }
 
 /// A payload that is not what its header says. The frame is dropped and counted.
@@ -220,7 +280,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(6), None);
+        assert_eq!(Kind::from_number(8), None);
     }
 
     #[test]
@@ -239,6 +299,8 @@ mod tests {
             let _ = decode::<Push<'_>>(&bytes);
             let _ = decode::<Pong<'_>>(&bytes);
             let _ = decode::<Ping>(&bytes);
+            let _ = decode::<KeyStatus<'_>>(&bytes);
+            let _ = decode::<Handover<'_>>(&bytes);
         }
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use rustix::fs::{Access, access, statvfs};
 
 use super::Finding;
-use crate::cli::run;
 use crate::config::Config;
+use crate::gossip::keyfile;
 use crate::gossip::keyring::{self, Keyring};
 use crate::plugin::Tokens;
 use crate::plugin::tls::TlsFiles;
@@ -25,7 +25,7 @@ const TOO_LITTLE: u64 = 16 << 20;
 /// The cluster's keys. A made-up one stands for a file that is no good, so that the rest can be examined.
 pub(super) fn keys(file: Option<&Path>) -> (Keyring, Option<Finding>) {
     let Some(path) = file else { return (Keyring::public(), None) };
-    match run::read_keyring(path) {
+    match keyfile::read(path) {
         Ok(keyring) => (keyring, Some(secret("key file", path, None::<String>))),
         Err(error) => {
             let made_up = Keyring::parse(&keyring::generate()).expect("a key that was just made");

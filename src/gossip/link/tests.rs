@@ -10,24 +10,30 @@ use crate::gossip::keyring::{Keyring, generate};
 
 const MS: Duration = Duration::from_millis(1);
 
-struct Room {
-    now: Instant,
-    links: BTreeMap<SocketAddr, (Link, Arc<Sealer>, Arc<Counters>)>,
+pub(super) struct Room {
+    pub(super) now: Instant,
+    pub(super) links: BTreeMap<SocketAddr, (Link, Arc<Sealer>, Arc<Counters>)>,
     /// Frames under way, with their receiver; everything takes one millisecond.
-    wire: VecDeque<(SocketAddr, Kind, Arc<[u8]>)>,
+    pub(super) wire: VecDeque<(SocketAddr, Kind, Arc<[u8]>)>,
     /// All that was ever sent.
-    recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
-    applied: Vec<(SocketAddr, Owner, Vec<Change>)>,
+    pub(super) recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
+    pub(super) applied: Vec<(SocketAddr, Owner, Vec<Change>)>,
     handshakes: Vec<(SocketAddr, SocketAddr)>,
     /// Who heard (true) or missed (false) whom.
     told: Vec<(SocketAddr, Owner, bool)>,
     names_taken: Vec<(SocketAddr, SocketAddr)>,
-    lose: fn(Kind, usize) -> bool,
+    pub(super) lose: fn(Kind, usize) -> bool,
+    /// Whether nothing gets from one to the other.
+    pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
     sent: usize,
 }
 
-fn addr(n: u8) -> SocketAddr {
+pub(super) fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 8002))
+}
+
+fn seal(sealer: &Sealer, nonce: u8, plain: &[u8]) -> Vec<u8> {
+    sealer.seal(sealer.keyring().sealing(), [nonce; 24], plain)
 }
 
 fn change(seq: u64) -> Change {
@@ -35,7 +41,7 @@ fn change(seq: u64) -> Change {
 }
 
 impl Room {
-    fn new(agents: u8) -> Self {
+    pub(super) fn new(agents: u8) -> Self {
         let mut room = Self {
             now: Instant::now(),
             links: BTreeMap::new(),
@@ -46,6 +52,7 @@ impl Room {
             told: Vec::new(),
             names_taken: Vec::new(),
             lose: |_, _| false,
+            cut: |_, _| false,
             sent: 0,
         };
         for n in 1..=agents {
@@ -54,7 +61,7 @@ impl Room {
         room
     }
 
-    fn enter(&mut self, n: u8, generation: u64, sealer: &Arc<Sealer>) {
+    pub(super) fn enter(&mut self, n: u8, generation: u64, sealer: &Arc<Sealer>) {
         self.enter_as(n, &format!("a{n}"), generation, sealer);
     }
 
@@ -66,7 +73,7 @@ impl Room {
         self.links.insert(addr(n), (link, sealer.clone(), counters));
     }
 
-    fn meet(&mut self) {
+    pub(super) fn meet(&mut self) {
         let all: HashSet<SocketAddr> = self.links.keys().copied().collect();
         for (link, _, _) in self.links.values_mut() {
             link.set_targets(self.now, HashSet::new(), &all);
@@ -74,7 +81,7 @@ impl Room {
         self.run(100);
     }
 
-    fn run(&mut self, ms: u32) {
+    pub(super) fn run(&mut self, ms: u32) {
         for _ in 0..ms {
             self.now += MS;
             for (to, kind, frame) in std::mem::take(&mut self.wire) {
@@ -96,22 +103,23 @@ impl Room {
     fn deliver(&mut self, to: SocketAddr, frame: &[u8]) {
         let Some((link, sealer, counters)) = self.links.get_mut(&to) else { return };
         match sealer.open(frame) {
-            Ok(plain) => {
-                let effects = link.handle_frame(self.now, &plain);
+            Ok(opened) => {
+                let effects = link.handle_frame(self.now, &opened);
                 self.perform(to, effects);
             }
             Err(error) => counters.count(error.into()),
         }
     }
 
-    fn publish(&mut self, n: u8, seq: u64) {
+    pub(super) fn publish(&mut self, n: u8, seq: u64) {
         let effects = self.links.get_mut(&addr(n)).unwrap().0.handle_changes(self.now, vec![change(seq)]);
         self.perform(addr(n), effects);
     }
 
-    fn perform(&mut self, at: SocketAddr, effects: Vec<Effect>) {
+    pub(super) fn perform(&mut self, at: SocketAddr, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Send { to, .. } if (self.cut)(at, to) => {}
                 Effect::Send { to, kind, frame } => {
                     self.recording.push((to, kind, frame.clone()));
                     self.wire.push_back((to, kind, frame));
@@ -121,21 +129,21 @@ impl Room {
                 Effect::Tell(Event::Heard { owner, .. }) => self.told.push((at, owner, true)),
                 Effect::Tell(Event::Silent { owner, .. }) => self.told.push((at, owner, false)),
                 Effect::NameTaken(by) => self.names_taken.push((at, by)),
-                Effect::Tell(_) | Effect::Chitchat { .. } | Effect::Admitted(_) => {}
+                Effect::Tell(_) | Effect::Chitchat { .. } | Effect::Admitted(_) | Effect::KeysTaken(_) => {}
             }
         }
     }
 
-    fn counters(&self, n: u8) -> &Counters {
+    pub(super) fn counters(&self, n: u8) -> &Counters {
         &self.links[&addr(n)].2
     }
 
-    fn peers(&self, n: u8) -> usize {
+    pub(super) fn peers(&self, n: u8) -> usize {
         self.links[&addr(n)].0.live().count()
     }
 
     /// Which agents heard which numbers.
-    fn heard(&self) -> Vec<(SocketAddr, u64)> {
+    pub(super) fn heard(&self) -> Vec<(SocketAddr, u64)> {
         let mut heard: Vec<_> = self
             .applied
             .iter()
@@ -312,15 +320,15 @@ fn whatever_an_authentic_peer_sends_is_dropped_or_taken_and_never_ends_anything(
             [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x01\xff\xff\xff\xff\x0f", &[0; 300]]
         {
             let header = Header { kind, counter: 1, ..header };
-            room.deliver(addr(1), &sealer.seal([kind; 24], &wire::pack(header, payload)));
+            room.deliver(addr(1), &seal(&sealer, kind, &wire::pack(header, payload)));
             malformed = room.counters(1).dropped(Dropped::Malformed);
         }
     }
     for len in 0..40 {
-        room.deliver(addr(1), &sealer.seal([1; 24], &vec![0xff; len]));
+        room.deliver(addr(1), &seal(&sealer, 1, &vec![0xff; len]));
     }
     let unspecified = Header { from: "0.0.0.0:1".parse().unwrap(), ..header };
-    room.deliver(addr(1), &sealer.seal([2; 24], &wire::pack(unspecified, b"\0")));
+    room.deliver(addr(1), &seal(&sealer, 2, &wire::pack(unspecified, b"\0")));
     assert!(malformed > 0 && room.counters(1).dropped(Dropped::UnknownKind) > 0);
     assert_eq!(room.peers(1), 1);
     room.publish(2, 7);
@@ -333,7 +341,7 @@ fn public() -> Arc<Sealer> {
 }
 
 impl Room {
-    fn suspicions(&self) -> usize {
+    pub(super) fn suspicions(&self) -> usize {
         self.told.iter().filter(|(_, _, heard)| !heard).count()
     }
 
@@ -362,7 +370,7 @@ fn a_dead_host_is_suspect_everywhere_within_three_seconds() {
 }
 
 /// Whether the n-th frame is lost: an even draw of one in five that is the same in every run.
-fn one_in_five(_: Kind, n: usize) -> bool {
+pub(super) fn one_in_five(_: Kind, n: usize) -> bool {
     let mut z = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

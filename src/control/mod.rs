@@ -1,5 +1,7 @@
-//! The agent's control socket: what `gossd leave` and `gossd drain` say to a running agent. A Unix socket that
-//! only its owner can open; one JSON line each way.
+//! The agent's control socket: what `gossd leave`, `gossd drain` and `gossd keys` say to a running agent. A Unix socket
+//! that only its owner can open; one JSON line each way.
+
+mod keys;
 
 use std::io;
 use std::path::Path;
@@ -9,24 +11,34 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+pub use self::keys::{KeyRequest, Outcome, Secret};
 
 use crate::agent::Agent;
 use crate::domain::slot::Status;
 use crate::gossip::Cluster;
 
-/// Longest line either way.
+/// Longest request.
 const MAX_LINE: u64 = 4_096;
+/// Longest answer: the keys of a thousand agents.
+const MAX_ANSWER: u64 = 1 << 20;
+/// Clients at a time: an operator, a health check, and some. Nobody else can open the socket.
+const MAX_CLIENTS: usize = 16;
 /// A client that says nothing for this long is left.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a goodbye waits for the peers' acks.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a client is served at most: the time to say something, and the longest that any request takes.
+const SERVED: Duration = PATIENCE.saturating_add(keys::WAIT).saturating_add(Duration::from_secs(1));
 
 /// Only the agent's own user may open the socket.
 pub const MODE: u32 = 0o600;
 
 /// What can be asked of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
     /// Say goodbye and stop.
@@ -37,6 +49,8 @@ pub enum Request {
     Undrain,
     /// Say how it goes.
     Health,
+    /// Change the keys, or say who has which.
+    Keys(KeyRequest),
 }
 
 /// What the agent answers.
@@ -46,6 +60,15 @@ pub struct Answer {
     pub done: bool,
     /// What was done, or why not.
     pub text: String,
+    /// Who has which keys, if that was the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Outcome>,
+}
+
+impl Answer {
+    fn done(text: String) -> Self {
+        Self { done: true, text, keys: None }
+    }
 }
 
 /// The serving side.
@@ -74,24 +97,30 @@ impl Control {
 
     /// Serves the socket for ever.
     pub async fn serve(self, listener: UnixListener) -> anyhow::Result<()> {
+        let mut clients = JoinSet::new();
         loop {
+            while clients.try_join_next().is_some() {}
             match listener.accept().await {
-                // One at a time: an operator has no use for more, and nobody else can open the socket.
-                Ok((stream, _)) => drop(timeout(PATIENCE + GOODBYE, self.answer(stream)).await),
+                Ok((stream, _)) if clients.len() < MAX_CLIENTS => {
+                    let this = self.clone();
+                    clients.spawn(async move { drop(timeout(SERVED, this.answer(stream)).await) });
+                }
+                Ok(_) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }
 
     async fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
-        let mut line = String::new();
+        let mut line = Zeroizing::new(String::new());
         let (reader, _) = stream.split();
-        BufReader::new(reader.take(MAX_LINE)).read_line(&mut line).await?;
+        let mut reader = BufReader::new(reader.take(MAX_LINE));
+        timeout(PATIENCE, reader.read_line(&mut line)).await??;
         let request: Result<Request, _> = serde_json::from_str(&line);
         let leaves = matches!(request, Ok(Request::Leave));
         let answer = match request {
             Ok(request) => self.perform(request).await,
-            Err(error) => Answer { done: false, text: format!("not a request: {error}") },
+            Err(error) => Answer { done: false, text: format!("not a request: {error}"), keys: None },
         };
         let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -106,6 +135,7 @@ impl Control {
     async fn perform(&self, request: Request) -> Answer {
         let (status, text) = match request {
             Request::Health => return self.health(),
+            Request::Keys(request) => return self.answer_keys(request).await,
             Request::Leave => (Status::Left, "left: peers have hidden our records, and the agent stops"),
             Request::Drain => {
                 (Status::Draining, "draining: peers have hidden our records; this host still uses them")
@@ -117,7 +147,7 @@ impl Control {
         } else {
             format!("{text} (not every peer has acknowledged it yet)")
         };
-        Answer { done: true, text }
+        Answer::done(text)
     }
 
     fn health(&self) -> Answer {
@@ -128,7 +158,7 @@ impl Control {
         let peers = counted(self.cluster.peers(), "peer is", "peers are");
         let own = counts.own_records;
         let text = format!("serving {records}, {own} of them registered here; {peers} heard{journal}");
-        Answer { done: true, text }
+        Answer::done(text)
     }
 
     async fn tell(&self, status: Status) -> bool {
@@ -145,11 +175,10 @@ fn counted(n: usize, one: &str, many: &str) -> String {
 /// Asks the agent behind a control socket.
 pub async fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path).await?;
-    let mut line = serde_json::to_vec(&request).map_err(io::Error::other)?;
+    let mut line = Zeroizing::new(serde_json::to_vec(&request).map_err(io::Error::other)?);
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut answer = String::new();
-    let patience = PATIENCE + GOODBYE;
-    timeout(patience, BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer)).await??;
+    timeout(SERVED, BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut answer)).await??;
     serde_json::from_str(&answer).map_err(io::Error::other)
 }

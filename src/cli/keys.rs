@@ -1,0 +1,275 @@
+//! `gossd keys`: what is asked of a running agent's keys, and how its answers are printed.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{ArgGroup, Args, Subcommand};
+use zeroize::Zeroizing;
+
+use super::ask::{Whom, answer};
+use crate::control::{KeyRequest, Outcome, Request, Secret};
+use crate::gossip::keyring::{self, Key, KeyId, Keyring};
+use crate::gossip::keys::{AgentKeys, Lack, Report, Span};
+
+/// Done at the agent that was asked, but not at every agent that it knows.
+const NOT_EVERYWHERE: u8 = 3;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysVerb {
+    /// Print which keys there are, which one seals, and which agents have them
+    List(ListArgs),
+    /// Print a new key, a line for a --key-file
+    Generate,
+    /// Let one more key open, at every agent: the first step of a rotation
+    Add(AddArgs),
+    /// Seal with a key that every agent has, at every agent: the second step
+    Use(ChangeArgs),
+    /// Take a key away that no agent seals with any more, at every agent: the last step
+    Remove(ChangeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    whom: Whom,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("key").required(true)))]
+pub(super) struct AddArgs {
+    /// File with the key, as `gossd keys generate` prints it; - is standard input
+    #[arg(group = "key")]
+    file: Option<PathBuf>,
+    /// Make a new key
+    #[arg(long, group = "key")]
+    generate: bool,
+    #[command(flatten)]
+    whom: Whom,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// The key's name, as `gossd keys list` prints it
+    id: KeyId,
+    /// Do it although some agent is not ready for it, which may cut that agent off
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    whom: Whom,
+}
+
+pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        KeysVerb::List(args) => list(args),
+        KeysVerb::Generate => {
+            generate();
+            Ok(ExitCode::SUCCESS)
+        }
+        KeysVerb::Add(args) => {
+            let key = args.file.as_deref().map_or_else(|| Ok(Key::generate()), read_key)?;
+            change(args.whom, KeyRequest::Add(Secret::of(&key)))
+        }
+        KeysVerb::Use(ChangeArgs { id, force, whom }) => change(whom, KeyRequest::Use { id, force }),
+        KeysVerb::Remove(ChangeArgs { id, force, whom }) => change(whom, KeyRequest::Remove { id, force }),
+    }
+}
+
+pub(super) fn generate() {
+    println!("{}", *keyring::generate());
+}
+
+fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
+    let json = args.whom.json;
+    let (_, Outcome { report, .. }) = ask(args.whom, KeyRequest::List)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}\n{}", table(&key_rows(&report)), table(&agent_rows(&report)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn change(whom: Whom, request: KeyRequest) -> anyhow::Result<ExitCode> {
+    let json = whom.json;
+    let (text, Outcome { report, lacking }) = ask(whom, request)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{text}\n{}", result(&report, &lacking));
+    }
+    Ok(if lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_EVERYWHERE) })
+}
+
+fn ask(whom: Whom, request: KeyRequest) -> anyhow::Result<(String, Outcome)> {
+    let answer = answer(whom, Request::Keys(request))?;
+    Ok((answer.text, answer.keys.context("the agent did not say who has which keys")?))
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Key> {
+    let mut text = Zeroizing::new(String::new());
+    if path.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).context("cannot read the key from standard input")?;
+    } else {
+        text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .with_context(|| format!("cannot read the key from {}", path.display()))?;
+    }
+    let keyring = Keyring::parse(&text).with_context(|| path.display().to_string())?;
+    let Some(key) = keyring.single() else { bail!("{} has several keys: add one at a time", path.display()) };
+    Ok(key.clone())
+}
+
+/// Who has it, and why others do not.
+fn result(report: &Report, lacking: &[Lack]) -> String {
+    let lacks = |agent: &&AgentKeys| lacking.iter().any(|lack| lack.agent == agent.name);
+    let names: Vec<&str> =
+        report.agents.iter().filter(|agent| !lacks(agent)).map(|agent| &*agent.name).collect();
+    let count = match (names.len(), report.agents.len()) {
+        (has, all) if has == all => format!("at all {all} known agents"),
+        (has, all) => format!("at {has} of {all} known agents"),
+    };
+    let colon = if names.is_empty() { "" } else { ": " };
+    let others = lacking.iter().map(|Lack { agent, why, .. }| format!("not at {agent}: {why}\n"));
+    format!("{count}{colon}{}\n{}", names.join(", "), others.collect::<String>())
+}
+
+fn key_rows(report: &Report) -> Vec<Vec<String>> {
+    let mut rows = vec![["KEY", "SEALS", "AGENTS"].map(str::to_owned).to_vec()];
+    for id in &report.keys {
+        let has = |agent: &&AgentKeys| agent.keys.as_ref().is_some_and(|keys| keys.contains(id));
+        let (with, without): (Vec<_>, Vec<_>) = report.agents.iter().partition(has);
+        let mut agents = format!("{} of {}", with.len(), report.agents.len());
+        for (nth, agent) in without.iter().enumerate() {
+            agents.push_str(if nth == 0 { "; not " } else { ", " });
+            agents.push_str(&agent.name);
+        }
+        let seals = if *id == report.seals { "yes" } else { "" };
+        rows.push(vec![id.to_string(), seals.to_owned(), agents]);
+    }
+    rows
+}
+
+fn agent_rows(report: &Report) -> Vec<Vec<String>> {
+    let titles = ["AGENT", "HEARD", "SEALS WITH", "KEYS", "KEYRING", "KEY FILE"];
+    let rows = report.agents.iter().map(|agent| {
+        let heard = match agent.silent_seconds {
+            _ if agent.asked => "is asked".to_owned(),
+            Some(seconds) => format!("{} ago", Span(seconds)),
+            None => "yes".to_owned(),
+        };
+        let seals = agent.seals.map_or("not known".into(), |id| id.to_string());
+        let keys = agent.keys.as_ref().map_or("not known".into(), |keys| keys.len().to_string());
+        let keyring = match agent.keys {
+            _ if agent.newest => "newest",
+            Some(_) => "behind",
+            None => "not known",
+        };
+        vec![agent.name.clone(), heard, seals, keys, keyring.into(), agent.where_it_is()]
+    });
+    [titles.map(str::to_owned).to_vec()].into_iter().chain(rows).collect()
+}
+
+/// Columns as wide as they need to be, two spaces apart.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> =
+        (0..columns).map(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::super::Cli;
+    use super::*;
+    use crate::gossip::keys::{Filed, Need};
+
+    fn report() -> Report {
+        let [one, two] = ["5d0c7a11", "9f3a02c1"].map(|id| id.parse::<KeyId>().unwrap());
+        let agent = |name: &str| AgentKeys {
+            name: name.into(),
+            asked: false,
+            silent_seconds: None,
+            keys: Some(vec![one, two]),
+            seals: Some(one),
+            newest: true,
+            file: Some(Filed::Written),
+            problem: None,
+        };
+        let behind = AgentKeys {
+            silent_seconds: Some(180),
+            keys: Some(vec![two]),
+            seals: Some(two),
+            newest: false,
+            ..agent("c")
+        };
+        let older = AgentKeys { keys: None, seals: None, newest: false, file: None, ..agent("d") };
+        let why = Some("cannot write /key: Permission denied".into());
+        let locked = AgentKeys { asked: true, file: Some(Filed::MemoryOnly), problem: why, ..agent("a") };
+        Report { keys: vec![one, two], seals: one, agents: vec![locked, agent("b"), behind, older] }
+    }
+
+    #[test]
+    fn the_list_says_who_has_which_key_and_who_is_behind() {
+        let keys = "\
+KEY       SEALS  AGENTS
+5d0c7a11  yes    2 of 4; not c, d
+9f3a02c1         3 of 4; not d
+";
+        assert_eq!(table(&key_rows(&report())), keys);
+        let agents = "\
+AGENT  HEARD      SEALS WITH  KEYS       KEYRING    KEY FILE
+a      is asked   5d0c7a11    2          newest     in memory only: cannot write /key: Permission denied
+b      yes        5d0c7a11    2          newest     written
+c      3 min ago  9f3a02c1    1          behind     written
+d      yes        not known   not known  not known  not known
+";
+        assert_eq!(table(&agent_rows(&report())), agents);
+    }
+
+    #[test]
+    fn the_list_is_json_too() {
+        let json = serde_json::to_value(report()).unwrap();
+        assert_eq!(json["keys"], serde_json::json!(["5d0c7a11", "9f3a02c1"]));
+        assert_eq!((&json["seals"], &json["agents"][0]["file"]), (&"5d0c7a11".into(), &"memory-only".into()));
+        assert_eq!(json["agents"][2]["silent_seconds"], 180);
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report());
+    }
+
+    #[test]
+    fn a_change_says_who_has_it_and_why_others_do_not() {
+        let mut report = report();
+        let lacking = report.lacking(Need::Key(report.seals));
+        let said = "\
+at 1 of 4 known agents: b
+not at a: in memory only: cannot write /key: Permission denied
+not at c: silent for 3 min; does not have the key 5d0c7a11
+not at d: has not told what keys it has: is it an older gossd?
+";
+        assert_eq!(result(&report, &lacking), said);
+        report.agents.truncate(2);
+        assert_eq!(result(&report, &[]), "at all 2 known agents: a, b\n");
+    }
+
+    #[test]
+    fn a_key_is_given_or_made_and_named_by_its_id() {
+        let parse = |line: &str| Cli::command().try_get_matches_from(line.split(' ')).map(drop);
+        for good in
+            ["gossd keys add -", "gossd keys add --generate --name a", "gossd keys use 5d0c7a11 --force"]
+        {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["gossd keys", "gossd keys add", "gossd keys add key --generate", "gossd keys remove 5d0c"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse("gossd keys use x").unwrap_err().to_string().contains("gossd keys list"));
+    }
+}
