@@ -324,17 +324,19 @@ fn the_program_says_where_it_is_found_and_takes_no_broken_files() {
         for (flag, file) in [("--tls-cert", "cert.pem"), ("--tls-key", "key.pem")] {
             command.arg(flag).arg(authority.path(file));
         }
+        command.args(["--admin", "127.0.0.1:0"]);
         command.arg("--plugin-socket").arg(&socket);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("gossd starts")
     };
     let mut child = run();
-    let lines = BufReader::new(child.stdout.take().expect("piped")).lines().take(3);
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines().take(4);
     let lines: Vec<_> = lines.map(|line| line.expect("text")).collect();
     child.kill().expect("it runs");
     child.wait().expect("it ends");
     assert!(lines[0].starts_with("plugin https://127.0.0.1:") && lines[0].ends_with("/sd"), "{lines:?}");
     assert!(lines[1].starts_with("gossip 127.0.0.1:"), "{lines:?}");
-    assert_eq!(lines[2], format!("plugin unix://{}", socket.display()));
+    assert!(lines[2].starts_with("admin http://127.0.0.1:"), "{lines:?}");
+    assert_eq!(lines[3], format!("plugin unix://{}", socket.display()));
 
     authority.write("key.pem", "no key");
     let output = run().wait_with_output().expect("it ends");
