@@ -2,7 +2,7 @@
 # The tests in containers: three tunnel hosts and more, broken in every way that tests/docker knows. They need a Docker
 # engine, but no registry and no other image: everything is built here, from this tree and this machine's iptables.
 #
-#   scripts/docker-test.sh [--set short|long|NAME,...] [--repeat N] [--list] [--table FILE]
+#   scripts/docker-test.sh [--set short|long|NAME,...] [--repeat N] [--jobs N] [--list] [--table FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin

@@ -9,9 +9,11 @@ mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::scenarios::{NOTICED, SCENARIOS, Scenario};
@@ -27,6 +29,9 @@ struct Args {
     /// How often each is run
     #[arg(long, default_value_t = 1)]
     repeat: u32,
+    /// How many runs of a scenario at a time, each in a world of its own
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// Prints the scenarios and what they promise
     #[arg(long)]
     list: bool,
@@ -65,15 +70,18 @@ async fn all(args: Args) -> anyhow::Result<()> {
     let mut number = 0;
     for scenario in chosen {
         let mut outcome = Outcome::of(scenario);
-        for _ in 0..args.repeat {
+        let runs = (0..args.repeat).map(|_| {
             number += 1;
-            let plan = (scenario.plan)();
-            let started = Instant::now();
-            let measured = perform(scenario, &run, number, &folder, plan).await;
-            if measured.as_ref().is_err_and(anyhow::Error::is::<Interrupted>) {
-                anyhow::bail!(Interrupted);
-            }
-            outcome.add(measured, started.elapsed());
+            one(scenario, &run, number, &folder)
+        });
+        let mut runs = futures_util::stream::iter(runs).buffered(args.jobs.max(1));
+        while let Some((measured, took)) = runs.next().await {
+            outcome.add(measured, took);
+        }
+        drop(runs);
+        // Not before every run of it has removed what it had.
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            anyhow::bail!(Interrupted);
         }
         println!("{outcome}");
         outcomes.push(outcome);
@@ -90,6 +98,21 @@ async fn all(args: Args) -> anyhow::Result<()> {
     let failed = outcomes.iter().filter(|outcome| !outcome.is_kept()).count();
     anyhow::ensure!(failed == 0, "{failed} of {} scenarios failed", outcomes.len());
     Ok(())
+}
+
+/// One run, and the time that it took.
+async fn one(
+    scenario: &'static Scenario,
+    run: &str,
+    number: u32,
+    folder: &std::path::Path,
+) -> (anyhow::Result<scenarios::Measured>, Duration) {
+    let started = Instant::now();
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        return (Err(Interrupted.into()), Duration::ZERO);
+    }
+    let measured = perform(scenario, run, number, folder, (scenario.plan)()).await;
+    (measured, started.elapsed())
 }
 
 /// Runs a scenario with broken agents: its visitors have to feel it.
@@ -112,6 +135,9 @@ async fn noticed(
     Ok(())
 }
 
+/// Whether somebody stopped the tests: nothing is begun any more.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
 /// Somebody stopped the tests: no failure of a scenario.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; everything is removed")]
@@ -124,6 +150,7 @@ async fn interrupted() {
         _ = tokio::signal::ctrl_c() => {}
         _ = term.recv() => {}
     }
+    INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
 /// Runs a scenario in a world of its own, which is gone afterwards; of one that fails, the logs stay.
