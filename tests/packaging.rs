@@ -91,7 +91,12 @@ fn the_manual_has_a_page_for_every_verb() {
         }
         assert!(!page.contains("test-broken"), "gossd-{verb}(1) tells what is hidden");
     }
-    assert_eq!(fs::read_dir(&folder).expect("a folder").count(), verbs().len() + 1);
+    for page in fs::read_dir(&folder).expect("a folder") {
+        let page = page.expect("a page").file_name().into_string().expect("text");
+        let known =
+            |verb: &String| page == format!("gossd-{verb}.1") || page.starts_with(&format!("gossd-{verb}-"));
+        assert!(page == "gossd.1" || verbs().iter().any(known), "{page} is no verb's");
+    }
     let error = gossd().args(["man", "--dir", "/dev/null/man"]).output().expect("gossd runs");
     assert_eq!(error.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&error.stderr).contains("/dev/null/man"));

@@ -27,6 +27,7 @@ impl Agent {
             }
             Event::Changed { owner, changes } => {
                 let mut state = self.lock();
+                let shown = state.directory.generation(&owner.name);
                 for change in &changes {
                     let news = state.directory.apply(now, &owner, change) == Applied::New;
                     if news && change.cell.content == Content::Status(Status::Left) {
@@ -40,6 +41,15 @@ impl Agent {
                     {
                         state.tell(self.owner(), change);
                         self.shared.changed.notify_one();
+                    }
+                }
+                if state.directory.generation(&owner.name) != shown {
+                    // What it claims was heard before it was shown, and perhaps before we claimed the same.
+                    for rule in state.directory.rules_of(&owner) {
+                        if let Some(change) = state.yield_to(&rule) {
+                            state.tell(self.owner(), change);
+                            self.shared.changed.notify_one();
+                        }
                     }
                 }
                 state.note_events();

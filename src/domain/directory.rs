@@ -173,6 +173,18 @@ impl Directory {
         self.heard(owner, slot).map(|heard| &heard.cell)
     }
 
+    /// What an owner claims, as far as is known.
+    pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
+        let replica = self.agents.get(&owner.name).and_then(|agent| agent.generations.get(&owner.generation));
+        let cells = replica.into_iter().flat_map(|replica| replica.cells.values());
+        cells
+            .filter_map(|heard| match &heard.cell.content {
+                Content::Rule(rule) => Some(rule.clone()),
+                Content::Empty | Content::Record(_) | Content::Status(_) => None,
+            })
+            .collect()
+    }
+
     /// Since when that is known.
     pub fn known_since(&self, owner: &Owner, slot: Slot) -> Option<Instant> {
         self.heard(owner, slot).map(|heard| heard.since)

@@ -536,3 +536,19 @@ async fn a_restored_claim_of_a_tunnel_that_is_away_has_its_hour() {
     run(&agent, 3 * LAP, || hear(&agent, &b)).await;
     assert_eq!(leads_to(&agent, "x"), Some(0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_made_before_its_rival_is_shown_gives_way_when_it_is() {
+    let (agent, b) = (with_quota(Quota::default(), Restored::default()), owner("b", 1));
+    let rival = change(FIRST_RULE, 1, Content::Rule(Arc::new(rule("x", 0, 7))));
+    agent.handle(Event::Changed { owner: b.clone(), changes: vec![rival] });
+    attach(&agent, "2", 1);
+    assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "nobody is shown yet");
+    let ready = vec![
+        change(1, 2, Content::Record(record("1", 0))),
+        change(STATUS_SLOT, 100, Content::Status(Status::Ready)),
+    ];
+    agent.handle(Event::Changed { owner: b.clone(), changes: ready });
+    hear(&agent, &b);
+    assert_eq!(leads_to(&agent, "x"), Some(0));
+}
