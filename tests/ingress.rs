@@ -289,6 +289,12 @@ async fn a_full_agent_refuses_and_keeps_what_it_has() {
 #[tokio::test]
 async fn an_agent_that_starts_takes_no_name_from_a_living_tunnel() {
     let a = Process::start("a", &[]);
+    let c = Process::start("c", &["--join", &a.gossip.to_string()]);
+    let mut early = FakeGost::start("n0", c.plugin).await;
+    early.bind("0", TWO, "early").await;
+    until(&[a.plugin], "early", TWO).await;
+    // Three seconds after an agent knows a peer, what it claims is no claim of a newcomer any more.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
     let mut gost = FakeGost::start("n1", a.plugin).await;
     for n in 0..5 {
         assert!(gost.set_rule(&format!("other-{n}"), ONE).await);
