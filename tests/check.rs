@@ -144,7 +144,7 @@ fn an_agent_that_runs_already_is_told_from_another_and_from_a_stranger() {
     assert!(line(&text, "control socket").starts_with("warn  "), "{text}");
     let other = Process::start("c", &[]);
     let (text, _) = check(folder.path(), &["--plugin", &other.plugin.to_string()]);
-    assert!(line(&text, "plugin").contains("taken by another gossd"), "{text}");
+    assert!(line(&text, "plugin").contains("taken by a gossd"), "{text}");
 }
 
 #[test]

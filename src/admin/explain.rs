@@ -79,7 +79,7 @@ fn candidate(found: &Candidate, order: Order, listed: usize) -> report::Candidat
         address: record.address.to_string(),
         agent: found.owner.name.as_str().into(),
         state: state(&found.owner),
-        rtt_ms: found.owner.trip.map(millis),
+        rtt_ms: found.owner.trip.filter(|_| lease.is_none()).map(millis),
         known_seconds: found.known.as_secs_f64(),
         lease,
     }

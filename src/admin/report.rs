@@ -172,7 +172,7 @@ pub struct Candidate {
     pub agent: String,
     /// How that agent is.
     pub state: State,
-    /// The round-trip time to that agent in milliseconds.
+    /// The round-trip time to that agent in milliseconds; none for the one that reports.
     pub rtt_ms: Option<f64>,
     /// Seconds for which this agent has known the record as it is.
     pub known_seconds: f64,

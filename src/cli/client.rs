@@ -284,6 +284,16 @@ mod tests {
         assert_eq!(reply.json(true), "{\n  \"b\": 1,\n  \"a\": [\n    2\n  ]\n}\n");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_nothing_is_not_waited_for_for_ever() {
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = AdminClient::at(mute.local_addr().unwrap());
+        let told = client.get::<()>("/status.json").await.unwrap_err();
+        assert!(matches!(told, NoReport::Silent { .. }), "{told}");
+        let told = client.open("/events", "1-1").await.unwrap_err();
+        assert!(matches!(told, NoReport::Silent { .. }), "{told}");
+    }
+
     #[test]
     fn a_question_may_have_any_characters() {
         assert_eq!(path("/p", &[("name", "a&b= ü"), ("limit", "1")]), "/p?name=a%26b%3D+%C3%BC&limit=1");

@@ -2,17 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use futures_util::future::join_all;
+
 use super::Finding;
 use crate::config::Config;
 use crate::daemon;
 use crate::domain::address::Host;
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
-    let mut points = Vec::new();
-    for point in &config.join {
-        points.push((point.to_string(), point.resolve().await));
-    }
-    let mut found = joins(&points);
+    let points = config.join.iter().map(async |point| (point.to_string(), point.resolve().await));
+    let mut found = joins(&join_all(points).await);
     found.push(advertised(config).await);
     found
 }

@@ -154,7 +154,7 @@ fn judge(port: &Port, bound: &io::Result<()>, holder: &Holder) -> Finding {
             format!("{address} is taken by the agent {name}: set {flag} to another, or stop that")
         }
         (ErrorKind::AddrInUse, Holder::SomeAgent) => {
-            format!("{address} is taken by another gossd: set {flag} to another, or stop that")
+            format!("{address} is taken by a gossd: set {flag} to another, or stop that")
         }
         (ErrorKind::AddrInUse, Holder::Unknown) => format!(
             "{address} is taken: `ss -tulnp 'sport = :{number}'` as root tells by whom; stop that, or set {flag}"
@@ -222,7 +222,7 @@ mod tests {
                 Verdict::Fail,
                 "127.0.0.1:80 is taken by the agent b: set --plugin",
             ),
-            (AddrInUse, Holder::SomeAgent, Verdict::Fail, "127.0.0.1:80 is taken by another gossd"),
+            (AddrInUse, Holder::SomeAgent, Verdict::Fail, "127.0.0.1:80 is taken by a gossd"),
             (AddrInUse, Holder::Unknown, Verdict::Fail, "127.0.0.1:80 is taken: `ss -tulnp 'sport = :80'`"),
             (PermissionDenied, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this user may not"),
             (AddrNotAvailable, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this host has no such address"),
