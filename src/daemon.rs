@@ -87,9 +87,11 @@ impl Daemon {
             broken: config.broken,
         };
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
-        let Restored { held, released, rules } = kept.restored;
-        let held = held.into_iter().map(|holding| reach.returned(holding)).collect();
-        let agent = Agent::new(settings, Restored { held, released, rules });
+        let mut restored = kept.restored;
+        for holding in restored.held.iter_mut().chain(&mut restored.lapsed) {
+            reach.returned(holding);
+        }
+        let agent = Agent::new(settings, restored);
         let about =
             About { cluster: config.cluster.clone(), address: advertised, joins: !config.join.is_empty() };
         let (reload, told) = watch::channel(());
@@ -342,7 +344,8 @@ impl Kept {
                 if let Some(path) = kept.set_aside {
                     tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
                 }
-                let restored = Restored { held: kept.held, released: kept.released, rules: kept.rules };
+                let crate::journal::Restored { held, lapsed, released, rules, .. } = kept;
+                let restored = Restored { held, lapsed, released, rules };
                 Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
             }
             Err(error @ OpenError::Unusable { .. }) => {

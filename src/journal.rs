@@ -49,8 +49,10 @@ impl Batch {
 pub struct Restored {
     /// Of this start: higher than that of any start before it, on disk already.
     pub generation: Generation,
-    /// The records that were held.
+    /// The records that were live.
     pub held: Vec<Holding>,
+    /// The records that had lapsed.
+    pub lapsed: Vec<Holding>,
     /// The ids that were released, oldest first.
     pub released: Vec<Arc<str>>,
     /// The claims on host names.
@@ -135,8 +137,8 @@ impl Journal {
         };
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
         let Opened { store, stamp, contents, set_aside, .. } = opened;
-        let Contents { held, released, rules, .. } = contents;
-        let restored = Restored { generation: stamp.generation, held, released, rules, set_aside };
+        let Contents { held, lapsed, released, rules, .. } = contents;
+        let restored = Restored { generation: stamp.generation, held, lapsed, released, rules, set_aside };
         Ok((Self { path, store: Some(store), stamp, _lock: lock }, restored))
     }
 

@@ -63,8 +63,10 @@ pub struct Broken {
 /// What a journal kept.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// Records, to be held with a fresh lease each.
+    /// Live records, to be held with a fresh lease each.
     pub held: Vec<Holding>,
+    /// Records that had lapsed, to be kept for a late Renew.
+    pub lapsed: Vec<Holding>,
     /// Ids released for ever, oldest first.
     pub released: Vec<Arc<str>>,
     /// Claims on host names.
@@ -166,7 +168,7 @@ impl Agent {
             log: Log::default(),
             counts: Changes::default(),
         };
-        for change in state.leases.restore(now, restored.held, &restored.released) {
+        for change in state.leases.restore(now, restored.held, restored.lapsed, &restored.released) {
             state.tell(&settings.owner, change);
         }
         for change in state.claims.restore(restored.rules) {

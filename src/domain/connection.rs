@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(connections.next_deadline(), Some(now + GRACE), "m has none, n has one");
         connections.closed(now, 1);
         assert!(connections.overdue(now).is_empty());
-        assert_eq!(connections.overdue(now + GRACE), ["m".into(), "n".into()]);
+        assert_eq!(connections.overdue(now + GRACE), ["m", "n"].map(Arc::from));
         assert!(connections.overdue(now + GRACE).is_empty(), "once");
     }
 

@@ -43,6 +43,14 @@ impl Instances {
         }
     }
 
+    /// The instance of a record has its entrypoint, unless another claims that: it was there before this agent could
+    /// tell who came last.
+    pub fn claim_if_vacant(&mut self, record: &Record) {
+        self.claims
+            .entry((record.address.clone(), record.is_routers()))
+            .or_insert_with(|| record.node.clone());
+    }
+
     /// The instance that has a record's entrypoint.
     pub fn claimant(&self, record: &Record) -> Option<&Arc<str>> {
         self.claims.get(&(record.address.clone(), record.is_routers()))

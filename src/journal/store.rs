@@ -51,6 +51,7 @@ struct KeptRule {
 enum Kept<'a> {
     Held { name: &'a str, node: &'a str, udp: bool, address: &'a str, dial: &'a str },
     Released(u64),
+    Lapsed { name: &'a str, node: &'a str, udp: bool, address: &'a str, dial: &'a str },
 }
 
 /// How far a file has come; every commit says it.
@@ -67,6 +68,7 @@ pub(super) struct Stamp {
 pub(super) struct Contents {
     pub(super) stamp: Stamp,
     pub(super) held: Vec<Holding>,
+    pub(super) lapsed: Vec<Holding>,
     /// Oldest first.
     pub(super) released: Vec<Arc<str>>,
     pub(super) rules: Vec<Rule>,
@@ -198,10 +200,14 @@ impl Store {
             contents.size += (id.len() + kept.len()) as u64;
             match read_id(id).zip(Kept::read(kept)) {
                 Some((id, Kept::Released(number))) => released.push((number, id.into())),
-                Some((id, kept)) => match kept.held(id) {
-                    Some(held) => contents.held.push(held),
-                    None => unreadable += 1,
-                },
+                Some((id, kept)) => {
+                    let lapsed = matches!(kept, Kept::Lapsed { .. });
+                    let holdings = if lapsed { &mut contents.lapsed } else { &mut contents.held };
+                    match kept.holding(id) {
+                        Some(holding) => holdings.push(holding),
+                        None => unreadable += 1,
+                    }
+                }
                 None => unreadable += 1,
             }
         }
@@ -238,7 +244,8 @@ struct Tables<'a> {
 impl Tables<'_> {
     fn note(&mut self, id: &[u8], entry: &Word) -> Result<(), Fault> {
         let kept = match entry {
-            Word::Held(held) => Kept::of(held),
+            Word::Held(holding) => Kept::live(holding),
+            Word::Lapsed(holding) => Kept::lapsed(holding),
             Word::Released if self.number(id)?.is_some() => return Ok(()),
             Word::Released => Kept::Released(self.bury(id)?),
             Word::Forgotten => return self.forget(id),
@@ -311,9 +318,14 @@ fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
 }
 
 impl<'a> Kept<'a> {
-    fn of(held: &'a Holding) -> Self {
-        let Record { id: _, name, node, network, address } = &*held.record;
-        Self::Held { name, node, udp: *network == Network::Udp, address, dial: &held.dial }
+    fn live(holding: &'a Holding) -> Self {
+        let Record { id: _, name, node, network, address } = &*holding.record;
+        Self::Held { name, node, udp: *network == Network::Udp, address, dial: &holding.dial }
+    }
+
+    fn lapsed(holding: &'a Holding) -> Self {
+        let Record { id: _, name, node, network, address } = &*holding.record;
+        Self::Lapsed { name, node, udp: *network == Network::Udp, address, dial: &holding.dial }
     }
 
     fn bytes(&self) -> Result<Vec<u8>, Fault> {
@@ -328,13 +340,17 @@ impl<'a> Kept<'a> {
     fn number(bytes: &'a [u8]) -> Option<u64> {
         match Self::read(bytes)? {
             Self::Released(number) => Some(number),
-            Self::Held { .. } => None,
+            Self::Held { .. } | Self::Lapsed { .. } => None,
         }
     }
 
     /// The record, if every field is what a Register could have said: a file is input like any other.
-    fn held(self, id: &str) -> Option<Holding> {
-        let Self::Held { name, node, udp, address, dial } = self else { return None };
+    fn holding(self, id: &str) -> Option<Holding> {
+        let (Self::Held { name, node, udp, address, dial } | Self::Lapsed { name, node, udp, address, dial }) =
+            self
+        else {
+            return None;
+        };
         let network = if udp { Network::Udp } else { Network::Tcp };
         let given = [name, node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
         if !given || !is_address(address) {

@@ -107,10 +107,12 @@ fn everything_comes_back() {
     let (mut journal, restored) = open(&dir);
     assert_eq!((restored.generation, restored.held, restored.released), (1, vec![], vec![]));
     journal.write(&batch([hold("a"), hold("bb"), hold("unknown"), ("gone", Word::Released)])).unwrap();
+    journal.write(&batch([("late", Word::Lapsed(held("late"))), ("bb", Word::Lapsed(held("bb")))])).unwrap();
     assert_eq!(journal.path(), file(&dir));
     drop(journal);
     let (_, restored) = open(&dir);
-    assert_eq!(restored.held, [held("a"), held("bb"), held("unknown")]);
+    assert_eq!(restored.held, [held("a"), held("unknown")]);
+    assert_eq!(restored.lapsed, [held("bb"), held("late")]);
     assert_eq!((released(&restored), &restored.set_aside), (vec!["gone"], &None));
 }
 

@@ -115,17 +115,17 @@ impl Reach {
         caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
     }
 
-    /// A record that was held before this start, as it is reached now: the host of its gost may have moved, and
-    /// this agent with it.
-    pub fn returned(&self, holding: Holding) -> Holding {
-        let Ok(dial) = holding.dial.parse::<SocketAddr>() else { return holding };
+    /// Makes a record that was held before this start one as it is reached now: the host of its gost may have moved,
+    /// and this agent with it.
+    pub fn returned(&self, holding: &mut Holding) {
+        let Ok(dial) = holding.dial.parse::<SocketAddr>() else { return };
         let address = format!("{}:{}", self.host, dial.port());
         // Only a gost beside this agent is dialled there.
         if !dial.ip().is_loopback() || address == *holding.record.address {
-            return holding;
+            return;
         }
         let record = Record { address: address.into(), ..Record::clone(&holding.record) };
-        Holding { record: Arc::new(record), ..holding }
+        holding.record = Arc::new(record);
     }
 
     /// Where this agent can dial the gost that calls and listens on `entrypoint`; empty where that cannot be
@@ -242,7 +242,9 @@ mod tests {
         let returned = |address: &str, dial: &str| {
             let [id, name, node] = ["1", "t", "n"].map(Arc::from);
             let record = Arc::new(Record { id, name, node, network: Network::Tcp, address: address.into() });
-            reach.returned(Holding { record, dial: dial.into() }).record.address.to_string()
+            let mut holding = Holding { record, dial: dial.into() };
+            reach.returned(&mut holding);
+            holding.record.address.to_string()
         };
         assert_eq!(returned("192.0.2.7:8420", "127.0.0.1:8420"), "192.0.2.8:8420");
         assert_eq!(returned("[2001:db8::7]:8420", "[::1]:8420"), "192.0.2.8:8420");

@@ -43,8 +43,10 @@ pub enum Renewal {
 /// The state of an id, for the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Live or lapsed.
+    /// Live.
     Held(Holding),
+    /// Not said any more, and kept for a late Renew.
+    Lapsed(Holding),
     /// Released for ever.
     Released,
     /// Not known any more.
@@ -99,13 +101,23 @@ impl LeaseTable {
         }
     }
 
-    /// Takes back what a journal kept: fresh leases for all records, and the released ids, oldest first.
-    pub fn restore(&mut self, now: Instant, held: Vec<Holding>, released: &[Arc<str>]) -> Vec<Change> {
+    /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed, and the
+    /// released ids, oldest first.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        held: Vec<Holding>,
+        lapsed: Vec<Holding>,
+        released: &[Arc<str>],
+    ) -> Vec<Change> {
         for id in released {
             self.tombstones.bury(id);
         }
         let changes =
             held.into_iter().filter_map(|holding| self.adopt(now, holding).ok().flatten()).collect();
+        for holding in lapsed {
+            self.keep_lapsed(now, holding);
+        }
         self.touched.clear();
         changes
     }
@@ -125,14 +137,16 @@ impl LeaseTable {
     }
 
     /// Takes a record as [`Self::register`] does, without replacing an instance: what is learned from a Renew
-    /// or a journal says nothing about who came last.
+    /// or a journal says nothing about who came last. But who comes next replaces it.
     pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
         let id = holding.record.id.clone();
         if self.tombstones.contains(&id) {
             return Ok(None);
         }
         let Some(lease) = self.leases.get_mut(&id) else {
-            return self.insert(now, holding).map(Some);
+            let change = self.insert(now, holding.clone())?;
+            self.instances.claim_if_vacant(&holding.record);
+            return Ok(Some(change));
         };
         let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
         let sooner = lease.deadline < lease.queued;
@@ -184,6 +198,7 @@ impl LeaseTable {
         // The caller sees to it that there is room; without, the record goes at its new deadline.
         let Ok(change) = self.slots.put(lease.holding.record.clone()) else { return Renewal::Unknown };
         lease.slot = Some(change.slot);
+        self.touched.insert(id.clone());
         self.lapsed.remove(&(due, id));
         self.lapsed_bytes -= lease.holding.record.size();
         self.live += 1;
@@ -287,7 +302,8 @@ impl LeaseTable {
     /// The state of an id.
     pub fn word(&self, id: &str) -> Word {
         match self.leases.get(id) {
-            Some(lease) => Word::Held(lease.holding.clone()),
+            Some(lease) if lease.slot.is_some() => Word::Held(lease.holding.clone()),
+            Some(lease) => Word::Lapsed(lease.holding.clone()),
             None if self.tombstones.contains(id) => Word::Released,
             None => Word::Forgotten,
         }
@@ -412,7 +428,24 @@ impl LeaseTable {
         self.lapsed.insert((lease.deadline, id.clone()));
         self.lapsed_bytes += lease.holding.record.size();
         self.live -= 1;
+        self.touched.insert(id.clone());
         Some(self.slots.clear(slot))
+    }
+
+    /// Holds a record that lapsed before this table was made, as if it had just then.
+    fn keep_lapsed(&mut self, now: Instant, holding: Holding) {
+        let id = holding.record.id.clone();
+        if self.tombstones.contains(&id) || self.leases.contains_key(&id) {
+            return;
+        }
+        let (deadline, size) = (now + KEEP_LAPSED, holding.record.size());
+        self.instances.add(&holding.record);
+        self.bytes += size;
+        self.lapsed_bytes += size;
+        self.lapsed.insert((deadline, id.clone()));
+        self.deadlines.push(Reverse((deadline, id.clone())));
+        let lease = Lease { holding, slot: None, deadline, queued: deadline, period: Period::default() };
+        self.leases.insert(id, lease);
     }
 
     fn forget(&mut self, id: &Arc<str>) {

@@ -230,11 +230,41 @@ fn what_a_journal_kept_is_back_with_fresh_leases() {
     assert_eq!((before.word("2"), before.word("3")), (Word::Released, Word::Forgotten));
 
     let mut after = LeaseTable::new(TTL);
-    assert_eq!(after.restore(now + secs(50), vec![held], &["2".into()]).len(), 1);
+    assert_eq!(after.restore(now + secs(50), vec![held], Vec::new(), &["2".into()]).len(), 1);
     assert!(after.take_touched().is_empty(), "the journal knows");
     assert!(after.expire(now + secs(109)).is_empty());
     assert_eq!(take(&mut after, now, "2"), None, "released for ever");
     assert_eq!(after.expire(now + secs(110)).len(), 1);
+}
+
+#[test]
+fn what_had_lapsed_is_not_said_again_after_a_restart_but_can_be_revived() {
+    let (mut before, now) = table();
+    take(&mut before, now, "1");
+    before.take_touched();
+    assert_eq!(before.expire(now + TTL).len(), 1);
+    assert_eq!(before.take_touched(), ["1".into()].into(), "the journal has to know");
+    let Word::Lapsed(lapsed) = before.word("1") else { panic!("1 has lapsed") };
+
+    let mut after = LeaseTable::new(TTL);
+    assert!(after.restore(now, Vec::new(), vec![lapsed], &[]).is_empty());
+    assert_eq!((after.live(), after.lapsed(), after.lapsed_bytes()), (0, 1, after.bytes()));
+    assert!(matches!(after.renew(now + secs(5), "1"), Renewal::Revived(_)));
+    assert_eq!(after.take_touched(), ["1".into()].into(), "live again");
+    assert!(matches!(after.word("1"), Word::Held(_)));
+    assert_eq!((after.live(), after.lapsed_bytes()), (1, 0));
+}
+
+#[test]
+fn an_instance_from_before_a_restart_is_replaced_like_any_other() {
+    let (mut before, now) = table();
+    let Some(_) = take(&mut before, now, "1") else { panic!("it is taken") };
+    let Word::Held(held) = before.word("1") else { panic!("1 is held") };
+    let entrypoint = held.record.address.clone();
+    let mut after = LeaseTable::new(TTL);
+    after.restore(now, vec![held], Vec::new(), &[]);
+    register(&mut after, now, &of("2", "another", &entrypoint));
+    assert_eq!((after.is_lapsed("1"), after.is_live("2")), (true, true));
 }
 
 #[test]
