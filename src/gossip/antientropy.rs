@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable as _,
-    FailureDetectorConfig, Heartbeat, NodeState, Serializable as _, spawn_chitchat,
+    FailureDetectorConfig, NodeState, Serializable as _, spawn_chitchat,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -97,8 +97,34 @@ struct Inner {
     sink: Sink,
     /// A member's status arrived: it may be one that we do not know.
     met: Arc<Notify>,
-    /// Who was known in the last round, with the sign of life of each.
-    known: HashMap<ChitchatId, Heartbeat>,
+    /// Who was known in the last round.
+    known: HashMap<ChitchatId, Pulse>,
+}
+
+/// Another agent's sign of life, as it is passed on: when a partition heals, it may be old news.
+#[derive(Clone, Copy)]
+struct Pulse {
+    heartbeat: u64,
+    /// When it rose last; none if it has not since the agent is known.
+    risen: Option<Instant>,
+}
+
+impl Pulse {
+    /// How long it may be between two rises that are one sign of life together.
+    const GOES_ON: Duration = Duration::from_secs(5);
+
+    /// The pulse at the next look, and whether it shows life: it has risen twice within moments. One rise may be what
+    /// somebody remembered of the dead; a second one has been made since.
+    fn next(before: Option<Self>, now: Instant, heartbeat: u64) -> (Self, bool) {
+        match before {
+            Some(before) if before.heartbeat < heartbeat => {
+                let goes_on = before.risen.is_some_and(|risen| now - risen < Self::GOES_ON);
+                (Self { heartbeat, risen: Some(now) }, goes_on)
+            }
+            Some(before) => (before, false),
+            None => (Self { heartbeat, risen: None }, false),
+        }
+    }
 }
 
 impl AntiEntropy {
@@ -222,13 +248,12 @@ impl Inner {
         let chitchat = chitchat.lock().await;
         let us = chitchat.self_chitchat_id();
         let states = chitchat.node_states().iter().filter(|(id, _)| *id != us);
-        let known: HashMap<ChitchatId, Heartbeat> =
-            states.map(|(id, state)| (id.clone(), state.heartbeat())).collect();
-        for (id, heartbeat) in &known {
-            // The first one may be a memory of the dead; a later one has been made since.
-            if self.known.get(id).is_some_and(|before| before < heartbeat && *before > Heartbeat::default())
-                && let Some(owner) = owner(id)
-            {
+        let now = Instant::now();
+        let mut known: HashMap<ChitchatId, Pulse> = HashMap::new();
+        for (id, state) in states {
+            let (pulse, lives) = Pulse::next(self.known.get(id).copied(), now, state.heartbeat().into());
+            known.insert(id.clone(), pulse);
+            if let Some(owner) = owner(id).filter(|_| lives) {
                 (self.sink)(Event::Hearsay { owner });
             }
         }
@@ -326,6 +351,22 @@ impl FrameSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_others_remember_of_the_dead_is_no_sign_of_life() {
+        let (start, seconds) = (Instant::now(), Duration::from_secs);
+        let mut pulse = None;
+        let mut lives = |at: u64, heartbeat: u64| {
+            let (next, lives) = Pulse::next(pulse, start + seconds(at), heartbeat);
+            pulse = Some(next);
+            lives
+        };
+        assert!(!lives(0, 7), "met");
+        assert!(!lives(1, 8), "somebody knew more");
+        assert!(lives(2, 9) && !lives(3, 9) && lives(4, 10));
+        assert!(!lives(60, 40), "after a partition: old news, or not");
+        assert!(lives(61, 41), "not");
+    }
 
     #[tokio::test]
     async fn the_end_of_chitchat_is_an_error() {
