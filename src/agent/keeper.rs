@@ -51,12 +51,7 @@ impl Agent {
     pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
         let mut journal = journal;
         loop {
-            self.shared.touched.notified().await;
-            sleep(COALESCE).await;
-            let taken = self.take_batch();
-            if taken.is_empty() {
-                continue;
-            }
+            let taken = self.next_batch().await;
             let (batch, written);
             (journal, batch, written) = spawn_blocking(move || {
                 let written = journal.write(&taken);
@@ -70,6 +65,18 @@ impl Agent {
                     self.not_written(batch, &error);
                     sleep(RETRY).await;
                 }
+            }
+        }
+    }
+
+    /// Waits for something to be kept. [`Self::written`] has to be told when it is.
+    pub async fn next_batch(&self) -> Batch {
+        loop {
+            self.shared.touched.notified().await;
+            sleep(COALESCE).await;
+            let taken = self.take_batch();
+            if !taken.is_empty() {
+                return taken;
             }
         }
     }
@@ -95,7 +102,8 @@ impl Agent {
         }
     }
 
-    pub(super) fn written(&self) {
+    /// The last batch is kept.
+    pub fn written(&self) {
         let mut state = self.lock();
         if let Health::Bad(_) = std::mem::replace(&mut state.journal, Health::Good) {
             tracing::info!("the journal is written again");

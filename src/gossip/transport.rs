@@ -1,5 +1,5 @@
 //! Sockets: one port, UDP for frames that fit one packet, pooled TCP connections for larger ones. Sending
-//! never waits. Knows frames as bytes only.
+//! never waits. Knows frames as bytes only. Simulations have a [`Port`] of a network in memory in their place.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -41,12 +41,35 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Decides for tests whether a frame to an address is lost on the way.
 pub type Faults = Arc<dyn Fn(Kind, SocketAddr) -> bool + Send + Sync>;
 
+/// Takes a frame on its way to an address. Must not wait.
+pub type Carrier = Arc<dyn Fn(SocketAddr, Kind, Arc<[u8]>) + Send + Sync>;
+
+/// One agent's port of a network in memory.
+pub struct Port {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// Takes what the agent sends.
+    pub outgoing: Carrier,
+    /// Gives what arrives for it, and from where.
+    pub incoming: mpsc::UnboundedReceiver<(SocketAddr, Arc<[u8]>)>,
+}
+
 /// The bound sockets.
 pub struct Bound {
     /// The common address.
     pub addr: SocketAddr,
-    udp: UdpSocket,
-    tcp: TcpListener,
+    medium: Medium,
+}
+
+enum Medium {
+    Sockets { udp: UdpSocket, tcp: TcpListener },
+    Memory(Port),
+}
+
+impl From<Port> for Bound {
+    fn from(port: Port) -> Self {
+        Self { addr: port.addr, medium: Medium::Memory(port) }
+    }
 }
 
 impl std::fmt::Debug for Bound {
@@ -78,7 +101,7 @@ fn bind_both(addr: SocketAddr) -> io::Result<Bound> {
     // The kernel may grant less; that is its right.
     let _ = udp.set_recv_buffer_size(RECEIVE_BUFFER);
     udp.bind(&addr.into())?;
-    Ok(Bound { addr, udp: UdpSocket::from_std(udp.into())?, tcp })
+    Ok(Bound { addr, medium: Medium::Sockets { udp: UdpSocket::from_std(udp.into())?, tcp } })
 }
 
 fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -92,17 +115,37 @@ fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket
 
 /// The sending side and the UDP socket.
 pub struct Transport {
-    udp: UdpSocket,
-    pool: Arc<Pool>,
+    way: Way,
     counters: Arc<Counters>,
     faults: Option<Faults>,
 }
 
+enum Way {
+    Sockets { udp: UdpSocket, pool: Arc<Pool> },
+    Memory(Carrier),
+}
+
+/// Where frames arrive that do not come by UDP, for [`accept`].
+pub enum Listener {
+    /// Connections.
+    Tcp(TcpListener),
+    /// Frames of a network in memory.
+    Memory(mpsc::UnboundedReceiver<(SocketAddr, Arc<[u8]>)>),
+}
+
 impl Transport {
-    /// Takes over the sockets; the listener is for [`accept`].
-    pub fn new(bound: Bound, counters: Arc<Counters>, faults: Option<Faults>) -> (Self, TcpListener) {
-        let pool = Arc::new(Pool { peers: Mutex::default(), counters: counters.clone() });
-        (Self { udp: bound.udp, pool, counters, faults }, bound.tcp)
+    /// Takes over the sockets.
+    pub fn new(bound: Bound, counters: Arc<Counters>, faults: Option<Faults>) -> (Self, Listener) {
+        let (way, listener) = match bound.medium {
+            Medium::Sockets { udp, tcp } => {
+                let pool = Arc::new(Pool { peers: Mutex::default(), counters: counters.clone() });
+                (Way::Sockets { udp, pool }, Listener::Tcp(tcp))
+            }
+            Medium::Memory(Port { outgoing, incoming, .. }) => {
+                (Way::Memory(outgoing), Listener::Memory(incoming))
+            }
+        };
+        (Self { way, counters, faults }, listener)
     }
 
     /// Sends a frame, or counts that it could not. Never waits.
@@ -111,22 +154,30 @@ impl Transport {
         if self.faults.as_ref().is_some_and(|lost| lost(kind, to)) {
             return;
         }
-        if frame.len() > MAX_DATAGRAM {
-            self.pool.send(to, frame);
-        } else if self.udp.try_send_to(&frame, to).is_err() {
-            self.counters.count(Dropped::SendFailed);
+        match &self.way {
+            Way::Memory(carry) => carry(to, kind, frame),
+            Way::Sockets { pool, .. } if frame.len() > MAX_DATAGRAM => pool.send(to, frame),
+            Way::Sockets { udp, .. } => {
+                if udp.try_send_to(&frame, to).is_err() {
+                    self.counters.count(Dropped::SendFailed);
+                }
+            }
         }
     }
 
     /// Waits until a datagram may be there. Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
-        self.udp.readable().await
+        match &self.way {
+            Way::Sockets { udp, .. } => udp.readable().await,
+            Way::Memory(_) => std::future::pending().await,
+        }
     }
 
     /// Takes a datagram that is there; none if there is none.
     pub fn try_receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let Way::Sockets { udp, .. } = &self.way else { return None };
         loop {
-            match self.udp.try_recv_from(buffer) {
+            match udp.try_recv_from(buffer) {
                 Ok(received) => return Some(received),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // A peer's port that refused an earlier datagram is reported here. It is not ours to mind.
@@ -256,7 +307,7 @@ async fn write_to(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
     stream.write_all(frame).await
 }
 
-/// Where frames that arrived by TCP go, opened.
+/// Where frames that did not arrive by UDP go, opened.
 pub struct Inbox {
     /// Opens them, in the connection's own task.
     pub sealer: Arc<Sealer>,
@@ -268,9 +319,21 @@ pub struct Inbox {
     pub counters: Arc<Counters>,
 }
 
-/// Serves TCP connections for ever. No error ends it.
-pub async fn accept(listener: TcpListener, inbox: Inbox) {
-    let inbox = Arc::new(inbox);
+/// Takes in what arrives otherwise than by UDP, for ever. No error ends it.
+pub async fn accept(listener: Listener, inbox: Inbox) {
+    match listener {
+        Listener::Tcp(listener) => accept_connections(listener, Arc::new(inbox)).await,
+        Listener::Memory(mut frames) => {
+            while let Some((from, frame)) = frames.recv().await {
+                inbox.take(from, &frame).await;
+            }
+            // The network ended before the agent did, which is silence, as for sockets.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn accept_connections(listener: TcpListener, inbox: Arc<Inbox>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -296,18 +359,24 @@ async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>) {
             Ok(Ok(None)) => return,
             Ok(Err(_)) | Err(_) => return inbox.counters.count(Dropped::Connection),
         };
-        match inbox.sealer.open(&frame) {
-            Ok(opened) => {
-                if inbox.frames.send(opened).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                let _ = inbox.rejected.try_send((from, error.into()));
-                return inbox.counters.count(error.into());
-            }
+        if !inbox.take(from, &frame).await {
+            return;
         }
         patience = READ_TIMEOUT;
+    }
+}
+
+impl Inbox {
+    /// Opens a frame and passes it on; false if it does not open, or nobody takes it any more.
+    async fn take(&self, from: SocketAddr, frame: &[u8]) -> bool {
+        match self.sealer.open(frame) {
+            Ok(opened) => self.frames.send(opened).await.is_ok(),
+            Err(error) => {
+                let _ = self.rejected.try_send((from, error.into()));
+                self.counters.count(error.into());
+                false
+            }
+        }
     }
 }
 

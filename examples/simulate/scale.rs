@@ -1,0 +1,200 @@
+//! One large cluster: what it costs the network when nothing happens, and how long a change takes to the last agent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use gossd::domain::lease::Holding;
+use gossd::domain::liveness::Standing;
+use gossd::domain::record::{Network as Protocol, Record};
+use gossd::gossip::wire::Kind;
+use tokio::time::{Instant, sleep};
+
+use crate::board::{Board, percentile};
+use crate::host::Host;
+use crate::net::{Network, Weather};
+
+/// One-way milliseconds between four regions.
+const REGIONS: [[u64; 4]; 4] = [[0, 20, 80, 140], [20, 0, 70, 120], [80, 70, 0, 250], [140, 120, 250, 0]];
+/// How long nothing happens.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct Scale {
+    /// No stories, but a cluster of so many agents
+    #[arg(long)]
+    pub agents: Option<usize>,
+    /// Share of its datagrams that is lost
+    #[arg(long, default_value_t = 0.0, requires = "agents")]
+    loss: f64,
+    /// Whether they are in four regions, 20 to 250 ms apart one way
+    #[arg(long, requires = "agents")]
+    wan: bool,
+    /// Registrations, one every 20 ms
+    #[arg(long, default_value_t = 200, requires = "agents")]
+    changes: usize,
+    /// Minutes in which nobody may be suspected
+    #[arg(long, default_value_t = 0, requires = "agents")]
+    minutes: u64,
+}
+
+pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
+    let count = scale.agents.context("a number of agents")?;
+    ensure!(count >= 2, "it takes two agents");
+    let regions = if scale.wan { REGIONS.iter().map(|row| row.to_vec()).collect() } else { Vec::new() };
+    let network = Network::new(1, Weather { loss: scale.loss, regions, ..Weather::fine() });
+    tokio::spawn(network.clone().run());
+    let board = Board::default();
+    let mut hosts = meet(count, &network, &board).await?;
+    let idle = traffic_of(&hosts, IDLE).await;
+    changes(&scale, &hosts, &board).await?;
+
+    let mut more: Vec<f64> = Vec::new();
+    for (origin, times) in board.took() {
+        let origin: usize = origin.parse()?;
+        let farthest =
+            (0..count).map(|host| network.weather().distance(origin, host)).max().unwrap_or_default();
+        more.extend(times.iter().map(|ms| ms - farthest.as_secs_f64() * 1e3));
+    }
+    more.sort_by(f64::total_cmp);
+    let digest = hosts.iter().filter_map(|host| Some(host.running()?.cluster.counters().digest())).max();
+    println!(
+        "{:>6} {:>6} {:>7} {:>8} {:>8} {:>8} {:>11} {:>11} {:>13} {:>12}",
+        "agents",
+        "lost",
+        "regions",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "ping B/s",
+        "state B/s",
+        "all B/s/agent",
+        "digest bytes"
+    );
+    println!(
+        "{count:>6} {:>5.0}% {:>7} {:>8.1} {:>8.1} {:>8.1} {:>11.0} {:>11.0} {:>13.0} {:>12}",
+        scale.loss * 100.0,
+        if scale.wan { REGIONS.len() } else { 1 },
+        percentile(&more, 50),
+        percentile(&more, 99),
+        percentile(&more, 100),
+        idle.pings,
+        idle.states,
+        idle.all,
+        digest.unwrap_or_default(),
+    );
+    let suspected = suspicions(&hosts, Duration::from_secs(60 * scale.minutes)).await;
+    let lost = detection(&mut hosts, &network).await?;
+    println!("{suspected} live agents suspected in {} minutes of that", scale.minutes);
+    println!("a host that is lost comes last at the last agent after {:.1} s", lost.as_secs_f64());
+    println!(
+        "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without"
+    );
+    println!(
+        "the processor's; B/s: one agent's, sealed, while nothing changes (ping: pings and pongs, state: anti-entropy)"
+    );
+    Ok(())
+}
+
+async fn meet(count: usize, network: &Network, board: &Board) -> anyhow::Result<Vec<Host>> {
+    let mut hosts = Vec::new();
+    for number in 0..count {
+        let mut host = Host::new(number, Duration::from_secs(60));
+        host.start(network, &[0, 1], Duration::ZERO).await?;
+        let agent = host.running().context("it runs")?.agent.clone();
+        tokio::spawn(board.clone().observe(number, agent));
+        hosts.push(host);
+        sleep(Duration::from_secs(1) / u32::try_from(count)?).await;
+    }
+    let start = Instant::now();
+    let met = |host: &Host| {
+        host.running().is_some_and(|running| {
+            running.cluster.peers() == count - 1 && running.agent.counts().agents == count
+        })
+    };
+    while !hosts.iter().all(met) {
+        ensure!(start.elapsed() < Duration::from_secs(120), "they did not all meet in two minutes");
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    Ok(hosts)
+}
+
+/// Bytes a second of one agent.
+struct Traffic {
+    pings: f64,
+    states: f64,
+    all: f64,
+}
+
+async fn traffic_of(hosts: &[Host], during: Duration) -> Traffic {
+    let sent = |kinds: &[Kind]| -> u64 {
+        let counters = hosts.iter().filter_map(|host| Some(host.running()?.cluster.counters()));
+        counters.map(|counters| kinds.iter().map(|kind| counters.sent_bytes_of(*kind)).sum::<u64>()).sum()
+    };
+    let read = || [sent(&[Kind::Ping, Kind::Pong]), sent(&[Kind::Chitchat]), sent(&Kind::ALL)];
+    let before = read();
+    sleep(during).await;
+    let after = read();
+    let rate = |at: usize| (after[at] - before[at]) as f64 / during.as_secs_f64() / hosts.len() as f64;
+    Traffic { pings: rate(0), states: rate(1), all: rate(2) }
+}
+
+async fn changes(scale: &Scale, hosts: &[Host], board: &Board) -> anyhow::Result<()> {
+    for number in 0..scale.changes {
+        let origin = number % hosts.len();
+        let id: Arc<str> = format!("connector-{number}").into();
+        let name = format!("00000000-0000-4000-8000-{number:012}");
+        let others: BTreeSet<usize> = (0..hosts.len()).filter(|host| *host != origin).collect();
+        board.expect(id.clone(), name.clone(), others, origin.to_string());
+        let record = Record {
+            id,
+            name: name.into(),
+            node: format!("node-{origin}").into(),
+            network: Protocol::Tcp,
+            address: "10.0.0.1:8420".into(),
+        };
+        let running = hosts[origin].running().context("it runs")?;
+        running.agent.register(1, Holding { record: Arc::new(record), dial: "".into() })?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let start = Instant::now();
+    while board.open() > 0 {
+        ensure!(
+            start.elapsed() < Duration::from_secs(60),
+            "{} changes did not arrive everywhere",
+            board.open()
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// How often agents suspected others that lived.
+async fn suspicions(hosts: &[Host], during: Duration) -> u64 {
+    let counted = || -> u64 {
+        hosts.iter().filter_map(|host| Some(host.running()?.cluster.counters().suspicions())).sum()
+    };
+    let before = counted();
+    sleep(during).await;
+    counted() - before
+}
+
+/// From the loss of a host to the last agent that does not list it among the live ones.
+async fn detection(hosts: &mut [Host], network: &Network) -> anyhow::Result<Duration> {
+    let (lost, others) = hosts.split_first_mut().context("a host to lose")?;
+    let name = format!("host-{}", lost.number);
+    lost.crash(network);
+    let start = Instant::now();
+    let lives = |host: &Host| {
+        let members = host.running().map(|running| running.agent.view().members).unwrap_or_default();
+        members.iter().any(|member| member.name.as_str() == name && member.standing == Standing::Live)
+    };
+    while others.iter().any(lives) {
+        ensure!(start.elapsed() < Duration::from_secs(60), "somebody still takes it for alive");
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(start.elapsed())
+}
