@@ -183,8 +183,15 @@ impl Engine {
         self.docker.connect_network(network, request).await.context("putting it back on the network")
     }
 
-    /// Runs a command in a container, to its end.
+    /// Runs a command in a container, to its good end.
     pub(crate) async fn execute(&self, name: &str, command: &str) -> anyhow::Result<()> {
+        let code = self.exit_code(name, command).await?;
+        anyhow::ensure!(code == 0, "{command} in {name} ended with {code}");
+        Ok(())
+    }
+
+    /// Runs a command in a container, to whatever end.
+    pub(crate) async fn exit_code(&self, name: &str, command: &str) -> anyhow::Result<i64> {
         let cmd = command.split_whitespace().map(str::to_owned).collect();
         let options = CreateExecOptions { cmd: Some(cmd), ..CreateExecOptions::default() };
         let id = self.docker.create_exec(name, options).await?.id;
@@ -194,9 +201,7 @@ impl Engine {
         for _ in 0..1_000 {
             let found = self.docker.inspect_exec(&id).await?;
             if found.running == Some(false) {
-                let code = found.exit_code;
-                anyhow::ensure!(code == Some(0), "{command} in {name} ended with {code:?}");
-                return Ok(());
+                return found.exit_code.with_context(|| format!("{command} in {name} has no exit code"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

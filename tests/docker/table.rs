@@ -26,6 +26,15 @@ impl Outcome {
         self.runs.iter().all(Result::is_ok)
     }
 
+    /// The same without words.
+    fn short(&self) -> String {
+        let runs = self.runs.iter().map(|run| match run {
+            Ok(Measured { felt, failed, of, .. }) => format!("{:.2} s, {failed}/{of}", felt.as_secs_f64()),
+            Err(error) => format!("FAILED: {error:#}"),
+        });
+        runs.collect::<Vec<_>>().join("; ")
+    }
+
     fn measured(&self) -> String {
         let runs = self.runs.iter().map(|run| match run {
             Ok(measured) => measured.to_string(),
@@ -52,8 +61,10 @@ impl fmt::Display for Outcome {
 pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
     let row = |outcome: &Outcome| {
         let Scenario { name, fault, promise, .. } = outcome.scenario;
-        format!("| {name} | {fault} | {promise} | {} |\n", outcome.measured())
+        format!("| `{name}` | {fault} | {promise} | {} |\n", outcome.short())
     };
     let rows: String = outcomes.iter().map(row).collect();
-    format!("| scenario | what happens | promised | felt for, in each run |\n|---|---|---|---|\n{rows}")
+    format!(
+        "| scenario | what happens | promised | felt, and requests that failed, in each run |\n|---|---|---|---|\n{rows}"
+    )
 }

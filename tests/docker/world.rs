@@ -2,6 +2,8 @@
 //! scenario breaks, it breaks here, in words of hosts and tunnels.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -131,7 +133,7 @@ impl World {
             command.extend(["--test-broken".into(), broken.clone()]);
         }
         let keys = self.keys_of(name);
-        let mut folders = vec![format!("{}:/keys:ro", keys.display())];
+        let mut folders = vec![format!("{}:/keys", keys.display())];
         let mut small = HashMap::new();
         match small_disk {
             Some(size) => drop(small.insert(folder.to_owned(), format!("size={size},mode=1777"))),
@@ -416,6 +418,23 @@ impl World {
         write_keys(&self.folder.join(format!("{name}-keys")), keys)
     }
 
+    /// Puts a key beside a host's own keys.
+    pub(crate) fn write_new_key(&self, name: &str, key: &str) -> anyhow::Result<()> {
+        std::fs::write(self.keys_of(name).join("new"), key).context("a new key")
+    }
+
+    /// What the key file of a host with its own keys has now, without comments.
+    pub(crate) fn read_keys_of(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        let text = std::fs::read_to_string(self.keys_of(name).join("keys"))?;
+        Ok(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+    }
+
+    /// `gossd keys` at a host's agent: how it ends.
+    pub(crate) async fn keys(&self, name: &str, line: &str) -> anyhow::Result<i64> {
+        let command = format!("/gossd keys {line} --control /tmp/control.sock");
+        self.engine.exit_code(&self.container(name, "gossd"), &command).await
+    }
+
     fn keys_of(&self, name: &str) -> PathBuf {
         let own = self.folder.join(format!("{name}-keys"));
         if own.exists() { own } else { self.folder.join("keys") }
@@ -439,14 +458,16 @@ pub(crate) const KEYS: [&str; 2] =
 
 fn write_keys(folder: &Path, keys: &[&str]) -> anyhow::Result<()> {
     make_open(folder)?;
-    std::fs::write(folder.join("keys"), keys.join("\n") + "\n").context("keys")
+    let file = folder.join("keys");
+    std::fs::write(&file, keys.join("\n") + "\n").context("keys")?;
+    // The agent's user owns it nowhere: it has another name outside of the container.
+    std::fs::set_permissions(&file, Permissions::from_mode(0o666)).context("keys for all")
 }
 
 /// A folder that the containers' user may use.
 fn make_open(folder: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::create_dir_all(folder)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).context("a folder for all")
+    std::fs::set_permissions(folder, Permissions::from_mode(0o777)).context("a folder for all")
 }
 
 fn words(line: &str) -> Vec<String> {

@@ -1,4 +1,7 @@
-//! Keys: changed under a running cluster, and wrong.
+//! Keys: changed under a running cluster, by files or by `gossd keys`, and wrong.
+
+use anyhow::ensure;
+use gossd::gossip::keyring::{KeyId, Keyring};
 
 use super::{Measured, NOTHING, felt, pass, steadily, sum};
 use crate::visits::now;
@@ -28,6 +31,53 @@ pub(super) async fn rotated(world: &mut World) -> anyhow::Result<Measured> {
     world.start_visitors(&["d"], HOST).await?;
     world.all_served(&["d"]).await?;
     Ok(sum(all))
+}
+
+/// `gossd keys` at one agent changes all, while a fourth is down and comes back with its old key file.
+pub(super) async fn changed(world: &mut World) -> anyhow::Result<Measured> {
+    const DONE: i64 = 0;
+    const REFUSED: i64 = 1;
+    const NOT_EVERYWHERE: i64 = 3;
+    let [old, new] = KEYS;
+    for name in ["a", "b", "c", "d"] {
+        world.write_keys_of(name, &[old])?;
+    }
+    world.with_hosts(&["a", "b", "c", "d"]).await?;
+    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.client("two", &["b"], TUNNEL, HOST).await?;
+    world.visitors(&HOSTS, HOST).await?;
+    world.engine.kill(&world.container("d", "gossd")).await?;
+    // Since then d is silent, which is felt where it is and nowhere else.
+    pass(4).await;
+    let since = now();
+    let ended = |line: String, expected: i64| {
+        let world = &*world;
+        async move {
+            let code = world.keys("a", &line).await?;
+            ensure!(code == expected, "gossd keys {line} ended with {code}");
+            anyhow::Ok(())
+        }
+    };
+    let [old_id, new_id] = [id(old)?, id(new)?];
+    world.write_new_key("a", new)?;
+    ended("add /keys/new".into(), NOT_EVERYWHERE).await?;
+    ended(format!("use {new_id}"), REFUSED).await?;
+    world.engine.start(&world.container("d", "gossd")).await?;
+    pass(3).await;
+    ended(format!("use {new_id}"), DONE).await?;
+    ended(format!("remove {old_id}"), DONE).await?;
+    for name in ["a", "b", "c", "d"] {
+        let filed = world.read_keys_of(name)?;
+        ensure!(filed == [new], "{name} has {} keys in its file", filed.len());
+    }
+    world.start_visitors(&["d"], HOST).await?;
+    world.all_served(&["a", "b", "c", "d"]).await?;
+    Ok(felt(world, since, &HOSTS, NOTHING))
+}
+
+/// The public name of a key.
+fn id(key: &str) -> anyhow::Result<KeyId> {
+    Ok(Keyring::parse(key)?.sealing())
 }
 
 /// An agent with another key is nobody's peer, and everybody says why.

@@ -247,6 +247,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: |world| Box::pin(keys::rotated(world)),
     },
     Scenario {
+        name: "keys-changed",
+        fault: "`gossd keys` adds, uses and removes, while a fourth agent is down and comes back with its old file",
+        promise: "no request fails; a step that is not safe yet is refused",
+        short: false,
+        plan: Plan::default,
+        run: |world| Box::pin(keys::changed(world)),
+    },
+    Scenario {
         name: "wrong-key",
         fault: "an agent with another key",
         promise: "nothing changes, and it is said",
