@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::client;
-use common::process::Process;
+use common::process::{Process, gossd};
 
 const README: &str = include_str!("../README.md");
 const CHINESE: &str = include_str!("../README.zh-CN.md");
@@ -113,6 +113,26 @@ async fn every_metric_is_in_the_table_and_the_table_has_no_other() {
     let real: BTreeSet<String> = real.map(str::to_owned).collect();
     assert!(real.len() >= 20);
     assert_eq!(first_column("| metric | what |"), real);
+}
+
+#[test]
+fn every_exit_code_is_in_the_table_and_happens_and_the_table_has_no_other() {
+    let agent = Process::start("a", &[]);
+    let admin = agent.admin.to_string();
+    let ends = |args: &[&str]| gossd().args(args).output().expect("gossd runs").status.code();
+    let happens = [
+        ends(&["status", "--admin", &admin]),
+        ends(&["status", "--admin", "127.0.0.1:1"]),
+        ends(&["status", "--no-such-flag"]),
+        ends(&["get", "nobody", "--admin", &admin]),
+    ];
+    let table = README.split_once("| exit code | when").expect("the table is there").1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let told: Vec<Option<i32>> = rows.map(|row| row.split('|').nth(1)?.trim().parse().ok()).collect();
+    assert_eq!(told, happens);
+    let help = String::from_utf8(gossd().arg("--help").output().expect("gossd runs").stdout).expect("text");
+    let help = help.split_once("Exit codes:").expect("it tells them").1.trim().lines();
+    assert_eq!(help.map(|line| line.split_whitespace().next()?.parse().ok()).collect::<Vec<_>>(), told);
 }
 
 /// What of a README is the same in every language.

@@ -8,13 +8,11 @@ use anyhow::{Context as _, bail};
 use clap::{ArgGroup, Args, Subcommand};
 use zeroize::Zeroizing;
 
+use super::NOT_EVERYWHERE;
 use super::ask::{Whom, answer};
 use crate::control::{KeyRequest, Outcome, Request, Secret};
 use crate::gossip::keyring::{self, Key, KeyId, Keyring};
 use crate::gossip::keys::{AgentKeys, Lack, Report, Span};
-
-/// Done at the agent that was asked, but not at every agent that it knows.
-const NOT_EVERYWHERE: u8 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysVerb {

@@ -1,7 +1,6 @@
 //! The command line: flags, verbs and everything that is printed.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found, or keys were changed and not every
-//! known agent has them yet.
+//! Exit codes: [`EXIT_CODES`].
 
 mod ask;
 mod broken;
@@ -29,13 +28,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+/// All exit codes there are, as `--help` tells them.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  nothing was found, or not every agent has the keys yet";
 /// The exit code of a verb whose question makes sense and has nothing for an answer.
 const NOTHING_FOUND: u8 = 3;
+/// The exit code of a change that is done at the agent that was asked, but not at every agent that it knows.
+const NOT_EVERYWHERE: u8 = 3;
 
 /// Service discovery for gost tunnels without a central store.
 #[derive(Debug, Parser)]
 #[command(name = "gossd", version, about, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 nothing was found.")]
+#[command(after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
