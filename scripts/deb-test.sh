@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian package on a machine that systemd runs, uses it, upgrades it and purges it. The machine is a
-# container that is made of Debian's packages; it needs root, a Docker engine and mmdebstrap, but no registry of images.
+# Installs the Debian package on a machine that systemd runs, uses it, upgrades it and purges it; then on three that make
+# a cluster, breaks that, and finds out why as a new user would. The machines are containers that are made of Debian's
+# packages; this needs root, a Docker engine and mmdebstrap, but no registry of images.
 #
 #   scripts/deb-test.sh [PACKAGE]
 set -euo pipefail
@@ -22,11 +23,14 @@ package=${1:-$(scripts/deb.sh --profile harness --features harness)}
 [ -s "$package" ] || fail 'no package'
 
 folder=$(mktemp -d)
-machine=
+run=gossd-deb-$$
+machines=()
+network=
 builder=
 clean() {
   if [ -n "$builder" ]; then kill "$builder" 2>/dev/null && wait "$builder" || true; fi
-  if [ -n "$machine" ]; then docker rm --force "$machine" >/dev/null 2>&1 || true; fi
+  if ((${#machines[@]})); then docker rm --force "${machines[@]}" >/dev/null 2>&1 || true; fi
+  if [ -n "$network" ]; then docker network rm "$network" >/dev/null 2>&1 || true; fi
   rm -rf "$folder"
 }
 trap clean EXIT
@@ -44,12 +48,28 @@ if [ "$(docker inspect --format '{{.Config.Labels.packages}}' "gossd-debian:$sui
 fi
 
 # systemd mounts, and writes below its own control group; the units' own filters are what is tested.
-machine=$(docker create --network none --cgroupns private --cap-add SYS_ADMIN --env container=docker \
-  --security-opt seccomp=unconfined --security-opt apparmor=unconfined --tmpfs /run --tmpfs /run/lock --tmpfs /tmp:exec \
-  "gossd-debian:$suite" sh -c 'mount -o remount,rw /sys/fs/cgroup; exec /lib/systemd/systemd')
-docker cp "$package" "$machine:/root/gossd.deb" >/dev/null
-docker cp scripts/debian/scenario.sh "$machine:/root/" >/dev/null
-docker start "$machine" >/dev/null
-docker exec "$machine" timeout 60 sh -c 'until [ -S /run/systemd/private ]; do sleep 0.1; done
-  systemctl is-system-running --wait' >/dev/null || { docker logs "$machine" >&2; fail 'systemd does not run'; }
-docker exec "$machine" bash /root/scenario.sh /root/gossd.deb
+create() { # NAME FLAGS...: a machine with the package in /root
+  local machine=$run-$1
+  docker create --name "$machine" --hostname "$1" --cgroupns private --cap-add SYS_ADMIN --env container=docker \
+    --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+    --tmpfs /run --tmpfs /run/lock --tmpfs /tmp:exec "${@:2}" \
+    "gossd-debian:$suite" sh -c 'mount -o remount,rw /sys/fs/cgroup; exec /lib/systemd/systemd' >/dev/null
+  machines+=("$machine")
+  docker cp "$package" "$machine:/root/gossd.deb" >/dev/null
+}
+on() { docker exec "$run-$1" "${@:2}"; }
+boot() { # NAME: starts a machine and waits until systemd has
+  docker start "$run-$1" >/dev/null
+  on "$1" timeout 60 sh -c 'until [ -S /run/systemd/private ]; do sleep 0.1; done
+    systemctl is-system-running --wait' >/dev/null || { docker logs "$run-$1" >&2; fail 'systemd does not run'; }
+}
+
+create alone --network none
+docker cp scripts/debian/scenario.sh "$run-alone:/root/" >/dev/null
+boot alone
+on alone bash /root/scenario.sh /root/gossd.deb
+
+network=$run-net
+docker network create "$network" >/dev/null
+for host in a b c; do create "$host" --network "$network" && boot "$host"; done
+. scripts/debian/cluster.sh
