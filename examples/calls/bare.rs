@@ -1,0 +1,129 @@
+//! What answers are compared with: handlers on the same libraries that return the same bytes and do nothing else, and a
+//! minimal plugin with Redis behind it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Response, header};
+use axum::routing::{get, post};
+use gossd::plugin::grpc::generated as proto;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use prost::Message;
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use tokio::net::TcpListener;
+
+/// The answers of an agent, recorded.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    /// To a Get over HTTP.
+    pub get: Bytes,
+    /// To a Get over gRPC, the message with its prefix.
+    pub get_grpc: Bytes,
+}
+
+/// Serves them. Returns where.
+pub(crate) async fn serve_recorded(answers: Answers) -> anyhow::Result<SocketAddr> {
+    let sd = get(|State(answers): State<Answers>| async move {
+        ([(header::CONTENT_TYPE, "application/json")], answers.get)
+    });
+    let app = Router::new()
+        .route("/sd", sd.put(|_: Bytes| async {}))
+        .route(
+            "/proto.SD/Get",
+            post(|State(answers): State<Answers>, _: Bytes| async move { grpc(answers.get_grpc) }),
+        )
+        .route("/proto.SD/Renew", post(|_: Bytes| async { grpc(framed(&proto::RenewReply { ok: true })) }))
+        .with_state(answers);
+    serve(app).await
+}
+
+/// Serves Get and Renew over gRPC from Redis, as gost's plugin does: a hash for each tunnel, a field for each connector.
+pub(crate) async fn serve_redis(redis: MultiplexedConnection) -> anyhow::Result<SocketAddr> {
+    let app = Router::new()
+        .route("/proto.SD/Get", post(get_from_redis))
+        .route("/proto.SD/Renew", post(renew_in_redis))
+        .with_state(redis);
+    serve(app).await
+}
+
+async fn get_from_redis(State(mut redis): State<MultiplexedConnection>, body: Bytes) -> Response<Body> {
+    let answer = async {
+        let request = proto::GetServiceRequest::decode(body.get(5..).unwrap_or_default())?;
+        let found: Vec<(String, String)> = redis.hgetall(key(&request.name)).await?;
+        let services = found.iter().map(|(_, value)| parse(value));
+        anyhow::Ok(proto::GetServiceReply { services: services.collect::<Result<_, _>>()? })
+    };
+    grpc(framed(&answer.await.expect("Redis answers")))
+}
+
+async fn renew_in_redis(State(mut redis): State<MultiplexedConnection>, body: Bytes) -> Response<Body> {
+    let answer = async {
+        let request = proto::RenewRequest::decode(body.get(5..).unwrap_or_default())?;
+        let service = request.service.context("a service")?;
+        let ok: bool = redis.expire(key(&service.name), 60).await?;
+        anyhow::Ok(proto::RenewReply { ok })
+    };
+    grpc(framed(&answer.await.expect("Redis answers")))
+}
+
+/// A record as gost's plugin keeps it in a field.
+fn parse(json: &str) -> serde_json::Result<proto::Service> {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        id: String,
+        name: String,
+        node: String,
+        network: String,
+        address: String,
+    }
+    let Kept { id, name, node, network, address } = serde_json::from_str(json)?;
+    Ok(proto::Service { id, name, node, network, address })
+}
+
+/// Where a tunnel's records are.
+pub(crate) fn key(tunnel: &str) -> String {
+    format!("gost:sd:{tunnel}")
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &impl Message) -> Bytes {
+    let encoded = message.encode_to_vec();
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(encoded.len()).unwrap_or_default().to_be_bytes());
+    framed.extend_from_slice(&encoded);
+    framed.into()
+}
+
+fn grpc(message: Bytes) -> Response<Body> {
+    let trailers =
+        HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
+    let body = Full::new(message).with_trailers(async move { Some(Ok(trailers)) });
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+async fn serve(app: Router) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let builder = Arc::new(auto::Builder::new(TokioExecutor::new()));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (builder, app) = (builder.clone(), app.clone());
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(async move {
+                let service = TowerToHyperService::new(app);
+                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    Ok(address)
+}

@@ -1,0 +1,95 @@
+//! Load from another process: h2load, which speaks both of gost's protocols and notes every request.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
+
+/// A call that is made again and again.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// `GET`, `PUT` or, for gRPC, `POST`.
+    pub method: &'static str,
+    /// Path and query.
+    pub path: String,
+    /// What is sent.
+    pub body: Vec<u8>,
+    /// Whether it is HTTP/2 with gRPC's headers.
+    pub grpc: bool,
+}
+
+/// How it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Connections, each with one call at a time.
+    pub connections: u32,
+    /// For how long, after a second that does not count.
+    pub seconds: u32,
+    /// Calls a second, of all connections; none for as many as possible.
+    pub rate: Option<f64>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    /// Calls a second.
+    pub rate: f64,
+    /// What each took, in milliseconds, in rising order.
+    pub times: Vec<f64>,
+}
+
+impl Measured {
+    /// The time that this share of all calls did not exceed.
+    pub(crate) fn at(&self, share: f64) -> f64 {
+        let last = self.times.len().saturating_sub(1);
+        self.times.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
+    }
+}
+
+/// Makes a call at `authority`, for as long as that takes. Fails if any answer was not a good one.
+pub(crate) fn run(authority: &str, call: &Call, pace: Pace) -> anyhow::Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    let (body, log) = (folder.path().join("body"), folder.path().join("log"));
+    let mut command = Command::new("h2load");
+    if !call.grpc {
+        command.arg("--h1");
+    }
+    command.args(["--threads", "1", "--max-concurrent-streams", "1", "--warm-up-time", "1"]);
+    command.args(["--clients", &pace.connections.to_string(), "--duration", &pace.seconds.to_string()]);
+    if let Some(rate) = pace.rate {
+        command.args(["--rps", &format!("{:.0}", (rate / f64::from(pace.connections)).max(1.0))]);
+    }
+    command.arg("--log-file").arg(&log);
+    if !call.body.is_empty() {
+        std::fs::write(&body, &call.body)?;
+        command.arg("--data").arg(&body);
+    }
+    command.args(["--header", &format!(":method: {}", call.method)]);
+    let kind = if call.grpc { "application/grpc" } else { "application/json" };
+    command.args(["--header", &format!("content-type: {kind}"), "--header", "te: trailers"]);
+    command.arg(format!("http://{authority}{}", call.path));
+    let output = command.output().context("h2load (Debian: apt-get install nghttp2-client)")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "h2load: {said}{}", String::from_utf8_lossy(&output.stderr));
+    let rate = said.lines().find_map(|line| {
+        let mut words = line.strip_prefix("finished in ")?.split(", ");
+        words.nth(1)?.strip_suffix(" req/s")?.parse().ok()
+    });
+    let times = read(&std::fs::read_to_string(&log)?)?;
+    Ok(Measured { rate: rate.with_context(|| said.clone())?, times })
+}
+
+/// Lines of start in microseconds, status and duration in microseconds.
+fn read(log: &str) -> anyhow::Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for line in log.lines() {
+        let mut words = line.split('\t');
+        let (Some(_), Some(status), Some(took)) = (words.next(), words.next(), words.next()) else {
+            bail!("h2load noted {line:?}")
+        };
+        ensure!(status == "200", "an answer was {status}");
+        times.push(took.parse::<f64>()? / 1e3);
+    }
+    ensure!(!times.is_empty(), "nothing was answered");
+    times.sort_by(f64::total_cmp);
+    Ok(times)
+}

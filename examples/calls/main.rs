@@ -1,0 +1,274 @@
+//! How many of gost's calls an agent answers and how quickly, beside a handler on the same libraries that returns the
+//! same bytes and does nothing else, and beside a minimal plugin with Redis behind it, in one run.
+//!
+//! ```text
+//! cargo run --release --example calls
+//! cargo run --release --example calls -- --changes 1000
+//! cargo run --release --example calls -- --redis
+//! ```
+//!
+//! The load comes from another process, h2load (Debian: nghttp2-client); Redis is a redis-server (Debian's too) that
+//! this starts and ends.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures"
+)]
+
+mod bare;
+mod load;
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use gossd::agent::Agent;
+use gossd::config::Config;
+use gossd::daemon::Daemon;
+use gossd::domain::lease::Holding;
+use gossd::domain::record::{Draft, Network, Record};
+use gossd::plugin::grpc::generated as proto;
+use load::{Call, Measured, Pace};
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use tokio::time::MissedTickBehavior;
+
+const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
+
+#[derive(Parser)]
+struct Args {
+    /// Numbers of connections, each with one call at a time
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+    connections: Vec<u32>,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// How often each is measured; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Records that the agent has
+    #[arg(long, default_value_t = 100_000)]
+    records: usize,
+    /// Registrations and deregistrations a second meanwhile, half of them at a peer
+    #[arg(long, default_value_t = 0)]
+    changes: u32,
+    /// Beside Redis, and not beside a handler that does nothing
+    #[arg(long)]
+    redis: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    // reqwest wants one, although nothing here is encrypted.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let [agent, peer] = cluster().await?;
+    for n in 0..args.records {
+        agent.agent().register(1, holding(n))?;
+    }
+    if args.changes > 0 {
+        tokio::spawn(change(agent.agent().clone(), args.changes / 2));
+        tokio::spawn(change(peer.agent().clone(), args.changes / 2));
+    }
+    println!(
+        "{} records; {} changes/s meanwhile; each the median of {} times {} s; h2load and the server share the machine",
+        args.records, args.changes, args.rounds, args.seconds
+    );
+    if args.redis { beside_redis(&args, agent.plugin).await } else { beside_bare(&args, agent.plugin).await }
+}
+
+async fn cluster() -> anyhow::Result<[Daemon; 2]> {
+    let agent = Daemon::start(Config::loopback("a".parse()?)).await?;
+    let mut config = Config::loopback("b".parse()?);
+    config.join = vec![agent.gossip.to_string().parse()?];
+    Ok([agent, Daemon::start(config).await?])
+}
+
+fn tunnel(n: usize) -> String {
+    format!("4d21094e-b74c-4916-86c1-{n:012x}")
+}
+
+fn id(n: usize) -> String {
+    format!("c23d4f42-c892-42b3-8b74-{n:012x}")
+}
+
+fn holding(n: usize) -> Holding {
+    let (id, name, address) = (id(n).into(), tunnel(n).into(), "10.0.0.1:8420".into());
+    Holding {
+        record: Arc::new(Record { id, name, node: NODE.into(), network: Network::Tcp, address }),
+        dial: "".into(),
+    }
+}
+
+/// Registers and takes back, for ever.
+async fn change(agent: Agent, a_second: u32) {
+    let mut pace = tokio::time::interval(Duration::from_secs(2) / a_second.max(1));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for n in 1 << 20.. {
+        pace.tick().await;
+        if agent.register(2, holding(n)).is_err() {
+            eprintln!("no room for changes");
+            return;
+        }
+        let (id, name) = (id(n), tunnel(n));
+        agent.deregister(2, Draft { id: &id, name: &name, node: NODE, network: "", address: "" });
+    }
+}
+
+/// Get and Renew of one record, over HTTP and gRPC.
+fn calls() -> [(&'static str, Call); 4] {
+    let service =
+        proto::Service { id: id(7), name: tunnel(7), node: NODE.into(), ..proto::Service::default() };
+    let json =
+        format!(r#"{{"id":"{}","name":"{}","node":"{NODE}","network":"","address":""}}"#, id(7), tunnel(7));
+    let http = |method, path: String, body: Vec<u8>| Call { method, path, body, grpc: false };
+    let grpc = |path: &str, body: Vec<u8>| Call { method: "POST", path: path.into(), body, grpc: true };
+    let get = bare::framed(&proto::GetServiceRequest { name: tunnel(7) });
+    let renew = bare::framed(&proto::RenewRequest { service: Some(service) });
+    [
+        ("HTTP Get", http("GET", format!("/sd?name={}", tunnel(7)), Vec::new())),
+        ("HTTP Renew", http("PUT", "/sd".into(), json.into_bytes())),
+        ("gRPC Get", grpc("/proto.SD/Get", get.to_vec())),
+        ("gRPC Renew", grpc("/proto.SD/Renew", renew.to_vec())),
+    ]
+}
+
+async fn beside_bare(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
+    let bare = bare::serve_recorded(recorded(agent).await?).await?;
+    println!(
+        "{:<11} {:>11} {:>12} {:>13} {:>6} {:>24} {:>24}",
+        "call",
+        "connections",
+        "bare axum /s",
+        "gossd /s",
+        "ratio",
+        "half load: p50/p99/p99.9",
+        "bare: p50/p99/p99.9 ms"
+    );
+    for (name, call) in calls() {
+        for connections in &args.connections {
+            let [least, ours] = rates(args, &call, *connections, [bare, agent]).await?;
+            let half = Pace { connections: *connections, seconds: args.seconds, rate: Some(ours / 2.0) };
+            let [theirs, calm] = [load(bare, &call, half).await?, load(agent, &call, half).await?];
+            println!(
+                "{name:<11} {connections:>11} {least:>12.0} {ours:>13.0} {:>6.2} {:>24} {:>24}",
+                ours / least,
+                times(&calm),
+                times(&theirs)
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn beside_redis(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
+    let mut redis = Redis::start().await?;
+    for n in 0..args.records {
+        let Holding { record, .. } = holding(n);
+        let value = serde_json::json!({
+            "id": record.id, "name": record.name, "node": record.node, "network": "tcp", "address": record.address
+        });
+        let key = bare::key(&record.name);
+        let _: () = redis.connection.hset(&key, &*record.id, value.to_string()).await?;
+    }
+    let plugin = bare::serve_redis(redis.connection.clone()).await?;
+    println!(
+        "{:<11} {:>11} {:>9} {:>9} {:>6} {:>13} {:>13} {:>6}",
+        "call", "connections", "Redis /s", "gossd /s", "ratio", "Redis p99 ms", "gossd p99 ms", "ratio"
+    );
+    for (name, call) in calls().into_iter().filter(|(_, call)| call.grpc) {
+        for connections in &args.connections {
+            let [theirs, ours] = rates(args, &call, *connections, [plugin, agent]).await?;
+            // What Redis can stand, for both.
+            let pace = Pace { connections: *connections, seconds: args.seconds, rate: Some(theirs / 2.0) };
+            let [slow, quick] = [load(plugin, &call, pace).await?, load(agent, &call, pace).await?];
+            println!(
+                "{name:<11} {connections:>11} {theirs:>9.0} {ours:>9.0} {:>6.1} {:>13.2} {:>13.2} {:>6.2}",
+                ours / theirs,
+                slow.at(0.99),
+                quick.at(0.99),
+                quick.at(0.99) / slow.at(0.99)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// As many as possible, by turns: the medians.
+async fn rates(
+    args: &Args,
+    call: &Call,
+    connections: u32,
+    servers: [SocketAddr; 2],
+) -> anyhow::Result<[f64; 2]> {
+    let pace = Pace { connections, seconds: args.seconds, rate: None };
+    let mut all = [Vec::new(), Vec::new()];
+    for _ in 0..args.rounds {
+        for (server, rates) in servers.iter().zip(&mut all) {
+            rates.push(load(*server, call, pace).await?.rate);
+        }
+    }
+    Ok(all.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }))
+}
+
+async fn load(server: SocketAddr, call: &Call, pace: Pace) -> anyhow::Result<Measured> {
+    let call = call.clone();
+    tokio::task::spawn_blocking(move || load::run(&server.to_string(), &call, pace)).await?
+}
+
+fn times(measured: &Measured) -> String {
+    format!("{:.2}/{:.2}/{:.2} ms", measured.at(0.5), measured.at(0.99), measured.at(0.999))
+}
+
+/// What an agent answers, for the handler that does nothing.
+async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
+    let url = format!("http://{agent}/sd?name={}", tunnel(7));
+    let get = reqwest::get(url).await?.bytes().await?;
+    let parsed: serde_json::Value = serde_json::from_slice(&get)?;
+    let text = |key: &str| parsed["services"][0][key].as_str().map(str::to_owned).context("a record");
+    let (name, node) = (text("name")?, text("node")?);
+    let service =
+        proto::Service { id: text("id")?, name, node, network: text("network")?, address: text("address")? };
+    Ok(bare::Answers { get, get_grpc: bare::framed(&proto::GetServiceReply { services: vec![service] }) })
+}
+
+/// A redis-server of our own, ended when this is dropped.
+struct Redis {
+    child: Child,
+    connection: MultiplexedConnection,
+}
+
+impl Redis {
+    async fn start() -> anyhow::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
+        let child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .context("redis-server (Debian: apt-get install redis-server)")?;
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
+        for _ in 0..100 {
+            if let Ok(connection) = client.get_multiplexed_async_connection().await {
+                return Ok(Self { child, connection });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("redis-server does not answer")
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

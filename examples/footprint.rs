@@ -1,0 +1,248 @@
+//! What an agent takes: memory per record, processor time, and the time from exec to the first answer.
+//!
+//! `cargo run --release --example footprint`
+//!
+//! Every agent is a process of its own, this program under another name; what it takes is read from /proc. The baseline
+//! of each figure is the empty agent of the same run.
+
+#![expect(clippy::cast_precision_loss, reason = "figures for a table")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
+/// Clock ticks a second, in which /proc counts; the same on every Linux.
+const TICKS: f64 = 100.0;
+
+#[derive(Parser)]
+struct Args {
+    /// Records
+    #[arg(long, default_value_t = 100_000)]
+    records: usize,
+    /// Seconds of each measurement of processor time
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Starts of each kind
+    #[arg(long, default_value_t = 10)]
+    starts: usize,
+}
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|first| first == "run") {
+        return gossd::cli::main();
+    }
+    // reqwest wants one, although nothing here is encrypted.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    match runtime.block_on(measure(&Args::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A process that is an agent; killed when dropped.
+struct Agent {
+    child: Child,
+    plugin: String,
+    gossip: String,
+    admin: String,
+    /// From exec until it answered a Get.
+    started: Duration,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Agent {
+    fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
+        command.args(["--log-level", "error", "--max-records", "1000000"]);
+        for listener in ["--plugin", "--gossip", "--admin"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        command.args(join.map(|join| ["--join", join]).into_iter().flatten());
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        let mut agent = Self {
+            child,
+            plugin: String::new(),
+            gossip: String::new(),
+            admin: String::new(),
+            started: Duration::ZERO,
+        };
+        for line in lines {
+            let line = line?;
+            match line.split_once(' ') {
+                Some(("plugin", url)) => agent.plugin = url.into(),
+                Some(("gossip", address)) => agent.gossip = address.into(),
+                Some(("admin", url)) => agent.admin = url.into(),
+                _ => {}
+            }
+            if ![&agent.plugin, &agent.gossip, &agent.admin].iter().any(|told| told.is_empty()) {
+                agent.started = begun.elapsed();
+                return Ok(agent);
+            }
+        }
+        bail!("{name} did not start")
+    }
+
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
+    }
+
+    /// Resident bytes.
+    fn memory(&self) -> anyhow::Result<f64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0)
+    }
+
+    /// Seconds of processor time so far.
+    fn processor(&self) -> anyhow::Result<f64> {
+        let stat = self.proc("stat")?;
+        let after = stat.rsplit_once(')').context("stat")?.1;
+        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
+    }
+
+    async fn records(&self) -> anyhow::Result<usize> {
+        let status: serde_json::Value =
+            reqwest::get(format!("{}/status.json", self.admin)).await?.json().await?;
+        let records = status["holds"]["records"].as_u64().context("records")?;
+        Ok(usize::try_from(records)?)
+    }
+
+    async fn knows(&self, records: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.records().await? < records {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{} of {records} records",
+                self.records().await?
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+fn body(n: usize) -> String {
+    format!(
+        r#"{{"id":"c23d4f42-c892-42b3-8b74-{n:012x}","name":"4d21094e-b74c-4916-86c1-{n:012x}","node":"{NODE}","network":"tcp","address":"10.0.0.1:8420"}}"#
+    )
+}
+
+/// Registers on kept connections, which have to stay open: their end would be the gost's.
+async fn register(
+    agent: &Agent,
+    client: &reqwest::Client,
+    numbers: std::ops::Range<usize>,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let at_a_time = 8;
+    for first in 0..at_a_time {
+        let (client, url, numbers) = (client.clone(), agent.plugin.clone(), numbers.clone());
+        tasks.spawn(async move {
+            for n in numbers.skip(first).step_by(at_a_time) {
+                client.post(&url).body(body(n)).send().await?.error_for_status()?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn measure(args: &Args) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let client = reqwest::Client::builder().build()?;
+    println!("{} records; memory is what is resident; processor time over {} s", args.records, args.seconds);
+
+    let owner = Agent::start("owner", folder.path().join("owner"), None)?;
+    let peer = Agent::start("peer", "none", Some(&owner.gossip))?;
+    sleep(Duration::from_secs(5)).await;
+    let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
+    let idle = share(&owner, args.seconds).await?;
+    register(&owner, &client, 0..args.records).await?;
+    peer.knows(args.records).await?;
+    sleep(Duration::from_secs(5)).await;
+    let (owner_full, peer_full) = (owner.memory()?, peer.memory()?);
+    let full = share(&owner, args.seconds).await?;
+    let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records));
+    sleep(Duration::from_secs(1)).await;
+    let (before, begun) = (peer.processor()?, Instant::now());
+    let changed = share(&owner, args.seconds).await?;
+    let heard = (peer.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    changing.abort();
+
+    println!("{:<46} {:>10}", "memory", "");
+    line("an idle agent, MB", owner_empty / 1e6);
+    line("its own records, bytes each", (owner_full - owner_empty) / args.records as f64);
+    line("a peer's records, bytes each", (peer_full - peer_empty) / args.records as f64);
+    println!("{:<46} {:>10}", "processor, % of a core", "");
+    line("idle, empty, one peer", idle);
+    line("idle, with all records", full);
+    line("100 changes/s by HTTP, at their owner", changed);
+    line("100 changes/s, at the peer", heard);
+
+    drop((owner, peer));
+    println!("{:<46} {:>10} {:>10}", "from exec to serving, ms", "p50", "max");
+    let empty = starts(args, |n| Agent::start("fresh", folder.path().join(format!("fresh-{n}")), None))?;
+    println!("{:<46} {:>10.1} {:>10.1}", "empty", empty.0, empty.1);
+    let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
+    println!("{:<46} {:>10.1} {:>10.1}", "with all records in its journal", full.0, full.1);
+    Ok(())
+}
+
+fn line(what: &str, figure: f64) {
+    println!("  {what:<44} {figure:>10.2}");
+}
+
+/// Processor time, in hundredths of a core.
+async fn share(agent: &Agent, seconds: u64) -> anyhow::Result<f64> {
+    let (before, begun) = (agent.processor()?, Instant::now());
+    sleep(Duration::from_secs(seconds)).await;
+    Ok((agent.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
+}
+
+/// Fifty registrations and as many deregistrations a second.
+async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::Result<()> {
+    let mut pace = interval(Duration::from_millis(20));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for n in first.. {
+        pace.tick().await;
+        client.post(&url).body(body(n)).send().await?.error_for_status()?;
+        client.delete(&url).body(body(n)).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
+
+/// Milliseconds: the median and the maximum.
+fn starts(args: &Args, start: impl Fn(usize) -> anyhow::Result<Agent>) -> anyhow::Result<(f64, f64)> {
+    let mut all: Vec<f64> = Vec::new();
+    for n in 0..args.starts {
+        all.push(start(n)?.started.as_secs_f64() * 1e3);
+    }
+    all.sort_by(f64::total_cmp);
+    Ok((all[all.len() / 2], all[all.len() - 1]))
+}
