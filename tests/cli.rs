@@ -383,7 +383,30 @@ async fn health_counts_one_record_as_one_and_can_be_json() {
 }
 
 #[test]
+fn what_changes_an_agent_can_be_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut a = Process::keeping("a", folder.path(), &[]);
+    let says = |words: &[&str]| {
+        let mut command = gossd();
+        command.args(words).arg("--control").arg(folder.path().join("a.sock"));
+        let (stdout, stderr, code) = ended(&mut command);
+        assert_eq!((&*stderr, code), ("", 0), "{words:?}");
+        let done: Option<Value> = serde_json::from_str(&stdout).ok();
+        (stdout, done.is_some_and(|answer| answer["done"] == true))
+    };
+    for words in [&["drain"][..], &["drain", "--undo"]] {
+        let (text, json) = says(words);
+        assert!(!json && text.lines().count() == 1, "{text}");
+        assert!(says(&[words, &["--json"]].concat()).1);
+    }
+    assert!(says(&["leave", "--json"]).1);
+    assert!(a.ended(SOON).0.success());
+}
+
+#[test]
 fn the_help_has_the_exit_codes() {
     let (help, _, _) = ended(gossd().arg("--help"));
-    assert!(help.contains("0 done, 1 failed, 2 the command line is wrong, 3 nothing was found"), "{help}");
+    for told in ["0  done\n", "1  failed\n", "2  the command line is wrong\n", "3  nothing was found"] {
+        assert!(help.contains(told), "{help}");
+    }
 }

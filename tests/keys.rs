@@ -336,3 +336,21 @@ fn an_agent_without_a_key_file_says_how_to_get_one() {
         assert!(code == REFUSED && said.contains("gossd keys generate > key"), "{line}: {said}");
     }
 }
+
+#[test]
+fn every_change_of_keys_can_be_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(folder.path(), "a", &new_key(), &[]);
+    let old = agent.ids().remove(0);
+    let seals = |line: &str| {
+        let (code, text) = agent.keys(line);
+        assert_eq!(code, DONE, "{text}");
+        let report: Value = serde_json::from_str(&text).expect("JSON alone");
+        let keys = report["keys"].as_array().expect("keys").len();
+        (keys, report["seals"].as_str().expect("a key").to_owned())
+    };
+    assert_eq!(seals("add --generate --json"), (2, old.clone()));
+    let new = agent.ids().remove(1);
+    assert_eq!(seals(&format!("use {new} --json")), (2, new.clone()));
+    assert_eq!(seals(&format!("remove {old} --json")), (1, new));
+}

@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::process::Process;
+use common::process::{Process, gossd};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -52,6 +55,40 @@ impl Manager {
         self.socket.set_nonblocking(false).expect("a socket");
         heard.map_err(|error| assert_eq!(error.kind(), ErrorKind::WouldBlock)).is_ok()
     }
+}
+
+#[test]
+fn the_journal_is_told_priorities_and_no_time_and_nobody_else_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = |told: &dyn Fn(&File) -> String| {
+        let path = folder.path().join("stderr");
+        let file = File::create(&path).expect("a file");
+        let mut command = gossd();
+        // It ends at once, with a warning before, because it is told to listen where it may not.
+        command.args([
+            "run",
+            "--name",
+            "a",
+            "--data-dir",
+            "none",
+            "--admin",
+            "none",
+            "--plugin",
+            "192.0.2.1:1",
+        ]);
+        command.args(["--insecure-plugin", "--log-level", "debug"]).env("JOURNAL_STREAM", told(&file));
+        let status = command.stderr(file).stdout(Stdio::null()).status().expect("gossd runs");
+        assert_eq!(status.code(), Some(1));
+        std::fs::read_to_string(path).expect("text")
+    };
+    let stream = |file: &File| {
+        let file = file.metadata().expect("a file");
+        format!("{}:{}", file.dev(), file.ino())
+    };
+    let journal = said(&stream);
+    assert!(journal.starts_with("<7>open files"), "{journal}");
+    let elsewhere = said(&|_| "1:1".into());
+    assert!(elsewhere.starts_with("20") && elsewhere.contains("DEBUG open files"), "{elsewhere}");
 }
 
 /// Makes the agent reload, and tells at which microsecond it says that it began.

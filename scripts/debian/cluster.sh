@@ -57,7 +57,7 @@ says 'the only one; a is alive' on c gossd explain $TUNNEL
 
 step 'one has another key: it says so, the others say so, and status says what that means'
 configure c "$(on c gossd keygen)"
-says 'its key is not in our --key-file' log a
+says 'its key is not in our --key-file' on a journalctl --unit gossd --priority warning --no-pager
 says 'its key is not in our --key-file' log c
 says 'no peer of --join' on c gossd status
 [ "$(on c gossd keys list | awk '$2 == "yes" { print $1 }')" != "$(on a gossd keys list | awk '$2 == "yes" { print $1 }')" ] ||

@@ -12,6 +12,7 @@ mod file;
 mod flags;
 mod gost_config;
 mod keys;
+mod log;
 mod packaging;
 mod paths;
 mod reload;

@@ -1,6 +1,6 @@
 //! `gossd run`: flags and environment to a [`Config`], then the daemon until it is told to stop.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -9,13 +9,11 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use super::flags::{AdminAddr, LogFormat, RunArgs};
+use super::flags::{AdminAddr, RunArgs};
+use super::log::LevelHandle;
 use super::reload::{Again, Source};
-use super::{paths, supervisor};
+use super::{log, paths, supervisor};
 use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
 use crate::daemon::Daemon;
@@ -29,7 +27,7 @@ use crate::plugin::{Names, http};
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
-    let log_level = start_log(&args)?;
+    let log_level = log::start(&args)?;
     raise_open_files();
     let config = config(args)?;
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
@@ -85,12 +83,10 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
     Ok(())
 }
 
-type LevelHandle = reload::Handle<EnvFilter, Registry>;
-
 /// Puts in force what can be, and tells the rest.
 fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
     let Again { args, changed, fixed } = again;
-    let applied = filter(&args).and_then(|filter| {
+    let applied = log::filter(&args).and_then(|filter| {
         let config = config(args)?;
         config.validate()?;
         log_level.reload(filter)?;
@@ -186,22 +182,4 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     };
     args.broken.apply(&mut config);
     Ok(config)
-}
-
-fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
-    // chitchat's own lines speak of its internals; what an operator needs, we say.
-    Ok(EnvFilter::try_new(format!("chitchat=error,{}", args.log_level.0))?)
-}
-
-fn start_log(args: &RunArgs) -> anyhow::Result<LevelHandle> {
-    let (filter, handle) = reload::Layer::new(filter(args)?);
-    let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    match args.log_format {
-        LogFormat::Text => registry.with(log).init(),
-        LogFormat::Json => registry.with(log.json()).init(),
-    }
-    Ok(handle)
 }
