@@ -6,38 +6,47 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout};
 
 use super::bounds::Closed;
 use super::metrics::{Labels, Meter};
 use super::progress::{Call, Progress};
-use super::{grpc, http};
+use super::{Caller, grpc, http};
 
 /// Answers leave in pieces of this size, so that a client that takes one and no more is noticed.
 const PIECE: usize = 16 << 10;
 
 /// The calls of one connection.
-#[derive(Clone)]
 pub(super) struct Calls {
+    pub(super) app: TowerToHyperService<Router>,
+    pub(super) caller: Caller,
     pub(super) progress: Arc<Progress>,
     pub(super) meter: Meter,
     pub(super) patience: Duration,
 }
 
-/// Follows a call. Everything is answered from memory, so one that takes long waits for its body.
-pub(super) async fn follow(State(calls): State<Calls>, request: Request, next: Next) -> Response {
+/// Follows a call. Everything is answered from memory, so one that takes long waits for its body. No layer of axum's:
+/// each would box the call, and move it.
+pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
     let call = calls.progress.call();
     let (labels, started) = (Labels::of(&request), Instant::now());
     let too_slow = if grpc::is_call(request.headers()) { grpc::too_slow } else { http::too_slow };
-    let response = timeout(calls.patience, next.run(request)).await.unwrap_or_else(|_| {
-        calls.meter.closed.count(Closed::SlowBody);
-        too_slow()
-    });
+    request.extensions_mut().insert(calls.caller);
+    let answered = timeout(calls.patience, calls.app.call(request)).await;
+    let response = answered.map_or_else(
+        |_| {
+            calls.meter.closed.count(Closed::SlowBody);
+            too_slow()
+        },
+        |Ok(response)| response,
+    );
     calls.meter.observe(&labels.with(&response), started.elapsed());
     if is_served(&response) {
         call.served();

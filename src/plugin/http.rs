@@ -2,12 +2,13 @@
 //! answer to a write on `/sd` is empty so that Go keeps the connection, and a list or an endpoint is never `null`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -26,22 +27,19 @@ const MAX_BODY: usize = 64 << 10;
 const SCHEME: &[u8] = b"Bearer ";
 
 /// What is served: calls on [`PATH`] and [`INGRESS_PATH`]. Other paths are [`unknown_path`]'s.
-pub fn routes(plugin: &Plugin) -> Router {
-    Router::new()
-        .route(PATH, any(sd))
-        .route(INGRESS_PATH, any(ingress))
-        .route_layer(from_fn_with_state(plugin.clone(), admitted))
-        .with_state(plugin.clone())
+pub fn routes(plugin: Arc<Plugin>) -> Router {
+    Router::new().route(PATH, any(sd)).route(INGRESS_PATH, any(ingress)).with_state(plugin)
 }
 
-/// Lets a call through whose token is in force: `Authorization: Bearer TOKEN`.
-async fn admitted(State(plugin): State<Plugin>, request: Request, next: Next) -> Response {
-    match plugin.admit(bearer(request.headers())) {
-        Ok(()) => next.run(request).await,
+/// Takes a request apart whose token is in force: `Authorization: Bearer TOKEN`. Otherwise the answer.
+async fn admitted(plugin: &Plugin, request: Request) -> Result<(Parts, Body), Response> {
+    let (head, body) = request.into_parts();
+    match plugin.admit(bearer(&head.headers)) {
+        Ok(()) => Ok((head, body)),
         Err(refusal) => {
             // Read and dropped: gost's connection can then be used again.
-            drop(read(request.into_body()).await);
-            refuse(&refusal)
+            drop(read(body).await);
+            Err(refuse(&refusal))
         }
     }
 }
@@ -66,13 +64,17 @@ pub fn too_slow() -> Response {
 }
 
 async fn sd(
-    State(Plugin { sd, .. }): State<Plugin>,
+    State(plugin): State<Arc<Plugin>>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Response {
-    let (head, body) = request.into_parts();
+    let (head, body) = match admitted(&plugin, request).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let sd = &plugin.sd;
     match head.method {
-        Method::GET => get(&sd, head.uri.query().unwrap_or_default()),
+        Method::GET => get(sd, head.uri.query().unwrap_or_default()),
         Method::POST => write(body, |draft| sd.register(caller, draft)).await,
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
@@ -83,11 +85,14 @@ async fn sd(
     }
 }
 
-async fn ingress(State(Plugin { ingress, .. }): State<Plugin>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+async fn ingress(State(plugin): State<Arc<Plugin>>, request: Request) -> Response {
+    let (head, body) = match admitted(&plugin, request).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
     match head.method {
-        Method::GET => get_rule(&ingress, head.uri.query().unwrap_or_default()),
-        Method::PUT => set_rule(&ingress, body).await,
+        Method::GET => get_rule(&plugin.ingress, head.uri.query().unwrap_or_default()),
+        Method::PUT => set_rule(&plugin.ingress, body).await,
         other => not_allowed(&other, "GET, PUT", "PUT sets a rule, GET asks for one"),
     }
 }

@@ -1,15 +1,18 @@
 //! Accepts plugin connections, by TCP, TLS and a Unix socket, and tells when one closes; what they carry is for
 //! the routes. Knows no protocol beyond HTTP itself.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Request};
-use axum::middleware::from_fn_with_state;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -52,7 +55,7 @@ pub struct Listeners {
 }
 
 async fn routes(plugin: &Plugin) -> Router {
-    http::routes(plugin).merge(grpc::routes(plugin).await).fallback(elsewhere)
+    http::routes(Arc::new(plugin.clone())).merge(grpc::routes(plugin).await).fallback(elsewhere)
 }
 
 /// Says where the plugins are, in the protocol of whoever asks.
@@ -147,14 +150,23 @@ impl Server {
         let caller = from.map_or(Caller { remote: None, connection }, |ip| Caller::at(ip, connection));
         let open = self.connections.open(caller);
         let progress = open.progress.clone();
-        let calls = Calls { progress: progress.clone(), meter: self.meter.clone(), patience: self.patience };
-        let app = self.app.clone().layer(from_fn_with_state(calls, follow)).layer(Extension(caller));
+        let calls = Arc::new(Calls {
+            app: TowerToHyperService::new(self.app.clone()),
+            caller,
+            progress: progress.clone(),
+            meter: self.meter.clone(),
+            patience: self.patience,
+        });
+        let service = service_fn(move |request: Request<Incoming>| {
+            let calls = calls.clone();
+            async move { Ok::<_, Infallible>(follow(calls, request.map(Body::new)).await) }
+        });
         let (http, watcher) = (self.http.clone(), self.graceful.watcher());
         let served = async move {
             let Ok(stream) = opening.await else { return };
             open.progress.opened();
             let io = TokioIo::new(Stream::new(stream, open.progress.clone()));
-            let connection = http.serve_connection(io, TowerToHyperService::new(app)).into_owned();
+            let connection = http.serve_connection(io, service).into_owned();
             // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
             drop(watcher.watch(connection).await);
         };
