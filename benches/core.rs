@@ -1,0 +1,151 @@
+//! What a call and a frame cost without sockets: looking a tunnel up among many, ranking, taking a change, sealing and
+//! opening, and the codec of a push.
+//!
+//! `cargo bench --bench core`
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use gossd::domain::address::Host;
+use gossd::domain::directory::Directory;
+use gossd::domain::liveness::Standing;
+use gossd::domain::rank::{Judged, Order, rank};
+use gossd::domain::record::{Draft, Owner, Record};
+use gossd::domain::slot::{Change, SlotTable, Status};
+use gossd::gossip::keyring::Keyring;
+use gossd::gossip::seal::Sealer;
+use gossd::gossip::slots;
+use gossd::gossip::wire::{self, Header, Kind};
+
+/// Records of a large cluster.
+const RECORDS: usize = 100_000;
+
+fn tunnel(n: usize) -> String {
+    format!("4d21094e-b74c-4916-86c1-{n:012x}")
+}
+
+fn record(n: usize, tunnel: &str) -> Arc<Record> {
+    let id = format!("c23d4f42-c892-42b3-8b74-{n:012x}");
+    let node = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
+    let draft = Draft { id: &id, name: tunnel, node, network: "tcp", address: "10.0.0.1:8420" };
+    Arc::new(draft.register(&Host::Unusable).expect("a record"))
+}
+
+fn owner(n: usize) -> Owner {
+    Owner { name: format!("agent-{n}").parse().expect("a name"), generation: 1 }
+}
+
+/// What an owner of these records says.
+fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
+    let mut slots = SlotTable::default();
+    let mut changes: Vec<Change> = records.map(|record| slots.put(record).expect("room")).collect();
+    changes.push(slots.say(Status::Ready));
+    changes
+}
+
+fn directory(owner: &Owner, changes: &[Change]) -> Directory {
+    let mut directory = Directory::default();
+    for change in changes {
+        directory.apply(Instant::now(), owner, change);
+    }
+    directory.take_events();
+    directory
+}
+
+fn lookup(c: &mut Criterion) {
+    let directory = directory(&owner(0), &said((0..RECORDS).map(|n| record(n, &tunnel(n)))));
+    let names: Vec<String> = (0..RECORDS).step_by(97).map(tunnel).collect();
+    let mut next = names.iter().cycle();
+    c.bench_function("a tunnel among 100,000", |b| {
+        b.iter(|| directory.lookup(black_box(next.next().expect("it goes round"))).len());
+    });
+}
+
+fn ranking(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rank");
+    for entries in [1, 3, 10, 100] {
+        let mut all = Directory::default();
+        for n in 0..entries {
+            for change in said(std::iter::once(record(n, &tunnel(0)))) {
+                all.apply(Instant::now(), &owner(n), &change);
+            }
+        }
+        let judge = |_: &Owner| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
+        let mut seed = 0;
+        group.bench_function(format!("{entries} records"), |b| {
+            b.iter(|| {
+                seed += 1;
+                rank(all.lookup(&tunnel(0)), Order::Random, seed, judge).count()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn applying(c: &mut Criterion) {
+    let changes = said((0..RECORDS).map(|n| record(n, &tunnel(n))));
+    let (owner, mut slots) = (owner(0), SlotTable::default());
+    let first = slots.put(record(0, &tunnel(0))).expect("room");
+    let mut full = directory(&owner, &changes);
+    let mut other = false;
+    c.bench_function("a slot changes among 100,000", |b| {
+        b.iter(|| {
+            other = !other;
+            let change = slots.replace(first.slot, record(RECORDS + usize::from(other), &tunnel(RECORDS)));
+            full.apply(Instant::now(), &owner, black_box(&Change { slot: 5, ..change }));
+            full.take_events();
+        });
+    });
+    c.bench_function("a hundred slots of a newcomer", |b| {
+        b.iter_batched_ref(
+            Directory::default,
+            |directory| {
+                for change in &changes[..100] {
+                    directory.apply(Instant::now(), &owner, change);
+                }
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn sealing(c: &mut Criterion) {
+    let sealer = Sealer::new(Keyring::public(), "default");
+    let mut group = c.benchmark_group("seal");
+    for bytes in [100, 1_000, 60_000] {
+        let plain = vec![7; bytes];
+        let key = sealer.keyring().sealing();
+        let frame = sealer.seal(key, [1; 24], &plain);
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(format!("seal {bytes} bytes"), |b| {
+            b.iter(|| sealer.seal(key, [1; 24], black_box(&plain)));
+        });
+        group.bench_function(format!("open {bytes} bytes"), |b| b.iter(|| sealer.open(black_box(&frame))));
+    }
+    group.finish();
+}
+
+fn codec(c: &mut Criterion) {
+    let changes = said(std::iter::once(record(7, &tunnel(7))));
+    let value = slots::value(&changes[0].cell);
+    let push = wire::Push { age_us: 9, id: 9, former: None, changes: vec![(changes[0].slot, &value)] };
+    let from = "10.0.0.1:8002".parse().expect("an address");
+    let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number(), compressed: false };
+    let plain = wire::pack(header, &wire::encode(&push));
+    c.bench_function("a push of one record: encode and pack", |b| {
+        b.iter(|| wire::pack(header, &wire::encode(black_box(&push))));
+    });
+    c.bench_function("a push of one record: unpack, decode and parse", |b| {
+        b.iter(|| {
+            let (header, packed) = wire::split(black_box(&plain)).expect("a frame");
+            let payload = wire::unpack(&header, packed).expect("a payload");
+            let push: wire::Push<'_> = wire::decode(&payload).expect("a push");
+            push.changes.iter().filter_map(|(slot, value)| slots::parse_value(*slot, value)).count()
+        });
+    });
+}
+
+criterion_group!(benches, lookup, ranking, applying, sealing, codec);
+criterion_main!(benches);
