@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler, curl and Chromium,
-# which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last steps, which are skipped without one
-# unless GOSSD_REQUIRE_DOCKER=1.
+# Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler, curl, h2load,
+# redis-server and Chromium, which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last steps, which are
+# skipped without one unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +13,8 @@ step() {
 }
 
 missing=()
-packages=(build-essential curl)
-for tool in cargo cc curl; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+packages=(build-essential curl nghttp2-client redis-server)
+for tool in cargo cc curl h2load redis-server; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 if [ "${GOSSD_SKIP_BROWSER:-}" != 1 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
   missing+=(chromium)
   packages+=(chromium fonts-dejavu-core)
@@ -37,8 +37,24 @@ step cargo test --locked --quiet --lib
 step cargo test --locked --quiet --tests -- --test-threads 2
 step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 # The measuring programs still work; the figures of such a short run mean nothing.
+step cargo test --locked --quiet --benches
 step cargo run --locked --quiet --example propagation -- --agents 3 --changes 10
 step cargo run --locked --quiet --example newcomer -- --records 2000
+step cargo run --locked --quiet --example traffic -- --records 0,500 --rates 50 --seconds 1
+step cargo run --locked --quiet --example footprint -- --records 2000 --seconds 1 --starts 2
+step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1
+step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
+# A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
+simulate() { cargo run --locked --quiet --profile simulation --example simulate -- "$@"; }
+notice() {
+  if simulate --seeds 10 --broken "$1" >/dev/null 2>&1; then
+    echo "no story fails with broken $1" >&2
+    return 1
+  fi
+}
+step simulate --seeds 1000
+step notice leases
+step notice suspicion
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then
