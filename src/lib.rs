@@ -45,6 +45,9 @@
 //!
 //! # Invariants
 //!
+//! Besides the tests named here, `examples/simulate` holds 2 to 6 and 11 against a thousand stories of clusters in
+//! virtual time, whatever is lost, cut, crashed or restarted.
+//!
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot.
 //! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
