@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::domain::label::Label;
 use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{AgentName, Generation};
 use crate::domain::rule::{Rule, RuleKey};
@@ -32,7 +33,7 @@ const MAX_SET_ASIDE: u32 = 10;
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The newest word on each id.
-    pub words: BTreeMap<Arc<str>, Word>,
+    pub words: BTreeMap<Label, Word>,
     /// Claims on host names; none for one that is not said any more.
     pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
 }
@@ -54,7 +55,7 @@ pub struct Restored {
     /// The records that had lapsed.
     pub lapsed: Vec<Holding>,
     /// The ids that were released, oldest first.
-    pub released: Vec<Arc<str>>,
+    pub released: Vec<Label>,
     /// The claims on host names.
     pub rules: Vec<Rule>,
     /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.

@@ -170,11 +170,11 @@ async fn beside_redis(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
     let mut redis = Redis::start().await?;
     for n in 0..args.records {
         let Holding { record, .. } = holding(n);
+        let [id, name, node] = [&record.id, &record.name, &record.node].map(ToString::to_string);
         let value = serde_json::json!({
-            "id": record.id, "name": record.name, "node": record.node, "network": "tcp", "address": record.address
+            "id": id, "name": name, "node": node, "network": "tcp", "address": record.address.to_string()
         });
-        let key = bare::key(&record.name);
-        let _: () = redis.connection.hset(&key, &*record.id, value.to_string()).await?;
+        let _: () = redis.connection.hset(bare::key(&name), &id, value.to_string()).await?;
     }
     let plugin = bare::serve_redis(redis.connection.clone()).await?;
     println!(

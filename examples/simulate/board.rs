@@ -54,7 +54,7 @@ impl Board {
             let Inner { open, took } = &mut *inner;
             open.retain_mut(|expected| {
                 let there = expected.missing.contains(&host)
-                    && agent.resolve(&expected.tunnel).iter().any(|record| record.id == expected.id);
+                    && agent.resolve(&expected.tunnel).iter().any(|record| record.id == *expected.id);
                 if there {
                     expected.missing.remove(&host);
                 }

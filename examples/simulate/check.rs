@@ -39,7 +39,7 @@ impl Checker {
                 in_order(&candidates)?;
                 for candidate in &candidates {
                     let id = &candidate.record.id;
-                    let Some(connector) = known.get(&**id) else { bail!("nobody registered {id}") };
+                    let Some(connector) = known.get(&*id.text()) else { bail!("nobody registered {id}") };
                     as_registered(candidate, connector, number)?;
                     if candidate.rank.is_some() {
                         listed.insert(id.to_string());
@@ -140,8 +140,8 @@ fn in_order(candidates: &[Candidate]) -> anyhow::Result<()> {
 fn as_registered(candidate: &Candidate, connector: &Connector, number: usize) -> anyhow::Result<()> {
     let record = &candidate.record;
     let same = connector.tunnel == number
-        && record.node == connector.node
-        && *record.address == entrypoint(connector.host)
+        && record.node == *connector.node
+        && record.address == *entrypoint(connector.host)
         && candidate.owner.name.as_str() == format!("host-{}", connector.host);
     ensure!(same, "{} was not registered like that: {candidate:?}", connector.id);
     Ok(())
@@ -184,7 +184,8 @@ fn differences(world: &World) -> [Option<String>; 2] {
         for host in &world.hosts {
             let records =
                 host.running().map(|running| running.agent.resolve(&tunnel(number))).unwrap_or_default();
-            let listed: BTreeSet<&str> = records.iter().map(|record| &*record.id).collect();
+            let listed: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
+            let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
             if let Some(missing) = live.difference(&listed).next() {
                 found[0] = Some(format!("host {} does not list {missing}", host.number));
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gossd::agent::{Agent, Broken, Restored, Settings};
+use gossd::domain::label::Label;
 use gossd::domain::lease::Word;
 use gossd::domain::quota::Quota;
 use gossd::domain::rank::Order;
@@ -27,8 +28,8 @@ const EPOCH: u64 = 1_700_000_000_000;
 /// What is on a host's disk.
 #[derive(Default)]
 pub(crate) struct Disk {
-    words: BTreeMap<Arc<str>, Word>,
-    released: Vec<Arc<str>>,
+    words: BTreeMap<Label, Word>,
+    released: Vec<Label>,
     rules: BTreeMap<RuleKey, Arc<Rule>>,
     generation: Generation,
 }

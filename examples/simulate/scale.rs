@@ -150,7 +150,7 @@ async fn changes(scale: &Scale, hosts: &[Host], board: &Board) -> anyhow::Result
         let others: BTreeSet<usize> = (0..hosts.len()).filter(|host| *host != origin).collect();
         board.expect(id.clone(), name.clone(), others, origin.to_string());
         let record = Record {
-            id,
+            id: (*id).into(),
             name: name.into(),
             node: format!("node-{origin}").into(),
             network: Protocol::Tcp,

@@ -208,9 +208,9 @@ impl World {
         let id: Arc<str> = format!("connector-{}", self.numbers).into();
         let (node, connection) = self.nodes[host].clone();
         let record = Record {
-            id: id.clone(),
+            id: (*id).into(),
             name: tunnel(number).into(),
-            node: node.clone(),
+            node: (*node).into(),
             network: Protocol::Tcp,
             address: entrypoint(host).into(),
         };

@@ -97,6 +97,6 @@ fn told(event: &Happened) -> report::Event {
 }
 
 fn of(owner: &Owner, record: &Record) -> report::Record {
-    let [name, id, address] = [&record.name, &record.id, &record.address].map(ToString::to_string);
-    report::Record { name, id, address, agent: owner.name.as_str().into() }
+    let [name, id] = [&record.name, &record.id].map(ToString::to_string);
+    report::Record { name, id, address: record.address.to_string(), agent: owner.name.as_str().into() }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Agent, LEASE_TTL, keeper};
+use crate::domain::address::Address;
 use crate::domain::slot::{Change, STATUS_SLOT};
 use crate::gossip::Cluster;
 
@@ -27,7 +28,7 @@ const POSTPONED: Duration = Duration::from_secs(10);
 struct Work {
     changes: Vec<Change>,
     /// Instances without a connection, and where to dial each.
-    orphans: Vec<(Arc<str>, BTreeSet<Arc<str>>)>,
+    orphans: Vec<(Arc<str>, BTreeSet<Address>)>,
     /// When to look again if nobody calls.
     next: Instant,
 }
@@ -163,9 +164,9 @@ impl super::State {
 }
 
 /// Whether every address of an instance refuses. One dial each: whoever answers, or does not, may be alive.
-async fn is_dead(addresses: &BTreeSet<Arc<str>>) -> bool {
+async fn is_dead(addresses: &BTreeSet<Address>) -> bool {
     for address in addresses {
-        let Ok(address) = address.parse::<SocketAddr>() else { return false };
+        let Ok(address) = address.to_string().parse::<SocketAddr>() else { return false };
         let dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
         tracing::debug!(%address, ?dialled, "dialled a gost without a plugin connection");
         match dialled {

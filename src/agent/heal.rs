@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::State;
+use crate::domain::address::Address;
 use crate::domain::directory::Directory;
+use crate::domain::label::Label;
 use crate::domain::lease::Holding;
 use crate::domain::record::{Draft, Network, Record};
 
@@ -69,14 +71,15 @@ impl State {
     }
 
     fn search(&self, draft: Draft<'_>, heal: &Heal<'_>) -> (HealedFrom, Option<Holding>) {
-        let dialled = |record: Arc<Record>| Holding { dial: (heal.dial)(&record.address).into(), record };
+        let dialled =
+            |record: Arc<Record>| Holding { dial: (heal.dial)(&record.address.to_string()).into(), record };
         if let Some(record) = find(&self.former, draft) {
             return (HealedFrom::FormerSelf, Some(dialled(record)));
         }
         if let Some(record) = find(&self.directory, draft) {
             return (HealedFrom::OtherOwner, Some(dialled(record)));
         }
-        if let Some(sibling) = self.leases.sibling(draft.node) {
+        if let Some(sibling) = self.leases.sibling(&draft.node.into()) {
             let record = Arc::new(at(draft, sibling.record.address.clone()));
             return (HealedFrom::Sibling, Some(Holding { record, dial: sibling.dial.clone() }));
         }
@@ -90,11 +93,12 @@ impl State {
 }
 
 fn find(directory: &Directory, draft: Draft<'_>) -> Option<Arc<Record>> {
-    let matches = |record: &Record| *record.id == *draft.id && *record.node == *draft.node;
+    let (id, node) = (Label::from(draft.id), Label::from(draft.node));
+    let matches = |record: &Record| record.id == id && record.node == node;
     directory.lookup(draft.name).iter().find(|entry| matches(&entry.record)).map(|entry| entry.record.clone())
 }
 
-fn at(draft: Draft<'_>, address: Arc<str>) -> Record {
-    let [id, name, node] = [draft.id, draft.name, draft.node].map(Arc::from);
+fn at(draft: Draft<'_>, address: Address) -> Record {
+    let [id, name, node] = [draft.id, draft.name, draft.node].map(Label::from);
     Record { id, name, node, network: Network::Tcp, address }
 }

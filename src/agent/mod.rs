@@ -24,6 +24,7 @@ use crate::domain::claim::ClaimTable;
 use crate::domain::connection::{ConnectionId, Connections};
 use crate::domain::directory::Directory;
 use crate::domain::event::Log;
+use crate::domain::label::Label;
 use crate::domain::lease::{Holding, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::quota::{Full, Quota};
@@ -68,7 +69,7 @@ pub struct Restored {
     /// Records that had lapsed, to be kept for a late Renew.
     pub lapsed: Vec<Holding>,
     /// Ids released for ever, oldest first.
-    pub released: Vec<Arc<str>>,
+    pub released: Vec<Label>,
     /// Claims on host names.
     pub rules: Vec<Rule>,
 }
@@ -176,7 +177,7 @@ impl Agent {
         }
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
-            state.connections.orphan(now, node);
+            state.connections.orphan(now, (*node.text()).into());
         }
         // The driver tells it after the records, so that no peer shows this generation before it is complete.
         let ready = state.leases.say(Status::Ready);
@@ -201,7 +202,7 @@ impl Agent {
     /// Takes a record: readable here before this returns, and on its way to the peers.
     pub fn register(&self, connection: ConnectionId, holding: Holding) -> Result<(), Full> {
         self.update(|state, now| {
-            state.connections.spoke(connection, &holding.record.node);
+            state.connections.spoke(connection, &holding.record.node.text());
             state.admit(&holding.record)?;
             Ok(state.leases.register(now, holding)?)
         })
@@ -211,12 +212,13 @@ impl Agent {
     /// false if nothing does.
     pub fn renew(&self, connection: ConnectionId, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
         let mut known = true;
+        let id = Label::from(draft.id);
         self.update(|state, now| {
             state.connections.spoke(connection, draft.node);
-            if state.leases.is_lapsed(draft.id) {
+            if state.leases.is_lapsed(&id) {
                 state.admit_one()?;
             }
-            match state.leases.renew(now, draft.id) {
+            match state.leases.renew(now, &id) {
                 Renewal::Renewed | Renewal::Released => Ok(None),
                 Renewal::Revived(change) => {
                     state.counts.revived += 1;
@@ -237,9 +239,10 @@ impl Agent {
 
     /// Releases a connector for ever, known or not.
     pub fn deregister(&self, connection: ConnectionId, draft: Draft<'_>) {
+        let id = Label::from(draft.id);
         let released = self.update(|state, _| {
             state.connections.spoke(connection, draft.node);
-            Ok(state.leases.release(draft.id))
+            Ok(state.leases.release(&id))
         });
         debug_assert!(released.is_ok(), "releasing needs no slot");
     }

@@ -37,8 +37,8 @@ pub(super) fn with_settings(
 }
 
 fn record(id: &str) -> Record {
-    let [id, name, node, address] = [id, "t", "n", "10.0.0.1:80"].map(Arc::from);
-    Record { id, name, node, network: Network::Tcp, address }
+    let [id, name, node] = [id, "t", "n"].map(Label::from);
+    Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() }
 }
 
 fn holding(id: &str) -> Holding {
@@ -150,7 +150,7 @@ async fn our_former_self_heals_a_renew() {
     assert!(renew(&agent, "2"));
     assert_eq!(ids(&agent), ["2"]);
     assert_eq!(agent.heals()[HealedFrom::FormerSelf as usize].1, 1);
-    assert_eq!(&*agent.lock().leases.sibling("n").unwrap().dial, "dial 10.0.0.1:80");
+    assert_eq!(agent.lock().leases.sibling(&"n".into()).unwrap().dial, *"dial 10.0.0.1:80");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +177,7 @@ async fn the_fallback_address_heals_a_renew_and_without_it_nothing_does() {
     assert!(!renew(&agent, "1"));
     assert!(ids(&agent).is_empty());
     assert!(renew_with(&agent, "1", Some("10.9.9.9:8420")));
-    assert_eq!(&*agent.resolve("t")[0].address, "10.9.9.9:8420");
+    assert_eq!(agent.resolve("t")[0].address, *"10.9.9.9:8420");
     assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
 }
 
@@ -274,8 +274,8 @@ async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_
     register(&agent, "2");
     deregister(&agent, "2");
     let batch = agent.take_batch();
-    assert!(matches!(batch.words["1"], Word::Held(_)));
-    assert_eq!(batch.words["2"], Word::Released);
+    assert!(matches!(batch.words[&"1".into()], Word::Held(_)));
+    assert_eq!(batch.words[&"2".into()], Word::Released);
     assert!(agent.take_batch().is_empty());
     let afresh = WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None };
     agent.not_written(Batch::default(), &afresh);

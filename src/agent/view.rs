@@ -11,6 +11,7 @@ use super::keeper::Health;
 use super::{Agent, Changes, Counts, HealedFrom, State};
 use crate::domain::directory::Entry;
 use crate::domain::event::Event;
+use crate::domain::label::Label;
 use crate::domain::liveness::Standing;
 use crate::domain::quota::Quota;
 use crate::domain::rank::{Order, rank};
@@ -78,7 +79,7 @@ pub struct JournalView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Its id.
-    pub name: Arc<str>,
+    pub name: Label,
     /// Records that a Get lists here.
     pub listed: usize,
     /// Records that it does not.
@@ -162,8 +163,8 @@ impl Agent {
     /// The first tunnels by id whose id has `search` in it, and how many there are. Holds the lock for the time
     /// that it takes to copy the ids, a millisecond for 100,000.
     pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<Tunnel>) {
-        let all: Vec<Arc<str>> = self.lock().directory.tunnels().map(|(name, _)| name.clone()).collect();
-        let mut found: Vec<Arc<str>> = all.into_iter().filter(|name| name.contains(search)).collect();
+        let all: Vec<Label> = self.lock().directory.tunnels().map(|(name, _)| name.clone()).collect();
+        let mut found: Vec<Label> = all.into_iter().filter(|name| name.text().contains(search)).collect();
         found.sort_unstable();
         let total = found.len();
         let now = Instant::now().into_std();
@@ -209,8 +210,8 @@ impl Agent {
         }
     }
 
-    fn tunnel(&self, state: &State, now: StdInstant, name: Arc<str>) -> Tunnel {
-        let entries = state.directory.lookup(&name);
+    fn tunnel(&self, state: &State, now: StdInstant, name: Label) -> Tunnel {
+        let entries = state.directory.lookup(&name.text());
         let judge = |owner: &Owner| self.judge(state, now, owner);
         let listed = rank(entries, Order::Random, 0, judge).count();
         let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();

@@ -50,11 +50,11 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
                 said.extend(leases.register(now, Holding { record, dial: "".into() }).unwrap());
             }
             Call::Renew { id } => {
-                if let super::lease::Renewal::Revived(change) = leases.renew(now, &id.to_string()) {
+                if let super::lease::Renewal::Revived(change) = leases.renew(now, &id.to_string().into()) {
                     said.push(change);
                 }
             }
-            Call::Deregister { id } => said.extend(leases.release(&id.to_string())),
+            Call::Deregister { id } => said.extend(leases.release(&id.to_string().into())),
             Call::Wait { seconds } => {
                 now += Duration::from_secs(*seconds);
                 said.extend(leases.expire(now));

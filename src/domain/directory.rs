@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::event::Event;
 use super::hosts::Hosts;
+use super::label::Label;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::rule::Rule;
 use super::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
@@ -49,7 +50,7 @@ pub enum Applied {
 #[derive(Debug, Default)]
 pub struct Directory {
     agents: HashMap<AgentName, Agent>,
-    index: HashMap<Arc<str>, Vec<Entry>>,
+    index: HashMap<Label, Vec<Entry>>,
     entries: usize,
     hosts: Hosts,
     /// Claims that nobody says any more because their owner is gone, not because it took them back.
@@ -93,7 +94,7 @@ impl Replica {
 impl Directory {
     /// The entries of a tunnel name, in no particular order.
     pub fn lookup(&self, name: &str) -> &[Entry] {
-        self.index.get(name).map_or(&[], Vec::as_slice)
+        self.index.get(&name.into()).map_or(&[], Vec::as_slice)
     }
 
     /// Which tunnel a host name belongs to.
@@ -195,7 +196,7 @@ impl Directory {
     }
 
     /// The tunnels with a record that is shown, in no particular order, with its entries.
-    pub fn tunnels(&self) -> impl Iterator<Item = (&Arc<str>, &[Entry])> {
+    pub fn tunnels(&self) -> impl Iterator<Item = (&Label, &[Entry])> {
         self.index.iter().map(|(name, entries)| (name, &entries[..]))
     }
 

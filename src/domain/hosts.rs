@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::label::Label;
 use super::record::Owner;
 use super::rule::{Clock, Endpoint, HashHost, MAX_CLOCK, Rule, RuleKey, TunnelId};
 use super::slot::Slot;
@@ -109,13 +110,13 @@ impl Hosts {
         self.remove(&rule.host, held);
     }
 
-    pub(super) fn tunnel_appeared(&mut self, name: &str) {
+    pub(super) fn tunnel_appeared(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
             self.tunnels.insert(HashHost::of(tunnel), tunnel);
         }
     }
 
-    pub(super) fn tunnel_vanished(&mut self, name: &str) {
+    pub(super) fn tunnel_vanished(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
             self.tunnels.remove(&HashHost::of(tunnel));
         }
@@ -145,8 +146,9 @@ impl Hosts {
 }
 
 /// The tunnel whose records have this name: one in another spelling is another name.
-fn spelled(name: &str) -> Option<TunnelId> {
-    TunnelId::parse(name).filter(|tunnel| tunnel.spell(&mut [0; 36]) == name)
+fn spelled(name: &Label) -> Option<TunnelId> {
+    let name = name.text();
+    TunnelId::parse(&name).filter(|tunnel| tunnel.spell(&mut [0; 36]) == &*name)
 }
 
 #[cfg(test)]
@@ -210,12 +212,12 @@ mod tests {
     fn a_live_tunnel_has_its_hash_host() {
         let mut hosts = Hosts::default();
         let name = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
-        hosts.tunnel_appeared(name);
-        hosts.tunnel_appeared("host@4d21094e-b74c-4916-86c1-d9fa36ea677b");
+        hosts.tunnel_appeared(&name.into());
+        hosts.tunnel_appeared(&"host@4d21094e-b74c-4916-86c1-d9fa36ea677b".into());
         let endpoint = hosts.endpoint("a6265c6d9847a4be").map(|endpoint| endpoint.to_string());
         assert_eq!(endpoint.as_deref(), Some(name));
         assert_eq!(hosts.endpoint("a6265c6d9847a4bf"), None);
-        hosts.tunnel_vanished(name);
+        hosts.tunnel_vanished(&name.into());
         assert_eq!(hosts.endpoint("a6265c6d9847a4be"), None);
     }
 }

@@ -2,19 +2,20 @@
 //! to let all records of a dead or replaced instance go at once.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
+use super::address::Address;
+use super::label::Label;
 use super::record::Record;
 
 /// An entrypoint as an instance claims it. The router handler's is a UDP port, so it does not compete with a
 /// tunnel handler's of the same number.
-type Claim = (Arc<str>, bool);
+type Claim = (Address, bool);
 
 /// The instances of the records held.
 #[derive(Debug, Default)]
 pub struct Instances {
-    ids: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
-    claims: HashMap<Claim, Arc<str>>,
+    ids: HashMap<Label, BTreeSet<Label>>,
+    claims: HashMap<Claim, Label>,
 }
 
 impl Instances {
@@ -35,7 +36,7 @@ impl Instances {
 
     /// The instance of a record that registers claims its entrypoint. The instance that it takes the entrypoint
     /// from, if there is one: its gost was replaced.
-    pub fn claim(&mut self, record: &Record) -> Option<Arc<str>> {
+    pub fn claim(&mut self, record: &Record) -> Option<Label> {
         let claim = (record.address.clone(), record.is_routers());
         match self.claims.insert(claim, record.node.clone()) {
             Some(former) if former != record.node => Some(former),
@@ -52,17 +53,17 @@ impl Instances {
     }
 
     /// The instance that has a record's entrypoint.
-    pub fn claimant(&self, record: &Record) -> Option<&Arc<str>> {
+    pub fn claimant(&self, record: &Record) -> Option<&Label> {
         self.claims.get(&(record.address.clone(), record.is_routers()))
     }
 
     /// The ids of an instance's records.
-    pub fn ids(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
+    pub fn ids(&self, node: &Label) -> impl Iterator<Item = &Label> {
         self.ids.get(node).into_iter().flatten()
     }
 
     /// All instances.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn nodes(&self) -> impl Iterator<Item = &Label> {
         self.ids.keys()
     }
 }

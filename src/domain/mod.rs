@@ -15,6 +15,7 @@ pub mod event;
 pub mod hostname;
 pub mod hosts;
 pub mod instance;
+pub mod label;
 pub mod lease;
 pub mod liveness;
 pub mod quota;

@@ -115,8 +115,8 @@ mod tests {
         Judged { standing: Standing::Live, trip: None }
     }
 
-    fn ids(ranked: &[Arc<Record>]) -> Vec<&str> {
-        ranked.iter().map(|record| &*record.id).collect()
+    fn ids(ranked: &[Arc<Record>]) -> Vec<String> {
+        ranked.iter().map(|record| record.id.to_string()).collect()
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
         for seed in 0..3_000 {
             let ranked = rank(&entries, Order::Random, seed, live);
             assert_eq!(ranked.len(), 3);
-            first[ranked[0].id.parse::<usize>().unwrap()] += 1;
+            first[ranked[0].id.text().parse::<usize>().unwrap()] += 1;
         }
         assert!(first.iter().all(|n| (900..1_100).contains(n)), "{first:?}");
     }
@@ -179,7 +179,7 @@ mod tests {
             },
         };
         let firsts: std::collections::BTreeSet<_> =
-            (0..50).map(|seed| ids(&rank(&entries, Order::Nearest, seed, judge))[0].to_owned()).collect();
+            (0..50).map(|seed| ids(&rank(&entries, Order::Nearest, seed, judge))[0].clone()).collect();
         assert_eq!(firsts, ["also".to_owned(), "near".to_owned()].into());
         assert_eq!(ids(&rank(&entries, Order::Nearest, 1, judge))[2..], ["far", "unknown"]);
     }

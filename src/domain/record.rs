@@ -4,7 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::address::{AddressError, Entrypoint, Host};
+use super::address::{Address, AddressError, Entrypoint, Host};
+use super::label::Label;
 
 /// Longest field, in bytes. gost's longest is the router handler's name: 255 bytes of host, `@` and a UUID.
 pub const MAX_FIELD: usize = 512;
@@ -15,27 +16,27 @@ pub const MAX_AGENT_NAME: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Connector id: unique per bind, never reused.
-    pub id: Arc<str>,
+    pub id: Label,
     /// Tunnel id; the router handler's is `host@routerID`.
-    pub name: Arc<str>,
+    pub name: Label,
     /// The gost handler instance that holds the connector.
-    pub node: Arc<str>,
+    pub node: Label,
     /// What the connector carries.
     pub network: Network,
     /// `host:port` of the instance's entrypoint, completed.
-    pub address: Arc<str>,
+    pub address: Address,
 }
 
 impl Record {
     /// What it counts against a quota, in bytes.
     pub fn size(&self) -> usize {
         let Self { id, name, node, network: _, address } = self;
-        id.len() + name.len() + node.len() + address.len() + size_of::<Self>()
+        id.text_len() + name.text_len() + node.text_len() + address.text_len() + size_of::<Self>()
     }
 
     /// Whether gost's router handler registered it: then its address is a UDP port.
     pub fn is_routers(&self) -> bool {
-        self.network == Network::Udp && self.name.contains('@')
+        self.network == Network::Udp && self.name.text().contains('@')
     }
 }
 
@@ -248,7 +249,7 @@ mod tests {
     #[test]
     fn an_empty_network_means_tcp() {
         let record = Draft { network: "", ..GOOD }.register(&here()).unwrap();
-        assert_eq!((record.network, &*record.address), (Network::Tcp, "10.0.0.1:80"));
+        assert_eq!((record.network, &*record.address.to_string()), (Network::Tcp, "10.0.0.1:80"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Ids that were deregistered: whatever arrives for them later changes nothing.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+
+use super::label::Label;
 
 /// How many released ids an agent remembers; the oldest go first. An id is a random UUID that gost never
 /// reuses, so only calls that are in flight beside a Deregister have to find it here: seconds, at most the
@@ -11,13 +12,13 @@ pub const MAX_TOMBSTONES: usize = 100_000;
 /// The set of released ids, bounded.
 #[derive(Debug, Default)]
 pub struct Tombstones {
-    ids: HashSet<Arc<str>>,
-    oldest_first: VecDeque<Arc<str>>,
+    ids: HashSet<Label>,
+    oldest_first: VecDeque<Label>,
 }
 
 impl Tombstones {
     /// Remembers a released id. False if it was known.
-    pub fn bury(&mut self, id: &Arc<str>) -> bool {
+    pub fn bury(&mut self, id: &Label) -> bool {
         if !self.ids.insert(id.clone()) {
             return false;
         }
@@ -31,12 +32,12 @@ impl Tombstones {
     }
 
     /// Whether the id was released.
-    pub fn contains(&self, id: &str) -> bool {
+    pub fn contains(&self, id: &Label) -> bool {
         self.ids.contains(id)
     }
 
     /// The released ids, oldest first.
-    pub fn ids(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn ids(&self) -> impl Iterator<Item = &Label> {
         self.oldest_first.iter()
     }
 
@@ -62,7 +63,7 @@ mod tests {
             assert!(tombstones.bury(&n.to_string().into()));
         }
         assert_eq!(tombstones.len(), MAX_TOMBSTONES);
-        assert!(!tombstones.contains("0") && tombstones.contains("1"));
+        assert!(!tombstones.contains(&"0".into()) && tombstones.contains(&"1".into()));
         assert!(!tombstones.bury(&"1".into()));
     }
 }

@@ -118,6 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::label::Label;
     use crate::domain::rule::{Clock, MAX_CLOCK};
     use crate::domain::slot::MAX_EACH;
 
@@ -128,8 +129,8 @@ mod tests {
         Content::Rule(Arc::new(Rule { host: host.into(), endpoint, clock }))
     }
 
-    fn record(fields: [&str; 4]) -> Content {
-        let [id, name, node, address] = fields.map(Arc::from);
+    fn record([id, name, node, address]: [&str; 4]) -> Content {
+        let ([id, name, node], address) = ([id, name, node].map(Label::from), address.into());
         Content::Record(Arc::new(Record { id, name, node, network: Network::Udp, address }))
     }
 

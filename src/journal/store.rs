@@ -1,6 +1,7 @@
 //! What is inside a journal's file: four tables of redb, and how a batch becomes one commit. Must not know
 //! where the file is, who else wants it, or what is done about a damaged one.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Batch;
 use crate::domain::address::Entrypoint;
+use crate::domain::label::Label;
 use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{Generation, Network, Record, check_field};
 use crate::domain::rule::{Clock, Endpoint, Rule, RuleKey, TunnelId};
@@ -49,9 +51,25 @@ struct KeptRule {
 /// The newest word on an id, as it lies in the file. A variant is never changed, only added.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kept<'a> {
-    Held { name: &'a str, node: &'a str, udp: bool, address: &'a str, dial: &'a str },
+    #[serde(borrow)]
+    Held(KeptHolding<'a>),
     Released(u64),
-    Lapsed { name: &'a str, node: &'a str, udp: bool, address: &'a str, dial: &'a str },
+    #[serde(borrow)]
+    Lapsed(KeptHolding<'a>),
+}
+
+/// A holding but for its record's id.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptHolding<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    node: Cow<'a, str>,
+    udp: bool,
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+    #[serde(borrow)]
+    dial: Cow<'a, str>,
 }
 
 /// How far a file has come; every commit says it.
@@ -70,7 +88,7 @@ pub(super) struct Contents {
     pub(super) held: Vec<Holding>,
     pub(super) lapsed: Vec<Holding>,
     /// Oldest first.
-    pub(super) released: Vec<Arc<str>>,
+    pub(super) released: Vec<Label>,
     pub(super) rules: Vec<Rule>,
     /// Bytes of all of it, without what a tree needs around them.
     size: u64,
@@ -160,7 +178,7 @@ impl Store {
             let released = transaction.open_table(RELEASED)?;
             let mut tables = Tables { words, released };
             for (id, entry) in &batch.words {
-                tables.note(id.as_bytes(), entry)?;
+                tables.note(id.text().as_bytes(), entry)?;
             }
             tables.forget_oldest(self.max_released)?;
             let mut rules = transaction.open_table(RULES)?;
@@ -201,7 +219,7 @@ impl Store {
             match read_id(id).zip(Kept::read(kept)) {
                 Some((id, Kept::Released(number))) => released.push((number, id.into())),
                 Some((id, kept)) => {
-                    let lapsed = matches!(kept, Kept::Lapsed { .. });
+                    let lapsed = matches!(kept, Kept::Lapsed(_));
                     let holdings = if lapsed { &mut contents.lapsed } else { &mut contents.held };
                     match kept.holding(id) {
                         Some(holding) => holdings.push(holding),
@@ -244,8 +262,8 @@ struct Tables<'a> {
 impl Tables<'_> {
     fn note(&mut self, id: &[u8], entry: &Word) -> Result<(), Fault> {
         let kept = match entry {
-            Word::Held(holding) => Kept::live(holding),
-            Word::Lapsed(holding) => Kept::lapsed(holding),
+            Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
+            Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
             Word::Released if self.number(id)?.is_some() => return Ok(()),
             Word::Released => Kept::Released(self.bury(id)?),
             Word::Forgotten => return self.forget(id),
@@ -318,16 +336,6 @@ fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
 }
 
 impl<'a> Kept<'a> {
-    fn live(holding: &'a Holding) -> Self {
-        let Record { id: _, name, node, network, address } = &*holding.record;
-        Self::Held { name, node, udp: *network == Network::Udp, address, dial: &holding.dial }
-    }
-
-    fn lapsed(holding: &'a Holding) -> Self {
-        let Record { id: _, name, node, network, address } = &*holding.record;
-        Self::Lapsed { name, node, udp: *network == Network::Udp, address, dial: &holding.dial }
-    }
-
     fn bytes(&self) -> Result<Vec<u8>, Fault> {
         postcard::to_stdvec(self).map_err(|error| Fault::Io(io::Error::other(error)))
     }
@@ -340,25 +348,37 @@ impl<'a> Kept<'a> {
     fn number(bytes: &'a [u8]) -> Option<u64> {
         match Self::read(bytes)? {
             Self::Released(number) => Some(number),
-            Self::Held { .. } | Self::Lapsed { .. } => None,
+            Self::Held(_) | Self::Lapsed(_) => None,
         }
     }
 
-    /// The record, if every field is what a Register could have said: a file is input like any other.
     fn holding(self, id: &str) -> Option<Holding> {
-        let (Self::Held { name, node, udp, address, dial } | Self::Lapsed { name, node, udp, address, dial }) =
-            self
-        else {
-            return None;
-        };
+        match self {
+            Self::Held(holding) | Self::Lapsed(holding) => holding.read(id),
+            Self::Released(_) => None,
+        }
+    }
+}
+
+impl KeptHolding<'_> {
+    fn of(holding: &Holding) -> Self {
+        let Record { id: _, name, node, network, address } = &*holding.record;
+        let [name, node] = [name, node].map(|field| Cow::Owned(field.to_string()));
+        let [address, dial] = [address, &holding.dial].map(|address| Cow::Owned(address.to_string()));
+        Self { name, node, udp: *network == Network::Udp, address, dial }
+    }
+
+    /// The record, if every field is what a Register could have said: a file is input like any other.
+    fn read(self, id: &str) -> Option<Holding> {
+        let Self { name, node, udp, address, dial } = self;
         let network = if udp { Network::Udp } else { Network::Tcp };
-        let given = [name, node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
-        if !given || !is_address(address) {
+        let given = [&name, &node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
+        if !given || !is_address(&address) {
             return None;
         }
-        let dial = if is_address(dial) { dial } else { "" };
-        let record =
-            Record { id: id.into(), name: name.into(), node: node.into(), network, address: address.into() };
+        let dial = if is_address(&dial) { &*dial } else { "" };
+        let [id, name, node] = [id, &name, &node].map(Label::from);
+        let record = Record { id, name, node, network, address: (&*address).into() };
         Some(Holding { record: Arc::new(record), dial: dial.into() })
     }
 }

@@ -78,12 +78,16 @@ fn holding(ids: std::ops::Range<usize>) -> Batch {
     Batch { words: words.collect(), ..Batch::default() }
 }
 
-fn ids(restored: &Restored) -> Vec<&str> {
-    restored.held.iter().map(|held| &*held.record.id).collect()
+fn ids(restored: &Restored) -> Vec<String> {
+    restored.held.iter().map(|held| held.record.id.to_string()).collect()
 }
 
-fn released(restored: &Restored) -> Vec<&str> {
-    restored.released.iter().map(|id| &**id).collect()
+fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).into()
+}
+
+fn released(restored: &Restored) -> Vec<String> {
+    restored.released.iter().map(ToString::to_string).collect()
 }
 
 fn names(dir: &TempDir) -> Vec<String> {
@@ -113,7 +117,7 @@ fn everything_comes_back() {
     let (_, restored) = open(&dir);
     assert_eq!(restored.held, [held("a"), held("unknown")]);
     assert_eq!(restored.lapsed, [held("bb"), held("late")]);
-    assert_eq!((released(&restored), &restored.set_aside), (vec!["gone"], &None));
+    assert_eq!((released(&restored), &restored.set_aside), (texts(["gone"]), &None));
 }
 
 #[test]
@@ -158,7 +162,7 @@ fn a_file_from_before_there_were_claims_is_read_and_then_takes_them() {
         assert!(transaction.delete_table(rules).unwrap());
     });
     let (mut journal, restored) = open(&dir);
-    assert_eq!((ids(&restored), restored.rules.len(), &restored.set_aside), (vec!["a"], 0, &None));
+    assert_eq!((ids(&restored), restored.rules.len(), &restored.set_aside), (texts(["a"]), 0, &None));
     journal.write(&claiming([rule("x", 7)])).unwrap();
     drop(journal);
     assert_eq!(open(&dir).1.rules, [rule("x", 7)]);
@@ -182,7 +186,7 @@ fn tombstones_are_bounded_and_the_oldest_go_first() {
     journal.write(&batch([("a", Word::Released)])).unwrap();
     drop(journal);
     let (_, restored) = open(&dir);
-    assert_eq!((released(&restored), ids(&restored)), (vec!["c", "b", "a"], vec!["e"]));
+    assert_eq!((released(&restored), ids(&restored)), (texts(["c", "b", "a"]), texts(["e"])));
 }
 
 fn words() -> impl Strategy<Value = Vec<Vec<(u8, u8)>>> {
@@ -227,7 +231,7 @@ proptest! {
         }
         drop(journal);
         let (_, restored) = open(&dir);
-        prop_assert_eq!(ids(&restored), want_held.iter().collect::<Vec<_>>());
+        prop_assert_eq!(ids(&restored), want_held.into_iter().collect::<Vec<_>>());
         prop_assert_eq!(released(&restored), want_released);
     }
 }
@@ -364,7 +368,7 @@ fn a_flipped_byte_is_found_wherever_it_is() {
             let whole = restored.held.len() == 120;
             // A file that was not closed goes back to the commit before the one that does not verify.
             assert!(whole || restored.set_aside.is_some() || !clean, "{what}");
-            assert!(restored.held.iter().all(|kept| *kept == held(&kept.record.id)), "{what}");
+            assert!(restored.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
         }
     }
 }
@@ -420,7 +424,7 @@ fn the_file_of_a_newer_gossd_is_left_alone() {
     assert_eq!(names(&dir), before);
     tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 1).unwrap()));
     let (_, restored) = open(&dir);
-    assert_eq!((restored.generation, ids(&restored), released(&restored)), (2, vec!["a"], vec!["b"]));
+    assert_eq!((restored.generation, ids(&restored), released(&restored)), (2, texts(["a"]), texts(["b"])));
 }
 
 #[test]
@@ -455,8 +459,8 @@ fn a_damaged_record_costs_no_other() {
     });
     let (mut journal, restored) = open(&dir);
     assert_eq!(ids(&restored), ["a", "c", "d7", "good"]);
-    assert_eq!(&*restored.held[2].dial, "", "where it cannot be dialled is not known");
-    assert_eq!((released(&restored), &restored.set_aside), (vec!["b"], &None));
+    assert_eq!(restored.held[2].dial, *"", "where it cannot be dialled is not known");
+    assert_eq!((released(&restored), &restored.set_aside), (texts(["b"]), &None));
     journal.write(&batch([hold("d1"), ("d2", Word::Released), ("d3", Word::Forgotten)])).unwrap();
     drop(journal);
     assert_eq!(ids(&open(&dir).1), ["a", "c", "d1", "d7", "good"]);
@@ -520,7 +524,7 @@ fn damage_found_while_running_asks_for_everything_again() {
         journal.write(&words).unwrap();
         drop(journal);
         let (_, restored) = open(&dir);
-        assert_eq!((restored.generation, ids(&restored)), (51, vec!["b"]), "{what}");
+        assert_eq!((restored.generation, ids(&restored)), (51, texts(["b"])), "{what}");
     }
 }
 
@@ -676,7 +680,7 @@ fn what_was_written_is_there_after_a_kill() {
         let batches = restored.released.len();
         assert!((last as usize..=last as usize + 1).contains(&batches), "round {round}: {last}, {batches}");
         for n in last.saturating_sub(STAY - 2).max(1)..=last {
-            assert!(ids(&restored).contains(&&*format!("held-{n}")), "round {round}: {n} of {last}");
+            assert!(ids(&restored).contains(&format!("held-{n}")), "round {round}: {n} of {last}");
         }
         assert!(restored.held.len() <= STAY as usize + 1);
     }

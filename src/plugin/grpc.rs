@@ -143,9 +143,8 @@ fn draft(service: Option<&Service>) -> Draft<'_> {
 impl From<&Record> for Service {
     fn from(record: &Record) -> Self {
         let Record { id, name, node, network, address } = record;
-        let [id, name, node, network, address] =
-            [id, name, node, network.as_str(), address].map(str::to_owned);
-        Self { id, name, node, network, address }
+        let [id, name, node] = [id, name, node].map(|label| label.text().to_owned());
+        Self { id, name, node, network: network.as_str().to_owned(), address: address.to_string() }
     }
 }
 

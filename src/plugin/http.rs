@@ -2,6 +2,7 @@
 //! answer to a write on `/sd` is empty so that Go keeps the connection, and a list or an endpoint is never `null`.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,9 +13,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Caller, Ingress, Plugin, Refusal, ServiceDiscovery};
+use crate::domain::address::Address;
+use crate::domain::label::Label;
 use crate::domain::record::{Draft, Record};
 
 /// Where the service discovery plugin is served.
@@ -236,11 +239,15 @@ struct Services<'a> {
 
 #[derive(Serialize)]
 struct Service<'a> {
-    id: &'a str,
-    name: &'a str,
-    node: &'a str,
+    #[serde(serialize_with = "displayed")]
+    id: &'a Label,
+    #[serde(serialize_with = "displayed")]
+    name: &'a Label,
+    #[serde(serialize_with = "displayed")]
+    node: &'a Label,
     network: &'a str,
-    address: &'a str,
+    #[serde(serialize_with = "displayed")]
+    address: &'a Address,
 }
 
 impl<'a> From<&'a Record> for Service<'a> {
@@ -248,6 +255,10 @@ impl<'a> From<&'a Record> for Service<'a> {
         let Record { id, name, node, network, address } = record;
         Self { id, name, node, network: network.as_str(), address }
     }
+}
+
+fn displayed<S: Serializer>(text: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(text)
 }
 
 fn refuse(refusal: &Refusal) -> Response {

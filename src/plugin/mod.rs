@@ -118,10 +118,10 @@ impl Reach {
     /// Makes a record that was held before this start one as it is reached now: the host of its gost may have moved,
     /// and this agent with it.
     pub fn returned(&self, holding: &mut Holding) {
-        let Ok(dial) = holding.dial.parse::<SocketAddr>() else { return };
+        let Ok(dial) = holding.dial.to_string().parse::<SocketAddr>() else { return };
         let address = format!("{}:{}", self.host, dial.port());
         // Only a gost beside this agent is dialled there.
-        if !dial.ip().is_loopback() || address == *holding.record.address {
+        if !dial.ip().is_loopback() || holding.record.address == *address.as_str() {
             return;
         }
         let record = Record { address: address.into(), ..Record::clone(&holding.record) };
@@ -161,7 +161,7 @@ impl ServiceDiscovery {
     /// Register: takes the record, its address completed.
     pub fn register(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
         let record = draft.register(&self.reach.host(caller))?;
-        if caller.remote.is_none() && draft.address != &*record.address {
+        if caller.remote.is_none() && record.address != *draft.address {
             self.warn_once(&record);
         }
         let dial = self.reach.dial(caller, draft.address).into();
@@ -240,7 +240,7 @@ mod tests {
         let reach =
             Reach::new(Some(Host::advertised("192.0.2.8").unwrap()), Ipv4Addr::LOCALHOST.into(), None);
         let returned = |address: &str, dial: &str| {
-            let [id, name, node] = ["1", "t", "n"].map(Arc::from);
+            let [id, name, node] = ["1", "t", "n"].map(Into::into);
             let record = Arc::new(Record { id, name, node, network: Network::Tcp, address: address.into() });
             let mut holding = Holding { record, dial: dial.into() };
             reach.returned(&mut holding);

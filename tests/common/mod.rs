@@ -78,8 +78,8 @@ impl TestCluster {
 
 /// A record of that id and tunnel name, at an instance that nobody can dial.
 pub fn record(id: &str, name: &str) -> Holding {
-    let [id, name, node, address] = [id, name, "node-1", "10.0.0.1:8420"].map(Arc::from);
-    let record = Record { id, name, node, network: Network::Tcp, address };
+    let [id, name, node] = [id, name, "node-1"].map(Into::into);
+    let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
     Holding { record: Arc::new(record), dial: "".into() }
 }
 

@@ -34,8 +34,8 @@ fn rule(host: &str, number: usize, clock: u64) -> Rule {
 }
 
 fn record(id: &str, number: usize) -> Arc<Record> {
-    let [id, name, node, address] = [id, TUNNELS[number], "n", "10.0.0.1:80"].map(Arc::from);
-    Arc::new(Record { id, name, node, network: Network::Tcp, address })
+    let [id, name, node] = [id, TUNNELS[number], "n"].map(Into::into);
+    Arc::new(Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() })
 }
 
 /// A client of a tunnel binds at our gost.
@@ -272,7 +272,7 @@ async fn bytes_are_bounded_and_what_has_lapsed_gives_way() {
     attach(&agent, "2", 0);
     attach(&agent, "3", 0);
     assert_eq!(agent.counts().own_records, 2);
-    assert!(!agent.lock().leases.is_lapsed("1"), "the lapsed one is forgotten");
+    assert!(!agent.lock().leases.is_lapsed(&"1".into()), "the lapsed one is forgotten");
     let fourth = agent.register(HERE, Holding { record: record("4", 0), dial: "".into() });
     assert_eq!(fourth, Err(Full::Bytes(2 * size)));
     assert_eq!(agent.claim("x", tunnel(0)), Err(Full::Bytes(2 * size)));
@@ -437,7 +437,7 @@ async fn a_refused_register_forgets_nothing() {
     let long = "3".repeat(size + 20);
     let big = agent.register(HERE, Holding { record: record(&long, 0), dial: "".into() });
     assert!(matches!(big, Err(Full::Bytes(_))), "{big:?}");
-    assert!(agent.lock().leases.is_lapsed("1"), "refused, so nothing changed");
+    assert!(agent.lock().leases.is_lapsed(&"1".into()), "refused, so nothing changed");
 }
 
 #[tokio::test(start_paused = true)]

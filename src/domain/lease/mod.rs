@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::period::Period;
+use super::address::Address;
 use super::instance::Instances;
+use super::label::Label;
 use super::record::{Network, Record};
 use super::slot::{Cell, Change, Slot, SlotTable, SlotsFull, Status};
 use super::tombstone::Tombstones;
@@ -24,7 +26,7 @@ pub struct Holding {
     /// What the cluster is told.
     pub record: Arc<Record>,
     /// Where this agent can dial the record's instance, `host:port`; empty if it cannot tell.
-    pub dial: Arc<str>,
+    pub dial: Address,
 }
 
 /// What a Renew found.
@@ -57,17 +59,17 @@ pub enum Word {
 #[derive(Debug)]
 pub struct LeaseTable {
     ttl: Duration,
-    leases: HashMap<Arc<str>, Lease>,
+    leases: HashMap<Label, Lease>,
     instances: Instances,
     slots: SlotTable,
     tombstones: Tombstones,
     /// At least one entry per lease, at its deadline or earlier. A Renew, which moves the deadline away, costs
     /// a hash lookup and no heap operation.
-    deadlines: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
-    touched: BTreeSet<Arc<str>>,
+    deadlines: BinaryHeap<Reverse<(Instant, Label)>>,
+    touched: BTreeSet<Label>,
     live: usize,
     /// Lapsed ids, by when they are to be forgotten.
-    lapsed: BTreeSet<(Instant, Arc<str>)>,
+    lapsed: BTreeSet<(Instant, Label)>,
     bytes: usize,
     lapsed_bytes: usize,
 }
@@ -108,7 +110,7 @@ impl LeaseTable {
         now: Instant,
         held: Vec<Holding>,
         lapsed: Vec<Holding>,
-        released: &[Arc<str>],
+        released: &[Label],
     ) -> Vec<Change> {
         for id in released {
             self.tombstones.bury(id);
@@ -178,7 +180,7 @@ impl LeaseTable {
     }
 
     /// Prolongs the lease of an id.
-    pub fn renew(&mut self, now: Instant, id: &str) -> Renewal {
+    pub fn renew(&mut self, now: Instant, id: &Label) -> Renewal {
         let Some(lease) = self.leases.get_mut(id) else {
             return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
         };
@@ -193,7 +195,7 @@ impl LeaseTable {
     }
 
     /// Says a lapsed record again that was to be forgotten at `due`.
-    fn revive(&mut self, due: Instant, id: Arc<str>) -> Renewal {
+    fn revive(&mut self, due: Instant, id: Label) -> Renewal {
         let Some(lease) = self.leases.get_mut(&id) else { return Renewal::Unknown };
         // The caller sees to it that there is room; without, the record goes at its new deadline.
         let Ok(change) = self.slots.put(lease.holding.record.clone()) else { return Renewal::Unknown };
@@ -206,10 +208,10 @@ impl LeaseTable {
     }
 
     /// Releases an id for ever, known or not: its Register may still be on the way.
-    pub fn release(&mut self, id: &str) -> Option<Change> {
+    pub fn release(&mut self, id: &Label) -> Option<Change> {
         let (id, lease) = match self.leases.remove_entry(id) {
             Some((id, lease)) => (id, Some(lease)),
-            None => (id.into(), None),
+            None => (id.clone(), None),
         };
         if self.tombstones.bury(&id) {
             self.touched.insert(id);
@@ -242,13 +244,13 @@ impl LeaseTable {
 
     /// The gost of an instance is dead: its records lapse.
     pub fn lapse_instance(&mut self, now: Instant, node: &str) -> Vec<Change> {
-        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
+        let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
     /// The gost of an instance may be dead: its records lapse unless they are renewed once more in time.
     pub fn doubt_instance(&mut self, now: Instant, node: &str) {
-        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
+        let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
         for id in ids {
             if let Some(lease) = self.leases.get_mut(&id)
                 && lease.slot.is_some()
@@ -260,26 +262,27 @@ impl LeaseTable {
     }
 
     /// Where the live records' instance can be dialled, each address once; none if nowhere.
-    pub fn dials(&self, node: &str) -> BTreeSet<Arc<str>> {
+    pub fn dials(&self, node: &str) -> BTreeSet<Address> {
+        let node = Label::from(node);
         let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
-        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live);
+        let leases = self.instances.ids(&node).filter_map(|id| self.leases.get(id)).filter(live);
         leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
     }
 
     /// A record of the same instance, from which the address of an unknown one can be told.
-    pub fn sibling(&self, node: &str) -> Option<&Holding> {
+    pub fn sibling(&self, node: &Label) -> Option<&Holding> {
         let holdings =
             self.instances.ids(node).filter_map(|id| self.leases.get(id)).map(|lease| &lease.holding);
         holdings.into_iter().find(|holding| holding.record.network == Network::Tcp)
     }
 
     /// The instances of the records held.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn nodes(&self) -> impl Iterator<Item = &Label> {
         self.instances.nodes()
     }
 
     /// The ids whose state changed since the last call.
-    pub fn take_touched(&mut self) -> BTreeSet<Arc<str>> {
+    pub fn take_touched(&mut self) -> BTreeSet<Label> {
         std::mem::take(&mut self.touched)
     }
 
@@ -289,7 +292,7 @@ impl LeaseTable {
     }
 
     /// Counts ids as changed again: they could not be written.
-    pub fn touch(&mut self, ids: impl IntoIterator<Item = Arc<str>>) {
+    pub fn touch(&mut self, ids: impl IntoIterator<Item = Label>) {
         self.touched.extend(ids);
     }
 
@@ -300,7 +303,7 @@ impl LeaseTable {
     }
 
     /// The state of an id.
-    pub fn word(&self, id: &str) -> Word {
+    pub fn word(&self, id: &Label) -> Word {
         match self.leases.get(id) {
             Some(lease) if lease.slot.is_some() => Word::Held(lease.holding.clone()),
             Some(lease) => Word::Lapsed(lease.holding.clone()),
@@ -330,22 +333,22 @@ impl LeaseTable {
     }
 
     /// Whether an id has a live record.
-    pub fn is_live(&self, id: &str) -> bool {
+    pub fn is_live(&self, id: &Label) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_some())
     }
 
     /// Whether an id has a record that has lapsed.
-    pub fn is_lapsed(&self, id: &str) -> bool {
+    pub fn is_lapsed(&self, id: &Label) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
     }
 
     /// Whether an id was released for ever.
-    pub fn is_released(&self, id: &str) -> bool {
+    pub fn is_released(&self, id: &Label) -> bool {
         self.tombstones.contains(id)
     }
 
     /// What an id's live record counts against a quota, in bytes.
-    pub fn live_size(&self, id: &str) -> usize {
+    pub fn live_size(&self, id: &Label) -> usize {
         self.leases
             .get(id)
             .filter(|lease| lease.slot.is_some())
@@ -378,7 +381,7 @@ impl LeaseTable {
     }
 
     /// How long a live record has left, and the period of its Renews once it is known.
-    pub fn remaining(&self, now: Instant, id: &str) -> Option<(Duration, Option<Duration>)> {
+    pub fn remaining(&self, now: Instant, id: &Label) -> Option<(Duration, Option<Duration>)> {
         let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
         Some((lease.deadline.saturating_duration_since(now), lease.period.longest()))
     }
@@ -414,14 +417,14 @@ impl LeaseTable {
     }
 
     /// Lapses the records that a replaced instance has at the replacement's entrypoint.
-    fn lapse_at(&mut self, now: Instant, former: &str, by: &Record) -> Vec<Change> {
+    fn lapse_at(&mut self, now: Instant, former: &Label, by: &Record) -> Vec<Change> {
         let at = |record: &Record| record.address == by.address && record.is_routers() == by.is_routers();
-        let held = |id: &&Arc<str>| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
+        let held = |id: &&Label| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
         let ids: Vec<_> = self.instances.ids(former).filter(held).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
-    fn lapse(&mut self, now: Instant, id: &Arc<str>) -> Option<Change> {
+    fn lapse(&mut self, now: Instant, id: &Label) -> Option<Change> {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
         lease.deadline = now + KEEP_LAPSED;
@@ -448,7 +451,7 @@ impl LeaseTable {
         self.leases.insert(id, lease);
     }
 
-    fn forget(&mut self, id: &Arc<str>) {
+    fn forget(&mut self, id: &Label) {
         if let Some(lease) = self.leases.remove(id) {
             self.drop_lease(&lease);
             self.touched.insert(id.clone());
@@ -467,7 +470,7 @@ impl LeaseTable {
     }
 
     /// Puts a lease into the heap at its deadline; an entry that it has there becomes stale.
-    fn queue(&mut self, id: &Arc<str>) {
+    fn queue(&mut self, id: &Label) {
         if let Some(lease) = self.leases.get_mut(id) {
             lease.queued = lease.deadline;
             self.deadlines.push(Reverse((lease.deadline, id.clone())));

@@ -123,8 +123,8 @@ fn apply(table: &mut LeaseTable, now: Instant, step: &Step) {
                 Record { node: node.to_string().into(), address, ..(*record(&id.to_string(), "t")).clone() };
             table.register(now, Holding { record: Arc::new(record), dial: "".into() }).unwrap();
         }
-        Step::Renew { id } => drop(table.renew(now, &id.to_string())),
-        Step::Release { id } => drop(table.release(&id.to_string())),
+        Step::Renew { id } => drop(table.renew(now, &id.to_string().into())),
+        Step::Release { id } => drop(table.release(&id.to_string().into())),
         Step::Kill { node } => drop(table.lapse_instance(now, &node.to_string())),
         Step::Doubt { node } => table.doubt_instance(now, &node.to_string()),
         Step::Wait { .. } => drop(table.expire(now)),

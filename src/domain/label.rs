@@ -1,0 +1,235 @@
+//! The texts that every record has: its id, its tunnel's name, its instance. Nearly all are random UUIDs, of which
+//! there are hundreds of thousands, so one that gost spelled as it spells its own is kept as its bits.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use uuid::{Builder, Uuid};
+
+/// A text of any length, in 16 bytes and without an allocation if it is a random (version 4) UUID in lower case.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Label(Form);
+
+/// Each text has one form, so equal forms are equal texts.
+#[derive(Clone, PartialEq, Eq)]
+enum Form {
+    /// The 122 bits that are random: two of them in `turn`, which leaves the compiler room to tell the forms apart.
+    Random { turn: Turn, rest: [u8; 15] },
+    /// Any other text; behind a second pointer, for it to fit here.
+    Other(Arc<Box<str>>),
+}
+
+/// The digit that starts the fourth group of a random UUID.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Eight,
+    Nine,
+    A,
+    B,
+}
+
+const _: () = assert!(size_of::<Label>() == 16, "labels are most of what an agent keeps");
+
+impl Turn {
+    /// In the order of their bits.
+    const ALL: [Self; 4] = [Self::Eight, Self::Nine, Self::A, Self::B];
+}
+
+impl Label {
+    /// Its text; `*` of it is a `str`.
+    pub fn text(&self) -> Text<'_> {
+        match &self.0 {
+            Form::Random { turn, rest } => {
+                let mut spelled = [0; 36];
+                join(*turn, rest).hyphenated().encode_lower(&mut spelled);
+                Text(Spelling::Random(spelled))
+            }
+            Form::Other(text) => Text(Spelling::Other(text)),
+        }
+    }
+
+    /// The bytes of its text.
+    pub fn text_len(&self) -> usize {
+        match &self.0 {
+            Form::Random { .. } => uuid::fmt::Hyphenated::LENGTH,
+            Form::Other(text) => text.len(),
+        }
+    }
+
+    /// The random UUID that it is, if it is one.
+    pub fn random(&self) -> Option<Uuid> {
+        match &self.0 {
+            Form::Random { turn, rest } => Some(join(*turn, rest)),
+            Form::Other(_) => None,
+        }
+    }
+}
+
+impl From<&str> for Label {
+    fn from(text: &str) -> Self {
+        match parse(text) {
+            Some(uuid) => uuid.into(),
+            None => Self(Form::Other(Arc::new(text.into()))),
+        }
+    }
+}
+
+impl From<String> for Label {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<Uuid> for Label {
+    fn from(uuid: Uuid) -> Self {
+        match split(uuid) {
+            Some((turn, rest)) => Self(Form::Random { turn, rest }),
+            None => Self(Form::Other(Arc::new(uuid.to_string().into()))),
+        }
+    }
+}
+
+/// All at once: derived, every part would be hashed for itself.
+impl Hash for Form {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Random { turn, rest } => state.write_u128(join(*turn, rest).as_u128()),
+            Self::Other(text) => text.hash(state),
+        }
+    }
+}
+
+/// In the order of the texts.
+impl Ord for Label {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.random(), other.random()) {
+            (Some(one), Some(other)) => one.cmp(&other),
+            _ => self.text().cmp(&other.text()),
+        }
+    }
+}
+
+impl PartialOrd for Label {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq<str> for Label {
+    fn eq(&self, text: &str) -> bool {
+        *self.text() == *text
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(f)
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.text(), f)
+    }
+}
+
+/// The text of a [`Label`], spelled out.
+pub struct Text<'a>(Spelling<'a>);
+
+enum Spelling<'a> {
+    Random([u8; 36]),
+    Other(&'a str),
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            // Digits and hyphens are always UTF-8.
+            Spelling::Random(spelled) => str::from_utf8(spelled).unwrap_or_default(),
+            Spelling::Other(text) => text,
+        }
+    }
+}
+
+/// The random UUID that a text is, if it is spelled as gost does.
+fn parse(text: &str) -> Option<Uuid> {
+    // The crate knows more spellings.
+    if text.len() != uuid::fmt::Hyphenated::LENGTH || text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    Uuid::try_parse(text).ok().filter(|uuid| split(*uuid).is_some())
+}
+
+/// What is random of a UUID; none if all of it may be said.
+fn split(uuid: Uuid) -> Option<(Turn, [u8; 15])> {
+    let bytes = uuid.as_bytes();
+    if bytes[6] >> 4 != 4 || bytes[8] >> 6 != 0b10 {
+        return None;
+    }
+    let mut rest = [0; 15];
+    rest[..8].copy_from_slice(&bytes[..8]);
+    rest[8..].copy_from_slice(&bytes[9..]);
+    // In the place of the version.
+    rest[6] = bytes[6] << 4 | bytes[8] & 0x0f;
+    Some((Turn::ALL[usize::from(bytes[8] >> 4 & 0b11)], rest))
+}
+
+fn join(turn: Turn, rest: &[u8; 15]) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&rest[..8]);
+    bytes[9..].copy_from_slice(&rest[8..]);
+    bytes[8] = (turn as u8) << 4 | rest[6] & 0x0f;
+    bytes[6] = rest[6] >> 4;
+    Builder::from_random_bytes(bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_comes_back_as_it_was_and_random_uuids_take_no_allocation() {
+        for (text, random) in [
+            ("4d21094e-b74c-4916-86c1-d9fa36ea677b", true),
+            ("00000000-0000-4000-8000-000000000000", true),
+            ("ffffffff-ffff-4fff-bfff-ffffffffffff", true),
+            ("01234567-89ab-4cde-9f01-23456789abcd", true),
+            ("01234567-89ab-4cde-af01-23456789abcd", true),
+            ("4D21094E-B74C-4916-86C1-D9FA36EA677B", false),
+            ("4d21094e-b74c-4916-86c1-d9fa36ea677B", false),
+            ("4d21094e-b74c-1916-86c1-d9fa36ea677b", false),
+            ("4d21094e-b74c-4916-c6c1-d9fa36ea677b", false),
+            ("00000000-0000-0000-0000-000000000000", false),
+            ("4d21094eb74c491686c1d9fa36ea677b", false),
+            ("4d21094eb74c491686c1d9fa36ea677b----", false),
+            ("host@4d21094e-b74c-4916-86c1-d9fa36ea677b", false),
+            ("ü", false),
+            ("", false),
+        ] {
+            let label = Label::from(text);
+            assert_eq!((label.to_string().as_str(), label.random().is_some()), (text, random));
+            assert_eq!((&*label.text(), label.text_len()), (text, text.len()));
+            assert_eq!(format!("{label:?}"), format!("{text:?}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn labels_are_equal_and_ordered_as_their_texts(
+            one in "[a-c]{0,2}|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+            other in "[a-c]{0,2}|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+        ) {
+            let labels = [&one, &other].map(|text| Label::from(text.as_str()));
+            prop_assert_eq!(labels[0].cmp(&labels[1]), one.cmp(&other));
+            prop_assert_eq!(labels[0] == labels[1], one == other);
+            prop_assert_eq!(labels[0].to_string(), one);
+        }
+    }
+}
