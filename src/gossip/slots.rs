@@ -1,10 +1,18 @@
-//! Slots as chitchat's keys and values: the key is the slot's number, the value is text, because chitchat
-//! stores strings. Fields are separated by U+001F, which no field may contain.
+//! Slots as chitchat's keys and values: the key is the slot's number backwards, the value is text, because chitchat
+//! stores strings. A value is a letter that says what it is, the sequence number, and fields; the control character in
+//! front of a field, which no field may contain, says how it is spelled. What there are most of, random UUIDs and
+//! addresses of IPv4, is spelled in base64: every agent keeps the values of all.
 
-use std::str::Split;
+use std::fmt::Write as _;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use crate::domain::address::Entrypoint;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use uuid::Uuid;
+
+use crate::domain::address::{Address, Entrypoint};
+use crate::domain::label::Label;
 use crate::domain::record::{MAX_FIELD, Network, Record, check_field};
 use crate::domain::rule::{Endpoint, Rule};
 use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
@@ -13,36 +21,62 @@ use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, MAX_SLOT, STATUS_SL
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
 /// Numbers above are hostile: an owner that writes a million times a second needs 285 years to get there.
 const MAX_SEQ: Seq = 1 << 53;
-const SEPARATOR: char = '\u{1f}';
-/// First field of every value, so that a later format can be told apart.
-const VERSION: &str = "1";
+/// In front of a field that is spelled as it is.
+const TEXT: char = '\u{1f}';
+/// In front of the 16 bytes of a random UUID.
+const RANDOM: char = '\u{1e}';
+/// In front of the 4 bytes of an IP address and the 2 of a port.
+const V4: char = '\u{1d}';
 
 /// A key or value that is no slot. It is skipped and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a slot")]
 pub struct NotASlot;
 
-/// The key of a slot.
+/// The key of a slot: its digits, the last one first. chitchat keeps keys in a tree, whose nodes stay half empty where
+/// keys come in their order.
 pub fn key(slot: Slot) -> String {
-    slot.to_string()
+    slot.to_string().chars().rev().collect()
 }
 
 /// The value of a cell.
 pub fn value(cell: &Cell) -> String {
     let seq = cell.seq;
     match &cell.content {
-        Content::Empty => format!("{VERSION}\u{1f}{seq}\u{1f}-"),
-        Content::Status(status) => format!("{VERSION}\u{1f}{seq}\u{1f}{}", word(*status)),
+        Content::Empty => format!("-{seq}"),
+        Content::Status(status) => format!("s{seq}{TEXT}{}", word(*status)),
         Content::Rule(rule) => {
             let Rule { host, endpoint, clock } = &**rule;
-            format!("{VERSION}\u{1f}{seq}\u{1f}rule\u{1f}{host}\u{1f}{endpoint}\u{1f}{clock}")
+            format!("r{seq}{TEXT}{host}{TEXT}{endpoint}{TEXT}{clock}")
         }
         Content::Record(record) => {
             let Record { id, name, node, network, address } = &**record;
-            let network = network.as_str();
-            format!("{VERSION}\u{1f}{seq}\u{1f}{network}\u{1f}{id}\u{1f}{name}\u{1f}{node}\u{1f}{address}")
+            let mut value = match network {
+                Network::Tcp => format!("t{seq}"),
+                Network::Udp => format!("u{seq}"),
+            };
+            for label in [id, name, node] {
+                match label.random() {
+                    Some(uuid) => spell(&mut value, RANDOM, uuid.as_bytes()),
+                    None => value.extend([TEXT.encode_utf8(&mut [0; 4]), &*label.text()]),
+                }
+            }
+            match address.v4() {
+                Some(v4) => {
+                    let ([a, b, c, d], [high, low]) = (v4.ip().octets(), v4.port().to_be_bytes());
+                    spell(&mut value, V4, &[a, b, c, d, high, low]);
+                }
+                // A string takes everything.
+                None => drop(write!(value, "{TEXT}{address}")),
+            }
+            value
         }
     }
+}
+
+fn spell(value: &mut String, how: char, bytes: &[u8]) {
+    value.push(how);
+    BASE64.encode_string(bytes, value);
 }
 
 /// Reads a key and its value.
@@ -57,20 +91,44 @@ pub fn parse_value(slot: Slot, value: &str) -> Option<Cell> {
     if value.len() > MAX_VALUE {
         return None;
     }
-    let mut fields = value.split(SEPARATOR);
-    if fields.next()? != VERSION {
-        return None;
-    }
-    let seq = fields.next()?.parse().ok().filter(|seq| (1..=MAX_SEQ).contains(seq))?;
-    let content = match (slot, fields.next()?) {
-        (STATUS_SLOT, word) => Content::Status(parse_status(word)?),
+    let mut rest = value.get(1..)?;
+    let seq = &rest[..rest.find(is_mark).unwrap_or(rest.len())];
+    rest = &rest[seq.len()..];
+    let seq = seq.parse().ok().filter(|seq| (1..=MAX_SEQ).contains(seq))?;
+    let content = match (slot, &value[..1]) {
+        (STATUS_SLOT, "s") => Content::Status(parse_status(text(&mut rest)?)?),
+        (STATUS_SLOT, _) => return None,
         (_, "-") => Content::Empty,
-        (FIRST_RULE.., "rule") => Content::Rule(Arc::new(parse_rule(&mut fields)?)),
+        (FIRST_RULE.., "r") => Content::Rule(Arc::new(parse_rule(&mut rest)?)),
         (FIRST_RULE.., _) => return None,
-        (_, network @ ("tcp" | "udp")) => Content::Record(Arc::new(parse_record(network, &mut fields)?)),
+        (_, "t") => Content::Record(Arc::new(parse_record(Network::Tcp, &mut rest)?)),
+        (_, "u") => Content::Record(Arc::new(parse_record(Network::Udp, &mut rest)?)),
         _ => return None,
     };
-    fields.next().is_none().then_some(Cell { seq, content })
+    rest.is_empty().then_some(Cell { seq, content })
+}
+
+fn is_mark(c: char) -> bool {
+    matches!(c, TEXT | RANDOM | V4)
+}
+
+/// The next field, and how it is spelled.
+fn field<'a>(rest: &mut &'a str) -> Option<(char, &'a str)> {
+    let how = rest.chars().next().filter(|c| is_mark(*c))?;
+    let after = &rest[how.len_utf8()..];
+    let (field, others) = after.split_at(after.find(is_mark).unwrap_or(after.len()));
+    *rest = others;
+    Some((how, field))
+}
+
+fn text<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    field(rest).filter(|(how, _)| *how == TEXT).map(|(_, text)| text)
+}
+
+fn bytes<const N: usize>(base64: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // Bounded by the array; a field that is too short leaves some of it unwritten.
+    (BASE64.decode_slice(base64, &mut bytes) == Ok(N)).then_some(bytes)
 }
 
 fn word(status: Status) -> &'static str {
@@ -86,30 +144,42 @@ fn parse_status(text: &str) -> Option<Status> {
 }
 
 fn parse_key(key: &str) -> Option<Slot> {
-    let canonical = !key.starts_with('0') || key == "0";
+    let canonical = !key.ends_with('0') || key == "0";
     let digits = (1..=7).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
-    key.parse().ok().filter(|slot| canonical && digits && *slot <= MAX_SLOT)
+    let slot = || key.bytes().rev().fold(0, |slot, digit| slot * 10 + Slot::from(digit - b'0'));
+    (canonical && digits).then(slot).filter(|slot| *slot <= MAX_SLOT)
 }
 
-fn parse_record(network: &str, fields: &mut Split<'_, char>) -> Option<Record> {
-    let mut field = || fields.next().filter(|f| !f.is_empty() && check_field("", f).is_ok());
-    let (id, name, node, address) = (field()?, field()?, field()?, field()?);
-    Entrypoint::parse(address).ok()?;
-    Some(Record {
-        id: id.into(),
-        name: name.into(),
-        node: node.into(),
-        network: Network::parse(network).ok()?,
-        address: address.into(),
-    })
+fn parse_record(network: Network, rest: &mut &str) -> Option<Record> {
+    let (id, name, node) = (parse_label(rest)?, parse_label(rest)?, parse_label(rest)?);
+    let address = match field(rest)? {
+        (TEXT, text) if check_field("", text).is_ok() => text.into(),
+        (V4, text) => {
+            let [a, b, c, d, high, low] = bytes(text)?;
+            Address::from(SocketAddrV4::new([a, b, c, d].into(), u16::from_be_bytes([high, low])))
+        }
+        _ => return None,
+    };
+    Entrypoint::parse(&address.to_string()).ok()?;
+    Some(Record { id, name, node, network, address })
+}
+
+fn parse_label(rest: &mut &str) -> Option<Label> {
+    match field(rest)? {
+        (TEXT, text) if !text.is_empty() && check_field("", text).is_ok() => Some(text.into()),
+        (RANDOM, text) => {
+            Some(Label::from(Uuid::from_bytes(bytes(text)?))).filter(|label| label.random().is_some())
+        }
+        _ => None,
+    }
 }
 
 /// Host names are spelled by whoever claims them, so only what every field keeps to is checked: one that is
 /// spelled otherwise is never asked for.
-fn parse_rule(fields: &mut Split<'_, char>) -> Option<Rule> {
-    let host = fields.next().filter(|host| !host.is_empty() && check_field("", host).is_ok())?;
-    let endpoint = Endpoint::parse(fields.next()?)?;
-    let clock = fields.next()?.parse().ok()?;
+fn parse_rule(rest: &mut &str) -> Option<Rule> {
+    let host = text(rest).filter(|host| !host.is_empty() && check_field("", host).is_ok())?;
+    let endpoint = Endpoint::parse(text(rest)?)?;
+    let clock = text(rest)?.parse().ok()?;
     Some(Rule { host: host.into(), endpoint, clock }).filter(Rule::is_plausible)
 }
 
@@ -118,7 +188,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::label::Label;
     use crate::domain::rule::{Clock, MAX_CLOCK};
     use crate::domain::slot::MAX_EACH;
 
@@ -142,6 +211,8 @@ mod tests {
             (STATUS_SLOT, Content::Status(Status::Draining)),
             (STATUS_SLOT, Content::Status(Status::Left)),
             (MAX_EACH, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
+            (1, record([UUID, "host@0c4d", UUID, "255.255.255.255:65535"])),
+            (1, record([&UUID.to_uppercase(), UUID, "4d21094e-b74c-1916-86c1-d9fa36ea677b", "10.0.0.1:080"])),
             (FIRST_RULE, rule("x", UUID, 0)),
             (MAX_SLOT, rule(".example.org", &format!("${UUID}"), MAX_CLOCK)),
             (FIRST_RULE + 1, Content::Empty),
@@ -164,22 +235,38 @@ mod tests {
     fn what_is_not_a_slot_is_refused() {
         let good = value(&Cell { seq: 3, content: record(["i", "t", "n", "h:1"]) });
         assert!(parse("1", &good).is_ok());
-        for key in ["", "01", "+1", "1000001", "2000001", "99999999", "ü", "0"] {
+        for key in ["", "10", "1+", "+1", "1000001", "1000002", "99999999", "ü", "0"] {
             assert_eq!(parse(key, &good), Err(NotASlot), "{key}");
         }
         for value in [
             "",
-            "2\u{1f}3\u{1f}-",
-            "1\u{1f}0\u{1f}-",
-            "1\u{1f}99999999999999999\u{1f}-",
-            "1\u{1f}3\u{1f}-\u{1f}more",
-            "1\u{1f}3\u{1f}ready",
-            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\u{1f}h:0",
-            "1\u{1f}3\u{1f}tcp\u{1f}\u{1f}t\u{1f}n\u{1f}h:1",
-            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\n\u{1f}h:1",
+            "-",
+            "-0",
+            "-99999999999999999",
+            "-3\u{1f}more",
+            "ü3",
+            "tü",
+            "s3\u{1f}ready",
+            "t3\u{1f}i\u{1f}t\u{1f}n\u{1f}h:0",
+            "t3\u{1f}i\u{1f}t\u{1f}n\u{1f}h:1\u{1f}",
+            "t3\u{1f}\u{1f}t\u{1f}n\u{1f}h:1",
+            "t3\u{1f}i\u{1f}t\u{1f}n\n\u{1f}h:1",
+            "t3\u{1f}i\u{1f}t\u{1f}n\u{1d}CgAAAQAA",
+            "t3\u{1f}i\u{1f}t\u{1f}n\u{1d}CgAAAQBQAA",
+            "t3\u{1f}i\u{1f}t\u{1d}CgAAAQBQ\u{1d}CgAAAQBQ",
+            "t3\u{1f}i\u{1f}t\u{1e}AAAAAAAAAAAAAAAAAAAAAA\u{1d}CgAAAQBQ",
+            "t3\u{1f}i\u{1f}t\u{1e}TSEJTrdMSRaGwdn6NupneQ==\u{1d}CgAAAQBQ",
         ] {
             assert_eq!(parse("1", value), Err(NotASlot), "{value:?}");
         }
+        assert!(parse("1", "t3\u{1f}i\u{1f}t\u{1e}TSEJTrdMSRaGwdn6NupnQw\u{1d}CgAAAQBQ").is_ok());
+    }
+
+    #[test]
+    fn what_gost_registers_fits_into_88_bytes() {
+        let content = record([UUID, UUID, UUID, "192.168.100.200:65535"]);
+        let value = value(&Cell { seq: 99_999_999, content });
+        assert!(value.len() <= 88, "{} bytes: the next size that is allocated", value.len());
     }
 
     #[test]
@@ -191,14 +278,15 @@ mod tests {
         assert_eq!(parse("1", &good), Err(NotASlot));
         assert_eq!(parse("0", &good), Err(NotASlot));
         for value in [
-            "1\u{1f}3\u{1f}tcp\u{1f}i\u{1f}t\u{1f}n\u{1f}h:1".to_owned(),
-            "1\u{1f}3\u{1f}ready".to_owned(),
+            "t3\u{1f}i\u{1f}t\u{1f}n\u{1f}h:1".to_owned(),
+            "s3\u{1f}ready".to_owned(),
             good.replace(UUID, "t"),
             good.replace("\u{1f}7", "\u{1f}-7"),
             good.replace("\u{1f}7", &format!("\u{1f}{}", MAX_CLOCK + 1)),
             good.replace("\u{1f}7", ""),
             good.replace("\u{1f}x", "\u{1f}"),
             good.replace("\u{1f}x", "\u{1f}0123456789abcdef"),
+            good.replace("\u{1f}x", "\u{1e}x"),
             format!("{good}\u{1f}more"),
         ] {
             assert_eq!(parse(&key, &value), Err(NotASlot), "{value:?}");
@@ -209,7 +297,7 @@ mod tests {
         #[test]
         fn no_text_can_make_it_panic(key in ".{0,12}", value in ".{0,300}", number in 0..3_000_000_u32) {
             let _ = parse(&key, &value);
-            let _ = parse(&number.to_string(), &format!("1\u{1f}3\u{1f}tcp\u{1f}{value}"));
+            let _ = parse(&number.to_string(), &format!("t3\u{1e}{value}"));
         }
     }
 }
