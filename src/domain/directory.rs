@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::cells::{Cells, Heard};
 use super::event::Event;
 use super::hosts::Hosts;
 use super::label::Label;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::rule::Rule;
 use super::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use super::tunnels::Tunnels;
 
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
 pub const MAX_AGENTS: usize = 1_000;
@@ -50,7 +52,7 @@ pub enum Applied {
 #[derive(Debug, Default)]
 pub struct Directory {
     agents: HashMap<AgentName, Agent>,
-    index: HashMap<Label, Vec<Entry>>,
+    index: Tunnels,
     entries: usize,
     hosts: Hosts,
     /// Claims that nobody says any more because their owner is gone, not because it took them back.
@@ -71,20 +73,13 @@ struct Agent {
 #[derive(Debug)]
 struct Replica {
     owner: Arc<Owner>,
-    cells: HashMap<Slot, Heard>,
-}
-
-/// A cell, and when this word of it was heard.
-#[derive(Debug)]
-struct Heard {
-    cell: Cell,
-    since: Instant,
+    cells: Cells,
 }
 
 impl Replica {
     /// None until all that the owner had at its start is told.
     fn status(&self) -> Option<Status> {
-        match self.cells.get(&STATUS_SLOT)?.cell.content {
+        match self.cells.get(STATUS_SLOT)?.cell.content {
             Content::Status(status) => Some(status),
             Content::Empty | Content::Record(_) | Content::Rule(_) => None,
         }
@@ -94,7 +89,7 @@ impl Replica {
 impl Directory {
     /// The entries of a tunnel name, in no particular order.
     pub fn lookup(&self, name: &str) -> &[Entry] {
-        self.index.get(&name.into()).map_or(&[], Vec::as_slice)
+        self.index.lookup(&name.into())
     }
 
     /// Which tunnel a host name belongs to.
@@ -129,8 +124,8 @@ impl Directory {
         let replica = agent
             .generations
             .entry(owner.generation)
-            .or_insert_with(|| Replica { owner: Arc::new(owner.clone()), cells: HashMap::new() });
-        let before = match replica.cells.get(&change.slot) {
+            .or_insert_with(|| Replica { owner: Arc::new(owner.clone()), cells: Cells::default() });
+        let before = match replica.cells.get(change.slot) {
             Some(held) if held.cell.seq >= change.cell.seq => return Applied::Known,
             _ => replica.cells.insert(change.slot, Heard { cell: change.cell.clone(), since: now }),
         };
@@ -177,9 +172,9 @@ impl Directory {
     /// What an owner claims, as far as is known.
     pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
         let replica = self.agents.get(&owner.name).and_then(|agent| agent.generations.get(&owner.generation));
-        let cells = replica.into_iter().flat_map(|replica| replica.cells.values());
+        let cells = replica.into_iter().flat_map(|replica| replica.cells.iter());
         cells
-            .filter_map(|heard| match &heard.cell.content {
+            .filter_map(|(_, heard)| match &heard.cell.content {
                 Content::Rule(rule) => Some(rule.clone()),
                 Content::Empty | Content::Record(_) | Content::Status(_) => None,
             })
@@ -192,12 +187,12 @@ impl Directory {
     }
 
     fn heard(&self, owner: &Owner, slot: Slot) -> Option<&Heard> {
-        self.agents.get(&owner.name)?.generations.get(&owner.generation)?.cells.get(&slot)
+        self.agents.get(&owner.name)?.generations.get(&owner.generation)?.cells.get(slot)
     }
 
     /// The tunnels with a record that is shown, in no particular order, with its entries.
     pub fn tunnels(&self) -> impl Iterator<Item = (&Label, &[Entry])> {
-        self.index.iter().map(|(name, entries)| (name, &entries[..]))
+        self.index.iter()
     }
 
     /// How many records are shown.
@@ -243,7 +238,7 @@ impl Directory {
         let entries: Vec<(Slot, Cell)> = agent
             .generations
             .get(&owner.generation)
-            .map(|replica| replica.cells.iter().map(|(slot, heard)| (*slot, heard.cell.clone())).collect())
+            .map(|replica| replica.cells.iter().map(|(slot, heard)| (slot, heard.cell.clone())).collect())
             .unwrap_or_default();
         let before = self.events.len();
         let owner = Arc::new(owner.clone());
@@ -294,11 +289,11 @@ impl Directory {
     }
 
     fn unindex(&mut self, replica: &Replica) {
-        for (slot, heard) in &replica.cells {
+        for (slot, heard) in replica.cells.iter() {
             match &heard.cell.content {
-                Content::Record(record) => self.hide(&replica.owner, *slot, record),
+                Content::Record(record) => self.hide(&replica.owner, slot, record),
                 Content::Rule(rule) => {
-                    self.hosts.release(&replica.owner, *slot, rule);
+                    self.hosts.release(&replica.owner, slot, rule);
                     if self.hosts.claimed(&rule.key()).is_none() {
                         self.orphans.push(rule.clone());
                     }
@@ -313,26 +308,24 @@ impl Directory {
         if let Some(agent) = self.agents.get_mut(&entry.owner.name) {
             agent.entries += 1;
         }
-        if let Some(entries) = self.index.get_mut(&entry.record.name) {
-            return entries.push(entry);
+        if self.index.lookup(&entry.record.name).is_empty() {
+            self.hosts.tunnel_appeared(&entry.record.name);
         }
-        self.hosts.tunnel_appeared(&entry.record.name);
-        self.index.insert(entry.record.name.clone(), vec![entry]);
+        self.index.add(entry);
     }
 
     /// Does nothing where there is no such entry: replicas that were never shown have none.
     fn hide(&mut self, owner: &Arc<Owner>, slot: Slot, record: &Arc<Record>) {
-        let Some(entries) = self.index.get_mut(&record.name) else { return };
-        if let Some(at) = entries.iter().position(|entry| entry.slot == slot && entry.owner == *owner) {
-            entries.swap_remove(at);
-            self.entries -= 1;
-            if let Some(agent) = self.agents.get_mut(&owner.name) {
-                agent.entries -= 1;
-            }
-            self.events.push(Event::Down(owner.clone(), record.clone()));
+        let hidden = |entry: &Entry| entry.slot == slot && entry.owner == *owner;
+        if self.index.remove(&record.name, hidden).is_none() {
+            return;
         }
-        if entries.is_empty() {
-            self.index.remove(&record.name);
+        self.entries -= 1;
+        if let Some(agent) = self.agents.get_mut(&owner.name) {
+            agent.entries -= 1;
+        }
+        self.events.push(Event::Down(owner.clone(), record.clone()));
+        if self.index.lookup(&record.name).is_empty() {
             self.hosts.tunnel_vanished(&record.name);
         }
     }

@@ -6,6 +6,7 @@
 //! same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`] (everybody's).
 
 pub mod address;
+pub mod cells;
 pub mod claim;
 pub mod connection;
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub mod record;
 pub mod rule;
 pub mod slot;
 pub mod tombstone;
+pub mod tunnels;

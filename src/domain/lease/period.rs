@@ -1,6 +1,7 @@
 //! How long a lease lasts: gost's Renew period differs per deployment and is not told, so each record's is
 //! learned from its own Renews.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::KEEP_LAPSED;
@@ -18,14 +19,17 @@ const SLACK: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Period {
     last_renew: Option<Instant>,
-    intervals: [Option<Duration>; INTERVALS],
+    /// In milliseconds, and one at least: a quarter of a duration's place.
+    intervals: [Option<NonZeroU32>; INTERVALS],
 }
 
 impl Period {
     pub(super) fn renewed(&mut self, now: Instant) {
         if let Some(last) = self.last_renew.replace(now) {
             self.intervals.rotate_right(1);
-            self.intervals[0] = Some(now.saturating_duration_since(last));
+            let millis = now.saturating_duration_since(last).as_nanos().div_ceil(1_000_000);
+            let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
+            self.intervals[0] = NonZeroU32::new(millis);
         }
     }
 
@@ -37,7 +41,8 @@ impl Period {
 
     /// The longest of the last intervals.
     pub(super) fn longest(&self) -> Option<Duration> {
-        self.intervals.iter().flatten().max().copied()
+        let millis = self.intervals.iter().flatten().max()?;
+        Some(Duration::from_millis(millis.get().into()))
     }
 
     /// When a live gost will have renewed once more.
