@@ -1,6 +1,6 @@
 //! The command line: flags, verbs and everything that is printed.
 //!
-//! Exit codes: [`EXIT_CODES`].
+//! Exit codes: `EXIT_CODES`, which `gossd --help` prints.
 
 mod ask;
 mod broken;
