@@ -155,7 +155,7 @@ impl Agent {
             met: None,
             quota: settings.quota,
             order: settings.order,
-            leases: LeaseTable::new(settings.lease_ttl),
+            leases: LeaseTable::new(now, settings.lease_ttl),
             claims: ClaimTable::default(),
             next_look: None,
             directory: Directory::default(),

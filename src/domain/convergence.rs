@@ -40,7 +40,7 @@ struct Life {
 }
 
 fn live(generation: Generation, calls: &[Call]) -> Life {
-    let mut leases = LeaseTable::new(TTL);
+    let mut leases = LeaseTable::new(Instant::now(), TTL);
     let mut now = Instant::now();
     let mut said = vec![leases.say(Status::Ready)];
     for call in calls {

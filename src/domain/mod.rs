@@ -1,9 +1,10 @@
 //! The rules, without the world: no clock, socket, file or random source. Time and randomness come in as
 //! arguments, changes come out as values.
 //!
-//! Reading order: [`record`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`directory`] (everybody's read index), [`rank`] (the order of an answer). The
-//! same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`] (everybody's).
+//! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
+//! [`lease`] (the owner's truth), [`directory`] (everybody's read index, of [`cells`] and [`tunnels`]), [`rank`] (the
+//! order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
+//! (everybody's).
 
 pub mod address;
 pub mod cells;

@@ -2,6 +2,7 @@
 //! that the cluster has to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for
 //! the journal.
 
+mod moment;
 mod period;
 
 use std::cmp::Reverse;
@@ -9,6 +10,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::moment::{Moment, Start};
 use self::period::Period;
 use super::address::Address;
 use super::instance::Instances;
@@ -58,6 +60,7 @@ pub enum Word {
 /// The leases of one owner.
 #[derive(Debug)]
 pub struct LeaseTable {
+    start: Start,
     ttl: Duration,
     leases: HashMap<Label, Lease>,
     instances: Instances,
@@ -65,11 +68,11 @@ pub struct LeaseTable {
     tombstones: Tombstones,
     /// At least one entry per lease, at its deadline or earlier. A Renew, which moves the deadline away, costs
     /// a hash lookup and no heap operation.
-    deadlines: BinaryHeap<Reverse<(Instant, Label)>>,
+    deadlines: BinaryHeap<Reverse<(Moment, Label)>>,
     touched: BTreeSet<Label>,
     live: usize,
     /// Lapsed ids, by when they are to be forgotten.
-    lapsed: BTreeSet<(Instant, Label)>,
+    lapsed: BTreeSet<(Moment, Label)>,
     bytes: usize,
     lapsed_bytes: usize,
 }
@@ -79,16 +82,17 @@ struct Lease {
     holding: Holding,
     /// None while lapsed.
     slot: Option<Slot>,
-    deadline: Instant,
+    deadline: Moment,
     /// Its entry in the heap; others of it are stale.
-    queued: Instant,
+    queued: Moment,
     period: Period,
 }
 
 impl LeaseTable {
     /// An empty table; `ttl` holds for records whose Renew period is not known yet.
-    pub fn new(ttl: Duration) -> Self {
+    pub fn new(now: Instant, ttl: Duration) -> Self {
         Self {
+            start: Start(now),
             ttl,
             leases: HashMap::new(),
             instances: Instances::default(),
@@ -118,7 +122,7 @@ impl LeaseTable {
         let changes =
             held.into_iter().filter_map(|holding| self.adopt(now, holding).ok().flatten()).collect();
         for holding in lapsed {
-            self.keep_lapsed(now, holding);
+            self.keep_lapsed(self.start.moment(now), holding);
         }
         self.touched.clear();
         changes
@@ -133,7 +137,7 @@ impl LeaseTable {
         let record = holding.record.clone();
         let mut changes: Vec<Change> = self.adopt(now, holding)?.into_iter().collect();
         if let Some(former) = self.instances.claim(&record) {
-            changes.extend(self.lapse_at(now, &former, &record));
+            changes.extend(self.lapse_at(self.start.moment(now), &former, &record));
         }
         Ok(changes)
     }
@@ -145,6 +149,7 @@ impl LeaseTable {
         if self.tombstones.contains(&id) {
             return Ok(None);
         }
+        let now = self.start.moment(now);
         let Some(lease) = self.leases.get_mut(&id) else {
             let change = self.insert(now, holding.clone())?;
             self.instances.claim_if_vacant(&holding.record);
@@ -184,6 +189,7 @@ impl LeaseTable {
         let Some(lease) = self.leases.get_mut(id) else {
             return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
         };
+        let now = self.start.moment(now);
         lease.period.renewed(now);
         let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
         let id = lease.holding.record.id.clone();
@@ -195,7 +201,7 @@ impl LeaseTable {
     }
 
     /// Says a lapsed record again that was to be forgotten at `due`.
-    fn revive(&mut self, due: Instant, id: Label) -> Renewal {
+    fn revive(&mut self, due: Moment, id: Label) -> Renewal {
         let Some(lease) = self.leases.get_mut(&id) else { return Renewal::Unknown };
         // The caller sees to it that there is room; without, the record goes at its new deadline.
         let Ok(change) = self.slots.put(lease.holding.record.clone()) else { return Renewal::Unknown };
@@ -225,6 +231,7 @@ impl LeaseTable {
 
     /// Lapses what is overdue, and forgets what lapsed long ago.
     pub fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let now = self.start.moment(now);
         let mut changes = Vec::new();
         while let Some(Reverse((due, _))) = self.deadlines.peek()
             && *due <= now
@@ -244,12 +251,14 @@ impl LeaseTable {
 
     /// The gost of an instance is dead: its records lapse.
     pub fn lapse_instance(&mut self, now: Instant, node: &str) -> Vec<Change> {
+        let now = self.start.moment(now);
         let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
     /// The gost of an instance may be dead: its records lapse unless they are renewed once more in time.
     pub fn doubt_instance(&mut self, now: Instant, node: &str) {
+        let now = self.start.moment(now);
         let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
         for id in ids {
             if let Some(lease) = self.leases.get_mut(&id)
@@ -314,7 +323,7 @@ impl LeaseTable {
 
     /// When [`Self::expire`] may next have something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|Reverse((due, _))| *due)
+        self.deadlines.peek().map(|Reverse((due, _))| self.start.instant(*due))
     }
 
     /// Says how the owner is.
@@ -383,7 +392,7 @@ impl LeaseTable {
     /// How long a live record has left, and the period of its Renews once it is known.
     pub fn remaining(&self, now: Instant, id: &Label) -> Option<(Duration, Option<Duration>)> {
         let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
-        Some((lease.deadline.saturating_duration_since(now), lease.period.longest()))
+        Some((lease.deadline.since(self.start.moment(now)), lease.period.longest()))
     }
 
     /// How many ids changed since they were last taken.
@@ -401,7 +410,7 @@ impl LeaseTable {
         self.leases.len() - self.live
     }
 
-    fn insert(&mut self, now: Instant, holding: Holding) -> Result<Change, SlotsFull> {
+    fn insert(&mut self, now: Moment, holding: Holding) -> Result<Change, SlotsFull> {
         let change = self.slots.put(holding.record.clone())?;
         let id = holding.record.id.clone();
         let deadline = now + self.ttl;
@@ -417,14 +426,14 @@ impl LeaseTable {
     }
 
     /// Lapses the records that a replaced instance has at the replacement's entrypoint.
-    fn lapse_at(&mut self, now: Instant, former: &Label, by: &Record) -> Vec<Change> {
+    fn lapse_at(&mut self, now: Moment, former: &Label, by: &Record) -> Vec<Change> {
         let at = |record: &Record| record.address == by.address && record.is_routers() == by.is_routers();
         let held = |id: &&Label| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
         let ids: Vec<_> = self.instances.ids(former).filter(held).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
-    fn lapse(&mut self, now: Instant, id: &Label) -> Option<Change> {
+    fn lapse(&mut self, now: Moment, id: &Label) -> Option<Change> {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
         lease.deadline = now + KEEP_LAPSED;
@@ -436,7 +445,7 @@ impl LeaseTable {
     }
 
     /// Holds a record that lapsed before this table was made, as if it had just then.
-    fn keep_lapsed(&mut self, now: Instant, holding: Holding) {
+    fn keep_lapsed(&mut self, now: Moment, holding: Holding) {
         let id = holding.record.id.clone();
         if self.tombstones.contains(&id) || self.leases.contains_key(&id) {
             return;

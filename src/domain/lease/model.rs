@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn the_table_holds_what_the_model_holds(steps in proptest::collection::vec(step(), 1..120)) {
         let mut now = Instant::now();
-        let (mut table, mut model) = (LeaseTable::new(TTL), Model::default());
+        let (mut table, mut model) = (LeaseTable::new(Instant::now(), TTL), Model::default());
         for step in &steps {
             // The driver looks whenever something is due, so the model may look at every second.
             if let Step::Wait { seconds } = step {

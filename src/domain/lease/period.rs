@@ -2,9 +2,10 @@
 //! learned from its own Renews.
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::KEEP_LAPSED;
+use super::moment::Moment;
 
 /// A learned TTL is this many Renew periods: two Renews may be lost or late.
 const PERIODS: u32 = 3;
@@ -18,16 +19,16 @@ const SLACK: Duration = Duration::from_secs(2);
 /// The Renew period of one record, learned from its Renews.
 #[derive(Debug, Default)]
 pub(super) struct Period {
-    last_renew: Option<Instant>,
+    last_renew: Option<Moment>,
     /// In milliseconds, and one at least: a quarter of a duration's place.
     intervals: [Option<NonZeroU32>; INTERVALS],
 }
 
 impl Period {
-    pub(super) fn renewed(&mut self, now: Instant) {
+    pub(super) fn renewed(&mut self, now: Moment) {
         if let Some(last) = self.last_renew.replace(now) {
             self.intervals.rotate_right(1);
-            let millis = now.saturating_duration_since(last).as_nanos().div_ceil(1_000_000);
+            let millis = now.since(last).as_nanos().div_ceil(1_000_000);
             let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
             self.intervals[0] = NonZeroU32::new(millis);
         }

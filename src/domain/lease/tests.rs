@@ -7,7 +7,7 @@ use crate::domain::slot::tests::record;
 const TTL: Duration = Duration::from_secs(60);
 
 fn table() -> (LeaseTable, Instant) {
-    (LeaseTable::new(TTL), Instant::now())
+    (LeaseTable::new(Instant::now(), TTL), Instant::now())
 }
 
 fn secs(n: u64) -> Duration {
@@ -179,7 +179,7 @@ fn a_doubted_instance_has_one_more_period() {
     assert!(table.expire(now + secs(36)).is_empty());
     assert_eq!(table.expire(now + secs(37)).len(), 1, "a period of 15 s and 2 s to be late");
 
-    let mut table = LeaseTable::new(TTL);
+    let mut table = LeaseTable::new(now, TTL);
     register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
     table.doubt_instance(now, "a");
     table.renew(now + secs(10), &"1".into());
@@ -232,7 +232,7 @@ fn what_a_journal_kept_is_back_with_fresh_leases() {
     let Word::Held(held) = before.word(&"1".into()) else { panic!("1 is held") };
     assert_eq!((before.word(&"2".into()), before.word(&"3".into())), (Word::Released, Word::Forgotten));
 
-    let mut after = LeaseTable::new(TTL);
+    let mut after = LeaseTable::new(now, TTL);
     assert_eq!(after.restore(now + secs(50), vec![held], Vec::new(), &["2".into()]).len(), 1);
     assert!(after.take_touched().is_empty(), "the journal knows");
     assert!(after.expire(now + secs(109)).is_empty());
@@ -249,7 +249,7 @@ fn what_had_lapsed_is_not_said_again_after_a_restart_but_can_be_revived() {
     assert_eq!(before.take_touched(), ["1".into()].into(), "the journal has to know");
     let Word::Lapsed(lapsed) = before.word(&"1".into()) else { panic!("1 has lapsed") };
 
-    let mut after = LeaseTable::new(TTL);
+    let mut after = LeaseTable::new(now, TTL);
     assert!(after.restore(now, Vec::new(), vec![lapsed], &[]).is_empty());
     assert_eq!((after.live(), after.lapsed(), after.lapsed_bytes()), (0, 1, after.bytes()));
     assert!(matches!(after.renew(now + secs(5), &"1".into()), Renewal::Revived(_)));
@@ -264,7 +264,7 @@ fn an_instance_from_before_a_restart_is_replaced_like_any_other() {
     let Some(_) = take(&mut before, now, "1") else { panic!("it is taken") };
     let Word::Held(held) = before.word(&"1".into()) else { panic!("1 is held") };
     let entrypoint = held.record.address.clone();
-    let mut after = LeaseTable::new(TTL);
+    let mut after = LeaseTable::new(now, TTL);
     after.restore(now, vec![held], Vec::new(), &[]);
     register(&mut after, now, &of("2", "another", &entrypoint.to_string()));
     assert_eq!((after.is_lapsed(&"1".into()), after.is_live(&"2".into())), (true, true));
