@@ -130,7 +130,8 @@ fn sealing(c: &mut Criterion) {
 fn codec(c: &mut Criterion) {
     let changes = said(std::iter::once(record(7, &tunnel(7))));
     let value = slots::value(&changes[0].cell);
-    let push = wire::Push { age_us: 9, id: 9, former: None, changes: vec![(changes[0].slot, &value)] };
+    let changes = vec![(changes[0].slot, &*value)];
+    let push = wire::Push { age_us: 9, id: 9, former: None, since: (8, 0), until: (9, 0), changes };
     let from = "10.0.0.1:8002".parse().expect("an address");
     let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number(), compressed: false };
     let plain = wire::pack(header, &wire::encode(&push));

@@ -107,9 +107,7 @@ impl Daemon {
             dead_grace: config.dead_grace,
             faults: config.faults,
         };
-        let hearing = agent.clone();
-        let sink = Arc::new(move |event| hearing.handle(event));
-        let (cluster, mut tasks) = Cluster::start(bound, gossip_config, sink).await?;
+        let (cluster, mut tasks) = Cluster::start(bound, gossip_config, Arc::new(agent.clone())).await?;
         match kept.journal {
             Ok(Some(journal)) => {
                 agent.use_journal();

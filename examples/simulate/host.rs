@@ -127,9 +127,8 @@ impl Host {
             dead_grace: DEAD_GRACE,
             faults: None,
         };
-        let hearing = agent.clone();
-        let sink = Arc::new(move |event| hearing.handle(event));
-        let (cluster, mut gossip) = Cluster::start(network.plug(self.number).into(), config, sink).await?;
+        let hearer = Arc::new(agent.clone());
+        let (cluster, mut gossip) = Cluster::start(network.plug(self.number).into(), config, hearer).await?;
         let mut tasks = JoinSet::new();
         let (driving, keeping, disk) = (agent.clone(), agent.clone(), self.disk.clone());
         let driven = cluster.clone();

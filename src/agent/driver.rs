@@ -23,6 +23,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_DIALS: usize = 256;
 /// How often agents that chitchat forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
+/// How often slots that have long been empty are given back.
+const TIDYING: Duration = Duration::from_secs(60);
 
 /// What one look at the state found to do.
 struct Work {
@@ -36,9 +38,6 @@ struct Work {
 impl Agent {
     /// Runs for ever.
     pub async fn drive(self, cluster: Cluster) -> anyhow::Result<()> {
-        cluster.publish(self.collect().changes).await;
-        // Anti-entropy keeps the order, so whoever hears that we are ready has heard the records.
-        cluster.publish_in_order(vec![self.status()]).await;
         let mut dials = JoinSet::new();
         loop {
             let Work { changes, orphans, next } = self.collect();
@@ -50,7 +49,12 @@ impl Agent {
                 }
             }
             if !changes.is_empty() {
+                let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
+                let status = status.map(|change| change.cell.seq);
                 cluster.publish(changes).await;
+                if let Some(seq) = status {
+                    self.shared.status_told.send_replace(seq);
+                }
                 continue;
             }
             tokio::select! {
@@ -82,6 +86,10 @@ impl Agent {
             state.leases.take_touched();
             state.claims.take_touched();
         }
+        if state.next_tidying <= now {
+            state.next_tidying = now + TIDYING;
+            state.directory.drop_empty(now.into_std());
+        }
         let mut next = now + LEASE_TTL;
         if !state.postponed.is_empty() {
             state.forget_postponed(now.into_std());
@@ -111,11 +119,6 @@ impl Agent {
     #[cfg(test)]
     pub(super) fn collected(&self) -> Vec<Change> {
         self.collect().changes
-    }
-
-    fn status(&self) -> Change {
-        let cell = self.lock().leases.cells()[STATUS_SLOT as usize].clone();
-        Change { slot: STATUS_SLOT, cell }
     }
 
     /// An instance was dialled: if it is dead, and did not return meanwhile, its records lapse.

@@ -9,57 +9,41 @@ use crate::domain::directory::Applied;
 use crate::domain::event::Event as Happened;
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::record::{AgentName, Owner};
-use crate::domain::slot::{Change, Content, FIRST_RULE, Status};
-use crate::gossip::Event;
+use crate::domain::replica::{Extent, Part};
+use crate::domain::rule::Rule;
+use crate::domain::slot::{Change, Content, Mark, Slot, Status};
+use crate::gossip::{Event, Hearer};
+
+impl Hearer for Agent {
+    fn hear(&self, event: Event) {
+        self.handle(event);
+    }
+
+    fn mark(&self, owner: &Owner) -> Option<Mark> {
+        let state = self.lock();
+        match (owner == self.owner(), owner.name == self.owner().name) {
+            (true, _) => None,
+            (_, true) => state.former.mark(owner),
+            (_, false) => state.directory.mark(owner),
+        }
+    }
+
+    fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+        self.lock().directory.part(owner, after, from)
+    }
+}
 
 impl Agent {
     /// Hears from the cluster. Quick, and does not panic.
     pub fn handle(&self, event: Event) {
         let now = Instant::now().into_std();
-        let name = &self.owner().name;
         match event {
-            Event::Changed { owner, changes } if owner == *self.owner() => self.correct(&changes),
-            Event::Changed { owner, changes } if owner.name == *name => {
-                let mut state = self.lock();
-                for change in &changes {
-                    state.hear_former_self(now, &owner, change);
-                }
+            // Nobody else can write our slots.
+            Event::Changed { owner, .. } if owner == *self.owner() => {}
+            Event::Changed { owner, changes, extent } if owner.name == self.owner().name => {
+                self.handle_former_self(now, &owner, changes, &extent);
             }
-            Event::Changed { owner, changes } => {
-                let mut state = self.lock();
-                let shown = state.directory.generation(&owner.name);
-                for change in &changes {
-                    let news = state.directory.apply(now, &owner, change) == Applied::New;
-                    if news && change.cell.content == Content::Status(Status::Left) {
-                        state.liveness.forget(&owner.name);
-                        state.log.extend([Happened::Left(owner.name.clone())]);
-                        tracing::info!(agent = %owner.name, "peer left");
-                    }
-                    if let Content::Rule(rule) = &change.cell.content
-                        && news
-                        && let Some(change) = state.yield_to(rule)
-                    {
-                        state.tell(self.owner(), change);
-                        self.shared.changed.notify_one();
-                    }
-                }
-                if state.directory.generation(&owner.name) != shown {
-                    // What it claims was heard before it was shown, and perhaps before we claimed the same.
-                    for rule in state.directory.rules_of(&owner) {
-                        if let Some(change) = state.yield_to(&rule) {
-                            state.tell(self.owner(), change);
-                            self.shared.changed.notify_one();
-                        }
-                    }
-                }
-                state.note_events();
-                state.remember_orphans();
-                if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
-                    state.met = Some(now);
-                }
-                drop(state);
-                self.revise();
-            }
+            Event::Changed { owner, changes, extent } => self.handle_words(now, &owner, changes, &extent),
             Event::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
             Event::Silent { .. } if self.shared.settings.broken.suspicion => {}
             Event::Silent { owner, silence } => {
@@ -72,6 +56,58 @@ impl Agent {
             }
             Event::Hearsay { owner } => self.lock().hear(now, &owner, Liveness::hearsay),
             Event::Forgotten { owner } => self.handle_forgotten(now, owner),
+        }
+    }
+
+    fn handle_former_self(&self, now: StdInstant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
+        let mut state = self.lock();
+        changes.extend(state.former.emptied(owner, extent, &changes));
+        for change in &changes {
+            state.hear_former_self(now, owner, change);
+        }
+        state.former.reach(owner, extent.since, extent.until);
+        // Nobody watches what it shows, and its claims are remembered already.
+        state.former.take_events();
+        state.former.take_orphans();
+    }
+
+    fn handle_words(&self, now: StdInstant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
+        let mut state = self.lock();
+        let shown = state.directory.generation(&owner.name);
+        changes.extend(state.directory.emptied(owner, extent, &changes));
+        for change in &changes {
+            let news = state.directory.apply(now, owner, change) == Applied::New;
+            if news && change.cell.content == Content::Status(Status::Left) {
+                state.liveness.forget(&owner.name);
+                state.log.extend([Happened::Left(owner.name.clone())]);
+                tracing::info!(agent = %owner.name, "peer left");
+            }
+            if let Content::Rule(rule) = &change.cell.content
+                && news
+            {
+                self.give_way(&mut state, rule);
+            }
+        }
+        state.directory.reach(owner, extent.since, extent.until);
+        if state.directory.generation(&owner.name) != shown {
+            // What it claims was heard before it was shown, and perhaps before we claimed the same.
+            for rule in state.directory.rules_of(owner) {
+                self.give_way(&mut state, &rule);
+            }
+        }
+        state.note_events();
+        state.remember_orphans();
+        if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
+            state.met = Some(now);
+        }
+        drop(state);
+        self.revise();
+    }
+
+    fn give_way(&self, state: &mut State, rival: &Rule) {
+        if let Some(change) = state.yield_to(rival) {
+            state.tell(self.owner(), change);
+            self.shared.changed.notify_one();
         }
     }
 
@@ -111,25 +147,6 @@ impl Agent {
             drop(state);
             // The driver looks at it again, but has to know that there is something to look at.
             self.shared.changed.notify_one();
-        }
-    }
-
-    /// Somebody else wrote our slots: say again what is true.
-    fn correct(&self, changes: &[Change]) {
-        let mut state = self.lock();
-        for told in changes {
-            let corrected = match told.slot {
-                ..FIRST_RULE => state.leases.correct(told.slot, &told.cell),
-                FIRST_RULE.. => state.claims.correct(told.slot, &told.cell),
-            };
-            if let Some(change) = corrected {
-                tracing::warn!(
-                    slot = told.slot,
-                    "a peer told us something else of what is ours; said it again"
-                );
-                state.tell(self.owner(), change);
-                self.shared.changed.notify_one();
-            }
         }
     }
 }

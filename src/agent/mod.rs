@@ -31,7 +31,7 @@ use crate::domain::quota::{Full, Quota};
 use crate::domain::rank::{Judged, Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
 use crate::domain::rule::Rule;
-use crate::domain::slot::{Cell, Change, STATUS_SLOT, Slot, Status};
+use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.
@@ -90,6 +90,8 @@ struct Shared {
     touched: Notify,
     /// Whether the journal has it all.
     kept: watch::Sender<bool>,
+    /// The number of the last status that the gossip was told.
+    status_told: watch::Sender<Seq>,
     /// Rises with every change of the directory.
     revision: watch::Sender<u64>,
 }
@@ -104,6 +106,8 @@ struct State {
     claims: ClaimTable,
     /// When claims are to be looked at next.
     next_look: Option<Instant>,
+    /// When empty slots are to be given back next.
+    next_tidying: Instant,
     directory: Directory,
     /// What our former generations said, as peers remember it.
     former: Directory,
@@ -158,6 +162,7 @@ impl Agent {
             leases: LeaseTable::new(now, settings.lease_ttl),
             claims: ClaimTable::default(),
             next_look: None,
+            next_tidying: Instant::from_std(now),
             directory: Directory::default(),
             former: Directory::default(),
             liveness: Liveness::new(settings.lease_ttl),
@@ -179,16 +184,16 @@ impl Agent {
         for node in nodes {
             state.connections.orphan(now, (*node.text()).into());
         }
-        // The driver tells it after the records, so that no peer shows this generation before it is complete.
+        // After the records, so that nobody who has heard it misses one.
         let ready = state.leases.say(Status::Ready);
-        state.directory.apply(now, &settings.owner, &ready);
-        state.note_events();
+        state.tell(&settings.owner, ready);
         let shared = Shared {
             settings,
             state: Mutex::new(state),
             changed: Notify::new(),
             touched: Notify::new(),
             kept: watch::Sender::new(true),
+            status_told: watch::Sender::new(0),
             revision: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -262,14 +267,18 @@ impl Agent {
         ranked.map(|entry| entry.record.clone()).collect()
     }
 
-    /// Tells the cluster how we are: the change to publish.
-    pub fn say(&self, status: Status) -> Change {
-        let mut state = self.lock();
-        let change = state.leases.say(status);
-        state.directory.apply(Instant::now().into_std(), self.owner(), &change);
-        // The driver must not say an older word after this one.
-        state.outbox.remove(&STATUS_SLOT);
-        change
+    /// Tells the cluster how we are; resolves when the gossip has it.
+    pub async fn say(&self, status: Status) {
+        let said = {
+            let mut state = self.lock();
+            let change = state.leases.say(status);
+            let said = change.cell.seq;
+            state.tell(self.owner(), change);
+            said
+        };
+        self.shared.changed.notify_one();
+        // The sender is ours.
+        let _ = self.shared.status_told.subscribe().wait_for(|told| *told >= said).await;
     }
 
     /// Lists in this order from now on, and holds so much at most. Nothing that is held goes for it.
@@ -378,7 +387,7 @@ impl State {
     }
 
     fn tell(&mut self, owner: &Owner, change: Change) {
-        self.directory.apply(Instant::now().into_std(), owner, &change);
+        self.directory.say(Instant::now().into_std(), owner, &change);
         self.note_events();
         self.outbox.insert(change.slot, change.cell);
     }

@@ -90,10 +90,7 @@ impl State {
     /// What our former self said of a slot, in the order in which it said it: its last word counts.
     pub(super) fn hear_former_self(&mut self, now: std::time::Instant, owner: &Owner, change: &Change) {
         let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
-        let applied = self.former.apply(now, owner, change);
-        // Nobody watches what it shows.
-        self.former.take_events();
-        if applied != Applied::New {
+        if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
         if let Some(Content::Rule(rule)) = before {
@@ -103,8 +100,6 @@ impl State {
         if let Content::Rule(rule) = &change.cell.content {
             self.remember(rule.clone());
         }
-        // They are remembered already.
-        self.former.take_orphans();
     }
 
     /// A claim of another owner was heard: one of ours that was made too soon to know of it gives way.

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::domain::record::{Generation, Network};
-use crate::domain::slot::Content;
-use crate::gossip::Event;
+use crate::domain::replica::Extent;
+use crate::domain::slot::{Content, STATUS_SLOT};
+use crate::gossip::{Event, Hearer as _};
 use crate::journal::Batch;
 
 pub(super) const HERE: ConnectionId = 1;
@@ -68,7 +69,16 @@ fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
     let content = ids.iter().map(|id| Content::Record(Arc::new(record(id))));
     let mut changes: Vec<Change> = (1..).zip(content).map(|(n, content)| change(n, n, content)).collect();
     changes.push(change(STATUS_SLOT, 100 + status as Slot, Content::Status(status)));
-    agent.handle(Event::Changed { owner: owner.clone(), changes });
+    tell(agent, owner, changes);
+}
+
+/// What an owner said, without gaps.
+pub(super) fn tell(agent: &Agent, owner: &Owner, changes: Vec<Change>) {
+    let mut extent = Extent::default();
+    for change in &changes {
+        extent.until.include(change.slot, change.cell.seq);
+    }
+    agent.handle(Event::Changed { owner: owner.clone(), changes, extent });
 }
 
 pub(super) fn change(slot: Slot, seq: u32, content: Content) -> Change {
@@ -102,7 +112,7 @@ async fn a_record_is_readable_when_register_returns() {
 async fn renewals_leave_nothing_to_tell() {
     let agent = agent();
     register(&agent, "1");
-    assert_eq!(agent.collect_changes(), 1);
+    assert_eq!(agent.collect_changes(), 2, "the record, and that we are ready");
     for _ in 0..3 {
         renew(&agent, "1");
         register(&agent, "1");
@@ -114,6 +124,7 @@ async fn renewals_leave_nothing_to_tell() {
 async fn a_record_that_nobody_renews_lapses() {
     let agent = agent();
     register(&agent, "1");
+    agent.collect_changes();
     tokio::time::advance(LEASE_TTL).await;
     assert_eq!(agent.collect_changes(), 1);
     assert!(ids(&agent).is_empty());
@@ -126,10 +137,11 @@ async fn nobody_else_can_write_our_records() {
     let agent = agent();
     register(&agent, "1");
     agent.collect_changes();
-    let forged = vec![change(1, 90, Content::Empty)];
-    agent.handle(Event::Changed { owner: agent.owner().clone(), changes: forged });
-    assert_eq!(ids(&agent), ["1"]);
-    assert_eq!(agent.lock().outbox[&1].seq, 91, "said again, above what was told");
+    tell(&agent, &agent.owner().clone(), vec![change(1, 90, Content::Empty)]);
+    assert_eq!((ids(&agent), agent.collect_changes()), (vec!["1".to_owned()], 0));
+    assert_eq!(agent.mark(agent.owner()), None, "nor tell us anything");
+    deregister(&agent, "1");
+    assert!(ids(&agent).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,10 +247,12 @@ async fn a_draining_agents_records_are_hidden_elsewhere_and_used_here() {
     say(&agent, &b, &["b"], Status::Draining);
     hear(&agent, &b);
     register(&agent, "a");
-    agent.say(Status::Draining);
-    assert_eq!(ids(&agent), ["a"]);
-    agent.say(Status::Ready);
-    assert_eq!(ids(&agent), ["a"]);
+    for status in [Status::Draining, Status::Ready] {
+        // Nobody takes it to the cluster here.
+        let _ = tokio::time::timeout(LEASE_TTL / 2, agent.say(status)).await;
+        assert_eq!(ids(&agent), ["a"]);
+        assert_eq!(agent.collected()[0].cell.content, Content::Status(status), "of slot 0");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,9 +162,11 @@ impl Control {
     }
 
     async fn tell(&self, status: Status) -> bool {
-        let change = self.agent.say(status);
-        self.cluster.publish(vec![change]).await;
-        timeout(GOODBYE, self.cluster.settled()).await.is_ok()
+        let told = async {
+            self.agent.say(status).await;
+            self.cluster.settled().await;
+        };
+        timeout(GOODBYE, told).await.is_ok()
     }
 }
 

@@ -1,12 +1,16 @@
 //! What is known of one owner's slots. An owner fills its slots from the lowest on, so they lie in pages, side by side.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::slot::{Cell, Slot};
+use super::slot::{Cell, Change, Content, Mark, Seq, Slot};
 
-/// Slots of a page. A slot far from all others takes this many times its place, which is little beside chitchat's copy.
+/// Slots of a page. A slot far from all others takes this many times its place.
 const PAGE: Slot = 16;
+/// Pages looked at for one part: 65,536 slots, a quarter of a millisecond.
+const MOST_PAGES: usize = 4_096;
+/// Changes in one part: about what fits into the largest frame.
+const MOST_CHANGES: usize = 1_024;
 
 /// A cell, and when this word of it was heard.
 #[derive(Debug)]
@@ -21,27 +25,93 @@ pub struct Heard {
 #[derive(Debug, Default)]
 pub struct Cells(BTreeMap<Slot, Box<Page>>);
 
-type Page = [Option<Heard>; PAGE as usize];
+#[derive(Debug, Default)]
+struct Page {
+    /// The highest number in it, or a higher one.
+    newest: Seq,
+    cells: [Option<Heard>; PAGE as usize],
+}
 
 impl Cells {
     /// The cell of a slot.
     pub fn get(&self, slot: Slot) -> Option<&Heard> {
         let (page, at) = place(slot);
-        self.0.get(&page)?[at].as_ref()
+        self.0.get(&page)?.cells[at].as_ref()
     }
 
     /// Takes a cell in place of the one that was there.
     pub fn insert(&mut self, slot: Slot, heard: Heard) -> Option<Heard> {
         let (page, at) = place(slot);
-        self.0.entry(page).or_default()[at].replace(heard)
+        let page = self.0.entry(page).or_default();
+        page.newest = page.newest.max(heard.cell.seq);
+        page.cells[at].replace(heard)
     }
 
     /// All of them, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Heard)> {
-        self.0.iter().flat_map(|(page, cells)| {
-            let slots = page * PAGE..;
-            slots.zip(&**cells).filter_map(|(slot, heard)| Some((slot, heard.as_ref()?)))
-        })
+        self.from(0).flat_map(|(first, page)| page.iter(first))
+    }
+
+    /// What was written after a mark, from a slot on, in slot order; and where to go on, unless that was all.
+    pub fn after(&self, mark: Mark, from: Slot) -> (Vec<Change>, Option<Slot>) {
+        let mut changes = Vec::new();
+        for (looked, (first, page)) in self.from(from).enumerate() {
+            if looked == MOST_PAGES || changes.len() + PAGE as usize > MOST_CHANGES {
+                return (changes, Some(first.max(from)));
+            }
+            if page.newest > mark.of(first).min(mark.of(first + PAGE - 1)) {
+                let news = page.iter(first).filter(|(slot, _)| *slot >= from);
+                let news = news.filter(|(slot, heard)| heard.cell.seq > mark.of(*slot));
+                changes.extend(news.map(|(slot, heard)| Change { slot, cell: heard.cell.clone() }));
+            }
+        }
+        (changes, None)
+    }
+
+    /// The slots of a range that hold something said up to a mark.
+    pub fn held(&self, from: Slot, until: Slot, mark: Mark) -> impl Iterator<Item = Slot> {
+        let cells = self.from(from).take_while(move |(first, _)| *first < until);
+        let cells = cells.flat_map(|(first, page)| page.iter(first));
+        let held = move |(slot, heard): &(Slot, &Heard)| {
+            (from..until).contains(slot)
+                && heard.cell.seq <= mark.of(*slot)
+                && heard.cell.content != Content::Empty
+        };
+        cells.filter(held).map(|(slot, _)| slot)
+    }
+
+    /// Drops the slots that are empty, as is known up to a mark, and were when `age` ago. The mark of what was dropped.
+    pub fn drop_empty(&mut self, now: Instant, age: Duration, known: Mark) -> Mark {
+        let mut dropped = Mark::NONE;
+        self.0.retain(|number, page| {
+            for (slot, place) in (number * PAGE..).zip(&mut page.cells) {
+                let old = |heard: &mut Heard| {
+                    heard.cell.content == Content::Empty
+                        && heard.cell.seq <= known.of(slot)
+                        && now.saturating_duration_since(heard.since) >= age
+                };
+                if let Some(heard) = place.take_if(old) {
+                    dropped.include(slot, heard.cell.seq);
+                }
+            }
+            page.cells.iter().any(Option::is_some)
+        });
+        dropped
+    }
+
+    /// How many slots take a place.
+    pub fn places(&self) -> usize {
+        self.0.len() * PAGE as usize
+    }
+
+    fn from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Page)> {
+        self.0.range(place(slot).0..).map(|(number, page)| (number * PAGE, &**page))
+    }
+}
+
+impl Page {
+    fn iter(&self, first: Slot) -> impl Iterator<Item = (Slot, &Heard)> {
+        (first..).zip(&self.cells).filter_map(|(slot, heard)| Some((slot, heard.as_ref()?)))
     }
 }
 
@@ -52,20 +122,81 @@ fn place(slot: Slot) -> (Slot, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot::{Content, MAX_SLOT};
+    use super::super::slot::tests::record;
+    use super::super::slot::{FIRST_RULE, MAX_SLOT};
     use super::*;
+
+    fn heard(seq: Seq) -> Heard {
+        let content = Content::Record(record("1", "t"));
+        Heard { cell: Cell { seq, content }, since: Instant::now() }
+    }
+
+    fn empty(seq: Seq, since: Instant) -> Heard {
+        Heard { cell: Cell { seq, content: Content::Empty }, since }
+    }
+
+    fn all(cells: &Cells) -> Vec<(Slot, Seq)> {
+        cells.iter().map(|(slot, heard)| (slot, heard.cell.seq)).collect()
+    }
 
     #[test]
     fn every_slot_keeps_its_newest_cell() {
         let mut cells = Cells::default();
-        let heard = |seq| Heard { cell: Cell { seq, content: Content::Empty }, since: Instant::now() };
         for (slot, seq) in [(MAX_SLOT, 4), (16, 3), (0, 1), (15, 2)] {
             assert!(cells.insert(slot, heard(seq)).is_none());
         }
         assert_eq!(cells.insert(16, heard(9)).unwrap().cell.seq, 3);
-        let all: Vec<_> = cells.iter().map(|(slot, heard)| (slot, heard.cell.seq)).collect();
-        assert_eq!(all, [(0, 1), (15, 2), (16, 9), (MAX_SLOT, 4)]);
+        assert_eq!(all(&cells), [(0, 1), (15, 2), (16, 9), (MAX_SLOT, 4)]);
         assert!(cells.get(17).is_none() && cells.get(99).is_none());
         assert_eq!(cells.get(15).unwrap().cell.seq, 2);
+    }
+
+    #[test]
+    fn parts_have_all_that_is_after_the_mark_once_and_in_order() {
+        let mut cells = Cells::default();
+        let slots = (0..5_000).chain(FIRST_RULE - 3..FIRST_RULE + 3).chain([MAX_SLOT]);
+        for slot in slots.clone() {
+            cells.insert(slot, heard(u64::from(slot % 7) + 1));
+        }
+        for mark in [Mark::NONE, Mark { records: 5, rules: 2 }, Mark { records: 7, rules: 0 }] {
+            let (mut told, mut from) = (Vec::new(), Some(0));
+            while let Some(at) = from {
+                let (part, next) = cells.after(mark, at);
+                assert!(part.len() <= MOST_CHANGES && next.is_none_or(|next| next > at));
+                told.extend(part.iter().map(|change| change.slot));
+                from = next;
+            }
+            let want: Vec<Slot> =
+                slots.clone().filter(|slot| u64::from(slot % 7) + 1 > mark.of(*slot)).collect();
+            assert_eq!(told, want, "{mark:?}");
+        }
+    }
+
+    #[test]
+    fn empty_slots_are_dropped_when_they_are_old_and_surely_empty() {
+        let (mut cells, start) = (Cells::default(), Instant::now());
+        let age = Duration::from_secs(60);
+        cells.insert(1, heard(1));
+        cells.insert(17, empty(2, start));
+        cells.insert(33, empty(3, start + age));
+        cells.insert(49, empty(9, start));
+        let known = Mark { records: 8, rules: 0 };
+        assert_eq!(cells.drop_empty(start + age, age, known), Mark { records: 2, rules: 0 });
+        assert_eq!((all(&cells), cells.places()), (vec![(1, 1), (33, 3), (49, 9)], 48));
+        assert_eq!(cells.drop_empty(start + age * 2, age, known).records, 3);
+    }
+
+    #[test]
+    fn what_is_held_in_a_range_is_told_up_to_a_mark() {
+        let mut cells = Cells::default();
+        for (slot, seq) in [(3, 1), (4, 2), (20, 3), (40, 4)] {
+            cells.insert(slot, heard(seq));
+        }
+        cells.insert(5, empty(1, Instant::now()));
+        let held =
+            |from, until, records| cells.held(from, until, Mark { records, rules: 0 }).collect::<Vec<_>>();
+        assert_eq!(held(0, 41, 9), [3, 4, 20, 40]);
+        assert_eq!(held(4, 40, 9), [4, 20]);
+        assert_eq!(held(0, 41, 2), [3, 4]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rule::{Clock, Rule, RuleKey};
-use super::slot::{Cell, Change, Slot, SlotTable, SlotsFull};
+use super::slot::{Change, Slot, SlotTable, SlotsFull};
 
 /// Between two looks at a claim.
 pub const LAP: Duration = Duration::from_secs(60);
@@ -231,11 +231,6 @@ impl ClaimTable {
     /// What they count against a quota, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// See [`SlotTable::correct`].
-    pub fn correct(&mut self, slot: Slot, told: &Cell) -> Option<Change> {
-        self.slots.correct(slot, told)
     }
 
     /// The claims whose state changed since the last call.

@@ -1,7 +1,7 @@
 //! The promise that replication rests on: whatever the order, the duplicates and the losses in which an
 //! owner's changes arrive, once the current cells have been repaired all directories are the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::lease::{Holding, LeaseTable};
 use super::record::{Generation, Owner};
 use super::slot::tests::record;
-use super::slot::{Cell, Change, Content, Slot, Status};
+use super::slot::{Change, Content, Mark, Slot, Status};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -36,7 +36,7 @@ fn call() -> impl Strategy<Value = Call> {
 struct Life {
     owner: Owner,
     said: Vec<Change>,
-    cells: Vec<Change>,
+    last: Vec<Change>,
 }
 
 fn live(generation: Generation, calls: &[Call]) -> Life {
@@ -62,14 +62,21 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
         }
     }
     let owner = Owner { name: "a".parse().unwrap(), generation };
-    Life { owner, said, cells: current(leases.cells()) }
+    let last: BTreeMap<Slot, Change> = said.iter().map(|change| (change.slot, change.clone())).collect();
+    Life { owner, said, last: last.into_values().collect() }
 }
 
-fn current(cells: &[Cell]) -> Vec<Change> {
-    let written = |(slot, cell): (usize, &Cell)| {
-        (cell.seq > 0).then(|| Change { slot: Slot::try_from(slot).unwrap(), cell: cell.clone() })
-    };
-    cells.iter().enumerate().filter_map(written).collect()
+/// The last word on every slot arrives, and that it is the last.
+fn repair(directory: &mut Directory, life: &Life, first: usize) {
+    let mut cells = life.last.clone();
+    let first = first % cells.len();
+    cells.rotate_left(first);
+    for change in &cells {
+        directory.apply(Instant::now(), &life.owner, change);
+    }
+    let mut until = Mark::NONE;
+    life.said.iter().for_each(|change| until.include(change.slot, change.cell.seq));
+    directory.reach(&life.owner, Mark::NONE, until);
 }
 
 /// What a directory shows of the tunnels, comparable.
@@ -88,7 +95,7 @@ fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
         }
         Content::Empty | Content::Status(_) | Content::Rule(_) => None,
     };
-    life.cells.iter().filter_map(record).collect()
+    life.last.iter().filter_map(record).collect()
 }
 
 proptest! {
@@ -96,19 +103,14 @@ proptest! {
     fn any_delivery_with_repair_ends_in_the_owners_truth(
         calls in proptest::collection::vec(call(), 0..60),
         deliveries in proptest::collection::vec(any::<prop::sample::Index>(), 0..120),
-        repair in any::<u64>(),
+        first in any::<usize>(),
     ) {
         let life = live(1, &calls);
         let mut directory = Directory::default();
         for at in &deliveries {
             directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
-        let mut cells = life.cells.clone();
-        let places = cells.len();
-        cells.rotate_left(usize::try_from(repair).unwrap() % places);
-        for change in &cells {
-            directory.apply(Instant::now(), &life.owner, change);
-        }
+        repair(&mut directory, &life, first);
         for at in &deliveries {
             directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
@@ -129,9 +131,7 @@ proptest! {
             directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
         for life in &lives {
-            for change in &life.cells {
-                directory.apply(Instant::now(), &life.owner, change);
-            }
+            repair(&mut directory, life, 0);
         }
         prop_assert_eq!(shown(&directory), truth(&lives[1]));
         directory.forget(&lives[0].owner);

@@ -8,18 +8,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cells::{Cells, Heard};
+use super::cells::Heard;
 use super::event::Event;
 use super::hosts::Hosts;
 use super::label::Label;
 use super::record::{AgentName, Generation, Owner, Record};
+use super::replica::{Extent, Part, Replica};
 use super::rule::Rule;
-use super::slot::{Cell, Change, Content, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use super::slot::{Cell, Change, Content, MAX_SLOT, Mark, Seq, Slot, Status};
 use super::tunnels::Tunnels;
 
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
 pub const MAX_AGENTS: usize = 1_000;
-/// Generations kept per agent: the shown one and newer ones that are not ready yet.
+/// Generations kept per agent.
 const MAX_GENERATIONS: usize = 3;
 
 /// One record as one owner holds it.
@@ -63,27 +64,11 @@ pub struct Directory {
 
 #[derive(Debug, Default)]
 struct Agent {
+    /// The shown one, the one that it replaced, and newer ones that are not ready yet.
     generations: BTreeMap<Generation, Replica>,
     shown: Option<Generation>,
     /// Its records that are shown.
     entries: usize,
-}
-
-/// A copy of one generation's slots.
-#[derive(Debug)]
-struct Replica {
-    owner: Arc<Owner>,
-    cells: Cells,
-}
-
-impl Replica {
-    /// None until all that the owner had at its start is told.
-    fn status(&self) -> Option<Status> {
-        match self.cells.get(STATUS_SLOT)?.cell.content {
-            Content::Status(status) => Some(status),
-            Content::Empty | Content::Record(_) | Content::Rule(_) => None,
-        }
-    }
 }
 
 impl Directory {
@@ -118,21 +103,16 @@ impl Directory {
             return Applied::Refused;
         }
         let agent = self.agents.entry(owner.name.clone()).or_default();
-        if agent.shown.is_some_and(|shown| owner.generation < shown) {
+        if agent.is_superseded(owner.generation) {
             return Applied::Superseded;
         }
-        let replica = agent
-            .generations
-            .entry(owner.generation)
-            .or_insert_with(|| Replica { owner: Arc::new(owner.clone()), cells: Cells::default() });
-        let before = match replica.cells.get(change.slot) {
-            Some(held) if held.cell.seq >= change.cell.seq => return Applied::Known,
-            _ => replica.cells.insert(change.slot, Heard { cell: change.cell.clone(), since: now }),
-        };
+        let fresh = || Replica::new(Arc::new(owner.clone()));
+        let replica = agent.generations.entry(owner.generation).or_insert_with(fresh);
+        let Some(before) = replica.take(now, change) else { return Applied::Known };
         if agent.shown == Some(owner.generation) {
             let owner = replica.owner.clone();
-            self.reindex(&owner, change, before.map(|heard| heard.cell));
-        } else if replica.status().is_some() {
+            self.reindex(&owner, change, before);
+        } else if replica.is_complete() {
             self.show(owner);
         } else {
             agent.forget_surplus();
@@ -140,12 +120,65 @@ impl Directory {
         Applied::New
     }
 
-    /// Forgets one generation of an agent, with all that it said.
+    /// All that an owner said between two marks has been applied.
+    pub fn reach(&mut self, owner: &Owner, since: Mark, until: Mark) {
+        let Some(agent) = self.agents.get_mut(&owner.name) else { return };
+        let is_shown = agent.shown == Some(owner.generation);
+        let is_superseded = agent.is_superseded(owner.generation);
+        let Some(replica) = agent.generations.get_mut(&owner.generation) else { return };
+        replica.reach(since, until);
+        if replica.is_complete() && !is_shown && !is_superseded {
+            self.show(owner);
+        }
+    }
+
+    /// The same for what we say ourselves, which is known without gaps.
+    pub fn say(&mut self, now: Instant, us: &Owner, change: &Change) {
+        self.apply(now, us, change);
+        let since = self.replica(us).map_or(Mark::NONE, Replica::mark);
+        let mut until = since;
+        until.include(change.slot, change.cell.seq);
+        self.reach(us, since, until);
+    }
+
+    /// How far an owner's words are known; none if they are of no interest any more.
+    pub fn mark(&self, owner: &Owner) -> Option<Mark> {
+        match self.agents.get(&owner.name) {
+            Some(agent) if agent.is_superseded(owner.generation) => None,
+            Some(agent) => Some(agent.generations.get(&owner.generation).map_or(Mark::NONE, Replica::mark)),
+            None => Some(Mark::NONE),
+        }
+    }
+
+    /// See [`Replica::part`]; also of the generation that the shown one replaced, which may want it back.
+    pub fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+        self.replica(owner)?.part(after, from)
+    }
+
+    /// See [`Replica::emptied`].
+    pub fn emptied(&self, owner: &Owner, extent: &Extent, changes: &[Change]) -> Vec<Change> {
+        self.replica(owner).map_or_else(Vec::new, |replica| replica.emptied(extent, changes))
+    }
+
+    /// Gives back the slots that have been empty for long.
+    pub fn drop_empty(&mut self, now: Instant) {
+        let replicas = self.agents.values_mut().flat_map(|agent| agent.generations.values_mut());
+        replicas.for_each(|replica| replica.drop_empty(now));
+    }
+
+    /// How many slots take a place, of all owners.
+    pub fn places(&self) -> usize {
+        let replicas = self.agents.values().flat_map(|agent| agent.generations.values());
+        replicas.map(|replica| replica.cells().places()).sum()
+    }
+
+    /// Forgets one generation of an agent, with all that it said; of the shown one, all before it as well.
     pub fn forget(&mut self, owner: &Owner) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
         let Some(replica) = agent.generations.remove(&owner.generation) else { return };
         if agent.shown == Some(owner.generation) {
             agent.shown = None;
+            agent.generations.retain(|generation, _| *generation > owner.generation);
             self.unindex(&replica);
         }
         if self.agents.get(&owner.name).is_some_and(|agent| agent.generations.is_empty()) {
@@ -171,8 +204,7 @@ impl Directory {
 
     /// What an owner claims, as far as is known.
     pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
-        let replica = self.agents.get(&owner.name).and_then(|agent| agent.generations.get(&owner.generation));
-        let cells = replica.into_iter().flat_map(|replica| replica.cells.iter());
+        let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
         cells
             .filter_map(|(_, heard)| match &heard.cell.content {
                 Content::Rule(rule) => Some(rule.clone()),
@@ -187,7 +219,11 @@ impl Directory {
     }
 
     fn heard(&self, owner: &Owner, slot: Slot) -> Option<&Heard> {
-        self.agents.get(&owner.name)?.generations.get(&owner.generation)?.cells.get(slot)
+        self.replica(owner)?.cells().get(slot)
+    }
+
+    fn replica(&self, owner: &Owner) -> Option<&Replica> {
+        self.agents.get(&owner.name)?.generations.get(&owner.generation)
     }
 
     /// The tunnels with a record that is shown, in no particular order, with its entries.
@@ -232,13 +268,13 @@ impl Directory {
     /// Replaces the shown generation of an agent by a newer one, in one step: no reader sees a gap.
     fn show(&mut self, owner: &Owner) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
-        agent.shown = Some(owner.generation);
+        let former = agent.shown.replace(owner.generation);
         let newer = agent.generations.split_off(&owner.generation);
         let replaced = std::mem::replace(&mut agent.generations, newer);
         let entries: Vec<(Slot, Cell)> = agent
             .generations
             .get(&owner.generation)
-            .map(|replica| replica.cells.iter().map(|(slot, heard)| (slot, heard.cell.clone())).collect())
+            .map(|replica| replica.cells().iter().map(|(slot, heard)| (slot, heard.cell.clone())).collect())
             .unwrap_or_default();
         let before = self.events.len();
         let owner = Arc::new(owner.clone());
@@ -248,6 +284,12 @@ impl Directory {
         // Afterwards, so that what both generations claim has no orphan.
         for replica in replaced.values() {
             self.unindex(replica);
+        }
+        // The owner may have lost it, and ask for it.
+        if let Some(agent) = self.agents.get_mut(&owner.name) {
+            agent
+                .generations
+                .extend(replaced.into_iter().filter(|(generation, _)| Some(*generation) == former));
         }
         self.leave_out_what_stayed(before);
     }
@@ -289,7 +331,7 @@ impl Directory {
     }
 
     fn unindex(&mut self, replica: &Replica) {
-        for (slot, heard) in replica.cells.iter() {
+        for (slot, heard) in replica.cells().iter() {
             match &heard.cell.content {
                 Content::Record(record) => self.hide(&replica.owner, slot, record),
                 Content::Rule(rule) => {
@@ -332,6 +374,10 @@ impl Directory {
 }
 
 impl Agent {
+    fn is_superseded(&self, generation: Generation) -> bool {
+        self.shown.is_some_and(|shown| generation < shown)
+    }
+
     /// An agent that starts again and again without getting ready must not fill the directory.
     fn forget_surplus(&mut self) {
         while self.generations.len() > MAX_GENERATIONS {
@@ -365,9 +411,10 @@ mod tests {
         changes
     }
 
+    /// In the order in which it was said.
     fn tell(directory: &mut Directory, owner: &Owner, changes: &[Change]) {
         for change in changes {
-            directory.apply(Instant::now(), owner, change);
+            directory.say(Instant::now(), owner, change);
         }
     }
 
@@ -395,6 +442,42 @@ mod tests {
         let late = said(&["1"]);
         assert_eq!(directory.apply(Instant::now(), &owner("a", 1), &late[0]), Applied::Superseded);
         assert_eq!(ids(&directory, "t"), ["2", "3"]);
+    }
+
+    #[test]
+    fn a_generation_is_not_shown_while_something_that_it_had_at_its_start_may_be_missing() {
+        let (mut directory, us) = (Directory::default(), owner("a", 1));
+        let changes = said(&["1", "2"]);
+        for change in changes.iter().rev() {
+            directory.apply(Instant::now(), &us, change);
+        }
+        assert!(ids(&directory, "t").is_empty(), "there may be others");
+        directory.reach(&us, Mark::NONE, Mark { records: 3, rules: 0 });
+        assert_eq!(ids(&directory, "t"), ["1", "2"]);
+    }
+
+    #[test]
+    fn what_a_newer_generation_replaced_is_kept_for_its_owner_until_it_is_forgotten() {
+        let (mut directory, former) = (Directory::default(), owner("a", 1));
+        for generation in 1..=3 {
+            tell(&mut directory, &owner("a", generation), &said(&[&generation.to_string()]));
+        }
+        assert_eq!(directory.part(&former, Mark::NONE, 0), None, "only the last one");
+        let part = directory.part(&owner("a", 2), Mark::NONE, 0).unwrap();
+        assert_eq!(part.changes.len(), 2);
+        assert_eq!((directory.mark(&owner("a", 2)), directory.len()), (None, 1), "it is not asked for");
+        directory.forget(&owner("a", 2));
+        assert_eq!((directory.part(&owner("a", 2), Mark::NONE, 0), directory.len()), (None, 1));
+    }
+
+    #[test]
+    fn nothing_older_comes_back_when_the_shown_generation_is_forgotten() {
+        let mut directory = Directory::default();
+        for generation in 1..=2 {
+            tell(&mut directory, &owner("a", generation), &said(&["1"]));
+        }
+        directory.forget(&owner("a", 2));
+        assert!(directory.is_empty() && directory.agents().count() == 0);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! arguments, changes come out as values.
 //!
 //! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`directory`] (everybody's read index, of [`cells`] and [`tunnels`]), [`rank`] (the
-//! order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
+//! [`lease`] (the owner's truth), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
+//! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
 //! (everybody's).
 
 pub mod address;
@@ -23,6 +23,7 @@ pub mod liveness;
 pub mod quota;
 pub mod rank;
 pub mod record;
+pub mod replica;
 pub mod rule;
 pub mod slot;
 pub mod tombstone;

@@ -82,14 +82,52 @@ pub struct Change {
 #[error("this agent already holds {MAX_EACH} of them")]
 pub struct SlotsFull;
 
+/// How far an owner's words are known: to which number of what it said in the slots of records, its status among them,
+/// and to which of what it said in those of rules, because the two are counted apart. Whoever knows an owner to a mark has
+/// the newest cell of each slot that the owner has not written since; what comes later with a number up to the mark is old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Of the slots before [`FIRST_RULE`].
+    pub records: Seq,
+    /// Of the others.
+    pub rules: Seq,
+}
+
+impl Mark {
+    /// Nothing is known.
+    pub const NONE: Self = Self { records: 0, rules: 0 };
+
+    /// The number that counts for a slot.
+    pub fn of(self, slot: Slot) -> Seq {
+        if slot < FIRST_RULE { self.records } else { self.rules }
+    }
+
+    /// Goes up to what a change says.
+    pub fn include(&mut self, slot: Slot, seq: Seq) {
+        let part = if slot < FIRST_RULE { &mut self.records } else { &mut self.rules };
+        *part = seq.max(*part);
+    }
+
+    /// The higher of both, part by part.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { records: self.records.max(other.records), rules: self.rules.max(other.rules) }
+    }
+
+    /// Whether all that is known to `other` is known to this.
+    pub fn covers(self, other: Self) -> bool {
+        self.max(other) == self
+    }
+}
+
 /// The owner's side of its records or of its rules: which slots are taken, and the sequence number.
 #[derive(Debug)]
 pub struct SlotTable {
-    /// The number of the first cell.
-    first: Slot,
+    /// The lowest number that has never been taken, or has been given back with all above it.
+    next: Slot,
     /// The highest number there may be.
     last: Slot,
-    cells: Vec<Cell>,
+    /// Below `next`.
     free: BTreeSet<Slot>,
     last_seq: Seq,
 }
@@ -97,8 +135,7 @@ pub struct SlotTable {
 /// For records, after the status.
 impl Default for SlotTable {
     fn default() -> Self {
-        let status = Cell { seq: 0, content: Content::Empty };
-        Self { cells: vec![status], ..Self::of(STATUS_SLOT, MAX_EACH) }
+        Self::of(STATUS_SLOT + 1, MAX_EACH)
     }
 }
 
@@ -108,15 +145,19 @@ impl SlotTable {
         Self::of(FIRST_RULE, MAX_SLOT)
     }
 
-    fn of(first: Slot, last: Slot) -> Self {
-        Self { first, last, cells: Vec::new(), free: BTreeSet::new(), last_seq: 0 }
+    fn of(next: Slot, last: Slot) -> Self {
+        Self { next, last, free: BTreeSet::new(), last_seq: 0 }
     }
 
     /// Puts a record or rule into the lowest free slot.
     pub fn put(&mut self, content: impl Into<Content>) -> Result<Change, SlotsFull> {
         let slot = match self.free.pop_first() {
             Some(slot) => slot,
-            None => self.grow()?,
+            None if self.next > self.last => return Err(SlotsFull),
+            None => {
+                self.next += 1;
+                self.next - 1
+            }
         };
         Ok(self.write(slot, content.into()))
     }
@@ -129,6 +170,10 @@ impl SlotTable {
     /// Empties a taken slot, which the next one may reuse.
     pub fn clear(&mut self, slot: Slot) -> Change {
         self.free.insert(slot);
+        while self.free.last().is_some_and(|last| last + 1 == self.next) {
+            self.free.pop_last();
+            self.next -= 1;
+        }
         self.write(slot, Content::Empty)
     }
 
@@ -137,46 +182,14 @@ impl SlotTable {
         self.write(STATUS_SLOT, Content::Status(status))
     }
 
-    /// Answers a cell of ours, of this table's part of the slots, that a peer holds: nothing if it is ours or older than ours, else what we have
-    /// there, said again with a number above the peer's.
-    pub fn correct(&mut self, slot: Slot, told: &Cell) -> Option<Change> {
-        let at = (slot - self.first) as usize;
-        let own = self.cells.get(at);
-        if own.is_some_and(|own| own == told || own.seq > told.seq) {
-            return None;
-        }
-        let content = own.map_or(Content::Empty, |own| own.content.clone());
-        if own.is_none() && content == told.content {
-            return None;
-        }
-        self.last_seq = self.last_seq.max(told.seq);
-        self.last_seq += 1;
-        let cell = Cell { seq: self.last_seq, content };
-        if let Some(own) = self.cells.get_mut(at) {
-            *own = cell.clone();
-        }
-        Some(Change { slot, cell })
-    }
-
-    /// All cells, in slot order.
-    pub fn cells(&self) -> &[Cell] {
-        &self.cells
-    }
-
-    fn grow(&mut self) -> Result<Slot, SlotsFull> {
-        let slot = Slot::try_from(self.cells.len()).map_err(|_| SlotsFull)? + self.first;
-        if slot > self.last {
-            return Err(SlotsFull);
-        }
-        self.cells.push(Cell { seq: 0, content: Content::Empty });
-        Ok(slot)
+    /// How many slots below the highest one in use are free.
+    pub fn gaps(&self) -> usize {
+        self.free.len()
     }
 
     fn write(&mut self, slot: Slot, content: Content) -> Change {
         self.last_seq += 1;
-        let cell = Cell { seq: self.last_seq, content };
-        self.cells[(slot - self.first) as usize] = cell.clone();
-        Change { slot, cell }
+        Change { slot, cell: Cell { seq: self.last_seq, content } }
     }
 }
 
@@ -205,22 +218,42 @@ pub(super) mod tests {
         let third = slots.put(record("3", "t")).unwrap();
         assert_eq!(third.slot, 1);
         assert!(first.cell.seq < cleared.cell.seq && cleared.cell.seq < third.cell.seq);
-        assert_eq!(slots.cells().len(), 3);
     }
 
     #[test]
-    fn a_cell_that_somebody_else_wrote_is_said_again() {
+    fn what_was_taken_at_a_peak_is_given_back_from_the_top() {
         let mut slots = SlotTable::default();
-        let ours = slots.put(record("1", "t")).unwrap();
-        assert_eq!(slots.correct(1, &ours.cell), None, "our own word");
+        let taken: Vec<Slot> = (0..9).map(|n| slots.put(record(&n.to_string(), "t")).unwrap().slot).collect();
+        for slot in [taken[0], taken[8], taken[6]] {
+            slots.clear(slot);
+        }
+        assert_eq!(slots.gaps(), 2, "the highest is no gap");
+        slots.clear(taken[7]);
+        assert_eq!(slots.gaps(), 1);
+        assert_eq!(slots.put(record("9", "t")).unwrap().slot, taken[0]);
+        assert_eq!(slots.put(record("10", "t")).unwrap().slot, taken[6]);
+    }
 
-        let forged = Cell { seq: 70, content: Content::Record(record("evil", "t")) };
-        let said = slots.correct(1, &forged).unwrap();
-        assert_eq!((said.cell.seq, &said.cell.content), (71, &ours.cell.content));
-        assert_eq!(slots.correct(1, &forged), None, "already answered");
+    #[test]
+    fn a_table_is_full_when_its_last_slot_is_taken() {
+        let mut slots = SlotTable::of(1, 2);
+        for id in ["1", "2"] {
+            assert!(slots.put(record(id, "t")).is_ok());
+        }
+        assert_eq!(slots.put(record("3", "t")), Err(SlotsFull));
+        slots.clear(2);
+        assert_eq!(slots.put(record("3", "t")).unwrap().slot, 2);
+    }
 
-        let unknown = slots.correct(9, &forged).unwrap();
-        assert_eq!(unknown.cell.content, Content::Empty);
-        assert_eq!(slots.put(record("2", "t")).unwrap().slot, 2, "the table did not grow to it");
+    #[test]
+    fn records_and_rules_are_marked_apart() {
+        let mut mark = Mark::NONE;
+        mark.include(FIRST_RULE, 4);
+        mark.include(STATUS_SLOT, 7);
+        mark.include(MAX_EACH, 6);
+        assert_eq!((mark, mark.of(MAX_EACH), mark.of(MAX_SLOT)), (Mark { records: 7, rules: 4 }, 7, 4));
+        let other = Mark { records: 8, rules: 3 };
+        assert!(!mark.covers(other) && !other.covers(mark));
+        assert!(mark.max(other).covers(mark) && mark.max(other).covers(other));
     }
 }

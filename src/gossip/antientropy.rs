@@ -1,14 +1,13 @@
-//! chitchat: membership, and the repair of whatever a push missed. The only file that names it, so its traps
-//! are all met here:
+//! chitchat: membership, and how far every owner has come, from which whoever missed a push sees that it did. The only
+//! file that names it, so its traps are all met here:
 //!
-//! - its state is slots that are overwritten and never deleted, so there are no tombstones to collect and no
-//!   resets that a large newcomer could not finish;
+//! - an owner's state is two short values that are overwritten and never deleted, so there are no tombstones to
+//!   collect, no resets, no copy of every record, and one message holds it all;
 //! - a predicate that is always false keeps it from cloning every state in every round;
-//! - a large answer is followed by a question at once, one at a time, so that newcomers do not wait a round
-//!   for each 64 KB;
+//! - what a peer may have written over our own values is put right in the next round;
 //! - its `recv` never fails, because that would end gossip for good; its end ends the process.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,15 +23,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::counters::{Counters, Dropped};
-use super::{Event, Sink, slots};
+use super::{Event, Hearer, slots};
 use crate::domain::record::Owner;
-use crate::domain::slot::{Change, Content, STATUS_SLOT, Status};
+use crate::domain::slot::{Change, Content, Mark, Seq, Status};
 
-/// An answer of this many bytes was cut at 64 kB: there is more to ask for. Cutting leaves up to one block of
-/// 16 kB free, and a digest takes its part.
-const LARGE: usize = 32 << 10;
-/// A question that was not answered for this long does not keep another from being asked.
-const ANSWER: Duration = Duration::from_secs(1);
+/// The key of what an owner says of itself: the word of a [`Status`].
+const STATUS: &str = "status";
+/// The key of how far it has come: the two numbers of a [`Mark`].
+const MARK: &str = "mark";
 /// Messages that wait for chitchat; more are dropped, and asked for again in a later round.
 const QUEUE: usize = 256;
 /// Failure detector settings that measured well: at 1 s rounds a death is noticed after 6 to 7 s, and no live
@@ -63,11 +61,32 @@ pub struct Channels {
     /// Messages that chitchat wants sent.
     pub outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// The members chitchat knows, after every round.
-    pub members: watch::Sender<HashSet<Member>>,
+    pub members: watch::Sender<Vec<Member>>,
+    /// What we say.
+    pub said: watch::Receiver<Said>,
+}
+
+/// What everybody is to know of what we have said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Of ourselves, last.
+    pub status: Option<Status>,
+    /// How far we have come.
+    pub mark: Mark,
+}
+
+impl Said {
+    /// Includes a change.
+    pub fn include(&mut self, change: &Change) {
+        self.mark.include(change.slot, change.cell.seq);
+        if let Content::Status(status) = change.cell.content {
+            self.status = Some(status);
+        }
+    }
 }
 
 /// Another agent's start, as chitchat knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Whose.
     pub owner: Owner,
@@ -75,6 +94,8 @@ pub struct Member {
     pub addr: SocketAddr,
     /// Whether it said goodbye.
     pub left: bool,
+    /// How far it has come, as somebody heard.
+    pub mark: Mark,
 }
 
 /// A running chitchat.
@@ -83,18 +104,16 @@ pub struct AntiEntropy {
     pub incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// Takes peers to exchange states with now.
     pub handshakes: mpsc::Sender<SocketAddr>,
-    /// Takes changes of our own slots.
-    pub writes: mpsc::Sender<Vec<Change>>,
     handle: ChitchatHandle,
     inner: Inner,
 }
 
 struct Inner {
     handshakes: mpsc::Receiver<SocketAddr>,
-    writes: mpsc::Receiver<Vec<Change>>,
-    members: watch::Sender<HashSet<Member>>,
+    said: watch::Receiver<Said>,
+    members: watch::Sender<Vec<Member>>,
     interval: Duration,
-    sink: Sink,
+    hearer: Arc<dyn Hearer>,
     /// A member's status arrived: it may be one that we do not know.
     met: Arc<Notify>,
     /// Who was known in the last round.
@@ -132,34 +151,26 @@ impl AntiEntropy {
     pub async fn start(
         settings: Settings,
         channels: Channels,
-        sink: Sink,
+        hearer: Arc<dyn Hearer>,
         counters: Arc<Counters>,
     ) -> anyhow::Result<Self> {
         let (incoming, messages) = mpsc::channel(QUEUE);
         let (handshakes, handshakes_rx) = mpsc::channel(QUEUE);
-        let (writes, writes_rx) = mpsc::channel(QUEUE);
-        let socket = FrameSocket {
-            incoming: messages,
-            outgoing: channels.outgoing,
-            handshakes: handshakes.clone(),
-            asked: None,
-            ask_next: None,
-            counters: counters.clone(),
-        };
+        let socket = FrameSocket { incoming: messages, outgoing: channels.outgoing, counters };
         let transport = FrameTransport(Mutex::new(Some(socket)));
         let handle = spawn_chitchat(config(&settings), Vec::new(), &transport).await?;
         let met = Arc::new(Notify::new());
-        subscribe(&handle, sink.clone(), met.clone(), counters).await;
+        subscribe(&handle, met.clone()).await;
         let inner = Inner {
             handshakes: handshakes_rx,
-            writes: writes_rx,
+            said: channels.said,
             members: channels.members,
             interval: settings.interval,
-            sink,
+            hearer,
             met,
             known: HashMap::new(),
         };
-        Ok(Self { incoming, handshakes, writes, handle, inner })
+        Ok(Self { incoming, handshakes, handle, inner })
     }
 
     /// Runs until chitchat ends, which it does only by a fault.
@@ -168,13 +179,21 @@ impl AntiEntropy {
         tokio::pin!(ended);
         let mut rounds = interval(self.inner.interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said = self.inner.said.clone();
+        let mut told = None;
         loop {
             tokio::select! {
                 end = &mut ended => return end.and(Err(anyhow::anyhow!("chitchat ended"))).context("chitchat's task ended"),
-                _ = rounds.tick() => self.inner.tell_members(&self.handle).await,
+                _ = rounds.tick() => {
+                    self.inner.say(&self.handle).await;
+                    self.inner.tell_members(&self.handle).await;
+                }
                 () = self.inner.met.notified() => self.inner.tell_members(&self.handle).await,
                 Some(peer) = self.inner.handshakes.recv() => self.handle.gossip(peer)?,
-                Some(changes) = self.inner.writes.recv() => write(&self.handle, &changes).await,
+                Ok(status) = other_status(&mut said, told) => {
+                    told = status;
+                    self.inner.say(&self.handle).await;
+                }
             }
         }
     }
@@ -202,38 +221,42 @@ fn config(settings: &Settings) -> ChitchatConfig {
     }
 }
 
-/// Passes every slot that chitchat learns to the sink. The callback runs under chitchat's lock, inside its
-/// task: it must not panic, nor touch chitchat.
-async fn subscribe(handle: &ChitchatHandle, sink: Sink, met: Arc<Notify>, counters: Arc<Counters>) {
+/// Tells when a status is heard, perhaps of somebody new. The callback runs under chitchat's lock, inside its task: it
+/// must not panic, nor touch chitchat.
+async fn subscribe(handle: &ChitchatHandle, met: Arc<Notify>) {
     let listen = move |chitchat: &mut Chitchat| {
-        let (sink, met, counters) = (sink.clone(), met.clone(), counters.clone());
-        chitchat.subscribe_event("", move |event| {
-            let (Some(owner), Ok(change)) = (owner(event.node), slots::parse(event.key, event.value)) else {
-                return counters.count(Dropped::NotASlot);
-            };
-            if change.slot == STATUS_SLOT {
-                met.notify_one();
-            }
-            sink(Event::Changed { owner, changes: vec![change] });
-        })
+        let met = met.clone();
+        chitchat.subscribe_event(STATUS, move |_| met.notify_one())
     };
     handle.with_chitchat(listen).await.forever();
 }
 
-async fn write(handle: &ChitchatHandle, changes: &[Change]) {
-    let chitchat = handle.chitchat();
-    let mut chitchat = chitchat.lock().await;
-    let own = chitchat.self_node_state();
-    for Change { slot, cell } in changes {
-        own.set(slots::key(*slot), slots::value(cell));
-    }
+/// Waits until we say something else of ourselves; how far we have come can wait for the next round.
+async fn other_status(
+    said: &mut watch::Receiver<Said>,
+    told: Option<Status>,
+) -> Result<Option<Status>, watch::error::RecvError> {
+    said.wait_for(|said| said.status != told).await.map(|said| said.status)
+}
+
+fn spell(mark: Mark) -> String {
+    format!("{} {}", mark.records, mark.rules)
+}
+
+/// [`Mark::NONE`] for what makes no sense: nobody asks for anything then.
+fn parse_mark(text: &str) -> Mark {
+    let parts = text.split_once(' ').and_then(|(records, rules)| Some((number(records)?, number(rules)?)));
+    parts.map_or(Mark::NONE, |(records, rules)| Mark { records, rules })
+}
+
+fn number(digits: &str) -> Option<Seq> {
+    digits.parse().ok().filter(|number| *number <= slots::MAX_SEQ)
 }
 
 fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
-    let key = slots::key(STATUS_SLOT);
-    let status = state.get(&key).and_then(|value| slots::parse(&key, value).ok());
-    let left = status.is_some_and(|status| status.cell.content == Content::Status(Status::Left));
-    Some(Member { owner: owner(id)?, addr: id.gossip_advertise_addr, left })
+    let left = state.get(STATUS) == Some(slots::word(Status::Left));
+    let mark = state.get(MARK).map_or(Mark::NONE, parse_mark);
+    Some(Member { owner: owner(id)?, addr: id.gossip_advertise_addr, left, mark })
 }
 
 fn owner(id: &ChitchatId) -> Option<Owner> {
@@ -241,8 +264,21 @@ fn owner(id: &ChitchatId) -> Option<Owner> {
 }
 
 impl Inner {
-    /// Tells who is known, and who was and is not any more. The sink is called under chitchat's lock, as the
-    /// callback of [`subscribe`] is, so that what an agent says on its return cannot be overtaken by its end.
+    /// Puts what we have said into our state, unless it is there.
+    async fn say(&self, handle: &ChitchatHandle) {
+        let said = *self.said.borrow();
+        let Some(status) = said.status else { return };
+        let chitchat = handle.chitchat();
+        let mut chitchat = chitchat.lock().await;
+        let own = chitchat.self_node_state();
+        for (key, value) in [(MARK, spell(said.mark)), (STATUS, slots::word(status).to_owned())] {
+            if own.get(key) != Some(&value) {
+                own.set(key, value);
+            }
+        }
+    }
+
+    /// Tells who is known, and who was and is not any more.
     async fn tell_members(&mut self, handle: &ChitchatHandle) {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
@@ -254,7 +290,7 @@ impl Inner {
             let (pulse, lives) = Pulse::next(self.known.get(id).copied(), now, state.heartbeat().into());
             known.insert(id.clone(), pulse);
             if let Some(owner) = owner(id).filter(|_| lives) {
-                (self.sink)(Event::Hearsay { owner });
+                self.hearer.hear(Event::Hearsay { owner });
             }
         }
         for id in self.known.keys().filter(|id| !known.contains_key(id)) {
@@ -262,16 +298,11 @@ impl Inner {
             if !known.keys().any(|other| owner(other) == owner(id))
                 && let Some(owner) = owner(id)
             {
-                (self.sink)(Event::Forgotten { owner });
+                self.hearer.hear(Event::Forgotten { owner });
             }
         }
         let members = chitchat.node_states().iter().filter(|(id, _)| *id != us);
-        let members: HashSet<Member> = members.filter_map(|(id, state)| member(id, state)).collect();
-        self.members.send_if_modified(|told| {
-            let changed = *told != members;
-            *told = members;
-            changed
-        });
+        self.members.send_replace(members.filter_map(|(id, state)| member(id, state)).collect());
         self.known = known;
     }
 }
@@ -291,11 +322,6 @@ impl Transport for FrameTransport {
 struct FrameSocket {
     incoming: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
-    handshakes: mpsc::Sender<SocketAddr>,
-    /// Whom we asked for more and when, until the answer.
-    asked: Option<(SocketAddr, Instant)>,
-    /// Whom to ask for more once chitchat has taken the message in hand.
-    ask_next: Option<SocketAddr>,
     counters: Arc<Counters>,
 }
 
@@ -312,38 +338,17 @@ impl Socket for FrameSocket {
         Ok(())
     }
 
-    /// Cancel-safe: the queue is, and nothing is awaited after it. That it is called again means that the
-    /// message before has been taken in.
+    /// Cancel-safe: the queue is, and nothing is awaited after it.
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
-        if let Some(peer) = self.ask_next.take() {
-            let _ = self.handshakes.try_send(peer);
-        }
         loop {
             let Some((from, bytes)) = self.incoming.recv().await else {
                 // The gossip has ended, and with it the process; an error would only be logged twice.
                 return std::future::pending().await;
             };
             match ChitchatMessage::deserialize(&mut &bytes[..]) {
-                Ok(message) => {
-                    self.note_answer(from, &message, bytes.len());
-                    return Ok((from, message));
-                }
+                Ok(message) => return Ok((from, message)),
                 Err(_) => self.counters.count(Dropped::Malformed),
             }
-        }
-    }
-}
-
-impl FrameSocket {
-    fn note_answer(&mut self, from: SocketAddr, message: &ChitchatMessage, bytes: usize) {
-        let answer = matches!(message, ChitchatMessage::SynAck { .. });
-        if answer && self.asked.is_some_and(|(peer, _)| peer == from) {
-            self.asked = None;
-        }
-        let waiting = self.asked.is_some_and(|(_, at)| at.elapsed() < ANSWER);
-        if bytes >= LARGE && !waiting && (answer || matches!(message, ChitchatMessage::Ack { .. })) {
-            self.asked = Some((from, Instant::now()));
-            self.ask_next = Some(from);
         }
     }
 }
@@ -351,6 +356,8 @@ impl FrameSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::replica::Part;
+    use crate::domain::slot::Slot;
 
     #[tokio::test]
     async fn what_others_remember_of_the_dead_is_no_sign_of_life() {
@@ -368,6 +375,29 @@ mod tests {
         assert!(lives(61, 41), "not");
     }
 
+    #[test]
+    fn a_mark_comes_back_and_what_is_none_says_nothing() {
+        let mark = Mark { records: slots::MAX_SEQ, rules: 3 };
+        assert_eq!(parse_mark(&spell(mark)), mark);
+        for text in ["", "1", "1 -1", "x 1", "1 2 3", "1 99999999999999999"] {
+            assert_eq!(parse_mark(text), Mark::NONE, "{text}");
+        }
+    }
+
+    struct Deaf;
+
+    impl Hearer for Deaf {
+        fn hear(&self, _: Event) {}
+
+        fn mark(&self, _: &Owner) -> Option<Mark> {
+            None
+        }
+
+        fn part(&self, _: &Owner, _: Mark, _: Slot) -> Option<Part> {
+            None
+        }
+    }
+
     #[tokio::test]
     async fn the_end_of_chitchat_is_an_error() {
         let settings = Settings {
@@ -378,8 +408,9 @@ mod tests {
             dead_grace: DEAD_GRACE,
         };
         let (outgoing, _messages) = mpsc::channel(1);
-        let channels = Channels { outgoing, members: watch::channel(HashSet::new()).0 };
-        let started = AntiEntropy::start(settings, channels, Arc::new(|_| {}), Arc::default()).await.unwrap();
+        let (members, said) = (watch::channel(Vec::new()).0, watch::channel(Said::default()).1);
+        let channels = Channels { outgoing, members, said };
+        let started = AntiEntropy::start(settings, channels, Arc::new(Deaf), Arc::default()).await.unwrap();
         started.handle.abort();
         let error = started.run().await.unwrap_err().to_string();
         assert!(error.contains("chitchat"), "{error}");

@@ -15,8 +15,8 @@ use super::keys::{Refused, Report};
 use super::link::{Effect, Link};
 use super::seal::{Opened, Sealer};
 use super::transport::{MAX_DATAGRAM, Transport};
-use super::{Event, Heard, Sink};
-use crate::domain::record::AgentName;
+use super::{Event, Heard, Hearer};
+use crate::domain::record::{AgentName, Owner};
 use crate::domain::slot::Change;
 
 /// Datagrams taken in one go before the other inputs get their turn.
@@ -35,7 +35,7 @@ pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) transport: Transport,
     pub(super) sealer: Arc<Sealer>,
-    pub(super) sink: Sink,
+    pub(super) hearer: Arc<dyn Hearer>,
     pub(super) counters: Arc<Counters>,
     /// Messages for chitchat.
     pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
@@ -80,7 +80,7 @@ pub(super) struct Inputs {
     /// Frames that came by TCP and did not open.
     pub(super) rejected: mpsc::Receiver<(SocketAddr, Dropped)>,
     /// Whom chitchat knows.
-    pub(super) members: watch::Receiver<HashSet<Member>>,
+    pub(super) members: watch::Receiver<Vec<Member>>,
     /// Addresses to join at.
     pub(super) joins: watch::Receiver<HashSet<SocketAddr>>,
     pub(super) keys: mpsc::Receiver<KeyInput>,
@@ -110,8 +110,8 @@ impl Driver {
                     self.perform(effects)?;
                 }
                 Some((from, why)) = inputs.rejected.recv() => self.rejections.log(from.ip(), why),
-                Ok(()) = inputs.members.changed() => self.retarget(&mut inputs),
-                Ok(()) = inputs.joins.changed() => self.retarget(&mut inputs),
+                Ok(()) = inputs.members.changed() => self.retarget(&mut inputs)?,
+                Ok(()) = inputs.joins.changed() => self.retarget(&mut inputs)?,
                 Some(input) = inputs.keys.recv() => self.handle_keys(input)?,
                 () = sleep_until(wake) => {}
             }
@@ -156,13 +156,26 @@ impl Driver {
         Ok(())
     }
 
-    fn retarget(&mut self, inputs: &mut Inputs) {
+    /// After every round: pings whom chitchat knows, and asks for what they said that is not known here.
+    fn retarget(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
         let members = inputs.members.borrow_and_update().clone();
         for Member { owner, left, .. } in &members {
             self.link.handle_mention(now_std(), owner, *left);
         }
-        let members = members.iter().map(|member| member.addr).collect();
-        self.link.set_targets(now_std(), members, &inputs.joins.borrow_and_update());
+        let addrs = members.iter().map(|member| member.addr).collect();
+        self.link.set_targets(now_std(), addrs, &inputs.joins.borrow_and_update());
+        for Member { owner, mark, .. } in &members {
+            if self.hearer.mark(owner).is_some_and(|known| !known.covers(*mark)) {
+                self.ask(owner)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, owner: &Owner) -> anyhow::Result<()> {
+        let Some(known) = self.hearer.mark(owner) else { return Ok(()) };
+        let effects = self.link.ask(now_std(), owner, known);
+        self.perform(effects)
     }
 
     fn handle_keys(&mut self, input: KeyInput) -> anyhow::Result<()> {
@@ -197,7 +210,7 @@ impl Driver {
                     if matches!(event, Event::Silent { .. }) {
                         self.count_peers();
                     }
-                    (self.sink)(event);
+                    self.hearer.hear(event);
                 }
                 Effect::Chitchat { from, message } => {
                     if self.incoming.try_send((from, message)).is_err() {
@@ -207,6 +220,12 @@ impl Driver {
                 Effect::Handshake(peer) => {
                     // A full queue means that exchanges are under way already.
                     let _ = self.handshakes.try_send(peer);
+                }
+                Effect::Ask(owner) => self.ask(&owner)?,
+                Effect::Asked(question) => {
+                    let part = self.hearer.part(&question.owner, question.after, question.from);
+                    let effects = self.link.answer(&question, part);
+                    self.perform(effects)?;
                 }
                 Effect::Admitted(peer) => {
                     self.count_peers();

@@ -3,6 +3,7 @@
 
 mod keys;
 mod names;
+mod words;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -13,19 +14,19 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 
 use self::keys::Keys;
+pub use self::words::Question;
 use super::contest::Contests;
 use super::counters::{Counters, Dropped};
 use super::keyring::KeyId;
 use super::ping::{Pings, Standing};
-use super::push::{Outgoing, Pusher};
+use super::push::Pusher;
 use super::ran::Ran;
-use super::recent::Recent;
+use super::repair::Repairs;
 use super::seal::{Opened, Sealer};
 use super::session::{self, Peer, Sessions, Verdict};
-use super::slots;
 use super::wire::{self, Header, Kind, Malformed, Session};
 use super::{Event, Heard};
-use crate::domain::record::{Generation, Owner};
+use crate::domain::record::Owner;
 use crate::domain::slot::Change;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
@@ -61,8 +62,12 @@ pub enum Effect {
         /// chitchat's bytes.
         message: Vec<u8>,
     },
-    /// Exchange states with this peer now: it is new to chitchat, or back.
+    /// Exchange memberships with this peer now: it is new to chitchat, or back.
     Handshake(SocketAddr),
+    /// Something that this owner said may be missing here: [`Link::ask`] for what the agent does not know.
+    Ask(Owner),
+    /// A peer asks: [`Link::answer`] with what the agent knows.
+    Asked(Question),
     /// A process was admitted.
     Admitted(Peer),
     /// Another live agent has our name, and had it first.
@@ -81,6 +86,9 @@ pub struct Link {
     sessions: Sessions,
     pings: Pings,
     pusher: Pusher,
+    repairs: Repairs,
+    /// Who is asked next for the words of an owner that is not heard.
+    turn: usize,
     /// Whom chitchat knows, and so exchanges states with by itself.
     members: HashSet<SocketAddr>,
     contests: Contests,
@@ -115,6 +123,8 @@ impl Link {
             sessions: Sessions::default(),
             pings: Pings::default(),
             pusher: Pusher::default(),
+            repairs: Repairs::default(),
+            turn: 0,
             members: HashSet::new(),
             contests: Contests::default(),
             ran: Ran::default(),
@@ -170,6 +180,8 @@ impl Link {
             self.send_push(&outgoing, &mut effects);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
+        let questions = self.repairs.due(now);
+        effects.extend(questions.into_iter().map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)));
         let heard: HashMap<SocketAddr, Standing> =
             self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
         let standing = |addr| heard.get(&addr).copied().unwrap_or(Standing::Stranger);
@@ -266,7 +278,7 @@ impl Link {
         self.keys.roll.returned(now, &peer.owner.name);
         let mut effects = vec![Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: None })];
         if silence >= SILENT {
-            effects.push(Effect::Handshake(peer.addr));
+            effects.extend([Effect::Handshake(peer.addr), Effect::Ask(peer.owner.clone())]);
         }
         effects
     }
@@ -306,6 +318,8 @@ impl Link {
             }
             Kind::KeyStatus => self.take_key_status(now, header.session, &peer, &payload),
             Kind::Handover => self.take_handover(now, peer, *key, &payload),
+            Kind::Question => words::take_question(peer.addr, &payload),
+            Kind::Answer => self.take_answer(now, peer.addr, &payload),
         }
     }
 
@@ -359,56 +373,12 @@ impl Link {
         self.pings.add_target(now, peer.addr);
         self.keys.roll.admitted(now, header.session, &peer, *key, &self.sealer.keyring());
         let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
-        let mut effects = vec![Effect::Handshake(peer.addr), heard];
+        let mut effects = vec![Effect::Handshake(peer.addr), heard, Effect::Ask(peer.owner.clone())];
         if let Some((generation, recent)) = former.filter(|(former, _)| *former != peer.owner.generation) {
             self.say_back(now, generation, &recent, (peer.addr, Some(trip)), &mut effects);
         }
         effects.push(Effect::Admitted(peer));
         Ok(effects)
-    }
-
-    /// What an agent's former start pushed last may be all that is left of it.
-    fn say_back(
-        &mut self,
-        now: Instant,
-        former: Generation,
-        recent: &Recent,
-        peer: (SocketAddr, Option<Duration>),
-        effects: &mut Vec<Effect>,
-    ) {
-        // It was understood when it came.
-        for push in recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok()) {
-            let outgoing = self.pusher.say_back(now, former, push.changes, peer);
-            self.send_push(&outgoing, effects);
-        }
-    }
-
-    fn take_push(
-        &mut self,
-        now: Instant,
-        session: Session,
-        peer: Peer,
-        payload: &[u8],
-    ) -> Result<Vec<Effect>, Malformed> {
-        let push: wire::Push<'_> = wire::decode(payload)?;
-        let mut changes = Vec::with_capacity(push.changes.len());
-        for (slot, value) in push.changes {
-            match slots::parse_value(slot, value) {
-                Some(cell) => changes.push(Change { slot, cell }),
-                None => self.counters.count(Dropped::NotASlot),
-            }
-        }
-        let ack = wire::encode(&wire::PushAck { id: push.id });
-        let ack = self.frame(Kind::PushAck, &ack, peer.addr);
-        let owner = if let Some(generation) = push.former {
-            Owner { name: self.owner.name.clone(), generation }
-        } else {
-            let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
-            let lag = Duration::from_micros(push.age_us.into()) + way;
-            self.sessions.note_push(now, session, payload, lag);
-            peer.owner
-        };
-        Ok(vec![Effect::Tell(Event::Changed { owner, changes }), ack])
     }
 
     /// The answer is sealed as the question was: whoever asks may not have our sealing key.
@@ -426,28 +396,6 @@ impl Link {
         }
         let frame = self.seal(Kind::Ping, &wire::encode(&wire::Ping { nonce }), key);
         Effect::Send { to, kind: Kind::Ping, frame }
-    }
-
-    fn flush(&mut self, now: Instant) -> Vec<Effect> {
-        let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
-        let mut effects = Vec::new();
-        for outgoing in self.pusher.flush(now, &peers) {
-            self.send_push(&outgoing, &mut effects);
-        }
-        effects
-    }
-
-    /// Every peer that opens the same key gets the same sealed bytes: the session and the counter are the same for all.
-    fn send_push(&mut self, outgoing: &Outgoing, effects: &mut Vec<Effect>) {
-        let mut sealed: Vec<(KeyId, Arc<[u8]>)> = Vec::with_capacity(1);
-        for to in &outgoing.to {
-            let key = self.key_for(*to);
-            let at = sealed.iter().position(|(with, _)| *with == key).unwrap_or_else(|| {
-                sealed.push((key, self.seal(Kind::Push, &outgoing.payload, key)));
-                sealed.len() - 1
-            });
-            effects.push(Effect::Send { to: *to, kind: Kind::Push, frame: sealed[at].1.clone() });
-        }
     }
 
     fn frame(&mut self, kind: Kind, payload: &[u8], to: SocketAddr) -> Effect {

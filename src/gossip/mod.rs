@@ -1,14 +1,14 @@
-//! How agents share their slots. [`Cluster::publish`] tells the peers; a [`Sink`] hears from them.
+//! How agents share their slots. [`Cluster::publish`] tells the peers; a [`Hearer`] hears from them.
 //!
-//! A change goes out twice: as a push, which takes one network delay, and into chitchat's state, from which
-//! anti-entropy brings it to whoever missed the push. The ways meet in the sink, which must not mind hearing
-//! things twice or in another order.
+//! A change goes out as a push, which takes one network delay. How far an owner has come, a [`Mark`], goes round by
+//! chitchat, whose state is nothing but that: whoever sees that it has missed something asks for it, the owner or
+//! anybody else who knows. Both ways meet in the hearer, which must not mind hearing things twice or in another order.
 //!
 //! ```text
 //! publish ─▶ push ─▶ link ─▶ seal ─▶ transport ═▶ peers
-//!     └────▶ antientropy (chitchat) ─▶ link ─▶ …
-//! transport ─▶ link (open, session, replay window) ─▶ push changes ─▶ sink
-//!                                                  ├▶ antientropy ──▶ sink
+//!     └mark▶ antientropy (chitchat) ─▶ link ─▶ …
+//! transport ─▶ link (open, session, replay window) ─▶ push changes ─▶ hearer
+//!                                                  ├▶ antientropy ─▶ marks ─▶ repair: questions, answers ─▶ hearer
 //!                                                  └▶ keys ─▶ keyring in force ─▶ seal, key file
 //! ```
 
@@ -27,6 +27,7 @@ pub mod ping;
 pub mod push;
 pub mod ran;
 pub mod recent;
+pub mod repair;
 pub mod roll;
 pub mod seal;
 pub mod session;
@@ -48,7 +49,7 @@ use tokio::task::JoinSet;
 pub use self::antientropy::DEAD_GRACE;
 pub use self::join::JoinPoint;
 
-use self::antientropy::{AntiEntropy, Channels, Settings};
+use self::antientropy::{AntiEntropy, Channels, Said, Settings};
 use self::counters::Counters;
 use self::driver::{Driver, KeyInput};
 use self::keyring::Keyring;
@@ -57,7 +58,8 @@ use self::link::Link;
 use self::seal::Sealer;
 use self::transport::{Bound, Faults, Inbox, Transport};
 use crate::domain::record::Owner;
-use crate::domain::slot::Change;
+use crate::domain::replica::{Extent, Part};
+use crate::domain::slot::{Change, Mark, Slot};
 
 /// How often agents exchange states: a missed push is repaired after about one round.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -91,12 +93,14 @@ pub struct Config {
 /// What the cluster tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An owner changed slots; perhaps known already, perhaps overtaken. The owner may be ourselves.
+    /// An owner changed slots; perhaps known already, perhaps overtaken. The owner may be a former start of ourselves.
     Changed {
         /// Whose slots.
         owner: Owner,
         /// Which, and how.
         changes: Vec<Change>,
+        /// How much of what it said that is.
+        extent: Extent,
     },
     /// A peer is heard: for the first time, again, or with a round trip measured.
     Heard {
@@ -124,8 +128,18 @@ pub enum Event {
     },
 }
 
-/// Hears from the cluster, from several tasks. Must be quick, and must not panic.
-pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+/// Who hears from the cluster, and remembers what owners said. Called from several tasks; must be quick, and must not
+/// panic.
+pub trait Hearer: Send + Sync {
+    /// Hears what happened.
+    fn hear(&self, event: Event);
+
+    /// How far an owner's words are known; none if nobody wants to know them.
+    fn mark(&self, owner: &Owner) -> Option<Mark>;
+
+    /// What an owner said after a mark, from a slot on; none if that is not known without gaps.
+    fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part>;
+}
 
 /// A peer that is heard.
 #[derive(Clone, Debug)]
@@ -142,7 +156,7 @@ pub struct Heard {
 #[derive(Clone)]
 pub struct Cluster {
     pushes: mpsc::Sender<driver::Publication>,
-    writes: mpsc::Sender<Vec<Change>>,
+    said: watch::Sender<Said>,
     points: watch::Sender<Vec<JoinPoint>>,
     keys: mpsc::Sender<KeyInput>,
     peers: watch::Receiver<Vec<Heard>>,
@@ -155,13 +169,13 @@ impl Cluster {
     pub async fn start(
         bound: Bound,
         config: Config,
-        sink: Sink,
+        hearer: Arc<dyn Hearer>,
     ) -> anyhow::Result<(Self, JoinSet<anyhow::Result<()>>)> {
         let counters = Arc::new(Counters::default());
         let sealer = Arc::new(Sealer::new(config.keyring, &config.cluster));
         let (transport, listener) = Transport::new(bound, counters.clone(), config.faults);
         let (outgoing, outgoing_rx) = mpsc::channel(4 * QUEUE);
-        let (members, members_rx) = watch::channel(std::collections::HashSet::new());
+        let (members, members_rx) = watch::channel(Vec::new());
         let (joins, joins_rx) = watch::channel(std::collections::HashSet::new());
         let settings = Settings {
             owner: config.owner.clone(),
@@ -170,17 +184,17 @@ impl Cluster {
             cluster: config.cluster,
             dead_grace: config.dead_grace,
         };
-        let channels = Channels { outgoing, members };
-        let anti_entropy = AntiEntropy::start(settings, channels, sink.clone(), counters.clone()).await?;
+        let (said, said_rx) = watch::channel(Said::default());
+        let channels = Channels { outgoing, members, said: said_rx };
+        let anti_entropy = AntiEntropy::start(settings, channels, hearer.clone(), counters.clone()).await?;
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
         let (rejected, rejected_rx) = mpsc::channel(QUEUE);
         let (keys, keys_rx) = mpsc::channel(QUEUE);
         let (peers, peers_rx) = watch::channel(Vec::new());
-        let writes = anti_entropy.writes.clone();
         let (points, points_rx) = watch::channel(config.join);
         let cluster =
-            Self { pushes, writes, points, keys: keys.clone(), peers: peers_rx, counters: counters.clone() };
+            Self { pushes, said, points, keys: keys.clone(), peers: peers_rx, counters: counters.clone() };
         let name = config.owner.name.clone();
         let rng = StdRng::from_rng(&mut rand::rng());
         let link = Link::new(config.owner, config.advertise, sealer.clone(), counters.clone(), rng);
@@ -188,7 +202,7 @@ impl Cluster {
             link: if config.key_file.is_some() { link } else { link.without_key_file() },
             transport,
             sealer: sealer.clone(),
-            sink,
+            hearer,
             counters: counters.clone(),
             incoming: anti_entropy.incoming.clone(),
             handshakes: anti_entropy.handshakes.clone(),
@@ -222,16 +236,12 @@ impl Cluster {
         Ok((cluster, tasks))
     }
 
-    /// Tells the peers of changes of our own slots. Waits while the tasks behind are busy; never for a peer.
+    /// Tells the peers of changes of our own slots, after all that was told before and with nothing left out. Waits
+    /// while the task behind is busy; never for a peer.
     pub async fn publish(&self, changes: Vec<Change>) {
-        // Both receivers live as long as the tasks, whose end ends the process.
-        let _ = self.pushes.send(driver::Publication { changes: changes.clone(), settled: None }).await;
-        let _ = self.writes.send(changes).await;
-    }
-
-    /// Tells the peers of changes by anti-entropy alone, which brings them after all that was told before.
-    pub async fn publish_in_order(&self, changes: Vec<Change>) {
-        let _ = self.writes.send(changes).await;
+        self.said.send_modify(|said| changes.iter().for_each(|change| said.include(change)));
+        // The receiver lives as long as the task, whose end ends the process.
+        let _ = self.pushes.send(driver::Publication { changes, settled: None }).await;
     }
 
     /// Waits until what was published is acknowledged by, or given up on, every peer.

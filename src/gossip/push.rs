@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::slots;
 use super::wire;
 use crate::domain::record::Generation;
-use crate::domain::slot::{Cell, Change, Slot};
+use crate::domain::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
 
 /// The first change goes out at once; those of the next moments share a frame.
 pub const COALESCE: Duration = Duration::from_millis(2);
@@ -28,6 +28,9 @@ const RETRY_UNKNOWN: Duration = Duration::from_millis(25);
 /// Pushes that wait for acks; beyond, the oldest is left to anti-entropy.
 const MAX_WAITING: usize = 2_048;
 
+const EMPTY: wire::Push<'static> =
+    wire::Push { age_us: 0, id: 0, former: None, since: (0, 0), until: (0, 0), changes: Vec::new() };
+
 /// A push frame's content, to be sealed once and sent to each of the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
@@ -40,13 +43,27 @@ pub struct Outgoing {
 /// Changes that wait to be pushed, and pushes that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub struct Pusher {
-    /// With the time at which each was published.
-    fresh: BTreeMap<Slot, (Cell, Instant)>,
+    /// In the order in which they were said, records first.
+    fresh: BTreeMap<(bool, Seq), Fresh>,
+    /// Where a slot's change is among them.
+    places: HashMap<Slot, (bool, Seq)>,
+    /// All to here is in some push, or was when there was nobody to be told.
+    told: Mark,
+    /// All that was ever to be pushed.
+    last: Mark,
     flushed: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
     last_id: u64,
     /// Pushes given up on, to some peer.
     pub given_up: u64,
+}
+
+/// A change that is to be pushed.
+#[derive(Debug)]
+struct Fresh {
+    slot: Slot,
+    cell: Cell,
+    published: Instant,
 }
 
 #[derive(Debug)]
@@ -72,7 +89,12 @@ impl Pusher {
     /// Takes changes to be pushed by the next [`Self::flush`]; a newer change of a slot replaces an older.
     pub fn add(&mut self, now: Instant, changes: Vec<Change>) {
         for Change { slot, cell } in changes {
-            self.fresh.insert(slot, (cell, now));
+            self.last.include(slot, cell.seq);
+            let place = (slot >= FIRST_RULE, cell.seq);
+            if let Some(older) = self.places.insert(slot, place) {
+                self.fresh.remove(&older);
+            }
+            self.fresh.insert(place, Fresh { slot, cell, published: now });
         }
     }
 
@@ -83,6 +105,8 @@ impl Pusher {
         }
         if peers.is_empty() {
             self.fresh.clear();
+            self.places.clear();
+            self.told = self.last;
             return Vec::new();
         }
         self.flushed = Some(now);
@@ -154,19 +178,28 @@ impl Pusher {
 
     fn next_frame(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Outgoing {
         let mut changes: Vec<(Slot, String)> = Vec::new();
-        let (mut bytes, mut born) = (0, now);
+        let (mut bytes, mut born, mut until) = (0, now, self.told);
         while let Some(first) = self.fresh.first_entry() {
-            let value = slots::value(&first.get().0);
+            let value = slots::value(&first.get().cell);
             bytes += value.len() + 2 * size_of::<Slot>();
             if bytes > FRAME_BYTES && !changes.is_empty() {
                 break;
             }
-            let (slot, (_, published)) = first.remove_entry();
+            let Fresh { slot, cell, published } = first.remove();
+            self.places.remove(&slot);
+            until.include(slot, cell.seq);
             born = born.min(published);
             changes.push((slot, value));
         }
+        match self.fresh.keys().next() {
+            None => until = self.last,
+            Some((is_rule, _)) if *is_rule => until.records = self.last.records,
+            Some(_) => {}
+        }
+        let since = std::mem::replace(&mut self.told, until);
         let changes = changes.iter().map(|(slot, value)| (*slot, value.as_str())).collect();
-        self.send(now, born, None, changes, peers)
+        let push = wire::Push { since: wire::marked(since), until: wire::marked(until), changes, ..EMPTY };
+        self.send(now, born, push, peers)
     }
 
     /// Says back to one peer what its start of that generation said: at once, and again as every push.
@@ -177,7 +210,8 @@ impl Pusher {
         changes: Vec<(Slot, &str)>,
         peer: (SocketAddr, Option<Duration>),
     ) -> Outgoing {
-        let outgoing = self.send(now, now, Some(former), changes, &[peer]);
+        let push = wire::Push { former: Some(former), changes, ..EMPTY };
+        let outgoing = self.send(now, now, push, &[peer]);
         self.bound_waiting();
         outgoing
     }
@@ -186,12 +220,11 @@ impl Pusher {
         &mut self,
         now: Instant,
         born: Instant,
-        former: Option<Generation>,
-        changes: Vec<(Slot, &str)>,
+        push: wire::Push<'_>,
         peers: &[(SocketAddr, Option<Duration>)],
     ) -> Outgoing {
         self.last_id += 1;
-        let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, former, changes }).split_off(1);
+        let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, ..push }).split_off(1);
         let retries: HashMap<_, _> =
             peers.iter().map(|(addr, trip)| (*addr, Retry::first(now, *trip))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);

@@ -1,7 +1,6 @@
-//! Slots as chitchat's keys and values: the key is the slot's number backwards, the value is text, because chitchat
-//! stores strings. A value is a letter that says what it is, the sequence number, and fields; the control character in
-//! front of a field, which no field may contain, says how it is spelled. What there are most of, random UUIDs and
-//! addresses of IPv4, is spelled in base64: every agent keeps the values of all.
+//! What slots hold, as it is spelled in frames: text, that can be read in a trace. A letter says what it is, then come
+//! the sequence number and fields; the control character in front of a field, which no field may contain, says how it
+//! is spelled. What there are most of, random UUIDs and addresses of IPv4, is spelled in base64.
 
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
@@ -15,29 +14,18 @@ use crate::domain::address::{Address, Entrypoint};
 use crate::domain::label::Label;
 use crate::domain::record::{MAX_FIELD, Network, Record, check_field};
 use crate::domain::rule::{Endpoint, Rule};
-use crate::domain::slot::{Cell, Change, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use crate::domain::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
 
-/// Longest value, in bytes: five fields and their frame. chitchat stops replicating an owner at about 65 kB.
+/// Longest value, in bytes: five fields and their frame.
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
 /// Numbers above are hostile: an owner that writes a million times a second needs 285 years to get there.
-const MAX_SEQ: Seq = 1 << 53;
+pub(super) const MAX_SEQ: Seq = 1 << 53;
 /// In front of a field that is spelled as it is.
 const TEXT: char = '\u{1f}';
 /// In front of the 16 bytes of a random UUID.
 const RANDOM: char = '\u{1e}';
 /// In front of the 4 bytes of an IP address and the 2 of a port.
 const V4: char = '\u{1d}';
-
-/// A key or value that is no slot. It is skipped and counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a slot")]
-pub struct NotASlot;
-
-/// The key of a slot: its digits, the last one first. chitchat keeps keys in a tree, whose nodes stay half empty where
-/// keys come in their order.
-pub fn key(slot: Slot) -> String {
-    slot.to_string().chars().rev().collect()
-}
 
 /// The value of a cell.
 pub fn value(cell: &Cell) -> String {
@@ -79,16 +67,9 @@ fn spell(value: &mut String, how: char, bytes: &[u8]) {
     BASE64.encode_string(bytes, value);
 }
 
-/// Reads a key and its value.
-pub fn parse(key: &str, value: &str) -> Result<Change, NotASlot> {
-    let slot = parse_key(key).ok_or(NotASlot)?;
-    let cell = parse_value(slot, value).ok_or(NotASlot)?;
-    Ok(Change { slot, cell })
-}
-
-/// Reads the value of a slot.
+/// Reads the value of a slot; nothing if there is no such slot or it can't hold that.
 pub fn parse_value(slot: Slot, value: &str) -> Option<Cell> {
-    if value.len() > MAX_VALUE {
+    if value.len() > MAX_VALUE || slot > MAX_SLOT {
         return None;
     }
     let mut rest = value.get(1..)?;
@@ -131,7 +112,7 @@ fn bytes<const N: usize>(base64: &str) -> Option<[u8; N]> {
     (BASE64.decode_slice(base64, &mut bytes) == Ok(N)).then_some(bytes)
 }
 
-fn word(status: Status) -> &'static str {
+pub(super) fn word(status: Status) -> &'static str {
     match status {
         Status::Ready => "ready",
         Status::Draining => "draining",
@@ -141,13 +122,6 @@ fn word(status: Status) -> &'static str {
 
 fn parse_status(text: &str) -> Option<Status> {
     [Status::Ready, Status::Draining, Status::Left].into_iter().find(|status| word(*status) == text)
-}
-
-fn parse_key(key: &str) -> Option<Slot> {
-    let canonical = !key.ends_with('0') || key == "0";
-    let digits = (1..=7).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_digit());
-    let slot = || key.bytes().rev().fold(0, |slot, digit| slot * 10 + Slot::from(digit - b'0'));
-    (canonical && digits).then(slot).filter(|slot| *slot <= MAX_SLOT)
 }
 
 fn parse_record(network: Network, rest: &mut &str) -> Option<Record> {
@@ -226,18 +200,19 @@ mod tests {
                 ]),
             ),
         ] {
-            let change = Change { slot, cell: Cell { seq: 3, content } };
-            assert_eq!(parse(&key(slot), &value(&change.cell)), Ok(change));
+            let cell = Cell { seq: 3, content };
+            assert_eq!(parse_value(slot, &value(&cell)), Some(cell));
         }
     }
 
     #[test]
     fn what_is_not_a_slot_is_refused() {
         let good = value(&Cell { seq: 3, content: record(["i", "t", "n", "h:1"]) });
-        assert!(parse("1", &good).is_ok());
-        for key in ["", "10", "1+", "+1", "1000001", "1000002", "99999999", "ü", "0"] {
-            assert_eq!(parse(key, &good), Err(NotASlot), "{key}");
+        assert!(parse_value(1, &good).is_some());
+        for slot in [STATUS_SLOT, FIRST_RULE, MAX_SLOT, MAX_SLOT + 1, Slot::MAX] {
+            assert_eq!(parse_value(slot, &good), None, "{slot}");
         }
+        assert_eq!(parse_value(MAX_SLOT + 1, "-3"), None);
         for value in [
             "",
             "-",
@@ -257,26 +232,26 @@ mod tests {
             "t3\u{1f}i\u{1f}t\u{1e}AAAAAAAAAAAAAAAAAAAAAA\u{1d}CgAAAQBQ",
             "t3\u{1f}i\u{1f}t\u{1e}TSEJTrdMSRaGwdn6NupneQ==\u{1d}CgAAAQBQ",
         ] {
-            assert_eq!(parse("1", value), Err(NotASlot), "{value:?}");
+            assert_eq!(parse_value(1, value), None, "{value:?}");
         }
-        assert!(parse("1", "t3\u{1f}i\u{1f}t\u{1e}TSEJTrdMSRaGwdn6NupnQw\u{1d}CgAAAQBQ").is_ok());
+        assert!(parse_value(1, "t3\u{1f}i\u{1f}t\u{1e}TSEJTrdMSRaGwdn6NupnQw\u{1d}CgAAAQBQ").is_some());
     }
 
     #[test]
-    fn what_gost_registers_fits_into_88_bytes() {
+    fn what_gost_registers_takes_88_bytes() {
         let content = record([UUID, UUID, UUID, "192.168.100.200:65535"]);
         let value = value(&Cell { seq: 99_999_999, content });
-        assert!(value.len() <= 88, "{} bytes: the next size that is allocated", value.len());
+        assert!(value.len() <= 88, "{} bytes", value.len());
     }
 
     #[test]
     fn a_rule_has_its_own_slots_and_nothing_else_has() {
         let good = value(&Cell { seq: 3, content: rule("x", UUID, 7) });
-        let key = key(FIRST_RULE);
-        assert!(parse(&key, &good).is_ok());
-        assert!(parse(&key, &good.replace("\u{1f}x", "\u{1f}a6265c6d9847a4be")).is_ok(), "its hash host");
-        assert_eq!(parse("1", &good), Err(NotASlot));
-        assert_eq!(parse("0", &good), Err(NotASlot));
+        let parse = |value: &str| parse_value(FIRST_RULE, value);
+        assert!(parse(&good).is_some());
+        assert!(parse(&good.replace("\u{1f}x", "\u{1f}a6265c6d9847a4be")).is_some(), "its hash host");
+        assert_eq!(parse_value(1, &good), None);
+        assert_eq!(parse_value(STATUS_SLOT, &good), None);
         for value in [
             "t3\u{1f}i\u{1f}t\u{1f}n\u{1f}h:1".to_owned(),
             "s3\u{1f}ready".to_owned(),
@@ -289,15 +264,15 @@ mod tests {
             good.replace("\u{1f}x", "\u{1e}x"),
             format!("{good}\u{1f}more"),
         ] {
-            assert_eq!(parse(&key, &value), Err(NotASlot), "{value:?}");
+            assert_eq!(parse(&value), None, "{value:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_can_make_it_panic(key in ".{0,12}", value in ".{0,300}", number in 0..3_000_000_u32) {
-            let _ = parse(&key, &value);
-            let _ = parse(&number.to_string(), &format!("t3\u{1e}{value}"));
+        fn no_text_can_make_it_panic(value in ".{0,300}", slot in 0..3_000_000_u32) {
+            let _ = parse_value(slot, &value);
+            let _ = parse_value(slot, &format!("t3\u{1e}{value}"));
         }
     }
 }

@@ -11,7 +11,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::handover::{Nonce, Public};
 use super::keys::Told;
 use crate::domain::record::Generation;
-use crate::domain::slot::Slot;
+use crate::domain::slot::{Mark, Seq, Slot};
 
 /// Longest payload, unpacked: chitchat's largest message, which is written to fit a UDP datagram.
 pub const MAX_PAYLOAD: usize = 65_507;
@@ -57,6 +57,10 @@ pub enum Kind {
     KeyStatus,
     /// The sender's keyring: [`Handover`].
     Handover,
+    /// Asks for what is missing: [`Question`].
+    Question,
+    /// Tells it: [`Answer`].
+    Answer,
 }
 
 impl Kind {
@@ -71,11 +75,13 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::KeyStatus => "key_status",
             Self::Handover => "handover",
+            Self::Question => "question",
+            Self::Answer => "answer",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Chitchat,
         Self::Push,
         Self::PushAck,
@@ -84,6 +90,8 @@ impl Kind {
         Self::Conflict,
         Self::KeyStatus,
         Self::Handover,
+        Self::Question,
+        Self::Answer,
     ];
 
     /// Its number on the wire.
@@ -107,7 +115,59 @@ pub struct Push<'a> {
     pub id: u64,
     /// If so, not the sender's slots but those of the receiver's start of that generation, said back to it.
     pub former: Option<Generation>,
+    /// Whoever knew all of the sender's to this [`Mark`],
+    pub since: Marked,
+    /// knows all to this one.
+    pub until: Marked,
     /// Slots and their values, as in [`super::slots`].
+    #[serde(borrow)]
+    pub changes: Vec<(Slot, &'a str)>,
+}
+
+/// A [`Mark`]: of records, and of rules.
+pub type Marked = (Seq, Seq);
+
+/// A mark as it is on the wire.
+pub fn mark((records, rules): Marked) -> Mark {
+    Mark { records, rules }
+}
+
+/// The same the other way.
+pub fn marked(mark: Mark) -> Marked {
+    (mark.records, mark.rules)
+}
+
+/// What did an owner say?
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question<'a> {
+    /// The owner's name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: Generation,
+    /// All to this [`Mark`] is known.
+    pub after: Marked,
+    /// Of this slot and those above.
+    pub from: Slot,
+}
+
+/// The answer to a [`Question`], in parts.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer<'a> {
+    /// See [`Question::name`].
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// See [`Question::generation`].
+    pub generation: Generation,
+    /// See [`Question::from`].
+    pub from: Slot,
+    /// What to ask from next; none if this is all.
+    pub next: Option<Slot>,
+    /// Whether the slots from `from` to `next` that are not among the changes are empty.
+    pub whole: bool,
+    /// How far the teller's copy goes; (0, 0) if it has none.
+    pub until: Marked,
+    /// Slots and their values, in slot order.
     #[serde(borrow)]
     pub changes: Vec<(Slot, &'a str)>,
 }
@@ -280,7 +340,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(8), None);
+        assert_eq!(Kind::from_number(10), None);
     }
 
     #[test]
@@ -301,6 +361,8 @@ mod tests {
             let _ = decode::<Ping>(&bytes);
             let _ = decode::<KeyStatus<'_>>(&bytes);
             let _ = decode::<Handover<'_>>(&bytes);
+            let _ = decode::<Question<'_>>(&bytes);
+            let _ = decode::<Answer<'_>>(&bytes);
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::super::tests::{change, hear, with_settings};
+use super::super::tests::{hear, tell, with_settings};
 use super::super::{LEASE_TTL, Restored};
 use super::tests::{attach, detach, leads_to, tunnel};
 use super::*;
 use crate::domain::quota::Quota;
-use crate::domain::slot::STATUS_SLOT;
-use crate::gossip::Event;
 
 /// What happens to three agents, some of whose changes are held back as by a partition.
 #[derive(Clone, Debug)]
@@ -69,10 +67,9 @@ impl Three {
         // Long leases: what is attached stays so.
         let start = |name| with_settings(name, 1, LEASE_TTL * 60, Quota::default(), Restored::default());
         let agents = ["a", "b", "c"].map(start);
-        let ready = change(STATUS_SLOT, 100, Content::Status(Status::Ready));
         Self {
             agents: agents.into(),
-            said: vec![vec![ready]; 3],
+            said: vec![Vec::new(); 3],
             heard: [[0; 3]; 3],
             attached: Vec::new(),
             connectors: 0,
@@ -111,7 +108,7 @@ impl Three {
             let news = std::mem::replace(&mut self.heard[to][from], self.said[from].len());
             let (owner, changes) = (self.agents[from].owner().clone(), self.said[from][news..].to_vec());
             hear(&self.agents[to], &owner);
-            self.agents[to].handle(Event::Changed { owner, changes });
+            tell(&self.agents[to], &owner, changes);
         }
     }
 
@@ -154,8 +151,9 @@ proptest! {
                 Step::Wait => runtime.block_on(tokio::time::advance(LAP * 2 / 3)),
             }
         }
-        // What one still remembers and another does not is said at the next look.
-        for _ in 0..2 {
+        // What one still remembers, and another does not or as something later, is said when its turn to be looked at has
+        // come: after as many looks as there are claims.
+        for _ in 0..9 {
             three.all_hear_all();
             (0..3).for_each(|at| three.look(at));
         }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::tests::{HERE, change, hear, lose, owner, with_quota, with_settings};
+use super::super::tests::{HERE, change, hear, lose, owner, tell, with_quota, with_settings};
 use super::super::{LEASE_TTL, Restored};
 use super::*;
 use crate::domain::claim::{GRACE, LAP};
 use crate::domain::lease::Holding;
 use crate::domain::quota::Quota;
 use crate::domain::record::{Draft, Network, Record};
+use crate::domain::replica::Extent;
 use crate::domain::slot::{Content, FIRST_RULE, STATUS_SLOT, Slot};
 use crate::gossip::Event;
 
@@ -60,13 +61,19 @@ fn say(agent: &Agent, peer: &Owner, records: &[(&str, usize)], rules: &[Rule]) {
     let mut changes: Vec<Change> = (1..).zip(records).map(|(n, content)| change(n, n, content)).collect();
     changes.extend((0..).zip(rules).map(|(n, content)| change(FIRST_RULE + n, n + 1, content)));
     changes.push(change(STATUS_SLOT, 100, Content::Status(Status::Ready)));
-    agent.handle(Event::Changed { owner: peer.clone(), changes });
+    tell(agent, peer, changes);
     hear(agent, peer);
 }
 
+/// One thing that an owner said; it may have said more.
+fn overhear(agent: &Agent, owner: &Owner, change: Change) {
+    let (changes, extent) = (vec![change], Extent::default());
+    agent.handle(Event::Changed { owner: owner.clone(), changes, extent });
+}
+
 fn unsay(agent: &Agent, peer: &Owner, slot: Slot) {
-    let changes = vec![change(slot, 90, Content::Empty)];
-    agent.handle(Event::Changed { owner: peer.clone(), changes });
+    let changes = vec![change(slot, 190, Content::Empty)];
+    tell(agent, peer, changes);
 }
 
 pub(super) fn leads_to(agent: &Agent, host: &str) -> Option<usize> {
@@ -91,7 +98,7 @@ async fn the_first_tunnel_keeps_a_name_and_the_other_is_told_no() {
     assert_eq!(agent.claim("x", tunnel(0)), Ok(false));
     assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "again");
     assert_eq!(leads_to(&agent, "x"), Some(1));
-    assert_eq!(agent.collect_changes(), 1, "one change, said once");
+    assert_eq!(agent.collect_changes(), 2, "one change, said once, and that we are ready");
     assert_eq!((agent.counts().own_rules, agent.counts().rules), (1, 1));
 }
 
@@ -238,8 +245,8 @@ async fn nobody_else_can_write_our_claims() {
     agent.claim("x", tunnel(0)).unwrap();
     agent.collect_changes();
     let forged = vec![change(FIRST_RULE, 90, Content::Rule(Arc::new(rule("x", 1, 0))))];
-    agent.handle(Event::Changed { owner: agent.owner().clone(), changes: forged });
-    assert_eq!((leads_to(&agent, "x"), agent.collect_changes()), (Some(0), 1));
+    tell(&agent, &agent.owner().clone(), forged);
+    assert_eq!((leads_to(&agent, "x"), agent.collect_changes()), (Some(0), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,11 +314,10 @@ fn forget(agent: &Agent, peer: &Owner) {
 
 /// `to` hears all that `from` has to say now.
 fn pass(from: &Agent, to: &[&Agent]) {
-    let mut changes = from.collected();
-    changes.push(change(STATUS_SLOT, 100, Content::Status(Status::Ready)));
+    let changes = from.collected();
     for to in to {
         hear(to, from.owner());
-        to.handle(Event::Changed { owner: from.owner().clone(), changes: changes.clone() });
+        tell(to, from.owner(), changes.clone());
     }
 }
 
@@ -406,8 +412,8 @@ async fn two_agents_do_not_both_leave_a_name_to_the_other() {
     // Healed.
     hear(&p, q.owner());
     hear(&q, p.owner());
-    p.handle(Event::Changed { owner: q.owner().clone(), changes: from_q });
-    q.handle(Event::Changed { owner: p.owner().clone(), changes: from_p });
+    tell(&p, q.owner(), from_q);
+    tell(&q, p.owner(), from_p);
     assert_eq!((leads_to(&p, "x"), leads_to(&q, "x")), (Some(0), Some(0)), "it has an hour");
     assert_eq!(q.claim("x", tunnel(1)), Ok(false));
 }
@@ -465,11 +471,8 @@ async fn a_stale_word_of_our_former_self_brings_nothing_back() {
     let agent = agent();
     let former = owner("a", 4);
     let said = change(FIRST_RULE, 3, Content::Rule(Arc::new(rule("x", 0, 5))));
-    agent.handle(Event::Changed {
-        owner: former.clone(),
-        changes: vec![change(FIRST_RULE, 9, Content::Empty)],
-    });
-    agent.handle(Event::Changed { owner: former.clone(), changes: vec![said] });
+    overhear(&agent, &former, change(FIRST_RULE, 9, Content::Empty));
+    overhear(&agent, &former, said);
     assert_eq!(leads_to(&agent, "x"), None);
 }
 
@@ -478,11 +481,8 @@ async fn what_our_former_self_took_back_is_not_remembered() {
     let agent = agent();
     let former = owner("a", 4);
     let said = change(FIRST_RULE, 3, Content::Rule(Arc::new(rule("x", 0, 5))));
-    agent.handle(Event::Changed { owner: former.clone(), changes: vec![said] });
-    agent.handle(Event::Changed {
-        owner: former.clone(),
-        changes: vec![change(FIRST_RULE, 9, Content::Empty)],
-    });
+    overhear(&agent, &former, said);
+    overhear(&agent, &former, change(FIRST_RULE, 9, Content::Empty));
     assert_eq!(leads_to(&agent, "x"), None);
 }
 
@@ -541,14 +541,14 @@ async fn a_restored_claim_of_a_tunnel_that_is_away_has_its_hour() {
 async fn a_claim_made_before_its_rival_is_shown_gives_way_when_it_is() {
     let (agent, b) = (with_quota(Quota::default(), Restored::default()), owner("b", 1));
     let rival = change(FIRST_RULE, 1, Content::Rule(Arc::new(rule("x", 0, 7))));
-    agent.handle(Event::Changed { owner: b.clone(), changes: vec![rival] });
+    overhear(&agent, &b, rival);
     attach(&agent, "2", 1);
     assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "nobody is shown yet");
     let ready = vec![
         change(1, 2, Content::Record(record("1", 0))),
         change(STATUS_SLOT, 100, Content::Status(Status::Ready)),
     ];
-    agent.handle(Event::Changed { owner: b.clone(), changes: ready });
+    tell(&agent, &b, ready);
     hear(&agent, &b);
     assert_eq!(leads_to(&agent, "x"), Some(0));
 }

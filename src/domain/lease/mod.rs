@@ -16,7 +16,7 @@ use super::address::Address;
 use super::instance::Instances;
 use super::label::Label;
 use super::record::{Network, Record};
-use super::slot::{Cell, Change, Slot, SlotTable, SlotsFull, Status};
+use super::slot::{Change, Slot, SlotTable, SlotsFull, Status};
 use super::tombstone::Tombstones;
 
 /// How long a lapsed record is kept, for a late Renew to revive it.
@@ -331,14 +331,9 @@ impl LeaseTable {
         self.slots.say(status)
     }
 
-    /// See [`SlotTable::correct`].
-    pub fn correct(&mut self, slot: Slot, told: &Cell) -> Option<Change> {
-        self.slots.correct(slot, told)
-    }
-
-    /// The owner's cells, as the cluster should know them.
-    pub fn cells(&self) -> &[Cell] {
-        self.slots.cells()
+    /// Free slots between those in use.
+    pub fn slot_gaps(&self) -> usize {
+        self.slots.gaps()
     }
 
     /// Whether an id has a live record.

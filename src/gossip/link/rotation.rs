@@ -104,7 +104,7 @@ fn a_key_is_added_used_and_removed_at_one_agent_and_so_at_all() {
     assert_eq!(room.suspicions(), 0);
     room.publish(1, 7);
     room.run(5);
-    assert_eq!(room.heard().len(), 4, "and changes still arrive");
+    assert_eq!(room.numbers().len(), 4, "and changes still arrive");
 }
 
 #[test]
@@ -287,9 +287,9 @@ fn an_older_gossd_is_named_and_understood_for_as_long_as_its_key_opens() {
     room.publish(2, 8);
     room.run(5);
     assert!(
-        room.heard().contains(&(addr(2), 7)) && room.heard().contains(&(addr(1), 8)),
+        room.numbers().contains(&(addr(2), 7)) && room.numbers().contains(&(addr(1), 8)),
         "{:?}",
-        room.heard()
+        room.numbers()
     );
     assert_eq!(room.keyring(1).sealing(), new.id());
     assert_eq!(room.suspicions(), 0);

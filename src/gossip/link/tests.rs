@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rand::SeedableRng as _;
 
 use super::*;
-use crate::domain::slot::{Cell, Content, Status};
+use crate::domain::slot::{Cell, Content, Mark, Status};
 use crate::gossip::keyring::{Keyring, generate};
 
 const MS: Duration = Duration::from_millis(1);
@@ -18,6 +18,12 @@ pub(super) struct Room {
     /// All that was ever sent.
     pub(super) recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
     pub(super) applied: Vec<(SocketAddr, Owner, Vec<Change>)>,
+    /// To which mark who has heard whom without a gap.
+    heard: HashMap<(SocketAddr, Owner), Mark>,
+    /// Who may have missed something of whom.
+    asks: Vec<(SocketAddr, Owner)>,
+    /// Who was asked, and what.
+    asked: Vec<(SocketAddr, Question)>,
     handshakes: Vec<(SocketAddr, SocketAddr)>,
     /// Who heard (true) or missed (false) whom.
     told: Vec<(SocketAddr, Owner, bool)>,
@@ -48,6 +54,9 @@ impl Room {
             wire: VecDeque::new(),
             recording: Vec::new(),
             applied: Vec::new(),
+            heard: HashMap::new(),
+            asks: Vec::new(),
+            asked: Vec::new(),
             handshakes: Vec::new(),
             told: Vec::new(),
             names_taken: Vec::new(),
@@ -124,7 +133,15 @@ impl Room {
                     self.recording.push((to, kind, frame.clone()));
                     self.wire.push_back((to, kind, frame));
                 }
-                Effect::Tell(Event::Changed { owner, changes }) => self.applied.push((at, owner, changes)),
+                Effect::Tell(Event::Changed { owner, changes, extent }) => {
+                    let heard = self.heard.entry((at, owner.clone())).or_default();
+                    if heard.covers(extent.since) {
+                        *heard = heard.max(extent.until);
+                    }
+                    self.applied.push((at, owner, changes));
+                }
+                Effect::Ask(owner) => self.asks.push((at, owner)),
+                Effect::Asked(question) => self.asked.push((at, question)),
                 Effect::Handshake(peer) => self.handshakes.push((at, peer)),
                 Effect::Tell(Event::Heard { owner, .. }) => self.told.push((at, owner, true)),
                 Effect::Tell(Event::Silent { owner, .. }) => self.told.push((at, owner, false)),
@@ -143,7 +160,7 @@ impl Room {
     }
 
     /// Which agents heard which numbers.
-    pub(super) fn heard(&self) -> Vec<(SocketAddr, u64)> {
+    pub(super) fn numbers(&self) -> Vec<(SocketAddr, u64)> {
         let mut heard: Vec<_> = self
             .applied
             .iter()
@@ -189,7 +206,7 @@ fn a_change_reaches_every_peer_after_one_delay_in_one_sealed_frame() {
     assert_eq!(frames.len(), 3);
     assert!(frames.iter().all(|(_, _, frame)| Arc::ptr_eq(frame, &frames[0].2)), "sealed once");
     room.run(1);
-    assert_eq!(room.heard(), [(addr(2), 7), (addr(3), 7), (addr(4), 7)]);
+    assert_eq!(room.numbers(), [(addr(2), 7), (addr(3), 7), (addr(4), 7)]);
     room.run(1_000);
     let pushes = room.recording.iter().filter(|(_, kind, _)| *kind == Kind::Push).count();
     assert_eq!(pushes, 3, "acknowledged, so not repeated");
@@ -204,9 +221,66 @@ fn a_lost_push_is_said_again() {
         room.publish(1, seq);
         room.run(200);
     }
-    assert!(room.heard().len() >= 40, "{} of 50", room.heard().len());
+    assert!(room.numbers().len() >= 40, "{} of 50", room.numbers().len());
     let given_up = room.counters(1).pushes_given_up();
-    assert_eq!(room.heard().len() as u64 + given_up, 50, "what did not arrive was left to anti-entropy");
+    assert_eq!(room.numbers().len() as u64 + given_up, 50, "what did not arrive was left to anti-entropy");
+}
+
+#[test]
+fn whoever_missed_a_push_does_not_believe_that_it_knows_all() {
+    let mut room = Room::new(2);
+    room.meet();
+    let known = |room: &Room| {
+        let owner = Owner { name: "a1".parse().unwrap(), generation: 1 };
+        room.heard.get(&(addr(2), owner)).map_or(0, |mark| mark.records)
+    };
+    room.publish(1, 1);
+    room.run(10);
+    assert_eq!(known(&room), 1);
+    room.lose = |kind, _| kind == Kind::Push;
+    room.publish(1, 2);
+    room.run(5_000);
+    room.lose = |_, _| false;
+    room.publish(1, 3);
+    room.run(10);
+    assert_eq!(
+        (known(&room), room.numbers().last()),
+        (1, Some(&(addr(2), 3))),
+        "it has 3, and may miss others"
+    );
+}
+
+#[test]
+fn who_meets_or_returns_is_asked_what_it_said() {
+    let mut room = Room::new(2);
+    room.meet();
+    let owner = |n: u8| Owner { name: format!("a{n}").parse().unwrap(), generation: 1 };
+    let both = [(addr(1), owner(2)), (addr(2), owner(1))];
+    assert!(both.iter().all(|ask| room.asks.contains(ask)), "{:?}", room.asks);
+    room.asks.clear();
+    room.lose = |_, _| true;
+    room.run(8_000);
+    room.lose = |_, _| false;
+    room.run(1_200);
+    assert!(both.iter().all(|ask| room.asks.contains(ask)), "{:?}", room.asks);
+}
+
+#[test]
+fn the_owner_is_asked_if_it_is_heard_and_anybody_else_if_not() {
+    let mut room = Room::new(3);
+    room.meet();
+    let mark = Mark { records: 4, rules: 2 };
+    for (owner, generation, asked) in [("a2", 1, Some(addr(2))), ("a2", 9, None), ("a9", 1, None)] {
+        let owner = Owner { name: owner.parse().unwrap(), generation };
+        let effects = room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, mark);
+        room.asked.clear();
+        room.perform(addr(1), effects);
+        room.run(1);
+        let [(at, question)] = &*room.asked else { panic!("{:?}", room.asked) };
+        assert_eq!(*question, Question { by: addr(1), owner: owner.clone(), after: mark, from: 0 });
+        assert!(asked.is_none_or(|asked| *at == asked));
+        assert!(room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, mark).is_empty(), "once");
+    }
 }
 
 #[test]
@@ -333,7 +407,7 @@ fn whatever_an_authentic_peer_sends_is_dropped_or_taken_and_never_ends_anything(
     assert_eq!(room.peers(1), 1);
     room.publish(2, 7);
     room.run(5);
-    assert_eq!(room.heard(), [(addr(1), 7)]);
+    assert_eq!(room.numbers(), [(addr(1), 7)]);
 }
 
 fn public() -> Arc<Sealer> {

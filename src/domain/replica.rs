@@ -1,0 +1,260 @@
+//! A copy of one generation's slots, and how far it goes. Copies are brought up to date in two ways: by changes, each of
+//! which may be lost or late, and by [`Part`]s of another's copy, which has all after a mark.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cells::{Cells, Heard};
+use super::record::Owner;
+use super::slot::{Cell, Change, Content, Mark, STATUS_SLOT, Slot, Status};
+
+/// Empty slots are kept for this long: whoever is behind by less is told of each that became empty; others are
+/// told the whole.
+const EMPTY_KEPT: Duration = Duration::from_secs(600);
+
+/// How much of what an owner said is among some changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Whoever knew all to this mark,
+    pub since: Mark,
+    /// knows all to this one.
+    pub until: Mark,
+    /// Slots that hold nothing but what is among the changes, or was said after the mark.
+    pub whole: Option<(Range<Slot>, Mark)>,
+}
+
+/// What one who asks is told at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// In slot order, from the slot that was asked for.
+    pub changes: Vec<Change>,
+    /// Where to go on asking; none if that was all.
+    pub next: Option<Slot>,
+    /// Whether slots that are not among the changes are empty. Otherwise they are as they were.
+    pub whole: bool,
+    /// How far the copy goes.
+    pub until: Mark,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Replica {
+    /// Whose slots.
+    pub owner: Arc<Owner>,
+    cells: Cells,
+    mark: Mark,
+    /// Of the empty slots that were dropped.
+    dropped: Mark,
+}
+
+impl Replica {
+    /// Of a generation of which nothing is known yet.
+    pub fn new(owner: Arc<Owner>) -> Self {
+        Self { owner, cells: Cells::default(), mark: Mark::NONE, dropped: Mark::NONE }
+    }
+
+    /// Takes a change, unless it is old: what the slot held before.
+    pub fn take(&mut self, now: Instant, change: &Change) -> Option<Option<Cell>> {
+        let held = self.cells.get(change.slot).map_or(0, |held| held.cell.seq);
+        if change.cell.seq <= held.max(self.mark.of(change.slot)) {
+            return None;
+        }
+        let heard = Heard { cell: change.cell.clone(), since: now };
+        Some(self.cells.insert(change.slot, heard).map(|heard| heard.cell))
+    }
+
+    /// All that was said between the marks has been taken.
+    pub fn reach(&mut self, since: Mark, until: Mark) {
+        if self.mark.covers(since) {
+            self.mark = self.mark.max(until);
+        }
+    }
+
+    /// How far it goes; [`Mark::NONE`] as long as there may be gaps from the start on.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// What the owner says of itself; none until it is known.
+    pub fn status(&self) -> Option<Status> {
+        match self.cells.get(STATUS_SLOT)?.cell.content {
+            Content::Status(status) => Some(status),
+            Content::Empty | Content::Record(_) | Content::Rule(_) => None,
+        }
+    }
+
+    /// Whether it has all that the owner had at its start, which it says before its status.
+    pub fn is_complete(&self) -> bool {
+        self.mark.records > 0 && self.status().is_some()
+    }
+
+    /// Its cells.
+    pub fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// What somebody who knows all to `after` is to be told, from a slot on; nothing if there may be gaps.
+    pub fn part(&self, after: Mark, from: Slot) -> Option<Part> {
+        if self.mark == Mark::NONE {
+            return None;
+        }
+        let whole = !after.covers(self.dropped);
+        let after = if whole { Mark::NONE } else { after };
+        let (changes, next) = self.cells.after(after, from);
+        Some(Part { changes, next, whole, until: self.mark })
+    }
+
+    /// What is held here, and empty by that extent.
+    pub fn emptied(&self, extent: &Extent, changes: &[Change]) -> Vec<Change> {
+        let Some((slots, until)) = &extent.whole else { return Vec::new() };
+        let told = |slot: Slot| changes.binary_search_by_key(&slot, |change| change.slot).is_ok();
+        let gone = self.cells.held(slots.start, slots.end, *until).filter(|slot| !told(*slot));
+        let empty = |slot: Slot| Cell { seq: until.of(slot), content: Content::Empty };
+        gone.map(|slot| Change { slot, cell: empty(slot) }).collect()
+    }
+
+    /// Gives back the slots that have been empty for long.
+    pub fn drop_empty(&mut self, now: Instant) {
+        let dropped = self.cells.drop_empty(now, EMPTY_KEPT, self.mark);
+        self.dropped = self.dropped.max(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::slot::tests::record;
+    use super::super::slot::{MAX_SLOT, SlotTable};
+    use super::*;
+
+    fn replica() -> Replica {
+        Replica::new(Arc::new(Owner { name: "a".parse().unwrap(), generation: 1 }))
+    }
+
+    fn reached(changes: &[Change]) -> Mark {
+        let mut mark = Mark::NONE;
+        for change in changes {
+            mark.include(change.slot, change.cell.seq);
+        }
+        mark
+    }
+
+    /// The owner's own copy, which has what it says at once.
+    fn say(owner: &mut Replica, now: Instant, change: &Change) {
+        assert!(owner.take(now, change).is_some());
+        let until = owner.mark().max(reached(std::slice::from_ref(change)));
+        owner.reach(owner.mark(), until);
+    }
+
+    fn copy(of: &Replica, to: &mut Replica, now: Instant) {
+        let (after, mut from, mut until) = (to.mark(), 0, None);
+        while let Some(part) = of.part(after, from) {
+            let until = *until.get_or_insert(part.until);
+            let next = part.next.unwrap_or(MAX_SLOT + 1);
+            let whole = part.whole.then_some((from..next, until));
+            let extent = Extent { whole, ..Extent::default() };
+            for change in to.emptied(&extent, &part.changes).iter().chain(&part.changes) {
+                to.take(now, change);
+            }
+            if part.next.is_none() {
+                return to.reach(if part.whole { Mark::NONE } else { after }, until);
+            }
+            from = next;
+        }
+    }
+
+    fn held(replica: &Replica) -> Vec<(Slot, Content)> {
+        let cells = replica.cells().iter().map(|(slot, heard)| (slot, heard.cell.content.clone()));
+        cells.filter(|(_, content)| *content != Content::Empty).collect()
+    }
+
+    #[test]
+    fn a_gap_is_no_reason_to_believe_that_all_is_known() {
+        let (mut replica, mut slots, now) = (replica(), SlotTable::default(), Instant::now());
+        let said = [
+            slots.put(record("1", "t")).unwrap(),
+            slots.say(Status::Ready),
+            slots.put(record("2", "t")).unwrap(),
+        ];
+        let mark = |records| Mark { records, rules: 0 };
+        replica.take(now, &said[2]);
+        replica.reach(mark(2), mark(3));
+        assert_eq!((replica.mark(), replica.part(Mark::NONE, 0)), (Mark::NONE, None));
+        replica.take(now, &said[1]);
+        assert!(!replica.is_complete(), "it has a status, and not all before that");
+        replica.take(now, &said[0]);
+        replica.reach(Mark::NONE, mark(2));
+        assert!(replica.is_complete());
+        replica.reach(mark(2), mark(3));
+        assert_eq!(replica.mark(), mark(3));
+    }
+
+    #[test]
+    fn what_comes_late_does_not_fill_a_slot_that_was_dropped() {
+        let (mut replica, mut slots, now) = (replica(), SlotTable::default(), Instant::now());
+        let first = slots.put(record("1", "t")).unwrap();
+        say(&mut replica, now, &slots.say(Status::Ready));
+        say(&mut replica, now, &slots.clear(first.slot));
+        replica.drop_empty(now + EMPTY_KEPT);
+        assert!(replica.cells().get(first.slot).is_none(), "given back");
+        assert!(replica.take(now, &first).is_none());
+    }
+
+    #[test]
+    fn whoever_was_away_for_long_hears_what_became_empty() {
+        let (mut owner, mut peer, now) = (replica(), replica(), Instant::now());
+        let mut slots = SlotTable::default();
+        for id in ["1", "2", "3"] {
+            say(&mut owner, now, &slots.put(record(id, "t")).unwrap());
+        }
+        copy(&owner, &mut peer, now);
+        say(&mut owner, now, &slots.clear(2));
+        owner.drop_empty(now + EMPTY_KEPT);
+        say(&mut owner, now, &slots.put(record("4", "t")).unwrap());
+        say(&mut owner, now, &slots.clear(1));
+        assert!(owner.part(peer.mark(), 0).unwrap().whole);
+        copy(&owner, &mut peer, now);
+        assert_eq!((held(&peer), peer.mark()), (held(&owner), owner.mark()));
+    }
+
+    proptest! {
+        /// Changes arrive or not, copies are made from whom there is, and what is empty is dropped at any time.
+        #[test]
+        fn copies_of_copies_are_the_owners_truth(
+            steps in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>(), any::<bool>()), 1..150),
+        ) {
+            let (mut owner, mut slots) = (replica(), SlotTable::default());
+            let (mut near, mut far, mut taken) = (replica(), replica(), Vec::new());
+            let mut now = Instant::now();
+            say(&mut owner, now, &slots.say(Status::Ready));
+            for (n, (step, at, heard)) in steps.iter().enumerate() {
+                let before = owner.mark();
+                let change = match step {
+                    0..3 => Some(slots.put(record(&n.to_string(), "t")).unwrap()),
+                    3..5 if !taken.is_empty() => Some(slots.clear(taken.swap_remove(at.index(taken.len())))),
+                    5 => { copy(&near, &mut far, now); None }
+                    6 => { copy(&owner, &mut near, now); None }
+                    _ => { now += EMPTY_KEPT / 2; None }
+                };
+                for replica in [&mut owner, &mut near, &mut far] {
+                    replica.drop_empty(now);
+                }
+                let Some(change) = change else { continue };
+                if change.cell.content != Content::Empty {
+                    taken.push(change.slot);
+                }
+                say(&mut owner, now, &change);
+                if *heard {
+                    near.take(now, &change);
+                    near.reach(before, owner.mark());
+                }
+            }
+            copy(&owner, &mut near, now);
+            copy(&near, &mut far, now);
+            prop_assert_eq!((held(&near), near.mark()), (held(&owner), owner.mark()));
+            prop_assert_eq!((held(&far), far.mark()), (held(&owner), owner.mark()));
+        }
+    }
+}

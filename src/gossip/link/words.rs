@@ -1,0 +1,134 @@
+//! Words between agents: pushes of what each says, and questions and answers for what did not come.
+
+use std::sync::Arc;
+
+use super::super::push::Outgoing;
+use super::super::recent::Recent;
+use super::super::repair::{self, Told};
+use super::super::{Event, slots};
+use super::{
+    Dropped, Duration, Effect, Instant, KeyId, Kind, Link, Malformed, Peer, Session, SocketAddr, wire,
+};
+use crate::domain::record::{Generation, Owner};
+use crate::domain::replica::{Extent, Part};
+use crate::domain::slot::{Change, Mark, Slot};
+
+/// What a peer wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Who asks.
+    pub by: SocketAddr,
+    /// Whose words.
+    pub owner: Owner,
+    /// All to this is known to it.
+    pub after: Mark,
+    /// Of this slot and those above.
+    pub from: Slot,
+}
+
+impl Link {
+    /// Asks for what an owner said after a mark: the owner, if it is heard, or else some other peer.
+    pub fn ask(&mut self, now: Instant, owner: &Owner, after: Mark) -> Vec<Effect> {
+        let live: Vec<&Peer> = self.live().collect();
+        let peer = live.iter().find(|peer| peer.owner == *owner);
+        let peer = peer.or_else(|| live.get(self.turn % live.len().max(1))).map(|peer| peer.addr);
+        self.turn = self.turn.wrapping_add(1);
+        let ask = peer.and_then(|peer| self.repairs.ask(now, owner, after, peer));
+        ask.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)).into_iter().collect()
+    }
+
+    /// Answers a question with what is known.
+    pub fn answer(&mut self, Question { by, owner, from, .. }: &Question, part: Option<Part>) -> Vec<Effect> {
+        vec![self.frame(Kind::Answer, &repair::answer(owner, *from, part), *by)]
+    }
+
+    pub(super) fn flush(&mut self, now: Instant) -> Vec<Effect> {
+        let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
+        let mut effects = Vec::new();
+        for outgoing in self.pusher.flush(now, &peers) {
+            self.send_push(&outgoing, &mut effects);
+        }
+        effects
+    }
+
+    /// Every peer that opens the same key gets the same sealed bytes: the session and the counter are the same for all.
+    pub(super) fn send_push(&mut self, outgoing: &Outgoing, effects: &mut Vec<Effect>) {
+        let mut sealed: Vec<(KeyId, Arc<[u8]>)> = Vec::with_capacity(1);
+        for to in &outgoing.to {
+            let key = self.key_for(*to);
+            let at = sealed.iter().position(|(with, _)| *with == key).unwrap_or_else(|| {
+                sealed.push((key, self.seal(Kind::Push, &outgoing.payload, key)));
+                sealed.len() - 1
+            });
+            effects.push(Effect::Send { to: *to, kind: Kind::Push, frame: sealed[at].1.clone() });
+        }
+    }
+
+    pub(super) fn take_push(
+        &mut self,
+        now: Instant,
+        session: Session,
+        peer: Peer,
+        payload: &[u8],
+    ) -> Result<Vec<Effect>, Malformed> {
+        let push: wire::Push<'_> = wire::decode(payload)?;
+        let mut changes = Vec::with_capacity(push.changes.len());
+        for (slot, value) in push.changes {
+            match slots::parse_value(slot, value) {
+                Some(cell) => changes.push(Change { slot, cell }),
+                None => self.counters.count(Dropped::NotASlot),
+            }
+        }
+        let (since, until) = (wire::mark(push.since), wire::mark(push.until));
+        let extent = Extent { since, until, whole: None };
+        let ack = wire::encode(&wire::PushAck { id: push.id });
+        let ack = self.frame(Kind::PushAck, &ack, peer.addr);
+        let owner = if let Some(generation) = push.former {
+            Owner { name: self.owner.name.clone(), generation }
+        } else {
+            let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
+            let lag = Duration::from_micros(push.age_us.into()) + way;
+            self.sessions.note_push(now, session, payload, lag);
+            peer.owner
+        };
+        Ok(vec![Effect::Tell(Event::Changed { owner, changes, extent }), ack])
+    }
+
+    pub(super) fn take_answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        payload: &[u8],
+    ) -> Result<Vec<Effect>, Malformed> {
+        let Some(told) = self.repairs.take(now, from, wire::decode(payload)?) else { return Ok(Vec::new()) };
+        (0..told.malformed).for_each(|_| self.counters.count(Dropped::NotASlot));
+        let Told { owner, changes, extent, next, .. } = told;
+        let next = next.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer));
+        // The next part is under way while this one is taken.
+        Ok(next.into_iter().chain([Effect::Tell(Event::Changed { owner, changes, extent })]).collect())
+    }
+
+    /// What an agent's former start pushed last may be all that is left of it.
+    pub(super) fn say_back(
+        &mut self,
+        now: Instant,
+        former: Generation,
+        recent: &Recent,
+        peer: (SocketAddr, Option<Duration>),
+        effects: &mut Vec<Effect>,
+    ) {
+        // It was understood when it came.
+        for push in recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok()) {
+            let outgoing = self.pusher.say_back(now, former, push.changes, peer);
+            self.send_push(&outgoing, effects);
+        }
+    }
+}
+
+pub(super) fn take_question(by: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
+    let question: wire::Question<'_> = wire::decode(payload)?;
+    let owner =
+        Owner { name: question.name.parse().map_err(|_| Malformed)?, generation: question.generation };
+    let after = wire::mark(question.after);
+    Ok(vec![Effect::Asked(Question { by, owner, after, from: question.from })])
+}

@@ -1,0 +1,319 @@
+//! Repair: what pushes missed, and all that a newcomer needs, is asked for and told in parts, one at a time for each
+//! owner. Whom to ask, and when, is the link's matter; what there is to tell, the agent's.
+//!
+//! Asked is for what an owner said after a mark, from a slot on. The first part says how far its teller goes; when the
+//! last one has come, that is known here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::slots;
+use super::wire::{self, Answer, Question};
+use crate::domain::record::Owner;
+use crate::domain::replica::{Extent, Part};
+use crate::domain::slot::{Change, MAX_SLOT, Mark, Slot};
+
+/// An unanswered question is asked again after this long: frames of a WAN have come back by then, large ones too.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How often; then it is left to the next sign that something is missing.
+const TRIES: u32 = 3;
+/// Bytes of changes in one answer, so that it fits the largest payload with all around them.
+const ANSWER_BYTES: usize = 60_000;
+
+/// The questions that are open.
+#[derive(Debug, Default)]
+pub struct Repairs(HashMap<Owner, Asking>);
+
+#[derive(Debug)]
+struct Asking {
+    peer: SocketAddr,
+    /// What is known.
+    after: Mark,
+    /// From where on it is asked.
+    from: Slot,
+    /// What the parts so far were told as.
+    begun: Option<Begun>,
+    at: Instant,
+    tries: u32,
+}
+
+/// The first part's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Begun {
+    until: Mark,
+    whole: bool,
+}
+
+/// A question, to be sealed and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Who is asked.
+    pub peer: SocketAddr,
+    /// The encoded [`Question`].
+    pub payload: Vec<u8>,
+}
+
+/// What an answer brings.
+#[derive(Debug)]
+pub struct Told {
+    /// Whose slots.
+    pub owner: Owner,
+    /// What was said of them.
+    pub changes: Vec<Change>,
+    /// How much of it that is.
+    pub extent: Extent,
+    /// Values that were no slots.
+    pub malformed: u32,
+    /// What to ask next, if that was not all.
+    pub next: Option<Ask>,
+}
+
+impl Repairs {
+    /// Asks a peer for what an owner said after a mark, unless that is being asked already.
+    pub fn ask(&mut self, now: Instant, owner: &Owner, after: Mark, peer: SocketAddr) -> Option<Ask> {
+        if self.0.contains_key(owner) {
+            return None;
+        }
+        let asking = Asking { peer, after, from: 0, begun: None, at: now, tries: 1 };
+        let ask = asking.ask(owner);
+        self.0.insert(owner.clone(), asking);
+        Some(ask)
+    }
+
+    /// Takes an answer; nothing if it is none to an open question.
+    pub fn take(&mut self, now: Instant, from: SocketAddr, answer: Answer<'_>) -> Option<Told> {
+        let owner = Owner { name: answer.name.parse().ok()?, generation: answer.generation };
+        let asking = self.0.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
+        let until = wire::mark(answer.until);
+        let word = Begun { until, whole: answer.whole };
+        let begun = *asking.begun.get_or_insert(word);
+        if begun.whole != word.whole {
+            // What became empty since our mark was dropped meanwhile: from the start.
+            (asking.begun, asking.from) = (None, 0);
+            (asking.at, asking.tries) = (now, 1);
+            let next = Some(asking.ask(&owner));
+            return Some(Told { owner, changes: Vec::new(), extent: Extent::default(), malformed: 0, next });
+        }
+        let mut malformed = 0;
+        let mut changes: Vec<Change> = Vec::with_capacity(answer.changes.len());
+        for (slot, value) in answer.changes {
+            let in_order = slot >= asking.from && changes.last().is_none_or(|last| last.slot < slot);
+            match slots::parse_value(slot, value).filter(|_| in_order) {
+                Some(cell) => changes.push(Change { slot, cell }),
+                None => malformed += 1,
+            }
+        }
+        let end = answer.next.unwrap_or(MAX_SLOT + 1);
+        let whole = begun.whole.then_some((asking.from..end, begun.until));
+        let mut extent = Extent { whole, ..Extent::default() };
+        let next = answer.next.map(|next| {
+            (asking.from, asking.at, asking.tries) = (next, now, 1);
+            asking.ask(&owner)
+        });
+        if next.is_none() {
+            extent.since = if begun.whole { Mark::NONE } else { asking.after };
+            extent.until = begun.until;
+            self.0.remove(&owner);
+        }
+        Some(Told { owner, changes, extent, malformed, next })
+    }
+
+    /// Questions to ask again.
+    pub fn due(&mut self, now: Instant) -> Vec<Ask> {
+        let is_due = |asking: &Asking| now.saturating_duration_since(asking.at) >= PATIENCE;
+        self.0.retain(|_, asking| !is_due(asking) || asking.tries < TRIES);
+        let due = self.0.iter_mut().filter(|(_, asking)| is_due(asking));
+        due.map(|(owner, asking)| {
+            (asking.at, asking.tries) = (now, asking.tries + 1);
+            asking.ask(owner)
+        })
+        .collect()
+    }
+
+    /// How many questions are open.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Asking {
+    fn ask(&self, owner: &Owner) -> Ask {
+        let question = Question {
+            name: owner.name.as_str(),
+            generation: owner.generation,
+            after: wire::marked(self.after),
+            from: self.from,
+        };
+        Ask { peer: self.peer, payload: wire::encode(&question) }
+    }
+
+    fn is_answered_by(&self, from: SocketAddr, answer: &Answer<'_>) -> bool {
+        self.peer == from && self.from == answer.from && answer.next.is_none_or(|next| next > self.from)
+    }
+}
+
+/// The encoded [`Answer`] to a question for an owner's slots `from` on, given what there is to tell.
+pub fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
+    // Nothing is known of it: told so, the peer asks somebody else the next time.
+    let part = part.unwrap_or(Part { changes: Vec::new(), next: None, whole: false, until: Mark::NONE });
+    let (mut values, mut bytes, mut next) = (Vec::with_capacity(part.changes.len()), 0, part.next);
+    for Change { slot, cell } in part.changes {
+        let value = slots::value(&cell);
+        bytes += value.len() + 2 * size_of::<Slot>();
+        if bytes > ANSWER_BYTES {
+            next = Some(slot);
+            break;
+        }
+        values.push((slot, value));
+    }
+    wire::encode(&Answer {
+        name: owner.name.as_str(),
+        generation: owner.generation,
+        from,
+        next,
+        whole: part.whole,
+        until: wire::marked(part.until),
+        changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::record::{MAX_FIELD, Network, Record};
+    use crate::domain::replica::Replica;
+    use crate::domain::slot::{SlotTable, Status};
+
+    fn owner() -> Owner {
+        Owner { name: "a".parse().unwrap(), generation: 7 }
+    }
+
+    fn peer(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 8002))
+    }
+
+    /// An owner's own copy, with records as long as they may be.
+    fn full(records: usize) -> Replica {
+        let (mut replica, mut slots) = (Replica::new(Arc::new(owner())), SlotTable::default());
+        let long = "x".repeat(MAX_FIELD - 8);
+        let record = |n| Record {
+            id: format!("{n}{long}").into(),
+            name: long.clone().into(),
+            node: long.clone().into(),
+            network: Network::Tcp,
+            address: "10.0.0.1:80".into(),
+        };
+        let mut changes: Vec<Change> =
+            (0..records).map(|n| slots.put(Arc::new(record(n))).unwrap()).collect();
+        changes.push(slots.say(Status::Ready));
+        for change in &changes {
+            replica.take(Instant::now(), change);
+            replica.reach(replica.mark(), Mark { records: change.cell.seq, rules: 0 });
+        }
+        replica
+    }
+
+    /// What comes of a question to somebody who has this copy.
+    fn reply(repairs: &mut Repairs, now: Instant, of: &Replica, ask: &Ask) -> Told {
+        let question: Question<'_> = wire::decode(&ask.payload).unwrap();
+        let part = of.part(wire::mark(question.after), question.from);
+        let answer = answer(&of.owner, question.from, part);
+        assert!(answer.len() <= wire::MAX_PAYLOAD);
+        repairs.take(now, ask.peer, wire::decode(&answer).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_copy_comes_in_parts_and_is_complete_with_the_last() {
+        let (theirs, mut ours) = (full(500), Replica::new(Arc::new(owner())));
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        let mut ask = repairs.ask(now, &owner(), Mark::NONE, peer(1));
+        assert!(repairs.ask(now, &owner(), Mark::NONE, peer(2)).is_none(), "it is being asked");
+        let mut parts = 0;
+        while let Some(asked) = ask {
+            assert_eq!(ours.mark(), Mark::NONE);
+            let told = reply(&mut repairs, now, &theirs, &asked);
+            for change in &told.changes {
+                ours.take(now, change);
+            }
+            ours.reach(told.extent.since, told.extent.until);
+            (ask, parts) = (told.next, parts + 1);
+        }
+        assert_eq!((ours.mark(), ours.cells().iter().count()), (theirs.mark(), 501));
+        assert!(parts > 10 && repairs.is_empty());
+    }
+
+    #[test]
+    fn only_whoever_was_asked_is_listened_to_and_only_for_that() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        let told = answer(&owner(), 0, full(1).part(Mark::NONE, 0));
+        let told = || wire::decode::<Answer<'_>>(&told).unwrap();
+        assert!(repairs.take(now, peer(2), told()).is_none());
+        assert!(repairs.take(now, peer(1), Answer { generation: 8, ..told() }).is_none());
+        assert!(repairs.take(now, peer(1), Answer { from: 5, ..told() }).is_none());
+        assert!(repairs.take(now, peer(1), Answer { next: Some(0), ..told() }).is_none(), "in circles");
+        assert_eq!(repairs.take(now, peer(1), told()).unwrap().changes.len(), 2);
+        assert!(repairs.take(now, peer(1), told()).is_none(), "once");
+    }
+
+    #[test]
+    fn a_question_is_asked_again_a_few_times() {
+        let (mut repairs, mut now) = (Repairs::default(), Instant::now());
+        let first = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        assert!(repairs.due(now).is_empty());
+        for _ in 1..TRIES {
+            now += PATIENCE;
+            assert_eq!(repairs.due(now), std::slice::from_ref(&first));
+        }
+        assert!(repairs.due(now + PATIENCE).is_empty() && repairs.is_empty());
+    }
+
+    #[test]
+    fn whoever_knows_nothing_says_so() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        let ask = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        let told = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
+        assert_eq!((told.changes.len(), told.extent.until, told.next), (0, Mark::NONE, None));
+        assert!(repairs.is_empty(), "somebody else may be asked");
+    }
+
+    #[test]
+    fn slots_out_of_order_are_refused_one_by_one() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        let changes = vec![(3, "-1"), (2, "-2"), (4, "nonsense"), (5, "-3")];
+        let answer =
+            Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: (9, 0), changes };
+        let told = repairs.take(now, peer(1), answer).unwrap();
+        assert_eq!((told.changes.len(), told.malformed), (2, 2));
+    }
+
+    #[test]
+    fn a_repair_that_turns_out_to_be_of_the_whole_begins_again() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        repairs.ask(now, &owner(), Mark { records: 3, rules: 0 }, peer(1)).unwrap();
+        let part = |from, whole, changes| Answer {
+            name: "a",
+            generation: 7,
+            from,
+            next: Some(from + 10),
+            whole,
+            until: (9, 0),
+            changes,
+        };
+        repairs.take(now, peer(1), part(0, false, vec![(3, "-5")])).unwrap();
+        let told = repairs.take(now, peer(1), part(10, true, vec![(12, "-1")])).unwrap();
+        let next: Question<'_> = wire::decode(&told.next.as_ref().unwrap().payload).unwrap();
+        assert_eq!((told.changes.len(), next.from), (0, 0));
+        let told = repairs.take(now, peer(1), part(0, true, vec![(3, "-5")])).unwrap();
+        assert_eq!(told.extent.whole, Some((0..10, Mark { records: 9, rules: 0 })));
+    }
+}
