@@ -17,7 +17,7 @@ use super::seal::{Opened, Sealer};
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Hearer};
 use crate::domain::record::{AgentName, Owner};
-use crate::domain::slot::Change;
+use crate::domain::slot::{Change, Mark};
 
 /// Datagrams taken in one go before the other inputs get their turn.
 const BATCH: usize = 64;
@@ -165,15 +165,17 @@ impl Driver {
         let addrs = members.iter().map(|member| member.addr).collect();
         self.link.set_targets(now_std(), addrs, &inputs.joins.borrow_and_update());
         for Member { owner, mark, .. } in &members {
-            if self.hearer.mark(owner).is_some_and(|known| !known.covers(*mark)) {
-                self.ask(owner)?;
-            }
+            self.ask(owner, Some(*mark))?;
         }
         Ok(())
     }
 
-    fn ask(&mut self, owner: &Owner) -> anyhow::Result<()> {
+    /// Asks for what an owner said, unless all to this mark is known.
+    fn ask(&mut self, owner: &Owner, said: Option<Mark>) -> anyhow::Result<()> {
         let Some(known) = self.hearer.mark(owner) else { return Ok(()) };
+        if said.is_some_and(|said| known.covers(said)) {
+            return Ok(());
+        }
         let effects = self.link.ask(now_std(), owner, known);
         self.perform(effects)
     }
@@ -221,7 +223,7 @@ impl Driver {
                     // A full queue means that exchanges are under way already.
                     let _ = self.handshakes.try_send(peer);
                 }
-                Effect::Ask(owner) => self.ask(&owner)?,
+                Effect::Ask { owner, said } => self.ask(&owner, said)?,
                 Effect::Asked(question) => {
                     let part = self.hearer.part(&question.owner, question.after, question.from);
                     let effects = self.link.answer(&question, part);

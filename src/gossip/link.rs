@@ -27,7 +27,7 @@ use super::session::{self, Peer, Sessions, Verdict};
 use super::wire::{self, Header, Kind, Malformed, Session};
 use super::{Event, Heard};
 use crate::domain::record::Owner;
-use crate::domain::slot::Change;
+use crate::domain::slot::{Change, Mark};
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
 /// afterwards starts an exchange that brings it up to date.
@@ -64,8 +64,13 @@ pub enum Effect {
     },
     /// Exchange memberships with this peer now: it is new to chitchat, or back.
     Handshake(SocketAddr),
-    /// Something that this owner said may be missing here: [`Link::ask`] for what the agent does not know.
-    Ask(Owner),
+    /// Something that an owner said may be missing here: [`Link::ask`] for what the agent does not know.
+    Ask {
+        /// Whose words.
+        owner: Owner,
+        /// To where they should be known, if that was said: then there may be nothing to ask.
+        said: Option<Mark>,
+    },
     /// A peer asks: [`Link::answer`] with what the agent knows.
     Asked(Question),
     /// A process was admitted.
@@ -180,7 +185,8 @@ impl Link {
             self.send_push(&outgoing, &mut effects);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
-        let questions = self.repairs.due(now);
+        let trip = |peer| self.pings.trip(peer);
+        let questions = self.repairs.due(now, trip);
         effects.extend(questions.into_iter().map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)));
         let heard: HashMap<SocketAddr, Standing> =
             self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
@@ -278,7 +284,10 @@ impl Link {
         self.keys.roll.returned(now, &peer.owner.name);
         let mut effects = vec![Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: None })];
         if silence >= SILENT {
-            effects.extend([Effect::Handshake(peer.addr), Effect::Ask(peer.owner.clone())]);
+            effects.extend([
+                Effect::Handshake(peer.addr),
+                Effect::Ask { owner: peer.owner.clone(), said: None },
+            ]);
         }
         effects
     }
@@ -302,7 +311,12 @@ impl Link {
                 }
                 Ok(Vec::new())
             }
-            Kind::Ping => self.take_ping(arrived, &payload),
+            Kind::Ping => {
+                let ping: wire::Ping = wire::decode(&payload)?;
+                let told = self.sessions.note_told(header.session, wire::mark(ping.told));
+                let ask = Effect::Ask { owner: peer.owner, said: Some(told) };
+                Ok(self.take_ping(arrived, &ping).into_iter().chain([ask]).collect())
+            }
             Kind::Pong => {
                 let pong: wire::Pong<'_> = wire::decode(&payload)?;
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
@@ -336,7 +350,7 @@ impl Link {
         }
         let mut effects = Vec::new();
         if *kind == Kind::Ping {
-            effects = self.take_ping(arrived, payload)?;
+            effects.extend(self.take_ping(arrived, &wire::decode(payload)?));
         } else {
             self.counters.count(Dropped::Stranger);
         }
@@ -373,7 +387,8 @@ impl Link {
         self.pings.add_target(now, peer.addr);
         self.keys.roll.admitted(now, header.session, &peer, *key, &self.sealer.keyring());
         let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
-        let mut effects = vec![Effect::Handshake(peer.addr), heard, Effect::Ask(peer.owner.clone())];
+        let mut effects =
+            vec![Effect::Handshake(peer.addr), heard, Effect::Ask { owner: peer.owner.clone(), said: None }];
         if let Some((generation, recent)) = former.filter(|(former, _)| *former != peer.owner.generation) {
             self.say_back(now, generation, &recent, (peer.addr, Some(trip)), &mut effects);
         }
@@ -382,11 +397,12 @@ impl Link {
     }
 
     /// The answer is sealed as the question was: whoever asks may not have our sealing key.
-    fn take_ping(&mut self, arrived: &Arrived, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
-        let Some(nonce) = wire::decode::<wire::Ping>(payload)?.nonce else { return Ok(Vec::new()) };
-        let pong = wire::Pong { nonce, name: self.owner.name.as_str(), generation: self.owner.generation };
-        let frame = self.seal(Kind::Pong, &wire::encode(&pong), arrived.key);
-        Ok(vec![Effect::Send { to: arrived.header.from, kind: Kind::Pong, frame }])
+    fn take_ping(&mut self, arrived: &Arrived, ping: &wire::Ping) -> Option<Effect> {
+        let nonce = ping.nonce?;
+        let Owner { name, generation } = &self.owner;
+        let answer = wire::Pong { nonce, name: name.as_str(), generation: *generation };
+        let frame = self.seal(Kind::Pong, &wire::encode(&answer), arrived.key);
+        Some(Effect::Send { to: arrived.header.from, kind: Kind::Pong, frame })
     }
 
     fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool, key: KeyId) -> Effect {
@@ -394,7 +410,8 @@ impl Link {
         if let Some(nonce) = nonce {
             self.pings.await_answer(now, to, nonce);
         }
-        let frame = self.seal(Kind::Ping, &wire::encode(&wire::Ping { nonce }), key);
+        let ping = wire::Ping { nonce, told: wire::marked(self.pusher.told()) };
+        let frame = self.seal(Kind::Ping, &wire::encode(&ping), key);
         Effect::Send { to, kind: Kind::Ping, frame }
     }
 

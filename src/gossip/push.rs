@@ -161,6 +161,11 @@ impl Pusher {
         retry.into_iter().chain(flush).min()
     }
 
+    /// How far pushes have come: all that was said up to here was in one, or there was nobody to be told.
+    pub fn told(&self) -> Mark {
+        self.told
+    }
+
     /// Whether there is nothing to push and nothing to wait for.
     pub fn is_settled(&self) -> bool {
         self.fresh.is_empty() && self.waiting.is_empty()

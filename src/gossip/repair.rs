@@ -14,10 +14,12 @@ use crate::domain::record::Owner;
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, MAX_SLOT, Mark, Slot};
 
-/// An unanswered question is asked again after this long: frames of a WAN have come back by then, large ones too.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// Bounds of the time after which an unanswered question is asked again. An answer that is merely slow is told twice.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The same while the round trip is not known.
+const PATIENCE_UNKNOWN: Duration = Duration::from_millis(700);
 /// How often; then it is left to the next sign that something is missing.
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
 /// Bytes of changes in one answer, so that it fits the largest payload with all around them.
 const ANSWER_BYTES: usize = 60_000;
 
@@ -119,9 +121,12 @@ impl Repairs {
         Some(Told { owner, changes, extent, malformed, next })
     }
 
-    /// Questions to ask again.
-    pub fn due(&mut self, now: Instant) -> Vec<Ask> {
-        let is_due = |asking: &Asking| now.saturating_duration_since(asking.at) >= PATIENCE;
+    /// Questions to ask again, given the round-trip times of peers.
+    pub fn due(&mut self, now: Instant, trip: impl Fn(SocketAddr) -> Option<Duration>) -> Vec<Ask> {
+        let is_due = |asking: &Asking| {
+            let patience = trip(asking.peer).map_or(PATIENCE_UNKNOWN, |trip| trip * 5 / 4);
+            now.saturating_duration_since(asking.at) >= patience.clamp(PATIENCE.0, PATIENCE.1)
+        };
         self.0.retain(|_, asking| !is_due(asking) || asking.tries < TRIES);
         let due = self.0.iter_mut().filter(|(_, asking)| is_due(asking));
         due.map(|(owner, asking)| {
@@ -268,12 +273,12 @@ mod tests {
     fn a_question_is_asked_again_a_few_times() {
         let (mut repairs, mut now) = (Repairs::default(), Instant::now());
         let first = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
-        assert!(repairs.due(now).is_empty());
+        assert!(repairs.due(now, |_| None).is_empty());
         for _ in 1..TRIES {
-            now += PATIENCE;
-            assert_eq!(repairs.due(now), std::slice::from_ref(&first));
+            now += PATIENCE_UNKNOWN;
+            assert_eq!(repairs.due(now, |_| None), std::slice::from_ref(&first));
         }
-        assert!(repairs.due(now + PATIENCE).is_empty() && repairs.is_empty());
+        assert!(repairs.due(now + PATIENCE_UNKNOWN, |_| None).is_empty() && repairs.is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::recent::Recent;
 use super::wire::Session;
 use crate::domain::record::{AgentName, Generation, Owner};
+use crate::domain::slot::Mark;
 use crate::metrics::LAG_BUCKETS;
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
@@ -59,6 +60,8 @@ struct Admitted {
     window: Window,
     heard: Instant,
     suspected: bool,
+    /// How far it had told its words at its last ping.
+    told: Mark,
     recent: Recent,
     lag: Histogram,
 }
@@ -84,7 +87,7 @@ impl Sessions {
         }
         let window = Window::after(counter);
         let (recent, lag) = (Recent::default(), lags());
-        let admitted = Admitted { peer, window, heard: now, suspected: false, recent, lag };
+        let admitted = Admitted { peer, window, heard: now, suspected: false, told: Mark::NONE, recent, lag };
         self.sessions.insert(session, admitted);
         true
     }
@@ -112,6 +115,12 @@ impl Sessions {
             admitted.lag.observe(lag.as_secs_f64());
             admitted.recent.note(now, push);
         }
+    }
+
+    /// Remembers how far a session has told its words, and gives how far it had at the ping before: pushes since are
+    /// perhaps still under way, those before should be here.
+    pub fn note_told(&mut self, session: Session, told: Mark) -> Mark {
+        self.sessions.get_mut(&session).map_or(Mark::NONE, |of| std::mem::replace(&mut of.told, told))
     }
 
     /// What an agent pushed last, and which of its starts that was.

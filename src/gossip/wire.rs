@@ -184,6 +184,8 @@ pub struct PushAck {
 pub struct Ping {
     /// A random number that a [`Pong`] must repeat; none if none is wanted.
     pub nonce: Option<u64>,
+    /// How far its sender's pushes have come.
+    pub told: Marked,
 }
 
 /// The answer to a [`Ping`]: only the holder of the session can give it now.

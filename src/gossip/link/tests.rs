@@ -140,7 +140,12 @@ impl Room {
                     }
                     self.applied.push((at, owner, changes));
                 }
-                Effect::Ask(owner) => self.asks.push((at, owner)),
+                Effect::Ask { owner, said } => {
+                    let heard = self.heard.entry((at, owner.clone())).or_default();
+                    if said.is_none_or(|said| !heard.covers(said)) {
+                        self.asks.push((at, owner));
+                    }
+                }
                 Effect::Asked(question) => self.asked.push((at, question)),
                 Effect::Handshake(peer) => self.handshakes.push((at, peer)),
                 Effect::Tell(Event::Heard { owner, .. }) => self.told.push((at, owner, true)),
@@ -263,6 +268,21 @@ fn who_meets_or_returns_is_asked_what_it_said() {
     room.lose = |_, _| false;
     room.run(1_200);
     assert!(both.iter().all(|ask| room.asks.contains(ask)), "{:?}", room.asks);
+}
+
+#[test]
+fn what_no_push_brought_is_missed_at_the_pings() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.asks.clear();
+    room.publish(1, 7);
+    room.run(2_000);
+    assert!(room.asks.is_empty(), "nothing is missing: {:?}", room.asks);
+    room.lose = |kind, _| kind == Kind::Push;
+    room.publish(1, 8);
+    room.run(2_000);
+    let owner = Owner { name: "a1".parse().unwrap(), generation: 1 };
+    assert!(room.asks.contains(&(addr(2), owner)) && room.asks.iter().all(|(at, _)| *at == addr(2)));
 }
 
 #[test]
