@@ -6,7 +6,7 @@
 //! gost ──POST──▶ plugin ──▶ agent ──▶ lease table (owner's truth)
 //!                             ├──▶ directory           (readable before the reply is sent)
 //!                             ├──▶ push ───────────────▶ peers' directories      ~ one network delay
-//!                             ├──▶ chitchat own state ─▶ peers' directories      repair, newcomers
+//!                             ├──▶ mark ─▶ peers ask for what they miss          repair, newcomers
 //!                             └──▶ journal             (after the reply; batched)
 //! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON or protobuf
 //! gost ──PUT──▶ plugin ──▶ agent ──▶ lease deadline moves; nothing leaves the host
@@ -21,7 +21,7 @@
 //! | module | what it is | what it must not know |
 //! |---|---|---|
 //! | [`domain`] | records, leases, rules, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
-//! | [`gossip`] | push, anti-entropy, sessions, keys, seals, sockets | what a lease is |
+//! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
 //! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
@@ -39,8 +39,10 @@
 //! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
-//! replication. A *push* is a frame of fresh changes; *anti-entropy* repairs what pushes missed. A *rule* says
-//! which tunnel a host name belongs to; an agent that was told one *claims* it, in a slot like a record's. A *keyring*
+//! replication. A *push* is a frame of fresh changes. How far an owner's words go is its *mark*: whoever
+//! has missed something asks for what was said after its own, and that is *repair*; marks travel in pings and, with
+//! membership, by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
+//! it, in a slot like a record's. A *keyring*
 //! is the keys of an agent: the first *seals* frames, all *open* them.
 //!
 //! # Invariants
@@ -52,8 +54,10 @@
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot.
 //! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
-//!    number: `agent::tests::nobody_else_can_write_our_records`, and `domain::convergence` for any order. A push
-//!    names no owner: it is the session's agent, so nobody can push another's slots.
+//!    number: `agent::tests::nobody_else_can_write_our_records`, `domain::convergence` for any order, and for copies
+//!    of copies `domain::replica`. A push
+//!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
+//!    while the owner is not heard, `gossip::link::tests`.
 //! 4. The first Deregister of an id wins for ever: `domain::convergence::a_deregistered_id_never_comes_back`,
 //!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment`.
 //! 5. No record outlives its owner's last sign of life by more than its TTL:

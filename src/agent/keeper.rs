@@ -10,7 +10,7 @@ use super::Agent;
 use crate::journal::{Batch, Journal, WriteError};
 
 /// Changes of this long share a commit; with the disk's own time they are durable within 50 ms.
-const COALESCE: Duration = Duration::from_millis(10);
+const COALESCE: Duration = Duration::from_millis(25);
 /// How long to wait with a journal that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a stopping agent waits for its journal.

@@ -20,6 +20,8 @@ pub enum Dropped {
     Malformed,
     /// Authentic, of a kind that a later version may know.
     UnknownKind,
+    /// Authentic, with fields that a later version may know: those only.
+    UnknownField,
     /// Authentic, but seen before.
     Replayed,
     /// Our own frame, come back.
@@ -38,13 +40,14 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, with the word that logs and metrics use.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::NotAFrame, "not_a_frame"),
         (Self::Version, "version"),
         (Self::UnknownKey, "unknown_key"),
         (Self::BadSeal, "bad_seal"),
         (Self::Malformed, "malformed"),
         (Self::UnknownKind, "unknown_kind"),
+        (Self::UnknownField, "unknown_field"),
         (Self::Replayed, "replayed"),
         (Self::Reflected, "reflected"),
         (Self::Stranger, "stranger"),
@@ -135,12 +138,12 @@ impl Counters {
         self.digest.load(Ordering::Relaxed)
     }
 
-    /// Says how many pushes were left to anti-entropy so far.
+    /// Says how many pushes were left to repair so far.
     pub(super) fn set_pushes_given_up(&self, count: u64) {
         self.pushes_given_up.store(count, Ordering::Relaxed);
     }
 
-    /// Pushes left to anti-entropy, counted once for each peer that did not answer.
+    /// Pushes left to repair, counted once for each peer that did not answer.
     pub fn pushes_given_up(&self) -> u64 {
         self.pushes_given_up.load(Ordering::Relaxed)
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
+use serde::Deserialize;
 
 use self::keys::Keys;
 pub use self::words::Question;
@@ -305,20 +306,20 @@ impl Link {
             Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer.addr, message: payload }]),
             Kind::Push => self.take_push(now, header.session, peer, &payload),
             Kind::PushAck => {
-                let ack: wire::PushAck = wire::decode(&payload)?;
+                let ack: wire::PushAck = self.read(&payload)?;
                 if let Some(trip) = self.pusher.acked(now, ack.id, peer.addr) {
                     self.pings.measured(now, peer.addr, trip);
                 }
                 Ok(Vec::new())
             }
             Kind::Ping => {
-                let ping: wire::Ping = wire::decode(&payload)?;
+                let ping: wire::Ping = self.read(&payload)?;
                 let told = self.sessions.note_told(header.session, wire::mark(ping.told));
                 let ask = Effect::Ask { owner: peer.owner, said: Some(told) };
                 Ok(self.take_ping(arrived, &ping).into_iter().chain([ask]).collect())
             }
             Kind::Pong => {
-                let pong: wire::Pong<'_> = wire::decode(&payload)?;
+                let pong: wire::Pong<'_> = self.read(&payload)?;
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
                 Ok(trip
                     .map(|trip| Effect::Tell(Event::Heard { owner: peer.owner, trip: Some(trip) }))
@@ -326,13 +327,13 @@ impl Link {
                     .collect())
             }
             Kind::Conflict => {
-                let conflict: wire::Conflict = wire::decode(&payload)?;
+                let conflict: wire::Conflict = self.read(&payload)?;
                 let ours = conflict.session == self.session;
                 Ok(ours.then_some(Effect::NameTaken(conflict.taken_by)).into_iter().collect())
             }
             Kind::KeyStatus => self.take_key_status(now, header.session, &peer, &payload),
             Kind::Handover => self.take_handover(now, peer, *key, &payload),
-            Kind::Question => words::take_question(peer.addr, &payload),
+            Kind::Question => self.take_question(peer.addr, &payload),
             Kind::Answer => self.take_answer(now, peer.addr, &payload),
         }
     }
@@ -346,11 +347,11 @@ impl Link {
     ) -> Result<Vec<Effect>, Malformed> {
         let Arrived { header, kind, key } = arrived;
         if *kind == Kind::Pong {
-            return self.take_admission(now, arrived, &wire::decode(payload)?);
+            return self.take_admission(now, arrived, &self.read(payload)?);
         }
         let mut effects = Vec::new();
         if *kind == Kind::Ping {
-            effects.extend(self.take_ping(arrived, &wire::decode(payload)?));
+            effects.extend(self.take_ping(arrived, &self.read(payload)?));
         } else {
             self.counters.count(Dropped::Stranger);
         }
@@ -415,6 +416,15 @@ impl Link {
         Effect::Send { to, kind: Kind::Ping, frame }
     }
 
+    /// Reads a payload, and counts what a later version has appended to it.
+    fn read<'a, T: Deserialize<'a>>(&self, payload: &'a [u8]) -> Result<T, Malformed> {
+        let (read, more) = wire::read(payload)?;
+        if !more.is_empty() {
+            self.counters.count(Dropped::UnknownField);
+        }
+        Ok(read)
+    }
+
     fn frame(&mut self, kind: Kind, payload: &[u8], to: SocketAddr) -> Effect {
         Effect::Send { to, kind, frame: self.seal(kind, payload, self.key_for(to)) }
     }
@@ -446,3 +456,5 @@ fn standing(now: Instant, heard: Instant) -> Standing {
 mod rotation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;

@@ -30,7 +30,7 @@ impl Collector for Cluster {
         sheet.counts("gossd_dropped", "Frames and messages dropped", dropped)?;
         sheet.count(
             "gossd_pushes_given_up",
-            "Pushes left to anti-entropy, once for each peer",
+            "Pushes left to repair, once for each peer",
             counters.pushes_given_up(),
         )?;
         sheet.count("gossd_suspicions", "How often a peer became suspect", counters.suspicions())?;

@@ -1,5 +1,5 @@
 //! Push: fresh changes go to every peer at once, are acknowledged, and are said again to those that did not
-//! answer, a few times at the pace of their round trips. What is missed after that, anti-entropy repairs.
+//! answer, a few times at the pace of their round trips. What is missed after that, repair brings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ const FRAME_BYTES: usize = 1_050;
 /// Frames of one flush; a larger burst goes on with the next.
 const FRAMES_PER_FLUSH: usize = 16;
 /// How often a push is sent to a peer that does not answer, the first time included. At 20 % loss each way, 6
-/// leave one change in 2,100 to anti-entropy.
+/// leave one change in 2,100 to repair.
 const TRIES: u32 = 6;
 /// Bounds of the time until a push is said again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(12), Duration::from_millis(500));
 /// The same while a peer's round trip is not known.
 const RETRY_UNKNOWN: Duration = Duration::from_millis(25);
-/// Pushes that wait for acks; beyond, the oldest is left to anti-entropy.
+/// Pushes that wait for acks; beyond, the oldest is left to repair.
 const MAX_WAITING: usize = 2_048;
 
 const EMPTY: wire::Push<'static> =

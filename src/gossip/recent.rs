@@ -1,10 +1,10 @@
-//! What a peer pushed of late. An agent that crashes before anti-entropy has carried its last words, and before
+//! What a peer pushed of late. An agent that crashes before repair has brought its last words, and before
 //! they are on its disk, can learn them only from those who heard the push: they say them back to its next start.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Pushes this much older than a peer's last one have been carried by anti-entropy: three of its rounds.
+/// Pushes this much older than a peer's last one have been repaired.
 const AGE: Duration = Duration::from_secs(3);
 /// Pushes kept per peer, about 1 kB each. Every peer says them back, so it bounds what a return costs.
 const MAX_PUSHES: usize = 32;

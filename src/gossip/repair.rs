@@ -58,15 +58,15 @@ pub struct Ask {
 
 /// What an answer brings.
 #[derive(Debug)]
-pub struct Told {
+pub struct Told<'a> {
     /// Whose slots.
     pub owner: Owner,
-    /// What was said of them.
-    pub changes: Vec<Change>,
-    /// How much of it that is.
+    /// What was said of them: slots and their values.
+    pub values: Vec<(Slot, &'a str)>,
+    /// Values that are left out, because they were not in their place.
+    pub misplaced: usize,
+    /// How much that is of all that was said.
     pub extent: Extent,
-    /// Values that were no slots.
-    pub malformed: u32,
     /// What to ask next, if that was not all.
     pub next: Option<Ask>,
 }
@@ -84,7 +84,7 @@ impl Repairs {
     }
 
     /// Takes an answer; nothing if it is none to an open question.
-    pub fn take(&mut self, now: Instant, from: SocketAddr, answer: Answer<'_>) -> Option<Told> {
+    pub fn take<'a>(&mut self, now: Instant, from: SocketAddr, answer: Answer<'a>) -> Option<Told<'a>> {
         let owner = Owner { name: answer.name.parse().ok()?, generation: answer.generation };
         let asking = self.0.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
         let until = wire::mark(answer.until);
@@ -95,17 +95,17 @@ impl Repairs {
             (asking.begun, asking.from) = (None, 0);
             (asking.at, asking.tries) = (now, 1);
             let next = Some(asking.ask(&owner));
-            return Some(Told { owner, changes: Vec::new(), extent: Extent::default(), malformed: 0, next });
+            let extent = Extent::default();
+            return Some(Told { owner, values: Vec::new(), misplaced: 0, extent, next });
         }
-        let mut malformed = 0;
-        let mut changes: Vec<Change> = Vec::with_capacity(answer.changes.len());
-        for (slot, value) in answer.changes {
-            let in_order = slot >= asking.from && changes.last().is_none_or(|last| last.slot < slot);
-            match slots::parse_value(slot, value).filter(|_| in_order) {
-                Some(cell) => changes.push(Change { slot, cell }),
-                None => malformed += 1,
-            }
-        }
+        let (mut values, mut lowest) = (answer.changes, asking.from);
+        let said = values.len();
+        values.retain(|(slot, _)| {
+            let in_order = *slot >= lowest;
+            lowest = lowest.max(slot.saturating_add(1));
+            in_order
+        });
+        let misplaced = said - values.len();
         let end = answer.next.unwrap_or(MAX_SLOT + 1);
         let whole = begun.whole.then_some((asking.from..end, begun.until));
         let mut extent = Extent { whole, ..Extent::default() };
@@ -118,7 +118,7 @@ impl Repairs {
             extent.until = begun.until;
             self.0.remove(&owner);
         }
-        Some(Told { owner, changes, extent, malformed, next })
+        Some(Told { owner, values, misplaced, extent, next })
     }
 
     /// Questions to ask again, given the round-trip times of peers.
@@ -227,12 +227,23 @@ mod tests {
     }
 
     /// What comes of a question to somebody who has this copy.
-    fn reply(repairs: &mut Repairs, now: Instant, of: &Replica, ask: &Ask) -> Told {
+    fn reply(
+        repairs: &mut Repairs,
+        now: Instant,
+        of: &Replica,
+        ask: &Ask,
+    ) -> (Vec<Change>, Extent, Option<Ask>) {
         let question: Question<'_> = wire::decode(&ask.payload).unwrap();
         let part = of.part(wire::mark(question.after), question.from);
         let answer = answer(&of.owner, question.from, part);
         assert!(answer.len() <= wire::MAX_PAYLOAD);
-        repairs.take(now, ask.peer, wire::decode(&answer).unwrap()).unwrap()
+        let Told { values, extent, next, misplaced: 0, .. } =
+            repairs.take(now, ask.peer, wire::decode(&answer).unwrap()).unwrap()
+        else {
+            panic!("out of order")
+        };
+        let change = |(slot, value)| Change { slot, cell: slots::parse_value(slot, value).unwrap() };
+        (values.into_iter().map(change).collect(), extent, next)
     }
 
     #[test]
@@ -244,12 +255,12 @@ mod tests {
         let mut parts = 0;
         while let Some(asked) = ask {
             assert_eq!(ours.mark(), Mark::NONE);
-            let told = reply(&mut repairs, now, &theirs, &asked);
-            for change in &told.changes {
+            let (changes, extent, next) = reply(&mut repairs, now, &theirs, &asked);
+            for change in &changes {
                 ours.take(now, change);
             }
-            ours.reach(told.extent.since, told.extent.until);
-            (ask, parts) = (told.next, parts + 1);
+            ours.reach(extent.since, extent.until);
+            (ask, parts) = (next, parts + 1);
         }
         assert_eq!((ours.mark(), ours.cells().iter().count()), (theirs.mark(), 501));
         assert!(parts > 10 && repairs.is_empty());
@@ -265,7 +276,7 @@ mod tests {
         assert!(repairs.take(now, peer(1), Answer { generation: 8, ..told() }).is_none());
         assert!(repairs.take(now, peer(1), Answer { from: 5, ..told() }).is_none());
         assert!(repairs.take(now, peer(1), Answer { next: Some(0), ..told() }).is_none(), "in circles");
-        assert_eq!(repairs.take(now, peer(1), told()).unwrap().changes.len(), 2);
+        assert_eq!(repairs.take(now, peer(1), told()).unwrap().values.len(), 2);
         assert!(repairs.take(now, peer(1), told()).is_none(), "once");
     }
 
@@ -285,8 +296,8 @@ mod tests {
     fn whoever_knows_nothing_says_so() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         let ask = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
-        let told = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
-        assert_eq!((told.changes.len(), told.extent.until, told.next), (0, Mark::NONE, None));
+        let (changes, extent, next) = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
+        assert_eq!((changes.len(), extent.until, next), (0, Mark::NONE, None));
         assert!(repairs.is_empty(), "somebody else may be asked");
     }
 
@@ -294,11 +305,11 @@ mod tests {
     fn slots_out_of_order_are_refused_one_by_one() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
-        let changes = vec![(3, "-1"), (2, "-2"), (4, "nonsense"), (5, "-3")];
+        let changes = vec![(3, "-1"), (2, "-2"), (3, "-2"), (5, "-3")];
         let answer =
             Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: (9, 0), changes };
         let told = repairs.take(now, peer(1), answer).unwrap();
-        assert_eq!((told.changes.len(), told.malformed), (2, 2));
+        assert_eq!((told.values, told.misplaced), (vec![(3, "-1"), (5, "-3")], 2));
     }
 
     #[test]
@@ -317,7 +328,7 @@ mod tests {
         repairs.take(now, peer(1), part(0, false, vec![(3, "-5")])).unwrap();
         let told = repairs.take(now, peer(1), part(10, true, vec![(12, "-1")])).unwrap();
         let next: Question<'_> = wire::decode(&told.next.as_ref().unwrap().payload).unwrap();
-        assert_eq!((told.changes.len(), next.from), (0, 0));
+        assert_eq!((told.values.len(), next.from), (0, 0));
         let told = repairs.take(now, peer(1), part(0, true, vec![(3, "-5")])).unwrap();
         assert_eq!(told.extent.whole, Some((0..10, Mark { records: 9, rules: 0 })));
     }

@@ -301,9 +301,14 @@ pub fn encode<T: Serialize>(payload: &T) -> Vec<u8> {
     postcard::to_stdvec(payload).expect("writing to memory does not fail")
 }
 
-/// Reads one of the payloads above. What a later version appends is left alone.
+/// Reads one of the payloads above. With it comes what a later version has appended.
+pub fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<(T, &'a [u8]), Malformed> {
+    postcard::take_from_bytes(payload).map_err(|_| Malformed)
+}
+
+/// Reads one of the payloads above, without what a later version has appended.
 pub fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Malformed> {
-    postcard::take_from_bytes(payload).map(|(value, _)| value).map_err(|_| Malformed)
+    read(payload).map(|(value, _)| value)
 }
 
 #[cfg(test)]
@@ -349,7 +354,7 @@ mod tests {
     fn a_later_version_may_append_fields() {
         let mut payload = encode(&PushAck { id: 7 });
         payload.extend_from_slice(b"more");
-        assert_eq!(decode(&payload), Ok(PushAck { id: 7 }));
+        assert_eq!(read(&payload), Ok((PushAck { id: 7 }, &b"more"[..])));
     }
 
     proptest! {

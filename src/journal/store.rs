@@ -181,9 +181,12 @@ impl Store {
                 tables.note(id.text().as_bytes(), entry)?;
             }
             tables.forget_oldest(self.max_released)?;
-            let mut rules = transaction.open_table(RULES)?;
-            for (key, rule) in &batch.rules {
-                note_rule(&mut rules, key, rule.as_deref())?;
+            // Opening a table for writing costs a commit a page, used or not.
+            if !batch.rules.is_empty() {
+                let mut rules = transaction.open_table(RULES)?;
+                for (key, rule) in &batch.rules {
+                    note_rule(&mut rules, key, rule.as_deref())?;
+                }
             }
         }
         transaction.commit()?;

@@ -156,7 +156,10 @@ fn claims_come_back_as_they_were_said_last() {
 #[test]
 fn a_file_from_before_there_were_claims_is_read_and_then_takes_them() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a")])).unwrap();
+    let (mut journal, _) = open(&dir);
+    journal.write(&batch([hold("a")])).unwrap();
+    journal.write(&claiming([rule("x", 6)])).unwrap();
+    drop(journal);
     tamper(&dir, |transaction| {
         let rules = TableDefinition::<'_, &[u8], &[u8]>::new("rules");
         assert!(transaction.delete_table(rules).unwrap());
@@ -725,4 +728,25 @@ fn doomed(dir: &TempDir, from: u32) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// A journal as the first version wrote it, compressed. Never changed.
+const FROZEN: &[u8] = include_bytes!("../../tests/frozen/journal-0.1.zst");
+
+#[test]
+fn the_first_versions_journal_is_read_and_written() {
+    let dir = dir();
+    fs::write(file(&dir), zstd::decode_all(FROZEN).unwrap()).unwrap();
+    let (mut journal, restored) = open(&dir);
+    let generation = restored.generation;
+    assert!(generation > 1 && restored.set_aside.is_none(), "{restored:?}");
+    assert_eq!(restored.held, [held("a"), held("unknown")]);
+    assert_eq!(restored.lapsed, [held("bb"), held("late")]);
+    assert_eq!(released(&restored), ["gone"]);
+    assert_eq!(restored.rules, [rule("x", 7), rule("y.example.org", 8)]);
+    journal.write(&batch([hold("new"), ("a", Word::Released)])).unwrap();
+    drop(journal);
+    let (_, restored) = open(&dir);
+    assert_eq!((ids(&restored), released(&restored)), (texts(["new", "unknown"]), texts(["gone", "a"])));
+    assert!(restored.generation > generation);
 }

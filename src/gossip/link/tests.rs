@@ -31,6 +31,8 @@ pub(super) struct Room {
     pub(super) lose: fn(Kind, usize) -> bool,
     /// Whether nothing gets from one to the other.
     pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
+    /// What comes of a frame under way.
+    pub(super) translate: fn(Opened) -> Vec<Opened>,
     sent: usize,
 }
 
@@ -62,6 +64,7 @@ impl Room {
             names_taken: Vec::new(),
             lose: |_, _| false,
             cut: |_, _| false,
+            translate: |frame| vec![frame],
             sent: 0,
         };
         for n in 1..=agents {
@@ -113,7 +116,8 @@ impl Room {
         let Some((link, sealer, counters)) = self.links.get_mut(&to) else { return };
         match sealer.open(frame) {
             Ok(opened) => {
-                let effects = link.handle_frame(self.now, &opened);
+                let frames = (self.translate)(opened);
+                let effects = frames.iter().flat_map(|frame| link.handle_frame(self.now, frame)).collect();
                 self.perform(to, effects);
             }
             Err(error) => counters.count(error.into()),
@@ -228,7 +232,7 @@ fn a_lost_push_is_said_again() {
     }
     assert!(room.numbers().len() >= 40, "{} of 50", room.numbers().len());
     let given_up = room.counters(1).pushes_given_up();
-    assert_eq!(room.numbers().len() as u64 + given_up, 50, "what did not arrive was left to anti-entropy");
+    assert_eq!(room.numbers().len() as u64 + given_up, 50, "what did not arrive was left to repair");
 }
 
 #[test]

@@ -71,14 +71,8 @@ impl Link {
         peer: Peer,
         payload: &[u8],
     ) -> Result<Vec<Effect>, Malformed> {
-        let push: wire::Push<'_> = wire::decode(payload)?;
-        let mut changes = Vec::with_capacity(push.changes.len());
-        for (slot, value) in push.changes {
-            match slots::parse_value(slot, value) {
-                Some(cell) => changes.push(Change { slot, cell }),
-                None => self.counters.count(Dropped::NotASlot),
-            }
-        }
+        let push: wire::Push<'_> = self.read(payload)?;
+        let changes = self.changes(push.changes);
         let (since, until) = (wire::mark(push.since), wire::mark(push.until));
         let extent = Extent { since, until, whole: None };
         let ack = wire::encode(&wire::PushAck { id: push.id });
@@ -100,9 +94,11 @@ impl Link {
         from: SocketAddr,
         payload: &[u8],
     ) -> Result<Vec<Effect>, Malformed> {
-        let Some(told) = self.repairs.take(now, from, wire::decode(payload)?) else { return Ok(Vec::new()) };
-        (0..told.malformed).for_each(|_| self.counters.count(Dropped::NotASlot));
-        let Told { owner, changes, extent, next, .. } = told;
+        let answer = self.read(payload)?;
+        let Some(told) = self.repairs.take(now, from, answer) else { return Ok(Vec::new()) };
+        let Told { owner, values, misplaced, extent, next } = told;
+        (0..misplaced).for_each(|_| self.counters.count(Dropped::NotASlot));
+        let changes = self.changes(values);
         let next = next.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer));
         // The next part is under way while this one is taken.
         Ok(next.into_iter().chain([Effect::Tell(Event::Changed { owner, changes, extent })]).collect())
@@ -123,12 +119,27 @@ impl Link {
             self.send_push(&outgoing, effects);
         }
     }
-}
 
-pub(super) fn take_question(by: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
-    let question: wire::Question<'_> = wire::decode(payload)?;
-    let owner =
-        Owner { name: question.name.parse().map_err(|_| Malformed)?, generation: question.generation };
-    let after = wire::mark(question.after);
-    Ok(vec![Effect::Asked(Question { by, owner, after, from: question.from })])
+    pub(super) fn take_question(&mut self, by: SocketAddr, payload: &[u8]) -> Result<Vec<Effect>, Malformed> {
+        let question: wire::Question<'_> = self.read(payload)?;
+        let name = question.name.parse().map_err(|_| Malformed)?;
+        let owner = Owner { name, generation: question.generation };
+        let after = wire::mark(question.after);
+        Ok(vec![Effect::Asked(Question { by, owner, after, from: question.from })])
+    }
+
+    /// The changes of slots and their values; what they are not is counted.
+    pub(super) fn changes(&self, values: Vec<(Slot, &str)>) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(values.len());
+        for (slot, value) in values {
+            let read = slots::read(slot, value);
+            match &read {
+                None => self.counters.count(Dropped::NotASlot),
+                Some((_, "")) => {}
+                Some(_) => self.counters.count(Dropped::UnknownField),
+            }
+            changes.extend(read.map(|(cell, _)| Change { slot, cell }));
+        }
+        changes
+    }
 }
