@@ -1,14 +1,17 @@
-//! How long a fresh agent takes until it can answer every record of its cluster, and how long the longest
-//! plugin call at the owner takes meanwhile.
+//! How long a fresh agent takes until it can answer every record of its cluster, what that takes of the owner's
+//! processor, and how long the longest plugin call at the owner takes meanwhile.
 //!
 //! `cargo run --release --example newcomer -- --records 10000`
 //!
+//! The newcomer is a process of its own, this program under another name.
 
+use std::fs;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use gossd::agent::Heal;
 use gossd::config::Config;
@@ -16,43 +19,79 @@ use gossd::daemon::Daemon;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 
+/// Milliseconds of a clock tick, in which /proc counts; the same on every Linux.
+const TICK: f64 = 10.0;
+
 #[derive(Parser)]
 struct Args {
     /// Records in the cluster
     #[arg(long, default_value_t = 10_000)]
     records: usize,
+    /// How many newcomers, one after the other
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Be the newcomer, and join there
+    #[arg(long, hide = true)]
+    join: Option<String>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(join) = &args.join {
+        return arrive(join, args.records).await;
+    }
     println!("a newcomer to an owner of {} records", args.records);
-    println!("{:>14} {:>14} {:>22}", "all there ms", "idle call ms", "longest call then ms");
+    println!(
+        "{:>13} {:>17} {:>13} {:>21}",
+        "all there ms", "owner's cpu ms", "idle call ms", "longest call then ms"
+    );
     let owner = Daemon::start(Config::loopback("owner".parse()?)).await?;
     for n in 0..args.records {
         owner.agent().register(1, record(n))?;
     }
-    // The owner has told chitchat by then.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for round in 0..3 {
+    for _ in 0..args.rounds {
         let idle = longest_call(&owner, Duration::from_millis(500)).await;
-        let mut config = Config::loopback(format!("newcomer-{round}").parse()?);
-        config.join = vec![owner.gossip.to_string().parse()?];
         let stop = Arc::new(AtomicBool::new(false));
         let calls = tokio::spawn(call_until(owner.agent().clone(), stop.clone()));
-        let start = Instant::now();
-        let newcomer = Daemon::start(config).await?;
-        let mut revision = newcomer.agent().watch();
-        while newcomer.counts().records < args.records {
-            ensure!(start.elapsed() < Duration::from_secs(120), "{} after 120 s", newcomer.counts().records);
-            let _ = tokio::time::timeout(Duration::from_millis(5), revision.changed()).await;
-        }
-        let took = start.elapsed();
+        let (join, records) = (owner.gossip.to_string(), args.records.to_string());
+        let before = processor()?;
+        let arrived = tokio::task::spawn_blocking(move || newcomer(&join, &records)).await??;
+        let taken = processor()? - before;
         stop.store(true, Ordering::Relaxed);
-        println!("{:>14.1} {:>14.2} {:>22.2}", ms(took), ms(idle), ms(calls.await?));
-        newcomer.stop().await;
+        println!("{arrived:>13.1} {:>17.0} {:>13.2} {:>21.2}", taken * TICK, ms(idle), ms(calls.await?));
     }
     Ok(())
+}
+
+/// Milliseconds from its start until a newcomer has all records.
+fn newcomer(join: &str, records: &str) -> anyhow::Result<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let output = command.args(["--join", join, "--records", records]).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the newcomer failed");
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+async fn arrive(join: &str, records: usize) -> anyhow::Result<()> {
+    let mut config = Config::loopback(format!("newcomer-{}", std::process::id()).parse()?);
+    config.join = vec![join.parse()?];
+    let start = Instant::now();
+    let newcomer = Daemon::start(config).await?;
+    let mut revision = newcomer.agent().watch();
+    while newcomer.counts().records < records {
+        ensure!(start.elapsed() < Duration::from_secs(120), "{} after 120 s", newcomer.counts().records);
+        let _ = tokio::time::timeout(Duration::from_millis(5), revision.changed()).await;
+    }
+    println!("{}", ms(start.elapsed()));
+    newcomer.stop().await;
+    Ok(())
+}
+
+/// Ticks of the processor that this process has taken.
+fn processor() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().context("a name")?.split_whitespace().collect();
+    Ok(fields[11].parse::<f64>()? + fields[12].parse::<f64>()?)
 }
 
 fn ms(duration: Duration) -> f64 {

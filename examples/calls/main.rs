@@ -4,6 +4,8 @@
 //! ```text
 //! cargo run --release --example calls
 //! cargo run --release --example calls -- --changes 1000
+//! cargo run --release --example calls -- --alone
+//! cargo run --release --example calls -- --frozen /mnt/a-file-system-for-this
 //! cargo run --release --example calls -- --redis
 //! ```
 //!
@@ -21,11 +23,12 @@ mod bare;
 mod load;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
@@ -57,6 +60,12 @@ struct Args {
     /// Registrations and deregistrations a second meanwhile, half of them at a peer
     #[arg(long, default_value_t = 0)]
     changes: u32,
+    /// A folder for the agent's journal, whose file system is frozen meanwhile (by fsfreeze, as root)
+    #[arg(long)]
+    frozen: Option<PathBuf>,
+    /// Without its peer, which is gone without a goodbye
+    #[arg(long)]
+    alone: bool,
     /// Beside Redis, and not beside a handler that does nothing
     #[arg(long)]
     redis: bool,
@@ -67,13 +76,17 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     // reqwest wants one, although nothing here is encrypted.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let [agent, peer] = cluster().await?;
+    let [agent, peer] = cluster(args.frozen.clone()).await?;
     for n in 0..args.records {
         agent.agent().register(1, holding(n))?;
     }
     if args.changes > 0 {
         tokio::spawn(change(agent.agent().clone(), args.changes / 2));
         tokio::spawn(change(peer.agent().clone(), args.changes / 2));
+    }
+    let _frozen = args.frozen.as_deref().map(Frozen::freeze).transpose()?;
+    if args.alone {
+        drop(peer);
     }
     println!(
         "{} records; {} changes/s meanwhile; each the median of {} times {} s; h2load and the server share the machine",
@@ -82,8 +95,10 @@ async fn main() -> anyhow::Result<()> {
     if args.redis { beside_redis(&args, agent.plugin).await } else { beside_bare(&args, agent.plugin).await }
 }
 
-async fn cluster() -> anyhow::Result<[Daemon; 2]> {
-    let agent = Daemon::start(Config::loopback("a".parse()?)).await?;
+async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
+    let mut config = Config::loopback("a".parse()?);
+    config.data_dir = data;
+    let agent = Daemon::start(config).await?;
     let mut config = Config::loopback("b".parse()?);
     config.join = vec![agent.gossip.to_string().parse()?];
     Ok([agent, Daemon::start(config).await?])
@@ -238,6 +253,22 @@ async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
     let service =
         proto::Service { id: text("id")?, name, node, network: text("network")?, address: text("address")? };
     Ok(bare::Answers { get, get_grpc: bare::framed(&proto::GetServiceReply { services: vec![service] }) })
+}
+
+/// A file system on which every write waits, until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn freeze(at: &Path) -> anyhow::Result<Self> {
+        ensure!(Command::new("fsfreeze").arg("-f").arg(at).status()?.success(), "it is not frozen");
+        Ok(Self(at.into()))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
 }
 
 /// A redis-server of our own, ended when this is dropped.

@@ -20,6 +20,10 @@ use crate::net::{Network, Weather};
 const REGIONS: [[u64; 4]; 4] = [[0, 20, 80, 140], [20, 0, 70, 120], [80, 70, 0, 250], [140, 120, 250, 0]];
 /// How long nothing happens.
 const IDLE: Duration = Duration::from_secs(10);
+/// Records of a gost that dies.
+const GOST: usize = 20;
+/// Where nobody listens: the port is reserved for a service that no host has.
+const REFUSES: &str = "127.0.0.1:1";
 
 #[derive(Args)]
 pub(crate) struct Scale {
@@ -86,9 +90,11 @@ pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
         digest.unwrap_or_default(),
     );
     let suspected = suspicions(&hosts, Duration::from_secs(60 * scale.minutes)).await;
+    let dead = death(&hosts).await?;
     let lost = detection(&mut hosts, &network).await?;
     println!("{suspected} live agents suspected in {} minutes of that", scale.minutes);
-    println!("a host that is lost comes last at the last agent after {:.1} s", lost.as_secs_f64());
+    println!("a host that is lost comes last at the last agent after {:.2} s", lost.as_secs_f64());
+    println!("a gost that dies is gone at the last agent after {:.2} s", dead.as_secs_f64());
     println!(
         "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without"
     );
@@ -182,19 +188,45 @@ async fn suspicions(hosts: &[Host], during: Duration) -> u64 {
     counted() - before
 }
 
+/// From the end of a gost, whose port refuses and whose connection is closed, to the last agent that lists a record
+/// of it.
+async fn death(hosts: &[Host]) -> anyhow::Result<Duration> {
+    let (owner, others) = hosts.split_last().context("a gost to die")?;
+    let tunnels = |number: usize| format!("00000000-0000-4000-9000-{number:012}");
+    let agent = &owner.running().context("it runs")?.agent;
+    for number in 0..GOST {
+        let (id, name) = (format!("of-the-dead-{number}").as_str().into(), tunnels(number).as_str().into());
+        let (node, address) = ("the-dead".into(), "10.0.0.1:8421".into());
+        let record = Record { id, name, node, network: Protocol::Tcp, address };
+        agent.register(2, Holding { record: Arc::new(record), dial: REFUSES.into() })?;
+    }
+    let listed = |host: &Host| {
+        let agent = host.running().map(|running| &running.agent);
+        agent.map_or(0, |agent| (0..GOST).filter(|n| !agent.resolve(&tunnels(*n)).is_empty()).count())
+    };
+    soon(|| others.iter().all(|host| listed(host) == GOST), "its records are not known everywhere").await?;
+    agent.connection_closed(2);
+    soon(|| others.iter().all(|host| listed(host) == 0), "somebody still lists its records").await
+}
+
+/// How long it takes.
+async fn soon(mut done: impl FnMut() -> bool, what: &str) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    while !done() {
+        ensure!(start.elapsed() < Duration::from_secs(60), "{what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(start.elapsed())
+}
+
 /// From the loss of a host to the last agent that does not list it among the live ones.
 async fn detection(hosts: &mut [Host], network: &Network) -> anyhow::Result<Duration> {
     let (lost, others) = hosts.split_first_mut().context("a host to lose")?;
     let name = format!("host-{}", lost.number);
     lost.crash(network);
-    let start = Instant::now();
     let lives = |host: &Host| {
         let members = host.running().map(|running| running.agent.view().members).unwrap_or_default();
         members.iter().any(|member| member.name.as_str() == name && member.standing == Standing::Live)
     };
-    while others.iter().any(lives) {
-        ensure!(start.elapsed() < Duration::from_secs(60), "somebody still takes it for alive");
-        sleep(Duration::from_millis(20)).await;
-    }
-    Ok(start.elapsed())
+    soon(|| !others.iter().any(lives), "somebody still takes it for alive").await
 }

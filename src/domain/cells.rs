@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::moment::{Moment, Start};
 use super::slot::{Cell, Change, Content, Mark, Seq, Slot};
 
 /// Slots of a page. A slot far from all others takes this many times its place.
@@ -12,43 +13,47 @@ const MOST_PAGES: usize = 4_096;
 /// Changes in one part: about what fits into the largest frame.
 const MOST_CHANGES: usize = 1_024;
 
-/// A cell, and when this word of it was heard.
-#[derive(Debug)]
-pub struct Heard {
-    /// What the owner said last.
-    pub cell: Cell,
-    /// Since when that is known.
-    pub since: Instant,
-}
-
-/// Slot → its cell.
+/// Slot → its cell, what the owner said last of it, and since when that is known.
 #[derive(Debug, Default)]
 pub struct Cells(BTreeMap<Slot, Box<Page>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Page {
     /// The highest number in it, or a higher one.
     newest: Seq,
+    /// When it was made.
+    start: Start,
     cells: [Option<Heard>; PAGE as usize],
+}
+
+#[derive(Debug)]
+struct Heard {
+    cell: Cell,
+    since: Moment,
 }
 
 impl Cells {
     /// The cell of a slot.
-    pub fn get(&self, slot: Slot) -> Option<&Heard> {
-        let (page, at) = place(slot);
-        self.0.get(&page)?.cells[at].as_ref()
+    pub fn get(&self, slot: Slot) -> Option<&Cell> {
+        self.heard(slot).map(|(_, heard)| &heard.cell)
+    }
+
+    /// Since when that is known.
+    pub fn since(&self, slot: Slot) -> Option<Instant> {
+        self.heard(slot).map(|(page, heard)| page.start.instant(heard.since))
     }
 
     /// Takes a cell in place of the one that was there.
-    pub fn insert(&mut self, slot: Slot, heard: Heard) -> Option<Heard> {
+    pub fn insert(&mut self, now: Instant, slot: Slot, cell: Cell) -> Option<Cell> {
         let (page, at) = place(slot);
-        let page = self.0.entry(page).or_default();
-        page.newest = page.newest.max(heard.cell.seq);
-        page.cells[at].replace(heard)
+        let page = self.0.entry(page).or_insert_with(|| Box::new(Page::new(now)));
+        page.newest = page.newest.max(cell.seq);
+        let since = page.start.moment(now);
+        page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell)
     }
 
     /// All of them, in slot order.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Heard)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Cell)> {
         self.from(0).flat_map(|(first, page)| page.iter(first))
     }
 
@@ -61,8 +66,8 @@ impl Cells {
             }
             if page.newest > mark.of(first).min(mark.of(first + PAGE - 1)) {
                 let news = page.iter(first).filter(|(slot, _)| *slot >= from);
-                let news = news.filter(|(slot, heard)| heard.cell.seq > mark.of(*slot));
-                changes.extend(news.map(|(slot, heard)| Change { slot, cell: heard.cell.clone() }));
+                let news = news.filter(|(slot, cell)| cell.seq > mark.of(*slot));
+                changes.extend(news.map(|(slot, cell)| Change { slot, cell: cell.clone() }));
             }
         }
         (changes, None)
@@ -72,10 +77,8 @@ impl Cells {
     pub fn held(&self, from: Slot, until: Slot, mark: Mark) -> impl Iterator<Item = Slot> {
         let cells = self.from(from).take_while(move |(first, _)| *first < until);
         let cells = cells.flat_map(|(first, page)| page.iter(first));
-        let held = move |(slot, heard): &(Slot, &Heard)| {
-            (from..until).contains(slot)
-                && heard.cell.seq <= mark.of(*slot)
-                && heard.cell.content != Content::Empty
+        let held = move |(slot, cell): &(Slot, &Cell)| {
+            (from..until).contains(slot) && cell.seq <= mark.of(*slot) && cell.content != Content::Empty
         };
         cells.filter(held).map(|(slot, _)| slot)
     }
@@ -84,11 +87,12 @@ impl Cells {
     pub fn drop_empty(&mut self, now: Instant, age: Duration, known: Mark) -> Mark {
         let mut dropped = Mark::NONE;
         self.0.retain(|number, page| {
+            let now = page.start.moment(now);
             for (slot, place) in (number * PAGE..).zip(&mut page.cells) {
                 let old = |heard: &mut Heard| {
                     heard.cell.content == Content::Empty
                         && heard.cell.seq <= known.of(slot)
-                        && now.saturating_duration_since(heard.since) >= age
+                        && now.since(heard.since) >= age
                 };
                 if let Some(heard) = place.take_if(old) {
                     dropped.include(slot, heard.cell.seq);
@@ -104,14 +108,24 @@ impl Cells {
         self.0.len() * PAGE as usize
     }
 
+    fn heard(&self, slot: Slot) -> Option<(&Page, &Heard)> {
+        let (page, at) = place(slot);
+        let page = self.0.get(&page)?;
+        Some((page, page.cells[at].as_ref()?))
+    }
+
     fn from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Page)> {
         self.0.range(place(slot).0..).map(|(number, page)| (number * PAGE, &**page))
     }
 }
 
 impl Page {
-    fn iter(&self, first: Slot) -> impl Iterator<Item = (Slot, &Heard)> {
-        (first..).zip(&self.cells).filter_map(|(slot, heard)| Some((slot, heard.as_ref()?)))
+    fn new(now: Instant) -> Self {
+        Self { newest: 0, start: Start(now), cells: Default::default() }
+    }
+
+    fn iter(&self, first: Slot) -> impl Iterator<Item = (Slot, &Cell)> {
+        (first..).zip(&self.cells).filter_map(|(slot, heard)| Some((slot, &heard.as_ref()?.cell)))
     }
 }
 
@@ -126,38 +140,41 @@ mod tests {
     use super::super::slot::{FIRST_RULE, MAX_SLOT};
     use super::*;
 
-    fn heard(seq: Seq) -> Heard {
-        let content = Content::Record(record("1", "t"));
-        Heard { cell: Cell { seq, content }, since: Instant::now() }
+    fn cell(seq: Seq) -> Cell {
+        Cell { seq, content: Content::Record(record("1", "t")) }
     }
 
-    fn empty(seq: Seq, since: Instant) -> Heard {
-        Heard { cell: Cell { seq, content: Content::Empty }, since }
+    fn empty(seq: Seq) -> Cell {
+        Cell { seq, content: Content::Empty }
+    }
+
+    fn fill(cells: &mut Cells, slots: impl IntoIterator<Item = (Slot, Seq)>) {
+        for (slot, seq) in slots {
+            assert!(cells.insert(Instant::now(), slot, cell(seq)).is_none());
+        }
     }
 
     fn all(cells: &Cells) -> Vec<(Slot, Seq)> {
-        cells.iter().map(|(slot, heard)| (slot, heard.cell.seq)).collect()
+        cells.iter().map(|(slot, cell)| (slot, cell.seq)).collect()
     }
 
     #[test]
     fn every_slot_keeps_its_newest_cell() {
         let mut cells = Cells::default();
-        for (slot, seq) in [(MAX_SLOT, 4), (16, 3), (0, 1), (15, 2)] {
-            assert!(cells.insert(slot, heard(seq)).is_none());
-        }
-        assert_eq!(cells.insert(16, heard(9)).unwrap().cell.seq, 3);
+        fill(&mut cells, [(MAX_SLOT, 4), (16, 3), (0, 1), (15, 2)]);
+        let now = Instant::now() + Duration::from_secs(7);
+        assert_eq!(cells.insert(now, 16, cell(9)).unwrap().seq, 3);
+        assert_eq!(cells.since(16), Some(now));
         assert_eq!(all(&cells), [(0, 1), (15, 2), (16, 9), (MAX_SLOT, 4)]);
         assert!(cells.get(17).is_none() && cells.get(99).is_none());
-        assert_eq!(cells.get(15).unwrap().cell.seq, 2);
+        assert_eq!(cells.get(15).unwrap().seq, 2);
     }
 
     #[test]
     fn parts_have_all_that_is_after_the_mark_once_and_in_order() {
         let mut cells = Cells::default();
         let slots = (0..5_000).chain(FIRST_RULE - 3..FIRST_RULE + 3).chain([MAX_SLOT]);
-        for slot in slots.clone() {
-            cells.insert(slot, heard(u64::from(slot % 7) + 1));
-        }
+        fill(&mut cells, slots.clone().map(|slot| (slot, u64::from(slot % 7) + 1)));
         for mark in [Mark::NONE, Mark { records: 5, rules: 2 }, Mark { records: 7, rules: 0 }] {
             let (mut told, mut from) = (Vec::new(), Some(0));
             while let Some(at) = from {
@@ -176,10 +193,10 @@ mod tests {
     fn empty_slots_are_dropped_when_they_are_old_and_surely_empty() {
         let (mut cells, start) = (Cells::default(), Instant::now());
         let age = Duration::from_secs(60);
-        cells.insert(1, heard(1));
-        cells.insert(17, empty(2, start));
-        cells.insert(33, empty(3, start + age));
-        cells.insert(49, empty(9, start));
+        cells.insert(start, 1, cell(1));
+        cells.insert(start, 17, empty(2));
+        cells.insert(start + age, 33, empty(3));
+        cells.insert(start, 49, empty(9));
         let known = Mark { records: 8, rules: 0 };
         assert_eq!(cells.drop_empty(start + age, age, known), Mark { records: 2, rules: 0 });
         assert_eq!((all(&cells), cells.places()), (vec![(1, 1), (33, 3), (49, 9)], 48));
@@ -189,10 +206,8 @@ mod tests {
     #[test]
     fn what_is_held_in_a_range_is_told_up_to_a_mark() {
         let mut cells = Cells::default();
-        for (slot, seq) in [(3, 1), (4, 2), (20, 3), (40, 4)] {
-            cells.insert(slot, heard(seq));
-        }
-        cells.insert(5, empty(1, Instant::now()));
+        fill(&mut cells, [(3, 1), (4, 2), (20, 3), (40, 4)]);
+        cells.insert(Instant::now(), 5, empty(1));
         let held =
             |from, until, records| cells.held(from, until, Mark { records, rules: 0 }).collect::<Vec<_>>();
         assert_eq!(held(0, 41, 9), [3, 4, 20, 40]);

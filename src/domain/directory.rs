@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cells::Heard;
 use super::event::Event;
 use super::hosts::Hosts;
 use super::label::Label;
@@ -199,14 +198,14 @@ impl Directory {
 
     /// What an owner said of a slot last, as far as is known.
     pub fn cell(&self, owner: &Owner, slot: Slot) -> Option<&Cell> {
-        self.heard(owner, slot).map(|heard| &heard.cell)
+        self.replica(owner)?.cells().get(slot)
     }
 
     /// What an owner claims, as far as is known.
     pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
         cells
-            .filter_map(|(_, heard)| match &heard.cell.content {
+            .filter_map(|(_, cell)| match &cell.content {
                 Content::Rule(rule) => Some(rule.clone()),
                 Content::Empty | Content::Record(_) | Content::Status(_) => None,
             })
@@ -215,11 +214,7 @@ impl Directory {
 
     /// Since when that is known.
     pub fn known_since(&self, owner: &Owner, slot: Slot) -> Option<Instant> {
-        self.heard(owner, slot).map(|heard| heard.since)
-    }
-
-    fn heard(&self, owner: &Owner, slot: Slot) -> Option<&Heard> {
-        self.replica(owner)?.cells().get(slot)
+        self.replica(owner)?.cells().since(slot)
     }
 
     fn replica(&self, owner: &Owner) -> Option<&Replica> {
@@ -274,7 +269,7 @@ impl Directory {
         let entries: Vec<(Slot, Cell)> = agent
             .generations
             .get(&owner.generation)
-            .map(|replica| replica.cells().iter().map(|(slot, heard)| (slot, heard.cell.clone())).collect())
+            .map(|replica| replica.cells().iter().map(|(slot, cell)| (slot, cell.clone())).collect())
             .unwrap_or_default();
         let before = self.events.len();
         let owner = Arc::new(owner.clone());
@@ -331,8 +326,8 @@ impl Directory {
     }
 
     fn unindex(&mut self, replica: &Replica) {
-        for (slot, heard) in replica.cells().iter() {
-            match &heard.cell.content {
+        for (slot, cell) in replica.cells().iter() {
+            match &cell.content {
                 Content::Record(record) => self.hide(&replica.owner, slot, record),
                 Content::Rule(rule) => {
                     self.hosts.release(&replica.owner, slot, rule);

@@ -20,6 +20,7 @@ pub mod instance;
 pub mod label;
 pub mod lease;
 pub mod liveness;
+pub mod moment;
 pub mod quota;
 pub mod rank;
 pub mod record;

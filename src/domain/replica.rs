@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cells::{Cells, Heard};
+use super::cells::Cells;
 use super::record::Owner;
 use super::slot::{Cell, Change, Content, Mark, STATUS_SLOT, Slot, Status};
 
@@ -56,12 +56,11 @@ impl Replica {
 
     /// Takes a change, unless it is old: what the slot held before.
     pub fn take(&mut self, now: Instant, change: &Change) -> Option<Option<Cell>> {
-        let held = self.cells.get(change.slot).map_or(0, |held| held.cell.seq);
+        let held = self.cells.get(change.slot).map_or(0, |held| held.seq);
         if change.cell.seq <= held.max(self.mark.of(change.slot)) {
             return None;
         }
-        let heard = Heard { cell: change.cell.clone(), since: now };
-        Some(self.cells.insert(change.slot, heard).map(|heard| heard.cell))
+        Some(self.cells.insert(now, change.slot, change.cell.clone()))
     }
 
     /// All that was said between the marks has been taken.
@@ -78,7 +77,7 @@ impl Replica {
 
     /// What the owner says of itself; none until it is known.
     pub fn status(&self) -> Option<Status> {
-        match self.cells.get(STATUS_SLOT)?.cell.content {
+        match self.cells.get(STATUS_SLOT)?.content {
             Content::Status(status) => Some(status),
             Content::Empty | Content::Record(_) | Content::Rule(_) => None,
         }
@@ -166,7 +165,7 @@ mod tests {
     }
 
     fn held(replica: &Replica) -> Vec<(Slot, Content)> {
-        let cells = replica.cells().iter().map(|(slot, heard)| (slot, heard.cell.content.clone()));
+        let cells = replica.cells().iter().map(|(slot, cell)| (slot, cell.content.clone()));
         cells.filter(|(_, content)| *content != Content::Empty).collect()
     }
 

@@ -24,7 +24,7 @@ use crate::domain::tombstone::MAX_TOMBSTONES;
 const FORMAT: u64 = 1;
 /// redb's own default is a gigabyte. A batch touches few pages and a start reads each page once, so more than
 /// this gains nothing; tests have almost none, for their damage to be read.
-const CACHE: usize = if cfg!(test) { 16 << 10 } else { 2 << 20 };
+const CACHE: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
 /// A file under this is not worth compacting.
 const SMALL: u64 = 1 << 20;
 /// A file is mostly free when it is this many times what it holds. Batches that touch most pages of a large

@@ -2,7 +2,6 @@
 //! that the cluster has to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for
 //! the journal.
 
-mod moment;
 mod period;
 
 use std::cmp::Reverse;
@@ -10,11 +9,11 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::moment::{Moment, Start};
 use self::period::Period;
 use super::address::Address;
 use super::instance::Instances;
 use super::label::Label;
+use super::moment::{Moment, Start};
 use super::record::{Network, Record};
 use super::slot::{Change, Slot, SlotTable, SlotsFull, Status};
 use super::tombstone::Tombstones;

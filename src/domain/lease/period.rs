@@ -4,8 +4,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::super::moment::Moment;
 use super::KEEP_LAPSED;
-use super::moment::Moment;
 
 /// A learned TTL is this many Renew periods: two Renews may be lost or late.
 const PERIODS: u32 = 3;

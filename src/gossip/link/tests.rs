@@ -32,7 +32,7 @@ pub(super) struct Room {
     /// Whether nothing gets from one to the other.
     pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
     /// What comes of a frame under way.
-    pub(super) translate: fn(Opened) -> Vec<Opened>,
+    pub(super) translate: fn(&Opened) -> Vec<Opened>,
     sent: usize,
 }
 
@@ -64,7 +64,7 @@ impl Room {
             names_taken: Vec::new(),
             lose: |_, _| false,
             cut: |_, _| false,
-            translate: |frame| vec![frame],
+            translate: |frame| vec![frame.clone()],
             sent: 0,
         };
         for n in 1..=agents {
@@ -116,7 +116,7 @@ impl Room {
         let Some((link, sealer, counters)) = self.links.get_mut(&to) else { return };
         match sealer.open(frame) {
             Ok(opened) => {
-                let frames = (self.translate)(opened);
+                let frames = (self.translate)(&opened);
                 let effects = frames.iter().flat_map(|frame| link.handle_frame(self.now, frame)).collect();
                 self.perform(to, effects);
             }

@@ -1,4 +1,4 @@
-//! Instants in half their place: a lease has several.
+//! Instants in half their place: there are several for every record.
 
 use std::num::NonZeroU64;
 use std::ops::Add;
@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 
 /// Nanoseconds before or after a [`Start`], from the middle of what there is room for: 292 years each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(NonZeroU64);
+pub struct Moment(NonZeroU64);
 
-/// What moments are counted from.
+/// What moments are counted from; those of different starts have nothing to do with each other.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start(pub(super) Instant);
+pub struct Start(pub Instant);
 
 impl Start {
     const AT: NonZeroU64 = NonZeroU64::MIN.saturating_add(1 << 63);
 
-    pub(super) fn moment(self, at: Instant) -> Moment {
+    /// An instant's moment; the nearest if there is none so far away.
+    pub fn moment(self, at: Instant) -> Moment {
         let before = nanos(self.0.saturating_duration_since(at));
         let until = NonZeroU64::new(Self::AT.get().saturating_sub(before)).unwrap_or(NonZeroU64::MIN);
         Moment(until.saturating_add(nanos(at.saturating_duration_since(self.0))))
     }
 
-    pub(super) fn instant(self, moment: Moment) -> Instant {
+    /// A moment's instant.
+    pub fn instant(self, moment: Moment) -> Instant {
         let before = Self::AT.get().saturating_sub(moment.0.get());
         let after = moment.0.get().saturating_sub(Self::AT.get());
         (self.0 + Duration::from_nanos(after)).checked_sub(Duration::from_nanos(before)).unwrap_or(self.0)
@@ -29,8 +31,8 @@ impl Start {
 }
 
 impl Moment {
-    /// Nothing if it was later.
-    pub(super) fn since(self, earlier: Self) -> Duration {
+    /// The time from an earlier moment; nothing if that was later.
+    pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
