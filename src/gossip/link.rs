@@ -186,8 +186,7 @@ impl Link {
             self.send_push(&outgoing, &mut effects);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
-        let trip = |peer| self.pings.trip(peer);
-        let questions = self.repairs.due(now, trip);
+        let questions = self.repairs.due(now);
         effects.extend(questions.into_iter().map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)));
         let heard: HashMap<SocketAddr, Standing> =
             self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
@@ -208,7 +207,9 @@ impl Link {
     /// When [`Self::handle_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         let step = self.ran.last.map(|at| at + STEP);
-        self.pusher.next_deadline().into_iter().chain(self.pings.next_deadline()).chain(step).min()
+        let due =
+            [self.pusher.next_deadline(), self.repairs.next_deadline(), self.pings.next_deadline(), step];
+        due.into_iter().flatten().min()
     }
 
     /// Whether every push so far is acknowledged or given up.

@@ -14,8 +14,9 @@ use crate::domain::record::Owner;
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, MAX_SLOT, Mark, Slot};
 
-/// Bounds of the time after which an unanswered question is asked again. An answer that is merely slow is told twice.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// An unanswered question is asked again after a round trip and a bit, but not sooner than this, and after twice as long
+/// each time: the first is in vain if the peer has not admitted us yet. An answer that is merely slow is told twice.
+const PATIENCE: Duration = Duration::from_millis(25);
 /// The same while the round trip is not known.
 const PATIENCE_UNKNOWN: Duration = Duration::from_millis(700);
 /// How often; then it is left to the next sign that something is missing.
@@ -36,7 +37,10 @@ struct Asking {
     from: Slot,
     /// What the parts so far were told as.
     begun: Option<Begun>,
-    at: Instant,
+    /// The round trip to the peer.
+    trip: Option<Duration>,
+    /// When it is asked again.
+    due: Instant,
     tries: u32,
 }
 
@@ -72,13 +76,19 @@ pub struct Told<'a> {
 }
 
 impl Repairs {
-    /// Asks a peer for what an owner said after a mark, unless that is being asked already.
-    pub fn ask(&mut self, now: Instant, owner: &Owner, after: Mark, peer: SocketAddr) -> Option<Ask> {
+    /// Asks a peer, so far away, for what an owner said after a mark, unless that is being asked already.
+    pub fn ask(
+        &mut self,
+        now: Instant,
+        owner: &Owner,
+        after: Mark,
+        (peer, trip): (SocketAddr, Option<Duration>),
+    ) -> Option<Ask> {
         if self.0.contains_key(owner) {
             return None;
         }
-        let asking = Asking { peer, after, from: 0, begun: None, at: now, tries: 1 };
-        let ask = asking.ask(owner);
+        let mut asking = Asking { peer, after, from: 0, begun: None, trip, due: now, tries: 0 };
+        let ask = asking.ask(now, owner);
         self.0.insert(owner.clone(), asking);
         Some(ask)
     }
@@ -93,8 +103,8 @@ impl Repairs {
         if begun.whole != word.whole {
             // What became empty since our mark was dropped meanwhile: from the start.
             (asking.begun, asking.from) = (None, 0);
-            (asking.at, asking.tries) = (now, 1);
-            let next = Some(asking.ask(&owner));
+            asking.tries = 0;
+            let next = Some(asking.ask(now, &owner));
             let extent = Extent::default();
             return Some(Told { owner, values: Vec::new(), misplaced: 0, extent, next });
         }
@@ -110,8 +120,8 @@ impl Repairs {
         let whole = begun.whole.then_some((asking.from..end, begun.until));
         let mut extent = Extent { whole, ..Extent::default() };
         let next = answer.next.map(|next| {
-            (asking.from, asking.at, asking.tries) = (next, now, 1);
-            asking.ask(&owner)
+            (asking.from, asking.tries) = (next, 0);
+            asking.ask(now, &owner)
         });
         if next.is_none() {
             extent.since = if begun.whole { Mark::NONE } else { asking.after };
@@ -121,19 +131,16 @@ impl Repairs {
         Some(Told { owner, values, misplaced, extent, next })
     }
 
-    /// Questions to ask again, given the round-trip times of peers.
-    pub fn due(&mut self, now: Instant, trip: impl Fn(SocketAddr) -> Option<Duration>) -> Vec<Ask> {
-        let is_due = |asking: &Asking| {
-            let patience = trip(asking.peer).map_or(PATIENCE_UNKNOWN, |trip| trip * 5 / 4);
-            now.saturating_duration_since(asking.at) >= patience.clamp(PATIENCE.0, PATIENCE.1)
-        };
-        self.0.retain(|_, asking| !is_due(asking) || asking.tries < TRIES);
-        let due = self.0.iter_mut().filter(|(_, asking)| is_due(asking));
-        due.map(|(owner, asking)| {
-            (asking.at, asking.tries) = (now, asking.tries + 1);
-            asking.ask(owner)
-        })
-        .collect()
+    /// Questions to ask again.
+    pub fn due(&mut self, now: Instant) -> Vec<Ask> {
+        self.0.retain(|_, asking| asking.due > now || asking.tries < TRIES);
+        let due = self.0.iter_mut().filter(|(_, asking)| asking.due <= now);
+        due.map(|(owner, asking)| asking.ask(now, owner)).collect()
+    }
+
+    /// When [`Self::due`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.0.values().map(|asking| asking.due).min()
     }
 
     /// How many questions are open.
@@ -148,7 +155,10 @@ impl Repairs {
 }
 
 impl Asking {
-    fn ask(&self, owner: &Owner) -> Ask {
+    fn ask(&mut self, now: Instant, owner: &Owner) -> Ask {
+        let patience = self.trip.map_or(PATIENCE_UNKNOWN, |trip| trip * 5 / 4);
+        self.due = now + patience.max(PATIENCE * (1 << self.tries));
+        self.tries += 1;
         let question = Question {
             name: owner.name.as_str(),
             generation: owner.generation,
@@ -250,8 +260,8 @@ mod tests {
     fn a_copy_comes_in_parts_and_is_complete_with_the_last() {
         let (theirs, mut ours) = (full(500), Replica::new(Arc::new(owner())));
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        let mut ask = repairs.ask(now, &owner(), Mark::NONE, peer(1));
-        assert!(repairs.ask(now, &owner(), Mark::NONE, peer(2)).is_none(), "it is being asked");
+        let mut ask = repairs.ask(now, &owner(), Mark::NONE, (peer(1), None));
+        assert!(repairs.ask(now, &owner(), Mark::NONE, (peer(2), None)).is_none(), "it is being asked");
         let mut parts = 0;
         while let Some(asked) = ask {
             assert_eq!(ours.mark(), Mark::NONE);
@@ -269,7 +279,7 @@ mod tests {
     #[test]
     fn only_whoever_was_asked_is_listened_to_and_only_for_that() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
         let told = answer(&owner(), 0, full(1).part(Mark::NONE, 0));
         let told = || wire::decode::<Answer<'_>>(&told).unwrap();
         assert!(repairs.take(now, peer(2), told()).is_none());
@@ -281,21 +291,29 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_again_a_few_times() {
-        let (mut repairs, mut now) = (Repairs::default(), Instant::now());
-        let first = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
-        assert!(repairs.due(now, |_| None).is_empty());
-        for _ in 1..TRIES {
-            now += PATIENCE_UNKNOWN;
-            assert_eq!(repairs.due(now, |_| None), std::slice::from_ref(&first));
+    fn a_question_is_asked_again_a_few_times_each_after_a_longer_while() {
+        for (trip, waits) in [
+            (None, [700, 700, 700, 700, 700]),
+            (Some(Duration::from_millis(1)), [25, 50, 100, 200, 400]),
+            (Some(Duration::from_millis(100)), [125, 125, 125, 200, 400]),
+        ] {
+            let (mut repairs, mut now) = (Repairs::default(), Instant::now());
+            let first = repairs.ask(now, &owner(), Mark::NONE, (peer(1), trip)).unwrap();
+            for (wait, again) in waits.into_iter().zip([true, true, true, true, false]) {
+                let wait = Duration::from_millis(wait);
+                assert_eq!(repairs.next_deadline(), Some(now + wait), "{trip:?}");
+                assert!(repairs.due(now).is_empty());
+                now += wait;
+                assert_eq!(repairs.due(now), vec![first.clone(); again.into()]);
+            }
+            assert!(repairs.is_empty() && repairs.next_deadline().is_none());
         }
-        assert!(repairs.due(now + PATIENCE_UNKNOWN, |_| None).is_empty() && repairs.is_empty());
     }
 
     #[test]
     fn whoever_knows_nothing_says_so() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        let ask = repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        let ask = repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
         let (changes, extent, next) = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
         assert_eq!((changes.len(), extent.until, next), (0, Mark::NONE, None));
         assert!(repairs.is_empty(), "somebody else may be asked");
@@ -304,7 +322,7 @@ mod tests {
     #[test]
     fn slots_out_of_order_are_refused_one_by_one() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark::NONE, peer(1)).unwrap();
+        repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
         let changes = vec![(3, "-1"), (2, "-2"), (3, "-2"), (5, "-3")];
         let answer =
             Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: (9, 0), changes };
@@ -315,7 +333,7 @@ mod tests {
     #[test]
     fn a_repair_that_turns_out_to_be_of_the_whole_begins_again() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark { records: 3, rules: 0 }, peer(1)).unwrap();
+        repairs.ask(now, &owner(), Mark { records: 3, rules: 0 }, (peer(1), None)).unwrap();
         let part = |from, whole, changes| Answer {
             name: "a",
             generation: 7,

@@ -33,7 +33,7 @@ impl Link {
         let peer = live.iter().find(|peer| peer.owner == *owner);
         let peer = peer.or_else(|| live.get(self.turn % live.len().max(1))).map(|peer| peer.addr);
         self.turn = self.turn.wrapping_add(1);
-        let ask = peer.and_then(|peer| self.repairs.ask(now, owner, after, peer));
+        let ask = peer.and_then(|peer| self.repairs.ask(now, owner, after, (peer, self.pings.trip(peer))));
         ask.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)).into_iter().collect()
     }
 
