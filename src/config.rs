@@ -107,14 +107,14 @@ pub struct Adjustable {
 pub enum ConfigError {
     /// Whoever reaches that address could read and forge everything.
     #[error(
-        "gossip on {0} needs a key: run `gossd keygen > key`, copy the file to every host, and add \
+        "gossip on {0} needs a key: run `(umask 077; gossd keygen > key)`, copy the file to every host, and add \
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
     /// Whoever reaches that address could redirect every tunnel.
     #[error(
-        "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write one line of \
-         `openssl rand -hex 32` to a file, add `--token-file FILE`, and set the same `token` in gost's plugin \
+        "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write \
+         `(umask 077; openssl rand -hex 32 > FILE)`, add `--token-file FILE`, and set the same `token` in gost's plugin \
          section; or listen on 127.0.0.1 or with --plugin-socket; or say --insecure-plugin"
     )]
     OpenPlugin(SocketAddr),

@@ -26,6 +26,7 @@
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
 //! | [`control`] | leave, drain and keys, from a Unix socket | the plugin |
+//! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
 //! | [`config`] | what the operator said, checked | how it was said |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
@@ -96,4 +97,5 @@ pub mod gossip;
 pub mod journal;
 pub mod metrics;
 pub mod plugin;
+pub mod secret_file;
 pub mod unix_socket;

@@ -189,7 +189,7 @@ impl Files {
             ("key.pem", &made.signing_key.serialize_pem()),
             ("tokens", &format!("# today's\n{TOKEN}\nyesterdays\n")),
         ] {
-            fs::write(folder.path().join(name), text).expect("a file");
+            common::write_secret(&folder.path().join(name), text);
         }
         Self { folder, certificate }
     }
@@ -477,7 +477,7 @@ async fn the_example_of_a_configuration_file_is_understood() {
     }
 
     let key = files.folder.path().join("key");
-    fs::write(&key, gossd().arg("keygen").output().expect("gossd runs").stdout).expect("a file");
+    common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
     let key = key.to_str().expect("text");
     let agent = Process::start("a", &["--config", path, "--key-file", key]);
     for (host, endpoint) in [

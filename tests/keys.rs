@@ -35,8 +35,7 @@ impl Agent {
         let folder = folder.join(name);
         fs::create_dir(&folder).expect("a new folder");
         let file = folder.join("key");
-        fs::write(&file, key).expect("a file");
-        fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("ours");
+        common::write_secret(&file, key);
         let flags = [&["--key-file", file.to_str().expect("text")], flags].concat();
         Self { process: Process::keeping(name, &folder, &flags), name, folder }
     }
@@ -309,7 +308,7 @@ fn a_key_is_added_from_a_file_or_standard_input_once() {
     let (code, said) = keys(&socket, "add -", &key);
     assert!(code == DONE && said.contains("opens\nat all 1 known agents: a\n"), "{said}");
     let path = folder.path().join("new");
-    fs::write(&path, format!("# again\n{key}")).unwrap();
+    common::write_secret(&path, format!("# again\n{key}"));
     assert_eq!(agent.keys(&format!("add {}", path.display())).0, DONE);
     assert_eq!(agent.ids().len(), 2);
     for (text, why) in

@@ -7,21 +7,25 @@ use std::path::{Path, PathBuf};
 /// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     ("lib", &[]),
-    ("cli", &["config", "daemon", "plugin", "admin", "control", "agent", "gossip", "journal", "domain"]),
+    (
+        "cli",
+        &["config", "daemon", "plugin", "admin", "control", "secret_file", "agent", "gossip", "journal", "domain"],
+    ),
     (
         "daemon",
         &["config", "plugin", "admin", "control", "unix_socket", "agent", "gossip", "journal", "domain"],
     ),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
-    ("plugin", &["agent", "metrics", "domain"]),
+    ("plugin", &["agent", "metrics", "secret_file", "domain"]),
     ("admin", &["agent", "domain"]),
     ("control", &["agent", "gossip", "domain"]),
+    ("secret_file", &[]),
     ("unix_socket", &[]),
     ("agent", &["gossip", "journal", "metrics", "domain"]),
-    ("gossip", &["metrics", "domain"]),
+    ("gossip", &["metrics", "secret_file", "domain"]),
     ("journal", &["domain"]),
     ("metrics", &[]),
     ("domain", &[]),

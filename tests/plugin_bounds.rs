@@ -229,7 +229,7 @@ async fn among_used_connections_the_longest_idle_one_goes() {
 async fn those_that_were_only_refused_go_before_an_idle_gost() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens");
-    std::fs::write(&file, "right\n").expect("a file");
+    common::write_secret(&file, "right\n");
     let agent = start(Config { token_file: Some(file), ..bounded(4, Duration::from_secs(60)) }).await;
     let get = request("GET", GET, "");
     let with_token = get.replacen("\r\n", "\r\nAuthorization: Bearer right\r\n", 1);

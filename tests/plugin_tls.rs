@@ -71,7 +71,7 @@ impl Authority {
     }
 
     fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a file");
+        common::write_secret(&self.path(name), text);
     }
 
     fn config(&self, reload_interval: Duration) -> Config {

@@ -45,7 +45,7 @@ async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     let generated = gossd().arg("keygen").output().unwrap();
-    std::fs::write(&key, generated.stdout).unwrap();
+    common::write_secret(&key, generated.stdout);
     let key = key.to_str().unwrap();
 
     let a = Process::start("a", &["--key-file", key]);
@@ -91,7 +91,7 @@ fn what_cannot_work_is_refused_with_the_way_out() {
     let keyless = refused(&["--gossip", "0.0.0.0:0"]);
     assert!(keyless.contains("gossd keygen") && keyless.contains("--key-file"), "{keyless}");
     let missing = refused(&["--key-file", "/nonexistent"]);
-    assert!(missing.contains("cannot read --key-file /nonexistent"), "{missing}");
+    assert!(missing.contains("--key-file /nonexistent: cannot be read"), "{missing}");
     assert!(refused(&["--join", ":8002"]).contains("has no host"));
     assert!(refused(&["--name", "a b"]).contains("letters, digits"));
     assert!(refused(&["--advertise-host", "0.0.0.0"]).contains("--advertise-host"));

@@ -82,7 +82,7 @@ fn shown() -> String {
 fn the_settings_as_they_are_and_as_they_are_shown_are_understood() {
     let folder = tempfile::tempdir().expect("a folder");
     let tokens = folder.path().join("tokens");
-    std::fs::write(&tokens, "0b7c1f0e5d7a4c9f8e21d3a6b5947c10\n").expect("a file");
+    common::write_secret(&tokens, "0b7c1f0e5d7a4c9f8e21d3a6b5947c10\n");
     let shown = shown().replace("/etc/gossd/tokens", tokens.to_str().expect("text"));
     for settings in [SETTINGS, &shown] {
         let path = folder.path().join("gossd.toml");

@@ -1,6 +1,8 @@
 //! `gossd keys`: what is asked of a running agent's keys, and how its answers are printed.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +14,7 @@ use super::NOT_EVERYWHERE;
 use super::ask::{Whom, answer};
 use crate::control::{KeyRequest, Outcome, Request, Secret};
 use crate::gossip::keyring::{self, Key, KeyId, Keyring};
+use crate::secret_file;
 use crate::gossip::keys::{AgentKeys, Lack, Report, Span};
 
 #[derive(Debug, Subcommand)]
@@ -62,7 +65,7 @@ pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
     match verb {
         KeysVerb::List(args) => list(args),
         KeysVerb::Generate => {
-            generate();
+            generate()?;
             Ok(ExitCode::SUCCESS)
         }
         KeysVerb::Add(args) => {
@@ -74,8 +77,14 @@ pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
     }
 }
 
-pub(super) fn generate() {
-    println!("{}", *keyring::generate());
+/// Prints a new key, but not into a file that others can read.
+pub(super) fn generate() -> anyhow::Result<()> {
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot print")?);
+    let umask = "others can read the file that this goes to, and it cannot be closed to them: `(umask 077; gossd keygen > FILE)`";
+    secret_file::close(&stdout).context(umask)?;
+    let mut line = keyring::generate();
+    line.push('\n');
+    stdout.write_all(line.as_bytes()).context("cannot print")
 }
 
 fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
@@ -106,15 +115,15 @@ fn ask(whom: Whom, request: KeyRequest) -> anyhow::Result<(String, Outcome)> {
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Key> {
-    let mut text = Zeroizing::new(String::new());
-    if path.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).context("cannot read the key from standard input")?;
+    let text = if path.as_os_str() == "-" {
+        let mut text = Zeroizing::new(Vec::with_capacity(4_096));
+        let mut stdin = io::stdin().lock().take(secret_file::MAX_LEN);
+        stdin.read_to_end(&mut text).context("cannot read the key from standard input")?;
+        text
     } else {
-        text = std::fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .with_context(|| format!("cannot read the key from {}", path.display()))?;
-    }
-    let keyring = Keyring::parse(&text).with_context(|| path.display().to_string())?;
+        secret_file::read(path).with_context(|| path.display().to_string())?
+    };
+    let keyring = Keyring::read(&text).with_context(|| path.display().to_string())?;
     let Some(key) = keyring.single() else { bail!("{} has several keys: add one at a time", path.display()) };
     Ok(key.clone())
 }

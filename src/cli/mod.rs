@@ -28,6 +28,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// All exit codes there are, as `--help` tells them.
 const EXIT_CODES: &str = "Exit codes:
@@ -88,6 +89,9 @@ enum Verb {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    if let Err(error) = keep_memory_to_ourselves() {
+        eprintln!("gossd: keys may get into a core file: {error}");
+    }
     match file::with_file(&Cli::command(), std::env::args_os().collect()).and_then(perform) {
         Ok(code) => code,
         Err(error) => {
@@ -99,6 +103,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// No core file, and no other process of the same user, gets at the keys in memory. The bound on the size alone would do
+/// for files, but not for a program that the kernel pipes cores to.
+fn keep_memory_to_ourselves() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -116,7 +127,7 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Explain(question) => return explain::explain(&question),
         Verb::Watch(asked) => return watch::watch(&asked),
         Verb::Keys(verb) => return keys::keys(verb),
-        Verb::Keygen => keys::generate(),
+        Verb::Keygen => keys::generate()?,
         Verb::Completions(args) => packaging::completions(&Cli::command(), &args)?,
         Verb::Man(args) => packaging::man(Cli::command(), &args)?,
     }

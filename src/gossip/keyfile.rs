@@ -1,9 +1,9 @@
 //! The key file of a running agent: written whenever another keyring comes into force, read again when somebody says so.
 //! Knows nothing of peers.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use zeroize::Zeroizing;
 
 use super::driver::KeyInput;
 use super::keyring::Keyring;
+use crate::secret_file;
 
 /// Least time between two writes, whatever peers say.
 const PACE: Duration = Duration::from_millis(200);
@@ -24,9 +24,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Reads a key file.
 pub fn read(path: &Path) -> anyhow::Result<Keyring> {
-    let text = fs::read_to_string(path).map(Zeroizing::new);
-    let text = text.with_context(|| format!("cannot read --key-file {}", path.display()))?;
-    Keyring::parse(&text).with_context(|| format!("--key-file {}", path.display()))
+    let parsed = secret_file::read(path).map_err(anyhow::Error::from).and_then(|bytes| Ok(Keyring::read(&bytes)?));
+    parsed.with_context(|| format!("--key-file {}", path.display()))
 }
 
 /// Keeps the file as the keyring is, for ever. A file that cannot be written, or read, changes nothing in memory.
@@ -101,8 +100,7 @@ fn write(path: &Path, keyring: &Keyring) -> io::Result<bool> {
     }
     // What a link leads to is the file.
     let path = fs::canonicalize(path)?;
-    let before = fs::read_to_string(&path).map(Zeroizing::new).ok();
-    let before = before.and_then(|text| Keyring::parse(&text).ok());
+    let before = secret_file::read(&path).ok().and_then(|bytes| Keyring::read(&bytes).ok());
     if before.as_ref().is_some_and(|before| before.fingerprint() == keyring.fingerprint()) {
         return Ok(false);
     }
@@ -131,7 +129,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         // Only root can; another user's file is then ours.
         let _ = std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
     }
-    file.set_permissions(Permissions::from_mode(mode))?;
+    file.set_permissions(secret_file::closed(mode))?;
     file.sync_all()?;
     fs::rename(&temporary.0, path)?;
     File::open(folder)?.sync_all()
@@ -157,6 +155,9 @@ impl Drop for Temporary {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::gossip::keyring::{Change, Key, generate};
 

@@ -11,6 +11,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use crate::secret_file;
 
 /// How often files are looked at.
 pub const EVERY: Duration = Duration::from_secs(2);
@@ -66,8 +69,8 @@ pub struct Files<T> {
     latest: watch::Sender<Arc<T>>,
 }
 
-/// What tells that a file is another one than before.
-type Stamp = (SystemTime, u64, u64);
+/// What tells that a file is another one than before, or that others may read it now or no more.
+type Stamp = (SystemTime, u64, u64, u32);
 
 impl<T: Send + Sync + 'static> Files<T> {
     /// Reads them for the first time, when content that is no good is an error.
@@ -115,8 +118,13 @@ impl<T: Send + Sync + 'static> Files<T> {
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
-    let stamp = |m: Metadata| Some((m.modified().ok()?, m.len(), m.ino()));
+    let stamp = |m: Metadata| Some((m.modified().ok()?, m.len(), m.ino(), m.mode()));
     paths.iter().map(|path| fs::metadata(path).ok().and_then(stamp)).collect()
+}
+
+/// A secret file's text, or why there is none.
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+    secret_file::read(path).map_err(|why| Unusable::new(path, why.to_string()))
 }
 
 /// A file's text, or why there is none.

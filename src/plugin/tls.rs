@@ -9,7 +9,6 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use zeroize::Zeroizing;
 
 use super::reload::{self, Files, Latest, Unusable};
 
@@ -65,7 +64,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
-    let text = Zeroizing::new(reload::read(path)?);
+    let text = reload::read_secret(path)?;
     PrivateKeyDer::from_pem_slice(&text)
         .map_err(|error| Unusable::new(path, format!("has no usable private key in PEM: {error}")))
 }

@@ -50,7 +50,7 @@ pub struct Known(Vec<[u8; 32]>);
 impl Known {
     fn load(paths: &[PathBuf]) -> Result<Self, Unusable> {
         let [path] = paths else { unreachable!("there is one token file") };
-        let text = Zeroizing::new(reload::read(path)?);
+        let text = reload::read_secret(path)?;
         Self::parse(&text).map_err(|why| Unusable::new(path, why))
     }
 
@@ -67,7 +67,7 @@ impl Known {
 
 /// The first token of a file: the one to give to a gost.
 pub fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
-    let text = Zeroizing::new(reload::read(path)?);
+    let text = reload::read_secret(path)?;
     let tokens = lines(&text).map_err(|why| Unusable::new(path, why))?;
     let first = tokens.first().copied().unwrap_or_default();
     Ok(Zeroizing::new(String::from_utf8_lossy(first).into_owned()))

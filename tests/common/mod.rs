@@ -8,6 +8,10 @@ pub mod gost;
 pub mod http;
 pub mod process;
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -74,6 +78,12 @@ impl TestCluster {
         eventually(deadline, what, || self.agents.iter().all(|agent| agent.counts().records == expected))
             .await
     }
+}
+
+/// Writes a file that only its owner can read, as gossd wants secrets.
+pub fn write_secret(path: &Path, text: impl AsRef<[u8]>) {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("a file");
+    file.write_all(text.as_ref()).expect("it can be written");
 }
 
 /// A record of that id and tunnel name, at an instance that nobody can dial.

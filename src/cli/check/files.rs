@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{Access, access, statvfs};
@@ -15,8 +14,6 @@ use crate::gossip::keyring::{self, Keyring};
 use crate::plugin::Tokens;
 use crate::plugin::tls::TlsFiles;
 
-/// Reading and writing by users who are neither the owner nor in the group.
-const OTHERS: u32 = 0o006;
 /// A journal of 100,000 records, and as much again while it is rewritten.
 const ENOUGH: u64 = 256 << 20;
 /// Less, and the next writes fail.
@@ -53,18 +50,9 @@ fn certificate(files: TlsFiles) -> Finding {
     secret("certificate", &key, files.open().err())
 }
 
-/// A file that only the agent should be able to read.
+/// A file that only the agent should be able to read, and what is wrong with it.
 fn secret(check: &'static str, path: &Path, unusable: Option<impl Display>) -> Finding {
-    let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
-    let path = path.display();
-    match unusable {
-        Some(why) => Finding::fail(check, why),
-        None if mode & OTHERS != 0 => Finding::warn(
-            check,
-            format!("every user of this host can read or write {path}: `chmod o= {path}`"),
-        ),
-        None => Finding::ok(check, path),
-    }
+    unusable.map_or_else(|| Finding::ok(check, path.display()), |why| Finding::fail(check, why))
 }
 
 fn data_dir(folder: &Path) -> Finding {
@@ -124,20 +112,22 @@ fn nearest(path: &Path) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::Verdict;
     use super::*;
 
     #[test]
-    fn a_key_that_others_can_read_is_warned_of_and_one_that_is_none_stands_in_nobodys_way() {
+    fn a_key_that_others_can_read_fails_and_one_that_is_none_stands_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, &*keyring::generate()).unwrap();
-        for (mode, verdict) in [(0o600, Verdict::Ok), (0o640, Verdict::Ok), (0o644, Verdict::Warn)] {
+        for (mode, verdict) in [(0o600, Verdict::Ok), (0o640, Verdict::Ok), (0o644, Verdict::Fail)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let (keyring, found) = keys(Some(&path));
             assert_eq!((keyring.is_public(), found.unwrap().verdict), (false, verdict), "{mode:o}");
         }
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "nonsense").unwrap();
         let (keyring, found) = keys(Some(&path));
         let found = found.unwrap();

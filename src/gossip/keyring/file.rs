@@ -24,6 +24,9 @@ pub enum KeyringError {
     /// Neither blank, a comment, nor a key.
     #[error("line {0} is not a base64 key of {KEY_LEN} bytes; `gossd keygen` makes one")]
     BadLine(usize),
+    /// Not UTF-8.
+    #[error("is no text; `gossd keygen` makes a key")]
+    NoText,
     /// Over [`MAX_KEYS`].
     #[error("has more than {MAX_KEYS} keys")]
     TooMany,
@@ -54,6 +57,11 @@ impl Keyring {
             keyring.settle();
         }
         if keyring.keys.is_empty() { Err(KeyringError::Empty) } else { Ok(keyring) }
+    }
+
+    /// The same, of a file's bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, KeyringError> {
+        Self::parse(std::str::from_utf8(bytes).map_err(|_| KeyringError::NoText)?)
     }
 
     /// The key file's text.
