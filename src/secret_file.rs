@@ -102,7 +102,10 @@ mod tests {
                     let said = error.to_string();
                     let command = format!("`chmod 600 {}`", file.path().display());
                     assert!(!fine && said.contains(&command), "{mode:o}: {said}");
-                    assert!(said.contains(&format!("(mode {mode:04o})")) && !said.contains("secret"), "{said}");
+                    assert!(
+                        said.contains(&format!("(mode {mode:04o})")) && !said.contains("secret"),
+                        "{said}"
+                    );
                 }
             }
         }

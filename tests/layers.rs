@@ -12,7 +12,18 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("lib", &[]),
     (
         "cli",
-        &["config", "daemon", "plugin", "admin", "control", "secret_file", "agent", "gossip", "journal", "domain"],
+        &[
+            "config",
+            "daemon",
+            "plugin",
+            "admin",
+            "control",
+            "secret_file",
+            "agent",
+            "gossip",
+            "journal",
+            "domain",
+        ],
     ),
     (
         "daemon",

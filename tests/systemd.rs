@@ -2,16 +2,22 @@
 
 mod common;
 
+use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use common::eventually;
+use common::http::{call, request};
 use common::process::gossd;
 use tempfile::TempDir;
 
 const UNIT: &str = include_str!("../examples/systemd/gossd.service");
 const SETTINGS: &str = include_str!("../examples/systemd/gossd.toml");
 /// Of ten, times ten: what systemd's own judgement may say at most. Most of it is the network, which gossd is for.
-const EXPOSURE: &str = "15";
+const EXPOSURE: &str = "12";
 
 /// What the unit sets a key to.
 fn set(key: &str) -> Vec<&'static str> {
@@ -68,6 +74,90 @@ fn the_unit_starts_the_program_that_it_ships_settings_for() {
     assert_eq!(set("RuntimeDirectory"), ["gossd"]);
     // "always" would undo `gossd leave`.
     assert_eq!(set("Restart"), ["on-failure"]);
+}
+
+/// Nobody, with no capability, where nothing can be written but one folder: what the unit promises, as far as it goes
+/// without systemd. scripts/deb-test.sh shows the rest.
+const CONFINED: &str = "set -e
+mount --make-rprivate /
+mount -o remount,bind,ro /
+mount -t tmpfs -o size=64m,mode=700,uid=65534,gid=65534 state \"$1\"
+shift
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps -all --bounding-set -all --no-new-privs \"$@\"";
+
+/// Ended when the test is.
+struct Confined(Child);
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Confined {
+    fn proc(&self, file: &str) -> PathBuf {
+        format!("/proc/{}/{file}", self.0.id()).into()
+    }
+
+    /// A line of what the kernel says of it.
+    fn status(&self, name: &str) -> String {
+        let status = fs::read_to_string(self.proc("status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.expect("a line").split_whitespace().next().expect("a word").to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_without_capabilities_runs_it_where_only_its_folder_can_be_written() {
+    let mut tried = Command::new("unshare");
+    tried.args(["--mount", "sh", "-c", "mount --make-rprivate / && setpriv --version"]);
+    if !tried.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        println!(
+            "SKIPPED: this needs root, unshare and setpriv; nothing has shown that nobody can run gossd"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
+    let (state, key) = (folder.path().join("state"), folder.path().join("key"));
+    fs::create_dir(&state).expect("a folder");
+    // As the package's: root's, for its group.
+    common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
+    fs::set_permissions(&key, Permissions::from_mode(0o640)).expect("ours");
+    chown(&key, Some(0), Some(65534)).expect("we are root");
+    let child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", CONFINED, "sh"])
+        .arg(&state)
+        .arg(env!("CARGO_BIN_EXE_gossd"))
+        .args(["run", "--name", "a", "--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--admin", "none"])
+        .arg("--key-file")
+        .arg(&key)
+        .arg("--data-dir")
+        .arg(&state)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare runs");
+    let mut agent = Confined(child);
+    let mut line = String::new();
+    BufReader::new(agent.0.stdout.take().expect("piped")).read_line(&mut line).expect("it starts");
+    let plugin = line.trim().strip_prefix("plugin http://").and_then(|line| line.strip_suffix("/sd"));
+    let plugin = plugin.unwrap_or_else(|| panic!("no agent: {line}")).parse().expect("an address");
+    let body = r#"{"id":"i","name":"t","node":"n","network":"tcp","address":"10.0.0.1:80"}"#;
+    assert_eq!(call(plugin, &request("POST", "/sd", body)).await.status(), 200);
+
+    let told = ["Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs"].map(|name| agent.status(name));
+    assert_eq!(told, ["65534", "65534", "0000000000000000", "0000000000000000", "1"]);
+    // Not its own: so no process of its user gets at its memory, and no core file is made.
+    assert_eq!(fs::metadata(agent.proc("environ")).expect("it runs").uid(), 0);
+    let journal = agent.proc("root").join(state.strip_prefix("/").expect("absolute")).join("a.journal");
+    eventually(Duration::from_secs(10), "the journal is written", || {
+        fs::metadata(&journal).is_ok_and(|file| file.len() > 0 && file.uid() == 65534)
+    })
+    .await;
+    assert_eq!(fs::read_dir(&state).expect("a folder").count(), 0, "the system's own folder is as it was");
+    let sent = Command::new("kill").arg(agent.0.id().to_string()).status().expect("kill runs");
+    assert!(sent.success() && agent.0.wait().expect("it ends").success());
 }
 
 /// The settings that are shown but not made.

@@ -35,6 +35,8 @@ step 'it is a user of its own that may do nothing else'
 is 'the user' "$(status Uid)" "$(id -u gossd)"
 is 'the capabilities' "$(status CapEff) $(status CapPrm) $(status CapBnd)" "$(printf '%016d %016d %016d' 0 0 0)"
 is 'no new privileges, system calls filtered' "$(status NoNewPrivs) $(status Seccomp)" '1 2'
+is 'its core files, and who may look into its memory' "$(awk '/^Max core file size/ { print $5, $6 }' \
+  "/proc/$(property MainPID)/limits") $(stat --format %U "/proc/$(property MainPID)/environ")" '0 0 root'
 is 'its folders' "$(stat --format '%U:%G %a' /var/lib/gossd /run/gossd | paste --serial)" $'gossd:gossd 700\tgossd:gossd 750'
 [ -n "$(find /var/lib/gossd -type f -size +0)" ] || fail 'no journal'
 
@@ -59,6 +61,15 @@ soon 'the tokens are read again' eval 'journalctl --unit gossd | grep --quiet "r
 echo secret-2 >/etc/gossd/tokens
 systemctl reload gossd
 soon 'the new token is taken' get --header 'Authorization: Bearer secret-2'
+
+step 'tokens that every user can read are not read again, and it says how to close them'
+echo secret-3 >/etc/gossd/tokens
+chmod 644 /etc/gossd/tokens
+systemctl reload gossd
+soon 'it says how' eval 'journalctl --unit gossd | grep --quiet "mode 0644.*chmod 600 /etc/gossd/tokens"'
+get --header 'Authorization: Bearer secret-2' >/dev/null
+chmod 640 /etc/gossd/tokens
+soon 'they are read' get --header 'Authorization: Bearer secret-3'
 
 step 'it resolves names, although few system calls and address families are left to it'
 echo '127.0.0.7 peer.example.test' >>/etc/hosts

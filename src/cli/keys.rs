@@ -14,8 +14,8 @@ use super::NOT_EVERYWHERE;
 use super::ask::{Whom, answer};
 use crate::control::{KeyRequest, Outcome, Request, Secret};
 use crate::gossip::keyring::{self, Key, KeyId, Keyring};
-use crate::secret_file;
 use crate::gossip::keys::{AgentKeys, Lack, Report, Span};
+use crate::secret_file;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysVerb {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Reads a key file.
 pub fn read(path: &Path) -> anyhow::Result<Keyring> {
-    let parsed = secret_file::read(path).map_err(anyhow::Error::from).and_then(|bytes| Ok(Keyring::read(&bytes)?));
+    let parsed =
+        secret_file::read(path).map_err(anyhow::Error::from).and_then(|bytes| Ok(Keyring::read(&bytes)?));
     parsed.with_context(|| format!("--key-file {}", path.display()))
 }
 
@@ -126,8 +127,9 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     let ours = file.metadata()?;
     if (ours.uid(), ours.gid()) != (metadata.uid(), metadata.gid()) {
-        // Only root can; another user's file is then ours.
-        let _ = std::os::unix::fs::fchown(&file, Some(metadata.uid()), Some(metadata.gid()));
+        // Only root can; another user's file is then ours, but still its group's, if that is one of ours.
+        let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
+        let _ = fchown(&file, owner, group).or_else(|_| fchown(&file, None, group));
     }
     file.set_permissions(secret_file::closed(mode))?;
     file.sync_all()?;

@@ -40,7 +40,8 @@ pub type Turn = u64;
 #[derive(Clone)]
 pub struct Key {
     id: KeyId,
-    secret: Zeroizing<[u8; KEY_LEN]>,
+    /// In a place of its own: what moves leaves copies behind.
+    secret: Box<Zeroizing<[u8; KEY_LEN]>>,
     cipher: XChaCha20Poly1305,
 }
 
@@ -97,7 +98,7 @@ pub enum ChangeError {
 impl Keyring {
     /// The key that everybody knows, for agents on loopback: the same code runs, nothing is secret.
     pub fn public() -> Self {
-        let key = Held { key: Key::new([0; KEY_LEN]), turn: 0 };
+        let key = Held { key: Key::new(&[0; KEY_LEN]), turn: 0 };
         Self { keys: vec![key], removed: BTreeMap::new(), public: true }
     }
 
@@ -205,7 +206,7 @@ impl Keyring {
 
     /// For a peer.
     pub fn spell(&self) -> Spelled {
-        let keys = self.keys.iter().map(|held| (held.turn, *held.key.secret)).collect();
+        let keys = self.keys.iter().map(|held| (held.turn, **held.key.secret)).collect();
         let removed = self.removed.iter().map(|(id, turn)| (*turn, *id)).collect();
         Spelled { keys, removed }
     }
@@ -266,7 +267,7 @@ impl Spelled {
         if !fits || turns.max().is_some_and(|turn| *turn > MAX_TURN) {
             return None;
         }
-        let keys = self.keys.iter().map(|(turn, secret)| Held { key: Key::new(*secret), turn: *turn });
+        let keys = self.keys.iter().map(|(turn, secret)| Held { key: Key::new(secret), turn: *turn });
         let removed = self.removed.iter().map(|(turn, id)| (*id, *turn)).collect();
         let mut keyring = Keyring { keys: keys.collect(), removed, public: false };
         keyring.settle();
@@ -284,7 +285,7 @@ impl Drop for Spelled {
 impl Key {
     /// A new one.
     pub fn generate() -> Self {
-        Self::new(rand::random())
+        Self::new(&Zeroizing::new(rand::random()))
     }
 
     /// Its name.
@@ -297,8 +298,10 @@ impl Key {
         Zeroizing::new(BASE64.encode(self.secret.as_slice()))
     }
 
-    fn new(secret: [u8; KEY_LEN]) -> Self {
-        let secret = Zeroizing::new(secret);
+    /// Takes the secret where it lies: an argument by value would leave a copy on the stack.
+    fn new(bytes: &[u8; KEY_LEN]) -> Self {
+        let mut secret = Box::new(Zeroizing::new([0; KEY_LEN]));
+        secret.copy_from_slice(bytes);
         let hash = Sha256::new().chain_update(b"gossd key id").chain_update(secret.as_slice()).finalize();
         let cipher = XChaCha20Poly1305::new(CipherKey::from_slice(secret.as_slice()));
         Self { id: KeyId::of(start(&hash)), secret, cipher }

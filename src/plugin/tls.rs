@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::ring::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig};
+use zeroize::Zeroizing;
 
 use super::reload::{self, Files, Latest, Unusable};
 
@@ -39,12 +42,17 @@ fn load(paths: &[PathBuf]) -> Result<Tls, Unusable> {
         let certificate = certificate.display();
         Unusable::new(key, format!("does not go with the certificate in {certificate}: {error}"))
     };
+    // rustls would take the key's text for itself and not wipe it.
+    let pair = CertifiedKey::new(chain, any_supported_type(&secret).map_err(misfit)?);
+    match pair.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(error) => return Err(misfit(error)),
+    }
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(misfit)?
         .with_no_client_auth()
-        .with_single_cert(chain, secret)
-        .map_err(misfit)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
     Ok(config)
 }
@@ -63,8 +71,9 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     Ok(chain)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
+fn read_key(path: &Path) -> Result<Zeroizing<PrivateKeyDer<'static>>, Unusable> {
     let text = reload::read_secret(path)?;
     PrivateKeyDer::from_pem_slice(&text)
+        .map(Zeroizing::new)
         .map_err(|error| Unusable::new(path, format!("has no usable private key in PEM: {error}")))
 }

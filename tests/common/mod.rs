@@ -82,7 +82,8 @@ impl TestCluster {
 
 /// Writes a file that only its owner can read, as gossd wants secrets.
 pub fn write_secret(path: &Path, text: impl AsRef<[u8]>) {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("a file");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("a file");
     file.write_all(text.as_ref()).expect("it can be written");
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Spec {
     pub(crate) capabilities: Vec<String>,
     /// As whom it runs, if not as the image says.
     pub(crate) user: Option<String>,
+    /// The groups that it is in besides, by number.
+    pub(crate) groups: Vec<String>,
 }
 
 impl Engine {
@@ -104,6 +106,7 @@ impl Engine {
                 binds: Some(spec.folders.clone()),
                 tmpfs: Some(spec.small.clone()),
                 cap_add: Some(spec.capabilities.clone()),
+                group_add: Some(spec.groups.clone()),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

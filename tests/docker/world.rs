@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -140,7 +140,9 @@ impl World {
             None => folders.push(format!("{}:/data", data.display())),
         }
         let shares = Some(self.container(name, "pause"));
-        let spec = Spec { image: "gossd-harness", command, shares, folders, small, ..Spec::default() };
+        let groups = vec![std::fs::metadata(keys.join("keys"))?.gid().to_string()];
+        let spec =
+            Spec { image: "gossd-harness", command, shares, folders, small, groups, ..Spec::default() };
         self.engine.run(&self.container(name, "gossd"), &spec).await
     }
 
@@ -420,7 +422,7 @@ impl World {
 
     /// Puts a key beside a host's own keys.
     pub(crate) fn write_new_key(&self, name: &str, key: &str) -> anyhow::Result<()> {
-        std::fs::write(self.keys_of(name).join("new"), key).context("a new key")
+        write_secret(&self.keys_of(name).join("new"), key)
     }
 
     /// What the key file of a host with its own keys has now, without comments.
@@ -459,9 +461,13 @@ pub(crate) const KEYS: [&str; 2] =
 fn write_keys(folder: &Path, keys: &[&str]) -> anyhow::Result<()> {
     make_open(folder)?;
     let file = folder.join("keys");
-    std::fs::write(&file, keys.join("\n") + "\n").context("keys")?;
-    // The agent's user owns it nowhere: it has another name outside of the container.
-    std::fs::set_permissions(&file, Permissions::from_mode(0o666)).context("keys for all")
+    write_secret(&file, &(keys.join("\n") + "\n"))
+}
+
+/// A file that our group alone may use, which the agents are in.
+fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(file, "").and_then(|()| std::fs::set_permissions(file, Permissions::from_mode(0o660)))?;
+    std::fs::write(file, text).context("a secret")
 }
 
 /// A folder that the containers' user may use.

@@ -96,8 +96,7 @@ impl Key {
     /// A line of a key file.
     pub fn parse(line: &str) -> Option<Self> {
         let bytes = Zeroizing::new(BASE64.decode(line.trim()).ok()?);
-        let secret: [u8; KEY_LEN] = bytes.as_slice().try_into().ok()?;
-        Some(Self::new(secret))
+        bytes.as_slice().try_into().ok().map(Self::new)
     }
 }
 

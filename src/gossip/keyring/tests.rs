@@ -143,7 +143,7 @@ fn what_a_peer_spells_is_bounded_and_has_the_key_that_it_speaks_with() {
         spelled(|spelled| spelled.removed.extend((0..=32).map(|n| (n, KeyId::of(rand::random()))))).is_none()
     );
     let gone = |spelled: &mut Spelled| {
-        let seals = Key::new(spelled.keys[0].1).id();
+        let seals = Key::new(&spelled.keys[0].1).id();
         spelled.removed.push((9, seals));
     };
     assert!(spelled(gone).is_none(), "the key that it speaks with is removed");
@@ -204,7 +204,7 @@ proptest! {
     fn whatever_is_changed_where_and_told_when_nobody_is_cut_off_and_all_end_with_one_keyring(
         steps in proptest::collection::vec((0..4_usize, 0..4_usize, 0..6_u8, 0..6_usize), 1..80),
     ) {
-        let keys: Vec<Key> = (0..6_u8).map(|n| Key::new([n; KEY_LEN])).collect();
+        let keys: Vec<Key> = (0..6_u8).map(|n| Key::new(&[n; KEY_LEN])).collect();
         let mut party = Party::new(4, &keys[0]);
         for (one, other, what, key) in steps {
             let id = keys[key].id();
