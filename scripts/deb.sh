@@ -10,9 +10,14 @@ command -v dpkg-deb >/dev/null || fail 'dpkg-deb is missing: this needs Debian, 
 command -v strip >/dev/null || fail 'strip is missing (Debian: apt-get install binutils)'
 (($#)) || set -- --release
 
-# Naming the target keeps procedural macros, which the compiler loads, dynamic.
+# Naming the target keeps procedural macros, which the compiler loads, dynamic. The program does not tell where it was
+# built, so that it is the same wherever that is.
 target=$(rustc -vV | sed -n 's/^host: //p')
-program=$(RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --target "$target" --bin gossd \
+sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+built=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+remap=("$PWD=/gossd" "$sources=/crates" "$built=/built")
+export CFLAGS="${CFLAGS:-} ${remap[*]/#/-ffile-prefix-map=}"
+program=$(RUSTFLAGS="-C target-feature=+crt-static ${remap[*]/#/--remap-path-prefix=}" cargo build --locked --quiet --target "$target" --bin gossd \
   --message-format json-render-diagnostics "$@" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 [ -x "$program" ] || fail 'cargo built no program'
 
