@@ -30,7 +30,7 @@ fn installed() -> (TempDir, PathBuf) {
     let path = folder.path().join("gossd.service");
     let unit = UNIT.replace("/usr/bin/gossd", env!("CARGO_BIN_EXE_gossd"));
     assert_ne!(unit, UNIT);
-    std::fs::write(&path, unit).expect("a file");
+    fs::write(&path, unit).expect("a file");
     (folder, path)
 }
 
@@ -176,7 +176,7 @@ fn the_settings_as_they_are_and_as_they_are_shown_are_understood() {
     let shown = shown().replace("/etc/gossd/tokens", tokens.to_str().expect("text"));
     for settings in [SETTINGS, &shown] {
         let path = folder.path().join("gossd.toml");
-        std::fs::write(&path, settings).expect("a file");
+        fs::write(&path, settings).expect("a file");
         let output = gossd().args(["gost-config", "--config"]).arg(&path).output().expect("gossd runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
