@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether all that Cargo.lock brings is from crates.io, under licences that deny.toml allows, and in one version each;
+# Whether all that Cargo.lock brings is from crates.io, under licences that .deny.toml allows, and in one version each;
 # and, where the advisories' database can be fetched from github.com, whether any of it is known to be weak.
 #
 #   scripts/supply.sh
