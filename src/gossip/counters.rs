@@ -34,8 +34,10 @@ pub enum Dropped {
     QueueFull,
     /// The socket did not take it.
     SendFailed,
-    /// A TCP connection over the bound on their number, or one that broke the framing.
+    /// A TCP connection that broke the framing, or brought nothing new from a peer for too long.
     Connection,
+    /// A TCP connection that made room for another.
+    Crowded,
 }
 
 impl Dropped {
@@ -55,6 +57,7 @@ impl Dropped {
         (Self::QueueFull, "queue_full"),
         (Self::SendFailed, "send_failed"),
         (Self::Connection, "connection"),
+        (Self::Crowded, "crowded"),
     ];
 }
 

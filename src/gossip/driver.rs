@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::antientropy::Member;
 use super::counters::{Counters, Dropped};
+use super::incoming::Arrival;
 use super::keyring::{self, Fingerprint, Keyring};
 use super::keys::{Refused, Report};
 use super::link::{Effect, Link};
-use super::seal::{Opened, Sealer};
+use super::seal::Sealer;
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Hearer};
 use crate::domain::record::{AgentName, Owner};
@@ -76,7 +77,7 @@ pub(super) struct Inputs {
     /// Messages from chitchat.
     pub(super) outgoing: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
     /// Frames that came by TCP.
-    pub(super) frames: mpsc::Receiver<Opened>,
+    pub(super) frames: mpsc::Receiver<Arrival>,
     /// Frames that came by TCP and did not open.
     pub(super) rejected: mpsc::Receiver<(SocketAddr, Dropped)>,
     /// Whom chitchat knows.
@@ -105,8 +106,11 @@ impl Driver {
                     let effects = self.link.handle_chitchat(to, &message);
                     self.perform(effects)?;
                 }
-                Some(frame) = inputs.frames.recv() => {
+                Some(Arrival { frame, proof }) = inputs.frames.recv() => {
                     let effects = self.link.handle_frame(now_std(), &frame);
+                    if self.link.took_last() {
+                        proof.give();
+                    }
                     self.perform(effects)?;
                 }
                 Some((from, why)) = inputs.rejected.recv() => self.rejections.log(from.ip(), why),

@@ -102,6 +102,8 @@ pub struct Link {
     keys: Keys,
     counters: Arc<Counters>,
     rng: StdRng,
+    /// Whether the last frame was an admitted process's, and new.
+    took_last: bool,
 }
 
 /// An opened frame, but for its payload.
@@ -138,16 +140,23 @@ impl Link {
             sealer,
             counters,
             rng,
+            took_last: false,
         }
     }
 
     /// Takes an opened frame.
     pub fn handle_frame(&mut self, now: Instant, frame: &Opened) -> Vec<Effect> {
         self.ran.advance(now);
+        self.took_last = false;
         self.take(now, frame).unwrap_or_else(|Malformed| {
             self.counters.count(Dropped::Malformed);
             Vec::new()
         })
+    }
+
+    /// Whether the last frame was an admitted process's, and new: whoever sent it has the key, and replays nothing.
+    pub fn took_last(&self) -> bool {
+        self.took_last
     }
 
     /// Takes changes of our own slots, to be told to every peer.
@@ -251,6 +260,7 @@ impl Link {
         match self.sessions.check(ran, header.session, header.counter) {
             Verdict::Fresh { silence, suspected } => {
                 self.counters.receive(kind);
+                self.took_last = true;
                 let mut effects = self.returned(now, header.session, suspected, silence);
                 effects.extend(self.take_fresh(now, &arrived, payload)?);
                 Ok(effects)
@@ -352,7 +362,12 @@ impl Link {
         }
         let mut effects = Vec::new();
         if *kind == Kind::Ping {
-            effects.extend(self.take_ping(arrived, &self.read(payload)?));
+            // One that was recorded and comes again and again is not to make us send as much.
+            if self.pings.may_answer(now, header.from) {
+                effects.extend(self.take_ping(arrived, &self.read(payload)?));
+            } else {
+                self.counters.count(Dropped::Stranger);
+            }
         } else {
             self.counters.count(Dropped::Stranger);
         }

@@ -17,6 +17,7 @@ pub mod contest;
 pub mod counters;
 pub mod driver;
 pub mod handover;
+pub mod incoming;
 pub mod join;
 pub mod keyfile;
 pub mod keyring;
@@ -52,11 +53,12 @@ pub use self::join::JoinPoint;
 use self::antientropy::{AntiEntropy, Channels, Said, Settings};
 use self::counters::Counters;
 use self::driver::{Driver, KeyInput};
+use self::incoming::Inbox;
 use self::keyring::Keyring;
 use self::keys::{Refused, Report};
 use self::link::Link;
 use self::seal::Sealer;
-use self::transport::{Bound, Faults, Inbox, Transport};
+use self::transport::{Bound, Faults, Transport};
 use crate::domain::record::Owner;
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, Mark, Slot};
@@ -231,7 +233,7 @@ impl Cluster {
         tasks.spawn(anti_entropy.run());
         tasks.spawn(join::resolve(points_rx, joins));
         tasks.spawn(async move {
-            transport::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
+            incoming::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
             Ok(())
         });
         Ok((cluster, tasks))

@@ -20,6 +20,8 @@ const PROBE: Duration = Duration::from_millis(50);
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
 const PROVOKED: Duration = Duration::from_millis(100);
+/// Least time between two answers to pings of strangers at one address: less than between two of their pings.
+const ANSWERED: Duration = Duration::from_millis(20);
 /// How long an answer is waited for.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
@@ -59,6 +61,7 @@ struct Target {
     next: Instant,
     interval: Duration,
     asked: Option<Instant>,
+    answered: Option<Instant>,
     measured: Option<Instant>,
     trip: Option<Duration>,
 }
@@ -80,7 +83,7 @@ impl Target {
     }
 
     fn new(now: Instant) -> Self {
-        Self { since: now, next: now, interval: FIRST_INTERVAL, asked: None, measured: None, trip: None }
+        Self { since: now, next: now, interval: FIRST_INTERVAL, asked: None, answered: None, measured: None, trip: None }
     }
 }
 
@@ -116,12 +119,26 @@ impl Pings {
         due
     }
 
+    /// Whether to answer a ping from an address where nobody is admitted.
+    pub fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        let Some(target) = self.stranger(now, addr) else { return false };
+        let may = target.answered.is_none_or(|at| now.saturating_duration_since(at) >= ANSWERED);
+        if may {
+            target.answered = Some(now);
+        }
+        may
+    }
+
+    fn stranger(&mut self, now: Instant, addr: SocketAddr) -> Option<&mut Target> {
+        if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
+            return None;
+        }
+        Some(self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL)))
+    }
+
     /// Whether to challenge an address whose frames came from a process that is not admitted.
     pub fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
-        if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
-            return false;
-        }
-        let target = self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL));
+        let Some(target) = self.stranger(now, addr) else { return false };
         let recently = |at: Instant| now.saturating_duration_since(at) < PROVOKED;
         if target.asked.is_some_and(recently) {
             return false;

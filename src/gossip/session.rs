@@ -181,7 +181,7 @@ impl Window {
 
     /// Marks a counter as seen; false if it was, or is too old to tell.
     fn take(&mut self, counter: u64) -> bool {
-        if counter == u64::MAX || counter + WINDOW < self.next {
+        if counter == u64::MAX || counter.saturating_add(WINDOW) < self.next {
             return false;
         }
         if counter >= self.next {

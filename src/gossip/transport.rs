@@ -1,5 +1,5 @@
 //! Sockets: one port, UDP for frames that fit one packet, pooled TCP connections for larger ones. Sending
-//! never waits. Knows frames as bytes only. Simulations have a [`Port`] of a network in memory in their place.
+//! never waits. Knows frames as bytes only; what comes by TCP is for [`super::incoming`]. Simulations have a [`Port`] of a network in memory in their place.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -8,29 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::counters::{Counters, Dropped};
-use super::seal::{OVERHEAD, Opened, Sealer};
-use super::wire::{Kind, MAX_PAYLOAD};
+use super::wire::Kind;
 
 /// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
 /// fragments.
 pub const MAX_DATAGRAM: usize = 1_200;
-/// Largest frame: the largest payload, its header and seal.
-const MAX_FRAME: usize = MAX_PAYLOAD + OVERHEAD + 128;
 /// Frames that wait for one peer's TCP connection; of more, the oldest are dropped.
 const QUEUE: usize = 16;
-/// TCP connections that are served, and peers that are dialled, at a time: a cluster's 200 agents and some.
-const MAX_CONNECTIONS: usize = 256;
-/// A connection that brings no whole frame for this long is closed.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// The first frame of a connection must be there by then: whoever has no key cannot stay.
-const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peers that are dialled at a time: a cluster's 200 agents and some.
+const MAX_DIALLED: usize = 256;
 /// A sending connection without anything to send is closed earlier than its reader would.
 const SEND_IDLE: Duration = Duration::from_secs(30);
 /// Dialling and writing one frame may take that long, then the connection is given up.
@@ -125,7 +118,7 @@ enum Way {
     Memory(Carrier),
 }
 
-/// Where frames arrive that do not come by UDP, for [`accept`].
+/// Where frames arrive that do not come by UDP, for [`super::incoming::accept`].
 pub enum Listener {
     /// Connections.
     Tcp(TcpListener),
@@ -211,7 +204,7 @@ impl Pool {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let Peers { queues, deliveries } = &mut *peers;
         while deliveries.try_join_next().is_some() {}
-        if queues.len() >= MAX_CONNECTIONS && !queues.contains_key(&to) {
+        if queues.len() >= MAX_DIALLED && !queues.contains_key(&to) {
             return self.counters.count(Dropped::QueueFull);
         }
         let queue = queues.entry(to).or_insert_with(|| {
@@ -305,93 +298,4 @@ async fn write_to(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
     let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
     stream.write_all(&len.to_be_bytes()).await?;
     stream.write_all(frame).await
-}
-
-/// Where frames that did not arrive by UDP go, opened.
-pub struct Inbox {
-    /// Opens them, in the connection's own task.
-    pub sealer: Arc<Sealer>,
-    /// Takes them then; a full one slows the peers down.
-    pub frames: mpsc::Sender<Opened>,
-    /// Told of frames that do not open.
-    pub rejected: mpsc::Sender<(SocketAddr, Dropped)>,
-    /// Counts connections dropped.
-    pub counters: Arc<Counters>,
-}
-
-/// Takes in what arrives otherwise than by UDP, for ever. No error ends it.
-pub async fn accept(listener: Listener, inbox: Inbox) {
-    match listener {
-        Listener::Tcp(listener) => accept_connections(listener, Arc::new(inbox)).await,
-        Listener::Memory(mut frames) => {
-            while let Some((from, frame)) = frames.recv().await {
-                inbox.take(from, &frame).await;
-            }
-            // The network ended before the agent did, which is silence, as for sockets.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-async fn accept_connections(listener: TcpListener, inbox: Arc<Inbox>) {
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok((stream, from)) = listener.accept().await else {
-            // Out of file descriptors, mostly: it passes, but not at once.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        if connections.len() >= MAX_CONNECTIONS {
-            inbox.counters.count(Dropped::Connection);
-            continue;
-        }
-        connections.spawn(serve(stream, from, inbox.clone()));
-    }
-}
-
-/// Reads frames until the peer goes, is silent, or sends something that is no frame of ours.
-async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>) {
-    let mut patience = FIRST_READ_TIMEOUT;
-    loop {
-        let frame = match timeout(patience, read_frame(&mut stream)).await {
-            Ok(Ok(Some(frame))) => frame,
-            Ok(Ok(None)) => return,
-            Ok(Err(_)) | Err(_) => return inbox.counters.count(Dropped::Connection),
-        };
-        if !inbox.take(from, &frame).await {
-            return;
-        }
-        patience = READ_TIMEOUT;
-    }
-}
-
-impl Inbox {
-    /// Opens a frame and passes it on; false if it does not open, or nobody takes it any more.
-    async fn take(&self, from: SocketAddr, frame: &[u8]) -> bool {
-        match self.sealer.open(frame) {
-            Ok(opened) => self.frames.send(opened).await.is_ok(),
-            Err(error) => {
-                let _ = self.rejected.try_send((from, error.into()));
-                self.counters.count(error.into());
-                false
-            }
-        }
-    }
-}
-
-/// A frame, or none at the end of the stream. A length over the bound is an error before it is a buffer, and
-/// the buffer grows with what really arrives.
-async fn read_frame(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
-    let len = match stream.read_u32().await {
-        Ok(len) => len as usize,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if len > MAX_FRAME {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut frame = Vec::new();
-    let read = stream.take(len as u64).read_to_end(&mut frame).await?;
-    if read == len { Ok(Some(frame)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
