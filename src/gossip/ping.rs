@@ -83,7 +83,15 @@ impl Target {
     }
 
     fn new(now: Instant) -> Self {
-        Self { since: now, next: now, interval: FIRST_INTERVAL, asked: None, answered: None, measured: None, trip: None }
+        Self {
+            since: now,
+            next: now,
+            interval: FIRST_INTERVAL,
+            asked: None,
+            answered: None,
+            measured: None,
+            trip: None,
+        }
     }
 }
 
@@ -227,6 +235,18 @@ mod tests {
         assert_eq!(pings.trip(addr(1)), Some(Duration::from_millis(8)));
         assert_eq!(pings.due(now + INTERVAL * 2, |_| Standing::Heard), [Due { to: addr(1), ask: false }]);
         assert_eq!(pings.due(now + MEASURE * 2, |_| Standing::Heard), [Due { to: addr(1), ask: true }]);
+    }
+
+    #[test]
+    fn a_stranger_that_asks_all_the_time_is_answered_at_a_bounded_pace() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        let answers = (0..1_000).filter(|ms| pings.may_answer(now + Duration::from_millis(*ms), addr(1)));
+        assert_eq!(answers.count(), 50);
+        for n in 0..3_000_u16 {
+            let [high, low] = n.to_be_bytes();
+            pings.may_answer(now, SocketAddr::from(([10, 1, high, low], 1)));
+        }
+        assert_eq!(pings.targets.len(), MAX_TARGETS);
     }
 
     #[test]

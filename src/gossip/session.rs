@@ -239,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_at_the_end_of_its_range_is_a_counter() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        sessions.admit(now, [1; 8], 0, peer("a", 1));
+        assert_eq!(sessions.check(now, [1; 8], u64::MAX), Verdict::Replayed, "there is none after it");
+        assert_eq!(sessions.check(now, [1; 8], u64::MAX - 1), FRESH);
+        assert_eq!(sessions.check(now, [1; 8], u64::MAX - 2), FRESH);
+        assert_eq!(sessions.check(now, [1; 8], 7), Verdict::Replayed);
+    }
+
+    #[test]
     fn a_restarted_agent_replaces_its_former_session() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
         sessions.admit(now, [1; 8], 0, peer("a", 1));

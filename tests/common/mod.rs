@@ -7,6 +7,7 @@ pub mod frames;
 pub mod gost;
 pub mod http;
 pub mod process;
+pub mod puppet;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

@@ -1,0 +1,147 @@
+//! A peer without an agent behind it: it has a key, and says whatever it is told to. What it says honestly is recorded,
+//! for those who have no key and replay it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use gossd::domain::slot::Slot;
+use gossd::gossip::keyring::Keyring;
+use gossd::gossip::seal::Sealer;
+use gossd::gossip::wire::{self, Header, Kind, Push, Session};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+/// One process of a peer. Its end is silence.
+pub struct Puppet {
+    said: Arc<Said>,
+    answering: JoinHandle<()>,
+}
+
+struct Said {
+    socket: UdpSocket,
+    agent: SocketAddr,
+    sealer: Sealer,
+    session: Session,
+    counter: AtomicU64,
+    name: String,
+    generation: u64,
+    /// What it sent, sealed.
+    sent: Mutex<Vec<Vec<u8>>>,
+    /// What the agent sent it, sealed.
+    heard: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
+}
+
+impl Puppet {
+    /// Says hello to an agent, and answers its challenges from now on.
+    pub async fn start(
+        agent: SocketAddr,
+        keyring: Keyring,
+        cluster: &str,
+        name: &str,
+        generation: u64,
+    ) -> Self {
+        let said = Arc::new(Said {
+            socket: UdpSocket::bind("127.0.0.1:0").await.expect("a port is free"),
+            agent,
+            sealer: Sealer::new(keyring, cluster),
+            session: rand::random(),
+            counter: AtomicU64::new(0),
+            name: name.into(),
+            generation,
+            sent: Mutex::default(),
+            heard: Mutex::default(),
+        });
+        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1) })).await;
+        let answering = tokio::spawn(said.clone().answer());
+        Self { said, answering }
+    }
+
+    /// Where it is.
+    pub fn addr(&self) -> SocketAddr {
+        self.said.socket.local_addr().expect("bound")
+    }
+
+    /// Says something; small enough for a datagram, or it is cut.
+    pub async fn say(&self, kind: Kind, payload: &[u8]) {
+        self.said.say(kind, payload).await;
+    }
+
+    /// Pushes changes of its slots, in the words of `gossip::slots`.
+    pub async fn push(&self, until: u64, changes: &[(Slot, &str)]) {
+        self.say(Kind::Push, &push(self.said.counter.load(Ordering::Relaxed), until, changes)).await;
+    }
+
+    /// Pushes that it is ready, so that what it holds is shown.
+    pub async fn get_ready(&self) {
+        self.push(1, &[(0, "s1\u{1f}ready")]).await;
+    }
+
+    /// A frame of it that it does not send.
+    pub fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let counter = self.said.counter.fetch_add(1, Ordering::Relaxed);
+        self.frame_as(counter, kind, payload)
+    }
+
+    /// The same, with a counter of one's choice.
+    pub fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        self.said.frame_as(counter, kind, payload)
+    }
+
+    /// All that it said.
+    pub fn sent(&self) -> Vec<Vec<u8>> {
+        self.said.sent.lock().expect("no panic holds it").clone()
+    }
+
+    /// All that it was told.
+    pub fn heard(&self) -> Vec<Vec<u8>> {
+        self.said.heard.lock().expect("no panic holds it").clone()
+    }
+}
+
+/// A [`Push`] of some records, of which these are all.
+pub fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
+    let changes = changes.to_vec();
+    wire::encode(&Push { age_us: 0, id, former: None, since: (0, 0), until: (until, 0), changes })
+}
+
+impl Said {
+    async fn say(&self, kind: Kind, payload: &[u8]) {
+        let frame = self.frame_as(self.counter.fetch_add(1, Ordering::Relaxed), kind, payload);
+        // A send that fails is a datagram that is lost.
+        let _ = self.socket.send_to(&frame, self.agent).await;
+        self.sent.lock().expect("no panic holds it").push(frame);
+    }
+
+    fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let from = self.socket.local_addr().expect("bound");
+        let header = Header { session: self.session, counter, from, kind: kind.number(), compressed: false };
+        let with = self.sealer.keyring().sealing();
+        self.sealer.seal(with, rand::random(), &wire::pack(header, payload))
+    }
+
+    /// Answers challenges for ever.
+    async fn answer(self: Arc<Self>) {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let Ok((len, _)) = self.socket.recv_from(&mut buffer).await else { continue };
+            self.heard.lock().expect("no panic holds it").push(buffer[..len].to_vec());
+            let Ok(opened) = self.sealer.open(&buffer[..len]) else { continue };
+            let Ok((header, packed)) = wire::split(&opened.plain) else { continue };
+            let Ok(payload) = wire::unpack(&header, packed) else { continue };
+            if Kind::from_number(header.kind) != Some(Kind::Ping) {
+                continue;
+            }
+            if let Ok(wire::Ping { nonce: Some(nonce) }) = wire::decode(&payload) {
+                let pong = wire::Pong { nonce, name: &self.name, generation: self.generation };
+                self.say(Kind::Pong, &wire::encode(&pong)).await;
+            }
+        }
+    }
+}
