@@ -7,16 +7,18 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 /// The flag of an answer to a ping.
 pub const ACK: u8 = 1;
 const END_STREAM_AND_HEADERS: u8 = 5;
 
 /// A frame as it is sent.
-pub fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
-    [&len[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The preface and no settings.
@@ -25,7 +27,7 @@ pub fn hello() -> Vec<u8> {
 }
 
 /// A GET: `:method`, `:scheme`, `:path` and `:authority` from the static table (RFC 7541, appendix A).
-pub fn get(stream: u8, path: &str) -> Vec<u8> {
+pub fn get(stream: u32, path: &str) -> Vec<u8> {
     let text = |name: u8, value: &str| {
         let len = u8::try_from(value.len()).expect("a short text");
         [&[0x40 | name, len], value.as_bytes()].concat()

@@ -1,0 +1,143 @@
+//! The agent: a process of its own, looked at from outside, by its metrics and by what the kernel says of it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use gossd::config::Config;
+use gossd::daemon::Daemon;
+use gossd::gossip::keyring::Keyring;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Where the child finds its key.
+const KEY: &str = "SIEGE_KEY";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As `gossd run` does.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// The child: an agent until its standard input ends.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut config = Config::loopback("agent".parse()?);
+        config.keyring = Keyring::parse(&std::env::var(KEY)?).map_err(|error| anyhow::anyhow!("{error}"))?;
+        config.admin = Some(config.plugin);
+        let daemon = Daemon::start(config).await?;
+        println!("{} {} {}", daemon.plugin, daemon.gossip, daemon.admin.context("an admin listener")?);
+        tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+        daemon.stop().await;
+        Ok(())
+    })
+}
+
+/// A running agent; ended when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) plugin: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The agent at one moment.
+pub(crate) struct Seen {
+    /// Resident memory.
+    pub(crate) rss_mb: f64,
+    /// Frames taken as a peer's, and new.
+    pub(crate) taken: u64,
+    /// What it knows: records, agents and claims.
+    pub(crate) state: Vec<(String, u64)>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// What was dropped and closed meanwhile.
+    pub(crate) fn moved_since(&self, before: &Self) -> Vec<String> {
+        let moved = self.counts.iter().filter_map(|(name, count)| {
+            let more = count - before.counts.get(name).copied().unwrap_or_default();
+            (more > 0).then(|| format!("{name} {more}"))
+        });
+        moved.collect()
+    }
+}
+
+impl Agent {
+    pub(crate) fn start(key: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--role", "agent"])
+            .env(KEY, key)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+        let addresses: Vec<SocketAddr> =
+            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [plugin, gossip, admin] = addresses[..] else { anyhow::bail!("the agent said {line:?}") };
+        Ok(Self { child, plugin, gossip, admin })
+    }
+
+    /// Waits until a metric is not 0.
+    pub(crate) fn wait_for(&self, metric: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let holds =
+            |line: &str| line.rsplit_once(' ').is_some_and(|(name, value)| name == metric && value != "0");
+        while !self.get("/metrics")?.lines().any(holds) {
+            ensure!(begun.elapsed() < PATIENCE, "no {metric:?} in {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn seen(&self) -> anyhow::Result<Seen> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let rss_mb = rss.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1e3;
+        let metrics = self.get("/metrics")?;
+        let values: Vec<(&str, u64)> = metrics
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect();
+        let taken = values.iter().filter(|(name, _)| name.starts_with("gossd_frames_received_total"));
+        let reason =
+            |name: &str| name.split_once("reason=\"")?.1.split_once('"').map(|(word, _)| word.to_owned());
+        let dropped = |name: &str| {
+            name.starts_with("gossd_dropped") || name.starts_with("gossd_plugin_connections_closed")
+        };
+        let counts = values.iter().filter(|(name, _)| dropped(name));
+        let report: serde_json::Value = serde_json::from_str(&self.get("/status.json")?)?;
+        let members = report["members"].as_array().map_or(0, Vec::len);
+        let number = |name: &str| (name.to_owned(), report["holds"][name].as_u64().unwrap_or_default());
+        let mut state = vec![number("records"), number("rules"), ("members".into(), u64::try_from(members)?)];
+        state.push(("last_event".into(), report["last_event"].as_u64().unwrap_or_default()));
+        Ok(Seen {
+            rss_mb,
+            taken: taken.map(|(_, value)| value).sum(),
+            state,
+            counts: counts.filter_map(|(name, value)| Some((reason(name)?, *value))).collect(),
+        })
+    }
+
+    fn get(&self, path: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).context("an answer")
+    }
+}

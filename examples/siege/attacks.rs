@@ -1,0 +1,171 @@
+//! The attacks, and the process that each is made by.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::{clients, network};
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Attack {
+    /// To compare with.
+    Nothing,
+    Frames,
+    Bytes,
+    GossipConnections,
+    GossipDribble,
+    GossipReplay,
+    PluginConnections,
+    Slowloris,
+    HugeHeaders,
+    Pipelining,
+    HalfClosed,
+    RapidReset,
+    SettingsFlood,
+    NeverReads,
+}
+
+/// Who makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Nobody,
+    Network,
+    Client,
+}
+
+impl Attack {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Nothing,
+        Self::Frames,
+        Self::Bytes,
+        Self::GossipConnections,
+        Self::GossipDribble,
+        Self::GossipReplay,
+        Self::PluginConnections,
+        Self::Slowloris,
+        Self::HugeHeaders,
+        Self::Pipelining,
+        Self::HalfClosed,
+        Self::RapidReset,
+        Self::SettingsFlood,
+        Self::NeverReads,
+    ];
+
+    /// As the table names it, with what is counted as sent.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nothing => ("none", ""),
+            Self::Frames => ("gossip: forged and replayed frames", "frames"),
+            Self::Bytes => ("gossip: random, cut, oversized", "datagrams"),
+            Self::GossipConnections => ("gossip: silent connections", "connections"),
+            Self::GossipDribble => ("gossip: a byte a second, 4 GB", "connections"),
+            Self::GossipReplay => ("gossip: replayed by TCP", "frames"),
+            Self::PluginConnections => ("plugin: silent connections", "connections"),
+            Self::Slowloris => ("plugin: heads byte by byte", "connections"),
+            Self::HugeHeaders => ("plugin: endless heads", "kB"),
+            Self::Pipelining => ("plugin: pipelined Gets", "calls"),
+            Self::HalfClosed => ("plugin: half-closed", "connections"),
+            Self::RapidReset => ("plugin: HTTP/2 rapid reset", "streams"),
+            Self::SettingsFlood => ("plugin: HTTP/2 settings, pings", "frames"),
+            Self::NeverReads => ("plugin: answers never read", "calls"),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.words().0
+    }
+
+    pub(crate) fn unit(self) -> &'static str {
+        self.words().1
+    }
+
+    pub(crate) fn side(self) -> Side {
+        match self.name() {
+            name if name.starts_with("gossip") => Side::Network,
+            name if name.starts_with("plugin") => Side::Client,
+            _ => Side::Nobody,
+        }
+    }
+}
+
+/// What an attacker is told.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) attack: Attack,
+    pub(crate) gossip: SocketAddr,
+    pub(crate) plugin: SocketAddr,
+    /// How long.
+    pub(crate) millis: u64,
+    pub(crate) frames: u64,
+    pub(crate) connections: u64,
+    /// What it has recorded of a peer.
+    pub(crate) recorded: Vec<Vec<u8>>,
+}
+
+impl Orders {
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_millis(self.millis)
+    }
+
+    /// A pace at which `count` things, `of_tick` at a time, take nine tenths of the time.
+    pub(crate) fn pace(&self, count: u64, of_tick: u64) -> Interval {
+        let ticks = u32::try_from(count.div_ceil(of_tick).max(1)).unwrap_or(u32::MAX);
+        let mut pace = tokio::time::interval((self.time() * 9 / 10 / ticks).max(Duration::from_micros(100)));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        pace
+    }
+
+    pub(crate) fn end(&self) -> Instant {
+        Instant::now() + self.time()
+    }
+}
+
+/// What an attacker tells.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) sent: u64,
+    /// Bytes that came back.
+    pub(crate) answered: u64,
+}
+
+/// Starts the process.
+pub(crate) fn start(orders: &Orders) -> anyhow::Result<Child> {
+    let mut child = Command::new("nice")
+        .args(["-n", "10"])
+        .arg(std::env::current_exe()?)
+        .args(["--role", &serde_json::to_string(orders)?])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    child.stdin = None;
+    Ok(child)
+}
+
+/// Waits for its end.
+pub(crate) fn finish(child: Child) -> anyhow::Result<Report> {
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "an attacker failed");
+    serde_json::from_slice(&output.stdout).context("a report")
+}
+
+/// The process.
+pub(crate) fn run(orders: &Orders) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(async {
+        match orders.attack.side() {
+            Side::Nobody => {
+                tokio::time::sleep(orders.time()).await;
+                Ok(Report::default())
+            }
+            Side::Network => network::attack(orders).await,
+            Side::Client => clients::attack(orders).await,
+        }
+    })?;
+    std::io::stdout().write_all(&serde_json::to_vec(&report)?)?;
+    Ok(())
+}

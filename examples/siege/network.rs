@@ -1,0 +1,167 @@
+//! Attackers with the network and without a key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout_at};
+
+use crate::attacks::{Attack, Orders, Report};
+
+/// Magic, version, key id and nonce of a frame: what everybody can read.
+const HEAD: usize = 11;
+/// The lengths of what real peers send most of.
+const BODY: usize = 200;
+/// Datagrams sent in one go.
+const BURST: u64 = 50;
+/// Addresses of an attacker with several.
+const ADDRESSES: u64 = 10;
+
+pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
+    match orders.attack {
+        Attack::Frames => datagrams(orders, orders.frames, forged_or_replayed).await,
+        Attack::Bytes => datagrams(orders, orders.frames / 10, mangled).await,
+        Attack::GossipReplay => replay(orders).await,
+        Attack::GossipDribble => {
+            let opening =
+                |n: u64| if n % 2 == 0 { vec![0, 0, 4, 0] } else { u32::MAX.to_be_bytes().to_vec() };
+            hold(orders, orders.gossip, orders.connections / 10, opening, Some(b"x")).await
+        }
+        _ => hold(orders, orders.gossip, orders.connections, |_| Vec::new(), None).await,
+    }
+}
+
+fn forged_or_replayed(orders: &Orders, n: u64, rng: &mut StdRng) -> Vec<u8> {
+    let at = usize::try_from(n).unwrap_or_default() / 2 % orders.recorded.len();
+    let mut frame = orders.recorded[at].clone();
+    if n % 2 == 0 {
+        frame.truncate(HEAD);
+        frame.resize(HEAD + BODY, 0);
+        rng.fill(&mut frame[HEAD..]);
+    }
+    frame
+}
+
+fn mangled(orders: &Orders, n: u64, rng: &mut StdRng) -> Vec<u8> {
+    let at = usize::try_from(n).unwrap_or_default() / 3 % orders.recorded.len();
+    let mut frame = orders.recorded[at].clone();
+    match n % 3 {
+        0 => rng.fill(&mut frame[..]),
+        1 => frame.truncate(rng.random_range(0..frame.len())),
+        _ => frame.resize(rng.random_range(1_201..9_000), 0),
+    }
+    frame
+}
+
+async fn datagrams(
+    orders: &Orders,
+    count: u64,
+    make: fn(&Orders, u64, &mut StdRng) -> Vec<u8>,
+) -> anyhow::Result<Report> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let (mut pace, mut rng, mut report) =
+        (orders.pace(count, BURST), StdRng::seed_from_u64(1), Report::default());
+    let mut buffer = [0; 2_048];
+    while report.sent < count {
+        pace.tick().await;
+        for _ in 0..BURST.min(count - report.sent) {
+            socket.send_to(&make(orders, report.sent, &mut rng), orders.gossip).await?;
+            report.sent += 1;
+        }
+        while let Ok((len, _)) = socket.try_recv_from(&mut buffer) {
+            report.answered += len as u64;
+        }
+    }
+    let end = tokio::time::Instant::now() + std::time::Duration::from_millis(100);
+    while let Ok(Ok((len, _))) = timeout_at(end, socket.recv_from(&mut buffer)).await {
+        report.answered += len as u64;
+    }
+    Ok(report)
+}
+
+/// One connection after the other, each with some frames that were recorded.
+async fn replay(orders: &Orders) -> anyhow::Result<Report> {
+    let (mut pace, mut report, end) = (orders.pace(orders.frames / 100, 10), Report::default(), orders.end());
+    let bytes: Vec<u8> = orders.recorded.iter().take(10).flat_map(|frame| framed(frame)).collect();
+    let mut streams = Vec::new();
+    while tokio::time::Instant::now() < end && report.sent < orders.frames / 100 {
+        pace.tick().await;
+        let mut stream = from(report.sent, orders.gossip).await?;
+        if stream.write_all(&bytes).await.is_ok() {
+            report.sent += orders.recorded.len().min(10) as u64;
+        }
+        streams.push(stream);
+    }
+    sleep_until(end).await;
+    for stream in streams {
+        report.answered += waiting(&stream);
+    }
+    Ok(report)
+}
+
+fn framed(frame: &[u8]) -> Vec<u8> {
+    [&u32::try_from(frame.len()).unwrap_or_default().to_be_bytes(), frame].concat()
+}
+
+fn waiting(stream: &TcpStream) -> u64 {
+    stream.try_read(&mut [0; 65_536]).unwrap_or_default() as u64
+}
+
+/// A connection from one of several addresses.
+pub(crate) async fn from(n: u64, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let last = u8::try_from(n % ADDRESSES).unwrap_or_default() + 1;
+    socket.bind(SocketAddr::from(([127, 0, 1, last], 0)))?;
+    socket.connect(to).await
+}
+
+/// Opens connections over the time, says something on each, and holds them to its end; if there is a drip, with that
+/// once a second.
+pub(crate) async fn hold(
+    orders: &Orders,
+    to: SocketAddr,
+    count: u64,
+    opening: impl Fn(u64) -> Vec<u8>,
+    drip: Option<&'static [u8]>,
+) -> anyhow::Result<Report> {
+    let (mut pace, mut report, end) = (orders.pace(count, 10), Report::default(), orders.end());
+    let answered = Arc::new(AtomicU64::new(0));
+    let mut held = JoinSet::new();
+    while report.sent < count && tokio::time::Instant::now() < end {
+        pace.tick().await;
+        for _ in 0..10.min(count - report.sent) {
+            let Ok(stream) = from(report.sent, to).await else { continue };
+            held.spawn(sit(stream, opening(report.sent), drip, end, answered.clone()));
+            report.sent += 1;
+        }
+    }
+    while held.join_next().await.is_some() {}
+    report.answered = answered.load(Ordering::Relaxed);
+    Ok(report)
+}
+
+async fn sit(
+    mut stream: TcpStream,
+    opening: Vec<u8>,
+    drip: Option<&'static [u8]>,
+    end: tokio::time::Instant,
+    answered: Arc<AtomicU64>,
+) {
+    let _ = stream.write_all(&opening).await;
+    let mut buffer = [0; 512];
+    loop {
+        let next =
+            drip.map_or(end, |_| end.min(tokio::time::Instant::now() + std::time::Duration::from_secs(1)));
+        match timeout_at(next, stream.read(&mut buffer)).await {
+            Ok(Ok(len @ 1..)) => drop(answered.fetch_add(len as u64, Ordering::Relaxed)),
+            Ok(_) => return,
+            Err(_) if next >= end => return,
+            Err(_) => drop(stream.write_all(drip.unwrap_or_default()).await),
+        }
+    }
+}
