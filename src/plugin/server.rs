@@ -41,6 +41,10 @@ const PROBE_ANSWER: Duration = Duration::from_secs(20);
 /// How long sent bytes may stay without an acknowledgement.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
+/// What the kernel may hold of a connection each way, doubled by it: a whole call and more. By itself it grows to some
+/// megabytes for each that does not read.
+const SOCKET_BUFFER: usize = 64 << 10;
+
 /// ENFILE and EMFILE on every Unix.
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 
@@ -200,9 +204,29 @@ fn protocol() -> auto::Builder<TokioExecutor> {
 fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let keepalive =
         TcpKeepalive::new().with_time(PROBE).with_interval(Duration::from_secs(10)).with_retries(3);
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_kernel_holds_of_a_connection_is_bounded() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (_client, (stream, _)) = (client.unwrap(), accepted.unwrap());
+        prepare(&stream);
+        let socket = SockRef::from(&stream);
+        for size in [socket.send_buffer_size(), socket.recv_buffer_size()] {
+            assert!(size.unwrap() <= 2 * SOCKET_BUFFER);
+        }
+    }
 }

@@ -10,7 +10,6 @@ pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
 /// The flag of an answer to a ping.
 pub const ACK: u8 = 1;
 const END_STREAM_AND_HEADERS: u8 = 5;
