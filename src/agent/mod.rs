@@ -27,7 +27,7 @@ use crate::domain::event::Log;
 use crate::domain::label::Label;
 use crate::domain::lease::{Holding, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
-use crate::domain::quota::{Full, Quota};
+use crate::domain::quota::{Full, Quota, Share};
 use crate::domain::rank::{Judged, Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
 use crate::domain::rule::Rule;
@@ -180,6 +180,8 @@ impl Agent {
         for change in state.claims.restore(restored.rules) {
             state.tell(&settings.owner, change);
         }
+        state.directory.set_share(Share::of(&settings.quota));
+        state.former.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
             state.connections.orphan(now, (*node.text()).into());
@@ -285,6 +287,8 @@ impl Agent {
     pub fn adjust(&self, order: Order, quota: Quota) {
         let mut state = self.lock();
         (state.order, state.quota) = (order, quota);
+        state.directory.set_share(Share::of(&quota));
+        state.former.set_share(Share::of(&quota));
     }
 
     /// Tells that the directory changed, with a number that rises.

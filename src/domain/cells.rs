@@ -13,9 +13,16 @@ const MOST_PAGES: usize = 4_096;
 /// Changes in one part: about what fits into the largest frame.
 const MOST_CHANGES: usize = 1_024;
 
+/// A page's memory, with its place in the tree.
+const PAGE_BYTES: usize = size_of::<Page>() + 64;
+
 /// Slot → its cell, what the owner said last of it, and since when that is known.
 #[derive(Debug, Default)]
-pub struct Cells(BTreeMap<Slot, Box<Page>>);
+pub struct Cells {
+    pages: BTreeMap<Slot, Box<Page>>,
+    /// Of all contents.
+    contents: usize,
+}
 
 #[derive(Debug)]
 struct Page {
@@ -46,10 +53,25 @@ impl Cells {
     /// Takes a cell in place of the one that was there.
     pub fn insert(&mut self, now: Instant, slot: Slot, cell: Cell) -> Option<Cell> {
         let (page, at) = place(slot);
-        let page = self.0.entry(page).or_insert_with(|| Box::new(Page::new(now)));
+        let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::new(now)));
         page.newest = page.newest.max(cell.seq);
+        self.contents += cell.content.size();
         let since = page.start.moment(now);
-        page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell)
+        let before = page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell);
+        self.contents -= before.as_ref().map_or(0, |before| before.content.size());
+        before
+    }
+
+    /// How much memory they take, roughly, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.contents + self.pages.len() * PAGE_BYTES
+    }
+
+    /// How much more they would take with that in a slot.
+    pub fn growth(&self, slot: Slot, content: &Content) -> usize {
+        let page = if self.pages.contains_key(&place(slot).0) { 0 } else { PAGE_BYTES };
+        let held = self.get(slot).map_or(0, |held| held.content.size());
+        content.size().saturating_sub(held) + page
     }
 
     /// All of them, in slot order.
@@ -86,7 +108,7 @@ impl Cells {
     /// Drops the slots that are empty, as is known up to a mark, and were when `age` ago. The mark of what was dropped.
     pub fn drop_empty(&mut self, now: Instant, age: Duration, known: Mark) -> Mark {
         let mut dropped = Mark::NONE;
-        self.0.retain(|number, page| {
+        self.pages.retain(|number, page| {
             let now = page.start.moment(now);
             for (slot, place) in (number * PAGE..).zip(&mut page.cells) {
                 let old = |heard: &mut Heard| {
@@ -105,17 +127,17 @@ impl Cells {
 
     /// How many slots take a place.
     pub fn places(&self) -> usize {
-        self.0.len() * PAGE as usize
+        self.pages.len() * PAGE as usize
     }
 
     fn heard(&self, slot: Slot) -> Option<(&Page, &Heard)> {
         let (page, at) = place(slot);
-        let page = self.0.get(&page)?;
+        let page = self.pages.get(&page)?;
         Some((page, page.cells[at].as_ref()?))
     }
 
     fn from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Page)> {
-        self.0.range(place(slot).0..).map(|(number, page)| (number * PAGE, &**page))
+        self.pages.range(place(slot).0..).map(|(number, page)| (number * PAGE, &**page))
     }
 }
 
@@ -187,6 +209,21 @@ mod tests {
                 slots.clone().filter(|slot| u64::from(slot % 7) + 1 > mark.of(*slot)).collect();
             assert_eq!(told, want, "{mark:?}");
         }
+    }
+
+    #[test]
+    fn what_they_take_is_known_to_the_byte() {
+        let (mut cells, long) = (Cells::default(), record(&"x".repeat(300), "t"));
+        let content = || Content::Record(long.clone());
+        assert_eq!(cells.growth(1, &content()), long.size() + PAGE_BYTES);
+        let cell = Cell { seq: 1, content: content() };
+        cells.insert(1, Heard { cell, since: Instant::now() });
+        assert_eq!(cells.bytes(), long.size() + PAGE_BYTES);
+        assert_eq!((cells.growth(1, &content()), cells.growth(2, &content())), (0, long.size()));
+        cells.insert(1, empty(2, Instant::now()));
+        assert_eq!(cells.bytes(), PAGE_BYTES);
+        cells.drop_empty(Instant::now(), Duration::ZERO, Mark { records: 2, rules: 0 });
+        assert_eq!(cells.bytes(), 0);
     }
 
     #[test]

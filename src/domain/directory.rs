@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::event::Event;
 use super::hosts::Hosts;
 use super::label::Label;
+use super::quota::Share;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::replica::{Extent, Part, Replica};
 use super::rule::Rule;
@@ -59,6 +60,9 @@ pub struct Directory {
     orphans: Vec<Arc<Rule>>,
     /// What was shown and hidden since somebody took it.
     events: Vec<Event>,
+    share: Share,
+    /// What all replicas take.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +100,24 @@ impl Directory {
         std::mem::take(&mut self.events)
     }
 
+    /// Bounds what owners may make it hold from now on.
+    pub fn set_share(&mut self, share: Share) {
+        self.share = share;
+    }
+
     /// Takes over what an owner said, whoever passed it on.
     pub fn apply(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
+        if self.is_too_much(owner, change) {
+            let agent = self.agents.get_mut(&owner.name);
+            if let Some(replica) = agent.and_then(|agent| agent.generations.get_mut(&owner.generation)) {
+                replica.refuse();
+            }
+            return Applied::Refused;
+        }
+        self.take(now, owner, change)
+    }
+
+    fn take(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
         if change.slot > MAX_SLOT || !self.make_room(&owner.name) {
             return Applied::Refused;
         }
@@ -107,14 +127,16 @@ impl Directory {
         }
         let fresh = || Replica::new(Arc::new(owner.clone()));
         let replica = agent.generations.entry(owner.generation).or_insert_with(fresh);
+        let held = replica.cells().bytes();
         let Some(before) = replica.take(now, change) else { return Applied::Known };
+        self.bytes = self.bytes + replica.cells().bytes() - held;
         if agent.shown == Some(owner.generation) {
             let owner = replica.owner.clone();
             self.reindex(&owner, change, before);
         } else if replica.is_complete() {
             self.show(owner);
         } else {
-            agent.forget_surplus();
+            self.bytes -= agent.forget_surplus();
         }
         Applied::New
     }
@@ -133,7 +155,7 @@ impl Directory {
 
     /// The same for what we say ourselves, which is known without gaps.
     pub fn say(&mut self, now: Instant, us: &Owner, change: &Change) {
-        self.apply(now, us, change);
+        self.take(now, us, change);
         let since = self.replica(us).map_or(Mark::NONE, Replica::mark);
         let mut until = since;
         until.include(change.slot, change.cell.seq);
@@ -144,7 +166,12 @@ impl Directory {
     pub fn mark(&self, owner: &Owner) -> Option<Mark> {
         match self.agents.get(&owner.name) {
             Some(agent) if agent.is_superseded(owner.generation) => None,
-            Some(agent) => Some(agent.generations.get(&owner.generation).map_or(Mark::NONE, Replica::mark)),
+            Some(agent) => match agent.generations.get(&owner.generation) {
+                // What is refused is not to be asked for again and again.
+                Some(replica) if replica.is_overfull() => None,
+                Some(replica) => Some(replica.mark()),
+                None => Some(Mark::NONE),
+            },
             None => Some(Mark::NONE),
         }
     }
@@ -163,6 +190,36 @@ impl Directory {
     pub fn drop_empty(&mut self, now: Instant) {
         let replicas = self.agents.values_mut().flat_map(|agent| agent.generations.values_mut());
         replicas.for_each(|replica| replica.drop_empty(now));
+        self.recount();
+        let (share, all) = (self.share, self.bytes);
+        let has_room = |replica: &Replica| {
+            let held = replica.cells().bytes();
+            held < share.owner / 2 && (all < share.all / 2 || held < Share::FLOOR / 2)
+        };
+        let replicas = self.agents.values_mut().flat_map(|agent| agent.generations.values_mut());
+        replicas.filter(|replica| has_room(replica)).for_each(Replica::make_room);
+    }
+
+    /// Whether a change would go over what its owner, or all of them, may make us hold.
+    fn is_too_much(&self, owner: &Owner, change: &Change) -> bool {
+        let replica = self.replica(owner);
+        let held = replica.map_or(0, |replica| replica.cells().bytes());
+        // Most changes, so that the slot need not be looked at.
+        if held < Share::FLOOR {
+            return false;
+        }
+        let growth = replica.map_or(0, |replica| replica.cells().growth(change.slot, &change.cell.content));
+        growth > 0 && (held + growth > self.share.owner || self.bytes + growth > self.share.all)
+    }
+
+    fn recount(&mut self) {
+        let replicas = self.agents.values().flat_map(|agent| agent.generations.values());
+        self.bytes = replicas.map(|replica| replica.cells().bytes()).sum();
+    }
+
+    /// How much memory all that owners said takes, roughly, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many slots take a place, of all owners.
@@ -183,6 +240,7 @@ impl Directory {
         if self.agents.get(&owner.name).is_some_and(|agent| agent.generations.is_empty()) {
             self.agents.remove(&owner.name);
         }
+        self.recount();
     }
 
     /// What the shown generation of an agent says of itself.
@@ -286,6 +344,7 @@ impl Directory {
                 .generations
                 .extend(replaced.into_iter().filter(|(generation, _)| Some(*generation) == former));
         }
+        self.recount();
         self.leave_out_what_stayed(before);
     }
 
@@ -374,11 +433,15 @@ impl Agent {
     }
 
     /// An agent that starts again and again without getting ready must not fill the directory.
-    fn forget_surplus(&mut self) {
+    /// How many bytes that gave back.
+    fn forget_surplus(&mut self) -> usize {
+        let mut bytes = 0;
         while self.generations.len() > MAX_GENERATIONS {
             let oldest = self.generations.keys().copied().find(|g| Some(*g) != self.shown);
-            oldest.and_then(|g| self.generations.remove(&g));
+            let replica = oldest.and_then(|g| self.generations.remove(&g));
+            bytes += replica.map_or(0, |replica| replica.cells().bytes());
         }
+        bytes
     }
 }
 
@@ -501,6 +564,40 @@ mod tests {
         assert_eq!(directory.agents.len(), MAX_AGENTS);
         let far = Change { slot: MAX_SLOT + 1, ..changes[0].clone() };
         assert_eq!(directory.apply(Instant::now(), &owner("a", 60), &far), Applied::Refused);
+    }
+
+    #[test]
+    fn an_owner_cannot_make_others_hold_more_than_its_share_and_all_together_not_more_than_theirs() {
+        let (mut directory, now) = (Directory::default(), Instant::now());
+        let share = Share { owner: 2 * Share::FLOOR, all: 4 * Share::FLOOR };
+        directory.set_share(share);
+        // Sparse and empty: what takes most for the fewest bytes said.
+        let change = |n: u32, seq| Change { slot: n * 16 + 1, cell: Cell { seq, content: Content::Empty } };
+        let fill = |directory: &mut Directory, owner: &Owner| {
+            (0..5_000).filter(|n| directory.apply(now, owner, &change(*n, 2)) == Applied::Refused).count()
+        };
+        assert!(fill(&mut directory, &owner("greedy", 1)) > 1_000);
+        assert!(directory.bytes() <= share.owner);
+        assert_eq!(directory.mark(&owner("greedy", 1)), None, "it is not asked for more");
+        directory.reach(&owner("greedy", 1), Mark::NONE, Mark { records: 9, rules: 0 });
+        assert_eq!(
+            directory.part(&owner("greedy", 1), Mark::NONE, 0),
+            None,
+            "nobody is told that this is all"
+        );
+        for generation in 2..20 {
+            fill(&mut directory, &owner("greedy", generation));
+            fill(&mut directory, &owner(&format!("made-up-{generation}"), 1));
+        }
+        let floors = directory.agents().count() * MAX_GENERATIONS * (Share::FLOOR + 2_000);
+        assert!(directory.bytes() <= share.all + floors, "{} bytes", directory.bytes());
+        tell(&mut directory, &owner("honest", 1), &said(&["1", "2"]));
+        assert_eq!(directory.apply(now, &owner("honest", 1), &change(9, 9)), Applied::New);
+        assert_eq!(ids(&directory, "t"), ["1", "2"]);
+        for name in directory.agents().cloned().collect::<Vec<_>>() {
+            (1..20).for_each(|generation| directory.forget(&Owner { name: name.clone(), generation }));
+        }
+        assert_eq!(directory.bytes(), 0);
     }
 
     /// Up and down, by record id.

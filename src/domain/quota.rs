@@ -20,6 +20,34 @@ impl Default for Quota {
     }
 }
 
+/// How much of what others say is kept, in bytes of memory, roughly: a bound against owners that make things up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Of one start of one owner.
+    pub owner: usize,
+    /// Of all together. Whoever has less than [`Share::FLOOR`] is kept all the same.
+    pub all: usize,
+}
+
+impl Share {
+    /// What nobody takes from an owner: some thousand records.
+    pub const FLOOR: usize = 1 << 20;
+
+    /// Of agents with such a quota, or with the usual one if that is more: each owner what it may hold itself and half
+    /// as much for the slots around that; all together four times as much.
+    pub fn of(quota: &Quota) -> Self {
+        let own = quota.bytes.max(Quota::default().bytes);
+        let owner = own.saturating_add(own / 2);
+        Self { owner, all: owner.saturating_mul(4) }
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::of(&Quota::default())
+    }
+}
+
 /// There is no room. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {

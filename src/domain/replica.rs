@@ -46,12 +46,14 @@ pub struct Replica {
     mark: Mark,
     /// Of the empty slots that were dropped.
     dropped: Mark,
+    /// Something was refused: there are gaps that are not to be filled.
+    overfull: bool,
 }
 
 impl Replica {
     /// Of a generation of which nothing is known yet.
     pub fn new(owner: Arc<Owner>) -> Self {
-        Self { owner, cells: Cells::default(), mark: Mark::NONE, dropped: Mark::NONE }
+        Self { owner, cells: Cells::default(), mark: Mark::NONE, dropped: Mark::NONE, overfull: false }
     }
 
     /// Takes a change, unless it is old: what the slot held before.
@@ -63,9 +65,19 @@ impl Replica {
         Some(self.cells.insert(now, change.slot, change.cell.clone()))
     }
 
+    /// Notes that a change was refused.
+    pub fn refuse(&mut self) {
+        self.overfull = true;
+    }
+
+    /// Whether one was, and there is no more room yet.
+    pub fn is_overfull(&self) -> bool {
+        self.overfull
+    }
+
     /// All that was said between the marks has been taken.
     pub fn reach(&mut self, since: Mark, until: Mark) {
-        if self.mark.covers(since) {
+        if self.mark.covers(since) && !self.overfull {
             self.mark = self.mark.max(until);
         }
     }
@@ -111,6 +123,11 @@ impl Replica {
         let gone = self.cells.held(slots.start, slots.end, *until).filter(|slot| !told(*slot));
         let empty = |slot: Slot| Cell { seq: until.of(slot), content: Content::Empty };
         gone.map(|slot| Change { slot, cell: empty(slot) }).collect()
+    }
+
+    /// There is room again, so that what was refused may be asked for.
+    pub fn make_room(&mut self) {
+        self.overfull = false;
     }
 
     /// Gives back the slots that have been empty for long.

@@ -47,6 +47,17 @@ pub enum Content {
     Status(Status),
 }
 
+impl Content {
+    /// What it takes besides its cell, roughly, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Empty | Self::Status(_) => 0,
+            Self::Record(record) => record.size(),
+            Self::Rule(rule) => rule.size(),
+        }
+    }
+}
+
 impl From<Arc<Record>> for Content {
     fn from(record: Arc<Record>) -> Self {
         Self::Record(record)
