@@ -217,10 +217,10 @@ mod tests {
         let content = || Content::Record(long.clone());
         assert_eq!(cells.growth(1, &content()), long.size() + PAGE_BYTES);
         let cell = Cell { seq: 1, content: content() };
-        cells.insert(1, Heard { cell, since: Instant::now() });
+        cells.insert(Instant::now(), 1, cell);
         assert_eq!(cells.bytes(), long.size() + PAGE_BYTES);
         assert_eq!((cells.growth(1, &content()), cells.growth(2, &content())), (0, long.size()));
-        cells.insert(1, empty(2, Instant::now()));
+        cells.insert(Instant::now(), 1, empty(2));
         assert_eq!(cells.bytes(), PAGE_BYTES);
         cells.drop_empty(Instant::now(), Duration::ZERO, Mark { records: 2, rules: 0 });
         assert_eq!(cells.bytes(), 0);

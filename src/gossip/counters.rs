@@ -42,7 +42,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, with the word that logs and metrics use.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::NotAFrame, "not_a_frame"),
         (Self::Version, "version"),
         (Self::UnknownKey, "unknown_key"),

@@ -58,7 +58,7 @@ impl Puppet {
             sent: Mutex::default(),
             heard: Mutex::default(),
         });
-        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1) })).await;
+        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1), told: (0, 0) })).await;
         let answering = tokio::spawn(said.clone().answer());
         Self { said, answering }
     }
@@ -138,7 +138,7 @@ impl Said {
             if Kind::from_number(header.kind) != Some(Kind::Ping) {
                 continue;
             }
-            if let Ok(wire::Ping { nonce: Some(nonce) }) = wire::decode(&payload) {
+            if let Ok(wire::Ping { nonce: Some(nonce), .. }) = wire::decode(&payload) {
                 let pong = wire::Pong { nonce, name: &self.name, generation: self.generation };
                 self.say(Kind::Pong, &wire::encode(&pong)).await;
             }
