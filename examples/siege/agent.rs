@@ -56,6 +56,8 @@ impl Drop for Agent {
 pub(crate) struct Seen {
     /// Resident memory.
     pub(crate) rss_mb: f64,
+    /// Processor time of it so far.
+    pub(crate) cpu: Duration,
     /// Frames taken as a peer's, and new.
     pub(crate) taken: u64,
     /// What it knows: records, agents and claims.
@@ -106,6 +108,10 @@ impl Agent {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let rss_mb = rss.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1e3;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // After the name in brackets; user's and system's ticks, of which a second has 100.
+        let stat: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
+        let ticks = stat[11].parse::<u64>()? + stat[12].parse::<u64>()?;
         let metrics = self.get("/metrics")?;
         let values: Vec<(&str, u64)> = metrics
             .lines()
@@ -126,6 +132,7 @@ impl Agent {
         state.push(("last_event".into(), report["last_event"].as_u64().unwrap_or_default()));
         Ok(Seen {
             rss_mb,
+            cpu: Duration::from_millis(ticks * 10),
             taken: taken.map(|(_, value)| value).sum(),
             state,
             counts: counts.filter_map(|(name, value)| Some((reason(name)?, *value))).collect(),

@@ -12,7 +12,8 @@
 //!
 //! Attackers of the network have no key. They forge frames under a key id that they saw, and replay those of a real
 //! peer. `accepted` is what the agent took as a peer's and the peer did not send; `answered` is what came back to the
-//! attackers' sockets, which for clients of the plugin are refusals and answers.
+//! attackers' sockets, which for clients of the plugin are refusals and answers. `CPU s` is the agent's processor time
+//! during the row.
 
 mod agent;
 mod attacks;
@@ -134,19 +135,20 @@ async fn siege(args: &Args, each: Duration) -> anyhow::Result<()> {
 
 fn heading() {
     println!(
-        "{:<34} {:>22} {:>8} {:>12} {:>19} {:>22}  counters that moved",
-        "attack", "sent", "accepted", "answered B", "RSS MB before/after", "Renew p50/p99/p99.9 ms"
+        "{:<34} {:>22} {:>8} {:>12} {:>19} {:>6} {:>22}  counters that moved",
+        "attack", "sent", "accepted", "answered B", "RSS MB before/after", "CPU s", "Renew p50/p99/p99.9 ms"
     );
 }
 
 fn row(attack: Attack, report: &Report, accepted: u64, before: &Seen, after: &Seen, times: &Times) {
     let moved = after.moved_since(before);
     println!(
-        "{:<34} {:>22} {accepted:>8} {:>12} {:>19} {:>22}  {}",
+        "{:<34} {:>22} {accepted:>8} {:>12} {:>19} {:>6.2} {:>22}  {}",
         attack.name(),
         format!("{} {}", report.sent, attack.unit()),
         report.answered,
         format!("{:.1}/{:.1}", before.rss_mb, after.rss_mb),
+        (after.cpu - before.cpu).as_secs_f64(),
         format!("{:.2}/{:.2}/{:.2}", times.at(0.5), times.at(0.99), times.at(0.999)),
         if moved.is_empty() { "-".into() } else { moved.join(", ") }
     );

@@ -90,6 +90,18 @@ pub struct Member {
     pub silent_seconds: Option<f64>,
     /// Its records that are known here.
     pub records: usize,
+    /// What is held against it: words of it that were refused here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// Words of an agent that were refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// How many.
+    pub count: u64,
+    /// What the last ones were.
+    pub last: String,
 }
 
 /// How the journal is.

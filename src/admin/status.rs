@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Outside;
-use super::report::{Holds, Journal, Member, Service, State, Status};
+use super::report::{Holds, Journal, Member, Refused, Service, State, Status};
 use crate::agent::{MemberView, Tunnel, View};
 use crate::domain::liveness::Standing;
 use crate::domain::rank::Order;
@@ -27,6 +27,13 @@ pub(super) fn status(
                     their records stay, last, for an hour";
         problems.push(text.into());
     }
+    problems.extend(view.members.iter().filter_map(|member| {
+        let (name, refused) = (&member.name, refused(member)?);
+        let Refused { count, last } = refused;
+        Some(format!(
+            "{count} words of {name} were refused, the last ones {last}: it is broken, or somebody else has its key"
+        ))
+    }));
     let members = view.members.iter().enumerate().map(|(at, member)| {
         let address = if at == 0 { Some(outside.address) } else { addresses.get(&member.name).copied() };
         as_member(member, at == 0, address)
@@ -80,7 +87,13 @@ fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Me
         rtt_ms: member.trip.filter(|_| !this).map(millis),
         silent_seconds: member.silence.map(|silence| silence.as_secs_f64()),
         records: member.records,
+        refused: refused(member),
     }
+}
+
+fn refused(member: &MemberView) -> Option<Refused> {
+    let complaint = member.complaint?;
+    Some(Refused { count: complaint.total(), last: complaint.last.text().into() })
 }
 
 /// How an agent is, in one word.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::Instant;
 
 use super::{Agent, State};
+use crate::domain::complaint::Refusal;
 use crate::domain::directory::Applied;
 use crate::domain::event::Event as Happened;
 use crate::domain::liveness::{Liveness, Standing};
@@ -56,6 +57,7 @@ impl Agent {
             }
             Event::Hearsay { owner } => self.lock().hear(now, &owner, Liveness::hearsay),
             Event::Forgotten { owner } => self.handle_forgotten(now, owner),
+            Event::Refused { by, why, times } => self.lock().complain(now, &by.name, why, times.into()),
         }
     }
 
@@ -75,8 +77,11 @@ impl Agent {
         let mut state = self.lock();
         let shown = state.directory.generation(&owner.name);
         changes.extend(state.directory.emptied(owner, extent, &changes));
+        let mut refused = 0;
         for change in &changes {
-            let news = state.directory.apply(now, owner, change) == Applied::New;
+            let applied = state.directory.apply(now, owner, change);
+            let news = applied == Applied::New;
+            refused += u64::from(applied == Applied::Refused);
             if news && change.cell.content == Content::Status(Status::Left) {
                 state.liveness.forget(&owner.name);
                 state.log.extend([Happened::Left(owner.name.clone())]);
@@ -87,6 +92,9 @@ impl Agent {
             {
                 self.give_way(&mut state, rule);
             }
+        }
+        if refused > 0 {
+            state.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
         state.directory.reach(owner, extent.since, extent.until);
         if state.directory.generation(&owner.name) != shown {
@@ -152,6 +160,14 @@ impl Agent {
 }
 
 impl State {
+    /// Holds something against a peer.
+    fn complain(&mut self, now: StdInstant, of: &AgentName, why: Refusal, times: u64) {
+        if self.complaints.note(now, of, why, times) {
+            let all = self.complaints.of(of).map_or(times, |complaint| complaint.total());
+            tracing::warn!(agent = %of, refused = all, "what a peer says is refused: {}", why.text());
+        }
+    }
+
     /// Notes a sign of life, unless it is of one who said goodbye: its last frames are still under way.
     fn hear(
         &mut self,

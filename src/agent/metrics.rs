@@ -6,6 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Agent, HealedFrom, MemberView, View};
+use crate::domain::complaint::Refusal;
 use crate::domain::liveness::Standing;
 use crate::metrics::{Sheet, amount};
 
@@ -51,6 +52,15 @@ fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
         .iter()
         .filter_map(|peer| Some(([("peer", peer.name.as_str().to_owned())], peer.trip?.as_secs_f64())));
     sheet.levels("gossd_peer_rtt_seconds", "Smoothed round-trip time to a peer", trips)?;
+    let refused = peers.iter().flat_map(|peer| {
+        let counts = peer.complaint.map(|complaint| complaint.counts).into_iter();
+        let counted = counts.flat_map(|counts| Refusal::ALL.into_iter().zip(counts));
+        let counted = counted.filter(|(_, count)| *count > 0);
+        counted.map(|((_, why), count)| {
+            ([("peer", peer.name.as_str().to_owned()), ("reason", why.to_owned())], count)
+        })
+    });
+    sheet.counts("gossd_peer_refused", "Words of a peer that were refused", refused)?;
     let doubts = f64::from(u8::from(view.doubts_itself));
     sheet.level(
         "gossd_doubts_itself",

@@ -21,6 +21,7 @@ pub use self::heal::{Heal, HealedFrom};
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
 use crate::domain::claim::ClaimTable;
+use crate::domain::complaint::Complaints;
 use crate::domain::connection::{ConnectionId, Connections};
 use crate::domain::directory::Directory;
 use crate::domain::event::Log;
@@ -120,6 +121,7 @@ struct State {
     outbox: BTreeMap<Slot, Cell>,
     journal: keeper::Health,
     heals: heal::Heals,
+    complaints: Complaints,
     log: Log,
     counts: Changes,
 }
@@ -171,6 +173,7 @@ impl Agent {
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
             heals: heal::Heals::default(),
+            complaints: Complaints::default(),
             log: Log::default(),
             counts: Changes::default(),
         };

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::keeper::Health;
 use super::{Agent, Changes, Counts, HealedFrom, State};
+use crate::domain::complaint::Complaint;
 use crate::domain::directory::Entry;
 use crate::domain::event::Event;
 use crate::domain::label::Label;
@@ -62,6 +63,8 @@ pub struct MemberView {
     pub silence: Option<Duration>,
     /// Its records that are known.
     pub records: usize,
+    /// What is held against it.
+    pub complaint: Option<Complaint>,
 }
 
 /// How the journal is.
@@ -207,6 +210,7 @@ impl Agent {
             trip: judged.trip,
             silence: state.liveness.silence(now, name),
             records: state.directory.len_of(name),
+            complaint: state.complaints.of(name),
         }
     }
 

@@ -121,8 +121,11 @@ fn journal(journal: &Journal) -> String {
 fn members_table(members: &[Member]) -> String {
     let mut members: Vec<&Member> = members.iter().collect();
     members.sort_by_key(|member| urgency(member.state).0);
-    let titles = ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS"];
-    let mut table = Table::new(&titles).with_numbers(&[2, 3, 4]);
+    // Only where there is something to be seen.
+    let refuses = members.iter().any(|member| member.refused.is_some());
+    let titles = ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS", "REFUSED"];
+    let columns = if refuses { titles.len() } else { titles.len() - 1 };
+    let mut table = Table::new(&titles[..columns]).with_numbers(&[2, 3, 4]);
     for member in members {
         let mark = if member.this { " (this)" } else { "" };
         let row = [
@@ -132,8 +135,9 @@ fn members_table(members: &[Member]) -> String {
             &member.silent_seconds.map_or_else(|| "-".into(), time),
             &member.records.to_string(),
             member.address.as_deref().unwrap_or("-"),
+            &member.refused.as_ref().map_or_else(|| "-".into(), |refused| refused.count.to_string()),
         ];
-        table.row(style(member.state), &row);
+        table.row(style(member.state), &row[..columns]);
     }
     table.text()
 }
@@ -141,6 +145,7 @@ fn members_table(members: &[Member]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::admin::report::Refused;
 
     fn member(name: &str, state: State) -> Member {
         Member {
@@ -152,6 +157,7 @@ pub(super) mod tests {
             rtt_ms: Some(0.4),
             silent_seconds: None,
             records: 7,
+            refused: None,
         }
     }
 
@@ -238,5 +244,9 @@ b         alive    0.40 ms       -        7  10.0.0.2:8002
 ";
         assert_eq!(bare(&text), want);
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(&BAD.to_string())), "{text:?}");
+        let refused = Some(Refused { count: 12, last: "slots that cannot be".into() });
+        let text = bare(&members_table(&[Member { refused, ..member("e", State::Alive) }]));
+        let cells: Vec<&str> = text.lines().flat_map(|line| line.split_whitespace().last()).collect();
+        assert_eq!(cells, ["REFUSED", "12"]);
     }
 }

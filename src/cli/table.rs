@@ -46,7 +46,7 @@ impl Table {
     }
 
     /// One more row, with a text for each column.
-    pub(super) fn row<const N: usize>(&mut self, style: Style, cells: &[&str; N]) {
+    pub(super) fn row(&mut self, style: Style, cells: &[&str]) {
         self.rows.push((style, cells.iter().map(|cell| plain(cell)).collect()));
     }
 

@@ -9,6 +9,7 @@
 pub mod address;
 pub mod cells;
 pub mod claim;
+pub mod complaint;
 pub mod connection;
 #[cfg(test)]
 mod convergence;

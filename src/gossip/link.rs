@@ -27,6 +27,7 @@ use super::seal::{Opened, Sealer};
 use super::session::{self, Peer, Sessions, Verdict};
 use super::wire::{self, Header, Kind, Malformed, Session};
 use super::{Event, Heard};
+use crate::domain::complaint::Refusal;
 use crate::domain::record::Owner;
 use crate::domain::slot::{Change, Mark};
 
@@ -262,7 +263,14 @@ impl Link {
                 self.counters.receive(kind);
                 self.took_last = true;
                 let mut effects = self.returned(now, header.session, suspected, silence);
-                effects.extend(self.take_fresh(now, &arrived, payload)?);
+                let Some(peer) = self.sessions.peer(arrived.header.session).cloned() else {
+                    return Ok(effects);
+                };
+                let by = peer.owner.clone();
+                effects.extend(self.take_fresh(now, &arrived, peer, payload).unwrap_or_else(|Malformed| {
+                    self.counters.count(Dropped::Malformed);
+                    vec![Effect::Tell(Event::Refused { by, why: Refusal::Malformed, times: 1 })]
+                }));
                 Ok(effects)
             }
             Verdict::Stranger => self.take_strange(now, &arrived, &payload),
@@ -308,10 +316,10 @@ impl Link {
         &mut self,
         now: Instant,
         arrived: &Arrived,
+        peer: Peer,
         payload: Vec<u8>,
     ) -> Result<Vec<Effect>, Malformed> {
         let Arrived { header, kind, key } = arrived;
-        let Some(peer) = self.sessions.peer(header.session).cloned() else { return Ok(Vec::new()) };
         self.keys.roll.spoke(&peer.owner.name, *key, &self.sealer.keyring());
         match kind {
             Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer.addr, message: payload }]),
@@ -345,7 +353,7 @@ impl Link {
             Kind::KeyStatus => self.take_key_status(now, header.session, &peer, &payload),
             Kind::Handover => self.take_handover(now, peer, *key, &payload),
             Kind::Question => self.take_question(peer.addr, &payload),
-            Kind::Answer => self.take_answer(now, peer.addr, &payload),
+            Kind::Answer => self.take_answer(now, &peer, &payload),
         }
     }
 

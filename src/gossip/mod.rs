@@ -59,6 +59,7 @@ use self::keys::{Refused, Report};
 use self::link::Link;
 use self::seal::Sealer;
 use self::transport::{Bound, Faults, Transport};
+use crate::domain::complaint::Refusal;
 use crate::domain::record::Owner;
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, Mark, Slot};
@@ -123,6 +124,15 @@ pub enum Event {
     Hearsay {
         /// Who was heard.
         owner: Owner,
+    },
+    /// A peer said what was refused.
+    Refused {
+        /// Who.
+        by: Owner,
+        /// Why.
+        why: Refusal,
+        /// How often.
+        times: u32,
     },
     /// An owner has been dead for long enough to be forgotten.
     Forgotten {

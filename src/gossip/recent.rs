@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const AGE: Duration = Duration::from_secs(3);
 /// Pushes kept per peer, about 1 kB each. Every peer says them back, so it bounds what a return costs.
 const MAX_PUSHES: usize = 32;
+/// A longer push is none of ours, and is not kept: by TCP a peer could send some as long as 65 kB.
+const MAX_PUSH: usize = 2_048;
 
 /// The last pushes of one session, in the order in which they came.
 #[derive(Debug, Default)]
@@ -17,6 +19,9 @@ impl Recent {
     /// Remembers an encoded [`super::wire::Push`].
     pub fn note(&mut self, now: Instant, push: &[u8]) {
         self.0.retain(|(at, _)| now.saturating_duration_since(*at) < AGE);
+        if push.len() > MAX_PUSH {
+            return;
+        }
         if self.0.len() == MAX_PUSHES {
             self.0.pop_front();
         }
@@ -42,6 +47,7 @@ mod tests {
         let kept: Vec<u8> = recent.pushes().map(|push| push[0]).collect();
         assert_eq!((kept.len(), kept[0]), (MAX_PUSHES, 1), "the oldest makes room");
         recent.note(now + AGE, b"x");
+        recent.note(now + AGE, &[0; MAX_PUSH + 1]);
         assert_eq!(recent.pushes().collect::<Vec<_>>(), [b"x"]);
     }
 }

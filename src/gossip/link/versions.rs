@@ -127,7 +127,10 @@ fn agents_of_this_version_and_of_a_later_one_are_one_cluster() {
 fn fields_that_a_later_version_appends_to_a_record_are_skipped_and_counted() {
     let (room, later) = (Room::new(1), format!("{VALUE}\u{1f}and more"));
     let (link, ..) = room.links.values().next().unwrap();
-    let changes = link.changes(vec![(1, VALUE), (2, &later), (3, "?5\u{1f}what nobody knows yet")]);
+    let values = vec![(1, VALUE), (2, &*later), (3, "?5\u{1f}what nobody knows yet")];
+    let by = Owner { name: "b".parse().unwrap(), generation: 1 };
+    let (changes, refused) = link.changes(&by, values, 0);
+    assert!(refused.is_some());
     assert_eq!(changes.iter().map(|change| change.slot).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(changes[0].cell, changes[1].cell);
     let counted = [Dropped::UnknownField, Dropped::NotASlot].map(|why| room.counters(1).dropped(why));

@@ -9,6 +9,7 @@ use super::super::{Event, slots};
 use super::{
     Dropped, Duration, Effect, Instant, KeyId, Kind, Link, Malformed, Peer, Session, SocketAddr, wire,
 };
+use crate::domain::complaint::Refusal;
 use crate::domain::record::{Generation, Owner};
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, Mark, Slot};
@@ -72,7 +73,7 @@ impl Link {
         payload: &[u8],
     ) -> Result<Vec<Effect>, Malformed> {
         let push: wire::Push<'_> = self.read(payload)?;
-        let changes = self.changes(push.changes);
+        let (changes, refused) = self.changes(&peer.owner, push.changes, 0);
         let (since, until) = (wire::mark(push.since), wire::mark(push.until));
         let extent = Extent { since, until, whole: None };
         let ack = wire::encode(&wire::PushAck { id: push.id });
@@ -85,23 +86,24 @@ impl Link {
             self.sessions.note_push(now, session, payload, lag);
             peer.owner
         };
-        Ok(vec![Effect::Tell(Event::Changed { owner, changes, extent }), ack])
+        let heard = Effect::Tell(Event::Changed { owner, changes, extent });
+        Ok(refused.into_iter().chain([heard, ack]).collect())
     }
 
     pub(super) fn take_answer(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: &Peer,
         payload: &[u8],
     ) -> Result<Vec<Effect>, Malformed> {
         let answer = self.read(payload)?;
-        let Some(told) = self.repairs.take(now, from, answer) else { return Ok(Vec::new()) };
+        let Some(told) = self.repairs.take(now, from.addr, answer) else { return Ok(Vec::new()) };
         let Told { owner, values, misplaced, extent, next } = told;
-        (0..misplaced).for_each(|_| self.counters.count(Dropped::NotASlot));
-        let changes = self.changes(values);
+        let (changes, refused) = self.changes(&from.owner, values, misplaced);
         let next = next.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer));
         // The next part is under way while this one is taken.
-        Ok(next.into_iter().chain([Effect::Tell(Event::Changed { owner, changes, extent })]).collect())
+        let heard = Effect::Tell(Event::Changed { owner, changes, extent });
+        Ok(next.into_iter().chain(refused).chain([heard]).collect())
     }
 
     /// What an agent's former start pushed last may be all that is left of it.
@@ -128,18 +130,26 @@ impl Link {
         Ok(vec![Effect::Asked(Question { by, owner, after, from: question.from })])
     }
 
-    /// The changes of slots and their values; what they are not is counted.
-    pub(super) fn changes(&self, values: Vec<(Slot, &str)>) -> Vec<Change> {
-        let mut changes = Vec::with_capacity(values.len());
+    /// The changes of slots and their values. What is none is counted, with `misplaced` that were left out already, and
+    /// whoever said it is named.
+    pub(super) fn changes(
+        &self,
+        by: &Owner,
+        values: Vec<(Slot, &str)>,
+        misplaced: usize,
+    ) -> (Vec<Change>, Option<Effect>) {
+        let (said, mut changes) = (values.len(), Vec::with_capacity(values.len()));
         for (slot, value) in values {
-            let read = slots::read(slot, value);
-            match &read {
-                None => self.counters.count(Dropped::NotASlot),
-                Some((_, "")) => {}
-                Some(_) => self.counters.count(Dropped::UnknownField),
+            let Some((cell, more)) = slots::read(slot, value) else { continue };
+            if !more.is_empty() {
+                self.counters.count(Dropped::UnknownField);
             }
-            changes.extend(read.map(|(cell, _)| Change { slot, cell }));
+            changes.push(Change { slot, cell });
         }
-        changes
+        let refused = said - changes.len() + misplaced;
+        (0..refused).for_each(|_| self.counters.count(Dropped::NotASlot));
+        let times = u32::try_from(refused).unwrap_or(u32::MAX);
+        let refused = Event::Refused { by: by.clone(), why: Refusal::NotASlot, times };
+        (changes, (times > 0).then_some(Effect::Tell(refused)))
     }
 }
