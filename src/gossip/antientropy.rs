@@ -1,11 +1,14 @@
 //! chitchat: membership, and how far every owner has come, from which whoever missed a push sees that it did. The only
-//! file that names it, so its traps are all met here:
+//! module that names it, so its traps are all met here:
 //!
 //! - an owner's state is two short values that are overwritten and never deleted, so there are no tombstones to
 //!   collect, no resets, no copy of every record, and one message holds it all;
 //! - a predicate that is always false keeps it from cloning every state in every round;
 //! - what a peer may have written over our own values is put right in the next round;
+//! - what would end it is not let through, see [`vet`];
 //! - its `recv` never fails, because that would end gossip for good; its end ends the process.
+
+pub mod vet;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,6 +25,7 @@ use chitchat::{
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::vet::Vet;
 use super::counters::{Counters, Dropped};
 use super::{Event, Hearer, slots};
 use crate::domain::record::Owner;
@@ -104,11 +108,14 @@ pub struct AntiEntropy {
     pub incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// Takes peers to exchange states with now.
     pub handshakes: mpsc::Sender<SocketAddr>,
+    /// To be asked before [`Self::incoming`] is given a message.
+    pub vet: Arc<Vet>,
     handle: ChitchatHandle,
     inner: Inner,
 }
 
 struct Inner {
+    vet: Arc<Vet>,
     handshakes: mpsc::Receiver<SocketAddr>,
     said: watch::Receiver<Said>,
     members: watch::Sender<Vec<Member>>,
@@ -161,7 +168,9 @@ impl AntiEntropy {
         let handle = spawn_chitchat(config(&settings), Vec::new(), &transport).await?;
         let met = Arc::new(Notify::new());
         subscribe(&handle, met.clone()).await;
+        let vet = Arc::new(Vet::new(id(&settings)));
         let inner = Inner {
+            vet: vet.clone(),
             handshakes: handshakes_rx,
             said: channels.said,
             members: channels.members,
@@ -170,7 +179,7 @@ impl AntiEntropy {
             met,
             known: HashMap::new(),
         };
-        Ok(Self { incoming, handshakes, handle, inner })
+        Ok(Self { incoming, handshakes, vet, handle, inner })
     }
 
     /// Runs until chitchat ends, which it does only by a fault.
@@ -199,10 +208,14 @@ impl AntiEntropy {
     }
 }
 
+fn id(Settings { owner, addr, .. }: &Settings) -> ChitchatId {
+    ChitchatId::new(owner.name.as_str(), owner.generation, *addr)
+}
+
 fn config(settings: &Settings) -> ChitchatConfig {
-    let Settings { owner, addr, interval, cluster, dead_grace } = settings;
+    let Settings { addr, interval, cluster, dead_grace, .. } = settings;
     ChitchatConfig {
-        chitchat_id: ChitchatId::new(owner.name.as_str(), owner.generation, *addr),
+        chitchat_id: id(settings),
         cluster_id: cluster.clone(),
         gossip_interval: *interval,
         listen_addr: *addr,
@@ -283,6 +296,7 @@ impl Inner {
         let chitchat = handle.chitchat();
         let chitchat = chitchat.lock().await;
         let us = chitchat.self_chitchat_id();
+        self.vet.set_known(chitchat.node_states().keys());
         let states = chitchat.node_states().iter().filter(|(id, _)| *id != us);
         let now = Instant::now();
         let mut known: HashMap<ChitchatId, Pulse> = HashMap::new();

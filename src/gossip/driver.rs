@@ -9,14 +9,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::antientropy::Member;
+use super::antientropy::vet::Vet;
 use super::counters::{Counters, Dropped};
 use super::incoming::Arrival;
 use super::keyring::{self, Fingerprint, Keyring};
 use super::keys::{Refused, Report};
 use super::link::{Effect, Link};
 use super::seal::Sealer;
+use super::session::Peer;
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Hearer};
+use crate::domain::complaint::Refusal;
 use crate::domain::record::{AgentName, Owner};
 use crate::domain::slot::{Change, Mark};
 
@@ -38,6 +41,8 @@ pub(super) struct Driver {
     pub(super) sealer: Arc<Sealer>,
     pub(super) hearer: Arc<dyn Hearer>,
     pub(super) counters: Arc<Counters>,
+    /// Looks at messages for chitchat.
+    pub(super) vet: Arc<Vet>,
     /// Messages for chitchat.
     pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     /// Peers that chitchat should exchange states with now.
@@ -218,8 +223,11 @@ impl Driver {
                     }
                     self.hearer.hear(event);
                 }
-                Effect::Chitchat { from, message } => {
-                    if self.incoming.try_send((from, message)).is_err() {
+                Effect::Chitchat { from: Peer { owner, addr }, message } => {
+                    if self.vet.look(&message).is_err() {
+                        self.counters.count(Dropped::Malformed);
+                        self.hearer.hear(Event::Refused { by: owner, why: Refusal::Malformed, times: 1 });
+                    } else if self.incoming.try_send((addr, message)).is_err() {
                         self.counters.count(Dropped::QueueFull);
                     }
                 }

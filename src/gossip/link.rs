@@ -59,8 +59,8 @@ pub enum Effect {
     Tell(Event),
     /// A message for chitchat.
     Chitchat {
-        /// Where the answer goes.
-        from: SocketAddr,
+        /// Whose it is, and where the answer goes.
+        from: Peer,
         /// chitchat's bytes.
         message: Vec<u8>,
     },
@@ -322,7 +322,7 @@ impl Link {
         let Arrived { header, kind, key } = arrived;
         self.keys.roll.spoke(&peer.owner.name, *key, &self.sealer.keyring());
         match kind {
-            Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer.addr, message: payload }]),
+            Kind::Chitchat => Ok(vec![Effect::Chitchat { from: peer, message: payload }]),
             Kind::Push => self.take_push(now, header.session, peer, &payload),
             Kind::PushAck => {
                 let ack: wire::PushAck = self.read(&payload)?;
