@@ -27,7 +27,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::vet::Vet;
 use super::counters::{Counters, Dropped};
+use super::session::Peer;
 use super::{Event, Hearer, slots};
+use crate::domain::complaint::Refusal;
 use crate::domain::record::Owner;
 use crate::domain::slot::{Change, Content, Mark, Seq, Status};
 
@@ -105,11 +107,9 @@ pub struct Member {
 /// A running chitchat.
 pub struct AntiEntropy {
     /// Takes messages from peers.
-    pub incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    pub incoming: mpsc::Sender<(Peer, Vec<u8>)>,
     /// Takes peers to exchange states with now.
     pub handshakes: mpsc::Sender<SocketAddr>,
-    /// To be asked before [`Self::incoming`] is given a message.
-    pub vet: Arc<Vet>,
     handle: ChitchatHandle,
     inner: Inner,
 }
@@ -163,14 +163,16 @@ impl AntiEntropy {
     ) -> anyhow::Result<Self> {
         let (incoming, messages) = mpsc::channel(QUEUE);
         let (handshakes, handshakes_rx) = mpsc::channel(QUEUE);
-        let socket = FrameSocket { incoming: messages, outgoing: channels.outgoing, counters };
+        let vet = Arc::new(Vet::new(id(&settings)));
+        let (outgoing, hearer_too) = (channels.outgoing, hearer.clone());
+        let socket =
+            FrameSocket { incoming: messages, outgoing, counters, vet: vet.clone(), hearer: hearer_too };
         let transport = FrameTransport(Mutex::new(Some(socket)));
         let handle = spawn_chitchat(config(&settings), Vec::new(), &transport).await?;
         let met = Arc::new(Notify::new());
         subscribe(&handle, met.clone()).await;
-        let vet = Arc::new(Vet::new(id(&settings)));
         let inner = Inner {
-            vet: vet.clone(),
+            vet,
             handshakes: handshakes_rx,
             said: channels.said,
             members: channels.members,
@@ -179,7 +181,7 @@ impl AntiEntropy {
             met,
             known: HashMap::new(),
         };
-        Ok(Self { incoming, handshakes, vet, handle, inner })
+        Ok(Self { incoming, handshakes, handle, inner })
     }
 
     /// Runs until chitchat ends, which it does only by a fault.
@@ -334,9 +336,11 @@ impl Transport for FrameTransport {
 
 /// chitchat's view of the sealed transport: two queues.
 struct FrameSocket {
-    incoming: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+    incoming: mpsc::Receiver<(Peer, Vec<u8>)>,
     outgoing: mpsc::Sender<(SocketAddr, Vec<u8>)>,
     counters: Arc<Counters>,
+    vet: Arc<Vet>,
+    hearer: Arc<dyn Hearer>,
 }
 
 #[async_trait]
@@ -359,10 +363,13 @@ impl Socket for FrameSocket {
                 // The gossip has ended, and with it the process; an error would only be logged twice.
                 return std::future::pending().await;
             };
-            match ChitchatMessage::deserialize(&mut &bytes[..]) {
-                Ok(message) => return Ok((from, message)),
-                Err(_) => self.counters.count(Dropped::Malformed),
+            if self.vet.look(&bytes).is_ok()
+                && let Ok(message) = ChitchatMessage::deserialize(&mut &bytes[..])
+            {
+                return Ok((from.addr, message));
             }
+            self.counters.count(Dropped::Malformed);
+            self.hearer.hear(Event::Refused { by: from.owner, why: Refusal::Malformed, times: 1 });
         }
     }
 }

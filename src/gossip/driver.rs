@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::antientropy::Member;
-use super::antientropy::vet::Vet;
 use super::counters::{Counters, Dropped};
 use super::incoming::Arrival;
 use super::keyring::{self, Fingerprint, Keyring};
@@ -19,7 +18,6 @@ use super::seal::Sealer;
 use super::session::Peer;
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Hearer};
-use crate::domain::complaint::Refusal;
 use crate::domain::record::{AgentName, Owner};
 use crate::domain::slot::{Change, Mark};
 
@@ -41,10 +39,8 @@ pub(super) struct Driver {
     pub(super) sealer: Arc<Sealer>,
     pub(super) hearer: Arc<dyn Hearer>,
     pub(super) counters: Arc<Counters>,
-    /// Looks at messages for chitchat.
-    pub(super) vet: Arc<Vet>,
     /// Messages for chitchat.
-    pub(super) incoming: mpsc::Sender<(SocketAddr, Vec<u8>)>,
+    pub(super) incoming: mpsc::Sender<(Peer, Vec<u8>)>,
     /// Peers that chitchat should exchange states with now.
     pub(super) handshakes: mpsc::Sender<SocketAddr>,
     /// The peers that are heard.
@@ -223,11 +219,8 @@ impl Driver {
                     }
                     self.hearer.hear(event);
                 }
-                Effect::Chitchat { from: Peer { owner, addr }, message } => {
-                    if self.vet.look(&message).is_err() {
-                        self.counters.count(Dropped::Malformed);
-                        self.hearer.hear(Event::Refused { by: owner, why: Refusal::Malformed, times: 1 });
-                    } else if self.incoming.try_send((addr, message)).is_err() {
+                Effect::Chitchat { from, message } => {
+                    if self.incoming.try_send((from, message)).is_err() {
                         self.counters.count(Dropped::QueueFull);
                     }
                 }

@@ -217,7 +217,6 @@ impl Cluster {
             sealer: sealer.clone(),
             hearer,
             counters: counters.clone(),
-            vet: anti_entropy.vet.clone(),
             incoming: anti_entropy.incoming.clone(),
             handshakes: anti_entropy.handshakes.clone(),
             peers,

@@ -47,6 +47,8 @@ struct Known {
     ids: HashSet<ChitchatId>,
     /// What they take in a digest.
     bytes: usize,
+    /// Those of the last message that was let through, which chitchat may not have read yet.
+    last: Vec<ChitchatId>,
 }
 
 impl Known {
@@ -61,14 +63,18 @@ impl Vet {
         Self { us, known: Mutex::default() }
     }
 
-    /// These are known at present.
+    /// These are known at present. To be called under chitchat's lock, so that no more than one message is under way to
+    /// it.
     pub(super) fn set_known<'a>(&self, ids: impl Iterator<Item = &'a ChitchatId>) {
-        let mut known = Known::default();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = std::mem::take(&mut known.last);
+        *known = Known::default();
         ids.for_each(|id| known.add(id.clone()));
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        last.iter().for_each(|id| known.add(id.clone()));
+        known.last = last;
     }
 
-    /// Whether chitchat may have a message.
+    /// Whether chitchat may have a message, which it is to read before the next one is looked at.
     pub fn look(&self, message: &[u8]) -> Result<(), Unfit> {
         let mut rest = message.get(HEADER..).ok_or(Unfit)?;
         let kind: u8 = read(&mut rest)?;
@@ -85,7 +91,8 @@ impl Vet {
         if more > 0 && known.bytes + more > MAX_DIGEST {
             return Err(Unfit);
         }
-        fresh.into_iter().for_each(|id| known.add(id));
+        fresh.iter().for_each(|id| known.add(id.clone()));
+        known.last = fresh.into_iter().collect();
         Ok(())
     }
 
@@ -273,6 +280,7 @@ mod tests {
         assert_eq!(vet.look(&syn((0..200).map(|n| format!("made-up-{n}")))), Ok(()));
         assert_eq!(vet.look(&syn((0..3_000).map(|n| format!("more-{n}")))), Err(Unfit));
         vet.set_known([id("made-up-1")].iter());
+        vet.set_known(std::iter::empty());
         assert_eq!(vet.look(&syn(std::iter::once("late".into()))), Ok(()), "the others were forgotten");
     }
 

@@ -1,0 +1,167 @@
+//! Attackers with the key: a peer that says what no agent says. Nothing ends, what it may make others hold is bounded,
+//! it writes nothing but its own slots, and it is named. What it says honestly counts: whoever has the key is a member.
+
+mod common;
+
+use std::time::Duration;
+
+use common::http::{call, request};
+use common::puppet::{Puppet, push};
+use common::{TestCluster, eventually, ids, record};
+use gossd::daemon::Daemon;
+use gossd::gossip::counters::Dropped;
+use gossd::gossip::keyring::{Keyring, generate};
+use gossd::gossip::wire::{self, Kind, Push};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Two agents with a record each, and a peer of the first that nobody wrote.
+async fn cluster() -> (TestCluster, Puppet) {
+    let key = generate();
+    let keyring = || Keyring::parse(&key).expect("a key");
+    let cluster = TestCluster::start(2, |n, config| {
+        config.keyring = keyring();
+        config.admin = (n == 0).then_some(config.plugin);
+    })
+    .await;
+    for (n, agent) in cluster.agents.iter().enumerate() {
+        agent.agent().register(1, record(&n.to_string(), "t")).expect("room");
+    }
+    let agent = &cluster.agents[0];
+    let puppet = Puppet::start(agent.gossip, keyring(), "default", "puppet", 1).await;
+    eventually(SOON, "it is admitted", || agent.peers() == 2).await;
+    eventually(SOON, "all is known", || ids(agent, "t") == ["0", "1"]).await;
+    (cluster, puppet)
+}
+
+async fn ask(agent: &Daemon, path: &str) -> String {
+    call(agent.admin.expect("it has one"), &request("GET", path, "")).await.body
+}
+
+/// What `gossd status` says of a member.
+async fn member(agent: &Daemon, name: &str) -> Value {
+    let status: Value = serde_json::from_str(&ask(agent, "/status.json").await).expect("JSON");
+    let members = status["members"].as_array().expect("a list");
+    let mut member = members.iter().find(|member| member["name"] == name).expect("it is known").clone();
+    member["problems"] = status["problems"].clone();
+    member
+}
+
+/// Whether both agents still hear each other's words.
+async fn goes_on(cluster: &TestCluster, id: &str) {
+    cluster.agents[1].agent().register(1, record(id, "goes-on")).expect("room");
+    eventually(SOON, "a change arrives", || ids(&cluster.agents[0], "goes-on") == [id]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_writes_its_senders_slots_and_nobody_elses() {
+    let (cluster, puppet) = cluster().await;
+    let (agent, other) = (&cluster.agents[0], &cluster.agents[1]);
+    puppet.get_ready().await;
+    // The slots that the others' records are in, with higher numbers, and empty.
+    puppet.push(9, &[(1, "-9"), (2, "-9"), (1_000_001, "-9")]).await;
+    puppet.push(10, &[(3, "t10\u{1f}z\u{1f}t\u{1f}node-6\u{1f}10.6.6.6:666")]).await;
+    eventually(SOON, "its own record", || agent.agent().resolve("t").len() == 3).await;
+    assert_eq!(ids(agent, "t"), ["0", "1", "z"], "its own beside the other's, not in its place");
+    // Of the receiver itself, which it may be told what it said before, and of nobody else.
+    for former in [agent.agent().owner().generation, other.agent().owner().generation] {
+        let changes = vec![(1, "-99")];
+        let lie = Push { age_us: 0, id: 7, former: Some(former), since: (0, 0), until: (99, 0), changes };
+        puppet.say(Kind::Push, &wire::encode(&lie)).await;
+    }
+    let answer = wire::Answer {
+        name: other.agent().owner().name.as_str(),
+        generation: other.agent().owner().generation,
+        from: 0,
+        next: None,
+        whole: true,
+        until: (99, 99),
+        changes: Vec::new(),
+    };
+    puppet.say(Kind::Answer, &wire::encode(&answer)).await;
+    goes_on(&cluster, "x").await;
+    assert_eq!(ids(agent, "t"), ["0", "1", "z"], "an answer that nobody asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_peer_says_nothing_ends_and_it_is_named() {
+    let (mut cluster, puppet) = cluster().await;
+    let mut rng = StdRng::seed_from_u64(5);
+    for n in 0..2_000_usize {
+        let kind = Kind::ALL[n % Kind::ALL.len()];
+        // A conflict ends a young agent that believes it; it needs its session, which nobody guesses.
+        let payload: Vec<u8> = (0..n % 200).map(|_| rng.random()).collect();
+        puppet.say(kind, &payload).await;
+        if n % 50 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let nonsense =
+        [(0, "x"), (5, "t1\u{1f}"), (2_000_001, "-1"), (7, "s1\u{1f}ready"), (8, "-99999999999999999")];
+    puppet.push(0, &nonsense).await;
+    // With counters at the end of their range.
+    for counter in [u64::MAX, u64::MAX - 1] {
+        let frame = puppet.frame_as(counter, Kind::Push, &push(1, u64::MAX, &[(u32::MAX, "-1")]));
+        let mut stream = tokio::net::TcpStream::connect(cluster.agents[0].gossip).await.expect("it listens");
+        stream.write_u32(u32::try_from(frame.len()).expect("short")).await.expect("sent");
+        stream.write_all(&frame).await.expect("sent");
+    }
+    let agent = &cluster.agents[0];
+    eventually(SOON, "both are counted", || {
+        agent.counters().dropped(Dropped::Malformed) > 10 && agent.counters().dropped(Dropped::NotASlot) >= 4
+    })
+    .await;
+    goes_on(&cluster, "x").await;
+    let said = member(agent, "puppet").await;
+    assert!(said["refused"]["count"].as_u64().expect("a number") > 15, "{said:#}");
+    assert!(said["problems"].to_string().contains("words of puppet were refused"), "{said:#}");
+    assert!(member(agent, "agent-1").await["refused"].is_null(), "nothing against the other");
+    let metrics = ask(agent, "/metrics").await;
+    assert!(metrics.contains(r#"gossd_peer_refused_total{peer="puppet",reason="malformed"}"#), "{metrics}");
+    for agent in &mut cluster.agents {
+        let fault = tokio::time::timeout(Duration::from_millis(50), agent.fault()).await;
+        assert!(fault.is_err(), "{fault:?}");
+    }
+}
+
+/// A chitchat message in which so many agents are made up.
+fn made_up(from: u32, count: u16) -> Vec<u8> {
+    let mut bytes = vec![0x53, 0xb0, 0, 0];
+    bytes.extend(count.to_le_bytes());
+    for n in from..from + u32::from(count) {
+        let name = format!("made-up-{n:0>20}");
+        bytes.extend(u16::try_from(name.len()).expect("short").to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend([4, 10, 0, 0, 1, 1, 1]);
+        bytes.extend([[1_u64, 0, 1].map(u64::to_le_bytes).concat()].concat());
+    }
+    bytes.extend(7_u16.to_le_bytes());
+    bytes.extend(b"default");
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn made_up_members_fill_no_digest_and_end_nobody() {
+    let (mut cluster, puppet) = cluster().await;
+    let agent = &cluster.agents[0];
+    for n in 0..300_u32 {
+        puppet.say(Kind::Chitchat, &made_up(n * 10, 10)).await;
+        if n % 20 == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    eventually(SOON, "some are refused", || agent.counters().dropped(Dropped::Malformed) > 10).await;
+    eventually(SOON, "it says so", || agent.counters().digest() > 30_000).await;
+    goes_on(&cluster, "x").await;
+    assert!(cluster.agents.iter().all(|agent| agent.counters().digest() < 65_000));
+    assert!(member(agent, "puppet").await["refused"]["count"].as_u64().expect("a number") > 10);
+    for agent in &mut cluster.agents {
+        let fault = tokio::time::timeout(Duration::from_millis(50), agent.fault()).await;
+        assert!(fault.is_err(), "{fault:?}");
+    }
+}
