@@ -70,7 +70,9 @@ impl Vet {
         let last = std::mem::take(&mut known.last);
         *known = Known::default();
         ids.for_each(|id| known.add(id.clone()));
-        last.iter().for_each(|id| known.add(id.clone()));
+        for id in &last {
+            known.add(id.clone());
+        }
         known.last = last;
     }
 
@@ -91,7 +93,9 @@ impl Vet {
         if more > 0 && known.bytes + more > MAX_DIGEST {
             return Err(Unfit);
         }
-        fresh.iter().for_each(|id| known.add(id.clone()));
+        for id in &fresh {
+            known.add(id.clone());
+        }
         known.last = fresh.into_iter().collect();
         Ok(())
     }
