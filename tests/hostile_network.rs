@@ -44,14 +44,8 @@ async fn cluster(key: &str) -> (TestCluster, Puppet) {
 
 async fn join(agent: &Daemon, key: &str, name: &str, generation: u64) -> Puppet {
     let before = agent.peers();
-    let puppet = Puppet::start(
-        agent.gossip,
-        keyed(&[key]),
-        &Config::loopback("x".parse().unwrap()).cluster,
-        name,
-        generation,
-    )
-    .await;
+    let puppet =
+        Puppet::start(agent.gossip, keyed(&[key]), gossd::config::DEFAULT_CLUSTER, name, generation).await;
     eventually(SOON, "the puppet is admitted", || agent.peers() > before).await;
     puppet
 }

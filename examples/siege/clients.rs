@@ -51,7 +51,7 @@ async fn half_closed(orders: &Orders) -> anyhow::Result<Report> {
     while Instant::now() < end && report.sent < orders.connections / 2 {
         pace.tick().await;
         let mut stream = network::from(report.sent, orders.plugin).await?;
-        let asked = if report.sent % 2 == 0 { GET } else { &GET[..20] };
+        let asked = if report.sent.is_multiple_of(2) { GET } else { &GET[..20] };
         let _ = stream.write_all(asked).await;
         let _ = stream.shutdown().await;
         held.push(stream);
@@ -84,7 +84,10 @@ async fn keep_busy(
         let written = timeout_at(end.min(Instant::now() + TICK), stream.write_all(&bytes)).await;
         report.sent += u64::from(count);
         let mut closed = matches!(written, Ok(Err(_)));
-        while attack != Attack::NeverReads {
+        loop {
+            if attack == Attack::NeverReads {
+                break;
+            }
             match stream.try_read(&mut buffer) {
                 Ok(0) => {
                     closed = true;
@@ -131,7 +134,7 @@ fn batch(attack: Attack, begun: bool, next: &mut u32) -> (Vec<u8>, u32) {
         }
         Attack::SettingsFlood => {
             for n in 0..OF_TICK {
-                let ping = n % 2 == 0;
+                let ping = n.is_multiple_of(2);
                 let kind = if ping { frames::PING } else { frames::SETTINGS };
                 bytes.extend(frames::frame(kind, 0, 0, if ping { &[7; 8] } else { &[] }));
             }

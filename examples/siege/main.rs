@@ -148,7 +148,7 @@ fn row(attack: Attack, report: &Report, accepted: u64, before: &Seen, after: &Se
         format!("{} {}", report.sent, attack.unit()),
         report.answered,
         format!("{:.1}/{:.1}", before.rss_mb, after.rss_mb),
-        (after.cpu - before.cpu).as_secs_f64(),
+        after.cpu.saturating_sub(before.cpu).as_secs_f64(),
         format!("{:.2}/{:.2}/{:.2}", times.at(0.5), times.at(0.99), times.at(0.999)),
         if moved.is_empty() { "-".into() } else { moved.join(", ") }
     );

@@ -29,7 +29,7 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
         Attack::GossipReplay => replay(orders).await,
         Attack::GossipDribble => {
             let opening =
-                |n: u64| if n % 2 == 0 { vec![0, 0, 4, 0] } else { u32::MAX.to_be_bytes().to_vec() };
+                |n: u64| if n.is_multiple_of(2) { vec![0, 0, 4, 0] } else { u32::MAX.to_be_bytes().to_vec() };
             hold(orders, orders.gossip, orders.connections / 10, opening, Some(b"x")).await
         }
         _ => hold(orders, orders.gossip, orders.connections, |_| Vec::new(), None).await,
@@ -39,7 +39,7 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
 fn forged_or_replayed(orders: &Orders, n: u64, rng: &mut StdRng) -> Vec<u8> {
     let at = usize::try_from(n).unwrap_or_default() / 2 % orders.recorded.len();
     let mut frame = orders.recorded[at].clone();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         frame.truncate(HEAD);
         frame.resize(HEAD + BODY, 0);
         rng.fill(&mut frame[HEAD..]);
@@ -109,7 +109,7 @@ fn framed(frame: &[u8]) -> Vec<u8> {
 }
 
 fn waiting(stream: &TcpStream) -> u64 {
-    stream.try_read(&mut [0; 65_536]).unwrap_or_default() as u64
+    stream.try_read(&mut vec![0; 65_536]).unwrap_or_default() as u64
 }
 
 /// A connection from one of several addresses.

@@ -43,6 +43,7 @@ impl Renewer {
         Ok(renewer)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a thread of its own; timers of the runtime are coarser")]
     /// Renews it at this rate for this long. Fails if any call does.
     pub(crate) fn make(&mut self, a_second: u64, time: Duration) -> anyhow::Result<Times> {
         let step = Duration::from_secs(1) / u32::try_from(a_second)?;
@@ -50,7 +51,7 @@ impl Renewer {
         while begun.elapsed() < time {
             let late = Instant::now() > due;
             if !late {
-                std::thread::sleep(due - Instant::now());
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             // A timer that is late is not the agent's fault; a call before this one that took too long is.
             let from = if late { due } else { Instant::now() };
