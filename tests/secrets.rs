@@ -74,7 +74,7 @@ async fn by_grpc(plugin: std::net::SocketAddr, root: &str, token: &'static str) 
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root)).domain_name("localhost");
     let endpoint = Endpoint::from_shared(format!("https://{plugin}")).expect("an address");
     let channel = endpoint.tls_config(tls).expect("TLS").connect().await.expect("it listens");
-    let mut get = Request::new(GetServiceRequest { name: "t".into(), ..Default::default() });
+    let mut get = Request::new(GetServiceRequest { name: "t".into() });
     get.metadata_mut().insert("token", MetadataValue::from_static(token));
     SdClient::new(channel).get(get).await.is_ok()
 }
@@ -92,8 +92,8 @@ fn the_search_finds_what_is_there() {
 async fn whatever_an_agent_says_tells_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
-    let keys: [[u8; 32]; 3] =
-        [1, 2, 3].map(|n: u8| std::array::from_fn(|at| (at as u8).wrapping_mul(37) ^ (n * 61)));
+    let keys: [[u8; 32]; 3] = [1_u8, 2, 3]
+        .map(|n| std::array::from_fn(|at| u8::try_from(at).unwrap_or(0).wrapping_mul(37) ^ (n * 61)));
     let lines = keys.map(|key| STANDARD.encode(key) + "\n");
     for agent in ["a", "b"] {
         common::write_secret(Path::new(&path(agent)), lines[..2].concat());

@@ -246,7 +246,7 @@ b         alive    0.40 ms       -        7  10.0.0.2:8002
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(&BAD.to_string())), "{text:?}");
         let refused = Some(Refused { count: 12, last: "slots that cannot be".into() });
         let text = bare(&members_table(&[Member { refused, ..member("e", State::Alive) }]));
-        let cells: Vec<&str> = text.lines().flat_map(|line| line.split_whitespace().last()).collect();
+        let cells: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
         assert_eq!(cells, ["REFUSED", "12"]);
     }
 }

@@ -206,7 +206,9 @@ mod tests {
         put(&mut bytes, &u16::try_from(names.len()).unwrap());
         for name in names {
             put(&mut bytes, &id(&name));
-            [1_u64, 0, 1].iter().for_each(|number| put(&mut bytes, number));
+            for number in [1_u64, 0, 1] {
+                put(&mut bytes, &number);
+            }
         }
         bytes
     }
