@@ -86,6 +86,8 @@ pub struct Config {
     pub clock_ahead: Duration,
     /// What a test has broken.
     pub broken: Broken,
+    /// How many times as fast as usual a test wants the agent to forget.
+    pub hurry: u32,
     /// Frames that tests want lost.
     pub faults: Option<Faults>,
 }
@@ -159,6 +161,7 @@ impl Config {
             gossip_interval: crate::gossip::INTERVAL,
             clock_ahead: Duration::ZERO,
             broken: Broken::default(),
+            hurry: 1,
             faults: None,
         }
     }

@@ -21,6 +21,7 @@ use crate::domain::record::{Generation, Owner};
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint, transport};
 use crate::journal::{Journal, OpenError};
+use crate::metrics::Runtime;
 use crate::plugin::bounds;
 use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Listeners};
@@ -85,6 +86,7 @@ impl Daemon {
             order: config.order,
             quota: config.quota,
             broken: config.broken,
+            hurry: config.hurry,
         };
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let mut restored = kept.restored;
@@ -259,6 +261,7 @@ fn outside(cluster: &Cluster, agent: &Agent, ingress: &Ingress, meter: &Meter, a
     metrics.register_collector(Box::new(agent.clone()));
     metrics.register_collector(Box::new(cluster.clone()));
     metrics.register_collector(Box::new(meter.clone()));
+    metrics.register_collector(Box::new(Runtime::current()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "This program", build);
     let (peers, ingress) = (cluster.clone(), ingress.clone());

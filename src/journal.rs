@@ -29,6 +29,10 @@ use store::{Contents, Fault, Stamp, Store};
 /// How many damaged files are kept for whoever wants to know why; then the one that was written first goes.
 const MAX_SET_ASIDE: u32 = 10;
 
+/// Commits between two looks at how much of the file is free: a quarter of a minute of an agent whose clients never stop
+/// coming and going.
+const LOOK_EVERY: u32 = if cfg!(test) { 16 } else { 1_024 };
+
 /// What changed, as it is now.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -70,6 +74,8 @@ pub struct Journal {
     store: Option<Store>,
     /// What the file says of itself at least, so that a file which went back in time is noticed.
     stamp: Stamp,
+    /// Commits since the last look at how much of the file is free.
+    unlooked: u32,
     /// Declared last, so that it outlives the store.
     _lock: Lock,
 }
@@ -140,7 +146,7 @@ impl Journal {
         let Opened { store, stamp, contents, set_aside, .. } = opened;
         let Contents { held, lapsed, released, rules, .. } = contents;
         let restored = Restored { generation: stamp.generation, held, lapsed, released, rules, set_aside };
-        Ok((Self { path, store: Some(store), stamp, _lock: lock }, restored))
+        Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
     }
 
     /// Makes a batch durable, in one commit that has reached the disk when this returns.
@@ -164,7 +170,33 @@ impl Journal {
         });
         self.store = Some(kept.map_err(|fault| failed(&self.path, fault))?);
         self.stamp = stamp;
+        self.unlooked += 1;
+        if self.unlooked >= LOOK_EVERY {
+            self.unlooked = 0;
+            self.shrink();
+        }
         Ok(())
+    }
+
+    /// Gives back what was taken at a peak that is over. What is kept stays so, whether that works or not.
+    fn shrink(&mut self) {
+        let (Some(mut store), length) = (self.store.take(), self.bytes()) else { return };
+        let shrunk = guarded(move || {
+            store.shrink(length)?;
+            Ok(store)
+        });
+        match shrunk {
+            Ok(store) => self.store = Some(store),
+            Err(fault) => {
+                let error = io::Error::from(fault);
+                tracing::warn!(%error, journal = %self.path.display(), "cannot shrink the journal's file");
+            }
+        }
+    }
+
+    /// Bytes of its file; 0 if there is none.
+    pub fn bytes(&self) -> u64 {
+        self.path.metadata().map_or(0, |found| found.len())
     }
 
     /// Where the journal is.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
@@ -74,6 +75,28 @@ impl<'a> Sheet<'a> {
             histogram.encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+}
+
+/// The runtime that everything runs on.
+#[derive(Clone, Debug)]
+pub struct Runtime(tokio::runtime::Handle);
+
+impl Runtime {
+    /// The one that this is called on.
+    pub fn current() -> Self {
+        Self(tokio::runtime::Handle::current())
+    }
+}
+
+impl Collector for Runtime {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let tasks = self.0.metrics().num_alive_tasks();
+        Sheet::new(encoder).level(
+            "gossd_tasks",
+            "Tasks that have not ended: some, and some for every connection",
+            amount(tasks),
+        )
     }
 }
 

@@ -111,6 +111,7 @@ impl Host {
             order: Order::Random,
             quota: Quota::default(),
             broken: self.broken,
+            hurry: 1,
         };
         let agent = Agent::new(settings, restored);
         agent.use_journal();

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Agent, LEASE_TTL, keeper};
 use crate::domain::address::Address;
+use crate::domain::replica::EMPTY_KEPT;
+use crate::domain::room::Room as _;
 use crate::domain::slot::{Change, STATUS_SLOT};
 use crate::gossip::Cluster;
 
@@ -87,8 +89,9 @@ impl Agent {
             state.claims.take_touched();
         }
         if state.next_tidying <= now {
-            state.next_tidying = now + TIDYING;
-            state.directory.drop_empty(now.into_std());
+            let hurry = self.shared.settings.hurry.max(1);
+            state.next_tidying = now + TIDYING / hurry;
+            state.tidy(now.into_std(), EMPTY_KEPT / hurry);
         }
         let mut next = now + LEASE_TTL;
         if !state.postponed.is_empty() {
@@ -151,6 +154,18 @@ impl Agent {
 }
 
 impl super::State {
+    /// Gives back what is not needed any more.
+    fn tidy(&mut self, now: std::time::Instant, empty_kept: Duration) {
+        self.directory.drop_empty(now, empty_kept);
+        self.directory.give_back();
+        self.former.drop_empty(now, empty_kept);
+        self.former.give_back();
+        self.leases.give_back();
+        self.claims.give_back();
+        self.connections.give_back();
+        self.postponed.give_back();
+    }
+
     fn forget_postponed(&mut self, now: std::time::Instant) {
         use crate::domain::liveness::Standing;
         let gone: Vec<_> = self

@@ -60,7 +60,10 @@ impl Agent {
             .await
             .context("the journal's writer ended")?;
             match written {
-                Ok(()) => self.written(),
+                Ok(()) => {
+                    self.lock().journal_bytes = journal.bytes();
+                    self.written();
+                }
                 Err(error) => {
                     self.not_written(batch, &error);
                     sleep(RETRY).await;

@@ -23,6 +23,7 @@ impl Collector for Agent {
         let healed = self.heals().into_iter().map(|(from, times)| ([("from", word(from))], times));
         sheet.counts("gossd_heals", "Renews of unknown ids, by where their record was found", healed)?;
         peers(&view, &mut sheet)?;
+        tables(&view, &mut sheet)?;
         journal(&view, &mut sheet)
     }
 }
@@ -69,10 +70,19 @@ fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     )
 }
 
+fn tables(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let held = view.tables.iter().map(|table| ([("table", table.word)], amount(table.held)));
+    sheet.levels("gossd_table_entries", "Entries of the agent's tables", held)?;
+    let most = view.tables.iter().map(|table| ([("table", table.word)], amount(table.most)));
+    sheet.levels("gossd_table_entries_max", "Entries that each may have, as it is now", most)
+}
+
 fn journal(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     let failing = f64::from(u8::from(view.journal.problem.is_some()));
     sheet.level("gossd_journal_failing", "1 if the journal does not take what changes", failing)?;
     sheet.level("gossd_journal_pending", "Changes that are not on disk yet", amount(view.journal.pending))?;
+    let bytes = usize::try_from(view.journal.bytes).unwrap_or(usize::MAX);
+    sheet.level("gossd_journal_bytes", "Bytes of the journal's file", amount(bytes))?;
     sheet.count("gossd_journal_errors", "Batches that the journal did not take", view.changes.journal_errors)
 }
 

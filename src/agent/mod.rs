@@ -8,6 +8,7 @@ mod hear;
 mod keeper;
 mod metrics;
 mod rules;
+mod tables;
 mod view;
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::heal::{Heal, HealedFrom};
+pub use self::tables::Table;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
 use crate::domain::claim::ClaimTable;
@@ -26,7 +28,7 @@ use crate::domain::connection::{ConnectionId, Connections};
 use crate::domain::directory::Directory;
 use crate::domain::event::Log;
 use crate::domain::label::Label;
-use crate::domain::lease::{Holding, LeaseTable, Renewal};
+use crate::domain::lease::{Holding, KEEP_LAPSED, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::quota::{Full, Quota, Share};
 use crate::domain::rank::{Judged, Order, rank};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub quota: Quota,
     /// What a test has broken.
     pub broken: Broken,
+    /// How many times as fast as usual it forgets, for tests of what takes minutes and hours: 1.
+    pub hurry: u32,
 }
 
 /// What of an agent does not work, for tests that have to notice.
@@ -120,6 +124,7 @@ struct State {
     /// slots.
     outbox: BTreeMap<Slot, Cell>,
     journal: keeper::Health,
+    journal_bytes: u64,
     heals: heal::Heals,
     complaints: Complaints,
     log: Log,
@@ -161,7 +166,7 @@ impl Agent {
             met: None,
             quota: settings.quota,
             order: settings.order,
-            leases: LeaseTable::new(now, settings.lease_ttl),
+            leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / settings.hurry.max(1)),
             claims: ClaimTable::default(),
             next_look: None,
             next_tidying: Instant::from_std(now),
@@ -172,6 +177,7 @@ impl Agent {
             postponed: HashSet::new(),
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
+            journal_bytes: 0,
             heals: heal::Heals::default(),
             complaints: Complaints::default(),
             log: Log::default(),

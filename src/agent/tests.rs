@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::record::{Generation, Network};
-use crate::domain::replica::Extent;
+use crate::domain::replica::{EMPTY_KEPT, Extent};
 use crate::domain::slot::{Content, STATUS_SLOT};
 use crate::gossip::{Event, Hearer as _};
 use crate::journal::Batch;
@@ -34,7 +34,7 @@ pub(super) fn with_settings(
     restored: Restored,
 ) -> Agent {
     let (owner, order, broken) = (owner(name, generation), Order::Random, Broken::default());
-    Agent::new(Settings { owner, lease_ttl, order, quota, broken }, restored)
+    Agent::new(Settings { owner, lease_ttl, order, quota, broken, hurry: 1 }, restored)
 }
 
 fn record(id: &str) -> Record {
@@ -297,4 +297,23 @@ async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_
     assert_eq!(agent.take_batch().words.len(), 2);
     agent.written();
     assert_eq!(agent.journal_problem(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_of_a_peak_is_given_back() {
+    let agent = agent();
+    let all: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
+    for id in &all {
+        register(&agent, id);
+    }
+    for id in &all {
+        deregister(&agent, id);
+    }
+    agent.collect_changes();
+    let room = || (agent.lock().leases.room(), agent.lock().directory.places());
+    assert!(room().0 >= 5_000 && room().1 >= 5_000);
+    tokio::time::advance(EMPTY_KEPT.max(LEASE_TTL)).await;
+    agent.collect_changes();
+    agent.collect_changes();
+    assert!(room().0 < 600 && room().1 == 16, "{:?}", room());
 }

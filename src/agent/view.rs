@@ -8,6 +8,7 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::Instant;
 
 use super::keeper::Health;
+use super::tables::Table;
 use super::{Agent, Changes, Counts, HealedFrom, State};
 use crate::domain::complaint::Complaint;
 use crate::domain::directory::Entry;
@@ -38,6 +39,8 @@ pub struct View {
     pub changes: Changes,
     /// Its journal.
     pub journal: JournalView,
+    /// What it keeps, with how much of it there is and may be.
+    pub tables: Vec<Table>,
     /// Whether so many peers vanished together that it was probably us.
     pub doubts_itself: bool,
     /// Since it was made.
@@ -76,6 +79,8 @@ pub struct JournalView {
     pub problem: Option<String>,
     /// Ids and claims that are not on disk yet.
     pub pending: usize,
+    /// Bytes of its file, when it was last written.
+    pub bytes: u64,
 }
 
 /// A tunnel, in short.
@@ -156,7 +161,9 @@ impl Agent {
                 present: !matches!(state.journal, Health::Absent(_)),
                 problem: state.journal.problem(),
                 pending: state.leases.touched() + state.claims.touched(),
+                bytes: state.journal_bytes,
             },
+            tables: state.tables(),
             doubts_itself: state.liveness.doubts_itself(),
             uptime: now.saturating_duration_since(state.started),
             last_event: state.log.last(),

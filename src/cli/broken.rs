@@ -33,6 +33,15 @@ pub(super) struct BrokenArgs {
     /// After how many seconds dead agents are forgotten
     #[arg(long = "test-dead-grace", id = "test_dead_grace", env = "GOSSD_TEST_DEAD_GRACE", hide = true)]
     dead_grace: Option<u64>,
+    /// How many times as fast as usual empty slots and lapsed records are forgotten
+    #[arg(
+        long = "test-hurry",
+        id = "test_hurry",
+        env = "GOSSD_TEST_HURRY",
+        hide = true,
+        default_value_t = 1
+    )]
+    hurry: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +59,7 @@ enum Part {
 impl BrokenArgs {
     pub(super) fn apply(&self, config: &mut Config) {
         let is = |what| self.parts.contains(&what);
+        config.hurry = self.hurry;
         config.clock_ahead = Duration::from_secs(self.clock_ahead);
         if let Some(seconds) = self.dead_grace {
             config.dead_grace = Duration::from_secs(seconds);

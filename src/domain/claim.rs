@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::room::Room as _;
 use super::rule::{Clock, Rule, RuleKey};
 use super::slot::{Change, Slot, SlotTable, SlotsFull};
 
@@ -26,7 +27,7 @@ const MAX_AWAY: u32 = 2;
 /// Claims looked at in one go, to keep the lock short.
 const BATCH: usize = 128;
 /// Claims that are remembered at most; a bound against owners that come and go.
-const MAX_REMEMBERED: usize = super::slot::MAX_EACH as usize;
+pub const MAX_REMEMBERED: usize = super::slot::MAX_EACH as usize;
 
 /// The claims of one owner.
 #[derive(Debug)]
@@ -221,6 +222,29 @@ impl ClaimTable {
     /// Whether a claim is said here.
     pub fn says(&self, key: &RuleKey) -> bool {
         self.claims.get(key).is_some_and(|claim| claim.slot.is_some())
+    }
+
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.claims.give_back();
+        self.turns.give_back();
+        self.young.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.claims.room() + self.turns.room() + self.young.room()
+    }
+
+    /// How many claims are kept, said or remembered.
+    pub fn len(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty()
     }
 
     /// How many claims are said.
@@ -520,5 +544,25 @@ mod tests {
             assert!(most.max().unwrap() <= BATCH);
             assert_eq!(seen.borrow().len(), count as usize);
         }
+    }
+
+    #[test]
+    fn the_room_of_a_peak_is_given_back() {
+        let mut table = ClaimTable::default();
+        let rules: Vec<_> = (0..10_000).map(|n| rule(&n.to_string(), 1, 1)).collect();
+        for rule in &rules {
+            assert!(table.say(rule.clone()).unwrap().is_some());
+            table.note_young(rule.key());
+        }
+        for rule in &rules[10..] {
+            assert!(table.unsay(&rule.key()).is_some());
+        }
+        table.grow_up();
+        assert!(table.room() >= 20_000);
+        while table.turns.len() > 10 {
+            table.look(0, |_| HERE);
+        }
+        table.give_back();
+        assert!(table.room() < 200 && table.len() == 10, "{}", table.room());
     }
 }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::room::Room as _;
+
 /// How long an instance may be without a connection before its gost is looked at.
 pub const GRACE: Duration = Duration::from_secs(1);
 /// Instances that one connection is remembered for; a gost with more tunnel services than that is not known.
-const MAX_INSTANCES: usize = 256;
+pub const MAX_INSTANCES: usize = 256;
 
 /// A number that no two connections of this process share.
 pub type ConnectionId = u64;
@@ -69,6 +71,23 @@ impl Connections {
         self.open.contains_key(node)
     }
 
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.spoken.give_back();
+        self.open.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.spoken.room() + self.open.room()
+    }
+
+    /// How many connections spoke, and for how many instances.
+    pub fn len(&self) -> (usize, usize) {
+        (self.spoken.len(), self.open.len())
+    }
+
     /// When [`Self::overdue`] has something next.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.orphans.values().min().copied()
@@ -112,5 +131,20 @@ mod tests {
         connections.closed(now, 9);
         assert_eq!(connections.overdue(now + GRACE).len(), 1);
         assert!(connections.spoken.is_empty() && connections.open.is_empty());
+    }
+
+    #[test]
+    fn the_room_of_a_peak_is_given_back() {
+        let (mut connections, now) = (Connections::default(), Instant::now());
+        for n in 0..10_000 {
+            connections.spoke(n, &n.to_string());
+        }
+        for n in 10..10_000 {
+            connections.closed(now, n);
+        }
+        assert!(connections.room() >= 20_000);
+        connections.give_back();
+        assert_eq!(connections.len(), (10, 10));
+        assert!(connections.room() < 200, "{}", connections.room());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::hosts::Hosts;
@@ -14,6 +14,7 @@ use super::label::Label;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::replica::{Extent, Part, Replica};
+use super::room::Room as _;
 use super::rule::Rule;
 use super::slot::{Cell, Change, Content, MAX_SLOT, Mark, Seq, Slot, Status};
 use super::tunnels::Tunnels;
@@ -21,7 +22,7 @@ use super::tunnels::Tunnels;
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
 pub const MAX_AGENTS: usize = 1_000;
 /// Generations kept per agent.
-const MAX_GENERATIONS: usize = 3;
+pub const MAX_GENERATIONS: usize = 3;
 
 /// One record as one owner holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,10 +187,10 @@ impl Directory {
         self.replica(owner).map_or_else(Vec::new, |replica| replica.emptied(extent, changes))
     }
 
-    /// Gives back the slots that have been empty for long.
-    pub fn drop_empty(&mut self, now: Instant) {
+    /// Gives back the slots that have been empty for that long.
+    pub fn drop_empty(&mut self, now: Instant, age: Duration) {
         let replicas = self.agents.values_mut().flat_map(|agent| agent.generations.values_mut());
-        replicas.for_each(|replica| replica.drop_empty(now));
+        replicas.for_each(|replica| replica.drop_empty(now, age));
         self.recount();
         let (share, all) = (self.share, self.bytes);
         let has_room = |replica: &Replica| {
@@ -198,6 +199,20 @@ impl Directory {
         };
         let replicas = self.agents.values_mut().flat_map(|agent| agent.generations.values_mut());
         replicas.filter(|replica| has_room(replica)).for_each(Replica::make_room);
+    }
+
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.index.give_back();
+        self.hosts.give_back();
+        self.agents.give_back();
+        self.orphans.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.index.room() + self.hosts.room() + self.agents.room() + self.orphans.room()
     }
 
     /// Whether a change would go over what its owner, or all of them, may make us hold.
@@ -226,6 +241,11 @@ impl Directory {
     pub fn places(&self) -> usize {
         let replicas = self.agents.values().flat_map(|agent| agent.generations.values());
         replicas.map(|replica| replica.cells().places()).sum()
+    }
+
+    /// How many generations are kept, of all agents.
+    pub fn generations(&self) -> usize {
+        self.agents.values().map(|agent| agent.generations.len()).sum()
     }
 
     /// Forgets one generation of an agent, with all that it said; of the shown one, all before it as well.

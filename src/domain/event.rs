@@ -50,6 +50,16 @@ impl Log {
         self.last
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// At most `limit` events after that number, with theirs; None if some of them are gone, or never were.
     pub fn after(&self, number: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
         let oldest = self.last - self.events.len() as u64;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::label::Label;
 use super::record::Owner;
+use super::room::Room as _;
 use super::rule::{Clock, Endpoint, HashHost, MAX_CLOCK, Rule, RuleKey, TunnelId};
 use super::slot::Slot;
 
@@ -94,6 +95,18 @@ impl Hosts {
     /// Forgets a claim that was only remembered.
     pub fn forget(&mut self, key: &RuleKey) {
         self.remove(&key.host, |claim| claim.is(key.tunnel) && claim.holder.is_none());
+    }
+
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.claims.give_back();
+        self.tunnels.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.claims.room() + self.tunnels.room()
     }
 
     pub(super) fn hold(&mut self, owner: &Arc<Owner>, slot: Slot, rule: &Arc<Rule>) {
@@ -219,5 +232,23 @@ mod tests {
         assert_eq!(hosts.endpoint("a6265c6d9847a4bf"), None);
         hosts.tunnel_vanished(&name.into());
         assert_eq!(hosts.endpoint("a6265c6d9847a4be"), None);
+    }
+
+    #[test]
+    fn the_room_of_a_peak_is_given_back() {
+        let (mut hosts, all, a) = (Hosts::default(), 10_000, owner("a"));
+        let rules = |n: u32| rule(&n.to_string(), 1, 1);
+        let name = |n: u32| Label::from(format!("4d21094e-b74c-4916-86c1-{n:012x}"));
+        for n in 0..all {
+            hosts.hold(&a, n, &rules(n));
+            hosts.tunnel_appeared(&name(n));
+        }
+        for n in 10..all {
+            hosts.release(&a, n, &rules(n));
+            hosts.tunnel_vanished(&name(n));
+        }
+        assert!(hosts.room() >= 20_000);
+        hosts.give_back();
+        assert!(hosts.room() < 200 && hosts.len() == 10, "{}", hosts.room());
     }
 }

@@ -8,6 +8,8 @@ use super::record::AgentName;
 
 /// How long the records of peers that vanished together are kept, when it was probably us that vanished.
 pub const PRESERVE: Duration = Duration::from_secs(3600);
+/// Peers that are remembered: as many as can have sessions. A bound against made-up ones.
+pub const MAX_PEERS: usize = 1_000;
 /// Peers that fell silent within this time of each other vanished together.
 const TOGETHER: Duration = Duration::from_secs(10);
 /// One peer that is gone may well be gone; it takes two to doubt ourselves.
@@ -117,6 +119,11 @@ impl Liveness {
     }
 
     fn peer(&mut self, now: Instant, name: &AgentName) -> &mut Peer {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(name) {
+            let longest_silent = self.peers.iter().min_by_key(|(_, peer)| (peer.heard, peer.last_sign));
+            let longest_silent = longest_silent.map(|(name, _)| name.clone());
+            longest_silent.and_then(|name| self.peers.remove(&name));
+        }
         self.peers.entry(name.clone()).or_insert(Peer { heard: false, last_sign: now, trip: None })
     }
 }
@@ -188,6 +195,19 @@ mod tests {
             liveness.silent(at + SILENCE, &name(n), SILENCE);
         }
         assert_eq!(liveness.standing(now + TTL * 5, &name(0)), Standing::Hidden);
+    }
+
+    #[test]
+    fn of_too_many_peers_the_longest_silent_is_not_remembered() {
+        let (mut liveness, now) = met(1_000);
+        liveness.silent(now + SILENCE, &name(7), SILENCE);
+        liveness.heard(now + SILENCE, &name(1_000), None);
+        assert_eq!(liveness.peers().count(), MAX_PEERS);
+        let standing = |n| liveness.standing(now + SILENCE, &name(n));
+        assert_eq!(
+            [standing(7), standing(8), standing(1_000)],
+            [Standing::Hidden, Standing::Live, Standing::Live]
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod quota;
 pub mod rank;
 pub mod record;
 pub mod replica;
+pub mod room;
 pub mod rule;
 pub mod slot;
 pub mod tombstone;

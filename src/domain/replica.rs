@@ -11,7 +11,7 @@ use super::slot::{Cell, Change, Content, Mark, STATUS_SLOT, Slot, Status};
 
 /// Empty slots are kept for this long: whoever is behind by less is told of each that became empty; others are
 /// told the whole.
-const EMPTY_KEPT: Duration = Duration::from_secs(600);
+pub const EMPTY_KEPT: Duration = Duration::from_secs(600);
 
 /// How much of what an owner said is among some changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,9 +130,9 @@ impl Replica {
         self.overfull = false;
     }
 
-    /// Gives back the slots that have been empty for long.
-    pub fn drop_empty(&mut self, now: Instant) {
-        let dropped = self.cells.drop_empty(now, EMPTY_KEPT, self.mark);
+    /// Gives back the slots that have been empty for that long, as a rule [`EMPTY_KEPT`].
+    pub fn drop_empty(&mut self, now: Instant, age: Duration) {
+        let dropped = self.cells.drop_empty(now, age, self.mark);
         self.dropped = self.dropped.max(dropped);
     }
 }
@@ -213,7 +213,7 @@ mod tests {
         let first = slots.put(record("1", "t")).unwrap();
         say(&mut replica, now, &slots.say(Status::Ready));
         say(&mut replica, now, &slots.clear(first.slot));
-        replica.drop_empty(now + EMPTY_KEPT);
+        replica.drop_empty(now + EMPTY_KEPT, EMPTY_KEPT);
         assert!(replica.cells().get(first.slot).is_none(), "given back");
         assert!(replica.take(now, &first).is_none());
     }
@@ -227,7 +227,7 @@ mod tests {
         }
         copy(&owner, &mut peer, now);
         say(&mut owner, now, &slots.clear(2));
-        owner.drop_empty(now + EMPTY_KEPT);
+        owner.drop_empty(now + EMPTY_KEPT, EMPTY_KEPT);
         say(&mut owner, now, &slots.put(record("4", "t")).unwrap());
         say(&mut owner, now, &slots.clear(1));
         assert!(owner.part(peer.mark(), 0).unwrap().whole);
@@ -255,7 +255,7 @@ mod tests {
                     _ => { now += EMPTY_KEPT / 2; None }
                 };
                 for replica in [&mut owner, &mut near, &mut far] {
-                    replica.drop_empty(now);
+                    replica.drop_empty(now, EMPTY_KEPT);
                 }
                 let Some(change) = change else { continue };
                 if change.cell.content != Content::Empty {

@@ -8,6 +8,7 @@ use std::slice;
 
 use super::directory::Entry;
 use super::label::Label;
+use super::room::Room as _;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -40,6 +41,17 @@ impl Tunnels {
     /// Whether none has.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.0.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.0.room()
     }
 
     /// Adds an entry.
@@ -138,5 +150,19 @@ mod tests {
         assert!(tunnels.remove(&t, is("2")).is_none() && tunnels.len() == 1);
         tunnels.remove(&"u".into(), is("3"));
         assert!(tunnels.is_empty());
+    }
+
+    #[test]
+    fn the_room_of_a_peak_is_given_back() {
+        let (mut tunnels, all) = (Tunnels::default(), 10_000);
+        for n in 0..all {
+            tunnels.add(entry(&n.to_string(), &n.to_string()));
+        }
+        for n in 10..all {
+            tunnels.remove(&n.to_string().into(), |_| true);
+        }
+        assert!(tunnels.room() >= all);
+        tunnels.give_back();
+        assert!(tunnels.room() < 100 && tunnels.len() == 10, "{}", tunnels.room());
     }
 }

@@ -25,6 +25,11 @@ impl Contests {
     /// After this, a contest starts anew.
     const EXPIRY: Duration = Duration::from_secs(10);
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// A newcomer claims a name whose holder was last heard at `heard`.
     pub fn judge(&mut self, name: &AgentName, now: Instant, heard: Instant) -> Contest {
         self.0.retain(|_, since| now.saturating_duration_since(*since) < Self::EXPIRY);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::levels::Levels;
 use super::seal::OpenError;
 use super::wire::Kind;
 
@@ -82,6 +83,8 @@ pub struct Counters {
     pushes_given_up: AtomicU64,
     suspicions: AtomicU64,
     digest: AtomicUsize,
+    /// How full the tables are.
+    pub levels: Levels,
 }
 
 impl Counters {

@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use super::counters::{Counters, Dropped};
+use super::levels::{Entry, Table};
 use super::seal::{OVERHEAD, Opened, Sealer};
 use super::transport::Listener;
 use super::wire::MAX_PAYLOAD;
@@ -168,6 +169,7 @@ fn network(ip: IpAddr) -> IpAddr {
 /// Reads frames until the peer goes, is silent, or sends something that is no frame of ours.
 async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>, proof: Proof) {
     let until_proven = Instant::now() + PROOF_TIMEOUT;
+    let _counted = Entry::of(&inbox.counters, Table::ConnectionsIn);
     loop {
         let frame = match read_in_time(&mut stream, until_proven, &proof).await {
             Ok(Some(frame)) => frame,

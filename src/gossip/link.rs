@@ -19,6 +19,7 @@ pub use self::words::Question;
 use super::contest::Contests;
 use super::counters::{Counters, Dropped};
 use super::keyring::KeyId;
+use super::levels::Table;
 use super::ping::{Pings, Standing};
 use super::push::Pusher;
 use super::ran::Ran;
@@ -211,7 +212,24 @@ impl Link {
             }
         }
         effects.extend(self.tell_keys(now));
+        self.count_tables();
         effects
+    }
+
+    fn count_tables(&self) {
+        let ((sessions, recent), (targets, pings)) = (self.sessions.len(), self.pings.len());
+        for (table, level) in [
+            (Table::Sessions, sessions),
+            (Table::Recent, recent),
+            (Table::Targets, targets),
+            (Table::Pings, pings),
+            (Table::Contests, self.contests.len()),
+            (Table::Roll, self.keys.roll.known().count()),
+            (Table::Questions, self.repairs.len()),
+            (Table::Pushes, self.pusher.waiting()),
+        ] {
+            self.counters.levels.set(table, level);
+        }
     }
 
     /// When [`Self::handle_deadline`] has something to do.

@@ -7,6 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Cluster;
 use super::counters::Dropped;
+use super::levels::Table;
 use super::wire::{Kind, MAX_PAYLOAD};
 use crate::metrics::{Sheet, amount};
 
@@ -48,6 +49,11 @@ impl Collector for Cluster {
             "gossd_digest_bytes_max",
             "Size at which a digest does not fit any more",
             amount(MAX_PAYLOAD),
-        )
+        )?;
+        let tables =
+            Table::ALL.map(|(table, word, _)| ([("table", word)], amount(counters.levels.get(table))));
+        sheet.levels("gossd_gossip_entries", "Entries of the gossip's tables", tables)?;
+        let bounds = Table::ALL.map(|(_, word, most)| ([("table", word)], amount(most)));
+        sheet.levels("gossd_gossip_entries_max", "Entries that each may have", bounds)
     }
 }

@@ -22,6 +22,7 @@ pub mod join;
 pub mod keyfile;
 pub mod keyring;
 pub mod keys;
+pub mod levels;
 pub mod link;
 mod metrics;
 pub mod ping;

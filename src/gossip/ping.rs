@@ -25,7 +25,7 @@ const ANSWERED: Duration = Duration::from_millis(20);
 /// How long an answer is waited for.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
-const MAX_TARGETS: usize = 2_000;
+pub(super) const MAX_TARGETS: usize = 2_000;
 
 /// What is known of the process at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +205,11 @@ impl Pings {
         if self.ourselves.len() < MAX_TARGETS {
             self.ourselves.insert(addr);
         }
+    }
+
+    /// How many addresses are pinged, and how many answers are waited for.
+    pub fn len(&self) -> (usize, usize) {
+        (self.targets.len(), self.awaited.len())
     }
 
     /// When [`Self::due`] has something next.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::slots;
 use super::wire;
 use crate::domain::record::Generation;
+use crate::domain::room::Room as _;
 use crate::domain::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
 
 /// The first change goes out at once; those of the next moments share a frame.
@@ -26,7 +27,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(12), Duration::from_m
 /// The same while a peer's round trip is not known.
 const RETRY_UNKNOWN: Duration = Duration::from_millis(25);
 /// Pushes that wait for acks; beyond, the oldest is left to repair.
-const MAX_WAITING: usize = 2_048;
+pub(super) const MAX_WAITING: usize = 2_048;
 
 const EMPTY: wire::Push<'static> =
     wire::Push { age_us: 0, id: 0, former: None, since: (0, 0), until: (0, 0), changes: Vec::new() };
@@ -114,6 +115,9 @@ impl Pusher {
         while frames.len() < FRAMES_PER_FLUSH && !self.fresh.is_empty() {
             frames.push(self.next_frame(now, peers));
         }
+        if self.fresh.is_empty() {
+            self.places.give_back();
+        }
         self.bound_waiting();
         frames
     }
@@ -172,8 +176,7 @@ impl Pusher {
     }
 
     /// How many pushes wait for acks.
-    #[cfg(test)]
-    fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
@@ -344,6 +347,7 @@ mod tests {
             now += COALESCE;
         }
         assert_eq!(told, 100_000);
+        assert_eq!(pusher.places.capacity(), 0, "the burst is over");
         assert!(pusher.waiting() <= MAX_WAITING);
     }
 

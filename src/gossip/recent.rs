@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Pushes this much older than a peer's last one have been repaired.
 const AGE: Duration = Duration::from_secs(3);
 /// Pushes kept per peer, about 1 kB each. Every peer says them back, so it bounds what a return costs.
-const MAX_PUSHES: usize = 32;
+pub(super) const MAX_PUSHES: usize = 32;
 /// A longer push is none of ours, and is not kept: by TCP a peer could send some as long as 65 kB.
 const MAX_PUSH: usize = 2_048;
 
@@ -26,6 +26,16 @@ impl Recent {
             self.0.pop_front();
         }
         self.0.push_back((now, push.into()));
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The encoded pushes.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire::{self, Answer, Question};
+use crate::domain::directory::MAX_AGENTS;
 use crate::domain::record::Owner;
 use crate::domain::replica::{Extent, Part};
 use crate::domain::slot::{Change, MAX_SLOT, Mark, Slot};
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(25);
 const PATIENCE_UNKNOWN: Duration = Duration::from_millis(700);
 /// How often; then it is left to the next sign that something is missing.
 const TRIES: u32 = 5;
+/// Questions that are open at a time: of more owners than there can be. A bound against made-up ones.
+pub(super) const MAX_QUESTIONS: usize = 2 * MAX_AGENTS;
 /// Bytes of changes in one answer, so that it fits the largest payload with all around them.
 const ANSWER_BYTES: usize = 60_000;
 
@@ -84,7 +87,7 @@ impl Repairs {
         after: Mark,
         (peer, trip): (SocketAddr, Option<Duration>),
     ) -> Option<Ask> {
-        if self.0.contains_key(owner) {
+        if self.0.contains_key(owner) || self.0.len() >= MAX_QUESTIONS {
             return None;
         }
         let mut asking = Asking { peer, after, from: 0, begun: None, trip, due: now, tries: 0 };

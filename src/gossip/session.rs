@@ -134,6 +134,12 @@ impl Sessions {
         self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard))
     }
 
+    /// How many sessions are admitted, and how many of their pushes are remembered.
+    pub fn len(&self) -> (usize, usize) {
+        let recent = self.sessions.values().map(|admitted| admitted.recent.len());
+        (self.sessions.len(), recent.sum())
+    }
+
     /// The peers that have just become suspect: silent for `patience`, and not told before.
     pub fn suspect(&mut self, now: Instant, patience: Duration) -> Vec<(Peer, Duration)> {
         let mut suspects = Vec::new();

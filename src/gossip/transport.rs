@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::counters::{Counters, Dropped};
+use super::levels::{Entry, Table};
 use super::wire::Kind;
 
 /// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
@@ -23,7 +24,7 @@ pub const MAX_DATAGRAM: usize = 1_200;
 /// Frames that wait for one peer's TCP connection; of more, the oldest are dropped.
 const QUEUE: usize = 16;
 /// Peers that are dialled at a time: a cluster's 200 agents and some.
-const MAX_DIALLED: usize = 256;
+pub(super) const MAX_DIALLED: usize = 256;
 /// A sending connection without anything to send is closed earlier than its reader would.
 const SEND_IDLE: Duration = Duration::from_secs(30);
 /// Dialling and writing one frame may take that long, then the connection is given up.
@@ -262,6 +263,7 @@ impl Queue {
 /// Brings the frames of one queue to their peer, dialling when there is something to bring.
 async fn deliver(pool: Weak<Pool>, to: SocketAddr, queue: Arc<Queue>) {
     let mut stream: Option<TcpStream> = None;
+    let _counted = pool.upgrade().map(|pool| Entry::of(&pool.counters, Table::ConnectionsOut));
     loop {
         let Ok(frame) = timeout(SEND_IDLE, queue.next()).await else {
             match pool.upgrade() {

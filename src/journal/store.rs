@@ -167,6 +167,25 @@ impl Store {
         Ok(Some((store, contents)))
     }
 
+    /// Shrinks a file of that length if it is mostly free. Looks at every page, and may move them all.
+    pub(super) fn shrink(&mut self, length: u64) -> Result<(), Fault> {
+        if length > SMALL && length > BLOATED * self.size()? {
+            self.database.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of what it holds, without what a tree needs around them.
+    fn size(&self) -> Result<u64, Fault> {
+        let transaction = self.database.begin_read()?;
+        let tables = [
+            transaction.open_table(WORDS)?.stats()?,
+            transaction.open_table(RELEASED)?.stats()?,
+            transaction.open_table(RULES)?.stats()?,
+        ];
+        Ok(tables.iter().map(redb::TableStats::stored_bytes).sum())
+    }
+
     /// Makes a batch durable.
     pub(super) fn commit(&self, stamp: Stamp, batch: &Batch) -> Result<(), Fault> {
         let transaction = self.database.begin_write()?;

@@ -577,6 +577,23 @@ fn a_mostly_free_file_shrinks_at_the_next_start() {
     assert!(compact < full / 8, "{full} bytes, then {compact}");
 }
 
+#[test]
+fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    let all = holding(0..20_000);
+    journal.write(&all).unwrap();
+    let words = all.words.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect();
+    journal.write(&Batch { words, ..Batch::default() }).unwrap();
+    let full = journal.bytes();
+    for _ in 0..LOOK_EVERY {
+        journal.write(&holding(0..1)).unwrap();
+    }
+    assert!(journal.bytes() < full / 8, "{full} bytes, then {}", journal.bytes());
+    drop(journal);
+    assert_eq!(open(&dir).1.held.len(), 10);
+}
+
 /// A small file system of its own, gone with the value.
 struct SmallDisk(TempDir);
 

@@ -15,11 +15,15 @@ use super::instance::Instances;
 use super::label::Label;
 use super::moment::{Moment, Start};
 use super::record::{Network, Record};
+use super::room::Room as _;
 use super::slot::{Change, Slot, SlotTable, SlotsFull, Status};
 use super::tombstone::Tombstones;
 
 /// How long a lapsed record is kept, for a late Renew to revive it.
 pub const KEEP_LAPSED: Duration = Duration::from_secs(3600);
+
+/// Entries that the heap of deadlines may have beside four for each lease, before the stale ones are dropped.
+const SPARE_DEADLINES: usize = 64;
 
 /// A record, and what only its owner needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub enum Word {
 pub struct LeaseTable {
     start: Start,
     ttl: Duration,
+    keep_lapsed: Duration,
     leases: HashMap<Label, Lease>,
     instances: Instances,
     slots: SlotTable,
@@ -93,6 +98,7 @@ impl LeaseTable {
         Self {
             start: Start(now),
             ttl,
+            keep_lapsed: KEEP_LAPSED,
             leases: HashMap::new(),
             instances: Instances::default(),
             slots: SlotTable::default(),
@@ -104,6 +110,11 @@ impl LeaseTable {
             bytes: 0,
             lapsed_bytes: 0,
         }
+    }
+
+    /// The same that forgets lapsed records after that time, for tests that do not wait for [`KEEP_LAPSED`].
+    pub fn keeping(self, keep_lapsed: Duration) -> Self {
+        Self { keep_lapsed, ..self }
     }
 
     /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed, and the
@@ -330,6 +341,39 @@ impl LeaseTable {
         self.slots.say(status)
     }
 
+    /// Gives back the room of a peak that is over.
+    pub fn give_back(&mut self) {
+        self.leases.give_back();
+        self.deadlines.give_back();
+        self.instances.give_back();
+    }
+
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.leases.room() + self.deadlines.room() + self.instances.room()
+    }
+
+    /// How many released ids are remembered.
+    pub fn released(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// Entries of the heap of deadlines, stale ones included.
+    pub fn deadlines(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// How many those may be.
+    pub fn deadlines_max(&self) -> usize {
+        SPARE_DEADLINES + 4 * self.leases.len()
+    }
+
+    /// Entrypoints that some instance has.
+    pub fn entrypoints(&self) -> usize {
+        self.instances.entrypoints()
+    }
+
     /// Free slots between those in use.
     pub fn slot_gaps(&self) -> usize {
         self.slots.gaps()
@@ -430,7 +474,7 @@ impl LeaseTable {
     fn lapse(&mut self, now: Moment, id: &Label) -> Option<Change> {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
-        lease.deadline = now + KEEP_LAPSED;
+        lease.deadline = now + self.keep_lapsed;
         self.lapsed.insert((lease.deadline, id.clone()));
         self.lapsed_bytes += lease.holding.record.size();
         self.live -= 1;
@@ -444,7 +488,7 @@ impl LeaseTable {
         if self.tombstones.contains(&id) || self.leases.contains_key(&id) {
             return;
         }
-        let (deadline, size) = (now + KEEP_LAPSED, holding.record.size());
+        let (deadline, size) = (now + self.keep_lapsed, holding.record.size());
         self.instances.add(&holding.record);
         self.bytes += size;
         self.lapsed_bytes += size;
@@ -478,6 +522,14 @@ impl LeaseTable {
             lease.queued = lease.deadline;
             self.deadlines.push(Reverse((lease.deadline, id.clone())));
         }
+        if self.deadlines.len() > self.deadlines_max() {
+            self.drop_stale_deadlines();
+        }
+    }
+
+    fn drop_stale_deadlines(&mut self) {
+        let leases = &self.leases;
+        self.deadlines.retain(|Reverse((due, id))| leases.get(id).is_some_and(|lease| lease.queued == *due));
     }
 }
 

@@ -290,3 +290,38 @@ fn a_sibling_tells_an_instances_address() {
     table.release(&"2".into());
     assert_eq!(table.sibling(&"a".into()), None);
 }
+
+#[test]
+fn an_instance_that_goes_and_returns_again_and_again_leaves_no_deadlines_behind() {
+    let (mut table, now) = table();
+    for n in 0..100 {
+        register(&mut table, now, &of(&n.to_string(), "n", "10.0.0.1:80"));
+    }
+    for second in 0..1_000 {
+        let now = now + secs(second);
+        assert_eq!(table.lapse_instance(now, "n").len(), 100);
+        for n in 0..100 {
+            assert!(matches!(table.renew(now, &n.to_string().as_str().into()), Renewal::Revived(_)));
+        }
+        table.expire(now);
+        assert!(table.deadlines() <= table.deadlines_max(), "{} after {second} s", table.deadlines());
+    }
+    assert_eq!(table.expire(now + secs(2_000)).len(), 100, "each is still looked at in time");
+}
+
+#[test]
+fn the_room_of_a_peak_is_given_back() {
+    let (mut table, now) = table();
+    for n in 0..10_000 {
+        register(&mut table, now, &of(&n.to_string(), &n.to_string(), &format!("10.0.0.1:{}", n + 1)));
+    }
+    for n in 10..10_000 {
+        table.release(&n.to_string().as_str().into());
+    }
+    table.expire(now + secs(59));
+    assert!(table.room() >= 50_000);
+    assert_eq!(table.expire(now + TTL).len(), 10);
+    table.give_back();
+    assert_eq!((table.lapsed(), table.slot_gaps()), (10, 0));
+    assert!(table.room() < 400, "{}", table.room());
+}

@@ -1,0 +1,219 @@
+//! Agents as processes of their own, this program under another name: started, ended by signals, started again on the
+//! addresses that they had, and read from outside.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wire::{self, Client};
+
+/// How an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As a service manager ends it.
+    Told,
+    /// As the kernel does.
+    Killed,
+}
+
+/// What does not change from start to start.
+pub(crate) struct Setup {
+    pub(crate) name: String,
+    /// Its address, where nobody else listens: a port of it stays free for it.
+    pub(crate) ip: Ipv4Addr,
+    /// Where peers and gosts are told that it is: a relay's, or its own.
+    pub(crate) advertised: Ipv4Addr,
+    /// Of the gossip; 0 for any.
+    pub(crate) port: u16,
+    pub(crate) join: Option<SocketAddr>,
+    /// Its journal and log are there.
+    pub(crate) folder: PathBuf,
+    pub(crate) flags: Vec<String>,
+}
+
+/// A process that is an agent; killed when dropped.
+pub(crate) struct Agent {
+    setup: Setup,
+    child: Option<Child>,
+    pub(crate) plugin: SocketAddr,
+    pub(crate) gossip: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) starts: u32,
+}
+
+/// What is read from outside.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    /// Resident bytes.
+    pub(crate) memory: f64,
+    /// Open files.
+    pub(crate) files: f64,
+    /// By name and labels, as the agent says them.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Agent {
+    pub(crate) fn new(setup: Setup) -> anyhow::Result<Self> {
+        let at = |port| SocketAddr::from((setup.ip, port));
+        let (plugin, gossip, admin) = (at(0), at(setup.port), at(0));
+        let mut agent = Self { setup, child: None, plugin, gossip, admin, starts: 0 };
+        agent.start()?;
+        Ok(agent)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    pub(crate) fn advertised(&self) -> IpAddr {
+        self.setup.advertised.into()
+    }
+
+    /// Where peers find it.
+    pub(crate) fn meeting_point(&self) -> SocketAddr {
+        (self.setup.advertised, self.gossip.port()).into()
+    }
+
+    /// The process, if it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    pub(crate) fn start(&mut self) -> anyhow::Result<()> {
+        let Setup { name, advertised, join, folder, flags, .. } = &self.setup;
+        let log = fs::OpenOptions::new().create(true).append(true).open(log_of(folder, name))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["run", "--name", name, "--log-level", "warn", "--data-dir"]).arg(folder);
+        command.arg("--control").arg(folder.join(format!("{name}.sock")));
+        command.args(["--advertise-host", &advertised.to_string()]).args(flags);
+        for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip), ("--admin", self.admin)] {
+            command.args([flag, &addr.to_string()]);
+        }
+        command.args(join.map(|join| ["--join".into(), join.to_string()]).into_iter().flatten());
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        self.child = Some(child);
+        let mut told = 0;
+        for line in lines {
+            let line = line?;
+            let Some((what, url)) = line.split_once(' ') else { continue };
+            let addr = || url.trim_start_matches("http://").trim_end_matches("/sd").parse();
+            match what {
+                "plugin" => self.plugin = addr()?,
+                "gossip" => self.gossip = addr()?,
+                "admin" => self.admin = addr()?,
+                _ => continue,
+            }
+            told += 1;
+            if told == 3 {
+                break;
+            }
+        }
+        ensure!(told == 3, "{} did not start; its log ends:\n{}", self.name(), self.log(20));
+        self.starts += 1;
+        Ok(())
+    }
+
+    /// Ends the process and waits for its end.
+    pub(crate) fn end(&mut self, how: End) -> anyhow::Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let signal = if how == End::Told { Signal::TERM } else { Signal::KILL };
+        kill_process(Pid::from_child(&child), signal)?;
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > Duration::from_secs(10) {
+                child.kill()?;
+                child.wait()?;
+                anyhow::bail!("{} did not end within 10 s of {how:?}", self.name());
+            }
+            pause(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Fails if it ended by itself.
+    pub(crate) fn is_well(&mut self) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait()?
+        {
+            self.child = None;
+            anyhow::bail!("{} ended by itself, {status}; its log ends:\n{}", self.name(), self.log(20));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the journal on disk.
+    pub(crate) fn journal(&self) -> u64 {
+        let path = self.setup.folder.join(format!("{}.journal", self.setup.name));
+        path.metadata().map_or(0, |found| found.len())
+    }
+
+    /// The last lines of what it logged.
+    pub(crate) fn log(&self, lines: usize) -> String {
+        let log = fs::read_to_string(log_of(&self.setup.folder, self.name())).unwrap_or_default();
+        let skip = log.lines().count().saturating_sub(lines);
+        log.lines().skip(skip).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn log_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "called from blocking threads")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Reads a process and its metrics. None if it does not answer.
+pub(crate) async fn read(pid: u32, admin: SocketAddr) -> Option<Figures> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let memory: f64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix(" kB")?
+        .parse()
+        .ok()?;
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    let text = Client::new(admin).call(&wire::get("/metrics")).await.ok()?.body;
+    let metrics = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    });
+    Some(Figures { memory: memory * 1024.0, files: crate::float(files), metrics: metrics.collect() })
+}
+
+impl Figures {
+    /// A metric by its name; the sum over its labels.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let of =
+            |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
+        self.metrics.iter().filter(|(key, _)| of(key)).map(|(_, value)| value).sum()
+    }
+
+    /// One entry of a family with one label.
+    pub(crate) fn of(&self, name: &str, label: &str) -> f64 {
+        let end = format!("=\"{label}\"}}");
+        let is = |key: &str| {
+            key.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') && rest.ends_with(&end))
+        };
+        self.metrics.iter().find(|(key, _)| is(key)).map_or(0.0, |(_, value)| *value)
+    }
+}

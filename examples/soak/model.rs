@@ -1,0 +1,252 @@
+//! What is true: which tunnel is attached where, and since when. What agents answer is judged by it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// A change that an agent said OK to, and that did not die over it, is known everywhere by then, over links that
+/// flap and hosts that are starved.
+const SURE: Duration = Duration::from_secs(8);
+/// Any other: a lease has to run out, after the longest that an agent is away; or a Renew has to find a way.
+pub(crate) const UNSURE: Duration = Duration::from_secs(25);
+/// An agent that dies within this time of a change may not have told anybody.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// A record of a Get's answer.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) node: String,
+    pub(crate) network: String,
+    pub(crate) address: String,
+}
+
+/// The answer to a Get.
+#[derive(Deserialize)]
+pub(crate) struct Services {
+    pub(crate) services: Vec<Service>,
+}
+
+/// A connector that is attached.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    pub(crate) id: String,
+    pub(crate) node: String,
+    pub(crate) agent: usize,
+    pub(crate) address: SocketAddr,
+    since: Instant,
+    sure: bool,
+}
+
+#[derive(Debug)]
+struct Gone {
+    what: Attached,
+    at: Instant,
+    sure: bool,
+}
+
+struct Tunnel {
+    name: String,
+    now: Option<Attached>,
+    before: VecDeque<Gone>,
+}
+
+/// When an agent last started, and last died.
+#[derive(Clone, Copy)]
+struct Life {
+    started: Instant,
+    died: Option<Instant>,
+}
+
+struct Truth {
+    tunnels: Vec<Tunnel>,
+    agents: Vec<Life>,
+    wrong: Vec<String>,
+}
+
+/// See the module.
+pub(crate) struct Model {
+    truth: Mutex<Truth>,
+    pub(crate) tally: Tally,
+}
+
+/// What happened.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) registrations: AtomicU64,
+    pub(crate) renews: AtomicU64,
+    pub(crate) deregistrations: AtomicU64,
+    pub(crate) gets: AtomicU64,
+    /// Calls that met no agent.
+    pub(crate) unheard: AtomicU64,
+    /// Renews that no agent knew.
+    pub(crate) unknown: AtomicU64,
+    pub(crate) storms: AtomicU64,
+    pub(crate) moves: AtomicU64,
+    pub(crate) crashes: AtomicU64,
+    pub(crate) terms: AtomicU64,
+    pub(crate) kills: AtomicU64,
+    pub(crate) flaps: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Model {
+    pub(crate) fn new(tunnels: usize, agents: usize) -> Self {
+        let now = Instant::now();
+        let tunnel = |_| Tunnel { name: uuid(), now: None, before: VecDeque::new() };
+        let truth = Truth {
+            tunnels: (0..tunnels).map(tunnel).collect(),
+            agents: vec![Life { started: now, died: None }; agents],
+            wrong: Vec::new(),
+        };
+        Self { truth: Mutex::new(truth), tally: Tally::default() }
+    }
+
+    pub(crate) fn name(&self, tunnel: usize) -> String {
+        self.truth().tunnels[tunnel].name.clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.truth().tunnels.len()
+    }
+
+    /// How many tunnels are attached, at one agent.
+    pub(crate) fn attached_at(&self, agent: usize) -> usize {
+        let truth = self.truth();
+        truth
+            .tunnels
+            .iter()
+            .filter(|tunnel| tunnel.now.as_ref().is_some_and(|now| now.agent == agent))
+            .count()
+    }
+
+    /// A connector is about to be registered.
+    pub(crate) fn attach(&self, tunnel: usize, id: &str, node: &str, agent: usize, address: SocketAddr) {
+        let attached =
+            Attached { id: id.into(), node: node.into(), agent, address, since: Instant::now(), sure: false };
+        self.truth().tunnels[tunnel].now = Some(attached);
+    }
+
+    /// Its agent said OK.
+    pub(crate) fn confirm_attached(&self, tunnel: usize, id: &str) {
+        let mut truth = self.truth();
+        if let Some(now) = truth.tunnels[tunnel].now.as_mut().filter(|now| now.id == id) {
+            now.sure = true;
+        }
+    }
+
+    /// A connector is about to go, by a Deregister or with its gost.
+    pub(crate) fn detach(&self, tunnel: usize) {
+        let mut truth = self.truth();
+        let tunnel = &mut truth.tunnels[tunnel];
+        tunnel.before.retain(|gone| gone.at.elapsed() < UNSURE);
+        tunnel.before.extend(tunnel.now.take().map(|what| Gone { what, at: Instant::now(), sure: false }));
+    }
+
+    /// Its agent said OK.
+    pub(crate) fn confirm_detached(&self, tunnel: usize, id: &str) {
+        let mut truth = self.truth();
+        if let Some(gone) = truth.tunnels[tunnel].before.iter_mut().find(|gone| gone.what.id == id) {
+            gone.sure = true;
+        }
+    }
+
+    pub(crate) fn died(&self, agent: usize) {
+        self.truth().agents[agent].died = Some(Instant::now());
+    }
+
+    pub(crate) fn started(&self, agent: usize) {
+        self.truth().agents[agent].started = Instant::now();
+    }
+
+    pub(crate) fn accuse(&self, what: String) {
+        eprintln!("WRONG: {what}");
+        self.truth().wrong.push(what);
+    }
+
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        self.truth().wrong.clone()
+    }
+
+    /// Judges what an agent answered about a tunnel, to a question asked at that time; what is wrong with it.
+    pub(crate) fn judge(
+        &self,
+        agent: usize,
+        tunnel: usize,
+        asked: Instant,
+        said: &[Service],
+    ) -> Option<String> {
+        let truth = self.truth();
+        let Tunnel { name, now, before } = &truth.tunnels[tunnel];
+        for service in said {
+            let current = now.iter().any(|now| now.is(name, service));
+            let patience = |gone: &Gone| truth.patience(&gone.what, gone.at, gone.sure);
+            let recent =
+                before.iter().any(|gone| gone.what.is(name, service) && gone.at + patience(gone) > asked);
+            if !current && !recent {
+                let late = before.iter().find(|gone| gone.what.id == service.id);
+                let late = late.map(|gone| (gone.at.elapsed(), gone.sure, gone.what.agent));
+                return Some(format!("agent {agent} lists {service:?}, which is gone: {late:?}"));
+            }
+        }
+        let now = now.as_ref()?;
+        let known = now.since + truth.patience(now, now.since, now.sure);
+        let up = truth.agents[agent].started + SURE;
+        if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
+            let (age, owner) = (now.since.elapsed(), now.agent);
+            return Some(format!(
+                "agent {agent} does not list {name} of agent {owner}, attached for {age:?}"
+            ));
+        }
+        None
+    }
+
+    /// Compares an agent's whole directory with what is true; the first differences.
+    pub(crate) fn differences(&self, agent: usize, said: &[Vec<Service>]) -> Vec<String> {
+        let truth = self.truth();
+        let all = truth.tunnels.iter().zip(said).filter_map(|(tunnel, said)| {
+            let same = match (&tunnel.now, said.as_slice()) {
+                (Some(now), [service]) => now.is(&tunnel.name, service),
+                (None, []) => true,
+                _ => false,
+            };
+            (!same).then(|| format!("agent {agent} says {said:?} where {:?} is true", tunnel.now))
+        });
+        all.collect()
+    }
+
+    fn truth(&self) -> MutexGuard<'_, Truth> {
+        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Truth {
+    /// How long a change may take to be known everywhere.
+    fn patience(&self, what: &Attached, at: Instant, sure: bool) -> Duration {
+        let died = self.agents[what.agent].died.is_some_and(|died| died + FRESH > at && died < at + SURE);
+        if sure && !died { SURE } else { UNSURE }
+    }
+}
+
+impl Attached {
+    fn is(&self, name: &str, service: &Service) -> bool {
+        service.id == self.id
+            && service.name == *name
+            && service.node == self.node
+            && service.network == "tcp"
+            && service.address == self.address.to_string()
+    }
+}
+
+/// A fresh random id, as gost makes them.
+pub(crate) fn uuid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

@@ -1,0 +1,49 @@
+//! How full the agent's tables are, and how full each may be: whatever comes and goes for years, each has a bound.
+
+use super::State;
+use crate::domain::claim::MAX_REMEMBERED;
+use crate::domain::connection::MAX_INSTANCES;
+use crate::domain::directory::{MAX_AGENTS, MAX_GENERATIONS};
+use crate::domain::event::MAX_EVENTS;
+use crate::domain::liveness::MAX_PEERS;
+use crate::domain::slot::{MAX_EACH, MAX_SLOT};
+use crate::domain::tombstone::MAX_TOMBSTONES;
+
+/// A table at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in metrics.
+    pub word: &'static str,
+    /// Its entries.
+    pub held: usize,
+    /// How many they may be, as things are.
+    pub most: usize,
+}
+
+impl State {
+    pub(super) fn tables(&self) -> Vec<Table> {
+        let Self { leases, claims, directory, former, quota, .. } = self;
+        let records = leases.live() + leases.lapsed();
+        let generations = directory.generations();
+        let (spoken, instances) = self.connections.len();
+        let all = [
+            ("released", leases.released(), MAX_TOMBSTONES),
+            // What lives may lapse at once, and gives way bit by bit.
+            ("lapsed", leases.lapsed(), 2 * quota.records),
+            ("deadlines", leases.deadlines(), leases.deadlines_max()),
+            ("entrypoints", leases.entrypoints(), records),
+            ("slot_gaps", leases.slot_gaps(), MAX_EACH as usize),
+            ("slot_places", directory.places(), generations * (MAX_SLOT as usize + 16)),
+            ("claims", claims.len(), quota.rules + MAX_REMEMBERED),
+            ("outbox", self.outbox.len(), MAX_SLOT as usize + 1),
+            ("agents", directory.agents().count(), MAX_AGENTS),
+            ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),
+            ("former_generations", former.generations(), MAX_GENERATIONS),
+            ("peers", self.liveness.peers().count(), MAX_PEERS),
+            ("postponed", self.postponed.len(), MAX_AGENTS),
+            ("connection_instances", instances, spoken * MAX_INSTANCES),
+            ("events", self.log.len(), MAX_EVENTS),
+        ];
+        all.map(|(word, held, most)| Table { word, held, most }).to_vec()
+    }
+}
