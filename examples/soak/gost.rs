@@ -2,6 +2,7 @@
 //! another host. Says each thing once, as gost does; only what no agent knows any more attaches again.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rand::seq::IndexedRandom as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::model::{Model, count, uuid};
 use crate::wire::{self, Client};
@@ -52,6 +53,7 @@ pub(crate) struct Gost {
     entrypoint: JoinHandle<()>,
     client: Client,
     connectors: Vec<Connector>,
+    renewals: Interval,
     rng: StdRng,
 }
 
@@ -59,6 +61,7 @@ pub(crate) struct Gost {
 struct Connector {
     tunnel: usize,
     id: String,
+    attached: bool,
 }
 
 impl Drop for Gost {
@@ -73,24 +76,21 @@ impl Gost {
         model: Arc<Model>,
         hosts: Arc<Vec<Host>>,
         home: usize,
-        tunnels: std::ops::Range<usize>,
+        tunnels: Range<usize>,
+        renew: Duration,
         seed: u64,
     ) -> anyhow::Result<Self> {
         let (port, entrypoint) = listen().await?;
         let client = Client::new(hosts[home].plugin);
-        let connectors = tunnels.map(|tunnel| Connector { tunnel, id: uuid() }).collect();
+        let connectors = tunnels.map(|tunnel| Connector { tunnel, id: uuid(), attached: false }).collect();
+        let mut renewals = interval(renew);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let rng = StdRng::seed_from_u64(seed);
-        Ok(Self { model, hosts, home, node: uuid(), port, entrypoint, client, connectors, rng })
+        Ok(Self { model, hosts, home, node: uuid(), port, entrypoint, client, connectors, renewals, rng })
     }
 
     /// Lives until nobody can tell it anything any more.
-    pub(crate) async fn live(
-        mut self,
-        renew: Duration,
-        mut orders: mpsc::Receiver<Order>,
-    ) -> anyhow::Result<()> {
-        let mut renewals = interval(renew);
-        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub(crate) async fn live(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 order = orders.recv() => {
@@ -99,7 +99,18 @@ impl Gost {
                     // Whoever said so may not wait for it.
                     let _ = done.send(());
                 }
-                _ = renewals.tick() => self.renew().await,
+                _ = self.renewals.tick() => self.renew().await,
+            }
+        }
+    }
+
+    /// Goes on for a while with those that are attached.
+    async fn wait(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return,
+                _ = self.renewals.tick() => self.renew().await,
             }
         }
     }
@@ -117,7 +128,7 @@ impl Gost {
                 for at in &away {
                     self.detach(*at).await;
                 }
-                sleep(time).await;
+                self.wait(time).await;
                 for at in away {
                     self.attach(at).await;
                 }
@@ -139,7 +150,8 @@ impl Gost {
                 count(&tally.crashes);
                 self.entrypoint.abort();
                 self.client = Client::new(self.hosts[self.home].plugin);
-                for connector in &self.connectors {
+                for connector in &mut self.connectors {
+                    connector.attached = false;
                     self.model.detach(connector.tunnel);
                 }
                 sleep(pause).await;
@@ -174,6 +186,7 @@ impl Gost {
         let id = uuid();
         let tunnel = self.connectors[at].tunnel;
         self.connectors[at].id.clone_from(&id);
+        self.connectors[at].attached = true;
         let address = (self.hosts[self.home].advertised, self.port).into();
         self.model.attach(tunnel, &id, &self.node, self.home, address);
         count(&self.model.tally.registrations);
@@ -184,7 +197,8 @@ impl Gost {
     }
 
     async fn detach(&mut self, at: usize) {
-        let Connector { tunnel, id } = self.connectors[at].clone();
+        self.connectors[at].attached = false;
+        let Connector { tunnel, id, .. } = self.connectors[at].clone();
         self.model.detach(tunnel);
         count(&self.model.tally.deregistrations);
         if self.say("DELETE", at, "", "").await == Some(200) {
@@ -194,6 +208,9 @@ impl Gost {
 
     async fn renew(&mut self) {
         for at in 0..self.connectors.len() {
+            if !self.connectors[at].attached {
+                continue;
+            }
             count(&self.model.tally.renews);
             if self.say("PUT", at, "", "").await == Some(404) {
                 // All that the agent knew of this gost is gone, so its clients are not found: they come again.
@@ -205,7 +222,7 @@ impl Gost {
 
     /// The status of the answer; none without one.
     async fn say(&mut self, method: &str, at: usize, network: &str, address: &str) -> Option<u16> {
-        let Connector { tunnel, id } = &self.connectors[at];
+        let Connector { tunnel, id, .. } = &self.connectors[at];
         let (name, node) = (self.model.name(*tunnel), &self.node);
         let body = format!(
             r#"{{"id":"{id}","name":"{name}","node":"{node}","network":"{network}","address":"{address}"}}"#

@@ -6,7 +6,7 @@
 //! cargo run --example soak -- --short
 //! ```
 //!
-//! Tunnels attach (*fill*), everything is measured (*plateau*), everything that can happen does (*chaos*), and stops (*calm*).
+//! Tunnels attach (*fill*), all agents and clients start once more (*warm*), everything is measured (*plateau*), everything that can happen does (*chaos*), and stops (*calm*).
 //! Then every agent's directory has to be what is true, and its memory, tasks and files what they were. All the while,
 //! no answer may be wrong, and no figure above its bound. What takes minutes and hours in an agent (an empty slot, a
 //! lapsed record, a dead peer) takes seconds here, so that a week's worth of it comes and goes.
@@ -39,6 +39,8 @@ use tokio::task::JoinSet;
 
 /// Tunnels of one gost.
 const TUNNELS_EACH: usize = 50;
+/// How often chaos tells how much memory agents take.
+const MINUTE: Duration = Duration::from_secs(60);
 /// The agents between which the link fails.
 const LINKED: [usize; 2] = [0, 1];
 
@@ -59,12 +61,15 @@ struct Args {
     /// Seconds between two Renews of a tunnel
     #[arg(long, default_value_t = 4)]
     renew: u64,
-    /// Ids that every agent has released before the plateau: as many as it remembers
-    #[arg(long, default_value_t = 100_000)]
+    /// Ids that every agent has released before the plateau: more than it remembers
+    #[arg(long, default_value_t = 120_000)]
     released: usize,
     /// How many times as fast as usual agents forget
     #[arg(long, default_value_t = 60)]
     hurry: u32,
+    /// What of every agent does not work, which has to show: leases, suspicion, push or anti-entropy
+    #[arg(long)]
+    broken: Option<String>,
     /// Of everything that is drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -88,7 +93,7 @@ fn main() -> ExitCode {
 impl Args {
     fn shortened(self) -> Self {
         if self.short {
-            Self { minutes: 0.5, tunnels: self.tunnels / 10, renew: 2, released: 0, hurry: 360, ..self }
+            Self { minutes: 0.45, tunnels: self.tunnels / 10, renew: 2, released: 0, hurry: 360, ..self }
         } else {
             self
         }
@@ -147,6 +152,9 @@ async fn play(args: &Args, stage: &Stage, begun: Instant) -> anyhow::Result<(Vec
     let left = Duration::from_secs_f64(args.minutes * 60.0).saturating_sub(begun.elapsed());
     let phases = async {
         let took = watch::agree(model, seats, Duration::from_secs(60)).await?;
+        told(&format!("all agents agreed after {:.1} s; warming up", took.as_secs_f64()));
+        warm(stage).await?;
+        let took = watch::agree(model, seats, model::UNSURE * 2).await?;
         told(&format!("plateau: all agents agreed after {:.1} s", took.as_secs_f64()));
         let plateau = watch::measure(model, seats, left.mul_f64(0.12), every).await?;
         told("chaos");
@@ -154,11 +162,16 @@ async fn play(args: &Args, stage: &Stage, begun: Instant) -> anyhow::Result<(Vec
         let chaos = stage.chaos(time, args.pace(), args.seed);
         let mut samples = tokio::time::interval(every);
         tokio::pin!(chaos);
+        let mut minute = Instant::now();
         loop {
             tokio::select! {
                 done = &mut chaos => break done?,
                 _ = samples.tick() => {
-                    watch::sample(model, seats).await;
+                    let figures = watch::sample(model, seats).await;
+                    if minute.elapsed() >= MINUTE {
+                        minute = Instant::now();
+                        told(&memory(&figures));
+                    }
                 }
             }
         }
@@ -176,6 +189,30 @@ async fn play(args: &Args, stage: &Stage, begun: Instant) -> anyhow::Result<(Vec
     }
 }
 
+/// An ordinary day: every agent is started from its journal, and every client has reconnected. Tables that are full and
+/// change have more room than those that were only filled, and so has a process that has read its journal.
+async fn warm(stage: &Stage) -> anyhow::Result<()> {
+    for (n, seat) in stage.seats.iter().enumerate() {
+        stage.model.died(n);
+        seat.end(agent::End::Told).await?;
+        seat.start().await?;
+        stage.model.started(n);
+    }
+    for _ in 0..2 {
+        stage.tell((0..stage.gosts.len()).map(|gost| (gost, Fate::Storm))).await?;
+    }
+    Ok(())
+}
+
+/// The memory of each agent, in megabytes.
+fn memory(figures: &[Option<Figures>]) -> String {
+    let each = figures.iter().map(|figures| match figures {
+        Some(figures) => format!("{:.1}", figures.memory / 1e6),
+        None => "away".into(),
+    });
+    format!("memory MB: {}", each.collect::<Vec<_>>().join(" "))
+}
+
 /// Starts the agents; the first two meet through relays.
 async fn agents(
     args: &Args,
@@ -185,8 +222,10 @@ async fn agents(
     ensure!((2..=100).contains(&args.agents), "from 2 to 100 agents");
     let (link, linked) = channel::channel(Link::Up);
     let ttl = args.renew * 3;
-    let flags =
-        ["--lease-ttl", &ttl.max(5).to_string(), "--test-hurry", &args.hurry.to_string()].map(String::from);
+    let (ttl, hurry) = (ttl.max(5).to_string(), args.hurry.to_string());
+    let flags = ["--lease-ttl", &ttl, "--test-hurry", &hurry, "--test-dead-grace", "20"];
+    let mut flags: Vec<String> = flags.map(String::from).into();
+    flags.extend(args.broken.iter().flat_map(|broken| ["--test-broken".into(), broken.clone()]));
     let (mut seats, mut relays): (Vec<Seat>, Vec<Relay>) = (Vec::new(), Vec::new());
     for n in 0..args.agents {
         let at = |net| Ipv4Addr::new(127, 0, net, u8::try_from(n).unwrap_or(0) + 1);
@@ -201,7 +240,7 @@ async fn agents(
         };
         let join = seats.first().map(|first: &Seat| first.with(|agent| agent.meeting_point()));
         let (name, folder) = (format!("agent-{n}"), folder.to_owned());
-        let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags: flags.to_vec() };
+        let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags: flags.clone() };
         seats.push(Seat::new(tokio::task::spawn_blocking(|| Agent::new(setup)).await??));
     }
     for (n, relay) in relays.into_iter().enumerate() {
@@ -260,10 +299,10 @@ async fn fill(
     let count = args.tunnels.div_ceil(TUNNELS_EACH);
     for n in 0..count {
         let tunnels = n * TUNNELS_EACH..args.tunnels.min((n + 1) * TUNNELS_EACH);
-        let (model, hosts) = (model.clone(), hosts.clone());
+        let (model, hosts, renew) = (model.clone(), hosts.clone(), Duration::from_secs(args.renew));
         let (home, seed) = (n % args.agents, args.seed.wrapping_mul(1_000_003).wrapping_add(n as u64));
         starting.spawn(async move {
-            let mut gost = Gost::start(model, hosts, home, tunnels, seed).await?;
+            let mut gost = Gost::start(model, hosts, home, tunnels, renew, seed).await?;
             gost.attach_all().await;
             anyhow::Ok((n, gost))
         });
@@ -273,7 +312,7 @@ async fn fill(
         let (n, gost) = started??;
         let (orders, taken) = mpsc::channel(4);
         gosts[n] = Some(orders);
-        tasks.spawn(gost.live(Duration::from_secs(args.renew), taken));
+        tasks.spawn(gost.live(taken));
     }
     Ok(gosts.into_iter().flatten().collect())
 }

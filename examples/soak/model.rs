@@ -118,16 +118,6 @@ impl Model {
         self.truth().tunnels.len()
     }
 
-    /// How many tunnels are attached, at one agent.
-    pub(crate) fn attached_at(&self, agent: usize) -> usize {
-        let truth = self.truth();
-        truth
-            .tunnels
-            .iter()
-            .filter(|tunnel| tunnel.now.as_ref().is_some_and(|now| now.agent == agent))
-            .count()
-    }
-
     /// A connector is about to be registered.
     pub(crate) fn attach(&self, tunnel: usize, id: &str, node: &str, agent: usize, address: SocketAddr) {
         let attached =
@@ -202,8 +192,9 @@ impl Model {
         let up = truth.agents[agent].started + SURE;
         if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
             let (age, owner) = (now.since.elapsed(), now.agent);
+            let died = truth.agents[owner].died.map(|died| died.elapsed());
             return Some(format!(
-                "agent {agent} does not list {name} of agent {owner}, attached for {age:?}"
+                "agent {agent} does not list {now:?} of {name}, attached for {age:?}; agent {owner} died {died:?} ago"
             ));
         }
         None

@@ -17,10 +17,12 @@ use crate::wire::{self, Client};
 
 /// Bounds of an agent, each under its value: every table that says how full it is, and how full it may be.
 const TABLES: [&str; 2] = ["gossd_table_entries", "gossd_gossip_entries"];
-/// Bytes of a journal for each record or id in it: what one takes, times what is free in a file before it is compacted.
-const JOURNAL_EACH: f64 = 2_048.0;
+/// Bytes of a record and of a released id in a journal, trees included.
+const JOURNAL_EACH: [f64; 2] = [220.0, 60.0];
+/// A file may be mostly free: it may have that many times what it holds.
+const JOURNAL_FREE: f64 = 8.0;
 /// Bytes of any journal.
-const JOURNAL_LEAST: f64 = 4e6;
+const JOURNAL_LEAST: f64 = 2e6;
 
 /// Asks one thing after the other, for ever.
 pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) -> anyhow::Result<()> {
@@ -37,12 +39,23 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
         match serde_json::from_str::<Services>(&answer.body) {
             Ok(said) => {
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
-                    model.accuse(wrong);
+                    let others = others(&model, &seats, tunnel).await;
+                    model.accuse(format!("{wrong}; now agents list, one after the other: {others}"));
                 }
             }
             Err(error) => model.accuse(format!("agent {agent} answers {}: {error}", answer.body)),
         }
     }
+}
+
+/// What all agents say, for whoever looks into a wrong answer.
+async fn others(model: &Model, seats: &[Seat], tunnel: usize) -> String {
+    let mut all = Vec::new();
+    for seat in seats {
+        let answer = Client::new(seat.with(|agent| agent.plugin)).call(&question(model, tunnel)).await;
+        all.push(answer.map_or_else(|error| error.to_string(), |answer| answer.body));
+    }
+    all.join(" ")
 }
 
 fn question(model: &Model, tunnel: usize) -> String {
@@ -111,7 +124,9 @@ fn judge(model: &Model, agent: usize, figures: &Figures) {
             }
         }
     }
-    let most = JOURNAL_LEAST + JOURNAL_EACH * kept(figures);
+    let released = figures.of("gossd_table_entries", "released");
+    let holds = JOURNAL_EACH[0] * (kept(figures) - released) + JOURNAL_EACH[1] * released;
+    let most = JOURNAL_LEAST + JOURNAL_FREE * holds;
     let journal = figures.sum("journal");
     if journal > most {
         model.accuse(format!("agent {agent}: its journal has {journal} bytes, and may have {most}"));
@@ -141,7 +156,7 @@ pub(crate) async fn measure(
             late.extend(figures.filter(|_| half));
         }
         for seat in seats {
-            seat.with(crate::agent::Agent::is_well)?;
+            seat.with(agent::Agent::is_well)?;
         }
         anyhow::ensure!(begun.elapsed() < time + Duration::from_secs(60), "an agent does not answer");
     }

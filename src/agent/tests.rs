@@ -310,7 +310,10 @@ async fn the_room_of_a_peak_is_given_back() {
         deregister(&agent, id);
     }
     agent.collect_changes();
-    let room = || (agent.lock().leases.room(), agent.lock().directory.places());
+    let room = || {
+        let state = agent.lock();
+        (state.leases.room(), state.directory.places())
+    };
     assert!(room().0 >= 5_000 && room().1 >= 5_000);
     tokio::time::advance(EMPTY_KEPT.max(LEASE_TTL)).await;
     agent.collect_changes();
