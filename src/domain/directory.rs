@@ -209,12 +209,6 @@ impl Directory {
         self.orphans.give_back();
     }
 
-    /// Entries that there is room for.
-    #[cfg(test)]
-    pub(crate) fn room(&self) -> usize {
-        self.index.room() + self.hosts.room() + self.agents.room() + self.orphans.room()
-    }
-
     /// Whether a change would go over what its owner, or all of them, may make us hold.
     fn is_too_much(&self, owner: &Owner, change: &Change) -> bool {
         let replica = self.replica(owner);

@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn the_room_of_a_peak_is_given_back() {
-        lives::<HashSet<u32>>(|t, n| drop(t.insert(n)), |t, most| t.retain(|n| (*n as usize) < most));
+        lives::<HashSet<u32>>(|t, n| assert!(t.insert(n)), |t, most| t.retain(|n| (*n as usize) < most));
         lives::<HashMap<u32, u64>>(
-            |t, n| drop(t.insert(n, 1)),
+            |t, n| assert!(t.insert(n, 1).is_none()),
             |t, most| t.retain(|n, _| (*n as usize) < most),
         );
         lives::<VecDeque<u32>>(VecDeque::push_back, VecDeque::truncate);

@@ -26,7 +26,7 @@ impl Contests {
     const EXPIRY: Duration = Duration::from_secs(10);
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 

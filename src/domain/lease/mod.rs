@@ -113,6 +113,7 @@ impl LeaseTable {
     }
 
     /// The same that forgets lapsed records after that time, for tests that do not wait for [`KEEP_LAPSED`].
+    #[must_use]
     pub fn keeping(self, keep_lapsed: Duration) -> Self {
         Self { keep_lapsed, ..self }
     }
