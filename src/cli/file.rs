@@ -38,7 +38,7 @@ fn is_said(matches: &ArgMatches, id: &str) -> bool {
 }
 
 /// Each key's argument, and the flags that say the same.
-fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let keys: BTreeMap<String, Spanned<Value>> = toml::from_str(text)?;
     let run = command.find_subcommand(RUN).context("no such verb")?;
     let mut all = Vec::new();
@@ -53,7 +53,7 @@ fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<Strin
         } else {
             values(value.get_ref()).with_context(at)?.iter().map(|value| format!("--{key}={value}")).collect()
         };
-        check(command, &flags).with_context(at)?;
+        check(run, &flags).with_context(at)?;
         all.push((arg.get_id().to_string(), flags));
     }
     Ok(all)
@@ -89,9 +89,8 @@ fn plain(value: &Value) -> anyhow::Result<String> {
 }
 
 /// Whether the flags would be understood. What else they need may be another key, a flag or a variable.
-fn check(command: &Command, flags: &[String]) -> anyhow::Result<()> {
-    let argv = ["gossd", RUN].into_iter().map(str::to_owned).chain(flags.iter().cloned());
-    let Err(error) = command.clone().try_get_matches_from(argv) else { return Ok(()) };
+fn check(run: &Command, flags: &[String]) -> anyhow::Result<()> {
+    let Err(error) = run.clone().no_binary_name(true).try_get_matches_from(flags) else { return Ok(()) };
     if error.kind() == ErrorKind::MissingRequiredArgument {
         return Ok(());
     }

@@ -87,6 +87,15 @@ enum Verb {
     Man(packaging::ManArgs),
 }
 
+/// The flags that a configuration file says, by the keys that say them; or what is wrong with it. For fuzzers.
+#[cfg(feature = "harness")]
+pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
+    thread_local! {
+        static COMMAND: clap::Command = Cli::command();
+    }
+    COMMAND.with(|command| file::flags(command, text)).map_err(|error| format!("{error:#}"))
+}
+
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     if let Err(error) = keep_memory_to_ourselves() {
