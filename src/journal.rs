@@ -20,6 +20,8 @@ use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{AgentName, Generation};
 use crate::domain::rule::{Rule, RuleKey};
 
+#[cfg(feature = "harness")]
+pub mod entries;
 mod store;
 #[cfg(test)]
 mod tests;

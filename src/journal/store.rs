@@ -145,11 +145,22 @@ impl Store {
     /// Makes a journal of an empty file.
     pub(super) fn create(path: &Path, stamp: Stamp) -> Result<Self, Fault> {
         let store = Self::with(builder().create(path)?);
-        let transaction = store.database.begin_write()?;
+        store.begin(stamp, &Batch::default())?;
+        Ok(store)
+    }
+
+    /// The same in what is not a file.
+    #[cfg(feature = "harness")]
+    pub(super) fn within(backend: impl redb::StorageBackend) -> Result<Self, Fault> {
+        Ok(Self::with(builder().create_with_backend(backend)?))
+    }
+
+    /// Makes an empty store a journal that starts with a batch.
+    pub(super) fn begin(&self, stamp: Stamp, batch: &Batch) -> Result<(), Fault> {
+        let transaction = self.database.begin_write()?;
         transaction.open_table(META)?.insert("format", FORMAT)?;
         transaction.commit()?;
-        store.commit(stamp, &Batch::default())?;
-        Ok(store)
+        self.commit(stamp, batch)
     }
 
     /// Opens a journal and reads all of it; None if there is no such file.
@@ -216,7 +227,7 @@ impl Store {
         Self { database, max_released: MAX_TOMBSTONES as u64 }
     }
 
-    fn contents(&self) -> Result<Contents, Fault> {
+    pub(super) fn contents(&self) -> Result<Contents, Fault> {
         let transaction = self.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let number = |key| -> Result<u64, Fault> {
@@ -236,31 +247,13 @@ impl Store {
         let mut unreadable = 0;
         for word in transaction.open_table(WORDS)?.iter()? {
             let (id, kept) = word?;
-            let (id, kept) = (id.value(), kept.value());
-            contents.size += (id.len() + kept.len()) as u64;
-            match read_id(id).zip(Kept::read(kept)) {
-                Some((id, Kept::Released(number))) => released.push((number, id.into())),
-                Some((id, kept)) => {
-                    let lapsed = matches!(kept, Kept::Lapsed(_));
-                    let holdings = if lapsed { &mut contents.lapsed } else { &mut contents.held };
-                    match kept.holding(id) {
-                        Some(holding) => holdings.push(holding),
-                        None => unreadable += 1,
-                    }
-                }
-                None => unreadable += 1,
-            }
+            unreadable += u64::from(!contents.take_word(id.value(), kept.value(), &mut released));
         }
         match transaction.open_table(RULES) {
             Ok(table) => {
                 for kept in table.iter()? {
                     let (key, kept) = kept?;
-                    let (key, kept) = (key.value(), kept.value());
-                    contents.size += (key.len() + kept.len()) as u64;
-                    match read_rule(key, kept) {
-                        Some(rule) => contents.rules.push(rule),
-                        None => unreadable += 1,
-                    }
+                    unreadable += u64::from(!contents.take_rule(key.value(), kept.value()));
                 }
             }
             Err(TableError::TableDoesNotExist(_)) => {}
@@ -269,9 +262,52 @@ impl Store {
         if unreadable > 0 {
             tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
         }
-        released.sort_unstable();
-        contents.released = released.into_iter().map(|(_, id)| id).collect();
+        contents.take_released(released);
         Ok(contents)
+    }
+}
+
+impl Contents {
+    /// Whether a word is one that a journal can have written. Where an id was released stands by its number.
+    fn take_word(&mut self, id: &[u8], kept: &[u8], released: &mut Vec<(u64, Label)>) -> bool {
+        self.size += (id.len() + kept.len()) as u64;
+        let Some((id, kept)) = read_id(id).zip(Kept::read(kept)) else { return false };
+        if let Kept::Released(number) = kept {
+            released.push((number, id.into()));
+            return true;
+        }
+        let lapsed = matches!(kept, Kept::Lapsed(_));
+        let holdings = if lapsed { &mut self.lapsed } else { &mut self.held };
+        let before = holdings.len();
+        holdings.extend(kept.holding(id));
+        holdings.len() > before
+    }
+
+    /// Whether a claim is one that could have been said.
+    fn take_rule(&mut self, key: &[u8], kept: &[u8]) -> bool {
+        self.size += (key.len() + kept.len()) as u64;
+        let before = self.rules.len();
+        self.rules.extend(read_rule(key, kept));
+        self.rules.len() > before
+    }
+
+    /// Of these entries.
+    #[cfg(feature = "harness")]
+    pub(super) fn of(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Self {
+        let (mut contents, mut released) = (Self::default(), Vec::new());
+        for (id, kept) in words {
+            contents.take_word(id, kept, &mut released);
+        }
+        for (key, kept) in rules {
+            contents.take_rule(key, kept);
+        }
+        contents.take_released(released);
+        contents
+    }
+
+    fn take_released(&mut self, mut released: Vec<(u64, Label)>) {
+        released.sort_unstable();
+        self.released = released.into_iter().map(|(_, id)| id).collect();
     }
 }
 
@@ -339,14 +375,29 @@ fn note_rule(
 ) -> Result<(), Fault> {
     let at = [key.tunnel.as_bytes(), key.host.as_bytes()].concat();
     match rule {
-        Some(Rule { endpoint, clock, .. }) => {
-            let kept = KeptRule { clock: *clock, private: endpoint.private };
-            let kept = postcard::to_stdvec(&kept).map_err(|error| Fault::Io(io::Error::other(error)))?;
-            table.insert(at.as_slice(), kept.as_slice())?;
-        }
+        Some(rule) => drop(table.insert(at.as_slice(), KeptRule::bytes(rule)?.as_slice())?),
         None => drop(table.remove(at.as_slice())?),
     }
     Ok(())
+}
+
+/// See [`Kept`].
+#[cfg(feature = "harness")]
+pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
+    let kept = match word {
+        Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
+        Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
+        Word::Released => Kept::Released(number),
+        Word::Forgotten => return None,
+    };
+    kept.bytes().ok()
+}
+
+/// See [`KeptRule`].
+#[cfg(feature = "harness")]
+pub(super) fn spell_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
+    let at = [rule.endpoint.tunnel.as_bytes(), rule.host.as_bytes()].concat();
+    (at, KeptRule::bytes(rule).unwrap_or_default())
 }
 
 /// A claim, if it is one that could have been said.
@@ -355,6 +406,13 @@ fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
     let (KeptRule { clock, private }, _) = postcard::take_from_bytes(kept).ok()?;
     let endpoint = Endpoint { tunnel: TunnelId::from_bytes(*tunnel), private };
     Some(Rule { host: read_id(host)?.into(), endpoint, clock }).filter(Rule::is_plausible)
+}
+
+impl KeptRule {
+    fn bytes(rule: &Rule) -> Result<Vec<u8>, Fault> {
+        let kept = Self { clock: rule.clock, private: rule.endpoint.private };
+        postcard::to_stdvec(&kept).map_err(|error| Fault::Io(io::Error::other(error)))
+    }
 }
 
 impl<'a> Kept<'a> {
