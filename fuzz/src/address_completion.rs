@@ -1,0 +1,81 @@
+//! Entrypoints as gost's users write them: what is taken can be dialled, from any host, at the same port.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::str;
+use std::sync::Arc;
+
+use gossd::domain::address::{Address, Entrypoint, Host};
+use gossd::domain::lease::Holding;
+use gossd::domain::record::{MAX_FIELD, Network, Record};
+use gossd::plugin::Reach;
+
+/// The entrypoint, the host that replaces what nobody can dial, and another such host, on a line each.
+pub fn run(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (text, reachable, other) = (line(), line(), line());
+    as_it_was(text);
+    let reachable = Host::advertised(reachable).unwrap_or(Host::Ip(Ipv4Addr::new(192, 0, 2, 1).into()));
+    let other = Host::advertised(other).unwrap_or(Host::Ip(Ipv4Addr::new(198, 51, 100, 7).into()));
+    if let Ok(entrypoint) = Entrypoint::parse(text) {
+        complete(text, &entrypoint, &reachable, &other);
+    }
+    assert_eq!(text.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified()), is_unspecified(text));
+}
+
+fn as_it_was(text: &str) {
+    let address = Address::from(text);
+    assert_eq!((address.to_string().as_str(), address.text_len()), (text, text.len()));
+    assert_eq!(address.is_empty(), text.is_empty());
+    assert!(address == *text);
+    if let Some(v4) = address.v4() {
+        assert_eq!(v4.to_string(), text);
+    }
+}
+
+fn is_unspecified(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() && Host::advertised(text).is_err()
+}
+
+fn complete(text: &str, entrypoint: &Entrypoint, reachable: &Host, other: &Host) {
+    assert_ne!(entrypoint.port(), 0);
+    if let Some(ip) = entrypoint.loopback() {
+        assert!(ip.is_loopback() && *entrypoint.host() == Host::Unusable);
+    }
+    let completed = entrypoint.completed(reachable);
+    assert!(completed.len() <= text.len().max(MAX_FIELD) + reachable.to_string().len());
+    let again = Entrypoint::parse(&completed).expect("what was completed is an address");
+    assert_eq!(again.port(), entrypoint.port());
+    let given = if *entrypoint.host() == Host::Unusable { reachable } else { entrypoint.host() };
+    if is_usable(given) {
+        assert_eq!(again.host(), given, "{text:?} became {completed:?}");
+        assert_eq!(again.completed(other), completed, "complete is complete");
+    }
+    if *entrypoint.host() != Host::Unusable {
+        assert_eq!(completed, entrypoint.completed(other), "what others can dial is kept");
+    }
+    moved(&completed, &again, other);
+}
+
+/// A host that may stand in an address: what the operator gave as its own may be loopback.
+fn is_usable(host: &Host) -> bool {
+    Host::parse(host.to_string().trim_matches(['[', ']'])).is_ok_and(|parsed| parsed == *host)
+}
+
+/// The agent's host is another one now: its own gosts' addresses change with it, and no others.
+fn moved(completed: &str, entrypoint: &Entrypoint, to: &Host) {
+    let reach = Reach::new(Some(to.clone()), Ipv4Addr::LOCALHOST.into(), None);
+    let port = entrypoint.port();
+    for (dial, want) in [
+        (format!("127.0.0.1:{port}"), format!("{to}:{port}")),
+        (format!("192.0.2.9:{port}"), completed.to_owned()),
+        (String::new(), completed.to_owned()),
+    ] {
+        let [id, name, node] = ["1", "t", "n"].map(Into::into);
+        let record = Record { id, name, node, network: Network::Tcp, address: completed.into() };
+        let mut holding = Holding { record: Arc::new(record), dial: dial.as_str().into() };
+        reach.returned(&mut holding);
+        assert_eq!(holding.record.address.to_string(), want, "{completed} with {dial:?}");
+    }
+}

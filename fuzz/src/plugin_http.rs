@@ -1,0 +1,237 @@
+//! gost's calls over HTTP, through the handlers: every call is answered at once, from memory and with one of few
+//! statuses; what is answered is what was registered, and what was deregistered never comes back.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Extension;
+use axum::http::{Method, Request, Response, StatusCode, Uri};
+use form_urlencoded::Serializer;
+use gossd::agent::{Agent, Broken, LEASE_TTL, Restored, Settings};
+use gossd::domain::address::{Entrypoint, Host};
+use gossd::domain::hostname::Naming;
+use gossd::domain::quota::Quota;
+use gossd::domain::rank::Order;
+use gossd::domain::record::{Owner, check_field};
+use gossd::plugin::http::{INGRESS_PATH, PATH, routes};
+use gossd::plugin::reload::Latest;
+use gossd::plugin::{Caller, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use http_body_util::BodyExt as _;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::input::Input;
+
+/// Calls of one input.
+const CALLS: usize = 6;
+/// Between calls; no byte of a text.
+const END: u8 = 0xff;
+
+const QUOTA: Quota = Quota { records: 4, rules: 3, bytes: 4_096 };
+
+thread_local! {
+    static REACHED: Host = Host::advertised("192.0.2.7").expect("an address");
+}
+
+/// Calls, each a byte that says which, and the query of a GET or the body of another call.
+pub fn run(data: &[u8]) {
+    let mut gost = Gost::new(&mut Input(data));
+    for call in data.get(1..).unwrap_or_default().split(|byte| *byte == END).take(CALLS) {
+        if let Some((which, said)) = call.split_first() {
+            gost.call(*which, said);
+        }
+    }
+}
+
+/// The body of a call on [`PATH`], as far as it is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    id: String,
+    name: String,
+    node: String,
+    network: String,
+    address: String,
+}
+
+/// The body of a call on [`INGRESS_PATH`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Rule {
+    host: String,
+    endpoint: String,
+}
+
+struct Gost {
+    agent: Agent,
+    ingress: Ingress,
+    service: TowerToHyperService<Router>,
+    /// Ids that were registered or healed, with the tunnels that they were said to be of.
+    registered: HashMap<String, HashSet<String>>,
+    released: HashSet<String>,
+}
+
+impl Gost {
+    fn new(input: &mut Input<'_>) -> Self {
+        let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
+        let (order, broken) = (Order::Random, Broken::default());
+        let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota: QUOTA, broken };
+        let agent = Agent::new(settings, Restored::default());
+        let (how, connection) = (input.byte(), 1);
+        let fallback = (how & 1 == 1).then(|| Entrypoint::parse(":8420").expect("an address"));
+        let remote = (how & 2 == 2).then_some([198, 51, 100, 9].into());
+        let reach = Reach::new(Some(REACHED.with(Host::clone)), [127, 0, 0, 1].into(), fallback);
+        let (_names, newest) = Latest::of(Names { naming: Naming::default(), fixed: HashMap::new() });
+        let ingress = Ingress::new(agent.clone(), newest);
+        let sd = ServiceDiscovery::new(agent.clone(), reach);
+        let plugin = Arc::new(Plugin { sd, ingress: ingress.clone(), tokens: Tokens::default() });
+        let router = routes(plugin).layer(Extension(Caller { remote, connection }));
+        let service = TowerToHyperService::new(router);
+        Self { agent, ingress, service, registered: HashMap::new(), released: HashSet::new() }
+    }
+
+    fn call(&mut self, which: u8, said: &[u8]) {
+        let method = match which % 8 {
+            0..3 => Method::POST,
+            3 => Method::PUT,
+            4 => Method::DELETE,
+            5 | 6 => Method::GET,
+            _ => Method::PATCH,
+        };
+        match (which / 8 % 4, &method) {
+            (0, &Method::GET) => self.ask_rule(said),
+            (0, _) => self.set_rule(said),
+            (_, &Method::GET) => self.get(said),
+            (_, _) => self.write(&method, said),
+        }
+    }
+
+    /// The answer, which no call has to wait for.
+    fn answer(&self, method: &Method, uri: Uri, body: &[u8]) -> (StatusCode, Bytes) {
+        let body = Body::from(Bytes::copy_from_slice(body));
+        let mut request = Request::new(body);
+        (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri);
+        let answer: Response<Body> =
+            at_once(self.service.call(request)).unwrap_or_else(|never| match never {});
+        let (head, body) = answer.into_parts();
+        let body = at_once(body.collect()).expect("a body in memory").to_bytes();
+        let status = head.status;
+        assert!(
+            matches!(status.as_u16(), 200 | 400 | 404 | 405 | 429),
+            "{status} to {method} {}",
+            String::from_utf8_lossy(&body)
+        );
+        if status != StatusCode::OK {
+            let said: Value = serde_json::from_slice(&body).expect("an error is JSON");
+            assert!(
+                said["error"].as_str().is_some_and(|text| !text.is_empty() && text.len() < 4_096),
+                "{said}"
+            );
+        }
+        (status, body)
+    }
+
+    fn write(&mut self, method: &Method, body: &[u8]) {
+        let (status, answer) = self.answer(method, PATH.parse().expect("a path"), body);
+        if status != StatusCode::OK {
+            return;
+        }
+        assert!(answer.is_empty(), "Go keeps the connection only then");
+        let said: Fields = serde_json::from_slice(body).expect("it was understood");
+        let Fields { id, name, .. } = said.clone();
+        for field in [&id, &name, &said.node, &said.network, &said.address] {
+            assert!(check_field("", field).is_ok(), "{said:?}");
+        }
+        assert!(!id.is_empty() && !name.is_empty());
+        if *method == Method::DELETE {
+            self.released.insert(id);
+        } else {
+            let fresh = !self.registered.contains_key(&id) && !self.released.contains(&id);
+            if *method == Method::POST && fresh {
+                assert!(self.agent.resolve(&name).iter().any(|record| record.id == *id.as_str()), "{said:?}");
+            }
+            self.registered.entry(id).or_default().insert(name);
+        }
+        assert!(self.agent.counts().own_records <= self.registered.len().min(QUOTA.records));
+    }
+
+    fn get(&self, query: &[u8]) {
+        let Some(uri) = uri(PATH, query) else { return };
+        let name = asked(&uri, "name");
+        let (status, answer) = self.answer(&Method::GET, uri, b"");
+        if status != StatusCode::OK {
+            return;
+        }
+        let answer: Value = serde_json::from_slice(&answer).expect("a list is JSON");
+        for service in answer["services"].as_array().expect("never null") {
+            let field = |name: &str| service[name].as_str().expect("every field is a text");
+            assert_eq!(field("name"), name);
+            assert!(
+                self.registered.get(field("id")).is_some_and(|names| names.contains(&*name)),
+                "{service}"
+            );
+            assert!(!self.released.contains(field("id")), "deregistered for ever: {service}");
+            assert!(matches!(field("network"), "tcp" | "udp") && !field("node").is_empty());
+            let address = Entrypoint::parse(field("address")).expect("an address");
+            assert_ne!(*address.host(), Host::Unusable, "{service}");
+        }
+    }
+
+    fn set_rule(&self, body: &[u8]) {
+        let (status, answer) = self.answer(&Method::PUT, INGRESS_PATH.parse().expect("a path"), body);
+        if status != StatusCode::OK {
+            return;
+        }
+        let said: Rule = serde_json::from_slice(body).expect("it was understood");
+        let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+        if answer["ok"].as_bool().expect("yes or no") && !said.host.starts_with(['.', '*']) {
+            let leads = self.ingress.get_rule(&said.host).expect("a host");
+            let tunnel = |endpoint: &str| endpoint.trim_start_matches('$').to_ascii_lowercase();
+            assert_eq!(tunnel(&leads), tunnel(&said.endpoint), "{said:?}");
+        }
+        assert!(self.agent.counts().own_rules <= QUOTA.rules);
+    }
+
+    fn ask_rule(&self, query: &[u8]) {
+        let Some(uri) = uri(INGRESS_PATH, query) else { return };
+        let (status, answer) = self.answer(&Method::GET, uri, b"");
+        if status == StatusCode::OK {
+            let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+            let endpoint = answer["endpoint"].as_str().expect("never null");
+            assert!(matches!(endpoint.len(), 0 | 36 | 37), "{endpoint:?}");
+        }
+    }
+}
+
+/// A query as it is, or, behind a blank, a value that has to be escaped.
+fn uri(path: &str, said: &[u8]) -> Option<Uri> {
+    let query = match said.split_first() {
+        Some((b' ', value)) => {
+            let key = if path == PATH { "name" } else { "host" };
+            let value = str::from_utf8(value).ok()?;
+            Serializer::new(String::new()).append_pair(key, value).finish()
+        }
+        _ => str::from_utf8(said).ok()?.to_owned(),
+    };
+    format!("{path}?{query}").parse().ok()
+}
+
+fn asked(uri: &Uri, key: &str) -> String {
+    let query = uri.query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// What a future comes to that waits for nothing.
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a call waits"),
+    }
+}
