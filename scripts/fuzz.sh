@@ -2,9 +2,10 @@
 # Fuzzes what reads bytes of others: every target in fuzz/fuzz_targets, or those named, for so many executions each, one
 # after the other. Needs Rust's nightly toolchain, cargo-fuzz and a C++ compiler. Exits with 1 if anything was found.
 #
-#   scripts/fuzz.sh [--runs N] [TARGET...]
+#   scripts/fuzz.sh [--runs N] [--keep] [TARGET...]
 #
-# What it learns stays in the target folder, and is where the next run starts. No sanitizer: gossd forbids unsafe code, and
+# What it learns stays in the target folder, and is where the next run starts. With --keep, the least of it that reaches all
+# code that was reached goes to fuzz/corpus, an input a line, for tests/corpus.rs. No sanitizer: gossd forbids unsafe code, and
 # they cost most of the executions; assertions and checks for overflow are on, of dependencies too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,11 +13,13 @@ cd "$(dirname "$0")/.."
 fail() { echo "fuzz.sh: $*" >&2; exit 2; }
 
 runs=10000000
+keep=
 targets=()
 while (($#)); do
   case $1 in
     --runs) [[ ${2:-} =~ ^[0-9]+$ ]] || fail '--runs takes a number'; runs=$2; shift 2 ;;
-    -*) fail "there is no $1: scripts/fuzz.sh [--runs N] [TARGET...]" ;;
+    --keep) keep=1; shift ;;
+    -*) fail "there is no $1: scripts/fuzz.sh [--runs N] [--keep] [TARGET...]" ;;
     *) [ -e "fuzz/fuzz_targets/$1.rs" ] || fail "there is no target $1: $(cd fuzz/fuzz_targets && echo *.rs)"
       targets+=("$1"); shift ;;
   esac
@@ -42,19 +45,36 @@ RUSTC_WRAPPER=$PWD/fuzz/rustc.sh CARGO_TARGET_DIR=$work nice -n 19 \
   cargo +nightly fuzz build --fuzz-dir fuzz -O -s none >"$work/build.log" 2>&1 || { tail -40 "$work/build.log" >&2; exit 2; }
 built=$work/$(rustc -vV | sed -n 's/^host: //p')/release
 
-# A tree of its own: whatever libFuzzer starts ends with this script.
 pid=
 trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true' EXIT
+
+# What the corpus of a target is, as files.
+unpack() {
+  local n=0 line
+  mkdir -p "$2"
+  while read -r line; do
+    n=$((n + 1))
+    base64 -d <<<"$line" >"$2/kept-$n"
+  done <"$1"
+}
+
+# The other way: the short ones first, up to the size that a corpus may have.
+pack() {
+  find "$1" -type f -exec base64 -w 0 {} \; -exec echo \; | awk '{ print length, $0 }' | sort -n -k 1,1 -k 2 | cut -d ' ' -f 2- |
+    awk '{ size += length + 1 } size <= 100000' >"$2"
+}
 
 found=0
 printf '%-20s %12s %9s %7s %9s\n' target executions exec/s edges findings
 for target in "${targets[@]}"; do
   learnt=$work/learnt/$target artifacts=$work/findings/$target log=$work/$target.log
+  corpus=fuzz/corpus/$target.base64
   mkdir -p "$learnt" "$artifacts"
+  [ ! -e "$corpus" ] || unpack "$corpus" "$learnt"
   options=(-runs="$runs" -max_len=600 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$artifacts/")
   [ ! -e "fuzz/dictionaries/$target.dict" ] || options+=(-dict="fuzz/dictionaries/$target.dict")
   started=$(date +%s%N)
-  nice -n 19 env RUST_BACKTRACE=0 "$built/$target" "$learnt" "fuzz/corpus/$target" "${options[@]}" >"$log" 2>&1 &
+  nice -n 19 env RUST_BACKTRACE=0 "$built/$target" "$learnt" "${options[@]}" >"$log" 2>&1 &
   pid=$!
   wait "$pid" || true
   pid=
@@ -67,6 +87,12 @@ for target in "${targets[@]}"; do
   if ((findings == 0 && executed < runs)); then findings=?; fi
   [ "$findings" = 0 ] || found=1
   printf '%-20s %12s %9s %7s %9s\n' "$target" "$executed" $((executed * 1000 / elapsed)) "${edges:-0}" "$findings"
+  if [ -n "$keep" ]; then
+    rm -rf "$work/least"
+    mkdir "$work/least"
+    nice -n 19 "$built/$target" -set_cover_merge=1 -use_counters=0 "$work/least" "$learnt" >>"$log" 2>&1
+    pack "$work/least" "$corpus"
+  fi
   if [ "$findings" != 0 ]; then
     grep -A3 'panicked at' "$log" | head -4 | sed 's/^/  /' || true
     echo "  inputs in $artifacts, log in $log"

@@ -1,22 +1,27 @@
 //! What the fuzzers found worth keeping, once more: no input breaks a promise. `scripts/fuzz.sh` finds others.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
-/// Runs a target's inputs, which there have to be.
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
+}
+
+/// Runs a target's inputs, which are in base64 on a line each. There have to be some.
 fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "{} is empty", folder.display());
-    for path in paths {
-        // What is printed stays unseen, but for the input that a panic is about.
-        println!("{}", path.display());
-        run(&fs::read(&path).unwrap());
+    let path = folder("corpus").join(target).with_extension("base64");
+    let corpus = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(!corpus.is_empty(), "{} is empty", path.display());
+    for line in corpus.lines() {
+        // Seen where a panic is about it.
+        println!("{line}");
+        run(&BASE64.decode(line).unwrap());
     }
 }
 
@@ -28,18 +33,18 @@ macro_rules! replay {
         }
     )*
 
-        /// Every target that is fuzzed is replayed, and every one there is has inputs.
+        /// Every target that is fuzzed is replayed.
         #[test]
         fn every_target_is_here() {
             let mut here = vec![$(stringify!($target)),*];
             here.sort_unstable();
-            for folder in ["fuzz/corpus", "fuzz/fuzz_targets"] {
-                let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+            for name in ["corpus", "dictionaries", "fuzz_targets"] {
+                let entries = fs::read_dir(folder(name)).unwrap();
                 let mut there: Vec<String> = entries
                     .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
                     .collect();
                 there.sort_unstable();
-                assert_eq!(there, here, "{folder}");
+                assert_eq!(there, here, "{name}");
             }
         }
     };

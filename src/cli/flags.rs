@@ -174,5 +174,22 @@ fn parse_rule(text: &str) -> Result<(String, String), String> {
 }
 
 fn parse_level(text: &str) -> Result<LogLevel, String> {
-    EnvFilter::try_new(text).map(|_| LogLevel(text.into())).map_err(|e| e.to_string())
+    // The filter's parser counts its places without the blanks before a directive, and cuts where they would be: a wrong
+    // name, or no character's boundary.
+    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    EnvFilter::try_new(&text).map_err(|e| e.to_string())?;
+    Ok(LogLevel(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_level_may_have_blanks_and_any_characters() {
+        let level = |text| parse_level(text).map(|level| level.0);
+        assert_eq!(level(" gossd=debug , chitchat=info"), Ok("gossd=debug,chitchat=info".into()));
+        assert!(level("info,\t\t\tab\u{1fa}=0").is_err(), "refused, no panic");
+        assert!(level("gossd=loud").is_err());
+    }
 }
