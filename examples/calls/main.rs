@@ -99,10 +99,10 @@ async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
     let mut config = Config::loopback("a".parse()?);
     config.data_dir = data;
     // Room for what changes besides.
-    config.quota.max_records = 1_000_000;
+    config.quota.records = 1_000_000;
     let agent = Daemon::start(config).await?;
     let mut config = Config::loopback("b".parse()?);
-    config.quota.max_records = 1_000_000;
+    config.quota.records = 1_000_000;
     config.join = vec![agent.gossip.to_string().parse()?];
     Ok([agent, Daemon::start(config).await?])
 }

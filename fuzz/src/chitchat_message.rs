@@ -12,6 +12,7 @@ use gossd::domain::replica::Part;
 use gossd::domain::slot::{Mark, Slot, Status};
 use gossd::gossip::antientropy::{AntiEntropy, Channels, DEAD_GRACE, Member, Said, Settings};
 use gossd::gossip::counters::{Counters, Dropped};
+use gossd::gossip::session::Peer;
 use gossd::gossip::wire::MAX_PAYLOAD;
 use gossd::gossip::{Event, Hearer};
 use tokio::runtime::{Builder, Runtime};
@@ -42,6 +43,10 @@ fn addr(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 8002))
 }
 
+fn peer(n: u8) -> Peer {
+    Peer { owner: Owner { name: format!("peer-{n}").parse().expect("a name"), generation: 5 }, addr: addr(n) }
+}
+
 async fn heard(messages: Vec<Vec<u8>>) {
     let settings = Settings {
         owner: Owner { name: "a".parse().expect("a name"), generation: 5 },
@@ -62,10 +67,10 @@ async fn heard(messages: Vec<Vec<u8>>) {
     let count = messages.len() as u64;
     for (n, message) in (2..).zip(messages) {
         assert!(message.len() <= MAX_PAYLOAD);
-        running.incoming.try_send((addr(n), message)).expect("the queue is long enough");
+        running.incoming.try_send((peer(n), message)).expect("the queue is long enough");
     }
     let asker = addr(200);
-    running.incoming.try_send((asker, misled())).expect("the queue is long enough");
+    running.incoming.try_send((peer(200), misled())).expect("the queue is long enough");
     let mut answers = 0;
     loop {
         let (to, answer) = sent.recv().await.expect("chitchat goes on");
@@ -108,7 +113,7 @@ fn all_are_agents(members: &[Member]) {
     );
 }
 
-/// Hears signs of life and of death, and nothing else.
+/// Hears signs of life and of death, and who says what has to be refused, and nothing else.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Event>>);
 
@@ -129,7 +134,9 @@ impl Hearer for Recorder {
 impl Recorder {
     fn check(&self) {
         for event in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            assert!(matches!(event, Event::Hearsay { .. } | Event::Forgotten { .. }), "{event:?}");
+            let expected =
+                matches!(event, Event::Hearsay { .. } | Event::Forgotten { .. } | Event::Refused { .. });
+            assert!(expected, "{event:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use gossd::domain::lease::Holding;
 use gossd::domain::quota::Quota;
 use gossd::domain::rank::Order;
 use gossd::domain::record::{Network, Owner, Record};
-use gossd::domain::slot::{Change, Content};
+use gossd::domain::slot::{Change, Content, Mark};
 use gossd::gossip::counters::Counters;
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::link::{Effect, Link};
@@ -89,7 +89,7 @@ impl Room {
         let (counters, rng) = (Arc::new(Counters::default()), StdRng::seed_from_u64(7));
         let link = Link::new(us.clone(), addr(1), sealer.clone(), counters, rng);
         let (order, quota, broken) = (Order::Nearest, Quota::default(), Broken::default());
-        let settings = Settings { owner: us, lease_ttl: LEASE_TTL, order, quota, broken };
+        let settings = Settings { owner: us, lease_ttl: LEASE_TTL, order, quota, broken, hurry: 1 };
         let agent = Agent::new(settings, Restored::default());
         let holding = Holding { record: Arc::new(ours()), dial: "".into() };
         agent.register(1, holding).expect("there is room");
@@ -105,7 +105,7 @@ impl Room {
         let now = START.with(|start| *start);
         let mut room = Self { now, link, sealer, agent, processes, said: HashSet::new() };
         for n in 0..usize::from(PEERS) {
-            room.say(n, Kind::Ping, wire::encode(&Ping { nonce: None }));
+            room.say(n, Kind::Ping, wire::encode(&Ping { nonce: None, told: (0, 0) }));
             room.admit(n);
         }
         room
@@ -239,8 +239,10 @@ impl Room {
             match effect {
                 Effect::Send { to, kind, frame } => self.sent(to, kind, &frame),
                 Effect::Tell(event) => self.told(event, of),
-                Effect::Ask(owner) => {
-                    if let Some(after) = self.agent.mark(&owner) {
+                Effect::Ask { owner, said } => {
+                    let mark = self.agent.mark(&owner);
+                    let missing = |mark: &Mark| said.is_none_or(|said| !mark.covers(said));
+                    if let Some(after) = mark.filter(missing) {
                         let effects = self.link.ask(self.now, &owner, after);
                         self.perform(effects, None);
                     }
@@ -252,7 +254,7 @@ impl Room {
                 }
                 Effect::Chitchat { from, message } => {
                     assert!(message.len() <= MAX_PAYLOAD);
-                    assert!(self.processes.iter().any(|process| process.addr == from), "a stranger's");
+                    assert!(self.processes.iter().any(|process| process.addr == from.addr), "a stranger's");
                 }
                 Effect::Admitted(peer) => {
                     let process = &mut self.processes[of.expect("by a frame")];

@@ -95,7 +95,7 @@ fn starts(restored: Restored) {
     let Restored { held, lapsed, released, rules, .. } = restored;
     let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
-    let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, broken };
+    let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, broken, hurry: 1 };
     let kept = Held { held: held.clone(), lapsed: lapsed.clone(), released: released.clone(), rules };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();

@@ -81,7 +81,7 @@ impl Gost {
     fn new(input: &mut Input<'_>) -> Self {
         let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
         let (order, broken) = (Order::Random, Broken::default());
-        let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota: QUOTA, broken };
+        let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota: QUOTA, broken, hurry: 1 };
         let agent = Agent::new(settings, Restored::default());
         let (how, connection) = (input.byte(), 1);
         let fallback = (how & 1 == 1).then(|| Entrypoint::parse(":8420").expect("an address"));

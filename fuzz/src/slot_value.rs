@@ -11,7 +11,7 @@ use gossd::gossip::slots;
 
 use super::input::Input;
 
-/// Of one of the three kinds of slots, or a spelled key, or the fields of a Register.
+/// Of one of the three kinds of slots, or any slot, or the fields of a Register.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let how = input.byte();
@@ -20,17 +20,20 @@ pub fn run(data: &[u8]) {
         0 => value(STATUS_SLOT, text),
         1 => value(1 + Slot::from(how), text),
         2 => value(FIRST_RULE + Slot::from(how), text),
-        3 => key_and_value(text),
+        3 => slot_and_value(text),
         _ => register(text),
     }
 }
 
-fn key_and_value(text: &str) {
-    let (key, text) = text.split_once('\n').unwrap_or((text, "-1"));
-    let Ok(change) = slots::parse(key, text) else { return };
-    assert!(change.slot <= MAX_SLOT, "{}", change.slot);
-    assert_eq!(slots::key(change.slot), key, "one key per slot");
-    assert_eq!(slots::parse_value(change.slot, text), Some(change.cell));
+fn slot_and_value(text: &str) {
+    let (slot, text) = text.split_once('\n').unwrap_or((text, "-1"));
+    let Ok(slot) = slot.parse() else { return };
+    if let Some((cell, more)) = slots::read(slot, text) {
+        assert!(slot <= MAX_SLOT, "{slot}");
+        // What is appended is left alone.
+        assert_eq!(slots::read(slot, &text[..text.len() - more.len()]), Some((cell, "")));
+    }
+    value(slot, text);
 }
 
 fn value(slot: Slot, text: &str) {

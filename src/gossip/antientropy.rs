@@ -210,6 +210,25 @@ impl AntiEntropy {
     }
 }
 
+/// A round by hand, for fuzzers.
+#[cfg(feature = "harness")]
+impl AntiEntropy {
+    /// What [`Self::run`] does in a round: what our own state is then, status and mark.
+    pub async fn round(&mut self) -> [Option<String>; 2] {
+        self.inner.say(&self.handle).await;
+        self.inner.tell_members(&self.handle).await;
+        let chitchat = self.handle.chitchat();
+        let mut chitchat = chitchat.lock().await;
+        let own = chitchat.self_node_state();
+        [STATUS, MARK].map(|key| own.get(key).map(str::to_owned))
+    }
+
+    /// Ends chitchat.
+    pub fn end(self) {
+        self.handle.abort();
+    }
+}
+
 fn id(Settings { owner, addr, .. }: &Settings) -> ChitchatId {
     ChitchatId::new(owner.name.as_str(), owner.generation, *addr)
 }
