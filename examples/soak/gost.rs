@@ -227,18 +227,14 @@ impl Gost {
         let body = format!(
             r#"{{"id":"{id}","name":"{name}","node":"{node}","network":"{network}","address":"{address}"}}"#
         );
-        match self.client.call(&wire::write(method, &body)).await {
-            Ok(answer) => {
-                if !(answer.status == 200 || (answer.status == 404 && method == "PUT")) {
-                    self.model.accuse(format!("{method} is answered {} {}", answer.status, answer.body));
-                }
-                Some(answer.status)
-            }
-            Err(_) => {
-                count(&self.model.tally.unheard);
-                None
-            }
+        let Ok(answer) = self.client.call(&wire::write(method, &body)).await else {
+            count(&self.model.tally.unheard);
+            return None;
+        };
+        if !(answer.status == 200 || (answer.status == 404 && method == "PUT")) {
+            self.model.accuse(format!("{method} is answered {} {}", answer.status, answer.body));
         }
+        Some(answer.status)
     }
 
     fn some(&mut self, count: usize) -> Vec<usize> {

@@ -140,7 +140,7 @@ async fn soak(args: Args) -> anyhow::Result<bool> {
         }
     }
     let (before, after) = outcome?;
-    report(&model, &seats, &before, &after, begun)
+    Ok(report(&model, &seats, &before, &after, begun))
 }
 
 /// What is measured on the plateau and in the calm.
@@ -231,13 +231,11 @@ async fn agents(
         let at = |net| Ipv4Addr::new(127, 0, net, u8::try_from(n).unwrap_or(0) + 1);
         let is_linked = LINKED.contains(&n);
         let advertised = at(if is_linked { 2 } else { 1 });
-        let port = match is_linked {
-            true => {
-                relays.push(Relay::bind(advertised).await?);
-                relays[n].port()?
-            }
-            false => 0,
-        };
+        let mut port = 0;
+        if is_linked {
+            relays.push(Relay::bind(advertised).await?);
+            port = relays[n].port()?;
+        }
         let join = seats.first().map(|first: &Seat| first.with(|agent| agent.meeting_point()));
         let (name, folder) = (format!("agent-{n}"), folder.to_owned());
         let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags: flags.clone() };
@@ -318,13 +316,7 @@ async fn fill(
 }
 
 /// Prints what came of it; whether all is well.
-fn report(
-    model: &Model,
-    seats: &[Seat],
-    before: &[Figures],
-    after: &[Figures],
-    begun: Instant,
-) -> anyhow::Result<bool> {
+fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], begun: Instant) -> bool {
     println!(
         "\n{:<9} {:>7} {:>15} {:>11} {:>11} {:>13} {:>13} {:>15} {:>13}",
         "agent",
@@ -367,7 +359,7 @@ fn report(
         "each: on the plateau, in the calm; a record of a journal: live, lapsed, or an id that was released\n"
     );
     summary(model, begun);
-    Ok(model.wrong().is_empty())
+    model.wrong().is_empty()
 }
 
 /// A tenth more than on the plateau, and what released ids take that were not there: they are bounded for themselves.

@@ -89,10 +89,10 @@ async fn connections(tcp: TcpListener, to: SocketAddr, peer: Peer) -> anyhow::Re
         open.spawn(async move {
             let theirs = pid.is_some_and(|pid| owns(pid, from));
             let cut = async move {
-                match theirs {
-                    true => drop(link.wait_for(|link| *link == Link::Down).await),
-                    false => std::future::pending().await,
+                if !theirs {
+                    std::future::pending::<()>().await;
                 }
+                drop(link.wait_for(|link| *link == Link::Down).await);
             };
             tokio::select! {
                 () = cut => {}

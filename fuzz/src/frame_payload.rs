@@ -105,7 +105,7 @@ impl Room {
         let now = START.with(|start| *start);
         let mut room = Self { now, link, sealer, agent, processes, said: HashSet::new() };
         for n in 0..usize::from(PEERS) {
-            room.say(n, Kind::Ping, wire::encode(&Ping { nonce: None, told: (0, 0) }));
+            room.say(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: (0, 0) }));
             room.admit(n);
         }
         room
@@ -115,7 +115,7 @@ impl Room {
         let what = input.byte();
         let n = usize::from(what / 16) % self.processes.len();
         match what % 16 {
-            kind @ 0..10 => self.say(n, Kind::ALL[usize::from(kind)], input.counted().to_vec()),
+            kind @ 0..10 => self.say(n, Kind::ALL[usize::from(kind)], input.counted()),
             10 => self.push(n, input),
             11 => self.answer(n, input),
             12 => self.admit(n),
@@ -126,14 +126,14 @@ impl Room {
     }
 
     /// A frame of a kind.
-    fn say(&mut self, n: usize, kind: Kind, payload: Vec<u8>) {
+    fn say(&mut self, n: usize, kind: Kind, payload: &[u8]) {
         let process = &mut self.processes[n];
         process.counter += 1;
         let Process { session, counter, addr, .. } = *process;
         let header = Header { session, counter, from: addr, kind: kind.number(), compressed: false };
         let mut plain = wire::encode(&header);
-        plain.extend(&payload);
-        self.deliver(n, Some((kind, &payload)), plain);
+        plain.extend(payload);
+        self.deliver(n, Some((kind, payload)), plain);
     }
 
     /// A frame with any header.
@@ -159,7 +159,7 @@ impl Room {
             changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
         };
         let payload = wire::encode(&push);
-        self.say(n, Kind::Push, payload);
+        self.say(n, Kind::Push, &payload);
     }
 
     /// An answer to the last question.
@@ -178,7 +178,7 @@ impl Room {
             changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
         };
         let payload = wire::encode(&answer);
-        self.say(n, Kind::Answer, payload);
+        self.say(n, Kind::Answer, &payload);
     }
 
     fn ask(&mut self, n: usize, input: &mut Input<'_>) {
@@ -186,7 +186,7 @@ impl Room {
         let (name, generation) = (["a", "b", "c", "d"][usize::from(whose % 4)], 5 + u64::from(whose / 128));
         let question = Question { name, generation, after: (after, after), from };
         let payload = wire::encode(&question);
-        self.say(n, Kind::Question, payload);
+        self.say(n, Kind::Question, &payload);
     }
 
     /// Answers our last ping.
@@ -194,7 +194,7 @@ impl Room {
         let Process { nonce, owner, .. } = &self.processes[n];
         let pong = Pong { nonce: *nonce, name: owner.name.as_str(), generation: owner.generation };
         let payload = wire::encode(&pong);
-        self.say(n, Kind::Pong, payload);
+        self.say(n, Kind::Pong, &payload);
     }
 
     fn pass(&mut self, steps: u64) {

@@ -70,17 +70,17 @@ fn check(restored: &Restored) {
         let id = id.text();
         let again = read(&[(id.as_bytes(), &kept)], &[]);
         let found = if matches!(word, Word::Held(_)) { &again.held } else { &again.lapsed };
-        assert_eq!(found, &[holding.clone()], "written as it was read");
+        assert_eq!(found, std::slice::from_ref(holding), "written as it was read");
         told(1, Content::Record(holding.record.clone()));
     }
     for id in &restored.released {
         let kept = write_word(&Word::Released, 7).expect("it is kept");
-        assert_eq!(read(&[(id.text().as_bytes(), &kept)], &[]).released, [id.clone()]);
+        assert_eq!(read(&[(id.text().as_bytes(), &kept)], &[]).released, std::slice::from_ref(id));
     }
     for rule in &restored.rules {
         assert!(rule.is_plausible());
         let (key, kept) = write_rule(rule);
-        assert_eq!(read(&[], &[(&key, &kept)]).rules, [rule.clone()]);
+        assert_eq!(read(&[], &[(&key, &kept)]).rules, std::slice::from_ref(rule));
         told(FIRST_RULE, Content::Rule(Arc::new(rule.clone())));
     }
 }
