@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn an_entrypoint_without_a_record_is_nobodys() {
         let mut instances = Instances::default();
-        instances.add(&at("10.0.0.1:80", "stays"));
+        instances.add(&at("10.0.0.2:80", "stays"));
         for port in 1..1_000 {
             let record = at(&format!("10.0.0.1:{port}"), "moves");
             instances.add(&record);

@@ -21,14 +21,19 @@ pub trait Room {
     /// Gives back the room of a peak that is over, but for twice what is needed. Takes the time that it takes to move what
     /// is there, and only after three quarters of it went.
     fn give_back(&mut self) {
-        if self.room() > SMALL.max(FORMER_PEAK * self.held()) {
+        if self.may_be_former_peak() {
             self.limit(2 * self.held());
         }
+    }
+
+    /// Whether the table may have so much more room than it needs.
+    fn may_be_former_peak(&self) -> bool {
+        self.room() > SMALL.max(FORMER_PEAK * self.held())
     }
 }
 
 macro_rules! room {
-    ($table:ty, $($bounds:tt)*) => {
+    ($table:ty, [$($bounds:tt)*] $($more:tt)*) => {
         impl<$($bounds)*> Room for $table {
             fn held(&self) -> usize {
                 self.len()
@@ -39,15 +44,28 @@ macro_rules! room {
             fn limit(&mut self, entries: usize) {
                 self.shrink_to(entries);
             }
+            $($more)*
         }
     };
 }
 
-room!(HashMap<K, V, S>, K: Eq + Hash, V, S: BuildHasher);
-room!(HashSet<T, S>, T: Eq + Hash, S: BuildHasher);
-room!(VecDeque<T>, T);
-room!(BinaryHeap<T>, T: Ord);
-room!(Vec<T>, T);
+macro_rules! hashed {
+    ($table:ty, $($bounds:tt)*) => {
+        room!($table, [$($bounds)*]
+            /// A hashed table's capacity does not count what was removed: only `shrink_to` knows the room that it has, and
+            /// leaves it alone unless half would do.
+            fn may_be_former_peak(&self) -> bool {
+                true
+            }
+        );
+    };
+}
+
+hashed!(HashMap<K, V, S>, K: Eq + Hash, V, S: BuildHasher);
+hashed!(HashSet<T, S>, T: Eq + Hash, S: BuildHasher);
+room!(VecDeque<T>, [T]);
+room!(BinaryHeap<T>, [T: Ord]);
+room!(Vec<T>, [T]);
 
 #[cfg(test)]
 mod tests {
@@ -61,9 +79,10 @@ mod tests {
         assert!(table.room() >= 100_000, "what is needed stays");
         drop_all_but(&mut table, 50_000);
         table.give_back();
-        assert!(table.room() >= 100_000, "half of a peak may come again");
+        // Of a hashed table, at least what did not shrink.
+        assert!(table.room() >= 50_000 + 14_000, "half of a peak may come again: {}", table.room());
         drop_all_but(&mut table, 1_000);
-        assert!(table.room() >= 100_000, "nobody gives anything back unasked");
+        assert!(table.room() > 14_000, "nobody gives anything back unasked: {}", table.room());
         table.give_back();
         let room = table.room();
         assert!((2_000..4_000).contains(&room), "{room}");
@@ -71,7 +90,7 @@ mod tests {
         assert_eq!((table.room(), table.held()), (room, 1_000), "once is enough");
         drop_all_but(&mut table, 0);
         table.give_back();
-        assert_eq!(table.room(), 0);
+        assert!(table.room() <= SMALL, "{}", table.room());
     }
 
     #[test]
