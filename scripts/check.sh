@@ -31,6 +31,7 @@ fi
 # Fast: seconds once built.
 step cargo fmt --check
 step cargo clippy --locked --all-targets --features harness --quiet -- -D warnings
+step scripts/supply.sh
 step cargo test --locked --quiet --lib
 # Slower: agents in one process and programs of their own, through real sockets; two at a time, because they
 # measure what is promised. (A pattern of names would include the tests in containers, which need a feature.)
@@ -44,6 +45,9 @@ step cargo run --locked --quiet --example traffic -- --records 0,500 --rates 50 
 step cargo run --locked --quiet --example footprint -- --records 2000 --seconds 1 --starts 2
 step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1
 step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
+# Attackers of the network and of the plugin; and a week of agents and gosts, in half a minute.
+step cargo run --locked --quiet --example siege -- --short
+step cargo run --locked --quiet --example soak -- --short
 # A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
 simulate() { cargo run --locked --quiet --profile simulation --example simulate -- "$@"; }
 notice() {

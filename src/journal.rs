@@ -22,6 +22,7 @@ use crate::domain::rule::{Rule, RuleKey};
 
 #[cfg(feature = "harness")]
 pub mod entries;
+mod kept;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
-use super::store::{Contents, Stamp, Store, spell_rule, spell_word};
+use super::kept::{spell_rule, spell_word};
+use super::store::{Contents, Stamp, Store};
 use super::{Batch, Restored, guarded};
 use crate::domain::lease::Word;
 use crate::domain::rule::Rule;

@@ -1,0 +1,102 @@
+//! What there is to know of leases without changing them.
+
+use std::time::{Duration, Instant};
+
+use super::super::label::Label;
+use super::super::record::Record;
+#[cfg(test)]
+use super::super::room::Room as _;
+use super::{LeaseTable, SPARE_DEADLINES};
+
+impl LeaseTable {
+    /// Entries that there is room for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.leases.room() + self.deadlines.room() + self.instances.room()
+    }
+
+    /// How many released ids are remembered.
+    pub fn released(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// Entries of the heap of deadlines, stale ones included.
+    pub fn deadlines(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// How many those may be.
+    pub fn deadlines_max(&self) -> usize {
+        SPARE_DEADLINES + 4 * self.leases.len()
+    }
+
+    /// Entrypoints that some instance has.
+    pub fn entrypoints(&self) -> usize {
+        self.instances.entrypoints()
+    }
+
+    /// Free slots between those in use.
+    pub fn slot_gaps(&self) -> usize {
+        self.slots.gaps()
+    }
+
+    /// Whether an id has a live record.
+    pub fn is_live(&self, id: &Label) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.slot.is_some())
+    }
+
+    /// Whether an id has a record that has lapsed.
+    pub fn is_lapsed(&self, id: &Label) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
+    }
+
+    /// Whether an id was released for ever.
+    pub fn is_released(&self, id: &Label) -> bool {
+        self.tombstones.contains(id)
+    }
+
+    /// What an id's live record counts against a quota, in bytes.
+    pub fn live_size(&self, id: &Label) -> usize {
+        self.leases
+            .get(id)
+            .filter(|lease| lease.slot.is_some())
+            .map_or(0, |lease| lease.holding.record.size())
+    }
+
+    /// Whether a live record would lapse if this one is registered, because its instance replaces another.
+    pub fn would_replace(&self, record: &Record) -> bool {
+        let former = self.instances.claimant(record).filter(|former| **former != record.node);
+        former.is_some_and(|former| self.instances.ids(former).any(|id| self.is_live(id)))
+    }
+
+    /// What the records count against a quota, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What of it has lapsed.
+    pub fn lapsed_bytes(&self) -> usize {
+        self.lapsed_bytes
+    }
+
+    /// How long a live record has left, and the period of its Renews once it is known.
+    pub fn remaining(&self, now: Instant, id: &Label) -> Option<(Duration, Option<Duration>)> {
+        let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
+        Some((lease.deadline.since(self.start.moment(now)), lease.period.longest()))
+    }
+
+    /// How many ids changed since they were last taken.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// How many records are live.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// How many records have lapsed and may be revived.
+    pub fn lapsed(&self) -> usize {
+        self.leases.len() - self.live
+    }
+}
