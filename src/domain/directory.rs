@@ -524,7 +524,10 @@ mod tests {
             directory.apply(Instant::now(), &us, change);
         }
         assert!(ids(&directory, "t").is_empty(), "there may be others");
-        directory.reach(&us, Mark::NONE, Mark { records: 3, rules: 0 });
+        let records = |records| Mark { records, rules: 0 };
+        directory.reach(&us, Mark::NONE, records(2));
+        assert!(ids(&directory, "t").is_empty(), "the owner was not ready by then");
+        directory.reach(&us, records(2), records(3));
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
     }
 

@@ -95,9 +95,11 @@ impl Replica {
         }
     }
 
-    /// Whether it has all that the owner had at its start, which it says before its status.
+    /// Whether it has all that the owner had at its start, which it says before its status. The status may be heard first,
+    /// by an answer to a question: it has to be reached, too.
     pub fn is_complete(&self) -> bool {
-        self.mark.records > 0 && self.status().is_some()
+        let status = self.cells.get(STATUS_SLOT).filter(|cell| cell.content != Content::Empty);
+        status.is_some_and(|status| self.mark.records >= status.seq)
     }
 
     /// Its cells.

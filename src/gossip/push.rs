@@ -44,7 +44,7 @@ pub struct Outgoing {
 /// Changes that wait to be pushed, and pushes that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub struct Pusher {
-    /// In the order in which they were said, records first.
+    /// In the order in which they were said, rules first: whoever has reached a status knows all that there was before.
     fresh: BTreeMap<(bool, Seq), Fresh>,
     /// Where a slot's change is among them.
     places: HashMap<Slot, (bool, Seq)>,
@@ -91,7 +91,7 @@ impl Pusher {
     pub fn add(&mut self, now: Instant, changes: Vec<Change>) {
         for Change { slot, cell } in changes {
             self.last.include(slot, cell.seq);
-            let place = (slot >= FIRST_RULE, cell.seq);
+            let place = (slot < FIRST_RULE, cell.seq);
             if let Some(older) = self.places.insert(slot, place) {
                 self.fresh.remove(&older);
             }
@@ -201,7 +201,7 @@ impl Pusher {
         }
         match self.fresh.keys().next() {
             None => until = self.last,
-            Some((is_rule, _)) if *is_rule => until.records = self.last.records,
+            Some((is_record, _)) if *is_record => until.rules = self.last.rules,
             Some(_) => {}
         }
         let since = std::mem::replace(&mut self.told, until);
