@@ -67,6 +67,7 @@ impl Agent {
         for change in &changes {
             state.hear_former_self(now, owner, change);
         }
+        state.former.note(owner, extent);
         state.former.reach(owner, extent.since, extent.until);
         // Nobody watches what it shows, and its claims are remembered already.
         state.former.take_events();
@@ -96,6 +97,7 @@ impl Agent {
         if refused > 0 {
             state.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
+        state.directory.note(owner, extent);
         state.directory.reach(owner, extent.since, extent.until);
         if state.directory.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.

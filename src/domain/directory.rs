@@ -182,6 +182,14 @@ impl Directory {
         self.replica(owner)?.part(after, from)
     }
 
+    /// See [`Replica::note`].
+    pub fn note(&mut self, owner: &Owner, extent: &Extent) {
+        let agent = self.agents.get_mut(&owner.name);
+        if let Some(replica) = agent.and_then(|agent| agent.generations.get_mut(&owner.generation)) {
+            replica.note(extent);
+        }
+    }
+
     /// See [`Replica::emptied`].
     pub fn emptied(&self, owner: &Owner, extent: &Extent, changes: &[Change]) -> Vec<Change> {
         self.replica(owner).map_or_else(Vec::new, |replica| replica.emptied(extent, changes))

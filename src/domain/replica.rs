@@ -44,7 +44,7 @@ pub struct Replica {
     pub owner: Arc<Owner>,
     cells: Cells,
     mark: Mark,
-    /// Of the empty slots that were dropped.
+    /// Of the empty slots that were dropped, here or by somebody whom this was copied from.
     dropped: Mark,
     /// Something was refused: there are gaps that are not to be filled.
     overfull: bool,
@@ -127,6 +127,13 @@ impl Replica {
         gone.map(|slot| Change { slot, cell: empty(slot) }).collect()
     }
 
+    /// An extent has been taken. If it is of all that there is, whatever else became empty was not said.
+    pub fn note(&mut self, extent: &Extent) {
+        if let Some((_, until)) = &extent.whole {
+            self.dropped = self.dropped.max(*until);
+        }
+    }
+
     /// There is room again, so that what was refused may be asked for.
     pub fn make_room(&mut self) {
         self.overfull = false;
@@ -176,6 +183,7 @@ mod tests {
             for change in to.emptied(&extent, &part.changes).iter().chain(&part.changes) {
                 to.take(now, change);
             }
+            to.note(&extent);
             if part.next.is_none() {
                 return to.reach(if part.whole { Mark::NONE } else { after }, until);
             }
@@ -254,6 +262,7 @@ mod tests {
                     3..5 if !taken.is_empty() => Some(slots.clear(taken.swap_remove(at.index(taken.len())))),
                     5 => { copy(&near, &mut far, now); None }
                     6 => { copy(&owner, &mut near, now); None }
+                    7 if *heard => { near = replica(); None }
                     _ => { now += EMPTY_KEPT / 2; None }
                 };
                 for replica in [&mut owner, &mut near, &mut far] {
