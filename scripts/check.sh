@@ -45,9 +45,7 @@ step cargo run --locked --quiet --example traffic -- --records 0,500 --rates 50 
 step cargo run --locked --quiet --example footprint -- --records 2000 --seconds 1 --starts 2
 step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1
 step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
-# Attackers of the network and of the plugin; and a week of agents and gosts, in half a minute.
 step cargo run --locked --quiet --example siege -- --short
-step cargo run --locked --quiet --example soak -- --short
 # A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
 simulate() { cargo run --locked --quiet --profile simulation --example simulate -- "$@"; }
 notice() {
@@ -59,6 +57,8 @@ notice() {
 step simulate --seeds 1000
 step notice leases
 step notice suspicion
+# What the fuzzers found worth keeping; as built for the next step.
+step cargo test --locked --quiet --profile harness --features harness --test corpus
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then
