@@ -33,6 +33,9 @@ struct Args {
     /// Starts of each kind
     #[arg(long, default_value_t = 10)]
     starts: usize,
+    /// Only how often an agent is suspected that has the processor for 20 ms of every second, in so many seconds
+    #[arg(long)]
+    starved: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +45,12 @@ fn main() -> ExitCode {
     // reqwest wants one, although nothing here is encrypted.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(measure(&Args::parse())) {
+    let args = Args::parse();
+    let measured = match args.starved {
+        Some(seconds) => runtime.block_on(starve(seconds)),
+        None => runtime.block_on(measure(&args)),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -130,6 +138,19 @@ impl Agent {
         Ok(usize::try_from(records)?)
     }
 
+    /// How often it suspected a peer.
+    async fn suspicions(&self) -> anyhow::Result<u64> {
+        let metrics = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("gossd_suspicions_total "));
+        Ok(line.context("the metric")?.parse()?)
+    }
+
+    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status()?;
+        ensure!(sent.success(), "{signal} is not sent");
+        Ok(())
+    }
+
     async fn knows(&self, records: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
         while self.records().await? < records {
@@ -211,6 +232,30 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     println!("{:<46} {:>10.1} {:>10.1}", "empty", empty.0, empty.1);
     let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
     println!("{:<46} {:>10.1} {:>10.1}", "with all records in its journal", full.0, full.1);
+    Ok(())
+}
+
+/// An agent among three that hardly ever runs: who suspects whom.
+async fn starve(seconds: u64) -> anyhow::Result<()> {
+    let first = Agent::start("first", "none", None)?;
+    let [second, starved] = [
+        Agent::start("second", "none", Some(&first.gossip))?,
+        Agent::start("starved", "none", Some(&first.gossip))?,
+    ];
+    sleep(Duration::from_secs(3)).await;
+    for _ in 0..seconds {
+        starved.signal("STOP")?;
+        sleep(Duration::from_millis(980)).await;
+        starved.signal("CONT")?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!("an agent that has the processor for 20 ms of every second, in {seconds} s");
+    println!(
+        "  suspected by two others {} and {} times",
+        first.suspicions().await?,
+        second.suspicions().await?
+    );
+    println!("  suspected one of them {} times", starved.suspicions().await?);
     Ok(())
 }
 
