@@ -59,7 +59,7 @@ struct Args {
     #[arg(long, default_value_t = 10_000)]
     tunnels: usize,
     /// Seconds between two Renews of a tunnel
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6)]
     renew: u64,
     /// Ids that every agent has released before the plateau: more than it remembers
     #[arg(long, default_value_t = 120_000)]

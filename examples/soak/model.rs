@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// flap and hosts that are starved.
 const SURE: Duration = Duration::from_secs(8);
 /// Any other: a lease has to run out, after the longest that an agent is away; or a Renew has to find a way.
-pub(crate) const UNSURE: Duration = Duration::from_secs(25);
+pub(crate) const UNSURE: Duration = Duration::from_secs(30);
 /// An agent that dies within this time of a change may not have told anybody.
 const FRESH: Duration = Duration::from_secs(2);
 

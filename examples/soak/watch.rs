@@ -24,6 +24,9 @@ const JOURNAL_FREE: f64 = 8.0;
 /// Bytes of any journal.
 const JOURNAL_LEAST: f64 = 2e6;
 
+/// When a wrong answer is looked at again: what is repaired is right by then.
+const LATER: Duration = Duration::from_secs(5);
+
 /// Asks one thing after the other, for ever.
 pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) -> anyhow::Result<()> {
     let mut clients: Vec<Client> =
@@ -39,8 +42,12 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
         match serde_json::from_str::<Services>(&answer.body) {
             Ok(said) => {
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
-                    let others = others(&model, &seats, tunnel).await;
-                    model.accuse(format!("{wrong}; now agents list, one after the other: {others}"));
+                    let others_now = others(&model, &seats, tunnel).await;
+                    sleep(LATER).await;
+                    let others_later = others(&model, &seats, tunnel).await;
+                    model.accuse(format!(
+                        "{wrong}; agents list, one after the other: {others_now}; later: {others_later}"
+                    ));
                 }
             }
             Err(error) => model.accuse(format!("agent {agent} answers {}: {error}", answer.body)),

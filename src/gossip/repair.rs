@@ -111,6 +111,11 @@ impl Repairs {
             let extent = Extent::default();
             return Some(Told { owner, values: Vec::new(), misplaced: 0, extent, next });
         }
+        if !until.covers(begun.until) {
+            // It was made before the first part was, for an earlier question; or by somebody who has forgotten all meanwhile.
+            // It would have us believe that we know what it does not tell.
+            return None;
+        }
         let (mut values, mut lowest) = (answer.changes, asking.from);
         let said = values.len();
         values.retain(|(slot, _)| {
@@ -310,6 +315,31 @@ mod tests {
                 assert_eq!(repairs.due(now), vec![first.clone(); again.into()]);
             }
             assert!(repairs.is_empty() && repairs.next_deadline().is_none());
+        }
+    }
+
+    #[test]
+    fn a_part_from_before_the_first_one_is_not_listened_to() {
+        let (now, after) = (Instant::now(), Mark { records: 3, rules: 0 });
+        for whole in [false, true] {
+            let mut repairs = Repairs::default();
+            let part = |from, next, until, changes| Answer {
+                name: "a",
+                generation: 7,
+                from,
+                next,
+                whole,
+                until: (until, 0),
+                changes,
+            };
+            repairs.ask(now, &owner(), after, (peer(1), None)).unwrap();
+            repairs.take(now, peer(1), part(0, Some(10), 9, vec![(3, "-5")])).unwrap();
+            let earlier = part(10, None, 8, vec![(12, "-6")]);
+            assert!(repairs.take(now, peer(1), earlier).is_none(), "another slot was written since");
+            let forgotten = part(10, None, 0, Vec::new());
+            assert!(repairs.take(now, peer(1), forgotten).is_none());
+            let told = repairs.take(now, peer(1), part(10, None, 10, vec![(12, "-6"), (13, "-9")])).unwrap();
+            assert_eq!((told.values.len(), told.extent.until.records), (2, 9));
         }
     }
 
