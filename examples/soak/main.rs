@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 impl Args {
     fn shortened(self) -> Self {
         if self.short {
-            Self { minutes: 0.45, tunnels: self.tunnels / 10, renew: 2, released: 0, hurry: 360, ..self }
+            Self { minutes: 0.4, tunnels: self.tunnels / 10, renew: 2, released: 0, hurry: 360, ..self }
         } else {
             self
         }
@@ -102,7 +102,7 @@ impl Args {
     fn pace(&self) -> Pace {
         let ms = Duration::from_millis;
         if self.short {
-            Pace { churn: ms(50), fates: ms(800), storms: ms(4_000), restarts: ms(5_000), flaps: ms(2_000) }
+            Pace { churn: ms(50), fates: ms(800), storms: ms(4_000), restarts: ms(8_000), flaps: ms(2_000) }
         } else {
             Pace {
                 churn: ms(60),

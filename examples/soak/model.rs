@@ -56,11 +56,11 @@ struct Tunnel {
     before: VecDeque<Gone>,
 }
 
-/// When an agent last started, and last died.
-#[derive(Clone, Copy)]
+/// When an agent last started, and when it died of late.
+#[derive(Clone)]
 struct Life {
     started: Instant,
-    died: Option<Instant>,
+    deaths: Vec<Instant>,
 }
 
 struct Truth {
@@ -104,7 +104,7 @@ impl Model {
         let tunnel = |_| Tunnel { name: uuid(), now: None, before: VecDeque::new() };
         let truth = Truth {
             tunnels: (0..tunnels).map(tunnel).collect(),
-            agents: vec![Life { started: now, died: None }; agents],
+            agents: vec![Life { started: now, deaths: Vec::new() }; agents],
             wrong: Vec::new(),
         };
         Self { truth: Mutex::new(truth), tally: Tally::default() }
@@ -150,7 +150,10 @@ impl Model {
     }
 
     pub(crate) fn died(&self, agent: usize) {
-        self.truth().agents[agent].died = Some(Instant::now());
+        let mut truth = self.truth();
+        let deaths = &mut truth.agents[agent].deaths;
+        deaths.retain(|at| at.elapsed() < 2 * UNSURE);
+        deaths.push(Instant::now());
     }
 
     pub(crate) fn started(&self, agent: usize) {
@@ -183,7 +186,11 @@ impl Model {
                 before.iter().any(|gone| gone.what.is(name, service) && gone.at + patience(gone) > asked);
             if !current && !recent {
                 let late = before.iter().find(|gone| gone.what.id == service.id);
-                let late = late.map(|gone| (gone.at.elapsed(), gone.sure, gone.what.agent));
+                let late = late.map(|gone| {
+                    let deaths = &truth.agents[gone.what.agent].deaths;
+                    let deaths: Vec<Duration> = deaths.iter().map(Instant::elapsed).collect();
+                    (gone.at.elapsed(), gone.sure, gone.what.agent, deaths)
+                });
                 return Some(format!("agent {agent} lists {service:?}, which is gone: {late:?}"));
             }
         }
@@ -192,7 +199,7 @@ impl Model {
         let up = truth.agents[agent].started + SURE;
         if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
             let (age, owner) = (now.since.elapsed(), now.agent);
-            let died = truth.agents[owner].died.map(|died| died.elapsed());
+            let died: Vec<Duration> = truth.agents[owner].deaths.iter().map(Instant::elapsed).collect();
             return Some(format!(
                 "agent {agent} does not list {now:?} of {name}, attached for {age:?}; agent {owner} died {died:?} ago"
             ));
@@ -222,7 +229,7 @@ impl Model {
 impl Truth {
     /// How long a change may take to be known everywhere.
     fn patience(&self, what: &Attached, at: Instant, sure: bool) -> Duration {
-        let died = self.agents[what.agent].died.is_some_and(|died| died + FRESH > at && died < at + SURE);
+        let died = self.agents[what.agent].deaths.iter().any(|died| *died + FRESH > at && *died < at + SURE);
         if sure && !died { SURE } else { UNSURE }
     }
 }
