@@ -590,6 +590,17 @@ fn a_name_moves_to_another_address_once_its_holder_is_dead() {
 }
 
 #[test]
+fn an_agent_that_crashed_asks_for_what_it_said_also_if_none_of_it_was_pushed() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.enter(1, 2, &public());
+    room.meet();
+    room.run(1_000);
+    let former = Owner { name: "a1".parse().unwrap(), generation: 1 };
+    assert!(room.asks.contains(&(addr(1), former)), "{:?}", room.asks);
+}
+
+#[test]
 fn an_agent_that_crashed_hears_from_its_peers_what_it_said_last() {
     let mut room = Room::new(2);
     room.meet();
@@ -602,6 +613,7 @@ fn an_agent_that_crashed_hears_from_its_peers_what_it_said_last() {
     room.meet();
     room.run(1_000);
     let former = Owner { name: "a1".parse().unwrap(), generation: 1 };
-    assert!(room.applied.contains(&(addr(1), former, vec![change(7)])), "{:?}", room.applied);
+    assert!(room.applied.contains(&(addr(1), former.clone(), vec![change(7)])), "{:?}", room.applied);
+    assert!(room.asks.contains(&(addr(1), former)), "for what it said before: {:?}", room.asks);
     assert!(room.applied.iter().all(|(at, ..)| *at == addr(1)), "nobody else is told");
 }

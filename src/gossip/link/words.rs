@@ -78,8 +78,16 @@ impl Link {
         let extent = Extent { since, until, whole: None };
         let ack = wire::encode(&wire::PushAck { id: push.id });
         let ack = self.frame(Kind::PushAck, &ack, peer.addr);
+        let mut ask = None;
         let owner = if let Some(generation) = push.former {
-            Owner { name: self.owner.name.clone(), generation }
+            // These were its last words: those before are to be had where they were remembered.
+            let mut said = Mark::NONE;
+            for change in &changes {
+                said.include(change.slot, change.cell.seq);
+            }
+            let owner = Owner { name: self.owner.name.clone(), generation };
+            ask = Some(Effect::Ask { owner: owner.clone(), said: (said != Mark::NONE).then_some(said) });
+            owner
         } else {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
             let lag = Duration::from_micros(push.age_us.into()) + way;
@@ -87,7 +95,7 @@ impl Link {
             peer.owner
         };
         let heard = Effect::Tell(Event::Changed { owner, changes, extent });
-        Ok(refused.into_iter().chain([heard, ack]).collect())
+        Ok(refused.into_iter().chain([heard, ack]).chain(ask).collect())
     }
 
     pub(super) fn take_answer(
@@ -116,8 +124,14 @@ impl Link {
         effects: &mut Vec<Effect>,
     ) {
         // It was understood when it came.
-        for push in recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok()) {
-            let outgoing = self.pusher.say_back(now, former, push.changes, peer);
+        let pushes = recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok());
+        let mut words: Vec<_> = pushes.map(|push| push.changes).collect();
+        if words.is_empty() {
+            // We heard that start's words otherwise. Told which one it was, its next one asks for them.
+            words.push(Vec::new());
+        }
+        for changes in words {
+            let outgoing = self.pusher.say_back(now, former, changes, peer);
             self.send_push(&outgoing, effects);
         }
     }
