@@ -78,6 +78,8 @@ struct State {
     flying: BTreeMap<(Instant, u64), Flying>,
     number: u64,
     inboxes: BTreeMap<usize, mpsc::UnboundedSender<Arrival>>,
+    /// Whether what follows is kept: for each frame it takes as long as there are hosts.
+    remembers: bool,
     /// When a host last got anything that began with another's sign of life, by way of whomever.
     life: BTreeMap<(usize, usize), Instant>,
     /// When a host last got anything from another that it could answer.
@@ -117,12 +119,19 @@ impl Network {
             flying: BTreeMap::new(),
             number: 0,
             inboxes: BTreeMap::new(),
+            remembers: true,
             life: BTreeMap::new(),
             heard: BTreeMap::new(),
             returned: BTreeMap::new(),
             traffic: Traffic::default(),
         };
         Self { state: Arc::new(Mutex::new(state)), sent: Arc::default() }
+    }
+
+    /// Who heard of whom, and when, is not asked for.
+    pub(crate) fn forgetful(self) -> Self {
+        self.state().remembers = false;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -199,6 +208,9 @@ impl Network {
         }
         let Some(inbox) = state.inboxes.get(&to) else { return };
         if inbox.send((address(from), frame)).is_err() {
+            return;
+        }
+        if !state.remembers {
             return;
         }
         let now = Instant::now();

@@ -48,7 +48,7 @@ pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
     let count = scale.agents.context("a number of agents")?;
     ensure!(count >= 2, "it takes two agents");
     let regions = if scale.wan { REGIONS.iter().map(|row| row.to_vec()).collect() } else { Vec::new() };
-    let network = Network::new(1, Weather { loss: scale.loss, regions, ..Weather::fine() });
+    let network = Network::new(1, Weather { loss: scale.loss, regions, ..Weather::fine() }).forgetful();
     tokio::spawn(network.clone().run());
     let board = Board::default();
     let mut hosts = meet(count, &network, &board).await?;

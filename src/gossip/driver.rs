@@ -25,6 +25,8 @@ use crate::domain::slot::{Change, Mark};
 const BATCH: usize = 64;
 /// With nothing due, look again after this long.
 const IDLE: Duration = Duration::from_secs(1);
+/// What is told of peers is told anew this often, and at once when one comes or goes.
+const COUNT: Duration = Duration::from_millis(250);
 /// An agent that finds its name taken within this time of its start ends.
 const YOUNG: Duration = Duration::from_secs(60);
 /// A peer that is not understood is worth a line this often.
@@ -51,6 +53,8 @@ pub(super) struct Driver {
     pub(super) name: AgentName,
     pub(super) started: Instant,
     pub(super) name_logged: Option<Instant>,
+    /// When the peers were last counted.
+    pub(super) counted: Instant,
 }
 
 /// Changes to push.
@@ -129,12 +133,15 @@ impl Driver {
             if self.link.next_deadline().is_none_or(|at| at <= now_std()) {
                 let effects = self.link.handle_deadline(now_std());
                 self.perform(effects)?;
-                self.count_peers();
+                if self.counted.elapsed() >= COUNT {
+                    self.count_peers();
+                }
             }
         }
     }
 
-    fn count_peers(&self) {
+    fn count_peers(&mut self) {
+        self.counted = Instant::now();
         let live: Vec<Heard> = self.link.heard().collect();
         let owners = |peers: &[Heard]| peers.iter().map(|peer| peer.owner.clone()).collect::<HashSet<_>>();
         self.peers.send_if_modified(|told| {

@@ -3,6 +3,7 @@
 
 mod keys;
 mod names;
+mod peers;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -15,34 +16,23 @@ use rand::{Rng as _, RngExt as _};
 use serde::Deserialize;
 
 use self::keys::Keys;
+use self::peers::SILENT;
+pub use self::peers::SUSPECT;
 pub use self::words::Question;
+use super::Event;
 use super::contest::Contests;
 use super::counters::{Counters, Dropped};
 use super::keyring::KeyId;
-use super::levels::Table;
-use super::ping::{Pings, Standing};
+use super::ping::Pings;
 use super::push::Pusher;
 use super::ran::Ran;
 use super::repair::Repairs;
 use super::seal::{Opened, Sealer};
-use super::session::{self, Peer, Sessions, Verdict};
+use super::session::{Peer, Sessions, Verdict};
 use super::wire::{self, Header, Kind, Malformed, Session};
-use super::{Event, Heard};
 use crate::domain::complaint::Refusal;
 use crate::domain::record::Owner;
 use crate::domain::slot::{Change, Mark};
-
-/// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
-/// afterwards starts an exchange that brings it up to date.
-const SILENT: Duration = Duration::from_secs(5);
-/// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
-pub const SUSPECT: Duration = Duration::from_millis(2_600);
-/// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
-const DOUBT: Duration = Duration::from_millis(800);
-/// A session not heard for this long has to answer a challenge again.
-const FORGOTTEN: Duration = Duration::from_secs(86_400);
-/// We look at the clock at least this often.
-const STEP: Duration = Duration::from_millis(200);
 
 /// Something that the link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +91,8 @@ pub struct Link {
     members: HashSet<SocketAddr>,
     contests: Contests,
     ran: Ran,
+    /// When we last looked after all peers.
+    looked: Option<Instant>,
     keys: Keys,
     counters: Arc<Counters>,
     rng: StdRng,
@@ -138,6 +130,7 @@ impl Link {
             members: HashSet::new(),
             contests: Contests::default(),
             ran: Ran::default(),
+            looked: None,
             keys: Keys::new(&sealer.keyring(), rng.random()),
             sealer,
             counters,
@@ -172,93 +165,31 @@ impl Link {
         vec![self.frame(Kind::Chitchat, message, to)]
     }
 
-    /// Pings these addresses from now on: `members`, whom chitchat knows, and those to join at.
-    pub fn set_targets(&mut self, now: Instant, members: HashSet<SocketAddr>, joins: &HashSet<SocketAddr>) {
-        let mut targets: HashSet<SocketAddr> = members.union(joins).copied().collect();
-        self.members = members;
-        targets.extend(self.sessions.peers().map(|(peer, _)| peer.addr));
-        targets.remove(&self.addr);
-        self.pings.set_targets(now, &targets);
-    }
-
-    /// Does what is due: pings, fresh pushes, pushes to repeat.
+    /// Does what is due: fresh pushes, pushes to repeat, questions, and what there is to do for each peer.
     pub fn handle_deadline(&mut self, now: Instant) -> Vec<Effect> {
         let ran = self.ran.advance(now);
-        if let Some(then) = ran.checked_sub(FORGOTTEN) {
-            self.sessions.forget_silent(then);
-        }
         let mut effects = self.flush(now);
-        for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
-            self.counters.suspect();
-            self.keys.roll.silent(&peer.owner.name, now.checked_sub(silence).unwrap_or(now));
-            effects.push(Effect::Tell(Event::Silent { owner: peer.owner, silence }));
-        }
         for outgoing in self.pusher.retry(now) {
             self.send_push(&outgoing, &mut effects);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
         let questions = self.repairs.due(now);
         effects.extend(questions.into_iter().map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer)));
-        let heard: HashMap<SocketAddr, Standing> =
-            self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
-        let standing = |addr| heard.get(&addr).copied().unwrap_or(Standing::Stranger);
-        for due in self.pings.due(now, standing) {
-            let stranger = standing(due.to) == Standing::Stranger;
-            let key = if stranger { self.guess_key() } else { self.key_for(due.to) };
-            effects.push(self.ping(now, due.to, due.ask, key));
-            // The exchange at its admission was lost, or it has been dead for so long that chitchat forgot it.
-            if standing(due.to) == Standing::Heard && !self.members.contains(&due.to) {
-                effects.push(Effect::Handshake(due.to));
-            }
+        if self.next_look().is_none_or(|at| at <= now) {
+            effects.extend(self.look(now, ran));
         }
-        effects.extend(self.tell_keys(now));
-        self.count_tables();
         effects
-    }
-
-    fn count_tables(&self) {
-        let ((sessions, recent), (targets, pings)) = (self.sessions.len(), self.pings.len());
-        for (table, level) in [
-            (Table::Sessions, sessions),
-            (Table::Recent, recent),
-            (Table::Targets, targets),
-            (Table::Pings, pings),
-            (Table::Contests, self.contests.len()),
-            (Table::Roll, self.keys.roll.known().count()),
-            (Table::Questions, self.repairs.len()),
-            (Table::Pushes, self.pusher.waiting()),
-        ] {
-            self.counters.levels.set(table, level);
-        }
     }
 
     /// When [`Self::handle_deadline`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let step = self.ran.last.map(|at| at + STEP);
-        let due =
-            [self.pusher.next_deadline(), self.repairs.next_deadline(), self.pings.next_deadline(), step];
+        let due = [self.pusher.next_deadline(), self.repairs.next_deadline(), self.next_look()];
         due.into_iter().flatten().min()
     }
 
     /// Whether every push so far is acknowledged or given up.
     pub fn is_settled(&self) -> bool {
         self.pusher.is_settled()
-    }
-
-    /// The admitted peers heard of late.
-    pub fn live(&self) -> impl Iterator<Item = &Peer> {
-        let ran = self.ran.now;
-        let heard = move |at: Instant| ran.is_none_or(|ran| ran.saturating_duration_since(at) < SILENT);
-        self.sessions.peers().filter(move |(_, at)| heard(*at)).map(|(peer, _)| peer)
-    }
-
-    /// The same, with how late their pushes come.
-    pub fn heard(&self) -> impl Iterator<Item = Heard> {
-        self.live().map(|peer| Heard {
-            owner: peer.owner.clone(),
-            addr: peer.addr,
-            lag: self.sessions.lag(&peer.owner.name).unwrap_or_else(session::lags),
-        })
     }
 
     fn take(&mut self, now: Instant, frame: &Opened) -> Result<Vec<Effect>, Malformed> {
@@ -483,14 +414,6 @@ impl Link {
         let mut nonce = [0; 24];
         self.rng.fill_bytes(&mut nonce);
         self.sealer.seal(key, nonce, &wire::pack(header, payload)).into()
-    }
-}
-
-fn standing(now: Instant, heard: Instant) -> Standing {
-    match now.saturating_duration_since(heard) {
-        silence if silence < DOUBT => Standing::Heard,
-        silence if silence < SUSPECT => Standing::Doubtful,
-        _ => Standing::Stranger,
     }
 }
 

@@ -226,6 +226,7 @@ impl Cluster {
             name,
             started: tokio::time::Instant::now(),
             name_logged: None,
+            counted: tokio::time::Instant::now(),
         };
         let inputs = driver::Inputs {
             pushes: pushes_rx,

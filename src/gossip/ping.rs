@@ -53,6 +53,8 @@ pub struct Pings {
     targets: HashMap<SocketAddr, Target>,
     awaited: HashMap<u64, (SocketAddr, Instant)>,
     ourselves: HashSet<SocketAddr>,
+    /// Not after the first ping that is due.
+    next: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -104,7 +106,7 @@ impl Pings {
                 break;
             }
             if !self.ourselves.contains(addr) {
-                self.targets.entry(*addr).or_insert_with(|| Target::new(now));
+                self.target(*addr, now);
             }
         }
     }
@@ -124,6 +126,7 @@ impl Pings {
             let ask = standing != Standing::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(Due { to: *addr, ask });
         }
+        self.next = self.targets.values().map(|target| target.next).min();
         due
     }
 
@@ -141,7 +144,7 @@ impl Pings {
         if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
             return None;
         }
-        Some(self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL)))
+        Some(self.target(addr, now + INTERVAL))
     }
 
     /// Whether to challenge an address whose frames came from a process that is not admitted.
@@ -158,7 +161,7 @@ impl Pings {
     /// Pings an address from now on, until the targets are set anew.
     pub fn add_target(&mut self, now: Instant, addr: SocketAddr) {
         if self.targets.len() < MAX_TARGETS {
-            self.targets.entry(addr).or_insert_with(|| Target::new(now + INTERVAL));
+            self.target(addr, now + INTERVAL);
         }
     }
 
@@ -214,7 +217,15 @@ impl Pings {
 
     /// When [`Self::due`] has something next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.targets.values().map(|target| target.next).min()
+        self.next
+    }
+
+    /// What is known of an address; it is pinged at `first` if that is nothing.
+    fn target(&mut self, addr: SocketAddr, first: Instant) -> &mut Target {
+        self.targets.entry(addr).or_insert_with(|| {
+            self.next = Some(self.next.map_or(first, |next| next.min(first)));
+            Target::new(first)
+        })
     }
 }
 

@@ -101,7 +101,7 @@ impl Pusher {
 
     /// Frames with fresh changes for `peers`, given as address and round-trip time, if it is time for them.
     pub fn flush(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Vec<Outgoing> {
-        if self.fresh.is_empty() || self.next_flush().is_some_and(|at| at > now) {
+        if !self.is_due(now) {
             return Vec::new();
         }
         if peers.is_empty() {
@@ -178,6 +178,11 @@ impl Pusher {
     /// How many pushes wait for acks.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether [`Self::flush`] has something to say.
+    pub fn is_due(&self, now: Instant) -> bool {
+        !self.fresh.is_empty() && self.next_flush().is_none_or(|at| at <= now)
     }
 
     fn next_flush(&self) -> Option<Instant> {

@@ -86,7 +86,7 @@ impl Sessions {
             return false;
         }
         let window = Window::after(counter);
-        let (recent, lag) = (Recent::default(), lags());
+        let (recent, lag) = (Recent::default(), no_lags());
         let admitted = Admitted { peer, window, heard: now, suspected: false, told: Mark::NONE, recent, lag };
         self.sessions.insert(session, admitted);
         true
@@ -101,12 +101,6 @@ impl Sessions {
     pub fn of(&self, name: &AgentName) -> Option<(Session, &Peer, Instant)> {
         let found = self.sessions.iter().find(|(_, admitted)| admitted.peer.owner.name == *name);
         found.map(|(session, admitted)| (*session, &admitted.peer, admitted.heard))
-    }
-
-    /// How late an agent's pushes come, in seconds.
-    pub fn lag(&self, name: &AgentName) -> Option<Histogram> {
-        let admitted = self.sessions.values().find(|admitted| admitted.peer.owner.name == *name)?;
-        Some(admitted.lag.clone())
     }
 
     /// Remembers what a session pushed, and how late.
@@ -132,6 +126,11 @@ impl Sessions {
     /// All admitted peers, with when they were last heard.
     pub fn peers(&self) -> impl Iterator<Item = (&Peer, Instant)> {
         self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard))
+    }
+
+    /// The same, with how late their pushes come, in seconds.
+    pub fn lags(&self) -> impl Iterator<Item = (&Peer, Instant, &Histogram)> {
+        self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard, &admitted.lag))
     }
 
     /// How many sessions are admitted, and how many of their pushes are remembered.
@@ -168,7 +167,7 @@ impl Sessions {
 }
 
 /// No push heard yet.
-pub fn lags() -> Histogram {
+fn no_lags() -> Histogram {
     Histogram::new(LAG_BUCKETS)
 }
 

@@ -44,6 +44,9 @@ impl Link {
     }
 
     pub(super) fn flush(&mut self, now: Instant) -> Vec<Effect> {
+        if !self.pusher.is_due(now) {
+            return Vec::new();
+        }
         let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
         let mut effects = Vec::new();
         for outgoing in self.pusher.flush(now, &peers) {
