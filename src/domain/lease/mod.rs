@@ -7,6 +7,7 @@ mod period;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,12 +86,31 @@ pub struct LeaseTable {
 #[derive(Debug)]
 struct Lease {
     holding: Holding,
-    /// None while lapsed.
-    slot: Option<Slot>,
     deadline: Moment,
     /// Its entry in the heap; others of it are stale.
     queued: Moment,
+    last_renew: Option<Moment>,
     period: Period,
+    /// Where the cluster is told of it; none while lapsed.
+    slot: Option<RecordSlot>,
+}
+
+/// Not the status slot: there is room for a lapsed record's.
+type RecordSlot = NonZeroU32;
+
+const _: () = assert!(size_of::<Lease>() == 64, "there is one for each record");
+
+impl Lease {
+    fn new(holding: Holding, deadline: Moment, slot: Option<Slot>) -> Self {
+        let slot = slot.and_then(RecordSlot::new);
+        Self { holding, deadline, queued: deadline, last_renew: None, period: Period::default(), slot }
+    }
+
+    fn renew(&mut self, now: Moment) {
+        if let Some(last) = self.last_renew.replace(now) {
+            self.period.learn(now.since(last));
+        }
+    }
 }
 
 impl LeaseTable {
@@ -176,7 +196,7 @@ impl LeaseTable {
             return Ok(None);
         }
         let change = match lease.slot {
-            Some(slot) => self.slots.replace(slot, holding.record.clone()),
+            Some(slot) => self.slots.replace(slot.get(), holding.record.clone()),
             None => self.slots.put(holding.record.clone())?,
         };
         if lease.slot.is_none() {
@@ -184,7 +204,7 @@ impl LeaseTable {
             self.lapsed.remove(&(before, id.clone()));
             self.lapsed_bytes -= lease.holding.record.size();
         }
-        lease.slot = Some(change.slot);
+        lease.slot = RecordSlot::new(change.slot);
         self.bytes = self.bytes + holding.record.size() - lease.holding.record.size();
         self.instances.remove(&lease.holding.record);
         self.instances.add(&holding.record);
@@ -202,7 +222,7 @@ impl LeaseTable {
             return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
         };
         let now = self.start.moment(now);
-        lease.period.renewed(now);
+        lease.renew(now);
         let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
         let id = lease.holding.record.id.clone();
         let lapsed = lease.slot.is_none();
@@ -217,7 +237,7 @@ impl LeaseTable {
         let Some(lease) = self.leases.get_mut(&id) else { return Renewal::Unknown };
         // The caller sees to it that there is room; without, the record goes at its new deadline.
         let Ok(change) = self.slots.put(lease.holding.record.clone()) else { return Renewal::Unknown };
-        lease.slot = Some(change.slot);
+        lease.slot = RecordSlot::new(change.slot);
         self.touched.insert(id.clone());
         self.lapsed.remove(&(due, id));
         self.lapsed_bytes -= lease.holding.record.size();
@@ -238,7 +258,7 @@ impl LeaseTable {
         let slot = lease.slot;
         self.drop_lease(&lease);
         self.live -= usize::from(slot.is_some());
-        slot.map(|slot| self.slots.clear(slot))
+        slot.map(|slot| self.slots.clear(slot.get()))
     }
 
     /// Lapses what is overdue, and forgets what lapsed long ago.
@@ -364,8 +384,7 @@ impl LeaseTable {
         let id = holding.record.id.clone();
         let deadline = now + self.ttl;
         self.instances.add(&holding.record);
-        let slot = Some(change.slot);
-        let lease = Lease { holding, slot, deadline, queued: deadline, period: Period::default() };
+        let lease = Lease::new(holding, deadline, Some(change.slot));
         self.bytes += lease.holding.record.size();
         self.leases.insert(id.clone(), lease);
         self.deadlines.push(Reverse((deadline, id.clone())));
@@ -390,7 +409,7 @@ impl LeaseTable {
         self.lapsed_bytes += lease.holding.record.size();
         self.live -= 1;
         self.touched.insert(id.clone());
-        Some(self.slots.clear(slot))
+        Some(self.slots.clear(slot.get()))
     }
 
     /// Holds a record that lapsed before this table was made, as if it had just then.
@@ -405,7 +424,7 @@ impl LeaseTable {
         self.lapsed_bytes += size;
         self.lapsed.insert((deadline, id.clone()));
         self.deadlines.push(Reverse((deadline, id.clone())));
-        let lease = Lease { holding, slot: None, deadline, queued: deadline, period: Period::default() };
+        let lease = Lease::new(holding, deadline, None);
         self.leases.insert(id, lease);
     }
 

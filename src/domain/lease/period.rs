@@ -4,7 +4,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::moment::Moment;
 use super::KEEP_LAPSED;
 
 /// A learned TTL is this many Renew periods: two Renews may be lost or late.
@@ -19,19 +18,17 @@ const SLACK: Duration = Duration::from_secs(2);
 /// The Renew period of one record, learned from its Renews.
 #[derive(Debug, Default)]
 pub(super) struct Period {
-    last_renew: Option<Moment>,
     /// In milliseconds, and one at least: a quarter of a duration's place.
     intervals: [Option<NonZeroU32>; INTERVALS],
 }
 
 impl Period {
-    pub(super) fn renewed(&mut self, now: Moment) {
-        if let Some(last) = self.last_renew.replace(now) {
-            self.intervals.rotate_right(1);
-            let millis = now.since(last).as_nanos().div_ceil(1_000_000);
-            let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
-            self.intervals[0] = NonZeroU32::new(millis);
-        }
+    /// So long after the one before, a Renew came.
+    pub(super) fn learn(&mut self, interval: Duration) {
+        self.intervals.rotate_right(1);
+        let millis = interval.as_nanos().div_ceil(1_000_000);
+        let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
+        self.intervals[0] = NonZeroU32::new(millis);
     }
 
     /// How long a lease lasts after a Renew; `unknown` while the period is not known.

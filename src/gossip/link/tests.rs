@@ -1,6 +1,6 @@
 //! Links in one room: a network in memory that can delay, lose, repeat and forge, in virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::SeedableRng as _;
 
