@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use super::address::Address;
 use super::directory::Entry;
+use super::label::Label;
 use super::liveness::Standing;
 use super::record::Owner;
 
@@ -50,15 +52,28 @@ struct Ranked<'a> {
     key: (Standing, u32, u64),
 }
 
-/// Of a connector that is listed twice, the better standing stays, then the newer word. A record that moved to
-/// another slot is in two for the moment between two changes; one that changed its agent is at two owners until
-/// the former one lets go.
+impl Ranked<'_> {
+    fn said_by(&self) -> (&Label, &Owner) {
+        (&self.entry.record.id, &self.entry.owner)
+    }
+
+    fn said(&self) -> (&Label, &Address) {
+        (&self.entry.record.id, &self.entry.record.address)
+    }
+}
+
+/// Of a connector that is listed twice, the newer word of one owner stays: a record that moved to another slot is in
+/// two for the moment between two changes. Of two owners that say the same, it is the one of the better standing: one
+/// that changed its agent is at both until the former lets go. What two owners say differently stays twice, lest one
+/// hides the other's record by claiming its id.
 fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
-    ranked.sort_unstable_by(|a, b| {
-        let newest_first = || b.entry.seq.cmp(&a.entry.seq);
-        a.entry.record.id.cmp(&b.entry.record.id).then(a.key.0.cmp(&b.key.0)).then_with(newest_first)
-    });
-    ranked.dedup_by(|next, first| next.entry.record.id == first.entry.record.id);
+    if ranked.len() < 2 {
+        return;
+    }
+    ranked.sort_unstable_by(|a, b| a.said_by().cmp(&b.said_by()).then_with(|| b.entry.seq.cmp(&a.entry.seq)));
+    ranked.dedup_by(|next, first| next.said_by() == first.said_by());
+    ranked.sort_unstable_by(|a, b| a.said().cmp(&b.said()).then(a.key.cmp(&b.key)));
+    ranked.dedup_by(|next, first| next.said() == first.said());
 }
 
 /// Logarithmic, in sixteenths, so that noise in the measurement does not decide between equals.
@@ -163,6 +178,17 @@ mod tests {
             standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
         };
         assert!(Arc::ptr_eq(&rank(&entries, Order::Random, 1, judge)[0], &entries[1].record));
+        assert_eq!(rank(&entries, Order::Random, 1, judge).len(), 1);
+    }
+
+    #[test]
+    fn nobody_hides_anothers_record_by_claiming_its_id() {
+        let mut claim = entry("1", "b", 9);
+        Arc::make_mut(&mut claim.record).address = "10.0.0.66:8420".into();
+        let entries = [entry("1", "a", 1), claim];
+        let ranked = rank(&entries, Order::Random, 1, live);
+        assert!(ranked.iter().any(|record| Arc::ptr_eq(record, &entries[0].record)));
+        assert_eq!(ranked.len(), 2);
     }
 
     #[test]
