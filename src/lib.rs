@@ -70,7 +70,8 @@
 //!    usable port or host: the tables in `domain::address` and `gossip::slots`; and what is surely alive
 //!    before what may be: `domain::rank`.
 //! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
-//!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`.
+//!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`; `tests/hostile_*.rs`,
+//!    and what the fuzzers kept, `tests/corpus.rs`.
 //! 8. [`domain`] reads no clock, socket, file or random source: `tests/layers.rs`.
 //! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
