@@ -200,8 +200,10 @@ impl Model {
         if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
             let (age, owner) = (now.since.elapsed(), now.agent);
             let died: Vec<Duration> = truth.agents[owner].deaths.iter().map(Instant::elapsed).collect();
+            let up = truth.agents[agent].started.elapsed();
             return Some(format!(
-                "agent {agent} does not list {now:?} of {name}, attached for {age:?}; agent {owner} died {died:?} ago"
+                "agent {agent}, up for {up:?}, does not list {now:?} of {name}, attached for {age:?}; agent {owner} died \
+                 {died:?} ago"
             ));
         }
         None

@@ -24,9 +24,6 @@ const JOURNAL_FREE: f64 = 8.0;
 /// Bytes of any journal.
 const JOURNAL_LEAST: f64 = 2e6;
 
-/// When a wrong answer is looked at again: what is repaired is right by then.
-const LATER: Duration = Duration::from_secs(5);
-
 /// Asks one thing after the other, for ever.
 pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) -> anyhow::Result<()> {
     let mut clients: Vec<Client> =
@@ -42,11 +39,10 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
         match serde_json::from_str::<Services>(&answer.body) {
             Ok(said) => {
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
-                    let others_now = others(&model, &seats, tunnel).await;
-                    sleep(LATER).await;
-                    let others_later = others(&model, &seats, tunnel).await;
+                    let why = explain(&model, &seats[agent], tunnel).await;
+                    let others = others(&model, &seats, tunnel).await;
                     model.accuse(format!(
-                        "{wrong}; agents list, one after the other: {others_now}; later: {others_later}"
+                        "{wrong}; it says why: {why}; agents list, one after the other: {others}"
                     ));
                 }
             }
@@ -63,6 +59,13 @@ async fn others(model: &Model, seats: &[Seat], tunnel: usize) -> String {
         all.push(answer.map_or_else(|error| error.to_string(), |answer| answer.body));
     }
     all.join(" ")
+}
+
+/// What an agent says about its own answer.
+async fn explain(model: &Model, seat: &Seat, tunnel: usize) -> String {
+    let request = wire::get(&format!("/explain.json?name={}", model.name(tunnel)));
+    let answer = Client::new(seat.with(|agent| agent.admin)).call(&request).await;
+    answer.map_or_else(|error| error.to_string(), |answer| answer.body)
 }
 
 fn question(model: &Model, tunnel: usize) -> String {

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use redb::{
-    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition, TableError,
+    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, Table, TableDefinition, TableError,
 };
 
 use super::Batch;
@@ -155,12 +155,12 @@ impl Store {
     /// Bytes of what it holds, without what a tree needs around them.
     fn size(&self) -> Result<u64, Fault> {
         let transaction = self.database.begin_read()?;
-        let tables = [
-            transaction.open_table(WORDS)?.stats()?,
-            transaction.open_table(RELEASED)?.stats()?,
-            transaction.open_table(RULES)?.stats()?,
-        ];
-        Ok(tables.iter().map(redb::TableStats::stored_bytes).sum())
+        let mut size = transaction.open_table(WORDS)?.stats()?.stored_bytes();
+        size += transaction.open_table(RELEASED)?.stats()?.stored_bytes();
+        if let Some(rules) = rules_of(&transaction)? {
+            size += rules.stats()?.stored_bytes();
+        }
+        Ok(size)
     }
 
     /// Makes a batch durable.
@@ -215,15 +215,11 @@ impl Store {
             let (id, kept) = word?;
             unreadable += u64::from(!contents.take_word(id.value(), kept.value(), &mut released));
         }
-        match transaction.open_table(RULES) {
-            Ok(table) => {
-                for kept in table.iter()? {
-                    let (key, kept) = kept?;
-                    unreadable += u64::from(!contents.take_rule(key.value(), kept.value()));
-                }
+        if let Some(rules) = rules_of(&transaction)? {
+            for kept in rules.iter()? {
+                let (key, kept) = kept?;
+                unreadable += u64::from(!contents.take_rule(key.value(), kept.value()));
             }
-            Err(TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error.into()),
         }
         if unreadable > 0 {
             tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
@@ -331,6 +327,17 @@ impl Tables<'_> {
     /// The number of an id that is released.
     fn number(&self, id: &[u8]) -> Result<Option<u64>, Fault> {
         Ok(self.words.get(id)?.and_then(|kept| Kept::number(kept.value())))
+    }
+}
+
+/// There is none until the first rule.
+fn rules_of(
+    transaction: &ReadTransaction,
+) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, Fault> {
+    match transaction.open_table(RULES) {
+        Ok(rules) => Ok(Some(rules)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

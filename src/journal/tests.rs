@@ -588,6 +588,7 @@ fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
     let full = journal.bytes();
     for _ in 0..LOOK_EVERY {
         journal.write(&holding(0..1)).unwrap();
+        assert!(journal.store.is_some(), "shrinking failed");
     }
     assert!(journal.bytes() < full / 8, "{full} bytes, then {}", journal.bytes());
     drop(journal);
