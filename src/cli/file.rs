@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
@@ -39,7 +39,7 @@ fn is_said(matches: &ArgMatches, id: &str) -> bool {
 
 /// Each key's argument, and the flags that say the same.
 pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
-    let keys: BTreeMap<String, Spanned<Value>> = toml::from_str(text)?;
+    let keys = parse(text).map_err(|error| placed(text, error))?;
     let run = command.find_subcommand(RUN).context("no such verb")?;
     let mut all = Vec::new();
     for (key, value) in keys {
@@ -57,6 +57,22 @@ pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String
         all.push((arg.get_id().to_string(), flags));
     }
     Ok(all)
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, Spanned<Value>>, toml::de::Error> {
+    toml::from_str(text)
+}
+
+/// An error that says where it is. Of what is nested too deeply, the parser does not: it is in the first line with which
+/// there is that error.
+fn placed(text: &str, error: toml::de::Error) -> anyhow::Error {
+    if error.span().is_some() {
+        return error.into();
+    }
+    let mut ends = text.match_indices('\n').map(|(at, _)| at);
+    let same = |end: usize| parse(&text[..end]).is_err_and(|other| other.message() == error.message());
+    let before = ends.position(same).unwrap_or_else(|| text.matches('\n').count());
+    anyhow!("line {}: {}", before + 1, error.message())
 }
 
 fn switch(key: &str, value: &Value) -> anyhow::Result<Vec<String>> {
@@ -142,6 +158,8 @@ mod tests {
             ("leave-on-stop = 1", "line 1: leave-on-stop: it is either true or false"),
             ("order = \"fastest\"", "line 1: order: invalid value 'fastest'"),
             ("[ingress-rule]\nx = \"t\"", "ingress-rule: invalid value"),
+            (&format!("\n{}a = 1\n\n", "a.".repeat(100)), "line 2: recursion limit"),
+            (&format!("{}a = 1", "a.".repeat(100)), "line 1: recursion limit"),
         ] {
             let told = told(text).unwrap_err();
             assert!(told.contains(error), "{told}");
