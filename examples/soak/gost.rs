@@ -84,7 +84,7 @@ impl Gost {
         let client = Client::new(hosts[home].plugin);
         let connectors = tunnels.map(|tunnel| Connector { tunnel, id: uuid(), attached: false }).collect();
         let mut renewals = interval(renew);
-        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let rng = StdRng::seed_from_u64(seed);
         Ok(Self { model, hosts, home, node: uuid(), port, entrypoint, client, connectors, renewals, rng })
     }

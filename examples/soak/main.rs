@@ -221,7 +221,8 @@ async fn agents(
 ) -> anyhow::Result<(Vec<Seat>, channel::Sender<Link>)> {
     ensure!((2..=100).contains(&args.agents), "from 2 to 100 agents");
     let (link, linked) = channel::channel(Link::Up);
-    let ttl = args.renew * 3;
+    // As by default, if gost renews every 15 s.
+    let ttl = args.renew * 4;
     let (ttl, hurry) = (ttl.max(5).to_string(), args.hurry.to_string());
     let flags = ["--lease-ttl", &ttl, "--test-hurry", &hurry, "--test-dead-grace", "20"];
     let mut flags: Vec<String> = flags.map(String::from).into();

@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// flap and hosts that are starved.
 const SURE: Duration = Duration::from_secs(8);
 /// Any other: a lease has to run out, after the longest that an agent is away; or a Renew has to find a way.
-pub(crate) const UNSURE: Duration = Duration::from_secs(30);
+pub(crate) const UNSURE: Duration = Duration::from_secs(36);
 /// An agent that dies within this time of a change may not have told anybody.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -137,7 +137,7 @@ impl Model {
     pub(crate) fn detach(&self, tunnel: usize) {
         let mut truth = self.truth();
         let tunnel = &mut truth.tunnels[tunnel];
-        tunnel.before.retain(|gone| gone.at.elapsed() < UNSURE);
+        tunnel.before.retain(|gone| gone.at.elapsed() < 4 * UNSURE);
         tunnel.before.extend(tunnel.now.take().map(|what| Gone { what, at: Instant::now(), sure: false }));
     }
 
@@ -181,9 +181,9 @@ impl Model {
         let Tunnel { name, now, before } = &truth.tunnels[tunnel];
         for service in said {
             let current = now.iter().any(|now| now.is(name, service));
-            let patience = |gone: &Gone| truth.patience(&gone.what, gone.at, gone.sure);
-            let recent =
-                before.iter().any(|gone| gone.what.is(name, service) && gone.at + patience(gone) > asked);
+            let recent = before.iter().any(|gone| {
+                gone.what.is(name, service) && truth.known(&gone.what, gone.at, gone.sure) > asked
+            });
             if !current && !recent {
                 let late = before.iter().find(|gone| gone.what.id == service.id);
                 let late = late.map(|gone| {
@@ -195,7 +195,7 @@ impl Model {
             }
         }
         let now = now.as_ref()?;
-        let known = now.since + truth.patience(now, now.since, now.sure);
+        let known = truth.known(now, now.since, now.sure);
         let up = truth.agents[agent].started + SURE;
         if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
             let (age, owner) = (now.since.elapsed(), now.agent);
@@ -229,10 +229,11 @@ impl Model {
 }
 
 impl Truth {
-    /// How long a change may take to be known everywhere.
-    fn patience(&self, what: &Attached, at: Instant, sure: bool) -> Duration {
-        let died = self.agents[what.agent].deaths.iter().any(|died| *died + FRESH > at && *died < at + SURE);
-        if sure && !died { SURE } else { UNSURE }
+    /// By when a change has to be known everywhere. What an agent has in its journal, it takes for live for a lease more.
+    fn known(&self, what: &Attached, at: Instant, sure: bool) -> Instant {
+        let Life { started, deaths } = &self.agents[what.agent];
+        let died = deaths.iter().any(|died| *died + FRESH > at && *died < at + SURE);
+        if sure && !died { at + SURE } else { at.max(*started) + UNSURE }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::agent::{self, Figures};
 use crate::chaos::Seat;
 use crate::float;
-use crate::model::{Model, Service, Services, count};
+use crate::model::{Model, Service, Services, UNSURE, count};
 use crate::wire::{self, Client};
 
 /// Bounds of an agent, each under its value: every table that says how full it is, and how full it may be.
@@ -41,14 +41,30 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
                     let why = explain(&model, &seats[agent], tunnel).await;
                     let others = others(&model, &seats, tunnel).await;
+                    let lasted = lasts(&model, &mut clients[agent], agent, tunnel, asked).await;
                     model.accuse(format!(
-                        "{wrong}; it says why: {why}; agents list, one after the other: {others}"
+                        "{wrong}; it lasted for {lasted}; it says why: {why}; agents list, one after the other: {others}"
                     ));
                 }
             }
             Err(error) => model.accuse(format!("agent {agent} answers {}: {error}", answer.body)),
         }
     }
+}
+
+/// How long an answer stays wrong; looked at for as long as any change may take.
+async fn lasts(model: &Model, client: &mut Client, agent: usize, tunnel: usize, since: Instant) -> String {
+    let mut pace = interval(Duration::from_millis(50));
+    while since.elapsed() < UNSURE {
+        pace.tick().await;
+        let asked = Instant::now();
+        let Ok(answer) = client.call(&question(model, tunnel)).await else { continue };
+        let Ok(said) = serde_json::from_str::<Services>(&answer.body) else { continue };
+        if model.judge(agent, tunnel, asked, &said.services).is_none() {
+            return format!("{:?}", since.elapsed());
+        }
+    }
+    "longer than it was looked at".into()
 }
 
 /// What all agents say, for whoever looks into a wrong answer.

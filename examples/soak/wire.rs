@@ -106,10 +106,10 @@ impl Connection {
 
 /// A request without a body.
 pub(crate) fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: agent\r\n\r\n")
+    format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 }
 
 /// A write on the service discovery plugin.
 pub(crate) fn write(method: &str, body: &str) -> String {
-    format!("{method} /sd HTTP/1.1\r\nHost: agent\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!("{method} /sd HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }

@@ -46,8 +46,9 @@ impl Known {
     fn ttl(&self) -> Duration {
         let intervals = self.renews.windows(2).map(|pair| pair[1] - pair[0]);
         let last: Vec<_> = intervals.rev().take(3).collect();
-        let longest = last.into_iter().max();
-        longest.map_or(TTL, |period| (period * 3).clamp(Duration::from_secs(5), KEEP_LAPSED))
+        let at_least = if last.len() == 3 { Duration::ZERO } else { TTL };
+        let learned = |period: Duration| (period * 3).clamp(Duration::from_secs(5), KEEP_LAPSED);
+        last.into_iter().max().map_or(TTL, |period| learned(period).max(at_least))
     }
 }
 

@@ -31,10 +31,12 @@ impl Period {
         self.intervals[0] = NonZeroU32::new(millis);
     }
 
-    /// How long a lease lasts after a Renew; `unknown` while the period is not known.
+    /// How long a lease lasts after a Renew. While the period is not known for sure, at least for `unknown`: of the first
+    /// two intervals, one may be short because a Renew was late.
     pub(super) fn ttl(&self, unknown: Duration) -> Duration {
-        self.longest()
-            .map_or(unknown, |period| period.saturating_mul(PERIODS).clamp(LEARNED_TTL.0, LEARNED_TTL.1))
+        let Some(period) = self.longest() else { return unknown };
+        let learned = period.saturating_mul(PERIODS).clamp(LEARNED_TTL.0, LEARNED_TTL.1);
+        if self.intervals.iter().all(Option::is_some) { learned } else { learned.max(unknown) }
     }
 
     /// The longest of the last intervals.

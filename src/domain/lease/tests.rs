@@ -88,10 +88,29 @@ fn a_record_lapsed_for_an_hour_is_forgotten() {
 fn renews_teach_their_period() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    table.renew(now + secs(3), &"1".into());
-    table.renew(now + secs(18), &"1".into());
-    assert!(table.expire(now + secs(18 + 44)).is_empty());
-    assert_eq!(table.expire(now + secs(18 + 45)).len(), 1, "three periods of 15 s");
+    for at in [3, 18, 33, 48] {
+        table.renew(now + secs(at), &"1".into());
+    }
+    assert!(table.expire(now + secs(48 + 44)).is_empty());
+    assert_eq!(table.expire(now + secs(48 + 45)).len(), 1, "three periods of 15 s");
+}
+
+#[test]
+fn a_long_period_counts_at_once_and_a_short_one_when_it_is_sure() {
+    let (mut table, now) = table();
+    take(&mut table, now, "long");
+    take(&mut table, now, "late");
+    for at in [20, 59] {
+        table.renew(now + secs(at), &"long".into());
+    }
+    // Held up until 13 s, so that the next one comes 2 s later.
+    for at in [13, 15] {
+        table.renew(now + secs(at), &"late".into());
+    }
+    assert!(table.expire(now + secs(15) + TTL - secs(1)).is_empty(), "not after three times 2 s");
+    assert_eq!(table.expire(now + secs(15) + TTL).len(), 1);
+    assert!(table.expire(now + secs(59 + 3 * 39 - 1)).is_empty());
+    assert_eq!(table.expire(now + secs(59 + 3 * 39)).len(), 1);
 }
 
 #[test]
@@ -173,11 +192,12 @@ fn all_records_of_a_dead_instance_lapse_and_no_others() {
 fn a_doubted_instance_has_one_more_period() {
     let (mut table, now) = table();
     register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
-    table.renew(now, &"1".into());
-    table.renew(now + secs(15), &"1".into());
-    table.doubt_instance(now + secs(20), "a");
-    assert!(table.expire(now + secs(36)).is_empty());
-    assert_eq!(table.expire(now + secs(37)).len(), 1, "a period of 15 s and 2 s to be late");
+    for at in [0, 15, 30, 45] {
+        table.renew(now + secs(at), &"1".into());
+    }
+    table.doubt_instance(now + secs(50), "a");
+    assert!(table.expire(now + secs(66)).is_empty());
+    assert_eq!(table.expire(now + secs(67)).len(), 1, "a period of 15 s and 2 s to be late");
 
     let mut table = LeaseTable::new(now, TTL);
     register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
