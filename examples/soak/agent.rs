@@ -99,7 +99,7 @@ impl Agent {
         let Setup { name, advertised, join, folder, flags, .. } = &self.setup;
         let log = fs::OpenOptions::new().create(true).append(true).open(log_of(folder, name))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["run", "--name", name, "--log-level", "warn", "--data-dir"]).arg(folder);
+        command.args(["run", "--name", name, "--log-level", "info", "--data-dir"]).arg(folder);
         command.arg("--control").arg(folder.join(format!("{name}.sock")));
         command.args(["--advertise-host", &advertised.to_string()]).args(flags);
         for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip), ("--admin", self.admin)] {

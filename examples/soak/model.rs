@@ -60,6 +60,8 @@ struct Tunnel {
 #[derive(Clone)]
 struct Life {
     started: Instant,
+    /// It answers before it is known to have started.
+    runs: bool,
     deaths: Vec<Instant>,
 }
 
@@ -104,7 +106,7 @@ impl Model {
         let tunnel = |_| Tunnel { name: uuid(), now: None, before: VecDeque::new() };
         let truth = Truth {
             tunnels: (0..tunnels).map(tunnel).collect(),
-            agents: vec![Life { started: now, deaths: Vec::new() }; agents],
+            agents: vec![Life { started: now, runs: true, deaths: Vec::new() }; agents],
             wrong: Vec::new(),
         };
         Self { truth: Mutex::new(truth), tally: Tally::default() }
@@ -151,13 +153,15 @@ impl Model {
 
     pub(crate) fn died(&self, agent: usize) {
         let mut truth = self.truth();
-        let deaths = &mut truth.agents[agent].deaths;
-        deaths.retain(|at| at.elapsed() < 2 * UNSURE);
-        deaths.push(Instant::now());
+        let life = &mut truth.agents[agent];
+        life.runs = false;
+        life.deaths.retain(|at| at.elapsed() < 2 * UNSURE);
+        life.deaths.push(Instant::now());
     }
 
     pub(crate) fn started(&self, agent: usize) {
-        self.truth().agents[agent].started = Instant::now();
+        let mut truth = self.truth();
+        (truth.agents[agent].started, truth.agents[agent].runs) = (Instant::now(), true);
     }
 
     pub(crate) fn accuse(&self, what: String) {
@@ -197,7 +201,10 @@ impl Model {
         let now = now.as_ref()?;
         let known = truth.known(now, now.since, now.sure);
         let up = truth.agents[agent].started + SURE;
-        if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
+        if truth.agents[agent].runs
+            && known.max(up) < asked
+            && !said.iter().any(|service| service.id == now.id)
+        {
             let (age, owner) = (now.since.elapsed(), now.agent);
             let died: Vec<Duration> = truth.agents[owner].deaths.iter().map(Instant::elapsed).collect();
             let up = truth.agents[agent].started.elapsed();
@@ -231,7 +238,7 @@ impl Model {
 impl Truth {
     /// By when a change has to be known everywhere. What an agent has in its journal, it takes for live for a lease more.
     fn known(&self, what: &Attached, at: Instant, sure: bool) -> Instant {
-        let Life { started, deaths } = &self.agents[what.agent];
+        let Life { started, deaths, .. } = &self.agents[what.agent];
         let died = deaths.iter().any(|died| *died + FRESH > at && *died < at + SURE);
         if sure && !died { at + SURE } else { at.max(*started) + UNSURE }
     }

@@ -41,9 +41,11 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
                     let why = explain(&model, &seats[agent], tunnel).await;
                     let others = others(&model, &seats, tunnel).await;
+                    let log = seats[agent].with(|agent| agent.log(12));
                     let lasted = lasts(&model, &mut clients[agent], agent, tunnel, asked).await;
                     model.accuse(format!(
-                        "{wrong}; it lasted for {lasted}; it says why: {why}; agents list, one after the other: {others}"
+                        "{wrong}; it lasted for {lasted}; it says why: {why}; agents list, one after the other: {others}; it \
+                         logged last:\n{log}"
                     ));
                 }
             }
