@@ -183,10 +183,13 @@ impl Model {
     ) -> Option<String> {
         let truth = self.truth();
         let Tunnel { name, now, before } = &truth.tunnels[tunnel];
+        let Life { started, runs, .. } = truth.agents[agent];
+        // One that has just started hears from others what they knew, and the latest last.
+        let up = if runs { started + SURE } else { asked + SURE };
         for service in said {
             let current = now.iter().any(|now| now.is(name, service));
             let recent = before.iter().any(|gone| {
-                gone.what.is(name, service) && truth.known(&gone.what, gone.at, gone.sure) > asked
+                gone.what.is(name, service) && truth.known(&gone.what, gone.at, gone.sure).max(up) > asked
             });
             if !current && !recent {
                 let late = before.iter().find(|gone| gone.what.id == service.id);
@@ -200,11 +203,7 @@ impl Model {
         }
         let now = now.as_ref()?;
         let known = truth.known(now, now.since, now.sure);
-        let up = truth.agents[agent].started + SURE;
-        if truth.agents[agent].runs
-            && known.max(up) < asked
-            && !said.iter().any(|service| service.id == now.id)
-        {
+        if known.max(up) < asked && !said.iter().any(|service| service.id == now.id) {
             let (age, owner) = (now.since.elapsed(), now.agent);
             let died: Vec<Duration> = truth.agents[owner].deaths.iter().map(Instant::elapsed).collect();
             let up = truth.agents[agent].started.elapsed();
