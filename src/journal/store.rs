@@ -37,6 +37,7 @@ const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released
 
 /// Tunnel id and host → [`KeptRule`]. Files of the first versions have no such table.
 const RULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rules");
+type Rules = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// How far a file has come; every commit says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -330,10 +331,8 @@ impl Tables<'_> {
     }
 }
 
-/// There is none until the first rule.
-fn rules_of(
-    transaction: &ReadTransaction,
-) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, Fault> {
+/// The table of rules. There is none until the first rule.
+fn rules_of(transaction: &ReadTransaction) -> Result<Option<Rules>, Fault> {
     match transaction.open_table(RULES) {
         Ok(rules) => Ok(Some(rules)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
