@@ -57,6 +57,8 @@ notice() {
 step simulate --seeds 1000
 step notice leases
 step notice suspicion
+# A week of agents that restart and gosts that come and go, in half a minute; the figures are checked, too.
+step cargo run --locked --quiet --profile simulation --example soak -- --short
 # What the fuzzers found worth keeping; as built for the next step.
 step cargo test --locked --quiet --profile harness --features harness --test corpus
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.

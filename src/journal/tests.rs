@@ -561,31 +561,31 @@ fn a_panic_of_the_store_is_damage() {
     assert!(matches!(&fault, Fault::Damaged(why) if why == "the store panicked: page 7 is odd"), "{fault:?}");
 }
 
-#[test]
-fn a_mostly_free_file_shrinks_at_the_next_start() {
-    let dir = dir();
-    let (mut journal, _) = open(&dir);
-    let all = holding(0..20_000);
-    journal.write(&all).unwrap();
-    let words = all.words.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect();
-    journal.write(&Batch { words, ..Batch::default() }).unwrap();
-    let full = file(&dir).metadata().unwrap().len();
-    drop(journal);
-    let (_, restored) = open(&dir);
-    assert_eq!(restored.held.len(), 10);
-    let compact = file(&dir).metadata().unwrap().len();
-    assert!(compact < full / 8, "{full} bytes, then {compact}");
-}
-
-#[test]
-fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
-    let dir = dir();
-    let (mut journal, _) = open(&dir);
+/// A journal that held twenty thousand records and holds ten; the bytes of its file.
+fn mostly_free(dir: &TempDir) -> (Journal, u64) {
+    let (mut journal, _) = open(dir);
     let all = holding(0..20_000);
     journal.write(&all).unwrap();
     let words = all.words.keys().skip(10).map(|id| (id.clone(), Word::Forgotten)).collect();
     journal.write(&Batch { words, ..Batch::default() }).unwrap();
     let full = journal.bytes();
+    (journal, full)
+}
+
+#[test]
+fn a_mostly_free_file_shrinks_at_the_next_start() {
+    let dir = dir();
+    let (journal, full) = mostly_free(&dir);
+    drop(journal);
+    let (journal, restored) = open(&dir);
+    assert_eq!(restored.held.len(), 10);
+    assert!(journal.bytes() < full / 8, "{full} bytes, then {}", journal.bytes());
+}
+
+#[test]
+fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
+    let dir = dir();
+    let (mut journal, full) = mostly_free(&dir);
     for _ in 0..LOOK_EVERY {
         journal.write(&holding(0..1)).unwrap();
         assert!(journal.store.is_some(), "shrinking failed");
