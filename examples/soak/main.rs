@@ -39,6 +39,8 @@ use tokio::task::JoinSet;
 
 /// Tunnels of one gost.
 const TUNNELS_EACH: usize = 50;
+/// How often all clients reconnect before the plateau.
+const WARMING: u32 = 10;
 /// How often chaos tells how much memory agents take.
 const MINUTE: Duration = Duration::from_secs(60);
 /// The agents between which the link fails.
@@ -189,8 +191,9 @@ async fn play(args: &Args, stage: &Stage, begun: Instant) -> anyhow::Result<(Vec
     }
 }
 
-/// An ordinary day: every agent is started from its journal, and every client has reconnected. Tables that are full and
-/// change have more room than those that were only filled, and so has a process that has read its journal.
+/// Ordinary days: every agent is started from its journal, and every client has reconnected many times. Tables that are
+/// full and change have more room than those that were only filled, and what is allocated for a moment leaves holes between
+/// what stays: an agent has what it takes in the long run only then.
 async fn warm(stage: &Stage) -> anyhow::Result<()> {
     for (n, seat) in stage.seats.iter().enumerate() {
         stage.model.died(n);
@@ -198,7 +201,7 @@ async fn warm(stage: &Stage) -> anyhow::Result<()> {
         seat.start().await?;
         stage.model.started(n);
     }
-    for _ in 0..2 {
+    for _ in 0..WARMING {
         stage.tell((0..stage.gosts.len()).map(|gost| (gost, Fate::Storm))).await?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Ids that were deregistered: whatever arrives for them later changes nothing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use super::label::Label;
 
@@ -12,7 +12,8 @@ pub const MAX_TOMBSTONES: usize = 100_000;
 /// The set of released ids, bounded.
 #[derive(Debug, Default)]
 pub struct Tombstones {
-    ids: HashSet<Label>,
+    /// A hashed set that is full, and changes, doubles its room, because what was removed leaves marks in it.
+    ids: BTreeSet<Label>,
     oldest_first: VecDeque<Label>,
 }
 
