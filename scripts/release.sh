@@ -46,6 +46,6 @@ chmod 755 "$out/gossd"
 # Of the program's crates and those that build it; not of those that test it.
 (cd "$place/elsewhere/second" &&
   cargo cyclonedx --format json --target "$(rustc -vV | sed -n 's/^host: //p')" --override-filename gossd.cdx --quiet >&2)
-cp "$place/elsewhere/second/gossd.cdx.json" "$out/"
+sed "s|$place/elsewhere/second|/gossd|g" "$place/elsewhere/second/gossd.cdx.json" >"$out/gossd.cdx.json"
 (cd "$out" && sha256sum -- * >SHA256SUMS && cat SHA256SUMS >&2)
 echo "$out"
