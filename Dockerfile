@@ -17,7 +17,8 @@ FROM scratch
 COPY --from=build /out/gossd /gossd
 # The journal and the control socket; a new volume on it gets this owner.
 COPY --from=build --chown=65532:65532 /out/data /data
-ENV GOSSD_DATA_DIR=/data GOSSD_CONTROL=/data/gossd.sock
+# With an arena for each thread, glibc's allocator keeps a tenth more memory over the weeks.
+ENV GOSSD_DATA_DIR=/data GOSSD_CONTROL=/data/gossd.sock MALLOC_ARENA_MAX=1
 USER 65532:65532
 VOLUME /data
 # Gossip. gost calls the plugin at 127.0.0.1:8000: let it share this container's network.

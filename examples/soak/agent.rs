@@ -99,6 +99,8 @@ impl Agent {
         let Setup { name, advertised, join, folder, flags, .. } = &self.setup;
         let log = fs::OpenOptions::new().create(true).append(true).open(log_of(folder, name))?;
         let mut command = Command::new(std::env::current_exe()?);
+        // As the unit and the image have it.
+        command.env("MALLOC_ARENA_MAX", "1");
         command.args(["run", "--name", name, "--log-level", "info", "--data-dir"]).arg(folder);
         command.arg("--control").arg(folder.join(format!("{name}.sock")));
         command.args(["--advertise-host", &advertised.to_string()]).args(flags);
