@@ -296,6 +296,12 @@ fn the_image_says_only_what_gossd_knows() {
     let variables = variables("run");
     for setting in line("ENV ").split(' ') {
         let (variable, path) = setting.split_once('=').expect("a value");
+        if variable == "MALLOC_ARENA_MAX" {
+            // The allocator's, and as the unit has it.
+            let unit = include_str!("../examples/systemd/gossd.service");
+            assert!(unit.contains(&format!("\nEnvironment={setting}\n")));
+            continue;
+        }
         assert!(variables.contains(variable), "{variable}");
         assert!(path == "/data" || path.starts_with("/data/"), "{path} can be written");
     }
