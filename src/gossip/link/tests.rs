@@ -1,9 +1,13 @@
 //! Links in one room: a network in memory that can delay, lose, repeat and forge, in virtual time.
 
+mod naming;
+mod suspicion;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use rand::SeedableRng as _;
 
+pub(super) use self::suspicion::one_in_five;
 use super::*;
 use crate::domain::slot::{Cell, Content, Mark, Status};
 use crate::gossip::keyring::{Keyring, generate};
@@ -436,157 +440,6 @@ fn whatever_an_authentic_peer_sends_is_dropped_or_taken_and_never_ends_anything(
 
 fn public() -> Arc<Sealer> {
     Arc::new(Sealer::new(Keyring::public(), "c"))
-}
-
-impl Room {
-    pub(super) fn suspicions(&self) -> usize {
-        self.told.iter().filter(|(_, _, heard)| !heard).count()
-    }
-
-    /// Milliseconds until everybody has told of `count` suspicions.
-    fn until_suspicions(&mut self, count: usize) -> u32 {
-        for ms in 0..10_000 {
-            if self.suspicions() >= count {
-                return ms;
-            }
-            self.run(1);
-        }
-        panic!("{} suspicions", self.suspicions());
-    }
-}
-
-#[test]
-fn a_dead_host_is_suspect_everywhere_within_three_seconds() {
-    for agents in [3, 20, 50] {
-        let mut room = Room::new(agents);
-        room.meet();
-        room.links.remove(&addr(1));
-        let ms = room.until_suspicions(usize::from(agents) - 1);
-        assert!((2_000..=3_000).contains(&ms), "{ms} ms with {agents}");
-        assert!(room.told.iter().all(|(_, owner, heard)| *heard || owner.name.as_str() == "a1"));
-    }
-}
-
-/// Whether the n-th frame is lost: an even draw of one in five that is the same in every run.
-pub(super) fn one_in_five(_: Kind, n: usize) -> bool {
-    let mut z = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)).is_multiple_of(5)
-}
-
-fn suspicions_in_ten_minutes_of_loss(agents: u8) -> usize {
-    let mut room = Room::new(agents);
-    room.meet();
-    room.lose = one_in_five;
-    for _ in 0..600 {
-        room.run(1_000);
-        room.recording.clear();
-    }
-    room.suspicions()
-}
-
-#[test]
-fn nobody_alive_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
-    assert_eq!(suspicions_in_ten_minutes_of_loss(5), 0);
-}
-
-#[test]
-#[ignore = "minutes, even with optimization: cargo test --release --lib -- --ignored"]
-fn nobody_of_fifty_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
-    assert_eq!(suspicions_in_ten_minutes_of_loss(50), 0);
-}
-
-#[test]
-fn a_burst_of_changes_makes_nobody_suspect() {
-    let mut room = Room::new(5);
-    room.meet();
-    for seq in 1..=20_000 {
-        room.publish(1, seq);
-        if seq % 10 == 0 {
-            room.run(1);
-        }
-    }
-    room.run(10_000);
-    assert_eq!(room.suspicions(), 0);
-}
-
-#[test]
-fn our_own_pause_is_nobodys_silence() {
-    for pause in [2, 10, 600] {
-        let mut room = Room::new(3);
-        room.meet();
-        room.run(3_000);
-        let us = room.links.remove(&addr(1)).unwrap();
-        room.now += Duration::from_secs(pause);
-        room.links.insert(addr(1), us);
-        room.told.clear();
-        room.run(5_000);
-        let told: Vec<_> = room.told.iter().filter(|(at, _, heard)| *at == addr(1) && !heard).collect();
-        assert!(told.is_empty(), "{pause} s: {told:?}");
-    }
-}
-
-#[test]
-fn a_peer_starved_for_two_seconds_is_not_suspected() {
-    for phase in 0..10 {
-        let mut room = Room::new(4);
-        room.meet();
-        room.run(3_000 + 100 * phase);
-        let starved = room.links.remove(&addr(1)).unwrap();
-        room.run(2_000);
-        room.links.insert(addr(1), starved);
-        room.run(3_000);
-        assert_eq!(room.suspicions(), 0);
-    }
-}
-
-#[test]
-fn a_suspect_that_is_heard_again_is_told_at_once() {
-    let mut room = Room::new(2);
-    room.meet();
-    room.lose = |_, _| true;
-    room.until_suspicions(2);
-    room.told.clear();
-    room.lose = |_, _| false;
-    room.run(1_100);
-    assert!(room.told.iter().any(|(at, _, heard)| *at == addr(1) && *heard));
-    assert!(room.told.iter().any(|(at, _, heard)| *at == addr(2) && *heard));
-}
-
-#[test]
-fn the_later_of_two_agents_with_one_name_is_told_where_the_first_is() {
-    let mut room = Room::new(2);
-    room.meet();
-    room.enter_as(3, "a1", 2, &public());
-    let all: HashSet<SocketAddr> = [addr(2)].into();
-    room.links.get_mut(&addr(3)).unwrap().0.set_targets(room.now, HashSet::new(), &all);
-    room.run(3_000);
-    assert_eq!(room.names_taken.first(), Some(&(addr(3), addr(1))));
-    assert!(room.names_taken.iter().all(|(at, _)| *at == addr(3)), "the first one goes on");
-    assert_eq!(room.links[&addr(2)].0.sessions.of(&"a1".parse().unwrap()).unwrap().1.addr, addr(1));
-}
-
-#[test]
-fn two_agents_with_one_name_and_nobody_else_find_out_by_themselves() {
-    let mut room = Room::new(1);
-    room.enter_as(3, "a1", 2, &public());
-    room.meet();
-    room.run(1_000);
-    assert_eq!(room.names_taken.first(), Some(&(addr(3), addr(1))));
-    assert!(room.names_taken.iter().all(|(at, _)| *at == addr(3)));
-}
-
-#[test]
-fn a_name_moves_to_another_address_once_its_holder_is_dead() {
-    let mut room = Room::new(2);
-    room.meet();
-    room.links.remove(&addr(1));
-    room.enter_as(3, "a1", 2, &public());
-    room.links.get_mut(&addr(3)).unwrap().0.set_targets(room.now, HashSet::new(), &[addr(2)].into());
-    room.run(4_000);
-    assert!(room.names_taken.is_empty());
-    assert_eq!(room.links[&addr(2)].0.sessions.of(&"a1".parse().unwrap()).unwrap().1.addr, addr(3));
 }
 
 #[test]
