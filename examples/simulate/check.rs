@@ -15,9 +15,8 @@ use crate::world::{Connector, End, NAMES, TTL, TUNNELS, World, entrypoint, tunne
 const SLACK: Duration = Duration::from_secs(5);
 /// Where two of five frames are lost, an agent's last heartbeats may come by way of others that much later.
 const HEARSAY: Duration = Duration::from_secs(8);
-/// After this, who can hear has heard. The repair of whatever was lost takes two pings, half a second apart, and a question
-/// and its answer: where two of five frames are lost and each takes 0.3 s, all of that within 6 s fails about once in a
-/// thousand.
+/// After this, who can hear has heard. The repair of whatever was lost takes two pings, half a second apart, a question and
+/// its answer. Where two of five frames are lost and each takes 0.3 s, that took more than 6 s in one story of a thousand.
 const HEARD: Duration = Duration::from_secs(8);
 
 /// What was listed where, the last time.

@@ -60,7 +60,7 @@ struct Tunnel {
 #[derive(Clone)]
 struct Life {
     started: Instant,
-    /// It answers before it is known to have started.
+    /// Whether it is known to run; it answers a moment before that.
     runs: bool,
     deaths: Vec<Instant>,
 }

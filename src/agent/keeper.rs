@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Agent;
 use crate::journal::{Batch, Journal, WriteError};
@@ -53,11 +53,11 @@ impl Agent {
     /// Writes what changes to the journal, for ever.
     pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
         let mut journal = journal;
-        let mut pace = interval(PACE);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
-            pace.tick().await;
+            sleep_until(next).await;
             let taken = self.next_batch().await;
+            next = Instant::now() + PACE;
             let (batch, written);
             (journal, batch, written) = spawn_blocking(move || {
                 let written = journal.write(&taken);

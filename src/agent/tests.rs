@@ -320,3 +320,28 @@ async fn the_room_of_a_peak_is_given_back() {
     agent.collect_changes();
     assert!(room().0 < 600 && room().1 == 16, "{:?}", room());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_changes_takes_ten_commits_a_second_and_the_first_of_them_soon() {
+    let (agent, dir) = (agent(), tempfile::tempdir().unwrap());
+    let (journal, _) = crate::journal::Journal::open(dir.path(), &agent.owner().name, 1).unwrap();
+    agent.use_journal();
+    let keeping = tokio::spawn(agent.clone().keep(journal));
+    let kept = agent.shared.kept.subscribe();
+    let (mut commits, mut first) = (0, None);
+    for ms in 0..2_000 {
+        let before = *kept.borrow();
+        if ms % 10 == 0 {
+            register(&agent, &ms.to_string());
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if !before && *kept.borrow() {
+            commits += 1;
+            first.get_or_insert(ms);
+        }
+    }
+    assert!(first.is_some_and(|ms| ms <= 50), "{first:?}");
+    assert!((15..=20).contains(&commits), "{commits} in 1.8 s");
+    keeping.abort();
+}

@@ -129,7 +129,7 @@ impl Sessions {
     }
 
     /// The same, with how late their pushes come, in seconds.
-    pub fn lags(&self) -> impl Iterator<Item = (&Peer, Instant, &Histogram)> {
+    pub fn peers_and_lags(&self) -> impl Iterator<Item = (&Peer, Instant, &Histogram)> {
         self.sessions.values().map(|admitted| (&admitted.peer, admitted.heard, &admitted.lag))
     }
 

@@ -95,7 +95,7 @@ struct Lease {
     slot: Option<RecordSlot>,
 }
 
-/// Not the status slot: there is room for a lapsed record's.
+/// Never zero, which is the status slot: so that none takes no more room.
 type RecordSlot = NonZeroU32;
 
 const _: () = assert!(size_of::<Lease>() == 64, "there is one for each record");

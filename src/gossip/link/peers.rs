@@ -95,7 +95,7 @@ impl Link {
 
     /// The same, with how late their pushes come.
     pub fn heard(&self) -> impl Iterator<Item = Heard> {
-        self.sessions.lags().filter(|(_, at, _)| self.is_heard(*at)).map(|(peer, _, lag)| Heard {
+        self.sessions.peers_and_lags().filter(|(_, at, _)| self.is_heard(*at)).map(|(peer, _, lag)| Heard {
             owner: peer.owner.clone(),
             addr: peer.addr,
             lag: lag.clone(),

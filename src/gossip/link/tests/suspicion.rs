@@ -51,6 +51,30 @@ fn suspicions_in_ten_minutes_of_loss(agents: u8) -> usize {
 }
 
 #[test]
+fn pings_that_are_due_at_almost_the_same_time_share_a_look_at_all_peers() {
+    let mut room = Room::new(1);
+    let link = &mut room.links.get_mut(&addr(1)).unwrap().0;
+    let mut targets = HashSet::new();
+    for n in 2..=100 {
+        room.now += MS;
+        targets.insert(addr(n));
+        link.set_targets(room.now, HashSet::new(), &targets);
+        link.handle_deadline(room.now);
+    }
+    room.now += Duration::from_secs(5);
+    let (mut looks, mut pings) = (0, 0);
+    for _ in 0..1_000 {
+        room.now += MS;
+        if link.next_deadline().is_some_and(|due| due <= room.now) {
+            looks += 1;
+            pings += link.handle_deadline(room.now).len();
+        }
+    }
+    assert!(pings >= 190, "{pings}: everybody twice a second");
+    assert!(looks <= 100, "{looks} looks for {pings} pings");
+}
+
+#[test]
 fn nobody_alive_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
     assert_eq!(suspicions_in_ten_minutes_of_loss(5), 0);
 }
