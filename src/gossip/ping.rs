@@ -84,6 +84,11 @@ impl Target {
         }
     }
 
+    /// Whether it is too early for another answer or another challenge.
+    fn is_paced(&self, now: Instant) -> bool {
+        within(self.answered, now, ANSWERED) || within(self.asked, now, PROVOKED)
+    }
+
     fn new(now: Instant) -> Self {
         Self {
             since: now,
@@ -97,10 +102,15 @@ impl Target {
     }
 }
 
+fn within(at: Option<Instant>, now: Instant, pause: Duration) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < pause)
+}
+
 impl Pings {
-    /// Pings these addresses from now on, and no others. New ones are due at once.
+    /// Pings these addresses from now on, and no others, but that strangers who were just answered stay known for a
+    /// moment: forgotten, they would be answered again at once. New ones are due at once.
     pub fn set_targets(&mut self, now: Instant, wanted: &HashSet<SocketAddr>) {
-        self.targets.retain(|addr, _| wanted.contains(addr));
+        self.targets.retain(|addr, target| wanted.contains(addr) || target.is_paced(now));
         for addr in wanted {
             if self.targets.len() >= MAX_TARGETS {
                 break;
@@ -133,7 +143,7 @@ impl Pings {
     /// Whether to answer a ping from an address where nobody is admitted.
     pub fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
         let Some(target) = self.stranger(now, addr) else { return false };
-        let may = target.answered.is_none_or(|at| now.saturating_duration_since(at) >= ANSWERED);
+        let may = !within(target.answered, now, ANSWERED);
         if may {
             target.answered = Some(now);
         }
@@ -150,8 +160,7 @@ impl Pings {
     /// Whether to challenge an address whose frames came from a process that is not admitted.
     pub fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
         let Some(target) = self.stranger(now, addr) else { return false };
-        let recently = |at: Instant| now.saturating_duration_since(at) < PROVOKED;
-        if target.asked.is_some_and(recently) {
+        if within(target.asked, now, PROVOKED) {
             return false;
         }
         target.asked = Some(now);
@@ -256,8 +265,16 @@ mod tests {
     #[test]
     fn a_stranger_that_asks_all_the_time_is_answered_at_a_bounded_pace() {
         let (mut pings, now) = (Pings::default(), Instant::now());
-        let answers = (0..1_000).filter(|ms| pings.may_answer(now + Duration::from_millis(*ms), addr(1)));
-        assert_eq!(answers.count(), 50);
+        let (mut answers, mut challenges) = (0, 0);
+        for at in (0..1_000).map(|ms| now + Duration::from_millis(ms)) {
+            // As after a round of gossip: whom nobody wants pinged has its pace all the same.
+            pings.set_targets(at, &HashSet::new());
+            answers += u32::from(pings.may_answer(at, addr(1)));
+            challenges += u32::from(pings.provoked(at, addr(1)));
+        }
+        assert_eq!((answers, challenges), (50, 10));
+        pings.set_targets(now + Duration::from_secs(2), &HashSet::new());
+        assert!(pings.targets.is_empty(), "and is forgotten when it is quiet");
         for n in 0..3_000_u16 {
             let [high, low] = n.to_be_bytes();
             pings.may_answer(now, SocketAddr::from(([10, 1, high, low], 1)));
