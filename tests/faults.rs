@@ -158,8 +158,7 @@ async fn an_agent_killed_ten_times_is_not_missed_by_its_peers() {
     let mut gost = FakeGost::start("n", a.plugin).await;
     gost.register("1", "t").await;
     until_all(&[&b, &c], "t", "it is listed", |answer| answer.len() == 1).await;
-    // The journal has it by then; what is younger may be lost, as promised.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    a.is_kept().await;
 
     let plugin = b.plugin;
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -238,7 +237,9 @@ async fn when_every_agent_restarts_at_once_all_records_are_back() {
     }
     let all = |answer: &[String]| answer.len() == 60;
     until_all(&agents.each_ref()[..], "t", "all are listed everywhere", all).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    for agent in &agents {
+        agent.is_kept().await;
+    }
     agents.iter_mut().for_each(Process::kill);
     agents.iter_mut().for_each(Process::restart);
     let took = until_all(&agents.each_ref()[..], "t", "all are back everywhere", all).await;
@@ -420,9 +421,18 @@ async fn what_was_registered_fifty_milliseconds_ago_survives_a_kill() {
     let mut agent = Process::keeping("a", folder.path(), &[]);
     let mut gost = FakeGost::start("n", agent.plugin).await;
     for n in 0..10 {
+        let flood = |from: u32| (from..from + 10).map(move |m| format!("{n}-{m}"));
+        for id in flood(0) {
+            gost.register(&id, "others").await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         gost.register(&n.to_string(), "t").await;
-        // Twice the promised 50 ms.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Twice the promised 50 ms; the journal has more to do all the while.
+        let until = Instant::now() + Duration::from_millis(100);
+        for id in flood(10).cycle().take_while(|_| Instant::now() < until) {
+            gost.register(&id, "others").await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         agent.kill_and_restart();
         gost.reconnect_to(agent.plugin);
         assert_eq!(agent.get("t").await.len(), n + 1);
@@ -457,7 +467,7 @@ async fn with_a_full_disk_the_agent_goes_on_in_memory_and_recovers() {
     let mut agent = Process::keeping("a", folder, &[]);
     let mut gost = FakeGost::start("n", agent.plugin).await;
     gost.register("before", "t").await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    agent.is_kept().await;
     let filler = folder.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
@@ -467,8 +477,7 @@ async fn with_a_full_disk_the_agent_goes_on_in_memory_and_recovers() {
     assert_eq!(agent.get("t").await.len(), 2_001, "in memory");
     drop(file);
     std::fs::remove_file(&filler).unwrap();
-    // The next try is a second away at most.
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    agent.is_kept().await;
     agent.kill_and_restart();
     assert_eq!(agent.get("t").await.len(), 2_001, "the journal has caught up");
 }

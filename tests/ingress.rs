@@ -192,8 +192,9 @@ async fn names_survive_a_restart_of_all_agents() {
         gosts.push(gost);
     }
     assert!(gosts[0].set_rule("private", &format!("${ONE}")).await);
-    // Twice what a journal may lag behind.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    for agent in &agents {
+        agent.is_kept().await;
+    }
     for agent in &mut agents {
         agent.kill();
     }

@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::Agent;
 use crate::journal::{Batch, Journal, WriteError};
 
-/// Changes of this long share a commit; with the disk's own time they are durable within 50 ms.
-const COALESCE: Duration = Duration::from_millis(25);
-/// Least time between two commits, so that a hundred changes a second take ten commits and not forty: those took a third
-/// of the processor's time. What a crash of the process takes from the journal, peers have.
-const PACE: Duration = Duration::from_millis(100);
+/// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
+const COALESCE: Duration = Duration::from_millis(35);
 /// How long to wait with a journal that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a stopping agent waits for its journal.
@@ -53,11 +50,8 @@ impl Agent {
     /// Writes what changes to the journal, for ever.
     pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
         let mut journal = journal;
-        let mut next = Instant::now();
         loop {
-            sleep_until(next).await;
             let taken = self.next_batch().await;
-            next = Instant::now() + PACE;
             let (batch, written);
             (journal, batch, written) = spawn_blocking(move || {
                 let written = journal.write(&taken);
@@ -105,6 +99,7 @@ impl Agent {
         let mut state = self.lock();
         let ids = state.leases.take_touched();
         let keys = state.claims.take_touched();
+        state.writing = ids.len() + keys.len();
         Batch {
             words: ids.into_iter().map(|id| (id.clone(), state.leases.word(&id))).collect(),
             rules: keys.into_iter().map(|key| (key.clone(), state.claims.word(&key))).collect(),
@@ -114,6 +109,7 @@ impl Agent {
     /// The last batch is kept.
     pub fn written(&self) {
         let mut state = self.lock();
+        state.writing = 0;
         if let Health::Bad(_) = std::mem::replace(&mut state.journal, Health::Good) {
             tracing::info!("the journal is written again");
         }
@@ -128,6 +124,7 @@ impl Agent {
 
     pub(super) fn not_written(&self, batch: Batch, error: &WriteError) {
         let mut state = self.lock();
+        state.writing = 0;
         if matches!(error, WriteError::StartedAfresh { .. }) {
             state.leases.touch_all();
             state.claims.touch_all();

@@ -125,6 +125,8 @@ struct State {
     outbox: BTreeMap<Slot, Cell>,
     journal: keeper::Health,
     journal_bytes: u64,
+    /// Changes on their way to the journal.
+    writing: usize,
     heals: heal::Heals,
     complaints: Complaints,
     log: Log,
@@ -178,6 +180,7 @@ impl Agent {
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
             journal_bytes: 0,
+            writing: 0,
             heals: heal::Heals::default(),
             complaints: Complaints::default(),
             log: Log::default(),

@@ -322,26 +322,29 @@ async fn the_room_of_a_peak_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_changes_takes_ten_commits_a_second_and_the_first_of_them_soon() {
-    let (agent, dir) = (agent(), tempfile::tempdir().unwrap());
-    let (journal, _) = crate::journal::Journal::open(dir.path(), &agent.owner().name, 1).unwrap();
+async fn a_stream_of_changes_shares_commits_and_none_waits_long_for_its_own() {
+    let agent = agent();
     agent.use_journal();
-    let keeping = tokio::spawn(agent.clone().keep(journal));
-    let kept = agent.shared.kept.subscribe();
-    let (mut commits, mut first) = (0, None);
-    for ms in 0..2_000 {
-        let before = *kept.borrow();
-        if ms % 10 == 0 {
-            register(&agent, &ms.to_string());
-        } else {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    let changing = async {
+        for n in 0..200 {
+            register(&agent, &n.to_string());
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if !before && *kept.borrow() {
-            commits += 1;
-            first.get_or_insert(ms);
+    };
+    let keeping = async {
+        let (mut batches, mut kept) = (0, 0);
+        while kept < 200 {
+            let batch = agent.next_batch().await;
+            for id in batch.words.keys() {
+                let registered = Duration::from_millis(10) * id.text().parse().unwrap();
+                assert!(begun.elapsed() - registered < Duration::from_millis(40), "{id:?} waited");
+            }
+            (batches, kept) = (batches + 1, kept + batch.words.len());
+            agent.written();
         }
-    }
-    assert!(first.is_some_and(|ms| ms <= 50), "{first:?}");
-    assert!((15..=20).contains(&commits), "{commits} in 1.8 s");
-    keeping.abort();
+        batches
+    };
+    let (batches, ()) = tokio::join!(keeping, changing);
+    assert!((40..=60).contains(&batches), "{batches} for 200 changes in 2 s");
 }

@@ -160,7 +160,7 @@ impl Agent {
             journal: JournalView {
                 present: !matches!(state.journal, Health::Absent(_)),
                 problem: state.journal.problem(),
-                pending: state.leases.touched() + state.claims.touched(),
+                pending: state.leases.touched() + state.claims.touched() + state.writing,
                 bytes: state.journal_bytes,
             },
             tables: state.tables(),

@@ -254,7 +254,12 @@ impl Cluster {
     /// Tells the peers of changes of our own slots, after all that was told before and with nothing left out. Waits
     /// while the task behind is busy; never for a peer.
     pub async fn publish(&self, changes: Vec<Change>) {
-        self.said.send_modify(|said| changes.iter().for_each(|change| said.include(change)));
+        // Marks are looked at when a round begins; only a status is worth waking somebody for.
+        self.said.send_if_modified(|said| {
+            let before = said.status;
+            changes.iter().for_each(|change| said.include(change));
+            said.status != before
+        });
         // The receiver lives as long as the task, whose end ends the process.
         let _ = self.pushes.send(driver::Publication { changes, settled: None }).await;
     }

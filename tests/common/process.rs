@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::http::{Connection, request};
+use super::http::{Connection, call, request};
 
 /// What a service manager says to its services, of which the test itself may be one.
 const SUPERVISION: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
@@ -158,6 +158,16 @@ impl Process {
     pub fn log(mut self) -> String {
         self.kill();
         self.stderr.all()
+    }
+
+    /// Waits until its journal has everything.
+    pub async fn is_kept(&self) {
+        let start = Instant::now();
+        let ask = request("GET", "/metrics", "");
+        while !call(self.admin, &ask).await.body.contains("\ngossd_journal_pending 0.0\n") {
+            assert!(start.elapsed() < Duration::from_secs(20), "the journal is not written");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The addresses that it answers for a tunnel name, in its order.
