@@ -3,7 +3,7 @@
 //! `cargo run --release --example footprint`
 //!
 //! Every agent is a process of its own, this program under another name; what it takes is read from /proc. The baseline
-//! of each figure is the empty agent of the same run.
+//! of each figure is the empty agent of the same run; of the changes, a handler that takes the same calls and does nothing.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
@@ -39,8 +39,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|first| first == "run") {
-        return gossd::cli::main();
+    match std::env::args().nth(1).as_deref() {
+        Some("run") => return gossd::cli::main(),
+        Some("nothing") => return serve_nothing(),
+        _ => {}
     }
     // reqwest wants one, although nothing here is encrypted.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
@@ -59,21 +61,60 @@ fn main() -> ExitCode {
     }
 }
 
-/// A process that is an agent; killed when dropped.
+/// Takes calls by HTTP as an agent does, on as many threads, and does nothing.
+fn serve_nothing() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        println!("{}", listener.local_addr().expect("it is bound"));
+        let app = axum::Router::new().route("/sd", axum::routing::any(|_: axum::body::Bytes| async {}));
+        axum::serve(listener, app).await.expect("it serves for ever");
+    });
+    ExitCode::SUCCESS
+}
+
+/// A process; killed when dropped.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Served {
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
+    }
+
+    /// Seconds of processor time so far.
+    fn processor(&self) -> anyhow::Result<f64> {
+        let stat = self.proc("stat")?;
+        let after = stat.rsplit_once(')').context("stat")?.1;
+        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
+    }
+
+    /// What takes the same calls and does nothing, and where.
+    fn nothing() -> anyhow::Result<(Self, String)> {
+        let mut child =
+            Command::new(std::env::current_exe()?).arg("nothing").stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("its output")?;
+        let served = Self(child);
+        let address = BufReader::new(stdout).lines().next().context("its address")??;
+        Ok((served, format!("http://{address}/sd")))
+    }
+}
+
+/// An agent.
 struct Agent {
-    child: Child,
+    served: Served,
     plugin: String,
     gossip: String,
     admin: String,
     /// From exec until it answered a Get.
     started: Duration,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Agent {
@@ -82,6 +123,8 @@ impl Agent {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
         command.args(["--log-level", "error", "--max-records", "1000000"]);
+        // As in the unit and the image.
+        command.env("MALLOC_ARENA_MAX", "1");
         for listener in ["--plugin", "--gossip", "--admin"] {
             command.args([listener, "127.0.0.1:0"]);
         }
@@ -89,7 +132,7 @@ impl Agent {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
         let mut agent = Self {
-            child,
+            served: Served(child),
             plugin: String::new(),
             gossip: String::new(),
             admin: String::new(),
@@ -111,24 +154,12 @@ impl Agent {
         bail!("{name} did not start")
     }
 
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
-    }
-
     /// Resident bytes.
     fn memory(&self) -> anyhow::Result<f64> {
-        let status = self.proc("status")?;
+        let status = self.served.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024.0)
-    }
-
-    /// Seconds of processor time so far.
-    fn processor(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        let after = stat.rsplit_once(')').context("stat")?.1;
-        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
     }
 
     async fn records(&self) -> anyhow::Result<usize> {
@@ -146,7 +177,7 @@ impl Agent {
     }
 
     fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let sent = Command::new("kill").args(["-s", signal, &self.child.id().to_string()]).status()?;
+        let sent = Command::new("kill").args(["-s", signal, &self.served.0.id().to_string()]).status()?;
         ensure!(sent.success(), "{signal} is not sent");
         Ok(())
     }
@@ -167,7 +198,7 @@ impl Agent {
 
 fn body(n: usize) -> String {
     format!(
-        r#"{{"id":"c23d4f42-c892-42b3-8b74-{n:012x}","name":"4d21094e-b74c-4916-86c1-{n:012x}","node":"{NODE}","network":"tcp","address":"10.0.0.1:8420"}}"#
+        r#"{{"id":"c23d4f42-c892-42b3-8b74-{n:012x}","name":"4d21094e-b74c-4916-86c1-{n:012x}","node":"{NODE}","network":"tcp","address":":8420"}}"#
     )
 }
 
@@ -203,17 +234,22 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let peer = Agent::start("peer", "none", Some(&owner.gossip))?;
     sleep(Duration::from_secs(5)).await;
     let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
-    let idle = share(&owner, args.seconds).await?;
+    let idle = share(&owner.served, args.seconds).await?;
     register(&owner, &client, 0..args.records).await?;
     peer.knows(args.records).await?;
     sleep(Duration::from_secs(5)).await;
     let (owner_full, peer_full) = (owner.memory()?, peer.memory()?);
-    let full = share(&owner, args.seconds).await?;
+    let full = share(&owner.served, args.seconds).await?;
     let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records));
     sleep(Duration::from_secs(1)).await;
-    let (before, begun) = (peer.processor()?, Instant::now());
-    let changed = share(&owner, args.seconds).await?;
-    let heard = (peer.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    let (before, begun) = (peer.served.processor()?, Instant::now());
+    let changed = share(&owner.served, args.seconds).await?;
+    let heard = (peer.served.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    changing.abort();
+    let (nothing, url) = Served::nothing()?;
+    let changing = tokio::spawn(change(url, client.clone(), args.records));
+    sleep(Duration::from_secs(1)).await;
+    let called = share(&nothing, args.seconds).await?;
     changing.abort();
 
     println!("{:<46} {:>10}", "memory", "");
@@ -225,8 +261,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     line("idle, with all records", full);
     line("100 changes/s by HTTP, at their owner", changed);
     line("100 changes/s, at the peer", heard);
+    line("100 calls/s, at a handler that does nothing", called);
 
-    drop((owner, peer));
+    drop((owner, peer, nothing));
     println!("{:<46} {:>10} {:>10}", "from exec to serving, ms", "p50", "max");
     let empty = starts(args, |n| Agent::start("fresh", folder.path().join(format!("fresh-{n}")), None))?;
     println!("{:<46} {:>10.1} {:>10.1}", "empty", empty.0, empty.1);
@@ -264,10 +301,10 @@ fn line(what: &str, figure: f64) {
 }
 
 /// Processor time, in hundredths of a core.
-async fn share(agent: &Agent, seconds: u64) -> anyhow::Result<f64> {
-    let (before, begun) = (agent.processor()?, Instant::now());
+async fn share(served: &Served, seconds: u64) -> anyhow::Result<f64> {
+    let (before, begun) = (served.processor()?, Instant::now());
     sleep(Duration::from_secs(seconds)).await;
-    Ok((agent.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
+    Ok((served.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
 }
 
 /// Fifty registrations and as many deregistrations a second.

@@ -257,7 +257,9 @@ impl Cluster {
         // Marks are looked at when a round begins; only a status is worth waking somebody for.
         self.said.send_if_modified(|said| {
             let before = said.status;
-            changes.iter().for_each(|change| said.include(change));
+            for change in &changes {
+                said.include(change);
+            }
             said.status != before
         });
         // The receiver lives as long as the task, whose end ends the process.
