@@ -35,7 +35,7 @@ step scripts/supply.sh
 step cargo test --locked --quiet --lib
 # Slower: agents in one process and programs of their own, through real sockets; two at a time, because they
 # measure what is promised. (A pattern of names would include the tests in containers, which need a feature.)
-step cargo test --locked --quiet --tests -- --test-threads 2
+step cargo test --locked --quiet --tests --no-fail-fast -- --test-threads 2
 step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 # The measuring programs still work; the figures of such a short run mean nothing.
 step cargo test --locked --quiet --benches
