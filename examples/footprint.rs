@@ -74,16 +74,16 @@ fn serve_nothing() -> ExitCode {
 }
 
 /// A process; killed when dropped.
-struct Served(Child);
+struct Process(Child);
 
-impl Drop for Served {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-impl Served {
+impl Process {
     fn proc(&self, file: &str) -> anyhow::Result<String> {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
     }
@@ -101,15 +101,15 @@ impl Served {
         let mut child =
             Command::new(std::env::current_exe()?).arg("nothing").stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().context("its output")?;
-        let served = Self(child);
+        let process = Self(child);
         let address = BufReader::new(stdout).lines().next().context("its address")??;
-        Ok((served, format!("http://{address}/sd")))
+        Ok((process, format!("http://{address}/sd")))
     }
 }
 
 /// An agent.
 struct Agent {
-    served: Served,
+    process: Process,
     plugin: String,
     gossip: String,
     admin: String,
@@ -132,7 +132,7 @@ impl Agent {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
         let mut agent = Self {
-            served: Served(child),
+            process: Process(child),
             plugin: String::new(),
             gossip: String::new(),
             admin: String::new(),
@@ -156,7 +156,7 @@ impl Agent {
 
     /// Resident bytes.
     fn memory(&self) -> anyhow::Result<f64> {
-        let status = self.served.proc("status")?;
+        let status = self.process.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024.0)
@@ -177,7 +177,7 @@ impl Agent {
     }
 
     fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let sent = Command::new("kill").args(["-s", signal, &self.served.0.id().to_string()]).status()?;
+        let sent = Command::new("kill").args(["-s", signal, &self.process.0.id().to_string()]).status()?;
         ensure!(sent.success(), "{signal} is not sent");
         Ok(())
     }
@@ -234,19 +234,18 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let peer = Agent::start("peer", "none", Some(&owner.gossip))?;
     sleep(Duration::from_secs(5)).await;
     let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
-    let idle = share(&owner.served, args.seconds).await?;
+    let idle = share(&owner.process, args.seconds).await?;
     register(&owner, &client, 0..args.records).await?;
     peer.knows(args.records).await?;
     sleep(Duration::from_secs(5)).await;
     let (owner_full, peer_full) = (owner.memory()?, peer.memory()?);
-    let full = share(&owner.served, args.seconds).await?;
+    let full = share(&owner.process, args.seconds).await?;
     let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records));
     sleep(Duration::from_secs(1)).await;
-    let (before, begun) = (peer.served.processor()?, Instant::now());
-    let changed = share(&owner.served, args.seconds).await?;
-    let heard = (peer.served.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    let both = tokio::join!(share(&owner.process, args.seconds), share(&peer.process, args.seconds));
+    let (changed, heard) = (both.0?, both.1?);
     changing.abort();
-    let (nothing, url) = Served::nothing()?;
+    let (nothing, url) = Process::nothing()?;
     let changing = tokio::spawn(change(url, client.clone(), args.records));
     sleep(Duration::from_secs(1)).await;
     let called = share(&nothing, args.seconds).await?;
@@ -301,10 +300,10 @@ fn line(what: &str, figure: f64) {
 }
 
 /// Processor time, in hundredths of a core.
-async fn share(served: &Served, seconds: u64) -> anyhow::Result<f64> {
-    let (before, begun) = (served.processor()?, Instant::now());
+async fn share(process: &Process, seconds: u64) -> anyhow::Result<f64> {
+    let (before, begun) = (process.processor()?, Instant::now());
     sleep(Duration::from_secs(seconds)).await;
-    Ok((served.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
+    Ok((process.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
 }
 
 /// Fifty registrations and as many deregistrations a second.
