@@ -322,6 +322,26 @@ async fn the_room_of_a_peak_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_is_pending_until_it_is_on_disk() {
+    let agent = agent();
+    agent.use_journal();
+    let pending = || agent.view().journal.pending;
+    register(&agent, "1");
+    assert_eq!(pending(), 1);
+    let batch = agent.take_batch();
+    register(&agent, "2");
+    assert_eq!(pending(), 2, "one of them in a commit");
+    agent.not_written(
+        batch,
+        &crate::journal::WriteError::Failed { path: "a".into(), source: std::io::Error::other("full") },
+    );
+    assert_eq!(pending(), 2, "again");
+    let _batch = agent.take_batch();
+    agent.written();
+    assert_eq!(pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_changes_shares_commits_and_none_waits_long_for_its_own() {
     let agent = agent();
     agent.use_journal();
