@@ -32,8 +32,8 @@ pub const DEFAULT_CLUSTER: &str = "default";
 pub struct Config {
     /// Its name, unique in the cluster.
     pub name: AgentName,
-    /// Where gost's plugin calls come in.
-    pub plugin: SocketAddr,
+    /// Where gost's plugin calls come in: one address at least.
+    pub plugin: Vec<SocketAddr>,
     /// Where they come in as well, from this host only.
     pub plugin_socket: Option<PathBuf>,
     /// The tokens of which a call needs one; without the file, every call is taken.
@@ -76,6 +76,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The socket through which `gossd leave`, `gossd drain` and `gossd keys` speak to this agent; none for no such socket.
     pub control: Option<PathBuf>,
+    /// Whether `gossd hold` of this network namespace keeps the listeners while the agent is replaced.
+    pub hold: bool,
     /// Whether to say goodbye when told to stop, for agents that will not come back.
     pub leave_on_stop: bool,
     /// When dead agents are forgotten.
@@ -134,7 +136,7 @@ impl Config {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             name,
-            plugin: any,
+            plugin: vec![any],
             plugin_socket: None,
             token_file: None,
             insecure_plugin: false,
@@ -156,6 +158,7 @@ impl Config {
             fallback: None,
             data_dir: None,
             control: None,
+            hold: false,
             leave_on_stop: false,
             dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
@@ -176,8 +179,12 @@ impl Config {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
         }
-        if self.token_file.is_none() && !self.insecure_plugin && !is_loopback(self.plugin.ip()) {
-            return Err(ConfigError::OpenPlugin(self.plugin));
+        let open = self.plugin.iter().find(|address| !is_loopback(address.ip()));
+        if let Some(address) = open
+            && self.token_file.is_none()
+            && !self.insecure_plugin
+        {
+            return Err(ConfigError::OpenPlugin(*address));
         }
         if !(5..=3_600).contains(&self.lease_ttl.as_secs()) {
             return Err(ConfigError::LeaseTtl);
@@ -232,13 +239,14 @@ mod tests {
             ("[::]:8000", false),
             ("10.0.0.1:8000", false),
         ] {
-            let open = || Config { plugin: plugin.parse().unwrap(), ..config() };
+            let open = || Config { plugin: vec![plugin.parse().unwrap()], ..config() };
             assert_eq!(open().validate().is_ok(), fine, "{plugin}");
             let token_file = Some("tokens".into());
             assert!(Config { token_file, ..open() }.validate().is_ok(), "{plugin} with tokens");
             assert!(Config { insecure_plugin: true, ..open() }.validate().is_ok(), "{plugin} as told");
         }
-        let refusal = Config { plugin: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();
+        let refusal =
+            Config { plugin: vec!["0.0.0.0:1".parse().unwrap()], ..config() }.validate().unwrap_err();
         for text in ["0.0.0.0:1", "--token-file", "--insecure-plugin", "--plugin-socket"] {
             assert!(refusal.to_string().contains(text), "it names {text}");
         }

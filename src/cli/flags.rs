@@ -21,7 +21,7 @@ use crate::gossip::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct RunArgs {
     /// TOML file with any of these flags as keys; flags and variables win over it
     #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
@@ -29,9 +29,9 @@ pub(super) struct RunArgs {
     /// This agent's name, unique in the cluster [default: the host name]
     #[arg(long, env = "GOSSD_NAME")]
     pub(super) name: Option<AgentName>,
-    /// Where gost's plugin calls come in
-    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", default_value = DEFAULT_PLUGIN)]
-    pub(super) plugin: SocketAddr,
+    /// Where gost's plugin calls come in; may be repeated, or a list with commas
+    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", value_delimiter = ',', default_value = DEFAULT_PLUGIN)]
+    pub(super) plugin: Vec<SocketAddr>,
     /// A Unix socket for gost's plugin calls as well: the same paths, without TLS
     #[arg(long, env = "GOSSD_PLUGIN_SOCKET", value_name = "PATH")]
     pub(super) plugin_socket: Option<PathBuf>,
@@ -74,6 +74,12 @@ pub(super) struct RunArgs {
     /// Socket for `gossd leave`, `gossd drain` and `gossd keys` [default: systemd's, else the user's runtime folder]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
+    /// Take over from the agent of this name that runs here: gost is not refused, and no change is lost. It ends
+    #[arg(long, env = "GOSSD_TAKE_OVER")]
+    pub(super) take_over: bool,
+    /// Keep the listeners at the `gossd hold` of this network namespace while this agent is replaced
+    #[arg(long, env = "GOSSD_HOLD")]
+    pub(super) hold: bool,
     /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
     #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
     pub(super) fallback_address: Option<Entrypoint>,

@@ -108,7 +108,7 @@ fn plugin(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
 }
 
 fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
-    let addr = beside(args.agent.plugin)?.to_string();
+    let addr = beside(&args.agent.plugin)?.to_string();
     let is_offered = args.agent.plugin_socket.is_some();
     let notes = is_offered.then_some("gossd has a Unix socket as well: --via unix makes gost call that.");
     let notes = Vec::from_iter(notes);
@@ -118,7 +118,7 @@ fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
 fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let tls = tls(args);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let root = format!("{scheme}://{}", beside(args.agent.plugin)?);
+    let root = format!("{scheme}://{}", beside(&args.agent.plugin)?);
     let [sd, ingress] = [http::PATH, http::INGRESS_PATH].map(|path| format!("{root}{path}"));
     Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: Vec::new() })
 }
@@ -134,12 +134,13 @@ fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: None, token: None, notes: Vec::new() })
 }
 
-/// Where a gost on the same host reaches the plugin.
-fn beside(plugin: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if plugin.port() == 0 {
-        return wrong("--plugin has port 0: gost has to know the real one");
+/// Where a gost on the same host reaches the plugin: on this host only, if it listens there.
+fn beside(plugin: &[SocketAddr]) -> anyhow::Result<SocketAddr> {
+    let loopback = plugin.iter().find(|address| address.ip().is_loopback());
+    match loopback.or(plugin.first()) {
+        Some(address) if address.port() != 0 => Ok(client::beside(*address)),
+        _ => wrong("--plugin has port 0: gost has to know the real one"),
     }
-    Ok(client::beside(plugin))
 }
 
 fn tls(args: &GostConfigArgs) -> Option<Tls> {

@@ -11,6 +11,7 @@ mod explain;
 mod file;
 mod flags;
 mod gost_config;
+mod hold;
 mod keys;
 mod log;
 mod packaging;
@@ -54,6 +55,8 @@ struct Cli {
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
     Run(Box<flags::RunArgs>),
+    /// Keep an agent's listeners while its container is replaced: for the container that owns the network
+    Hold(hold::HoldArgs),
     /// Print gost's configuration for an agent that runs with the same flags
     GostConfig(Box<gost_config::GostConfigArgs>),
     /// Tell whether an agent with the same flags could run here: ports, files, names, the clock
@@ -124,6 +127,7 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
         Verb::Run(args) => run::run(*args)?,
+        Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),
         Verb::Leave(whom) => ask::leave(whom)?,

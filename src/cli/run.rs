@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::flags::{AdminAddr, RunArgs};
 use super::log::LevelHandle;
@@ -16,11 +16,14 @@ use super::reload::{Again, Source};
 use super::{log, paths, supervisor};
 use crate::agent::Agent;
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
-use crate::daemon::Daemon;
+use crate::control::takeover::predecessor::Predecessor;
+use crate::control::takeover::successor::Successor;
+use crate::daemon::{Daemon, Former, Remains};
 use crate::domain::hostname::Naming;
 use crate::domain::quota::Quota;
 use crate::gossip::keyfile;
 use crate::gossip::keyring::Keyring;
+use crate::listeners::{Inherited, Listeners, hold};
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::{Names, http};
@@ -29,10 +32,14 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
     let log_level = log::start(&args)?;
     raise_open_files();
-    let config = config(args)?;
+    let inherited = Inherited::from_environment();
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config, source, log_level))
+    let ran = runtime.block_on(serve(args, source, log_level, inherited));
+    if ran.is_err() {
+        supervisor::give_up();
+    }
+    ran
 }
 
 /// Systems start programs with room for 1,024 open files, for the sake of old ones, and let them have more.
@@ -42,50 +49,160 @@ fn raise_open_files() {
     tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
 }
 
-async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let name = config.name.clone();
-    let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+/// Agents one after the other, until one of them stops: a second one follows when a process that was to take over did not.
+async fn serve(
+    mut args: RunArgs,
+    mut source: Source,
+    log_level: LevelHandle,
+    inherited: Inherited,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut daemon = first(args.clone(), inherited).await?;
+    loop {
+        match attend(&mut daemon, &mut signals, &mut args, &mut source, &log_level).await? {
+            End::Stop => {
+                supervisor::stopping();
+                daemon.stop().await;
+                return Ok(());
+            }
+            End::Succeeded(mut successor) => {
+                let Remains { inherited, snapshot } = daemon.hand_over().await?;
+                match successor.hand_over(&snapshot).await {
+                    Ok(()) => {
+                        tracing::info!(version = successor.version, "another process has taken over");
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            "the process that was to take over did not, so this agent goes on: {error}"
+                        );
+                        let config = config(args.clone())?;
+                        let listeners = Listeners::open(&config, inherited)?;
+                        daemon = Daemon::start_on(listeners, config, Former::Left(snapshot)).await?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The agent that this process is started for.
+async fn first(args: RunArgs, mut inherited: Inherited) -> anyhow::Result<Daemon> {
+    let (take_over, scheme) = (args.take_over, if args.tls_cert.is_some() { "https" } else { "http" });
+    let mut config = config(args)?;
+    inherited.configure(&mut config);
+    config.validate()?;
+    if config.hold {
+        match hold::fetch(&config.name).await {
+            Ok(held) => inherited.extend(held),
+            Err(error) => tracing::debug!(%error, "no holder has sockets for this agent"),
+        }
+    }
+    let mut predecessor = None;
+    if take_over {
+        let path = config.control.as_deref().context("--take-over needs --control")?;
+        if let Some((met, sockets)) = Predecessor::meet(path, &config.name).await? {
+            inherited.extend(sockets);
+            predecessor = Some(met);
+        } else {
+            tracing::info!(control = %path.display(), "no agent runs here to take over from; starting as usual");
+        }
+    }
     let plugin_socket = config.plugin_socket.clone();
-    let mut daemon = Daemon::start(config).await?;
+    let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
+    let name = config.name.clone();
+    let started = async {
+        let listeners = Listeners::open(&config, inherited)?;
+        // Before anything can go wrong that a restart may heal.
+        supervisor::keep(&listeners.handles);
+        let former = predecessor.as_mut().map_or(Former::Ended, Former::Runs);
+        Daemon::start_on(listeners, config, former).await
+    };
+    let daemon = match (started.await, predecessor) {
+        (Ok(daemon), Some(predecessor)) => {
+            predecessor.release().await.context("the agent that ran does not end")?;
+            tracing::info!("took over from the agent that ran");
+            daemon
+        }
+        (Ok(daemon), None) => daemon,
+        (Err(error), Some(predecessor)) => {
+            predecessor.give_up(&format!("{error:#}")).await;
+            return Err(error.context("not taken over; the agent that ran goes on"));
+        }
+        (Err(error), None) => return Err(error),
+    };
     announce(&daemon, scheme, plugin_socket.as_deref());
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
+    supervisor::ready(&status(daemon.agent()));
+    Ok(daemon)
+}
+
+/// What ends an agent.
+enum End {
+    Stop,
+    /// A process has our sockets, and waits for what we hold.
+    Succeeded(Successor),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
+    }
+}
+
+/// Does what the running agent is told, until it is told to end.
+async fn attend(
+    daemon: &mut Daemon,
+    signals: &mut Signals,
+    args: &mut RunArgs,
+    source: &mut Source,
+    log_level: &LevelHandle,
+) -> anyhow::Result<End> {
     let agent = daemon.agent().clone();
-    let status = move || status(&agent);
-    supervisor::ready(&status());
-    let mut beats = pin!(supervisor::beats(status.clone()));
+    let mut beats = pin!(supervisor::beats(move || status(&agent)));
     let control = daemon.control().clone();
     loop {
         tokio::select! {
             error = daemon.fault() => return Err(error),
             never = &mut beats => match never {},
-            _ = hangup.recv() => {
+            _ = signals.hangup.recv() => {
                 supervisor::reloading();
                 daemon.reload();
                 match source.again() {
-                    Ok(again) => adjust(&daemon, again, &log_level),
+                    Ok(again) => adjust(daemon, args, again, log_level),
                     Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
                 }
-                supervisor::ready(&status());
-                continue;
+                supervisor::ready(&status(daemon.agent()));
             }
-            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-            () = control.left() => tracing::info!("stopping: told to leave"),
+            _ = signals.terminate.recv() => {
+                tracing::info!("stopping on SIGTERM");
+                return Ok(End::Stop);
+            }
+            _ = signals.interrupt.recv() => {
+                tracing::info!("stopping on SIGINT");
+                return Ok(End::Stop);
+            }
+            () = control.left() => {
+                tracing::info!("stopping: told to leave");
+                return Ok(End::Stop);
+            }
+            successor = control.succeeded() => return Ok(End::Succeeded(successor)),
         }
-        break;
     }
-    supervisor::stopping();
-    daemon.stop().await;
-    Ok(())
 }
 
 /// Puts in force what can be, and tells the rest.
-fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
+fn adjust(daemon: &Daemon, current: &mut RunArgs, again: Again, log_level: &LevelHandle) {
     let Again { args, changed, fixed } = again;
+    let read = args.clone();
     let applied = log::filter(&args).and_then(|filter| {
         let config = config(args)?;
         config.validate()?;
@@ -96,6 +213,7 @@ fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
     if let Err(error) = applied {
         return tracing::error!("the configuration is no good, so nothing of it changes: {error:#}");
     }
+    *current = read;
     if !changed.is_empty() {
         tracing::info!(changed = changed.join(" "), "the configuration is read again");
     }
@@ -113,9 +231,11 @@ fn status(agent: &Agent) -> String {
 /// Prints where the daemon is found, in one piece: whoever reads the first lines and no more must not end it.
 fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) {
     let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
-    let (plugin, gossip) = (daemon.plugin, daemon.gossip);
+    let plugin: String =
+        daemon.plugins.iter().map(|address| format!("plugin {scheme}://{address}{}\n", http::PATH)).collect();
+    let gossip = daemon.gossip;
     let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
-    let lines = format!("plugin {scheme}://{plugin}{}\ngossip {gossip}\n{admin}{socket}", http::PATH);
+    let lines = format!("{plugin}gossip {gossip}\n{admin}{socket}");
     let mut stdout = std::io::stdout();
     let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
 }
@@ -177,6 +297,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         fallback: args.fallback_address,
         data_dir,
         control,
+        hold: args.hold,
         leave_on_stop: args.leave_on_stop,
         ..Config::loopback(name)
     };

@@ -1,5 +1,5 @@
 //! What the service manager is told, by systemd's protocol: that the agent serves, how it goes, that it reads its
-//! files again, that it stops, and, as often as the watchdog wants to hear it, that it is not stuck. Without a service
+//! files again, that it stops, which sockets are to be kept for the next start, and, as often as the watchdog wants to hear it, that it is not stuck. Without a service
 //! manager, nothing is told. Knows nothing of agents but a line on how one does.
 
 use std::convert::Infallible;
@@ -9,9 +9,34 @@ use sd_notify::NotifyState;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::listeners::inherited::KEPT;
+use crate::listeners::{Handles, Role};
+
 /// The agent serves, or serves on.
 pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The sockets are to be kept while the agent is restarted, whatever ends it; those that it does not use any more are not.
+pub(super) fn keep(handles: &Handles) {
+    for role in handles.stale() {
+        tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(&format!("{KEPT}{role}"))]);
+    }
+    for (role, socket) in handles.sockets() {
+        let name = format!("{KEPT}{}", role.as_str());
+        // Without the last, a socket that has an error to tell would be dropped.
+        let told = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+        if let Err(error) = sd_notify::notify_with_fds(&told, &[socket]) {
+            tracing::warn!(%error, "the service manager does not keep our sockets: a restart will refuse gost's calls");
+        }
+    }
+}
+
+/// No socket is to be kept: an agent that cannot start must not make gost wait at a port that nobody serves.
+pub(super) fn give_up() {
+    for role in Role::ALL {
+        tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(&format!("{KEPT}{}", role.as_str()))]);
+    }
 }
 
 /// The agent reads its files again; `ready` has to follow.

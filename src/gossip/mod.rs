@@ -184,7 +184,8 @@ impl Cluster {
         bound: Bound,
         config: Config,
         hearer: Arc<dyn Hearer>,
-    ) -> anyhow::Result<(Self, JoinSet<anyhow::Result<()>>)> {
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let sealer = Arc::new(Sealer::new(config.keyring, &config.cluster));
         let (transport, listener) = Transport::new(bound, counters.clone(), config.faults);
@@ -237,7 +238,6 @@ impl Cluster {
             joins: joins_rx,
             keys: keys_rx,
         };
-        let mut tasks = JoinSet::new();
         if let Some(path) = config.key_file {
             tasks.spawn(keyfile::keep(path, sealer.watch(), config.reload, keys));
         }
@@ -248,7 +248,7 @@ impl Cluster {
             incoming::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
             Ok(())
         });
-        Ok((cluster, tasks))
+        Ok(cluster)
     }
 
     /// Tells the peers of changes of our own slots, after all that was told before and with nothing left out. Waits
@@ -300,6 +300,11 @@ impl Cluster {
     /// The peers that are heard at present.
     pub fn peers_now(&self) -> Vec<Heard> {
         self.peers.borrow().clone()
+    }
+
+    /// The same, with a notice whenever one comes or goes.
+    pub fn watch_peers(&self) -> watch::Receiver<Vec<Heard>> {
+        self.peers.clone()
     }
 
     /// What was counted.
