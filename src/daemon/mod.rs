@@ -208,7 +208,10 @@ impl Daemon {
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
-        gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }).await;
+        let peers = cluster.clone();
+        let has_agent = Box::new(move |ip| peers.hears_at(ip));
+        gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
+            .await;
         if let Some(serving) = later {
             plugin_task.spawn(serving);
         }

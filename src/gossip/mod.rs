@@ -37,7 +37,7 @@ pub mod slots;
 pub mod transport;
 pub mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -302,6 +302,11 @@ impl Cluster {
         self.peers.borrow().clone()
     }
 
+    /// Whether an agent is heard at that address.
+    pub fn hears_at(&self, ip: IpAddr) -> bool {
+        self.peers.borrow().iter().any(|peer| peer.addr.ip().to_canonical() == ip)
+    }
+
     /// The same, with a notice whenever one comes or goes.
     pub fn watch_peers(&self) -> watch::Receiver<Vec<Heard>> {
         self.peers.clone()
@@ -314,6 +319,6 @@ impl Cluster {
 }
 
 /// The address of `bound` as peers should know it, given the host part.
-pub fn advertised(bound: &Bound, host: std::net::IpAddr) -> SocketAddr {
+pub fn advertised(bound: &Bound, host: IpAddr) -> SocketAddr {
     SocketAddr::new(host, bound.addr.port())
 }

@@ -4,11 +4,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::service::Service as _;
@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
-use super::bounds::Closed;
+use super::bounds::{Bounds, Closed};
 use super::gate::Gate;
 use super::metrics::{Labels, Meter};
 use super::progress::{Call, Progress};
@@ -33,7 +33,7 @@ pub(super) struct Calls {
     pub(super) caller: Caller,
     pub(super) progress: Arc<Progress>,
     pub(super) meter: Meter,
-    pub(super) patience: Duration,
+    pub(super) bounds: Bounds,
 }
 
 impl Calls {
@@ -48,10 +48,11 @@ impl Calls {
 pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
     let call = calls.progress.call();
     let (labels, started) = (Labels::of(&request), Instant::now());
+    let version = request.version();
     let is_grpc = grpc::is_call(request.headers());
     request.extensions_mut().insert(calls.caller);
-    let response = match calls.app().await {
-        Some(app) => timeout(calls.patience, app.call(request)).await.map_or_else(
+    let mut response = match calls.app().await {
+        Some(app) => timeout(calls.bounds.patience, app.call(request)).await.map_or_else(
             |_| {
                 calls.meter.closed.count(Closed::SlowBody);
                 if is_grpc { grpc::too_slow() } else { http::too_slow() }
@@ -65,8 +66,21 @@ pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response 
     if is_served(&response) {
         call.served();
     }
+    if calls.progress.age() >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
+        send_home(&calls.progress, version, &mut response);
+    }
     call.offer();
     response.map(|body| Body::new(Answer { body, piece: Bytes::new(), call }))
+}
+
+/// Ends a connection with its answer, so that whoever called dials anew, its own agent first. HTTP/1 is told in the
+/// answer, because a connection that closes while a call is on its way loses the call; HTTP/2 has a frame for it.
+fn send_home(progress: &Progress, version: Version, response: &mut Response) {
+    if version == Version::HTTP_2 {
+        progress.wind_down();
+    } else {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Whether whoever called is of use to us: not refused, in either protocol's way to say so.

@@ -2,6 +2,7 @@
 //! calls wait here, for milliseconds, until the agent has what its journal kept. Reads also wait until it has heard the
 //! peers that it knew, or for [`CATCH_UP`] at most: an empty answer is a failed visitor.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use axum::Router;
 use tokio::sync::SetOnce;
 use tokio::time::timeout;
 
-use super::{Plugin, ServiceDiscovery};
+use super::{Caller, Plugin, ServiceDiscovery};
 
 /// How long reads of a starting agent wait for its peers. gost gives a visitor's request 15 s.
 pub const CATCH_UP: Duration = Duration::from_millis(500);
@@ -23,14 +24,25 @@ pub struct Gate(Arc<SetOnce<Open>>);
 struct Open {
     app: Router,
     sd: ServiceDiscovery,
+    has_agent: HasAgent,
 }
+
+/// Whether an agent is heard at the host with this address.
+pub type HasAgent = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Gate {
     /// Lets calls through to an agent.
-    pub async fn open(&self, plugin: &Plugin) {
+    pub async fn open(&self, plugin: &Plugin, has_agent: HasAgent) {
         let app = super::server::routes(plugin).await;
         // Only the daemon opens it, once.
-        let _ = self.0.set(Open { app, sd: plugin.sd.clone() });
+        let _ = self.0.set(Open { app, sd: plugin.sd.clone(), has_agent });
+    }
+
+    /// Whether a caller is a guest that has an agent of its own again: its gost has that one's address before ours, and
+    /// would go there if it dialled.
+    pub(super) fn is_for_home(&self, caller: Caller) -> bool {
+        let Some((guest, open)) = caller.remote.zip(self.0.get()) else { return false };
+        (open.has_agent)(guest)
     }
 
     /// What answers calls, as soon as something does; none if that takes too long.

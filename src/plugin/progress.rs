@@ -145,6 +145,11 @@ impl Progress {
         }
     }
 
+    /// How long the connection has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.state().since.elapsed()
+    }
+
     /// What has taken longer than `patience`.
     pub(super) fn overdue(&self, now: Instant, patience: Duration) -> Option<Closed> {
         let state = self.state();

@@ -136,7 +136,7 @@ struct Server {
     http: auto::Builder<TokioExecutor>,
     connections: Arc<Connections>,
     meter: Meter,
-    patience: Duration,
+    bounds: Bounds,
     tasks: JoinSet<()>,
 }
 
@@ -147,7 +147,7 @@ impl Server {
             connections: Connections::new(bounds, meter.closed.clone(), gate.clone()),
             gate,
             meter,
-            patience: bounds.patience,
+            bounds,
             tasks: JoinSet::new(),
         }
     }
@@ -175,7 +175,7 @@ impl Server {
             caller,
             progress: progress.clone(),
             meter: self.meter.clone(),
-            patience: self.patience,
+            bounds: self.bounds,
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let calls = calls.clone();
