@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::agent::Broken;
 use crate::domain::address::{Entrypoint, Host};
 use crate::domain::quota::Quota;
@@ -78,6 +80,8 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// Whether to say goodbye when told to stop, for agents that will not come back.
     pub leave_on_stop: bool,
+    /// Counts the log lines that nobody took; whoever writes the log does.
+    pub dropped_log_lines: Counter,
     /// When dead agents are forgotten.
     pub dead_grace: Duration,
     /// How often states are exchanged.
@@ -157,6 +161,7 @@ impl Config {
             data_dir: None,
             control: None,
             leave_on_stop: false,
+            dropped_log_lines: Counter::default(),
             dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
             clock_ahead: Duration::ZERO,

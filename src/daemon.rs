@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
@@ -94,8 +95,12 @@ impl Daemon {
             reach.returned(holding);
         }
         let agent = Agent::new(settings, restored);
-        let about =
-            About { cluster: config.cluster.clone(), address: advertised, joins: !config.join.is_empty() };
+        let about = About {
+            cluster: config.cluster.clone(),
+            address: advertised,
+            joins: !config.join.is_empty(),
+            dropped_log_lines: config.dropped_log_lines,
+        };
         let (reload, told) = watch::channel(());
         let gossip_config = gossip::Config {
             owner,
@@ -254,6 +259,7 @@ struct About {
     cluster: String,
     address: SocketAddr,
     joins: bool,
+    dropped_log_lines: Counter,
 }
 
 fn outside(cluster: &Cluster, agent: &Agent, ingress: &Ingress, meter: &Meter, about: About) -> Outside {
@@ -265,7 +271,9 @@ fn outside(cluster: &Cluster, agent: &Agent, ingress: &Ingress, meter: &Meter, a
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "This program", build);
     let (peers, ingress) = (cluster.clone(), ingress.clone());
-    let About { cluster, address, joins } = about;
+    let About { cluster, address, joins, dropped_log_lines } = about;
+    let dropped = "Log lines that were dropped: standard error did not take them";
+    metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
     let by_name = move || peers.peers_now().into_iter().map(|peer| (peer.owner.name, peer.addr)).collect();
     Outside {
         cluster,

@@ -123,7 +123,7 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
-        Verb::Run(args) => run::run(*args)?,
+        Verb::Run(args) => return run::run(*args),
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),
         Verb::Leave(whom) => ask::leave(whom)?,

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
+use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::flags::{AdminAddr, RunArgs};
-use super::log::LevelHandle;
+use super::log::Log;
 use super::reload::{Again, Source};
 use super::{log, paths, supervisor};
 use crate::agent::Agent;
@@ -25,14 +27,27 @@ use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::{Names, http};
 
-pub(super) fn run(args: RunArgs) -> anyhow::Result<()> {
+/// How long the end of the process waits for threads that are with the disk or the resolver: either may hang.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
-    let log_level = log::start(&args)?;
+    let log = Log::start(&args)?;
+    if let Err(error) = run_until_told(args, source, &log) {
+        log.say_last(&error);
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_until_told(args: RunArgs, source: Source, log: &Log) -> anyhow::Result<()> {
     raise_open_files();
-    let config = config(args)?;
+    let config = Config { dropped_log_lines: log.dropped(), ..config(args)? };
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config, source, log_level))
+    let ended = runtime.block_on(serve(config, source, log));
+    runtime.shutdown_timeout(STRAGGLERS);
+    ended
 }
 
 /// Systems start programs with room for 1,024 open files, for the sake of old ones, and let them have more.
@@ -42,7 +57,7 @@ fn raise_open_files() {
     tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
 }
 
-async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> anyhow::Result<()> {
+async fn serve(config: Config, mut source: Source, log: &Log) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -51,7 +66,7 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let plugin_socket = config.plugin_socket.clone();
     let mut daemon = Daemon::start(config).await?;
-    announce(&daemon, scheme, plugin_socket.as_deref());
+    announce(&daemon, scheme, plugin_socket.as_deref())?;
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
     let agent = daemon.agent().clone();
     let status = move || status(&agent);
@@ -66,7 +81,7 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
                 supervisor::reloading();
                 daemon.reload();
                 match source.again() {
-                    Ok(again) => adjust(&daemon, again, &log_level),
+                    Ok(again) => adjust(&daemon, again, log),
                     Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
                 }
                 supervisor::ready(&status());
@@ -84,12 +99,12 @@ async fn serve(config: Config, mut source: Source, log_level: LevelHandle) -> an
 }
 
 /// Puts in force what can be, and tells the rest.
-fn adjust(daemon: &Daemon, again: Again, log_level: &LevelHandle) {
+fn adjust(daemon: &Daemon, again: Again, log: &Log) {
     let Again { args, changed, fixed } = again;
     let applied = log::filter(&args).and_then(|filter| {
         let config = config(args)?;
         config.validate()?;
-        log_level.reload(filter)?;
+        log.adjust(filter)?;
         daemon.adjust(config.adjustable());
         Ok(())
     });
@@ -110,14 +125,19 @@ fn status(agent: &Agent) -> String {
     format!("serving {} records, {} of them registered here", counts.records, counts.own_records)
 }
 
-/// Prints where the daemon is found, in one piece: whoever reads the first lines and no more must not end it.
-fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) {
+/// Prints where the daemon is found, in one piece and from a thread of its own: whoever reads the first lines and no
+/// more must not end it, and whoever reads nothing must not hold it up.
+fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
     let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
     let (plugin, gossip) = (daemon.plugin, daemon.gossip);
     let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
     let lines = format!("plugin {scheme}://{plugin}{}\ngossip {gossip}\n{admin}{socket}", http::PATH);
-    let mut stdout = std::io::stdout();
-    let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+    let print = move || {
+        let mut stdout = std::io::stdout();
+        let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+    };
+    thread::Builder::new().name("announce".into()).spawn(print)?;
+    Ok(())
 }
 
 fn config(args: RunArgs) -> anyhow::Result<Config> {
