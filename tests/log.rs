@@ -5,9 +5,11 @@ mod common;
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use common::eventually;
 use common::http::{Answer, Connection, call, request};
 use common::process::gossd;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
@@ -176,6 +178,28 @@ async fn an_agent_whose_addresses_nobody_reads_serves_and_ends() {
     };
     let mut agent = Agent::start(print, &[]).await;
     assert_eq!(agent.ask("/livez").await.status(), 200);
+    let answer = soon("an answer", call(agent.plugin, &request("GET", "/sd?name=t", ""))).await;
+    assert_eq!(answer.status(), 200);
+    let (status, took) = agent.terminate();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < END, "{took:?}");
+}
+
+#[tokio::test]
+async fn an_agent_whose_service_manager_reads_nothing_serves_and_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notify");
+    let _manager = UnixDatagram::bind(&path).expect("a socket");
+    let full = |path: &std::path::Path| {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.set_nonblocking(true).expect("a flag");
+        socket.send_to(b"?", path).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let manage = |command: &mut Command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "10000");
+    };
+    let mut agent = Agent::start(manage, &[]).await;
+    eventually(SOON, "its queue is full", || full(&path)).await;
     let answer = soon("an answer", call(agent.plugin, &request("GET", "/sd?name=t", ""))).await;
     assert_eq!(answer.status(), 200);
     let (status, took) = agent.terminate();

@@ -70,7 +70,7 @@ async fn serve(config: Config, mut source: Source, log: &Log) -> anyhow::Result<
     tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
     let agent = daemon.agent().clone();
     let status = move || status(&agent);
-    supervisor::ready(&status());
+    supervisor::ready(&status()).await;
     let mut beats = pin!(supervisor::beats(status.clone()));
     let control = daemon.control().clone();
     loop {
@@ -78,13 +78,13 @@ async fn serve(config: Config, mut source: Source, log: &Log) -> anyhow::Result<
             error = daemon.fault() => return Err(error),
             never = &mut beats => match never {},
             _ = hangup.recv() => {
-                supervisor::reloading();
+                supervisor::reloading().await;
                 daemon.reload();
                 match source.again() {
                     Ok(again) => adjust(&daemon, again, log),
                     Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
                 }
-                supervisor::ready(&status());
+                supervisor::ready(&status()).await;
                 continue;
             }
             _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
@@ -93,7 +93,7 @@ async fn serve(config: Config, mut source: Source, log: &Log) -> anyhow::Result<
         }
         break;
     }
-    supervisor::stopping();
+    supervisor::stopping().await;
     daemon.stop().await;
     Ok(())
 }
