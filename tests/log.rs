@@ -223,3 +223,31 @@ fn a_start_that_fails_ends_although_nobody_reads_why_and_says_it_to_who_does() {
         assert_eq!((said.lines().count(), output.status.code()), (1, Some(1)), "{said}");
     }
 }
+
+#[test]
+fn a_log_level_that_would_silence_everything_is_refused_wherever_it_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("gossd.toml");
+    std::fs::write(&file, "log-level = \"warning\"\n").expect("a file");
+    let file = file.to_str().expect("text");
+    for (verb, flags, variable) in [
+        ("run", &["--log-level", "warning"][..], None),
+        ("run", &[], Some("warning")),
+        ("run", &[], Some("")),
+        ("run", &["--config", file], None),
+        ("check", &["--config", file], None),
+    ] {
+        let mut command = gossd();
+        command.arg(verb).args(flags);
+        if let Some(level) = variable {
+            command.env("GOSSD_LOG_LEVEL", level);
+        }
+        let output = command.output().expect("gossd runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        assert!(
+            said.contains("--log-level") && said.contains("error, warn, info, debug, trace or off"),
+            "{said}"
+        );
+    }
+}
