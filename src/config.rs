@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::agent::Broken;
 use crate::domain::address::{Entrypoint, Host};
 use crate::domain::quota::Quota;
@@ -80,6 +82,8 @@ pub struct Config {
     pub hold: bool,
     /// Whether to say goodbye when told to stop, for agents that will not come back.
     pub leave_on_stop: bool,
+    /// Counts the log lines that nobody took; whoever writes the log does.
+    pub dropped_log_lines: Counter,
     /// When dead agents are forgotten.
     pub dead_grace: Duration,
     /// How often states are exchanged.
@@ -160,6 +164,7 @@ impl Config {
             control: None,
             hold: false,
             leave_on_stop: false,
+            dropped_log_lines: Counter::default(),
             dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
             clock_ahead: Duration::ZERO,

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::http::{Connection, request};
 use common::eventually;
+use common::http::{Connection, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::keyring::{self, Keyring};

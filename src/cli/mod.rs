@@ -6,6 +6,7 @@ mod ask;
 mod broken;
 mod check;
 mod client;
+mod configure;
 mod events;
 mod explain;
 mod file;
@@ -19,6 +20,7 @@ mod paths;
 mod reload;
 mod run;
 mod services;
+mod start;
 mod status;
 mod supervisor;
 mod table;
@@ -126,7 +128,7 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
-        Verb::Run(args) => run::run(*args)?,
+        Verb::Run(args) => return run::run(*args),
         Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),

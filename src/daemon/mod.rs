@@ -167,7 +167,12 @@ impl Daemon {
         let joins = !config.join.is_empty();
         let known = kept.peers;
         let remembered: Vec<JoinPoint> = known.values().map(|address| JoinPoint::from(*address)).collect();
-        let about = About { cluster: config.cluster.clone(), address: advertised, joins };
+        let about = About {
+            cluster: config.cluster.clone(),
+            address: advertised,
+            joins,
+            dropped_log_lines: config.dropped_log_lines,
+        };
         let gossip_config = gossip::Config {
             owner,
             advertise: advertised,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -16,6 +17,7 @@ pub(super) struct About {
     pub(super) cluster: String,
     pub(super) address: SocketAddr,
     pub(super) joins: bool,
+    pub(super) dropped_log_lines: Counter,
 }
 
 pub(super) fn outside(
@@ -33,7 +35,9 @@ pub(super) fn outside(
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "This program", build);
     let (peers, ingress) = (cluster.clone(), ingress.clone());
-    let About { cluster, address, joins } = about;
+    let About { cluster, address, joins, dropped_log_lines } = about;
+    let dropped = "Log lines that were dropped: standard error did not take them";
+    metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
     let by_name = move || peers.peers_now().into_iter().map(|peer| (peer.owner.name, peer.addr)).collect();
     Outside {
         cluster,

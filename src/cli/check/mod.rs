@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::plain;
-use super::{client, run};
+use super::{client, configure};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ async fn examine(args: RunArgs) -> Vec<Finding> {
     let file = args.config.clone();
     let (keyring, key) = files::keys(args.key_file.as_deref());
     let mut found: Vec<Finding> = key.into_iter().collect();
-    match run::config_with(keyring, args) {
+    match configure::config_with(keyring, args) {
         Err(error) => found.push(Finding::fail("settings", format!("{error:#}"))),
         Ok(config) => {
             found.push(settings(&config, file.as_deref()));
