@@ -19,6 +19,7 @@ mod packaging;
 mod paths;
 mod reload;
 mod run;
+mod second;
 mod services;
 mod start;
 mod status;
