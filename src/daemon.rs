@@ -85,14 +85,13 @@ impl Daemon {
             lease_ttl: config.lease_ttl,
             order: config.order,
             quota: config.quota,
+            private: config.names.private(),
             broken: config.broken,
             hurry: config.hurry,
         };
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let mut restored = kept.restored;
-        for holding in restored.held.iter_mut().chain(&mut restored.lapsed) {
-            reach.returned(holding);
-        }
+        reach.returned(&mut restored);
         let agent = Agent::new(settings, restored);
         let about =
             About { cluster: config.cluster.clone(), address: advertised, joins: !config.join.is_empty() };
@@ -180,7 +179,7 @@ impl Daemon {
     /// Goes on with another configuration, as far as it can while it runs.
     pub fn adjust(&self, adjusted: Adjustable) {
         let Adjustable { order, quota, names, join } = adjusted;
-        self.agent.adjust(order, quota);
+        self.agent.adjust(order, quota, &names.private());
         self.names.send_replace(Arc::new(names));
         self.cluster.join(join);
     }
@@ -345,9 +344,9 @@ impl Kept {
                 if let Some(path) = kept.set_aside {
                     tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
                 }
-                let crate::journal::Restored { held, lapsed, released, rules, .. } = kept;
-                let restored = Restored { held, lapsed, released, rules };
-                Ok(Self { generation: kept.generation, restored, journal: Ok(Some(journal)) })
+                let crate::journal::Restored { generation, leases, entrypoints, rules, draining, .. } = kept;
+                let restored = Restored { leases, entrypoints, rules, draining };
+                Ok(Self { generation, restored, journal: Ok(Some(journal)) })
             }
             Err(error @ OpenError::Unusable { .. }) => {
                 tracing::error!(%error, "going on in memory");

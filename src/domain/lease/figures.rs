@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::super::label::Label;
+use super::super::moment::Moment;
 use super::super::record::Record;
 #[cfg(test)]
 use super::super::room::Room as _;
+use super::super::tombstone::Release;
 use super::{LeaseTable, SPARE_DEADLINES};
 
 impl LeaseTable {
@@ -50,9 +52,18 @@ impl LeaseTable {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
     }
 
-    /// Whether an id was released for ever.
-    pub fn is_released(&self, id: &Label) -> bool {
-        self.tombstones.contains(id)
+    /// Whether an id's Deregister overtook its Register, which then changes nothing.
+    pub fn is_overtaken(&self, now: Instant, id: &Label) -> bool {
+        self.suppresses(self.start.moment(now), id)
+    }
+
+    pub(super) fn suppresses(&self, now: Moment, id: &Label) -> bool {
+        self.tombstones.get(now, id) == Some(Release::Unheard)
+    }
+
+    /// Instances that are known, with records or without.
+    pub fn instances(&self) -> usize {
+        self.instances.len()
     }
 
     /// What an id's live record counts against a quota, in bytes.
@@ -82,12 +93,15 @@ impl LeaseTable {
     /// How long a live record has left, and the period of its Renews once it is known.
     pub fn remaining(&self, now: Instant, id: &Label) -> Option<(Duration, Option<Duration>)> {
         let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
-        Some((lease.deadline.since(self.start.moment(now)), lease.period.longest()))
+        Some((
+            lease.deadline.since(self.start.moment(now)),
+            self.instances.period(&lease.holding.record.node).longest(),
+        ))
     }
 
-    /// How many ids changed since they were last taken.
+    /// How many ids and periods changed since they were last taken.
     pub fn touched(&self) -> usize {
-        self.touched.len()
+        self.touched.len() + self.instances.touched_len()
     }
 
     /// How many records are live.
