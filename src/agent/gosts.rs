@@ -269,3 +269,6 @@ async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

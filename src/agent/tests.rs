@@ -266,6 +266,53 @@ async fn a_draining_agents_records_are_hidden_elsewhere_and_used_here() {
     }
 }
 
+/// What a journal has of draining, if that changed.
+fn kept_draining(agent: &Agent) -> Option<bool> {
+    agent.take_batch().draining
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_is_in_the_journal_and_only_undoing_it_ends_it() {
+    let agent = agent();
+    agent.use_journal();
+    let say = async |agent: &Agent, status| {
+        // Nobody takes it to the cluster here, nor to the disk.
+        let _ = tokio::time::timeout(LEASE_TTL / 2, agent.say(status)).await;
+    };
+    say(&agent, Status::Draining).await;
+    assert_eq!(kept_draining(&agent), Some(true));
+    say(&agent, Status::Left).await;
+    assert_eq!(kept_draining(&agent), None, "whoever comes back drains on");
+
+    let after = with(Restored { draining: true, ..Restored::default() });
+    after.use_journal();
+    assert!(after.is_draining() && after.view().draining);
+    let told: Vec<_> = after.collected().into_iter().map(|change| change.cell.content).collect();
+    assert_eq!(told, [Content::Status(Status::Draining)], "peers never hear that it is ready");
+    assert_eq!(kept_draining(&after), None);
+    say(&after, Status::Ready).await;
+    assert_eq!((kept_draining(&after), after.is_draining()), (Some(false), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_is_told_when_the_journal_has_it() {
+    let agent = agent();
+    agent.use_journal();
+    let status = agent.shared.status_told.clone();
+    status.send_replace(Seq::MAX);
+    let mut saying = std::pin::pin!(agent.say(Status::Draining));
+    let early = tokio::time::timeout(Duration::from_millis(10), &mut saying).await;
+    assert!(early.is_err(), "not before");
+    assert_eq!(agent.take_batch().draining, Some(true));
+    agent.written();
+    tokio::time::timeout(Duration::from_millis(10), saying).await.expect("then at once");
+
+    let without = with(Restored::default());
+    without.shared.status_told.send_replace(Seq::MAX);
+    let at_once = tokio::time::timeout(Duration::from_millis(10), without.say(Status::Draining)).await;
+    at_once.expect("there is nothing to wait for");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
     let agent = agent();
