@@ -117,12 +117,12 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let peers = (admin.outside.peers)().len();
     let view = admin.agent.view();
     let reasons = admin.readiness.reasons(&view, peers);
+    // Draining is no reason: this host goes on using the agent.
+    let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
     if reasons.is_empty() {
-        // Its own host goes on using it.
-        let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
         return (StatusCode::OK, format!("ready\n{draining}"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &draining)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -257,6 +257,20 @@ impl Agent {
         })
     }
 
+    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.update(|state, now| {
+            let record = &holding.record;
+            state.connections.spoke(caller.connection, &record.node.text());
+            state.admit(now, record)?;
+            let former = state.leases.replaced_by(record);
+            if former.is_some_and(|former| state.connections.has(&former.text())) {
+                return Ok(state.leases.register_beside(now, holding)?.into_iter().collect());
+            }
+            Ok(state.leases.register(now, holding)?)
+        })
+    }
+
     /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
     /// false if nothing does.
     pub fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {

@@ -12,6 +12,7 @@ use redb::{Database, MultimapTableDefinition, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::entrypoints::Place;
 use crate::domain::lease::Holding;
 use crate::domain::record::{Network, Record};
 use crate::domain::rule::Endpoint;
@@ -125,6 +126,91 @@ fn everything_comes_back() {
     assert_eq!(restored.leases.held, [held("a"), held("unknown")]);
     assert_eq!(restored.leases.lapsed, [held("bb"), held("late")]);
     assert_eq!((released(&restored), &restored.set_aside), (texts(["gone"]), &None));
+}
+
+#[test]
+fn what_is_known_of_gosts_comes_back_and_goes() {
+    let dir = dir();
+    let (mut journal, restored) = open(&dir);
+    assert!(restored.leases.periods.is_empty() && restored.entrypoints.is_empty());
+    let registered = |node: &str, routers, home: Option<&str>, number| {
+        let key = EntrypointKey { node: node.into(), routers };
+        let place = Place { address: "[2001:db8::1]:8420".into(), dial: "".into() };
+        Registered { key, home: home.map(|ip| ip.parse().unwrap()), place, number }
+    };
+    let all = [registered("n", false, None, 3), registered("n", true, Some("2001:db8::9"), u64::MAX / 2)];
+    let mut batch = Batch::default();
+    batch.periods.insert("n".into(), Some(Duration::from_millis(15_001)));
+    batch.periods.insert("gone".into(), Some(Duration::from_secs(1)));
+    batch.entrypoints.extend(all.iter().map(|registered| (registered.key.clone(), Some(registered.clone()))));
+    journal.write(&batch).unwrap();
+    batch.periods = [("gone".into(), None)].into();
+    batch.entrypoints = [(all[0].key.clone(), None)].into();
+    drop(journal);
+    let (mut journal, mut restored) = open(&dir);
+    restored.entrypoints.sort_by_key(|registered| registered.number);
+    assert_eq!((restored.leases.periods.len(), &*restored.entrypoints), (2, &all[..]));
+    journal.write(&batch).unwrap();
+    drop(journal);
+    let (_, restored) = open(&dir);
+    assert_eq!(restored.leases.periods, [("n".into(), Duration::from_millis(15_001))]);
+    assert_eq!(restored.entrypoints, all[1..]);
+}
+
+#[test]
+fn what_cannot_have_been_known_of_gosts_is_skipped() {
+    use super::gosts::{read_entrypoint, read_period, spell_entrypoint};
+    for (node, millis) in [(&b""[..], 1), (b"n", 0), (b"n", u64::MAX), (b"a\nb", 1), (b"\xff", 1)] {
+        assert_eq!(read_period(node, millis), None, "{node:?} {millis}");
+    }
+    let key = EntrypointKey { node: "n".into(), routers: false };
+    let at = |address: &str| {
+        let place = Place { address: address.into(), dial: "nonsense".into() };
+        spell_entrypoint(&Registered { key: key.clone(), home: None, place, number: u64::MAX })
+    };
+    let (good, kept) = at("10.0.0.1:80");
+    let read = read_entrypoint(&good, &kept).unwrap();
+    assert!(read.place.dial.is_empty() && read.number < u64::MAX, "there is room for later ones");
+    for (key, kept) in
+        [(&b""[..], &kept), (b"t", &kept), (b"xn", &kept), (b"ta\nb", &kept), (b"tn", &at("nonsense").1)]
+    {
+        assert_eq!(read_entrypoint(key, kept), None, "{key:?}");
+    }
+    assert_eq!(read_entrypoint(b"tn", &kept[..3]), None);
+}
+
+#[test]
+fn whether_the_agent_drains_is_as_it_was_said_last() {
+    let dir = dir();
+    for (said, drains) in [(None, false), (Some(true), true), (None, true), (Some(false), false)] {
+        let (mut journal, _) = open(&dir);
+        let batch = Batch { draining: said, ..batch([hold("a")]) };
+        assert!(!batch.is_empty());
+        journal.write(&batch).unwrap();
+        drop(journal);
+        assert_eq!(open(&dir).1.draining, drains, "{said:?}");
+    }
+}
+
+#[test]
+fn how_an_id_was_released_comes_back() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    let unheard = || Word::Released(Release::Unheard);
+    journal.write(&batch([("overtook", unheard()), ("held", Word::Released(Release::Held))])).unwrap();
+    journal.write(&batch([("later", unheard()), ("overtook", unheard())])).unwrap();
+    drop(journal);
+    let (mut journal, restored) = open(&dir);
+    let mut all = [("held", Release::Held), ("overtook", Release::Unheard), ("later", Release::Unheard)];
+    let want = all.map(|(id, release)| (Label::from(id), release));
+    assert_eq!(restored.leases.released, want);
+    journal
+        .write(&batch([("overtook", Word::Released(Release::Held)), ("held", Word::Held(held("held")))]))
+        .unwrap();
+    drop(journal);
+    all[1].1 = Release::Held;
+    let want: Vec<_> = all[1..].iter().map(|(id, release)| (Label::from(*id), *release)).collect();
+    assert_eq!(open(&dir).1.leases.released, want, "in its place");
 }
 
 #[test]

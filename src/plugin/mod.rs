@@ -203,7 +203,7 @@ impl ServiceDiscovery {
             return Err(FieldError { field: "address", problem: AddressError::Empty.into() }.into());
         };
         let record = Draft { address: &address.to_string(), ..draft }.register(&host)?;
-        Ok(self.agent.register(caller, Holding { record: Arc::new(record), dial })?)
+        Ok(self.agent.register_unsaid(caller, Holding { record: Arc::new(record), dial })?)
     }
 
     /// Renew: prolongs the lease.

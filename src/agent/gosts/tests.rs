@@ -345,3 +345,32 @@ async fn what_is_known_of_gosts_outlives_a_restart() {
     assert!(renew(&after, "x", "u", "another"));
     assert_eq!(after.resolve("u")[0].address, *"10.0.0.1:8110");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
+    let unsaid = |id, node| {
+        let Holding { record, dial } = holding(id, "n");
+        let node: &str = node;
+        Holding { record: Arc::new(Record { node: node.into(), ..Record::clone(&record) }), dial }
+    };
+    let agent = agent();
+    register_over(&agent, 1, "1", "n");
+    agent.register_unsaid(Caller::local(2), unsaid("2", "m")).unwrap();
+    assert_eq!(listed(&agent), 2, "another service of one gost, perhaps");
+    agent.connection_closed(1);
+    agent.connection_closed(2);
+    agent.register_unsaid(Caller::local(3), unsaid("3", "o")).unwrap();
+    let left: Vec<_> = agent.resolve("t").iter().map(|record| record.id.to_string()).collect();
+    assert!(
+        left.contains(&"3".to_owned()) && !left.contains(&"1".to_owned()),
+        "it was started again: {left:?}"
+    );
+    agent.deregister(HERE, Draft { id: "overtaken", name: "t", node: "o", network: "", address: "" });
+    agent.register_unsaid(Caller::local(3), unsaid("overtaken", "p")).unwrap();
+    assert!(!agent.lock().leases.is_live(&"overtaken".into()));
+    assert_eq!(
+        agent.lock().entrypoints.len(),
+        1,
+        "what was guessed is no entrypoint that anybody registered"
+    );
+}

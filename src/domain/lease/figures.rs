@@ -74,9 +74,14 @@ impl LeaseTable {
             .map_or(0, |lease| lease.holding.record.size())
     }
 
+    /// The instance that a record's would replace.
+    pub fn replaced_by(&self, record: &Record) -> Option<&Label> {
+        self.instances.claimant(record).filter(|former| **former != record.node)
+    }
+
     /// Whether a live record would lapse if this one is registered, because its instance replaces another.
     pub fn would_replace(&self, record: &Record) -> bool {
-        let former = self.instances.claimant(record).filter(|former| **former != record.node);
+        let former = self.replaced_by(record);
         former.is_some_and(|former| self.instances.ids(former).any(|id| self.is_live(id)))
     }
 

@@ -180,6 +180,15 @@ impl LeaseTable {
         Ok(changes)
     }
 
+    /// The same, without replacing an instance: where this one is was not said, but guessed.
+    pub fn register_beside(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+        let now = self.start.moment(now);
+        if self.suppresses(now, &holding.record.id) {
+            return Ok(None);
+        }
+        self.take(now, holding, Sign::Registered)
+    }
+
     /// Takes the record of a connector that gost renews, without replacing an instance: a Renew says nothing about who
     /// came last. But who comes next replaces it.
     pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
