@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use self::ready::Readiness;
 use self::report::{Host, Services, Status};
-use crate::agent::Agent;
+use crate::agent::{Agent, DRAINING};
 use crate::domain::record::AgentName;
 
 pub use self::server::serve;
@@ -115,11 +115,14 @@ async fn services_json(State(admin): State<Admin>, Query(query): Query<Search>) 
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let peers = (admin.outside.peers)().len();
-    let reasons = admin.readiness.reasons(&admin.agent.view(), peers);
+    let view = admin.agent.view();
+    let reasons = admin.readiness.reasons(&view, peers);
+    // Draining is no reason: this host goes on using the agent.
+    let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
     if reasons.is_empty() {
-        return (StatusCode::OK, "ready\n".into());
+        return (StatusCode::OK, format!("ready\n{draining}"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &draining)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -51,6 +51,9 @@ pub struct Holds {
     pub own_rules: usize,
     /// Claims on host names known, of all owners.
     pub rules: usize,
+    /// Tunnels that a rule or a claim, at any agent, closes to the public.
+    #[serde(default)]
+    pub private_tunnels: usize,
 }
 
 /// How an agent is, as seen from the one that reports.
@@ -148,6 +151,9 @@ pub struct Explanation {
     pub host: Option<Host>,
     /// The tunnel's id; none if the question leads to none.
     pub name: Option<String>,
+    /// Whether the tunnel is private, under all its host names: gost turns visitors away.
+    #[serde(default)]
+    pub private: bool,
     /// One sentence that sums it up.
     pub verdict: String,
     /// Its records, in the order of an answer, the hidden ones last.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Outside;
 use super::report::{Holds, Journal, Member, Refused, Service, State, Status};
-use crate::agent::{MemberView, Tunnel, View};
+use crate::agent::{DRAINING, MemberView, Tunnel, View};
 use crate::domain::liveness::Standing;
 use crate::domain::rank::Order;
 use crate::domain::record::{AgentName, Owner};
@@ -22,6 +22,9 @@ pub(super) fn status(
 ) -> Status {
     let ready = unready.is_empty();
     let mut problems = unready;
+    if view.draining {
+        problems.push(format!("draining: {DRAINING}"));
+    }
     if view.doubts_itself {
         let text = "more than half of the peers vanished together: it was probably this host or its network, so \
                     their records stay, last, for an hour";
@@ -59,6 +62,7 @@ pub(super) fn status(
             tunnels: view.tunnels,
             own_rules: view.counts.own_rules,
             rules: view.counts.rules,
+            private_tunnels: view.counts.private,
         },
         members: members.collect(),
         journal: journal(view),

@@ -122,10 +122,13 @@ fn kind(args: &GostConfigArgs) -> PluginType {
 
 fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let addr = address(args)?;
-    let is_offered = args.agent.plugin_socket.is_some();
-    let notes = is_offered.then_some("gossd has a Unix socket as well: --via unix makes gost call that.");
-    let notes = notes.map(str::to_owned).into_iter().collect();
+    let notes = note_on_socket(args);
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: tls(args), token: None, notes })
+}
+
+fn note_on_socket(args: &GostConfigArgs) -> Vec<String> {
+    let offered = "gossd has a Unix socket as well: --via unix makes gost call that.".to_owned();
+    args.agent.plugin_socket.is_some().then_some(offered).into_iter().collect()
 }
 
 fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
@@ -133,7 +136,7 @@ fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let root = format!("{scheme}://{}", address(args)?);
     let [sd, ingress] = [http::PATH, http::INGRESS_PATH].map(|path| format!("{root}{path}"));
-    Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: Vec::new() })
+    Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: note_on_socket(args) })
 }
 
 fn over_unix(path: &Path) -> anyhow::Result<Plugin> {

@@ -100,7 +100,11 @@ fn records(holds: &Holds) -> String {
 }
 
 fn hosts(holds: &Holds) -> String {
-    format!("{}, {} of them made here", count(holds.rules, "claim"), holds.own_rules)
+    let private = match holds.private_tunnels {
+        0 => String::new(),
+        some => format!("; {}", count(some, "private tunnel")),
+    };
+    format!("{}, {} of them made here{private}", count(holds.rules, "claim"), holds.own_rules)
 }
 
 fn journal(journal: &Journal) -> String {
@@ -183,6 +187,7 @@ pub(super) mod tests {
                 tunnels: 20,
                 own_rules: 1,
                 rules: 1,
+                private_tunnels: 0,
             },
             members: vec![this, member("b", State::Alive), silent, member("d", State::Suspect)],
             journal: Journal { state: "kept".into(), problem: None, pending: 0, errors: 0 },

@@ -155,14 +155,13 @@ impl Daemon {
             lease_ttl: config.lease_ttl,
             order: config.order,
             quota: config.quota,
+            private: config.names.private(),
             broken: config.broken,
             hurry: config.hurry,
         };
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let mut restored = kept.restored;
-        for holding in restored.held.iter_mut().chain(&mut restored.lapsed) {
-            reach.returned(holding);
-        }
+        reach.returned(&mut restored);
         let agent = Agent::new(settings, restored);
         let joins = !config.join.is_empty();
         let known = kept.peers;
@@ -271,7 +270,7 @@ impl Daemon {
     /// Goes on with another configuration, as far as it can while it runs.
     pub fn adjust(&self, adjusted: Adjustable) {
         let Adjustable { order, quota, names, join } = adjusted;
-        self.agent.adjust(order, quota);
+        self.agent.adjust(order, quota, &names.private());
         self.names.send_replace(Arc::new(names));
         self.cluster.join([join, self.remembered.clone()].concat());
     }
