@@ -1,13 +1,13 @@
 //! What tells that a gost beside this agent lives or that a record of it is stale, besides its Renews: its plugin
 //! connections, a dial of its entrypoint, and what it asks.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::{Agent, State};
@@ -55,7 +55,13 @@ pub(super) struct Dial {
 #[derive(Default)]
 pub(super) struct Dials {
     tasks: JoinSet<(Dial, Dialled)>,
-    nodes: HashSet<Label>,
+    /// By instance: those that are to be dialled again are waiting for that.
+    running: HashMap<Label, Running>,
+}
+
+struct Running {
+    task: AbortHandle,
+    waits: bool,
 }
 
 impl Dials {
@@ -64,28 +70,37 @@ impl Dials {
         MAX_DIALS.saturating_sub(self.tasks.len())
     }
 
-    /// Whether an instance is being dialled.
+    /// Whether an instance is being dialled, and not only to be dialled again.
     pub(super) fn has(&self, node: &Label) -> bool {
-        self.nodes.contains(node)
+        self.running.get(node).is_some_and(|running| !running.waits)
     }
 
+    /// Dials an instance in place of what it waited for.
     pub(super) fn start(&mut self, dial: Dial) {
-        self.nodes.insert(dial.node.clone());
-        self.tasks.spawn(async move {
-            if let Some(later) = dial.answered.checked_sub(1).and_then(|nth| LATER.get(nth)) {
+        let (node, later) = (dial.node.clone(), dial.answered.checked_sub(1).and_then(|nth| LATER.get(nth)));
+        let task = self.tasks.spawn(async move {
+            if let Some(later) = later {
                 sleep(*later).await;
             }
             let dialled = dial_all(&dial.addresses).await;
             (dial, dialled)
         });
+        if let Some(before) = self.running.insert(node, Running { task, waits: later.is_some() }) {
+            before.task.abort();
+        }
     }
 
     /// The next one that ended; none while none runs.
     pub(super) async fn next(&mut self) -> Option<(Dial, Dialled)> {
-        // A dial does not panic.
-        let (dial, dialled) = self.tasks.join_next().await?.ok()?;
-        self.nodes.remove(&dial.node);
-        Some((dial, dialled))
+        loop {
+            // One that was replaced.
+            let Ok((dial, dialled)) = self.tasks.join_next().await? else { continue };
+            // Another may have begun in the moment that this one ended.
+            if self.running.get(&dial.node).is_some_and(|running| running.task.is_finished()) {
+                self.running.remove(&dial.node);
+            }
+            return Some((dial, dialled));
+        }
     }
 }
 

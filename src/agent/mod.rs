@@ -211,9 +211,9 @@ impl Agent {
         for rule in restored.rules.iter().filter(|rule| rule.is_closing()) {
             state.close_for_now(now, &Arc::new(rule.clone()));
         }
-        let mut changes = state.leases.restore(now, restored.leases);
+        let mut changes = state.claims.close(&settings.private);
         changes.extend(state.claims.restore(restored.rules));
-        changes.extend(state.claims.close(&settings.private));
+        changes.extend(state.leases.restore(now, restored.leases));
         for change in changes {
             state.tell(&settings.owner, change);
         }
@@ -334,7 +334,12 @@ impl Agent {
             state.former.set_share(Share::of(&quota));
             Ok(state.claims.close(private))
         });
-        debug_assert!(adjusted.is_ok(), "what there is no slot for is not said");
+        debug_assert!(adjusted.is_ok(), "it says what there are slots for");
+        if !private.iter().all(|tunnel| self.is_private(*tunnel)) {
+            tracing::error!(
+                "not all tunnels of --ingress-rule are private: too many claims; restart this agent"
+            );
+        }
     }
 
     /// Tells that the directory changed, with a number that rises.

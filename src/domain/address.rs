@@ -29,10 +29,7 @@ pub enum Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// gost sends its `entrypoint` option verbatim, so an empty one means the option is not set.
-    #[error(
-        "is empty, and no gost of that host has said where it listens: set `entrypoint` in gost's tunnel service, for \
-         example `entrypoint: :8420`, or --fallback-address of this agent"
-    )]
+    #[error("is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`")]
     Empty,
     /// No port, or a colon too many.
     #[error("is not host:port (an IPv6 host needs brackets)")]

@@ -1,7 +1,7 @@
 //! Which records belong to which gost instance, how often each renews, and which instance answers at which entrypoint:
 //! what is needed to let all records of a dead or replaced instance go at once, and none too early.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::address::Address;
@@ -23,8 +23,9 @@ type Claim = (Address, bool);
 #[derive(Debug, Default)]
 pub struct Instances {
     known: HashMap<Label, Instance>,
-    /// Without a record, those that lost theirs first in front.
-    idle: VecDeque<Label>,
+    /// Those without a record, in the order in which they lost their last one.
+    idle: BTreeMap<u64, Label>,
+    last_idle: u64,
     /// How many have a live record of the tunnel handler's.
     alive: usize,
     claims: HashMap<Claim, Label>,
@@ -37,6 +38,8 @@ pub struct Instances {
 #[derive(Debug, Default)]
 struct Instance {
     ids: BTreeSet<Label>,
+    /// Its place among those without a record.
+    idle: Option<u64>,
     /// Live records of the tunnel handler's.
     live: u32,
     period: Period,
@@ -48,8 +51,8 @@ impl Instances {
     /// A record is held from now on.
     pub fn add(&mut self, record: &Record) {
         let instance = self.known.entry(record.node.clone()).or_default();
-        if instance.ids.is_empty() {
-            self.idle.retain(|node| *node != record.node);
+        if let Some(place) = instance.idle.take() {
+            self.idle.remove(&place);
         }
         instance.ids.insert(record.id.clone());
         *self.counts.entry((record.node.clone(), claim_of(record))).or_default() += 1;
@@ -60,8 +63,12 @@ impl Instances {
         let Some(instance) = self.known.get_mut(&record.node) else { return };
         instance.ids.remove(&record.id);
         if instance.ids.is_empty() {
-            self.idle.push_back(record.node.clone());
-            self.forget_idle();
+            if instance.period.longest().is_some() {
+                self.rest(record.node.clone());
+                self.forget_idle();
+            } else {
+                self.known.remove(&record.node);
+            }
         }
         let at = (record.node.clone(), claim_of(record));
         let Some(count) = self.counts.get_mut(&at) else { return };
@@ -111,14 +118,18 @@ impl Instances {
         instance.period.clone()
     }
 
-    /// Takes back the period of an instance that is known from before a restart.
-    pub(super) fn restore(&mut self, node: &Label, period: Duration) {
+    /// Takes back the period of an instance that is known from before a restart. Its records come afterwards, and then
+    /// [`Self::restored`].
+    pub(super) fn restore(&mut self, node: Label, period: Duration) {
         let instance = self.known.entry(node.clone()).or_default();
         (instance.period, instance.kept) = (Period::of(period), Some(period));
-        if instance.ids.is_empty() {
-            self.idle.push_back(node.clone());
-            self.forget_idle();
-        }
+        self.rest(node);
+    }
+
+    /// All is taken back.
+    pub(super) fn restored(&mut self) {
+        self.forget_idle();
+        self.touched.clear();
     }
 
     /// What is known of an instance's Renew period.
@@ -205,21 +216,23 @@ impl Instances {
         self.known.iter().filter(|(_, instance)| !instance.ids.is_empty()).map(|(node, _)| node)
     }
 
-    /// Forgets the oldest of too many instances without a record, and those of which nothing is known.
+    /// An instance has no record, and is remembered.
+    fn rest(&mut self, node: Label) {
+        self.last_idle += 1;
+        if let Some(instance) = self.known.get_mut(&node) {
+            instance.idle = Some(self.last_idle);
+            self.idle.insert(self.last_idle, node);
+        }
+    }
+
+    /// Forgets the oldest of too many instances without a record.
     fn forget_idle(&mut self) {
-        let newest = self.idle.back().and_then(|node| self.known.get(node));
-        let useless = newest.is_some_and(|instance| instance.period.longest().is_none());
-        let gone = if useless {
-            self.idle.pop_back()
-        } else if self.idle.len() > MAX_IDLE {
-            self.idle.pop_front()
-        } else {
-            None
-        };
-        if let Some(node) = gone
-            && self.known.remove(&node).is_some_and(|instance| instance.kept.is_some())
+        while self.idle.len() > MAX_IDLE
+            && let Some((_, node)) = self.idle.pop_first()
         {
-            self.touched.insert(node);
+            if self.known.remove(&node).is_some_and(|instance| instance.kept.is_some()) {
+                self.touched.insert(node);
+            }
         }
     }
 }
@@ -314,6 +327,23 @@ mod tests {
         assert_eq!((period("0"), period("1")), (None, Some(Duration::from_secs(10))));
         assert_eq!((instances.len(), instances.nodes().count()), (MAX_IDLE, 0));
         assert_eq!((instances.kept(&"0".into()), instances.touched().len()), (None, MAX_IDLE + 1));
+    }
+
+    #[test]
+    fn the_periods_of_all_instances_with_records_come_back_and_those_of_some_without() {
+        let mut instances = Instances::default();
+        let all = 2 * MAX_IDLE + 10;
+        for n in 0..all {
+            instances.restore(n.to_string().into(), Duration::from_secs(10));
+        }
+        let with_records = all - MAX_IDLE - 5;
+        for n in 0..with_records {
+            instances.add(&of(&n.to_string()));
+        }
+        instances.restored();
+        let known = (0..all).filter(|n| instances.period(&n.to_string().into()).is_sure());
+        assert_eq!(known.count(), with_records + MAX_IDLE);
+        assert_eq!(instances.touched_len(), 0);
     }
 
     #[test]

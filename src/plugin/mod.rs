@@ -29,12 +29,12 @@ pub use self::token::{Tokens, Unauthenticated};
 pub use crate::domain::connection::Caller;
 
 use crate::agent::{Agent, Heal, Restored};
-use crate::domain::address::{Address, AddressError, Entrypoint, Host};
+use crate::domain::address::{Address, Entrypoint, Host};
 use crate::domain::connection::ConnectionId;
 use crate::domain::entrypoints::Place;
 use crate::domain::lease::{Holding, Kept};
 use crate::domain::quota::Full;
-use crate::domain::record::{Draft, FieldError, Record, check_name};
+use crate::domain::record::{Draft, FieldError, FieldProblem, Record, check_name};
 
 /// Which program calls, as far as its calls tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,8 +218,8 @@ impl ServiceDiscovery {
         };
         let Some(Place { address, dial }) = place else {
             // Whatever else is wrong with it is said first.
-            draft.register(&host)?;
-            return Err(FieldError { field: "address", problem: AddressError::Empty.into() }.into());
+            draft.identify()?;
+            return Err(FieldError { field: "address", problem: FieldProblem::Unsaid }.into());
         };
         let record = Draft { address: &address.to_string(), ..draft }.register(&host)?;
         Ok(self.agent.register_unsaid(caller, Holding { record: Arc::new(record), dial })?)

@@ -374,3 +374,39 @@ async fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
         "what was guessed is no entrypoint that anybody registered"
     );
 }
+
+#[tokio::test]
+async fn a_dial_tells_a_gost_that_answers_from_one_that_refuses_and_from_silence() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let answers = Address::from(listener.local_addr().unwrap().to_string());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refuses = Address::from(closed.local_addr().unwrap().to_string());
+    drop(closed);
+    let nowhere = Address::from("gost.example.org:80");
+    for (addresses, dialled) in [
+        (vec![&answers], Dialled::Answered),
+        (vec![&refuses], Dialled::Refused),
+        (vec![&nowhere], Dialled::Silent),
+        (vec![&refuses, &answers, &nowhere], Dialled::Answered),
+        (vec![&refuses, &nowhere], Dialled::Silent),
+        (vec![], Dialled::Silent),
+    ] {
+        let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
+        assert_eq!(dial_all(&addresses).await, dialled, "{addresses:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_another_connection() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = BTreeSet::from([Address::from(closed.local_addr().unwrap().to_string())]);
+    let mut dials = Dials::default();
+    let dial = |answered| Dial { node: "n".into(), addresses: addresses.clone(), answered };
+    dials.start(dial(LATER.len()));
+    assert!(!dials.has(&"n".into()), "nothing has to wait for it");
+    dials.start(dial(0));
+    assert!(dials.has(&"n".into()));
+    let (first, dialled) = dials.next().await.unwrap();
+    assert_eq!((first.answered, dialled), (0, Dialled::Answered));
+    assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
+}

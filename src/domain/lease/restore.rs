@@ -32,14 +32,14 @@ impl LeaseTable {
             self.tombstones.bury(now, &id, release);
         }
         for (node, period) in periods {
-            self.instances.restore(&node, period);
+            self.instances.restore(node, period);
         }
         let changes = held.into_iter().filter_map(|holding| self.restore_live(now, holding)).collect();
         for holding in lapsed {
             self.keep_lapsed(now, holding);
         }
+        self.instances.restored();
         self.touched.clear();
-        self.instances.touched().clear();
         changes
     }
 
