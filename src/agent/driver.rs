@@ -70,6 +70,9 @@ impl Agent {
             state.tell(self.owner(), change);
         }
         state.note_closed(now.into_std(), self.owner());
+        for change in state.let_guests_go(now.into_std(), self.owner()) {
+            state.tell(self.owner(), change);
+        }
         let dials = state.dials(trials, running);
         let changes = std::mem::take(&mut state.outbox);
         if matches!(state.journal, keeper::Health::Absent(_)) {
@@ -126,7 +129,9 @@ impl super::State {
         self.former.give_back();
         self.leases.give_back();
         self.claims.give_back();
-        self.connections.give_back();
+        let Self { connections, leases, .. } = self;
+        connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());
+        connections.give_back();
         self.postponed.give_back();
     }
 

@@ -104,12 +104,17 @@ impl Agent {
                 self.give_way(&mut state, &rule);
             }
         }
-        state.note_events();
+        let yielded = state.note_news(now);
+        // The driver has to know.
+        let is_news = !yielded.is_empty() || state.connections.has_orphans();
+        for change in yielded {
+            state.tell(self.owner(), change);
+        }
         let opens = state.closing.next_deadline();
         state.remember_orphans(now);
         state.note_closed(now, self.owner());
         // The driver opens it again, but has to know when.
-        let is_due = opens != state.closing.next_deadline();
+        let is_due = is_news || opens != state.closing.next_deadline();
         if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
             state.met = Some(now);
         }

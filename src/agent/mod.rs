@@ -11,6 +11,7 @@ mod keeper;
 mod metrics;
 mod rules;
 mod tables;
+mod twins;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -250,7 +251,7 @@ impl Agent {
     /// Takes a record: readable here before this returns, and on its way to the peers.
     pub fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
         self.update(|state, now| {
-            state.connections.spoke(caller.connection, &holding.record.node.text());
+            state.connections.spoke(caller, &holding.record.node.text());
             state.admit(now, &holding.record)?;
             state.note_entrypoint(caller, &holding);
             Ok(state.leases.register(now, holding)?)
@@ -261,7 +262,7 @@ impl Agent {
     pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
         self.update(|state, now| {
             let record = &holding.record;
-            state.connections.spoke(caller.connection, &record.node.text());
+            state.connections.spoke(caller, &record.node.text());
             state.admit(now, record)?;
             let former = state.leases.replaced_by(record);
             if former.is_some_and(|former| state.connections.has(&former.text())) {
@@ -277,7 +278,7 @@ impl Agent {
         let mut known = true;
         let id = Label::from(draft.id);
         self.update(|state, now| {
-            state.connections.spoke(caller.connection, draft.node);
+            state.connections.spoke(caller, draft.node);
             if state.leases.is_lapsed(&id) {
                 state.admit_one()?;
             }
@@ -304,7 +305,7 @@ impl Agent {
     pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
         let id = Label::from(draft.id);
         let released = self.update(|state, now| {
-            state.connections.spoke(caller.connection, draft.node);
+            state.connections.spoke(caller, draft.node);
             Ok(state.leases.release(now, &id))
         });
         debug_assert!(released.is_ok(), "releasing needs no slot");
@@ -435,6 +436,14 @@ impl State {
     fn note_events(&mut self) {
         let events = self.directory.take_events();
         self.log.extend(events);
+    }
+
+    /// The same of a peer's news, which may decide about a connector that is held here as well.
+    fn note_news(&mut self, now: std::time::Instant) -> Vec<Change> {
+        let events = self.directory.take_events();
+        let changes = self.compare_with(now, &events);
+        self.log.extend(events);
+        changes
     }
 
     /// How much waits to be written.

@@ -42,17 +42,24 @@ pub struct Connections {
     /// How many open connections spoke for an instance.
     open: HashMap<Arc<str>, usize>,
     orphans: BTreeSet<Arc<str>>,
+    /// Instances of other hosts. Those that have not called since this process began are not known.
+    guests: HashSet<Arc<str>>,
 }
 
 impl Connections {
-    /// A connection spoke for an instance.
-    pub fn spoke(&mut self, connection: ConnectionId, node: &str) {
+    /// A caller spoke for an instance.
+    pub fn spoke(&mut self, caller: Caller, node: &str) {
         self.orphans.remove(node);
-        let nodes = self.spoken.entry(connection).or_default();
+        let nodes = self.spoken.entry(caller.connection).or_default();
         if nodes.contains(node) || nodes.len() >= MAX_INSTANCES {
             return;
         }
         let node: Arc<str> = node.into();
+        if caller.remote.is_some() {
+            self.guests.insert(node.clone());
+        } else {
+            self.guests.remove(&node);
+        }
         nodes.insert(node.clone());
         *self.open.entry(node).or_default() += 1;
     }
@@ -86,6 +93,27 @@ impl Connections {
         taken
     }
 
+    /// Whether an instance waits to be looked at.
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
+    /// Whether an instance is another host's.
+    pub fn is_guest(&self, node: &str) -> bool {
+        self.guests.contains(node)
+    }
+
+    /// The instances of other hosts whose last connection closed.
+    pub fn orphaned_guests(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.orphans.iter().filter(|node| self.is_guest(node))
+    }
+
+    /// Forgets the instances of other hosts that have neither a connection nor anything else to be known for.
+    pub fn forget_guests(&mut self, is_known: impl Fn(&str) -> bool) {
+        let Self { guests, open, .. } = self;
+        guests.retain(|node| open.contains_key(node) || is_known(node));
+    }
+
     /// Whether an open connection spoke for the instance.
     pub fn has(&self, node: &str) -> bool {
         self.open.contains_key(node)
@@ -105,6 +133,7 @@ impl Connections {
     pub fn give_back(&mut self) {
         self.spoken.give_back();
         self.open.give_back();
+        self.guests.give_back();
     }
 
     /// Entries that there is room for.
@@ -130,9 +159,9 @@ mod tests {
     #[test]
     fn an_instance_without_a_connection_is_looked_at_once() {
         let mut connections = Connections::default();
-        connections.spoke(1, "n");
-        connections.spoke(2, "n");
-        connections.spoke(2, "m");
+        connections.spoke(Caller::local(1), "n");
+        connections.spoke(Caller::local(2), "n");
+        connections.spoke(Caller::local(2), "m");
         assert!(connections.has_spoken(2, "m") && !connections.has_spoken(1, "m"));
         connections.closed(2);
         assert_eq!(orphans(&mut connections), ["m"].map(Arc::from), "m has none, n has one");
@@ -144,9 +173,9 @@ mod tests {
     #[test]
     fn an_instance_that_returns_is_not_looked_at() {
         let mut connections = Connections::default();
-        connections.spoke(1, "n");
+        connections.spoke(Caller::local(1), "n");
         connections.closed(1);
-        connections.spoke(2, "n");
+        connections.spoke(Caller::local(2), "n");
         assert!(orphans(&mut connections).is_empty());
         assert!(connections.has("n"));
     }
@@ -164,7 +193,7 @@ mod tests {
     #[test]
     fn closing_twice_or_unknown_is_nothing() {
         let mut connections = Connections::default();
-        connections.spoke(1, "n");
+        connections.spoke(Caller::local(1), "n");
         connections.closed(1);
         connections.closed(1);
         connections.closed(9);
@@ -176,7 +205,7 @@ mod tests {
     fn the_room_of_a_peak_is_given_back() {
         let mut connections = Connections::default();
         for n in 0..10_000 {
-            connections.spoke(n, &n.to_string());
+            connections.spoke(Caller::local(n), &n.to_string());
         }
         for n in 10..10_000 {
             connections.closed(n);

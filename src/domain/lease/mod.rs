@@ -316,6 +316,21 @@ impl LeaseTable {
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
+    /// A record is left to another owner: it lapses.
+    pub fn lapse_one(&mut self, now: Instant, id: &Label) -> Option<Change> {
+        self.lapse(self.start.moment(now), id)
+    }
+
+    /// The live record of an id.
+    pub fn live_record(&self, id: &Label) -> Option<&Record> {
+        self.leases.get(id).filter(|lease| lease.slot.is_some()).map(|lease| &*lease.holding.record)
+    }
+
+    /// The live records of an instance.
+    pub fn live_of(&self, node: &Label) -> impl Iterator<Item = &Record> {
+        self.instances.ids(node).filter_map(|id| self.live_record(id))
+    }
+
     /// Where the live records' instance can be dialled, each address once; none if nowhere.
     pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
         let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
