@@ -16,7 +16,7 @@
 //!
 //! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
 //!
-//! `main → cli → daemon → {plugin, control → listeners} → agent → {gossip, journal} → domain`
+//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → domain`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
@@ -25,6 +25,7 @@
 //! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
+//! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
 //! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
 //! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
@@ -100,6 +101,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod gossip;
+pub mod ingress_file;
 pub mod journal;
 pub mod listeners;
 pub mod metrics;

@@ -30,6 +30,9 @@ pub struct Status {
     pub members: Vec<Member>,
     /// The journal.
     pub journal: Journal,
+    /// The file of host names, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_file: Option<IngressFile>,
     /// The number of the newest event of `/events`.
     pub last_event: u64,
 }
@@ -118,6 +121,25 @@ pub struct Journal {
     pub pending: usize,
     /// Writes that failed since the start.
     pub errors: u64,
+}
+
+/// The host names that are known here, in a file that gost reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressFile {
+    /// Where it is.
+    pub path: String,
+    /// Its lines.
+    pub lines: usize,
+    /// Host names that are known and not in it: there is no room for them, or no line can tell them.
+    pub left_out: usize,
+    /// Lines of an earlier start, which stay until this one can know better.
+    pub former: usize,
+    /// How often it was written since the start.
+    pub writes: u64,
+    /// How often it could not be.
+    pub failures: u64,
+    /// Why it is not as it should be; none if it is.
+    pub problem: Option<String>,
 }
 
 /// `/services.json?search=TEXT&limit=N`: tunnels by their ids.

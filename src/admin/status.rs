@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Outside;
-use super::report::{Holds, Journal, Member, Refused, Service, State, Status};
+use super::report::{Holds, IngressFile, Journal, Member, Refused, Service, State, Status};
 use crate::agent::{DRAINING, MemberView, Tunnel, View};
 use crate::domain::liveness::Standing;
 use crate::domain::rank::Order;
@@ -18,6 +18,7 @@ pub(super) fn status(
     view: &View,
     outside: &Outside,
     addresses: &HashMap<AgentName, SocketAddr>,
+    ingress_file: Option<IngressFile>,
     unready: Vec<String>,
 ) -> Status {
     let ready = unready.is_empty();
@@ -30,6 +31,12 @@ pub(super) fn status(
                     their records stay, last, for an hour";
         problems.push(text.into());
     }
+    problems.extend(ingress_file.as_ref().filter(|file| file.left_out > 0).map(|file| {
+        format!(
+            "{} host names are left out of {}: a gost that reads it has no rule for them",
+            file.left_out, file.path
+        )
+    }));
     problems.extend(view.members.iter().filter_map(|member| {
         let (name, refused) = (&member.name, refused(member)?);
         let Refused { count, last } = refused;
@@ -66,6 +73,7 @@ pub(super) fn status(
         },
         members: members.collect(),
         journal: journal(view),
+        ingress_file,
         last_event: view.last_event,
     }
 }

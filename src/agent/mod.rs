@@ -9,6 +9,7 @@ mod heal;
 mod hear;
 mod keeper;
 mod metrics;
+mod names;
 mod rules;
 mod tables;
 mod twins;
@@ -84,6 +85,14 @@ pub struct Restored {
     pub rules: Vec<Rule>,
     /// Whether it drained.
     pub draining: bool,
+}
+
+impl Restored {
+    /// Whether it kept no record and no claim.
+    pub fn is_empty(&self) -> bool {
+        let Self { leases: Kept { held, lapsed, released, periods: _ }, rules, .. } = self;
+        held.is_empty() && lapsed.is_empty() && released.is_empty() && rules.is_empty()
+    }
 }
 
 /// A handle; clones share one state. No method waits for anything but the lock, which is never held across

@@ -162,7 +162,7 @@ impl State {
     }
 
     /// Whether this agent may not have heard yet what its peers say.
-    fn is_young(&self, now: StdInstant) -> bool {
+    pub(super) fn is_young(&self, now: StdInstant) -> bool {
         now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
     }
 }

@@ -22,6 +22,7 @@ pub struct Hosts {
     changed: BTreeSet<TunnelId>,
     clock: Clock,
     len: usize,
+    revision: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +101,21 @@ impl Hosts {
         (self.clock + 1).min(MAX_CLOCK)
     }
 
+    /// Rises with every change of what hosts lead to.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The hosts with a claim, in no particular order.
+    pub fn claimed_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.claims.keys()
+    }
+
+    /// The hash hosts of tunnels that have a record, in no particular order.
+    pub fn hash_hosts(&self) -> impl Iterator<Item = HashHost> {
+        self.tunnels.keys().copied()
+    }
+
     /// How many claims are known.
     pub fn len(&self) -> usize {
         self.len
@@ -153,12 +169,14 @@ impl Hosts {
 
     pub(super) fn tunnel_appeared(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
+            self.revision += 1;
             self.tunnels.insert(HashHost::of(tunnel), tunnel);
         }
     }
 
     pub(super) fn tunnel_vanished(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
+            self.revision += 1;
             self.tunnels.remove(&HashHost::of(tunnel));
         }
     }
@@ -175,6 +193,7 @@ impl Hosts {
         if claim.rule.endpoint.private {
             *self.closed.entry(claim.rule.endpoint.tunnel).or_default() += 1;
         }
+        self.revision += 1;
         self.claims.entry(claim.rule.host.clone()).or_default().push(claim);
     }
 
@@ -191,6 +210,7 @@ impl Hosts {
             self.claims.remove(host);
         }
         let Some(Claim { rule, .. }) = gone else { return };
+        self.revision += 1;
         self.note(&rule);
         self.len -= usize::from(!rule.is_closing());
         if rule.endpoint.private

@@ -71,6 +71,12 @@ impl HashHost {
     }
 }
 
+impl fmt::Display for HashHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
 /// Where a rule leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {

@@ -113,6 +113,16 @@ impl Ingress {
         Ok(self.agent.claim(&key, endpoint)?)
     }
 
+    /// The agent that answers.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// What the operator says, as of now and later.
+    pub fn names(&self) -> &Latest<Names> {
+        &self.names
+    }
+
     /// A tunnel that any rule closes to the public is private under all its names: what our own rules close, the agent
     /// knows like what others do.
     fn endpoint(&self, names: &Names, key: &str, claimable: bool) -> Option<Endpoint> {
