@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::connector::halves;
 use crate::line::{parse_bound, read_line};
 use crate::stdout::{say_json, unix_ms};
-use crate::tunnel::halves;
 
 /// Between attempts, when no gost takes it.
 const RETRY: Duration = Duration::from_millis(200);
@@ -36,6 +36,9 @@ pub(crate) struct ClientArgs {
     /// What its target answers
     #[arg(long)]
     say: String,
+    /// Its target speaks UDP: a web visitor who is sent there gets nothing
+    #[arg(long)]
+    udp: bool,
 }
 
 /// Serves for ever. After a loss the next gost is tried at once, then another every 200 ms.
@@ -58,7 +61,8 @@ async fn serve(args: &ClientArgs, server: &str, was_bound: &mut bool) -> anyhow:
     let stream = connected?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = halves(stream);
-    writer.write_all(format!("BIND {} {}\n", args.tunnel, args.host).as_bytes()).await?;
+    let network = if args.udp { "udp" } else { "tcp" };
+    writer.write_all(format!("BIND {} {network} {}\n", args.tunnel, args.host).as_bytes()).await?;
     let bound = timeout(BIND, read_line(&mut reader)).await.context("no answer to a bind")??;
     let bound = bound.context("closed before it was bound")?;
     let (connector, given) = parse_bound(&bound).with_context(|| format!("not bound: {bound:?}"))?;
@@ -68,6 +72,7 @@ async fn serve(args: &ClientArgs, server: &str, was_bound: &mut bool) -> anyhow:
         let line = timeout(SILENCE, read_line(&mut reader)).await.context("nothing heard for 30 s")??;
         let Some(line) = line else { bail!("closed") };
         let answer = match line.strip_prefix("REQ ") {
+            Some(number) if args.udp => format!("END {number}\n"),
             Some(number) => format!("RES {number} {}\n", args.say),
             None => "PONG\n".into(),
         };
