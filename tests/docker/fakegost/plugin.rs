@@ -34,7 +34,7 @@ pub(crate) struct PluginArgs {
     /// The plugin type
     #[arg(long, value_enum)]
     plugin: Kind,
-    /// Where the agent's plugin is; all addresses of a name are tried in order
+    /// Where the agent's plugin is; all addresses of a name are tried in order. Over HTTP a `?QUERY` may follow
     #[arg(long, default_value = "127.0.0.1:8000")]
     agent: String,
     /// The plugin's token

@@ -52,8 +52,14 @@ struct Done {
 impl HttpPlugin {
     pub(crate) fn new(reach: &Reach) -> Self {
         let Reach { agent, token, service } = reach.clone();
-        let client =
-            |path| Client { agent: agent.clone(), path, token: token.clone(), idle: Mutex::default() };
+        let (agent, query) = agent.split_once('?').unwrap_or((&agent, ""));
+        let client = |path| Client {
+            agent: agent.into(),
+            path,
+            query: query.into(),
+            token: token.clone(),
+            idle: Mutex::default(),
+        };
         Self { sd: client("/sd"), ingress: client("/ingress"), service }
     }
 
@@ -98,6 +104,8 @@ enum Body {
 struct Client {
     agent: String,
     path: &'static str,
+    /// What the address has behind the path; may be empty.
+    query: String,
     token: Option<String>,
     /// The one used last is at the end, and is used first.
     idle: Mutex<Vec<TcpStream>>,
@@ -111,13 +119,19 @@ impl Client {
             None => self.dial().await?,
         };
         let len = format!("Content-Length: {}\r\n", body.len());
-        let answer = call(&mut stream, &self.request(method, self.path, &len, body)).await?;
+        let target =
+            if self.query.is_empty() { self.path.into() } else { format!("{}?{}", self.path, self.query) };
+        let answer = call(&mut stream, &self.request(method, &target, &len, body)).await?;
         self.done(stream, answer, what)
     }
 
     /// Go repeats a GET as often as a kept connection had been closed meanwhile.
     async fn get(&self, query: &[(&str, &str)]) -> anyhow::Result<Message> {
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let own = form_urlencoded::parse(self.query.as_bytes());
+        let mut pairs: Vec<_> =
+            own.chain(query.iter().map(|(key, value)| ((*key).into(), (*value).into()))).collect();
+        pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         // The two characters in which Go's encoding differs.
         let query = query.replace('*', "%2A").replace("%7E", "~");
         let request = self.request("GET", &format!("{}?{query}", self.path), "", "");
