@@ -1,5 +1,5 @@
 //! gost's own ingress with a file: rules that are read again every period, and asked of nobody. A client's wish for a
-//! name is refused. Knows nothing of agents.
+//! name is refused, and a line that is no rule ends the process, as it does with x v0.15.5. Knows nothing of agents.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,11 @@ impl RuleFile {
             eprintln!("{}: {error}", path.display());
             String::new()
         });
-        *self.0.lock().expect("no panic holds it") = parse(&text);
+        let Some(rules) = parse(&text) else {
+            eprintln!("panic: nil pointer: {} has a line that is no rule", path.display());
+            std::process::exit(2);
+        };
+        *self.0.lock().expect("no panic holds it") = rules;
     }
 
     /// The endpoint of a host, with or without a port: its own rule, then a wildcard for it and what is below it, then
@@ -49,14 +53,15 @@ impl RuleFile {
     }
 }
 
-/// `HOST ENDPOINT` lines; `*.` counts as `.`, and what is no rule is skipped.
-fn parse(text: &str) -> HashMap<String, String> {
+/// `HOST ENDPOINT` lines; `*.` counts as `.`. None if gost would not live through it: empty lines and lines with nothing
+/// but a comment are rules without anything to it.
+fn parse(text: &str) -> Option<HashMap<String, String>> {
     let rule = |line: &str| {
         let mut words = line.split('#').next()?.split_whitespace();
         let (host, endpoint) = (words.next()?, words.next()?);
         Some((host.strip_prefix('*').unwrap_or(host).to_owned(), endpoint.to_owned()))
     };
-    text.lines().filter_map(rule).collect()
+    text.lines().map(rule).collect()
 }
 
 #[cfg(test)]
@@ -65,14 +70,22 @@ mod tests {
 
     #[test]
     fn the_exact_name_goes_before_wildcards_upwards() {
-        let text = "# names\nshop.example.test one # its own\n*.example.test\ttwo\n.test $three\nhalf\n";
-        let rules = RuleFile(Arc::new(Mutex::new(parse(text))));
+        let text = "shop.example.test one # its own\n*.example.test\ttwo\n.test $three\n";
+        let rules = RuleFile(Arc::new(Mutex::new(parse(text).unwrap())));
         let found = |host| rules.get(host);
         assert_eq!(found("shop.example.test:80").as_deref(), Some("one"));
         assert_eq!(found("other.example.test:8420").as_deref(), Some("two"));
         assert_eq!(found("a.b.example.test").as_deref(), Some("two"));
         assert_eq!(found("example.test").as_deref(), Some("two"));
         assert_eq!(found("else.test").as_deref(), Some("$three"));
-        assert_eq!(found("half"), None);
+        assert_eq!(found("nobody"), None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_rule_is_the_end() {
+        for text in ["# names\n", "a one\n\nb two\n", "half\n"] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+        assert_eq!(parse(""), Some(HashMap::new()));
     }
 }

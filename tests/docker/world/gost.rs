@@ -134,7 +134,7 @@ impl World {
         } else {
             let udp = if network == "udp" { "--udp" } else { "" };
             let command = words(&format!(
-                "/fakegost client --server {at}:8421 --tunnel {tunnel} --host {host} --say {name} {udp}"
+                "/fakegost client --server {at}:8421 --tunnel {tunnel} --host={host} --say {name} {udp}"
             ));
             self.run_helper(&container, "gossd-harness", command).await?;
         }
