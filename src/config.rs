@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::agent::Broken;
 use crate::domain::address::{Entrypoint, Host};
 use crate::domain::quota::Quota;
@@ -32,8 +34,8 @@ pub const DEFAULT_CLUSTER: &str = "default";
 pub struct Config {
     /// Its name, unique in the cluster.
     pub name: AgentName,
-    /// Where gost's plugin calls come in.
-    pub plugin: SocketAddr,
+    /// Where gost's plugin calls come in: one address at least.
+    pub plugin: Vec<SocketAddr>,
     /// Where they come in as well, from this host only.
     pub plugin_socket: Option<PathBuf>,
     /// The tokens of which a call needs one; without the file, every call is taken.
@@ -76,8 +78,12 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The socket through which `gossd leave`, `gossd drain` and `gossd keys` speak to this agent; none for no such socket.
     pub control: Option<PathBuf>,
+    /// Whether `gossd hold` of this network namespace keeps the listeners while the agent is replaced.
+    pub hold: bool,
     /// Whether to say goodbye when told to stop, for agents that will not come back.
     pub leave_on_stop: bool,
+    /// Counts the log lines that nobody took; whoever writes the log does.
+    pub dropped_log_lines: Counter,
     /// When dead agents are forgotten.
     pub dead_grace: Duration,
     /// How often states are exchanged.
@@ -134,7 +140,7 @@ impl Config {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             name,
-            plugin: any,
+            plugin: vec![any],
             plugin_socket: None,
             token_file: None,
             insecure_plugin: false,
@@ -156,7 +162,9 @@ impl Config {
             fallback: None,
             data_dir: None,
             control: None,
+            hold: false,
             leave_on_stop: false,
+            dropped_log_lines: Counter::default(),
             dead_grace: crate::gossip::DEAD_GRACE,
             gossip_interval: crate::gossip::INTERVAL,
             clock_ahead: Duration::ZERO,
@@ -176,8 +184,12 @@ impl Config {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
         }
-        if self.token_file.is_none() && !self.insecure_plugin && !is_loopback(self.plugin.ip()) {
-            return Err(ConfigError::OpenPlugin(self.plugin));
+        let open = self.plugin.iter().find(|address| !is_loopback(address.ip()));
+        if let Some(address) = open
+            && self.token_file.is_none()
+            && !self.insecure_plugin
+        {
+            return Err(ConfigError::OpenPlugin(*address));
         }
         if !(5..=3_600).contains(&self.lease_ttl.as_secs()) {
             return Err(ConfigError::LeaseTtl);
@@ -232,13 +244,14 @@ mod tests {
             ("[::]:8000", false),
             ("10.0.0.1:8000", false),
         ] {
-            let open = || Config { plugin: plugin.parse().unwrap(), ..config() };
+            let open = || Config { plugin: vec![plugin.parse().unwrap()], ..config() };
             assert_eq!(open().validate().is_ok(), fine, "{plugin}");
             let token_file = Some("tokens".into());
             assert!(Config { token_file, ..open() }.validate().is_ok(), "{plugin} with tokens");
             assert!(Config { insecure_plugin: true, ..open() }.validate().is_ok(), "{plugin} as told");
         }
-        let refusal = Config { plugin: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();
+        let refusal =
+            Config { plugin: vec!["0.0.0.0:1".parse().unwrap()], ..config() }.validate().unwrap_err();
         for text in ["0.0.0.0:1", "--token-file", "--insecure-plugin", "--plugin-socket"] {
             assert!(refusal.to_string().contains(text), "it names {text}");
         }

@@ -23,6 +23,8 @@ use crate::domain::rule::{Rule, RuleKey};
 #[cfg(feature = "harness")]
 pub mod entries;
 mod kept;
+pub mod peers;
+pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@
 //!
 //! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
 //!
-//! `main → cli → daemon → {plugin, control} → agent → {gossip, journal} → domain`
+//! `main → cli → daemon → {plugin, control → listeners} → agent → {gossip, journal} → domain`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
@@ -25,7 +25,8 @@
 //! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
-//! | [`control`] | leave, drain and keys, from a Unix socket | the plugin |
+//! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
+//! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
 //! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
 //! | [`config`] | what the operator said, checked | how it was said |
@@ -52,7 +53,8 @@
 //! virtual time, whatever is lost, cut, crashed or restarted.
 //!
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
-//!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot.
+//!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot. Only in an agent's first half
+//!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
 //! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
 //!    number: `agent::tests::nobody_else_can_write_our_records`, `domain::convergence` for any order, and for copies
@@ -96,6 +98,7 @@ pub mod daemon;
 pub mod domain;
 pub mod gossip;
 pub mod journal;
+pub mod listeners;
 pub mod metrics;
 pub mod plugin;
 pub mod secret_file;

@@ -23,6 +23,8 @@ const GOST_FILE: &str = "/gost.yml";
 struct Compose {
     #[serde(rename = "x-gossd")]
     _gossd: Value,
+    #[serde(rename = "x-host")]
+    _host: Value,
     #[serde(rename = "x-environment")]
     _environment: Value,
     #[serde(rename = "x-gost")]
@@ -54,8 +56,8 @@ struct Service {
     secrets: Vec<String>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
-    #[serde(default)]
-    networks: BTreeMap<String, Network>,
+    restart: Option<String>,
+    healthcheck: Option<Healthcheck>,
     network_mode: Option<String>,
     #[serde(default)]
     ports: Vec<String>,
@@ -66,8 +68,8 @@ struct Service {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Network {
-    aliases: Vec<String>,
+struct Healthcheck {
+    disable: bool,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +154,7 @@ fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
 }
 
 #[test]
-fn each_host_is_a_gossd_with_a_gost_in_its_network() {
+fn each_host_is_a_network_with_a_gossd_and_a_gost_in_it() {
     let compose = compose();
     let known = variables("run");
     assert!(known.len() >= 9);
@@ -172,7 +174,7 @@ fn each_host_is_a_gossd_with_a_gost_in_its_network() {
         let said = |variable: &str| &*agent.environment[variable];
         let address = format!("host-{host}");
         assert_eq!((said("GOSSD_NAME"), said("GOSSD_ADVERTISE_HOST")), (host, &*address));
-        assert_eq!(agent.networks["default"].aliases, [&*address]);
+        assert_eq!((said("GOSSD_HOLD"), agent.restart.as_deref()), ("true", Some("unless-stopped")));
         assert_eq!(said("GOSSD_JOIN"), "host-a:8002,host-b:8002,host-c:8002");
         let [secret] = &agent.secrets[..] else { panic!("one secret") };
         assert_eq!(said("GOSSD_KEY_FILE"), format!("/run/secrets/{secret}"));
@@ -181,21 +183,37 @@ fn each_host_is_a_gossd_with_a_gost_in_its_network() {
         assert!(
             agent.read_only && agent.cap_drop == ["ALL"] && agent.security_opt == ["no-new-privileges:true"]
         );
-        assert!(agent.command.is_empty() && agent.network_mode.is_none() && agent.depends_on.is_none());
+        let holder = &compose.services[&address];
+        assert_eq!((&*holder.image, &holder.command[..]), (&*agent.image, &["hold".to_owned()][..]));
+        assert_eq!(holder.environment, BTreeMap::from([("GOSSD_NAME".to_owned(), host.to_owned())]));
+        assert!(holder.network_mode.is_none() && holder.restart == agent.restart);
+        assert!(
+            holder.healthcheck.as_ref().is_some_and(|check| check.disable),
+            "nothing there answers the image's"
+        );
+        assert!(
+            holder.read_only
+                && holder.cap_drop == agent.cap_drop
+                && holder.security_opt == agent.security_opt
+        );
+        assert!(agent.command.is_empty() && agent.ports.is_empty());
+        assert_eq!(agent.network_mode, Some(format!("service:{address}")));
+        let Some(DependsOn::Started(first)) = &agent.depends_on else { panic!("its network comes first") };
+        assert_eq!(first[..], [&*address]);
         let journal = agent.mounted("/data").expect("a journal that outlives the container");
         assert!(compose.volumes.contains_key(journal) && journal.ends_with(host));
-        let port = agent.port();
+        let port = holder.port();
         assert_eq!(port.1, entrypoint);
         assert!(outer.insert(port.0), "{} is another host's", port.0);
 
         let gost = &compose.services[&format!("gost-{host}")];
-        assert_eq!(gost.network_mode, Some(format!("service:gossd-{host}")));
+        assert_eq!(gost.network_mode, agent.network_mode, "not its agent's, which may be replaced");
         assert_eq!(gost.mounted(GOST_FILE), Some("./server.yml"));
-        assert!(gost.ports.is_empty() && gost.networks.is_empty(), "they are the agent's");
+        assert!(gost.ports.is_empty(), "they are the network's");
         let Some(DependsOn::When(first)) = &gost.depends_on else { panic!("its agent comes first") };
         assert_eq!(first[&format!("gossd-{host}")].condition, "service_healthy");
     }
-    assert_eq!((compose.services.len(), compose.volumes.len(), compose.secrets.len()), (7, 3, 1));
+    assert_eq!((compose.services.len(), compose.volumes.len(), compose.secrets.len()), (10, 3, 1));
 }
 
 #[test]
@@ -267,7 +285,7 @@ fn the_readme_names_hosts_and_services_that_are_there() {
     let compose = compose();
     let gost: Value = serde_norway::from_str(&read("client.yml")).expect("YAML");
     let host = text(&gost, &["services", "1", "addr"]).strip_suffix(":0").expect("a host name").to_owned();
-    let ports = ["a", "b", "c"].map(|host| compose.services[&format!("gossd-{host}")].port().0);
+    let ports = ["a", "b", "c"].map(|host| compose.services[&format!("host-{host}")].port().0);
     let mut visited: Vec<u16> = Vec::new();
     for line in walk().lines() {
         if let Some(url) = line.strip_prefix(&format!("curl -H 'Host: {host}' http://127.0.0.1:")) {

@@ -22,7 +22,11 @@ const GET: &str = "GET /sd?name=t HTTP/1.1\r\nHost: a\r\n\r\n";
 
 async fn agent(max_connections: usize, patience: Duration) -> Daemon {
     let mut config = Config::loopback("a".parse().expect("a name"));
-    config.bounds = Bounds { max_connections: NonZeroUsize::new(max_connections).expect("some"), patience };
+    config.bounds = Bounds {
+        max_connections: NonZeroUsize::new(max_connections).expect("some"),
+        patience,
+        ..Bounds::default()
+    };
     Daemon::start(config).await.expect("the agent starts")
 }
 

@@ -25,7 +25,7 @@ async fn cluster() -> (TestCluster, Puppet) {
     let keyring = || Keyring::parse(&key).expect("a key");
     let cluster = TestCluster::start(2, |n, config| {
         config.keyring = keyring();
-        config.admin = (n == 0).then_some(config.plugin);
+        config.admin = (n == 0).then_some(config.plugin[0]);
     })
     .await;
     for (n, agent) in cluster.agents.iter().enumerate() {

@@ -57,19 +57,23 @@ impl Pod {
         at(self.template(), &["spec"])
     }
 
-    /// The only one of its list.
-    fn container(&self, kind: &str, name: &str) -> &Value {
-        let [container] = list(self.spec(), &[kind]) else { panic!("one of {kind}") };
-        assert_eq!(text(container, &["name"]), name);
-        container
+    /// The one of that name in a list that has so many.
+    fn container(&self, kind: &str, name: &str, many: usize) -> &Value {
+        let containers = list(self.spec(), &[kind]);
+        assert_eq!(containers.len(), many, "{kind}");
+        containers.iter().find(|container| text(container, &["name"]) == name).expect("a container")
+    }
+
+    fn holder(&self) -> &Value {
+        self.container("initContainers", "hold", 2)
     }
 
     fn agent(&self) -> &Value {
-        self.container("initContainers", "gossd")
+        self.container("initContainers", "gossd", 2)
     }
 
     fn gost(&self) -> &Value {
-        self.container("containers", "gost")
+        self.container("containers", "gost", 1)
     }
 
     /// What is mounted where: the volume that has this path in a container.
@@ -126,7 +130,11 @@ fn the_agent_understands_its_flags_and_gost_is_told_what_it_prints_for_them() {
             "{name} is not of gossd run"
         );
     }
-    assert!(flags.contains(&"--leave-on-stop".into()), "a pod does not come back at its address");
+    let leaves = flags.contains(&"--leave-on-stop".into());
+    assert!(
+        !leaves,
+        "replaced, it is told to stop as well, and its records have to stay; of a pod that goes, gost ends first"
+    );
     assert_eq!((value(&flags, "--name"), value(&flags, "--advertise-host")), ("gost-0", "10.0.0.1"));
 
     let printed = gossd().arg("gost-config").args(&flags).output().expect("gossd runs");
@@ -201,6 +209,22 @@ fn the_key_is_where_the_agent_looks_and_may_read_it() {
     let group = at(pod.spec(), &["securityContext", "fsGroup"]);
     assert_eq!(group, at(agent, &["securityContext", "runAsGroup"]));
     assert!(MANIFEST.contains("defaultMode: 0440 }"), "its group may read it");
+}
+
+#[test]
+fn a_container_that_does_nothing_else_keeps_the_listeners_of_the_agent() {
+    let pod = Pod::read();
+    let (holder, agent) = (pod.holder(), pod.agent());
+    assert_eq!(list(pod.spec(), &["initContainers"])[0], *holder, "it comes first");
+    let args: Vec<_> = list(holder, &["args"]).iter().filter_map(Value::as_str).collect();
+    assert_eq!(args[0], "hold");
+    let flags = flags(agent);
+    assert!(flags.contains(&"--hold".into()));
+    assert_eq!(args[1].replace("$(POD_NAME)", "gost-0"), format!("--name={}", value(&flags, "--name")));
+    for same in ["image", "restartPolicy", "securityContext"] {
+        assert_eq!(at(holder, &[same]), at(agent, &[same]), "{same}: each wants the other to be of its user");
+    }
+    assert!(holder.get("startupProbe").is_none() && holder.get("volumeMounts").is_none());
 }
 
 #[test]

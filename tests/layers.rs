@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
     ("lib", &[]),
     (
@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "plugin",
             "admin",
             "control",
+            "listeners",
             "secret_file",
             "agent",
             "gossip",
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "plugin",
             "admin",
             "control",
+            "listeners",
             "unix_socket",
             "agent",
             "gossip",
@@ -40,10 +42,11 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "domain",
         ],
     ),
+    ("listeners", &["config", "unix_socket", "gossip", "domain"]),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
     ("plugin", &["agent", "metrics", "secret_file", "domain"]),
     ("admin", &["agent", "domain"]),
-    ("control", &["agent", "gossip", "domain"]),
+    ("control", &["listeners", "agent", "gossip", "domain"]),
     ("secret_file", &[]),
     ("unix_socket", &[]),
     ("agent", &["gossip", "journal", "metrics", "domain"]),
@@ -450,7 +453,7 @@ fn no_layer_names_one_above_it() {
         ("plugin/http.rs", "use crate::admin;"),
         ("admin/mod.rs", "use crate::{\n    agent::Agent,\n    gossip::{self, counters::Counters},\n};"),
         ("admin/page.rs", "type C = crate :: config :: Config;"),
-        ("daemon.rs", "use crate::cli;"),
+        ("daemon/mod.rs", "use crate::cli;"),
         ("cli/mod.rs", "use crate::*;"),
         ("main.rs", "fn main() { gossd::daemon::main() }"),
         ("helpers.rs", ""),
@@ -487,7 +490,7 @@ fn every_layer_may_name_those_below_it() {
 #[test]
 fn what_the_sources_name_is_found() {
     let sources = products(sources());
-    let daemon = sources.iter().find(|source| source.path == "daemon.rs").expect("there is a daemon");
+    let daemon = sources.iter().find(|source| source.path == "daemon/mod.rs").expect("there is a daemon");
     let named = daemon.own_paths();
     for layer in ["config", "plugin", "agent", "gossip", "domain"] {
         assert!(named.iter().any(|path| is_within(path, layer)), "the daemon names {layer}: {named:?}");
@@ -506,7 +509,7 @@ fn the_adapters_do_not_know_each_other() {
         assert_catches(adapters, path, text);
     }
     assert_allows(adapters, "plugin/grpc.rs", "use super::Caller; use http::HeaderValue; use axum::http;");
-    assert_allows(adapters, "daemon.rs", "use crate::plugin::{grpc, http};");
+    assert_allows(adapters, "daemon/mod.rs", "use crate::plugin::{grpc, http};");
 }
 
 #[test]

@@ -198,9 +198,9 @@ async fn a_token_file_that_is_no_good_ends_the_start_without_being_quoted() {
 #[tokio::test]
 async fn a_plugin_that_others_reach_needs_tokens_or_a_word() {
     let plugin: SocketAddr = "0.0.0.0:0".parse().expect("an address");
-    let error = refusal_to_start(Config { plugin, ..loopback() }).await;
+    let error = refusal_to_start(Config { plugin: vec![plugin], ..loopback() }).await;
     assert!(error.contains("--token-file") && error.contains("--insecure-plugin"), "{error}");
-    let told = Config { plugin, insecure_plugin: true, ..loopback() };
+    let told = Config { plugin: vec![plugin], insecure_plugin: true, ..loopback() };
     assert!(Daemon::start(told).await.is_ok());
 }
 

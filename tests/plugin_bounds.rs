@@ -25,7 +25,7 @@ const GET: &str = "/sd?name=t";
 fn bounded(max_connections: usize, patience: Duration) -> Config {
     let max_connections = NonZeroUsize::new(max_connections).expect("some");
     let config = Config::loopback("a".parse().expect("a name"));
-    Config { bounds: Bounds { max_connections, patience }, ..config }
+    Config { bounds: Bounds { max_connections, patience, ..Bounds::default() }, ..config }
 }
 
 async fn start(config: Config) -> Daemon {

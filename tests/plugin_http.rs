@@ -567,7 +567,7 @@ async fn a_caller_on_another_host_is_dialled_where_it_called_from() {
     };
     let advertise = Some(Host::advertised("10.9.8.7").unwrap());
     let plugin = SocketAddr::new(ip, 0);
-    let agent = start(Config { advertise, plugin, insecure_plugin: true, ..loopback() }).await;
+    let agent = start(Config { advertise, plugin: vec![plugin], insecure_plugin: true, ..loopback() }).await;
     assert_eq!(completed(&agent, ":8420").await, SocketAddr::new(ip, 8420).to_string());
     assert_eq!(completed(&agent, "gost-1.example.org:80").await, "gost-1.example.org:80");
 }
@@ -582,12 +582,12 @@ fn own_address() -> Option<IpAddr> {
 
 #[tokio::test]
 async fn the_plugin_listens_on_ipv6_as_well() {
-    let plugin = "[::1]:0".parse().unwrap();
+    let plugin: SocketAddr = "[::1]:0".parse().unwrap();
     if UdpSocket::bind(plugin).is_err() {
         eprintln!("SKIPPED: this machine has no IPv6 loopback");
         return;
     }
-    let agent = start(Config { plugin, ..loopback() }).await;
+    let agent = start(Config { plugin: vec![plugin], ..loopback() }).await;
     assert!(agent.plugin.is_ipv6());
     let mut connection = Connection::open(agent.plugin).await;
     assert_written(&connection.call(&on_the_wire(recorded::REGISTER)).await);

@@ -3,7 +3,9 @@
 mod common;
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::eventually;
 use common::process::{Process, gossd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -41,12 +44,40 @@ impl Manager {
         Process::start_in("a", &[&[("NOTIFY_SOCKET", socket)], more].concat(), &[])
     }
 
-    /// The lines of the next message.
+    /// The lines of the next message that is not about sockets to be kept.
     fn hears(&self) -> Vec<String> {
+        loop {
+            let (lines, _) = self.receives();
+            if !lines[0].starts_with("FDSTORE") {
+                return lines;
+            }
+        }
+    }
+
+    /// The lines of the next message, and the sockets that came with it.
+    fn receives(&self) -> (Vec<String>, Vec<OwnedFd>) {
         let mut message = [0; 4_096];
-        let len = self.socket.recv(&mut message).expect("a message");
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut buffer = [IoSliceMut::new(&mut message)];
+        let len = recvmsg(&self.socket, &mut buffer, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            .expect("a message")
+            .bytes;
+        let rights = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        });
+        let sockets = rights.flatten().collect();
         let text = String::from_utf8(message[..len].to_vec()).expect("text");
-        text.lines().map(str::to_owned).collect()
+        (text.lines().map(str::to_owned).collect(), sockets)
+    }
+
+    /// The lines of a message that waits.
+    fn next_if_any(&self) -> Option<Vec<String>> {
+        self.socket.set_nonblocking(true).expect("a socket");
+        let mut message = [0; 4_096];
+        let len = self.socket.recv(&mut message).ok()?;
+        Some(String::from_utf8_lossy(&message[..len]).lines().map(str::to_owned).collect())
     }
 
     /// Whether a message waits.
@@ -118,6 +149,61 @@ async fn a_service_manager_hears_that_the_agent_serves_reloads_and_stops() {
     assert_eq!(manager.hears(), ["STOPPING=1", "STATUS=stopping"]);
     assert_eq!(agent.ended(SOON).0.code(), Some(0));
     assert!(!manager.has_heard(), "nothing more without a watchdog");
+}
+
+#[test]
+fn its_sockets_are_kept_by_name_before_it_is_ready() {
+    let manager = Manager::listening();
+    let agent = manager.starts(&[]);
+    let mut kept = Vec::new();
+    loop {
+        let (lines, sockets) = manager.receives();
+        if lines[0] == "READY=1" {
+            break;
+        }
+        let [first, name, poll] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((&**first, &**poll, sockets.len()), ("FDSTORE=1", "FDPOLL=0", 1));
+        let address = socket2::SockRef::from(&sockets[0]).local_addr().expect("an address");
+        kept.push((name.clone(), address.as_socket().expect("of the internet")));
+    }
+    let name = |role| format!("FDNAME=kept-{role}");
+    let want = [
+        (name("plugin"), agent.plugin),
+        (name("gossip-tcp"), agent.gossip),
+        (name("gossip-udp"), agent.gossip),
+        (name("admin"), agent.admin),
+    ];
+    assert_eq!(kept, want);
+}
+
+#[test]
+fn one_that_cannot_start_leaves_no_port_at_which_gost_would_wait() {
+    let (manager, folder) = (Manager::listening(), tempfile::tempdir().expect("a folder"));
+    let (socket, missing) = (manager.path.to_str().expect("text"), folder.path().join("no-tokens"));
+    let mut command = gossd();
+    command.args([
+        "run",
+        "--name",
+        "a",
+        "--data-dir",
+        "none",
+        "--plugin",
+        "127.0.0.1:0",
+        "--gossip",
+        "127.0.0.1:0",
+    ]);
+    command.args(["--admin", "none", "--token-file"]).arg(missing).env("NOTIFY_SOCKET", socket);
+    assert_eq!(
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("it runs").code(),
+        Some(1)
+    );
+    let mut let_go = Vec::new();
+    while let Some(lines) = manager.next_if_any() {
+        let_go.extend(lines.iter().any(|line| line == "FDSTOREREMOVE=1").then(|| lines[1].clone()));
+    }
+    for role in ["plugin", "plugin-unix", "admin", "gossip-udp", "gossip-tcp"] {
+        assert!(let_go.contains(&format!("FDNAME=kept-{role}")), "{role}: {let_go:?}");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut config = Config::loopback("agent".parse()?);
         config.keyring = Keyring::parse(&std::env::var(KEY)?).map_err(|error| anyhow::anyhow!("{error}"))?;
-        config.admin = Some(config.plugin);
+        config.admin = Some(config.plugin[0]);
         let daemon = Daemon::start(config).await?;
         println!("{} {} {}", daemon.plugin, daemon.gossip, daemon.admin.context("an admin listener")?);
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;

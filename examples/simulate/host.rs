@@ -129,7 +129,8 @@ impl Host {
             faults: None,
         };
         let hearer = Arc::new(agent.clone());
-        let (cluster, mut gossip) = Cluster::start(network.plug(self.number).into(), config, hearer).await?;
+        let mut gossip = JoinSet::new();
+        let cluster = Cluster::start(network.plug(self.number).into(), config, hearer, &mut gossip).await?;
         let mut tasks = JoinSet::new();
         let (driving, keeping, disk) = (agent.clone(), agent.clone(), self.disk.clone());
         let driven = cluster.clone();

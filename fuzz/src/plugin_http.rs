@@ -19,7 +19,7 @@ use gossd::domain::rank::Order;
 use gossd::domain::record::{Owner, check_field};
 use gossd::plugin::http::{INGRESS_PATH, PATH, routes};
 use gossd::plugin::reload::Latest;
-use gossd::plugin::{Caller, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use gossd::plugin::{Caller, CaughtUp, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -90,7 +90,12 @@ impl Gost {
         let (_names, newest) = Latest::of(Names { naming: Naming::default(), fixed: HashMap::new() });
         let ingress = Ingress::new(agent.clone(), newest);
         let sd = ServiceDiscovery::new(agent.clone(), reach);
-        let plugin = Arc::new(Plugin { sd, ingress: ingress.clone(), tokens: Tokens::default() });
+        let plugin = Arc::new(Plugin {
+            sd,
+            ingress: ingress.clone(),
+            tokens: Tokens::default(),
+            caught_up: CaughtUp::already(),
+        });
         let router = routes(plugin).layer(Extension(Caller { remote, connection }));
         let service = TowerToHyperService::new(router);
         Self { agent, ingress, service, registered: HashMap::new(), released: HashSet::new() }

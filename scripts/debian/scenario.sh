@@ -21,6 +21,25 @@ no_process() { if grep --silent --files-with-matches '^gossd$' /proc/[0-9]*/comm
 files() { find / -xdev \( -path /proc -o -path /sys -o -path /var/log -o -path '/etc/*-' -o -path /var/lib/dpkg/\*-old \) \
   -prune -o -print | sort; }
 
+# Calls without end, each on a connection of its own, until `calls_end`; how many failed, of how many, and the longest.
+calls_begin() {
+  rm -f /tmp/calls /tmp/calls-end
+  (while [ ! -e /tmp/calls-end ]; do
+    curl --silent --output /dev/null --max-time 10 --write-out '%{http_code} %{time_total}\n' \
+      'http://127.0.0.1:8000/sd?name=x' >>/tmp/calls || true
+  done) &
+  calls=$!
+  soon 'calls are made' eval '[ "$(wc -l </tmp/calls)" -ge 5 ]'
+}
+calls_end() { # WHAT: none may have failed
+  soon 'calls are made afterwards' eval '[ "$(grep --count "^200 " /tmp/calls)" -ge 20 ]'
+  touch /tmp/calls-end
+  wait "$calls"
+  step "  $1: $(grep --count --invert-match '^200 ' /tmp/calls || true) of $(wc -l </tmp/calls) calls failed, the longest took $(
+    sort --numeric-sort --key 2 /tmp/calls | tail --lines 1 | cut --delimiter ' ' --fields 2) s"
+  if grep --invert-match '^200 ' /tmp/calls; then fail "calls failed: $1"; fi
+}
+
 files >/tmp/before
 
 step 'installed, it is started by systemd and serves at once, as it is'
@@ -86,12 +105,16 @@ curl --fail --silent --max-time 5 --data '{"id":"1","name":"x","node":"n","netwo
   http://127.0.0.1:8000/sd
 held=$(get)
 grep --quiet 127.0.0.1:8000 <<<"$held"
+calls_begin
 systemctl restart gossd
 is 'the answer' "$(get)" "$held"
+calls_end 'systemctl restart'
+calls_begin
 kill -KILL "$(property MainPID)"
 soon 'systemd starts it again' eval '[ "$(property NRestarts)" = 1 ]'
 soon 'it serves again' get
 is 'restarts, and the answer' "$(property NRestarts) $(get)" "1 $held"
+calls_end 'kill -9'
 mkdir -p /run/systemd/system/gossd.service.d
 printf '[Service]\nWatchdogSec=2\n' >/run/systemd/system/gossd.service.d/soon.conf
 systemctl daemon-reload && systemctl restart gossd
@@ -114,8 +137,10 @@ systemctl start gossd
 
 step 'an upgrade restarts it and keeps the edited configuration'
 process=$(property MainPID)
+calls_begin
 dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
 [ "$(property MainPID)" != "$process" ] || fail 'it was not restarted'
+calls_end 'an upgrade'
 is 'the state' "$(property ActiveState) $(property UnitFileState)" 'active enabled'
 is 'the answer' "$(get)" "$held"
 grep --quiet '^# edited$' /etc/gossd/gossd.toml || fail 'the edited configuration is lost'

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::Agent;
-use crate::journal::{Batch, Journal, WriteError};
+use crate::journal::{Batch, Journal, WriteError, snapshot};
 
 /// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
 const COALESCE: Duration = Duration::from_millis(35);
@@ -40,6 +40,24 @@ impl Agent {
     /// Says that a journal keeps what changes from now on; [`Self::keep`] has to be run.
     pub fn use_journal(&self) {
         self.lock().journal = Health::Good;
+    }
+
+    /// Writes everything again: the journal may lack some of it.
+    pub fn rewrite_journal(&self) {
+        let mut state = self.lock();
+        state.leases.touch_all();
+        state.claims.touch_all();
+        drop(state);
+        self.note_touched();
+    }
+
+    /// All that a journal would keep, for a process that takes over.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut state = self.lock();
+        state.leases.touch_all();
+        state.claims.touch_all();
+        drop(state);
+        snapshot::write(self.owner().generation, &self.take_batch())
     }
 
     /// Says why there is no journal although one was wanted.
@@ -84,8 +102,11 @@ impl Agent {
         }
     }
 
-    /// Waits until the journal has everything, or for a moment.
+    /// Waits until the journal has everything, or for a moment; not at all without a journal.
     pub async fn flush(&self) {
+        if matches!(self.lock().journal, Health::Absent(_)) {
+            return;
+        }
         let mut kept = self.shared.kept.subscribe();
         let _ = tokio::time::timeout(FLUSH, kept.wait_for(|kept| *kept)).await;
     }

@@ -112,6 +112,20 @@ pub struct Candidate {
 }
 
 impl Agent {
+    /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
+    /// looked for.
+    pub fn has_caught_up<'a>(&self, mut known: impl Iterator<Item = &'a AgentName>, joins: bool) -> bool {
+        let (state, now) = (self.lock(), Instant::now().into_std());
+        let is_live = |name: &AgentName| state.liveness.standing(now, name) == Standing::Live;
+        let has_told = |name: &AgentName| state.directory.status(name).is_some();
+        let mut heard = state.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
+        (!joins || heard.peek().is_some())
+            && heard.all(has_told)
+            && known.all(|name| {
+                has_told(name) && (is_live(name) || state.directory.status(name) == Some(Status::Left))
+            })
+    }
+
     /// What the agent holds.
     pub fn counts(&self) -> Counts {
         let state = self.lock();

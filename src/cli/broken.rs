@@ -10,7 +10,7 @@ use crate::agent::Broken;
 use crate::config::Config;
 use crate::gossip::wire::Kind;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct BrokenArgs {
     /// What does not work
     #[arg(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::broken::BrokenArgs;
 use crate::agent::LEASE_TTL;
@@ -21,7 +22,7 @@ use crate::gossip::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct RunArgs {
     /// TOML file with any of these flags as keys; flags and variables win over it
     #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
@@ -29,9 +30,9 @@ pub(super) struct RunArgs {
     /// This agent's name, unique in the cluster [default: the host name]
     #[arg(long, env = "GOSSD_NAME")]
     pub(super) name: Option<AgentName>,
-    /// Where gost's plugin calls come in
-    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", default_value = DEFAULT_PLUGIN)]
-    pub(super) plugin: SocketAddr,
+    /// Where gost's plugin calls come in; may be repeated, or a list with commas
+    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", value_delimiter = ',', default_value = DEFAULT_PLUGIN)]
+    pub(super) plugin: Vec<SocketAddr>,
     /// A Unix socket for gost's plugin calls as well: the same paths, without TLS
     #[arg(long, env = "GOSSD_PLUGIN_SOCKET", value_name = "PATH")]
     pub(super) plugin_socket: Option<PathBuf>,
@@ -74,6 +75,12 @@ pub(super) struct RunArgs {
     /// Socket for `gossd leave`, `gossd drain` and `gossd keys` [default: systemd's, else the user's runtime folder]
     #[arg(long, env = "GOSSD_CONTROL", value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
+    /// Take over from the agent of this name that runs here: gost is not refused, and no change is lost. It ends
+    #[arg(long, env = "GOSSD_TAKE_OVER")]
+    pub(super) take_over: bool,
+    /// Keep the listeners at the `gossd hold` of this network namespace while this agent is replaced
+    #[arg(long, env = "GOSSD_HOLD")]
+    pub(super) hold: bool,
     /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
     #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
     pub(super) fallback_address: Option<Entrypoint>,
@@ -173,10 +180,23 @@ fn parse_rule(text: &str) -> Result<(String, String), String> {
     Ok((host.into(), tunnel.into()))
 }
 
+/// The filter's parser takes any word that is no level for a target: `warning` would let nothing through but what a
+/// module of that name says.
 fn parse_level(text: &str) -> Result<LogLevel, String> {
-    // The filter's parser counts its places without the blanks before a directive, and cuts where they would be: a wrong
-    // name, or no character's boundary.
-    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    const LEVELS: &str = "error, warn, info, debug, trace or off";
+    // It also counts its places without the blanks before a directive, and cuts where they would be: a wrong name, or no
+    // character's boundary.
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(format!("it is empty: say {LEVELS}"));
+    }
+    for part in &parts {
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
+        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+            return Err(format!("{part:?} is no level ({LEVELS}), and no TARGET=LEVEL"));
+        }
+    }
+    let text = parts.join(",");
     EnvFilter::try_new(&text).map_err(|e| e.to_string())?;
     Ok(LogLevel(text))
 }
@@ -190,6 +210,22 @@ mod tests {
         let level = |text| parse_level(text).map(|level| level.0);
         assert_eq!(level(" gossd=debug , chitchat=info"), Ok("gossd=debug,chitchat=info".into()));
         assert_eq!(level("info,\t\t\tab\u{1fa}=off"), Ok("info,ab\u{1fa}=off".into()));
-        assert!(level("gossd=loud").is_err());
+        for same in ["WARN", "off", "3", "gossd[call{id=1}]=trace", "gossd=debug"] {
+            assert_eq!(level(same), Ok(same.into()));
+        }
+    }
+
+    #[test]
+    fn what_would_silence_everything_by_mistake_is_refused() {
+        let refused = |text| parse_level(text).map(|level| level.0).unwrap_err();
+        for text in ["warning", "verbose", "info,gossd", "gossd::plugin", "gossd=", "=", "gossd=loud", "9"] {
+            let why = refused(text);
+            let part = text.rsplit(',').next().unwrap();
+            assert!(why.starts_with(&format!("{part:?} is no level (error, warn, ")), "{why}");
+        }
+        for text in ["", " ", ",", " , "] {
+            assert!(refused(text).starts_with("it is empty: say error, warn, "), "{text:?}");
+        }
+        assert!(parse_level("[a=info").is_err(), "no filter at all");
     }
 }

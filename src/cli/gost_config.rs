@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -11,8 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
-use super::client;
 use super::flags::{RunArgs, parse_entrypoint, parse_host};
+use super::second;
 use crate::domain::address::Host;
 use crate::plugin::{http, token};
 
@@ -23,9 +23,10 @@ use crate::plugin::{http, token};
 the agent's folders are not looked at."
 )]
 pub(super) struct GostConfigArgs {
-    /// How gost calls: grpc is its own default
-    #[arg(long, env = "GOSSD_TYPE", default_value = "grpc")]
-    r#type: PluginType,
+    /// How gost calls [default: http; grpc with --token-file, because gost 3.2.6 sends a token over gRPC only, or --via
+    /// unix]
+    #[arg(long, env = "GOSSD_TYPE")]
+    r#type: Option<PluginType>,
     /// Which of the agent's listeners gost calls: --plugin or --plugin-socket, which is for grpc only
     #[arg(long, env = "GOSSD_VIA", default_value = "tcp")]
     via: Via,
@@ -35,6 +36,9 @@ pub(super) struct GostConfigArgs {
     /// Where visitors come in, and the gosts of other hosts
     #[arg(long, env = "GOSSD_ENTRYPOINT", value_name = "ADDR", default_value = ":8420", value_parser = parse_listen)]
     entrypoint: String,
+    /// IP address of a peer's host, whose agent gost calls while its own does not answer
+    #[arg(long, env = "GOSSD_SECOND", value_name = "IP")]
+    second: Option<IpAddr>,
     /// A name in the certificate of --tls-cert, for gost to check [default: --advertise-host]
     #[arg(long, env = "GOSSD_SERVER_NAME", value_name = "HOST", value_parser = parse_host)]
     server_name: Option<Host>,
@@ -68,7 +72,7 @@ struct Plugin {
     tls: Option<Tls>,
     token: Option<Zeroizing<String>>,
     /// What the operator should know, one line each.
-    notes: Vec<&'static str>,
+    notes: Vec<String>,
 }
 
 pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
@@ -77,7 +81,7 @@ pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
 }
 
 fn plugin(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
-    let mut plugin = match (args.via, args.r#type, &args.agent.plugin_socket) {
+    let mut plugin = match (args.via, kind(args), &args.agent.plugin_socket) {
         (Via::Tcp, PluginType::Grpc, _) => over_grpc(args)?,
         (Via::Tcp, PluginType::Http, _) => over_http(args)?,
         (Via::Unix, PluginType::Grpc, Some(path)) => over_unix(path)?,
@@ -86,7 +90,7 @@ fn plugin(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
             return wrong("--via unix needs --type grpc: gost's HTTP plugins speak TCP only");
         }
     };
-    plugin.notes.extend(match plugin.tls {
+    let about_tls = match plugin.tls {
         Some(Tls::Checked(_)) => {
             Some("serverName has to be in gossd's certificate, and this host has to trust who issued that.")
         }
@@ -94,31 +98,40 @@ fn plugin(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
             "gost does not check gossd's certificate: for that, add --server-name with a name that is in it.",
         ),
         None => None,
-    });
+    };
+    plugin.notes.extend(about_tls.map(str::to_owned));
     if let Some(path) = &args.agent.token_file {
         plugin.token = Some(token::first(path).context("--token-file")?);
-        plugin.notes.push("The token is a secret: keep this file from other users.");
-        if args.r#type == PluginType::Http {
-            plugin
-                .notes
-                .push("gost 3.2.6 and older send no token over HTTP: use a newer one, or --type grpc.");
+        plugin.notes.push("The token is a secret: keep this file from other users.".into());
+        if kind(args) == PluginType::Http {
+            plugin.notes.push(
+                "gost 3.2.6 and older send no token over HTTP: use a newer one, or --type grpc.".into(),
+            );
         }
     }
+    plugin.notes.extend(notes_on_second(args)?);
     Ok(plugin)
 }
 
+/// Over HTTP, gost does not notice that its agent was restarted, and is served again at once when it was away for longer;
+/// over gRPC, it backs off for a second at least.
+fn kind(args: &GostConfigArgs) -> PluginType {
+    let grpc = args.via == Via::Unix || args.agent.token_file.is_some();
+    args.r#type.unwrap_or(if grpc { PluginType::Grpc } else { PluginType::Http })
+}
+
 fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
-    let addr = beside(args.agent.plugin)?.to_string();
+    let addr = address(args)?;
     let is_offered = args.agent.plugin_socket.is_some();
     let notes = is_offered.then_some("gossd has a Unix socket as well: --via unix makes gost call that.");
-    let notes = Vec::from_iter(notes);
+    let notes = notes.map(str::to_owned).into_iter().collect();
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: tls(args), token: None, notes })
 }
 
 fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let tls = tls(args);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let root = format!("{scheme}://{}", beside(args.agent.plugin)?);
+    let root = format!("{scheme}://{}", address(args)?);
     let [sd, ingress] = [http::PATH, http::INGRESS_PATH].map(|path| format!("{root}{path}"));
     Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: Vec::new() })
 }
@@ -134,12 +147,46 @@ fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: None, token: None, notes: Vec::new() })
 }
 
-/// Where a gost on the same host reaches the plugin.
-fn beside(plugin: SocketAddr) -> anyhow::Result<SocketAddr> {
-    if plugin.port() == 0 {
+/// Where a gost on the same host reaches the plugin, under a name if it has a second address.
+fn address(args: &GostConfigArgs) -> anyhow::Result<String> {
+    let Some(own) = second::own(&args.agent.plugin) else {
         return wrong("--plugin has port 0: gost has to know the real one");
+    };
+    Ok(match args.second {
+        Some(_) => format!("{}:{}", second::NAME, own.port()),
+        None => own.to_string(),
+    })
+}
+
+/// What has to be so for the second address to be one.
+fn notes_on_second(args: &GostConfigArgs) -> anyhow::Result<Vec<String>> {
+    let Some((peer, own)) = args.second.zip(second::own(&args.agent.plugin)) else { return Ok(Vec::new()) };
+    if args.via == Via::Unix {
+        return wrong("--second needs --via tcp: a peer has no socket on this host");
     }
-    Ok(client::beside(plugin))
+    if args.agent.token_file.is_none() && !args.agent.insecure_plugin {
+        return wrong(
+            "--second needs --token-file: a plugin that other hosts reach wants tokens, the same at each",
+        );
+    }
+    let [first, second] = second::lines(own.ip(), peer);
+    let there = SocketAddr::new(peer, own.port());
+    let mut notes = vec![
+        "This host's /etc/hosts has to have, in this order:".into(),
+        format!("  {first}"),
+        format!("  {second}"),
+        format!(
+            "The agent at {peer} has to listen at --plugin {there} besides its own, with the same --token-file."
+        ),
+        format!("`gossd check --second {peer}` tries both."),
+    ];
+    if args.agent.tls_cert.is_none() {
+        notes.push(
+            "Without --tls-cert, whoever is between the two hosts can read the token and the tunnels' ids."
+                .into(),
+        );
+    }
+    Ok(notes)
 }
 
 fn tls(args: &GostConfigArgs) -> Option<Tls> {
@@ -149,7 +196,7 @@ fn tls(args: &GostConfigArgs) -> Option<Tls> {
 }
 
 fn yaml(args: &GostConfigArgs, plugin: &Plugin) -> Zeroizing<String> {
-    let notes: String = plugin.notes.iter().flat_map(|note| ["# ", note, "\n"]).collect();
+    let notes: String = plugin.notes.iter().map(|note| format!("# {note}\n")).collect();
     let (tunnel_addr, entrypoint) = (quoted(&args.tunnel_addr), quoted(&args.entrypoint));
     let (ingress, sd) = (section(plugin, &plugin.ingress), section(plugin, &plugin.sd));
     Zeroizing::new(format!(
@@ -244,13 +291,38 @@ mod tests {
             ("[::ffff:0.0.0.0]:8000", "127.0.0.1:8000"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80"),
         ] {
-            let text = printed(&["--plugin", plugin]).unwrap();
+            let text = printed(&["--plugin", plugin, "--type", "grpc"]).unwrap();
             assert_eq!(text.matches(&format!("addr: \"{told}\"\n")).count(), 2, "{text}");
-            let text = printed(&["--plugin", plugin, "--type", "http"]).unwrap();
+            let text = printed(&["--plugin", plugin]).unwrap();
             for path in ["sd", "ingress"] {
                 assert!(text.contains(&format!("addr: \"http://{told}/{path}\"\n")), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn gost_calls_over_http_unless_a_token_or_a_socket_needs_grpc() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = folder.path().join("tokens");
+        std::fs::write(&tokens, "secret").unwrap();
+        std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let tokens = tokens.to_str().unwrap();
+        for (flags, want) in [
+            (&[][..], "http"),
+            (&["--token-file", tokens], "grpc"),
+            (&["--token-file", tokens, "--type", "http"], "http"),
+            (&["--via", "unix", "--plugin-socket", "/s"], "grpc"),
+        ] {
+            let text = printed(flags).unwrap();
+            assert_eq!(text.matches(&format!("type: {want}\n")).count(), 2, "{text}");
+        }
+        let two = ["--plugin", "10.0.0.1:8000", "--plugin", "127.0.0.1:8000", "--token-file", tokens];
+        let text = printed(&[&two[..], &["--second", "10.0.0.2"]].concat()).unwrap();
+        assert_eq!(text.matches("addr: \"gossd-plugin:8000\"\n").count(), 2, "{text}");
+        assert!(text.contains("#   127.0.0.1 gossd-plugin\n#   10.0.0.2 gossd-plugin\n"), "{text}");
+        assert!(text.contains("--plugin 10.0.0.2:8000") && text.contains("--tls-cert"), "{text}");
+        let open = ["--second", "10.0.0.2", "--insecure-plugin"];
+        assert!(printed(&open).unwrap().contains("addr: \"http://gossd-plugin:8000/sd\"\n"));
     }
 
     #[test]
@@ -272,6 +344,8 @@ mod tests {
     fn what_gost_could_not_use_is_a_wrong_command_line() {
         for (flags, why) in [
             (&["--plugin", "127.0.0.1:0"][..], "port 0"),
+            (&["--second", "10.0.0.2"], "needs --token-file"),
+            (&["--second", "10.0.0.2", "--via", "unix", "--plugin-socket", "/s"], "--via tcp"),
             (&["--via", "unix"], "needs --plugin-socket"),
             (&["--via", "unix", "--plugin-socket", "/s", "--type", "http"], "needs --type grpc"),
             (&["--via", "unix", "--plugin-socket", "/a b"], "a character"),

@@ -6,18 +6,22 @@ mod ask;
 mod broken;
 mod check;
 mod client;
+mod configure;
 mod events;
 mod explain;
 mod file;
 mod flags;
 mod gost_config;
+mod hold;
 mod keys;
 mod log;
 mod packaging;
 mod paths;
 mod reload;
 mod run;
+mod second;
 mod services;
+mod start;
 mod status;
 mod supervisor;
 mod table;
@@ -54,6 +58,8 @@ struct Cli {
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
     Run(Box<flags::RunArgs>),
+    /// Keep an agent's listeners while its container is replaced: for the container that owns the network
+    Hold(hold::HoldArgs),
     /// Print gost's configuration for an agent that runs with the same flags
     GostConfig(Box<gost_config::GostConfigArgs>),
     /// Tell whether an agent with the same flags could run here: ports, files, names, the clock
@@ -123,7 +129,8 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
-        Verb::Run(args) => run::run(*args)?,
+        Verb::Run(args) => return run::run(*args),
+        Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),
         Verb::Leave(whom) => ask::leave(whom)?,

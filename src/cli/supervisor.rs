@@ -1,30 +1,75 @@
 //! What the service manager is told, by systemd's protocol: that the agent serves, how it goes, that it reads its
-//! files again, that it stops, and, as often as the watchdog wants to hear it, that it is not stuck. Without a service
-//! manager, nothing is told. Knows nothing of agents but a line on how one does.
+//! files again, that it stops, which sockets are to be kept for the next start, and, as often as the watchdog wants to
+//! hear it, that it is not stuck. Without a service manager, nothing is told. Knows nothing of agents but a line on how one does.
 
 use std::convert::Infallible;
+use std::env;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::net::UnixDatagram;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::listeners::inherited::KEPT;
+use crate::listeners::{Handles, Role};
+
+/// How long a message waits for a service manager that does not read: nobody has to wait for it longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The agent serves, or serves on.
-pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+pub(super) async fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]).await;
+}
+
+/// The sockets are to be kept while the agent is restarted, whatever ends it; those that it does not use any more are not.
+pub(super) async fn keep(handles: &Handles) {
+    for role in handles.stale() {
+        let_go(role).await;
+    }
+    let kept = async {
+        let sockets = handles.duplicate()?;
+        // Off this thread: a service manager that does not read would hold it up.
+        spawn_blocking(move || sockets.iter().try_for_each(|(role, socket)| store(*role, socket.as_fd())))
+            .await?
+    };
+    if let Err(error) = timeout(PATIENCE, kept).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    {
+        tracing::warn!(%error, "the service manager does not keep our sockets: a restart will refuse gost's calls");
+    }
+}
+
+fn store(role: Role, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let name = format!("{KEPT}{}", role.as_str());
+    // Without the last, a socket that has an error to tell would be dropped.
+    let told = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
+    sd_notify::notify_with_fds(&told, &[socket])
+}
+
+/// No socket is to be kept: an agent that cannot start must not make gost wait at a port that nobody serves.
+pub(super) async fn give_up() {
+    for role in Role::ALL {
+        let_go(role.as_str()).await;
+    }
+}
+
+async fn let_go(role: &str) {
+    tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(&format!("{KEPT}{role}"))]).await;
 }
 
 /// The agent reads its files again; `ready` has to follow.
-pub(super) fn reloading() {
+pub(super) async fn reloading() {
     // Told without the time, newer systemds would end the service.
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        tell(&[NotifyState::Reloading, now]).await;
     }
 }
 
 /// The agent stops.
-pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+pub(super) async fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]).await;
 }
 
 /// Beats for the watchdog, if there is one, twice in its time, each with a new status.
@@ -34,7 +79,10 @@ where
 {
     match sd_notify::watchdog_enabled().map(|patience| patience / 2).filter(|period| !period.is_zero()) {
         Some(period) => {
-            beat(period, status, |status| tell(&[NotifyState::Watchdog, NotifyState::Status(status)])).await
+            let say = async |status: String| {
+                tell(&[NotifyState::Watchdog, NotifyState::Status(&status)]).await;
+            };
+            beat(period, status, say).await
         }
         None => std::future::pending().await,
     }
@@ -42,7 +90,7 @@ where
 
 /// Says the status in every period, but only when it could be found out. Silence is what a watchdog waits for: it
 /// comes from a state that does not answer, and from a runtime whose workers all hang, because then no period ends.
-async fn beat<S>(period: Duration, status: S, say: impl Fn(&str)) -> Infallible
+async fn beat<S>(period: Duration, status: S, say: impl AsyncFn(String)) -> Infallible
 where
     S: Fn() -> String + Clone + Send + 'static,
 {
@@ -52,16 +100,26 @@ where
         ticks.tick().await;
         // Where waiting holds up nobody else, and never more than once at a time.
         if let Ok(status) = spawn_blocking(status.clone()).await {
-            say(&status);
+            say(status).await;
         }
     }
 }
 
 /// gost is served all the same if nobody listens.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+async fn tell(states: &[NotifyState<'_>]) {
+    let told = timeout(PATIENCE, send(states)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if let Err(error) = told {
         tracing::warn!(%error, "the service manager hears nothing");
     }
+}
+
+/// What `sd_notify::notify` does, which would hold up its thread until the service manager reads.
+async fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let message: Vec<String> = states.iter().map(|state| format!("{state}\n")).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    socket.send(message.concat().as_bytes()).await.map(drop)
 }
 
 #[cfg(test)]
@@ -70,7 +128,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Instant;
 
-    use tokio::time::{sleep, timeout};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -103,7 +161,7 @@ mod tests {
             }
         };
         let heard = said.clone();
-        let say = move |_: &str| {
+        let say = async move |_| {
             heard.fetch_add(1, Ordering::SeqCst);
         };
         let said = || said.load(Ordering::SeqCst);

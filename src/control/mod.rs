@@ -1,16 +1,18 @@
-//! The agent's control socket: what `gossd leave`, `gossd drain` and `gossd keys` say to a running agent. A Unix socket
-//! that only its owner can open; one JSON line each way.
+//! The agent's control socket: what `gossd leave`, `gossd drain` and `gossd keys` say to a running agent, and where a
+//! successor introduces itself. A Unix socket that only its owner can open; one JSON line each way.
 
 mod keys;
+pub mod takeover;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -18,8 +20,10 @@ use zeroize::Zeroizing;
 pub use self::keys::{KeyRequest, Outcome, Secret};
 
 use crate::agent::Agent;
+use crate::control::takeover::successor::Successor;
 use crate::domain::slot::Status;
 use crate::gossip::Cluster;
+use crate::listeners::Handles;
 
 /// Longest request.
 const MAX_LINE: u64 = 4_096;
@@ -51,6 +55,13 @@ pub enum Request {
     Health,
     /// Change the keys, or say who has which.
     Keys(KeyRequest),
+    /// Hand everything over to whoever asks; [`crate::control::takeover`] goes on from there.
+    TakeOver {
+        /// Whose name it has: only an agent's own successor gets its sockets.
+        name: String,
+        /// Its program's version.
+        version: String,
+    },
 }
 
 /// What the agent answers.
@@ -76,13 +87,26 @@ impl Answer {
 pub struct Control {
     agent: Agent,
     cluster: Cluster,
-    left: std::sync::Arc<Notify>,
+    left: Arc<Notify>,
+    handles: Arc<Handles>,
+    successors: mpsc::Sender<Successor>,
+    ready: Arc<Mutex<mpsc::Receiver<Successor>>>,
 }
 
 impl Control {
-    /// Controls this agent.
-    pub fn new(agent: Agent, cluster: Cluster) -> Self {
-        Self { agent, cluster, left: std::sync::Arc::default() }
+    /// Controls this agent, which has these sockets.
+    pub fn new(agent: Agent, cluster: Cluster, handles: Arc<Handles>) -> Self {
+        let (successors, ready) = mpsc::channel(1);
+        Self { agent, cluster, left: Arc::default(), handles, successors, ready: Arc::new(Mutex::new(ready)) }
+    }
+
+    /// Resolves when a process has our sockets and waits for us to stop.
+    pub async fn succeeded(&self) -> Successor {
+        match self.ready.lock().await.recv().await {
+            Some(successor) => successor,
+            // We hold a sender ourselves.
+            None => std::future::pending().await,
+        }
     }
 
     /// Resolves when somebody asked the agent to leave, and it has.
@@ -103,7 +127,11 @@ impl Control {
             match listener.accept().await {
                 Ok((stream, _)) if clients.len() < MAX_CLIENTS => {
                     let this = self.clone();
-                    clients.spawn(async move { drop(timeout(SERVED, this.answer(stream)).await) });
+                    clients.spawn(async move {
+                        if let Ok(Ok(Some(successor))) = timeout(SERVED, this.answer(stream)).await {
+                            this.prepare(successor).await;
+                        }
+                    });
                 }
                 Ok(_) => {}
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -111,12 +139,29 @@ impl Control {
         }
     }
 
-    async fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+    /// Lets a successor get ready, and then the agent stop for it. One that fails before is not noticed but in the log.
+    async fn prepare(&self, mut successor: Successor) {
+        tracing::info!(version = successor.version, "another process is about to take over");
+        match successor.prepare(&self.handles).await {
+            // A second one at the same time is closed, and says so itself.
+            Ok(()) => drop(self.successors.try_send(successor)),
+            Err(error) => tracing::warn!(
+                "the process that was to take over did not start, so this agent goes on: {error}"
+            ),
+        }
+    }
+
+    async fn answer(&self, mut stream: UnixStream) -> io::Result<Option<Successor>> {
         let mut line = Zeroizing::new(String::new());
         let (reader, _) = stream.split();
         let mut reader = BufReader::new(reader.take(MAX_LINE));
         timeout(PATIENCE, reader.read_line(&mut line)).await??;
         let request: Result<Request, _> = serde_json::from_str(&line);
+        if let Ok(Request::TakeOver { name, version }) = &request
+            && name == self.agent.owner().name.as_str()
+        {
+            return Ok(Some(Successor::new(stream, version.clone())));
+        }
         let leaves = matches!(request, Ok(Request::Leave));
         let answer = match request {
             Ok(request) => self.perform(request).await,
@@ -129,13 +174,17 @@ impl Control {
         if leaves {
             self.left.notify_one();
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn perform(&self, request: Request) -> Answer {
         let (status, text) = match request {
             Request::Health => return self.health(),
             Request::Keys(request) => return self.answer_keys(request).await,
+            Request::TakeOver { name, .. } => {
+                let text = format!("its name is {}, not {name}", self.agent.owner().name);
+                return Answer { done: false, text, keys: None };
+            }
             Request::Leave => (Status::Left, "left: peers have hidden our records, and the agent stops"),
             Request::Drain => {
                 (Status::Draining, "draining: peers have hidden our records; this host still uses them")

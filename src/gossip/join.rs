@@ -53,6 +53,12 @@ impl FromStr for JoinPoint {
     }
 }
 
+impl From<SocketAddr> for JoinPoint {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
 impl fmt::Display for JoinPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

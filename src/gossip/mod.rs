@@ -37,7 +37,7 @@ pub mod slots;
 pub mod transport;
 pub mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,7 +184,8 @@ impl Cluster {
         bound: Bound,
         config: Config,
         hearer: Arc<dyn Hearer>,
-    ) -> anyhow::Result<(Self, JoinSet<anyhow::Result<()>>)> {
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let sealer = Arc::new(Sealer::new(config.keyring, &config.cluster));
         let (transport, listener) = Transport::new(bound, counters.clone(), config.faults);
@@ -237,7 +238,6 @@ impl Cluster {
             joins: joins_rx,
             keys: keys_rx,
         };
-        let mut tasks = JoinSet::new();
         if let Some(path) = config.key_file {
             tasks.spawn(keyfile::keep(path, sealer.watch(), config.reload, keys));
         }
@@ -248,7 +248,7 @@ impl Cluster {
             incoming::accept(listener, Inbox { sealer, frames, rejected, counters }).await;
             Ok(())
         });
-        Ok((cluster, tasks))
+        Ok(cluster)
     }
 
     /// Tells the peers of changes of our own slots, after all that was told before and with nothing left out. Waits
@@ -302,6 +302,16 @@ impl Cluster {
         self.peers.borrow().clone()
     }
 
+    /// Whether an agent is heard at that address.
+    pub fn hears_at(&self, ip: IpAddr) -> bool {
+        self.peers.borrow().iter().any(|peer| peer.addr.ip().to_canonical() == ip)
+    }
+
+    /// The same, with a notice whenever one comes or goes.
+    pub fn watch_peers(&self) -> watch::Receiver<Vec<Heard>> {
+        self.peers.clone()
+    }
+
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -309,6 +319,6 @@ impl Cluster {
 }
 
 /// The address of `bound` as peers should know it, given the host part.
-pub fn advertised(bound: &Bound, host: std::net::IpAddr) -> SocketAddr {
+pub fn advertised(bound: &Bound, host: IpAddr) -> SocketAddr {
     SocketAddr::new(host, bound.addr.port())
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -72,6 +73,23 @@ impl std::fmt::Debug for Bound {
     }
 }
 
+impl Bound {
+    /// Sockets that are bound already, both to one address, and do not block.
+    pub fn of(tcp: std::net::TcpListener, udp: std::net::UdpSocket) -> io::Result<Self> {
+        let addr = tcp.local_addr()?;
+        let medium = Medium::Sockets { udp: UdpSocket::from_std(udp)?, tcp: TcpListener::from_std(tcp)? };
+        Ok(Self { addr, medium })
+    }
+
+    /// Its sockets, that of connections first; none in a simulation.
+    pub fn sockets(&self) -> Option<(BorrowedFd<'_>, BorrowedFd<'_>)> {
+        match &self.medium {
+            Medium::Sockets { udp, tcp } => Some((tcp.as_fd(), udp.as_fd())),
+            Medium::Memory(_) => None,
+        }
+    }
+}
+
 /// Binds UDP and TCP to one port; with port 0, to any port that is free for both.
 pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
     let mut tries = if addr.port() == 0 { 20 } else { 1 };
@@ -89,13 +107,13 @@ fn bind_both(addr: SocketAddr) -> io::Result<Bound> {
     tcp.set_reuse_address(true)?;
     tcp.bind(&addr.into())?;
     tcp.listen(1_024)?;
-    let tcp = TcpListener::from_std(tcp.into())?;
+    let tcp = std::net::TcpListener::from(tcp);
     let addr = tcp.local_addr()?;
     let udp = socket(addr, Type::DGRAM, Protocol::UDP)?;
     // The kernel may grant less; that is its right.
     let _ = udp.set_recv_buffer_size(RECEIVE_BUFFER);
     udp.bind(&addr.into())?;
-    Ok(Bound { addr, medium: Medium::Sockets { udp: UdpSocket::from_std(udp.into())?, tcp } })
+    Bound::of(tcp, udp.into())
 }
 
 fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

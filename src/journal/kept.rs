@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::store::Fault;
 use crate::domain::address::Entrypoint;
 use crate::domain::label::Label;
-use crate::domain::lease::Holding;
-#[cfg(feature = "harness")]
-use crate::domain::lease::Word;
+use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{Network, Record, check_field};
 use crate::domain::rule::{Clock, Endpoint, Rule, TunnelId};
 
@@ -47,7 +45,6 @@ pub(super) struct KeptHolding<'a> {
 }
 
 /// See [`Kept`].
-#[cfg(feature = "harness")]
 pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
     let kept = match word {
         Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
@@ -59,7 +56,6 @@ pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
 }
 
 /// See [`KeptRule`].
-#[cfg(feature = "harness")]
 pub(super) fn spell_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
     let at = [rule.endpoint.tunnel.as_bytes(), rule.host.as_bytes()].concat();
     (at, KeptRule::bytes(rule).unwrap_or_default())

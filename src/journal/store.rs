@@ -255,7 +255,6 @@ impl Contents {
     }
 
     /// Of these entries.
-    #[cfg(feature = "harness")]
     pub(super) fn of(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Self {
         let (mut contents, mut released) = (Self::default(), Vec::new());
         for (id, kept) in words {

@@ -11,6 +11,9 @@ pub const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_024).expect("not z
 /// they take microseconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A guest whose own agent is heard, but not reached by it, comes back at once: then it dials no more often than this.
+pub const GUEST: Duration = Duration::from_secs(5);
+
 /// The bounds on plugin connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -18,11 +21,13 @@ pub struct Bounds {
     pub max_connections: NonZeroUsize,
     /// How long each step of a call may take.
     pub patience: Duration,
+    /// How long a guest's connection is served at least before it is sent home.
+    pub guest: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { max_connections: MAX_CONNECTIONS, patience: PATIENCE }
+        Self { max_connections: MAX_CONNECTIONS, patience: PATIENCE, guest: GUEST }
     }
 }
 

@@ -4,18 +4,20 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
-use super::bounds::Closed;
+use super::bounds::{Bounds, Closed};
+use super::gate::Gate;
 use super::metrics::{Labels, Meter};
 use super::progress::{Call, Progress};
 use super::{Caller, grpc, http};
@@ -25,11 +27,20 @@ const PIECE: usize = 16 << 10;
 
 /// The calls of one connection.
 pub(super) struct Calls {
-    pub(super) app: TowerToHyperService<Router>,
+    pub(super) gate: Gate,
+    /// What the gate lets calls through to, once it does.
+    pub(super) app: OnceCell<TowerToHyperService<Router>>,
     pub(super) caller: Caller,
     pub(super) progress: Arc<Progress>,
     pub(super) meter: Meter,
-    pub(super) patience: Duration,
+    pub(super) bounds: Bounds,
+}
+
+impl Calls {
+    async fn app(&self) -> Option<&TowerToHyperService<Router>> {
+        let app = || async { self.gate.app().await.map(TowerToHyperService::new).ok_or(()) };
+        self.app.get_or_try_init(app).await.ok()
+    }
 }
 
 /// Follows a call. Everything is answered from memory, so one that takes long waits for its body. No layer of axum's:
@@ -37,22 +48,39 @@ pub(super) struct Calls {
 pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
     let call = calls.progress.call();
     let (labels, started) = (Labels::of(&request), Instant::now());
-    let too_slow = if grpc::is_call(request.headers()) { grpc::too_slow } else { http::too_slow };
+    let version = request.version();
+    let is_grpc = grpc::is_call(request.headers());
     request.extensions_mut().insert(calls.caller);
-    let answered = timeout(calls.patience, calls.app.call(request)).await;
-    let response = answered.map_or_else(
-        |_| {
-            calls.meter.closed.count(Closed::SlowBody);
-            too_slow()
-        },
-        |Ok(response)| response,
-    );
+    let mut response = match calls.app().await {
+        Some(app) => timeout(calls.bounds.patience, app.call(request)).await.map_or_else(
+            |_| {
+                calls.meter.closed.count(Closed::SlowBody);
+                if is_grpc { grpc::too_slow() } else { http::too_slow() }
+            },
+            |Ok(response)| response,
+        ),
+        None if is_grpc => grpc::starting(),
+        None => http::starting(),
+    };
     calls.meter.observe(&labels.with(&response), started.elapsed());
     if is_served(&response) {
         call.served();
     }
+    if calls.progress.age() >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
+        send_home(&calls.progress, version, &mut response);
+    }
     call.offer();
     response.map(|body| Body::new(Answer { body, piece: Bytes::new(), call }))
+}
+
+/// Ends a connection with its answer, so that whoever called dials anew, its own agent first. HTTP/1 is told in the
+/// answer, because a connection that closes while a call is on its way loses the call; HTTP/2 has a frame for it.
+fn send_home(progress: &Progress, version: Version, response: &mut Response) {
+    if version == Version::HTTP_2 {
+        progress.wind_down();
+    } else {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// Whether whoever called is of use to us: not refused, in either protocol's way to say so.

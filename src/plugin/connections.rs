@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Caller;
 use super::bounds::{Bounds, Closed, Counters};
+use super::gate::Gate;
 use super::progress::{Progress, Worth};
-use super::{Caller, ServiceDiscovery};
 use crate::domain::connection::ConnectionId;
 
 /// How often a full table is told to the operator.
@@ -18,7 +19,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Connections {
     bounds: Bounds,
     counters: Arc<Counters>,
-    sd: ServiceDiscovery,
+    gate: Gate,
     last: AtomicU64,
     table: Mutex<Table>,
 }
@@ -30,8 +31,8 @@ struct Table {
 }
 
 impl Connections {
-    pub(super) fn new(bounds: Bounds, counters: Arc<Counters>, sd: ServiceDiscovery) -> Arc<Self> {
-        Arc::new(Self { bounds, counters, sd, last: AtomicU64::new(0), table: Mutex::default() })
+    pub(super) fn new(bounds: Bounds, counters: Arc<Counters>, gate: Gate) -> Arc<Self> {
+        Arc::new(Self { bounds, counters, gate, last: AtomicU64::new(0), table: Mutex::default() })
     }
 
     /// A number for a connection that no other has.
@@ -74,11 +75,9 @@ impl Connections {
         });
     }
 
-    /// Closes what has not even begun, because nothing can be lost with it.
-    pub(super) fn close_handshakes(&self) {
-        for progress in self.table().open.values().filter(|progress| progress.is_handshaking()) {
-            progress.close();
-        }
+    /// Asks all to end when they have answered what was asked.
+    pub(super) fn wind_down(&self) {
+        self.table().open.values().for_each(|progress| progress.wind_down());
     }
 
     /// Closes the least useful of those that may go; whether there was one.
@@ -121,6 +120,8 @@ pub(super) struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.connections.table().open.remove(&self.caller.connection);
-        self.connections.sd.connection_closed(self.caller.connection);
+        if let Some(sd) = self.connections.gate.sd() {
+            sd.connection_closed(self.caller.connection);
+        }
     }
 }

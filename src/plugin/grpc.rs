@@ -72,6 +72,11 @@ pub fn not_served() -> axum::http::Response<Body> {
     Status::unimplemented("this is not served: proto.SD and proto.Ingress are").into_http()
 }
 
+/// The answer to a call of an agent that does not get to its journal.
+pub fn starting() -> axum::http::Response<Body> {
+    Status::unavailable("this agent is starting and has not read its journal yet").into_http()
+}
+
 /// The answer to a call whose message does not arrive.
 pub fn too_slow() -> axum::http::Response<Body> {
     Status::deadline_exceeded("the message did not arrive in time").into_http()
@@ -109,7 +114,7 @@ impl sd_server::Sd for Plugin {
     }
 
     async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
-        let records = self.sd.get(&request.get_ref().name).map_err(|refusal| refuse(&refusal))?;
+        let records = self.lookup(&request.get_ref().name).await.map_err(|refusal| refuse(&refusal))?;
         let services = records.iter().map(|record| Service::from(&**record)).collect();
         Ok(Response::new(GetServiceReply { services }))
     }
@@ -118,7 +123,7 @@ impl sd_server::Sd for Plugin {
 #[tonic::async_trait]
 impl ingress_server::Ingress for Plugin {
     async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<GetRuleReply>, Status> {
-        let endpoint = self.ingress.get_rule(&request.get_ref().host).map_err(|refusal| refuse(&refusal))?;
+        let endpoint = self.lookup_rule(&request.get_ref().host).await.map_err(|refusal| refuse(&refusal))?;
         Ok(Response::new(GetRuleReply { endpoint }))
     }
 

@@ -15,7 +15,7 @@ use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Caller, Ingress, Plugin, Refusal, ServiceDiscovery};
+use super::{Caller, Ingress, Plugin, Refusal};
 use crate::domain::address::Address;
 use crate::domain::label::Label;
 use crate::domain::record::{Draft, Record};
@@ -59,6 +59,11 @@ pub fn unknown_path(uri: &Uri) -> Response {
     error(StatusCode::NOT_FOUND, text)
 }
 
+/// The answer to a call of an agent that does not get to its journal.
+pub fn starting() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "this agent is starting and has not read its journal yet".into())
+}
+
 /// The answer to a call whose body does not arrive. It ends the connection: the rest is not waited for.
 pub fn too_slow() -> Response {
     let mut response = error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
@@ -77,7 +82,7 @@ async fn sd(
     };
     let sd = &plugin.sd;
     match head.method {
-        Method::GET => get(sd, head.uri.query().unwrap_or_default()),
+        Method::GET => get(&plugin, head.uri.query().unwrap_or_default()).await,
         Method::POST => write(body, |draft| sd.register(caller, draft)).await,
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
@@ -94,7 +99,7 @@ async fn ingress(State(plugin): State<Arc<Plugin>>, request: Request) -> Respons
         Err(refusal) => return refusal,
     };
     match head.method {
-        Method::GET => get_rule(&plugin.ingress, head.uri.query().unwrap_or_default()),
+        Method::GET => get_rule(&plugin, head.uri.query().unwrap_or_default()).await,
         Method::PUT => set_rule(&plugin.ingress, body).await,
         other => not_allowed(&other, "GET, PUT", "PUT sets a rule, GET asks for one"),
     }
@@ -113,8 +118,8 @@ fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
     parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
 }
 
-fn get(sd: &ServiceDiscovery, query: &str) -> Response {
-    match sd.get(&parameter(query, "name")) {
+async fn get(plugin: &Plugin, query: &str) -> Response {
+    match plugin.lookup(&parameter(query, "name")).await {
         Ok(records) => {
             let services = records.iter().map(|record| Service::from(&**record)).collect();
             json(StatusCode::OK, &Services { services })
@@ -138,12 +143,12 @@ async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), Refusal>) -
     }
 }
 
-fn get_rule(ingress: &Ingress, query: &str) -> Response {
+async fn get_rule(plugin: &Plugin, query: &str) -> Response {
     #[derive(Serialize)]
     struct Rule {
         endpoint: String,
     }
-    match ingress.get_rule(&parameter(query, "host")) {
+    match plugin.lookup_rule(&parameter(query, "host")).await {
         Ok(endpoint) => json(StatusCode::OK, &Rule { endpoint }),
         Err(refusal) => refuse(&refusal),
     }

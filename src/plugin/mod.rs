@@ -6,6 +6,7 @@ pub mod bounds;
 mod calls;
 mod connections;
 mod frames;
+pub mod gate;
 pub mod grpc;
 pub mod http;
 pub mod ingress;
@@ -21,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::gate::CaughtUp;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
 pub use self::token::{Tokens, Unauthenticated};
@@ -75,12 +77,30 @@ pub struct Plugin {
     pub ingress: Ingress,
     /// Whose calls are taken.
     pub tokens: Tokens,
+    /// What reads wait for in an agent's first moments.
+    pub caught_up: CaughtUp,
 }
 
 impl Plugin {
     /// Whether a call with this token, if any, is taken. An adapter asks before it looks at the call's content.
     pub fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
         Ok(self.tokens.admit(token)?)
+    }
+
+    /// Get, as soon as it can be answered.
+    pub async fn lookup(&self, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+        self.caught_up.wait().await;
+        self.sd.get(name)
+    }
+
+    /// `GetRule`: what is known is answered at once, that nothing is known only when it can be.
+    pub async fn lookup_rule(&self, host: &str) -> Result<String, Refusal> {
+        let endpoint = self.ingress.get_rule(host)?;
+        if !endpoint.is_empty() {
+            return Ok(endpoint);
+        }
+        self.caught_up.wait().await;
+        self.ingress.get_rule(host)
     }
 }
 

@@ -6,15 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 use super::bounds::Closed;
 use super::frames::Arriving;
+
+/// How long a connection that is to end may take for its first call, from its beginning. On one host, a client's first
+/// bytes follow its dial within a millisecond.
+const NEWCOMER: Duration = Duration::from_millis(200);
 
 /// One connection, seen from its bytes and its calls.
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<State>,
     closing: Notify,
+    winding_down: Notify,
+    called: Notify,
 }
 
 #[derive(Debug)]
@@ -69,7 +76,12 @@ impl Progress {
             last_call: 0,
             idle: now,
         };
-        Self { state: Mutex::new(state), closing: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            closing: Notify::new(),
+            winding_down: Notify::new(),
+            called: Notify::new(),
+        }
     }
 
     /// The handshake is over, or there is none.
@@ -101,6 +113,7 @@ impl Progress {
         state.last_call += 1;
         let number = state.last_call;
         state.calls.insert(number, Step::Arriving(Instant::now()));
+        self.called.notify_one();
         Call { progress: self.clone(), number }
     }
 
@@ -114,9 +127,27 @@ impl Progress {
         self.closing.notified().await;
     }
 
-    /// Whether nothing can be lost with it yet.
-    pub(super) fn is_handshaking(&self) -> bool {
-        self.state().handshaking
+    /// Asks the connection to end when it has answered what was asked.
+    pub(super) fn wind_down(&self) {
+        self.winding_down.notify_one();
+    }
+
+    /// Resolves when it is to: of a newcomer not before its first call, because whoever dials has something to say, and
+    /// would take an end before for a failure.
+    pub(super) async fn winding_down(&self) {
+        self.winding_down.notified().await;
+        let (since, calls) = {
+            let state = self.state();
+            (state.since, state.last_call)
+        };
+        if calls == 0 {
+            let _ = timeout_at((since + NEWCOMER).into(), self.called.notified()).await;
+        }
+    }
+
+    /// How long the connection has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.state().since.elapsed()
     }
 
     /// What has taken longer than `patience`.

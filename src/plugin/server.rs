@@ -2,9 +2,12 @@
 //! the routes. Knows no protocol beyond HTTP itself.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,25 +18,26 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::bounds::Bounds;
 use super::calls::{Calls, follow};
 use super::connections::Connections;
+use super::gate::Gate;
 use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
 use super::tls::Tls;
 use super::{Caller, Plugin, grpc, http};
 
-/// How long calls in flight may take to finish when the agent stops.
-const DRAIN: Duration = Duration::from_millis(1_500);
+/// How long calls in flight may take to finish when the agent stops: all are answered from memory, so those that are not
+/// by then wait for their callers. gost waits a second for the next process to answer a new connection.
+const DRAIN: Duration = Duration::from_millis(400);
 /// When a host that says nothing is asked whether it is there, and how long it may take to answer. A vanished
 /// gost is noticed by the end of its connection.
 const PROBE: Duration = Duration::from_secs(30);
@@ -49,16 +53,16 @@ const SOCKET_BUFFER: usize = 64 << 10;
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 
 /// Where calls come in.
-pub struct Listeners {
+pub struct Entrances {
     /// By TCP.
-    pub tcp: TcpListener,
+    pub tcp: Vec<TcpListener>,
     /// What TCP connections are wrapped in, if in anything.
     pub tls: Option<Latest<Tls>>,
     /// For this host only, and never wrapped.
     pub unix: Option<UnixListener>,
 }
 
-async fn routes(plugin: &Plugin) -> Router {
+pub(super) async fn routes(plugin: &Plugin) -> Router {
     http::routes(Arc::new(plugin.clone())).merge(grpc::routes(plugin).await).fallback(elsewhere)
 }
 
@@ -67,21 +71,22 @@ async fn elsewhere(request: Request) -> Response {
     if grpc::is_call(request.headers()) { grpc::not_served() } else { http::unknown_path(request.uri()) }
 }
 
-/// Serves until `stop` resolves, then finishes what is in flight. No error of a connection ends it.
+/// Serves what the gate lets through until `stop` resolves, then finishes what is in flight. No error of a connection
+/// ends it.
 pub async fn serve(
-    listeners: Listeners,
-    plugin: Plugin,
+    entrances: Entrances,
+    gate: Gate,
     bounds: Bounds,
     meter: Meter,
     stop: impl Future<Output = ()>,
 ) {
-    let Listeners { tcp, tls, unix } = listeners;
-    let mut server = Server::new(&plugin, bounds, meter).await;
+    let Entrances { tcp, tls, unix } = entrances;
+    let mut server = Server::new(gate, bounds, meter);
     let mut sweep = tokio::time::interval(server.connections.rhythm());
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = tcp.accept() => {
+            accepted = accept_tcp(&tcp) => {
                 accepted.map(|(stream, from)| server.take_tcp(stream, from.ip(), tls.as_ref()))
             }
             accepted = accept_unix(unix.as_ref()) => {
@@ -102,8 +107,20 @@ pub async fn serve(
         while server.tasks.try_join_next().is_some() {}
     }
     drop((tcp, unix));
-    server.connections.close_handshakes();
-    let _ = tokio::time::timeout(DRAIN, server.graceful.shutdown()).await;
+    server.connections.wind_down();
+    let all = async { while server.tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN, all).await;
+}
+
+async fn accept_tcp(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+    // Any other than the one that was first last time: a flood at one address must not starve the others.
+    let first = rand::random_range(0..listeners.len().max(1));
+    poll_fn(|context| {
+        let (before, after) = listeners.split_at(first);
+        let mut accepted = after.iter().chain(before).map(|listener| listener.poll_accept(context));
+        accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::UnixStream> {
@@ -115,24 +132,22 @@ async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::
 
 /// What every connection gets its share of.
 struct Server {
-    app: Router,
+    gate: Gate,
     http: auto::Builder<TokioExecutor>,
     connections: Arc<Connections>,
     meter: Meter,
-    patience: Duration,
-    graceful: GracefulShutdown,
+    bounds: Bounds,
     tasks: JoinSet<()>,
 }
 
 impl Server {
-    async fn new(plugin: &Plugin, bounds: Bounds, meter: Meter) -> Self {
+    fn new(gate: Gate, bounds: Bounds, meter: Meter) -> Self {
         Self {
-            app: routes(plugin).await,
             http: protocol(),
-            connections: Connections::new(bounds, meter.closed.clone(), plugin.sd.clone()),
+            connections: Connections::new(bounds, meter.closed.clone(), gate.clone()),
+            gate,
             meter,
-            patience: bounds.patience,
-            graceful: GracefulShutdown::new(),
+            bounds,
             tasks: JoinSet::new(),
         }
     }
@@ -155,24 +170,30 @@ impl Server {
         let open = self.connections.open(caller);
         let progress = open.progress.clone();
         let calls = Arc::new(Calls {
-            app: TowerToHyperService::new(self.app.clone()),
+            gate: self.gate.clone(),
+            app: OnceCell::new(),
             caller,
             progress: progress.clone(),
             meter: self.meter.clone(),
-            patience: self.patience,
+            bounds: self.bounds,
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let calls = calls.clone();
             async move { Ok::<_, Infallible>(follow(calls, request.map(Body::new)).await) }
         });
-        let (http, watcher) = (self.http.clone(), self.graceful.watcher());
+        let http = self.http.clone();
         let served = async move {
             let Ok(stream) = opening.await else { return };
             open.progress.opened();
             let io = TokioIo::new(Stream::new(stream, open.progress.clone()));
-            let connection = http.serve_connection(io, service).into_owned();
+            let mut connection = pin!(http.serve_connection(io, service).into_owned());
             // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
-            drop(watcher.watch(connection).await);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = open.progress.winding_down() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            drop(connection.await);
         };
         self.tasks.spawn(async move {
             tokio::select! {

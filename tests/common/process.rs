@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::http::{Connection, call, request};
 
 /// What a service manager says to its services, of which the test itself may be one.
-const SUPERVISION: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+const SUPERVISION: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// The program, without what the environment of the test says to it.
 pub fn gossd() -> Command {
@@ -113,12 +114,40 @@ impl Process {
 
     /// Starts it again on the ports that it had.
     pub fn restart(&mut self) {
+        *self = Self::run(self.again(&[]), self.variables.clone());
+    }
+
+    /// A process with the same flags, but for some, that takes over from this one, and has when this returns.
+    pub fn successor(&self, other: &[(&str, &str)]) -> Self {
+        Self::run(self.taking_over(other), self.variables.clone())
+    }
+
+    /// The same of one that does not; its exit code, and what it said.
+    pub fn failing_successor(&self, other: &[(&str, &str)]) -> (Option<i32>, String) {
+        let output = gossd().arg("run").args(self.taking_over(other)).output().expect("gossd starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn taking_over(&self, other: &[(&str, &str)]) -> Vec<String> {
+        let mut flags = self.again(other);
+        flags.push("--take-over".into());
+        flags
+    }
+
+    /// Its flags, with the ports that it has, and others in the place of some.
+    fn again(&self, other: &[(&str, &str)]) -> Vec<String> {
         let mut flags = self.flags.clone();
-        for (flag, addr) in [("--plugin", self.plugin), ("--gossip", self.gossip), ("--admin", self.admin)] {
-            let at = flags.iter().position(|f| f == flag).expect("given at the start");
-            flags[at + 1] = addr.to_string();
+        flags.retain(|flag| flag != "--take-over");
+        let [plugin, gossip, admin] =
+            [self.plugin, self.gossip, self.admin].map(|address| address.to_string());
+        let ports = [("--plugin", &*plugin), ("--gossip", &*gossip), ("--admin", &*admin)];
+        for (flag, value) in ports.iter().chain(other) {
+            match flags.iter().position(|given| given == flag) {
+                Some(at) => flags[at + 1] = (*value).to_owned(),
+                None => flags.extend([(*flag).to_owned(), (*value).to_owned()]),
+            }
         }
-        *self = Self::run(flags, self.variables.clone());
+        flags
     }
 
     pub fn kill(&mut self) {

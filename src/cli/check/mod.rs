@@ -5,8 +5,10 @@ mod clock;
 mod files;
 mod network;
 mod ports;
+mod second;
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +20,7 @@ use serde::Serialize;
 use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::plain;
-use super::{client, run};
+use super::{client, configure};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -26,6 +28,9 @@ pub(super) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Also try the second address of `gossd gost-config --second`: the IP address of the peer's host
+    #[arg(long, value_name = "IP")]
+    second: Option<IpAddr>,
     #[command(flatten, next_help_heading = "Flags of gossd run")]
     agent: RunArgs,
 }
@@ -58,7 +63,7 @@ struct Report {
 
 pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
-    let mut checks = runtime.block_on(examine(args.agent));
+    let mut checks = runtime.block_on(examine(args.agent, args.second));
     // A resolver that does not answer must not hold the end up.
     runtime.shutdown_background();
     checks.sort_by_key(|finding| finding.verdict);
@@ -72,17 +77,20 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn examine(args: RunArgs) -> Vec<Finding> {
+async fn examine(args: RunArgs, second: Option<IpAddr>) -> Vec<Finding> {
     let file = args.config.clone();
     let (keyring, key) = files::keys(args.key_file.as_deref());
     let mut found: Vec<Finding> = key.into_iter().collect();
-    match run::config_with(keyring, args) {
+    match configure::config_with(keyring, args) {
         Err(error) => found.push(Finding::fail("settings", format!("{error:#}"))),
         Ok(config) => {
             found.push(settings(&config, file.as_deref()));
             found.extend(files::examine(&config));
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
+            if let Some(second) = second {
+                found.extend(second::examine(&config, second).await);
+            }
             found.push(clock::examine(config.data_dir.as_deref()));
         }
     }

@@ -72,12 +72,12 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
 
 fn ports(config: &Config) -> Vec<Port> {
     let port = |check, flag, address| Port { check, flag, address, may_give_way: false };
-    let plugin = port("plugin", "--plugin", config.plugin);
+    let plugin = config.plugin.iter().map(|address| port("plugin", "--plugin", *address));
     let gossip = port("gossip", "--gossip", config.gossip);
     let admin = config
         .admin
         .map(|address| Port { may_give_way: config.admin_may_give_way, ..port("admin", "--admin", address) });
-    [plugin, gossip].into_iter().chain(admin).collect()
+    plugin.chain([gossip]).chain(admin).collect()
 }
 
 /// Binds all at once, as a start would, and lets them go.
@@ -95,12 +95,12 @@ async fn running(config: &Config) -> Option<Status> {
 }
 
 async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&Status>) -> Holder {
-    let twin = all.iter().find(|other| other.check != port.check && overlap(other.address, port.address));
+    let twin = all.iter().find(|other| *other != port && overlap(other.address, port.address));
     if let Some(twin) = twin {
         return Holder::Itself(twin.flag);
     }
     let is_agents = match port.check {
-        "plugin" => answers_plugin_calls(config).await,
+        "plugin" => answers_plugin_calls(port.address, config).await,
         "gossip" => running.is_some_and(|status| ends_with_port(&status.address, port.address.port())),
         _ => running.is_some(),
     };
@@ -125,9 +125,9 @@ fn ends_with_port(address: &str, port: u16) -> bool {
 }
 
 /// Whether a gossd's plugin is there. With TLS, nobody can tell without its certificate's name.
-async fn answers_plugin_calls(config: &Config) -> bool {
+async fn answers_plugin_calls(address: SocketAddr, config: &Config) -> bool {
     let path = format!("{}?name=gossd-check", http::PATH);
-    match AdminClient::at(config.plugin).get::<Got>(&path).await {
+    match AdminClient::at(address).get::<Got>(&path).await {
         Ok(_) => true,
         Err(NoReport::Foreign { why, .. }) => config.token_file.is_some() && why.starts_with("401"),
         Err(_) => false,
@@ -256,7 +256,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = Config {
-            plugin: taken.local_addr().unwrap(),
+            plugin: vec![taken.local_addr().unwrap()],
             gossip: gone,
             ..Config::loopback("a".parse().unwrap())
         };

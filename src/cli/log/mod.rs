@@ -1,0 +1,212 @@
+//! The log: text or JSON on standard error, through a [`Queue`], so that nothing in the agent waits for whoever reads
+//! it. When that is systemd's journal, which keeps the time itself, each line begins with its priority instead, so
+//! that `journalctl --priority warning` finds what it should.
+
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::env;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::panic::{self, PanicHookInfo};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use rustix::fs::fstat;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use self::queue::Queue;
+use super::flags::{LogFormat, RunArgs};
+
+/// How long the end of the process waits for standard error to take what is left.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// The same for a thread that panics: the process may end before anything else is written.
+const PANIC: Duration = Duration::from_millis(100);
+/// The priority of errors: sd-daemon(3).
+const ERROR: u8 = 3;
+
+/// The log of a running agent. Dropping it writes what is left, if that does not take long.
+pub(super) struct Log {
+    level: reload::Handle<EnvFilter, Registry>,
+    lines: Lines,
+}
+
+/// Where lines go.
+#[derive(Clone)]
+struct Lines {
+    queue: Arc<Queue>,
+    /// Whether each begins with its priority.
+    with_priority: bool,
+}
+
+/// One event's line.
+struct Line<'a> {
+    lines: &'a Lines,
+    priority: u8,
+}
+
+/// What `--log-level` lets through.
+pub(super) fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
+    // chitchat's own lines speak of its internals; what an operator needs, we say.
+    Ok(EnvFilter::try_new(format!("chitchat=error,{}", args.log_level.0))?)
+}
+
+impl Log {
+    /// Logs from now on, panics as well.
+    pub(super) fn start(args: &RunArgs) -> anyhow::Result<Self> {
+        // A handle of its own: whoever else writes to standard error must not wait for the writer's.
+        let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let lines = Lines {
+            queue: Queue::to(stderr, tell_dropped)?,
+            with_priority: matches!(args.log_format, LogFormat::Text) && is_journal(),
+        };
+        let (filter, level) = reload::Layer::new(filter(args)?);
+        let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let log = fmt::layer().with_ansi(colours).with_target(false).log_internal_errors(false);
+        let log = log.with_writer(lines.clone());
+        let registry = tracing_subscriber::registry().with(filter);
+        match args.log_format {
+            LogFormat::Json => registry.with(log.json()).init(),
+            LogFormat::Text if lines.with_priority => {
+                registry.with(log.without_time().with_level(false)).init();
+            }
+            LogFormat::Text => registry.with(log).init(),
+        }
+        let panics = lines.clone();
+        panic::set_hook(Box::new(move |panic| panics.say_panic(panic)));
+        Ok(Self { level, lines })
+    }
+
+    /// Lets other lines through from now on.
+    pub(super) fn adjust(&self, filter: EnvFilter) -> anyhow::Result<()> {
+        Ok(self.level.reload(filter)?)
+    }
+
+    /// Says why the process ends, whatever the log lets through.
+    pub(super) fn say_last(&self, error: &anyhow::Error) {
+        self.lines.say(&format!("gossd: {error:#}"));
+    }
+
+    /// How many lines standard error did not take.
+    pub(super) fn dropped(&self) -> Counter {
+        self.lines.queue.dropped()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines.queue.flush(LAST_WORDS);
+    }
+}
+
+fn tell_dropped(lines: u64) {
+    if lines == 1 {
+        tracing::warn!("1 log line was dropped: standard error did not take it");
+    } else {
+        tracing::warn!("{lines} log lines were dropped: standard error did not take them");
+    }
+}
+
+/// Whether standard error is what systemd said that it connected to its journal; a child may have another.
+fn is_journal() -> bool {
+    let Ok(told) = env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stderr()).is_ok_and(|stream| told == format!("{}:{}", stream.st_dev, stream.st_ino))
+}
+
+impl Lines {
+    fn push(&self, priority: u8, line: &[&[u8]]) {
+        let prefix = if self.with_priority { format!("<{priority}>") } else { String::new() };
+        self.queue.push(&[&[prefix.as_bytes()], line].concat());
+    }
+
+    /// Says an error that is no event, of several lines perhaps.
+    fn say(&self, text: &str) {
+        for line in text.lines() {
+            self.push(ERROR, &[line.as_bytes(), b"\n"]);
+        }
+    }
+
+    /// What the standard library would say, which would wait for standard error.
+    fn say_panic(&self, panic: &PanicHookInfo<'_>) {
+        let thread = thread::current();
+        self.say(&format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed")));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            self.say(&backtrace.to_string());
+        }
+        self.queue.flush(PANIC);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self, priority: 6 }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
+        let priority = match *event.level() {
+            Level::ERROR => ERROR,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        Line { lines: self, priority }
+    }
+}
+
+impl Write for Line<'_> {
+    /// Takes a whole event, as it is given.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.lines.push(self.priority, &[event]);
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set where this test program runs itself, to panic there.
+    const PANICS: &str = "GOSSD_TEST_PANICS";
+
+    #[test]
+    fn a_panic_is_said_on_standard_error_with_its_thread_and_place() {
+        let stderr = || File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
+        if env::var_os(PANICS).is_some() {
+            for with_priority in [false, true] {
+                let lines = Lines { queue: Queue::to(stderr(), |_| {}).unwrap(), with_priority };
+                panic::set_hook(Box::new(move |panic| lines.say_panic(panic)));
+                let panics = thread::Builder::new().name("worker".into()).spawn(|| panic!("one\ntwo"));
+                assert!(panics.unwrap().join().is_err());
+            }
+            return;
+        }
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args([
+            "--exact",
+            "cli::log::tests::a_panic_is_said_on_standard_error_with_its_thread_and_place",
+        ]);
+        let output = again.env(PANICS, "1").env_remove("RUST_BACKTRACE").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        let [place, one, two, journals_place, "<3>one", "<3>two"] = lines[..] else { panic!("{said}") };
+        assert!(place.starts_with("thread 'worker' panicked at src/cli/log/mod.rs:"), "{place}");
+        assert_eq!((one, two), ("one", "two"));
+        assert_eq!(journals_place, format!("<3>{place}"));
+    }
+}

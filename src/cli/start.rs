@@ -1,0 +1,88 @@
+//! The agent that a process is started for: on inherited sockets, in the place of another, or on its own.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::thread;
+
+use anyhow::Context as _;
+use prometheus_client::metrics::counter::Counter;
+
+use super::configure::config;
+use super::flags::RunArgs;
+use super::supervisor;
+use crate::config::Config;
+use crate::control::takeover::predecessor::Predecessor;
+use crate::daemon::{Daemon, Former};
+use crate::listeners::{Inherited, Listeners, hold};
+use crate::plugin::http;
+
+/// The agent that this process is started for.
+pub(super) async fn start(
+    args: RunArgs,
+    mut inherited: Inherited,
+    dropped: Counter,
+) -> anyhow::Result<Daemon> {
+    let (take_over, scheme) = (args.take_over, if args.tls_cert.is_some() { "https" } else { "http" });
+    let mut config = Config { dropped_log_lines: dropped, ..config(args)? };
+    inherited.configure(&mut config);
+    config.validate()?;
+    if config.hold {
+        match hold::fetch(&config.name).await {
+            Ok(held) => inherited.extend(held),
+            Err(error) => tracing::debug!(%error, "no holder has sockets for this agent"),
+        }
+    }
+    let mut predecessor = None;
+    if take_over {
+        let path = config.control.as_deref().context("--take-over needs --control")?;
+        if let Some((met, sockets)) = Predecessor::meet(path, &config.name).await? {
+            inherited.extend(sockets);
+            predecessor = Some(met);
+        } else {
+            tracing::info!(control = %path.display(), "no agent runs here to take over from; starting as usual");
+        }
+    }
+    let plugin_socket = config.plugin_socket.clone();
+    let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
+    let name = config.name.clone();
+    let started = async {
+        let listeners = Listeners::open(&config, inherited)?;
+        // Before anything can go wrong that a restart may heal.
+        supervisor::keep(&listeners.handles).await;
+        let former = predecessor.as_mut().map_or(Former::Ended, Former::Runs);
+        Daemon::start_on(listeners, config, former).await
+    };
+    let daemon = match (started.await, predecessor) {
+        (Ok(daemon), Some(predecessor)) => {
+            predecessor.release().await.context("the agent that ran does not end")?;
+            tracing::info!("took over from the agent that ran");
+            daemon
+        }
+        (Ok(daemon), None) => daemon,
+        (Err(error), Some(predecessor)) => {
+            predecessor.give_up(&format!("{error:#}")).await;
+            return Err(error.context("not taken over; the agent that ran goes on"));
+        }
+        (Err(error), None) => return Err(error),
+    };
+    announce(&daemon, scheme, plugin_socket.as_deref())?;
+    tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
+    Ok(daemon)
+}
+
+/// Prints where the daemon is found, in one piece and from a thread of its own: whoever reads the first lines and no
+/// more must not end it, and whoever reads nothing must not hold it up.
+fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
+    let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
+    let plugin: String =
+        daemon.plugins.iter().map(|address| format!("plugin {scheme}://{address}{}\n", http::PATH)).collect();
+    let gossip = daemon.gossip;
+    let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
+    let lines = format!("{plugin}gossip {gossip}\n{admin}{socket}");
+    let print = move || {
+        let mut stdout = std::io::stdout();
+        let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+    };
+    thread::Builder::new().name("announce".into()).spawn(print)?;
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Which address this host has for others.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tokio::net::UdpSocket;
+
+use crate::config::Config;
+use crate::domain::address::Host;
+use crate::gossip::JoinPoint;
+
+/// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
+const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// The IP address that peers are told: the advertised host; else the one that is listened on; else that of
+/// the interface which reaches the first host to join at, or everything else.
+pub(crate) async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
+    match &config.advertise {
+        Some(Host::Ip(ip)) => return *ip,
+        Some(Host::Name(name)) => {
+            if let Some(ip) = resolve(name, bound).await {
+                return ip;
+            }
+            // A host may boot before its resolver does; records need the name's text only.
+            tracing::warn!("cannot resolve --advertise-host {name}; gossip gets this host's own address");
+        }
+        Some(Host::Unusable) | None => {}
+    }
+    if !bound.ip().is_unspecified() {
+        return bound.ip();
+    }
+    let mut targets = match config.join.first() {
+        Some(point) => point.resolve().await,
+        None => Vec::new(),
+    };
+    targets.extend(ELSEWHERE.iter().filter_map(|addr| addr.parse::<SocketAddr>().ok()));
+    for target in targets {
+        if let Some(ip) = interface_towards(target).await {
+            return ip;
+        }
+    }
+    Ipv4Addr::LOCALHOST.into()
+}
+
+/// The first address of a name that the gossip's sockets can use.
+pub(crate) async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
+    let point: JoinPoint = format!("{name}:{}", bound.port()).parse().ok()?;
+    let addrs = point.resolve().await;
+    let fits = |addr: &&SocketAddr| bound.is_ipv6() || addr.is_ipv4();
+    addrs.iter().find(fits).map(SocketAddr::ip)
+}
+
+/// The address that this host would use towards `target`. Connecting a UDP socket sends nothing.
+pub(crate) async fn interface_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0".parse().ok()? } else { "[::]:0".parse().ok()? };
+    let socket = UdpSocket::bind(any).await.ok()?;
+    socket.connect(target).await.ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip())
+}

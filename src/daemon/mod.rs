@@ -1,0 +1,405 @@
+//! The composition root: validate, bind everything, spawn everything, wait, stop in order.
+
+mod host;
+mod kept;
+mod outside;
+mod peers;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+pub(crate) use self::host::{gossip_host, interface_towards, resolve};
+
+use self::kept::Kept;
+use self::outside::{About, outside};
+use crate::admin::{self, Admin};
+use crate::agent::{Agent, Counts, Settings};
+use crate::config::{Adjustable, Config};
+use crate::control::takeover::predecessor::Predecessor;
+use crate::control::{self, Control};
+use crate::domain::record::Owner;
+use crate::gossip::counters::Counters;
+use crate::gossip::{self, Cluster, JoinPoint};
+use crate::journal;
+use crate::listeners::{Handles, Inherited, Listeners, hold};
+use crate::plugin::bounds;
+use crate::plugin::gate::Gate;
+use crate::plugin::reload::{Files, Latest};
+use crate::plugin::server::{self, Entrances};
+use crate::plugin::tls::{Tls, TlsFiles};
+use crate::plugin::token::Known;
+use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::unix_socket::{self, SocketFile};
+
+/// How long the plugin may take to finish its calls: what it gives itself, and some for the runtime. A goodbye gets more.
+const STOP: Duration = Duration::from_millis(500);
+const GOODBYE: Duration = Duration::from_millis(1_600);
+
+/// What there was before a start.
+pub enum Former<'a> {
+    /// Nothing, or an agent that has ended: its journal tells what it held.
+    Ended,
+    /// An agent that ended in this process, and what it held.
+    Left(Vec<u8>),
+    /// An agent that runs, and stops when it is told to.
+    Runs(&'a mut Predecessor),
+}
+
+impl Former<'_> {
+    /// What it held; none if only its journal can tell.
+    async fn snapshot(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Ended => Ok(None),
+            Self::Left(snapshot) => Ok(Some(std::mem::take(snapshot))),
+            Self::Runs(predecessor) => Ok(Some(predecessor.stop().await?)),
+        }
+    }
+}
+
+/// What an agent leaves to a successor in this process.
+pub struct Remains {
+    /// Its sockets.
+    pub inherited: Inherited,
+    /// All that it held.
+    pub snapshot: Vec<u8>,
+}
+
+/// A running agent. Dropping it stops it without ceremony.
+pub struct Daemon {
+    /// Where the plugin listens first.
+    pub plugin: SocketAddr,
+    /// Everywhere that it listens.
+    pub plugins: Vec<SocketAddr>,
+    /// Where the admin listener is, if there is one.
+    pub admin: Option<SocketAddr>,
+    /// Where the gossip listens, by UDP and TCP.
+    pub gossip: SocketAddr,
+    /// Where peers are told to reach the gossip.
+    pub advertised: SocketAddr,
+    agent: Agent,
+    cluster: Cluster,
+    control: Control,
+    leave_on_stop: bool,
+    /// Where peers were before this start.
+    remembered: Vec<JoinPoint>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    /// One task, in a set because dropping it has to end it.
+    plugin_task: JoinSet<()>,
+    stop_plugin: oneshot::Sender<()>,
+    meter: Meter,
+    reload: watch::Sender<()>,
+    names: watch::Sender<Arc<Names>>,
+    handles: Arc<Handles>,
+    caught_up: CaughtUp,
+    socket_files: [Option<SocketFile>; 2],
+}
+
+impl Daemon {
+    /// Starts an agent on sockets of its own: when this returns, all of it serves, and what its journal kept is answered.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        config.validate()?;
+        let listeners = Listeners::open(&config, Inherited::default())?;
+        Self::start_on(listeners, config, Former::Ended).await
+    }
+
+    /// The same on sockets that are bound. Connections are taken from the first moment; calls wait until their answers are
+    /// there. The caller has validated the configuration.
+    pub async fn start_on(
+        listeners: Listeners,
+        config: Config,
+        mut former: Former<'_>,
+    ) -> anyhow::Result<Self> {
+        let secrets = Secrets::open(&config)?;
+        let Listeners {
+            plugin: tcp,
+            plugin_unix: unix,
+            admin: admin_listener,
+            gossip: bound,
+            handles,
+            plugin_file,
+        } = listeners;
+        let plugin = tcp.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let handles = Arc::new(handles);
+        let (reload, told) = watch::channel(());
+        let mut tasks = JoinSet::new();
+        let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
+        let replaces = matches!(former, Former::Runs(_));
+        let (gate, meter, caught_up) = (Gate::default(), Meter::default(), CaughtUp::default());
+        let (stop_plugin, stop) = oneshot::channel();
+        let stop = async { drop(stop.await) };
+        let entrances = Entrances { tcp, tls, unix };
+        let serving = server::serve(entrances, gate.clone(), config.bounds, meter.clone(), stop);
+        // A process that takes over may still fail, and with it whom it had taken; any other takes everybody at once.
+        let mut plugin_task = JoinSet::new();
+        let later = if replaces {
+            Some(serving)
+        } else {
+            drop(plugin_task.spawn(serving));
+            None
+        };
+        let gossip = bound.addr;
+        let host = gossip_host(&config, gossip).await;
+        let advertised = gossip::advertised(&bound, host);
+        let kept = Kept::open(&config, former.snapshot().await?).await?;
+
+        let owner = Owner { name: config.name.clone(), generation: kept.generation };
+        let settings = Settings {
+            owner: owner.clone(),
+            lease_ttl: config.lease_ttl,
+            order: config.order,
+            quota: config.quota,
+            broken: config.broken,
+            hurry: config.hurry,
+        };
+        let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
+        let mut restored = kept.restored;
+        for holding in restored.held.iter_mut().chain(&mut restored.lapsed) {
+            reach.returned(holding);
+        }
+        let agent = Agent::new(settings, restored);
+        let joins = !config.join.is_empty();
+        let known = kept.peers;
+        let remembered: Vec<JoinPoint> = known.values().map(|address| JoinPoint::from(*address)).collect();
+        let about = About {
+            cluster: config.cluster.clone(),
+            address: advertised,
+            joins,
+            dropped_log_lines: config.dropped_log_lines,
+        };
+        let gossip_config = gossip::Config {
+            owner,
+            advertise: advertised,
+            join: [&config.join[..], &remembered].concat(),
+            keyring: config.keyring,
+            key_file: config.key_file,
+            reload: told,
+            cluster: config.cluster,
+            interval: config.gossip_interval,
+            dead_grace: config.dead_grace,
+            faults: config.faults,
+        };
+        let cluster = Cluster::start(bound, gossip_config, Arc::new(agent.clone()), &mut tasks).await?;
+        match kept.journal {
+            Ok(Some(journal)) => {
+                agent.use_journal();
+                if kept.is_behind {
+                    agent.rewrite_journal();
+                }
+                tasks.spawn(agent.clone().keep(journal));
+            }
+            Ok(None) => {}
+            Err(why) => agent.miss_journal(why),
+        }
+        tasks.spawn(agent.clone().drive(cluster.clone()));
+        if let Some(folder) = &config.data_dir {
+            let path = journal::peers::path(folder, &config.name);
+            tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));
+        }
+        tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
+        if config.hold {
+            tasks.spawn(hold::keep(config.name, handles.duplicate()?));
+        }
+        let control = Control::new(agent.clone(), cluster.clone(), handles.clone());
+        let control_file =
+            config.control.and_then(|path| serve_control(&path, replaces, &control, &mut tasks));
+
+        let sd = ServiceDiscovery::new(agent.clone(), reach);
+        let (names, newest_names) = Latest::of(config.names);
+        let ingress = Ingress::new(agent.clone(), newest_names);
+        let peers = cluster.clone();
+        let has_agent = Box::new(move |ip| peers.hears_at(ip));
+        gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
+            .await;
+        if let Some(serving) = later {
+            plugin_task.spawn(serving);
+        }
+        let admin = match admin_listener {
+            Some(listener) => {
+                let address = listener.local_addr()?;
+                let outside = outside(&cluster, &agent, &ingress, &meter, about);
+                tasks.spawn(admin::serve(listener, Admin::new(agent.clone(), outside)));
+                Some(address)
+            }
+            None => None,
+        };
+        Ok(Self {
+            plugin: plugin[0],
+            plugins: plugin,
+            admin,
+            gossip,
+            advertised,
+            agent,
+            cluster,
+            control,
+            leave_on_stop: config.leave_on_stop,
+            remembered,
+            tasks,
+            plugin_task,
+            stop_plugin,
+            meter,
+            reload,
+            names,
+            handles,
+            caught_up,
+            socket_files: [control_file, plugin_file],
+        })
+    }
+
+    /// Waits for a task that ended although nobody stopped it. That is always a fault, and the rest of the
+    /// process would go on with frozen state, so whoever runs the daemon has to end it.
+    pub async fn fault(&mut self) -> anyhow::Error {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next() => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("a task ended"),
+                Ok(Err(error)) => error,
+                Err(panic) => anyhow::Error::new(panic).context("a task ended"),
+            },
+            Some(ended) = self.plugin_task.join_next() => match ended {
+                Ok(()) => anyhow::anyhow!("the plugin's listener ended"),
+                Err(panic) => anyhow::Error::new(panic).context("the plugin's listener ended"),
+            },
+        }
+    }
+
+    /// Goes on with another configuration, as far as it can while it runs.
+    pub fn adjust(&self, adjusted: Adjustable) {
+        let Adjustable { order, quota, names, join } = adjusted;
+        self.agent.adjust(order, quota);
+        self.names.send_replace(Arc::new(names));
+        self.cluster.join([join, self.remembered.clone()].concat());
+    }
+
+    /// Reads the keys', the tokens' and the certificate's files again, even if they look the same.
+    pub fn reload(&self) {
+        self.reload.send_replace(());
+    }
+
+    /// How many plugin connections were closed for their callers' faults.
+    pub fn plugin_closed(&self) -> &bounds::Counters {
+        &self.meter.closed
+    }
+
+    /// What `gossd leave` waits for to end the process.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The sockets that somebody has to keep for whoever comes next.
+    pub fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// Stops: no new plugin calls, those in flight are finished, the journal has everything, then the gossip
+    /// goes. Peers keep our records for a while, so that a restart is not noticed; unless we leave.
+    pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// Stops in the same way, with nothing said to the peers, for whoever takes over at once.
+    pub async fn hand_over(mut self) -> anyhow::Result<Remains> {
+        self.leave_on_stop = false;
+        // The plugin's Unix socket goes on under its name. The successor has a control socket of its own.
+        if let Some(file) = self.socket_files[1].take() {
+            file.leave();
+        }
+        let inherited = Inherited::kept(self.handles.duplicate()?);
+        self.end().await;
+        Ok(Remains { inherited, snapshot: self.agent.snapshot() })
+    }
+
+    async fn end(&mut self) {
+        let (stop, _) = oneshot::channel();
+        let _ = std::mem::replace(&mut self.stop_plugin, stop).send(());
+        let goodbye = async {
+            if self.leave_on_stop {
+                self.control.say_goodbye().await;
+            }
+        };
+        // Reads that wait for peers have waited for long enough.
+        self.caught_up.reached();
+        let plugin = tokio::time::timeout(STOP, self.plugin_task.join_next());
+        let _ = tokio::join!(plugin, tokio::time::timeout(GOODBYE, goodbye));
+        self.agent.flush().await;
+        self.tasks.shutdown().await;
+    }
+
+    /// What the agent holds.
+    pub fn counts(&self) -> Counts {
+        self.agent.counts()
+    }
+
+    /// How many peers the gossip hears.
+    pub fn peers(&self) -> usize {
+        self.cluster.peers()
+    }
+
+    /// What the gossip counted.
+    pub fn counters(&self) -> &Counters {
+        self.cluster.counters()
+    }
+
+    /// The agent itself, for measurements without HTTP between.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+}
+
+/// What was read from the plugin's files.
+struct Secrets {
+    tokens: Option<(Tokens, Files<Known>)>,
+    tls: Option<(Files<Tls>, Latest<Tls>)>,
+}
+
+impl Secrets {
+    /// A file that is no good ends the start: nothing may be served more openly than the operator said.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let tokens = config.token_file.as_deref().map(Tokens::open).transpose().context("--token-file")?;
+        let tls = config.tls.clone().map(TlsFiles::open).transpose().context("--tls-cert and --tls-key")?;
+        Ok(Self { tokens, tls })
+    }
+
+    /// Reads the files again when they change and when told; gives what always has the newest.
+    fn follow(
+        self,
+        every: Duration,
+        told: &watch::Receiver<()>,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> (Tokens, Option<Latest<Tls>>) {
+        let tokens = self.tokens.map(|(tokens, files)| {
+            tasks.spawn(files.follow(every, told.clone()));
+            tokens
+        });
+        let tls = self.tls.map(|(files, latest)| {
+            tasks.spawn(files.follow(every, told.clone()));
+            latest
+        });
+        (tokens.unwrap_or_default(), tls)
+    }
+}
+
+/// In the place of a predecessor's, which is about to end.
+fn serve_control(
+    path: &Path,
+    replaces: bool,
+    control: &Control,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> Option<SocketFile> {
+    let bind = if replaces { unix_socket::replace } else { unix_socket::bind };
+    match bind(path, control::MODE) {
+        Ok((listener, file)) => {
+            tasks.spawn(control.clone().serve(listener));
+            Some(file)
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave`, `gossd drain` and `gossd keys` cannot reach this agent");
+            None
+        }
+    }
+}

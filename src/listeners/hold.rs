@@ -1,0 +1,274 @@
+//! `gossd hold`: keeps an agent's sockets while the agent is replaced, where no systemd does. It is the one process of a
+//! container that owns the network, and does nothing else. It and the agent meet at an abstract Unix socket, which
+//! belongs to the network namespace that they share, so that they need no common folder; each wants the other to be of
+//! its own user.
+//!
+//! One line each way, descriptors beside it: `give` is answered with the roles of what is kept; `keep ROLE...` replaces
+//! what is kept. The agent's connection stays open for as long as the agent lives.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Inherited, Role, pass};
+use crate::domain::record::AgentName;
+
+/// How long sockets are kept for an agent that is gone. Then their ports refuse, which tells gost more quickly that
+/// nobody is there than a backlog that nobody empties.
+pub const KEPT_FOR: Duration = Duration::from_secs(30);
+/// How long the other side may take for a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often an agent looks for a holder that is gone.
+const RETRY: Duration = Duration::from_secs(1);
+/// Clients at a time: the agent, its successor, and some.
+const MAX_CLIENTS: usize = 16;
+
+type Sockets = Vec<(Role, OwnedFd)>;
+
+/// The holder's side.
+#[derive(Debug)]
+pub struct Holder {
+    listener: UnixListener,
+    held: Sockets,
+    /// The client whose sockets they are, while it is connected.
+    owner: Option<u64>,
+    /// When they go, if nobody comes for them.
+    expires: Option<Instant>,
+}
+
+enum Event {
+    Give,
+    Keep(u64, Sockets),
+    Gone(u64),
+}
+
+struct Message {
+    event: Event,
+    /// Where the answer goes.
+    reply: mpsc::Sender<Sockets>,
+}
+
+impl Holder {
+    /// Holds the sockets of the agent of this name, in this network namespace.
+    pub fn bind(name: &AgentName) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&address(name)?)?;
+        socket.listen(128)?;
+        socket.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(socket.into())?;
+        Ok(Self { listener, held: Vec::new(), owner: None, expires: None })
+    }
+
+    /// Serves for ever.
+    pub async fn serve(mut self) -> anyhow::Result<()> {
+        let (messages, mut received) = mpsc::channel::<Message>(MAX_CLIENTS);
+        let mut clients = JoinSet::new();
+        let mut last = 0;
+        loop {
+            while clients.try_join_next().is_some() {}
+            let expires = self.expires;
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) if clients.len() < MAX_CLIENTS && is_our_users(&stream) => {
+                        last += 1;
+                        clients.spawn(attend(stream, last, messages.clone()));
+                    }
+                    Ok(_) => tracing::warn!("refused a client of the holder: another user, or too many"),
+                    Err(_) => sleep(Duration::from_millis(50)).await,
+                },
+                Some(message) = received.recv() => self.handle(message).await,
+                () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
+                    self.expires = None;
+                    self.held.clear();
+                    tracing::warn!(seconds = KEPT_FOR.as_secs(), "no agent has come back: its ports refuse from now on");
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, Message { event, reply }: Message) {
+        let mut answer = Vec::new();
+        match event {
+            Event::Give => answer = clones(&self.held),
+            Event::Keep(client, sockets) => {
+                tracing::info!(sockets = sockets.len(), "keeping the sockets of an agent");
+                (self.held, self.owner, self.expires) = (sockets, Some(client), None);
+            }
+            Event::Gone(client) if self.owner == Some(client) => {
+                tracing::info!("the agent is gone; its sockets stay for the next one");
+                (self.owner, self.expires) = (None, Some(Instant::now() + KEPT_FOR));
+            }
+            Event::Gone(_) => {}
+        }
+        // A client may have gone away meanwhile.
+        let _ = reply.send(answer).await;
+    }
+}
+
+async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>) {
+    let (reply, mut replies) = mpsc::channel(1);
+    let mut tell = async |event| {
+        let _ = messages.send(Message { event, reply: reply.clone() }).await;
+        replies.recv().await.unwrap_or_default()
+    };
+    while let Ok((line, sockets)) = pass::receive(&stream).await {
+        let event = match line.strip_prefix("keep ") {
+            Some(roles) => match named(roles, sockets) {
+                Some(sockets) => Event::Keep(client, sockets),
+                None => break,
+            },
+            None if line == "give" => Event::Give,
+            None => break,
+        };
+        let given = tell(event).await;
+        if !matches!(timeout(PATIENCE, send(&stream, "given", &given)).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    tell(Event::Gone(client)).await;
+}
+
+/// What a holder of this network namespace keeps for the agent of this name.
+pub async fn fetch(name: &AgentName) -> io::Result<Inherited> {
+    let stream = connect(name)?;
+    let given = async {
+        pass::send(&stream, "give", &[]).await?;
+        pass::receive(&stream).await
+    };
+    let (line, sockets) = timeout(PATIENCE, given).await??;
+    let sockets = line.strip_prefix("given").and_then(|roles| named(roles, sockets));
+    Ok(Inherited::kept(sockets.ok_or(io::ErrorKind::InvalidData)?))
+}
+
+/// Keeps these sockets at the holder for as long as this runs, and again at one that was replaced.
+pub async fn keep(name: AgentName, sockets: Vec<(Role, OwnedFd)>) -> anyhow::Result<()> {
+    let mut missing = false;
+    loop {
+        match keep_once(&name, &sockets, &mut missing).await {
+            Ok(()) => tracing::warn!("the holder of our sockets is gone; looking for another"),
+            Err(error) if !missing => tracing::warn!(
+                %error,
+                "no `gossd hold` of this name and user answers in this network namespace: while this agent is replaced, \
+                 its ports refuse, and gost backs off"
+            ),
+            Err(_) => {}
+        }
+        missing = true;
+        sleep(RETRY).await;
+    }
+}
+
+/// Until the holder goes away.
+async fn keep_once(name: &AgentName, sockets: &Sockets, missing: &mut bool) -> io::Result<()> {
+    let stream = connect(name)?;
+    timeout(PATIENCE, async {
+        send(&stream, "keep", sockets).await?;
+        pass::receive(&stream).await
+    })
+    .await??;
+    if std::mem::take(missing) {
+        tracing::info!("a holder keeps our sockets again");
+    }
+    // It never says more.
+    let _ = pass::receive(&stream).await;
+    Ok(())
+}
+
+fn connect(name: &AgentName) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect(&address(name)?)?;
+    socket.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(socket.into())?;
+    if is_our_users(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Abstract: the kernel knows it, and no file system.
+fn address(name: &AgentName) -> io::Result<SockAddr> {
+    SockAddr::unix(format!("\0gossd-hold/{name}"))
+}
+
+fn is_our_users(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw())
+}
+
+async fn send(stream: &UnixStream, word: &str, sockets: &Sockets) -> io::Result<()> {
+    let roles = sockets.iter().map(|(role, _)| format!(" {}", role.as_str())).collect::<String>();
+    let sockets: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+    pass::send(stream, &format!("{word}{roles}"), &sockets).await
+}
+
+/// Descriptors with the roles that a line gives them, in its order.
+pub(crate) fn named(roles: &str, sockets: Vec<OwnedFd>) -> Option<Vec<(Role, OwnedFd)>> {
+    let roles: Vec<Role> = roles.split_whitespace().map(Role::named).collect::<Option<_>>()?;
+    (roles.len() == sockets.len()).then(|| roles.into_iter().zip(sockets).collect())
+}
+
+fn clones(sockets: &Sockets) -> Sockets {
+    sockets.iter().filter_map(|(role, socket)| Some((*role, socket.try_clone().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn name(text: &str) -> AgentName {
+        format!("{text}-{}", std::process::id()).parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_keeps_is_given_to_the_next_one_after_its_end() {
+        let name = name("held");
+        let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
+        assert!(fetch(&name).await.unwrap().is_empty(), "nothing yet");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let agent = tokio::spawn(keep(name.clone(), vec![(Role::Plugin, listener.into())]));
+        let mut inherited = fetch(&name).await.unwrap();
+        while inherited.is_empty() {
+            tokio::task::yield_now().await;
+            inherited = fetch(&name).await.unwrap();
+        }
+        drop(inherited);
+        agent.abort();
+        drop(agent.await);
+        let mut inherited = fetch(&name).await.unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok(), "nobody is refused meanwhile");
+        let taken = inherited.take_tcp(Role::Plugin, address).unwrap();
+        assert_eq!(taken.local_addr().unwrap(), address);
+        holder.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_comes_for_is_closed() {
+        let name = name("lost");
+        let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = tokio::spawn(keep(name.clone(), vec![(Role::Plugin, listener.into())]));
+        while fetch(&name).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        agent.abort();
+        drop(agent.await);
+        let gone = async {
+            while !fetch(&name).await.unwrap().is_empty() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        timeout(KEPT_FOR * 2, gone).await.unwrap();
+        holder.abort();
+    }
+
+    #[tokio::test]
+    async fn an_agent_without_a_holder_goes_on() {
+        assert!(fetch(&name("none")).await.is_err());
+    }
+}

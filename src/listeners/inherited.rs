@@ -1,0 +1,212 @@
+//! Sockets that were bound before this process: systemd's, which come with the environment, and those of a
+//! predecessor. Each is looked at before it is believed: its kind, its address, and that it listens.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use listenfd::ListenFd;
+use socket2::{Domain, Socket, Type};
+
+use super::Role;
+use crate::config::Config;
+
+/// What systemd's store calls a socket that an agent gave it: this, and the role. Sockets of socket units have the
+/// role's own name.
+pub const KEPT: &str = "kept-";
+
+/// Sockets by what they are for.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    sockets: Vec<(Role, Socket)>,
+    /// Roles whose sockets are a socket unit's: its `ListenStream=` decides about the address, and systemd keeps them.
+    activated: Vec<Role>,
+}
+
+impl Inherited {
+    /// Sockets that an agent had before.
+    pub fn kept(sockets: Vec<(Role, OwnedFd)>) -> Self {
+        let sockets = sockets.into_iter().map(|(role, socket)| (role, Socket::from(socket)));
+        Self { sockets: sockets.collect(), activated: Vec::new() }
+    }
+
+    /// What systemd passes on: `LISTEN_FDS` and `LISTEN_FDNAMES`, if they are meant for this process.
+    pub fn from_environment() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut passed = ListenFd::from_env();
+        let mut inherited = Self::default();
+        for (at, name) in names.split(':').enumerate().take(passed.len()) {
+            let kept = name.strip_prefix(KEPT);
+            let socket = take(&mut passed, at);
+            match (Role::named(kept.unwrap_or(name)), socket) {
+                (Some(role), Some(socket)) => {
+                    if kept.is_none() {
+                        inherited.activated.push(role);
+                    }
+                    inherited.sockets.push((role, socket));
+                }
+                (role, _) => tracing::warn!(
+                    name,
+                    known = role.is_some(),
+                    "systemd passed a socket that is of no use: FileDescriptorName= has to be one of plugin, \
+                     plugin-unix, admin, gossip-udp and gossip-tcp, and the socket of its kind"
+                ),
+            }
+        }
+        inherited
+    }
+
+    /// Adds what somebody else kept.
+    pub fn extend(&mut self, other: Self) {
+        self.sockets.extend(other.sockets);
+        self.activated.extend(other.activated);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Puts the addresses of socket units in the place of the configured ones: who writes a socket unit says there
+    /// where the agent listens.
+    pub fn configure(&self, config: &mut Config) {
+        let addresses = |role| {
+            let of_role = self.sockets.iter().filter(move |(of, _)| *of == role && self.is_activated(role));
+            of_role.filter_map(|(_, socket)| socket.local_addr().ok())
+        };
+        let plugin: Vec<_> = addresses(Role::Plugin).filter_map(|address| address.as_socket()).collect();
+        if !plugin.is_empty() {
+            config.plugin = plugin;
+        }
+        if let Some(address) = addresses(Role::Admin).find_map(|address| address.as_socket()) {
+            config.admin = Some(address);
+        }
+        if let Some(address) = addresses(Role::GossipUdp).find_map(|address| address.as_socket()) {
+            config.gossip = address;
+        }
+        if let Some(path) =
+            addresses(Role::PluginUnix).find_map(|address| Some(address.as_pathname()?.to_owned()))
+        {
+            config.plugin_socket = Some(path);
+        }
+    }
+
+    /// Whether a socket unit has the sockets of a role.
+    pub(super) fn is_activated(&self, role: Role) -> bool {
+        self.activated.contains(&role)
+    }
+
+    /// A TCP listener at this address; at any port of it, if the port is 0.
+    pub(super) fn take_tcp(&mut self, role: Role, address: SocketAddr) -> Option<TcpListener> {
+        let socket = self.take(role, |socket| is_listener(socket) && is_at(socket, address))?;
+        socket.set_nonblocking(true).ok()?;
+        Some(socket.into())
+    }
+
+    /// Both sockets of the gossip, at one address.
+    pub(super) fn take_gossip(&mut self, address: SocketAddr) -> Option<(TcpListener, UdpSocket)> {
+        let tcp = self.take_tcp(Role::GossipTcp, address)?;
+        let at = tcp.local_addr().ok()?;
+        let is_udp = |socket: &Socket| socket.r#type().is_ok_and(|kind| kind == Type::DGRAM);
+        let udp = self.take(Role::GossipUdp, |socket| is_udp(socket) && is_at(socket, at))?;
+        udp.set_nonblocking(true).ok()?;
+        Some((tcp, udp.into()))
+    }
+
+    /// A Unix listener whose file is still at this path.
+    pub(super) fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let is_there = |socket: &Socket| {
+            let at = socket.local_addr().ok();
+            let at = at.as_ref().and_then(|address| address.as_pathname());
+            is_listener(socket) && at == Some(path) && path.exists()
+        };
+        let socket = self.take(Role::PluginUnix, is_there)?;
+        socket.set_nonblocking(true).ok()?;
+        Some(socket.into())
+    }
+
+    /// The roles of what nobody took.
+    pub(super) fn left(&self) -> Vec<&'static str> {
+        let mut left: Vec<_> = self.sockets.iter().map(|(role, _)| role.as_str()).collect();
+        left.dedup();
+        left
+    }
+
+    fn take(&mut self, role: Role, fits: impl Fn(&Socket) -> bool) -> Option<Socket> {
+        let at = self.sockets.iter().position(|(of, socket)| *of == role && fits(socket))?;
+        Some(self.sockets.swap_remove(at).1)
+    }
+}
+
+/// The socket at a place of what systemd passed, of whatever kind it is.
+fn take(passed: &mut ListenFd, at: usize) -> Option<Socket> {
+    if let Ok(Some(tcp)) = passed.take_tcp_listener(at) {
+        return Some(tcp.into());
+    }
+    if let Ok(Some(udp)) = passed.take_udp_socket(at) {
+        return Some(udp.into());
+    }
+    passed.take_unix_listener(at).ok().flatten().map(Socket::from)
+}
+
+fn is_listener(socket: &Socket) -> bool {
+    socket.is_listener().unwrap_or(false)
+}
+
+fn is_at(socket: &Socket, address: SocketAddr) -> bool {
+    let Some(at) = socket.local_addr().ok().and_then(|at| at.as_socket()) else { return false };
+    let same_family = socket.domain().is_ok_and(|domain| domain == Domain::for_address(address));
+    same_family && at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn a_socket_is_taken_once_by_its_role_and_address() {
+        let ((first, one), (second, two)) = (listener(), listener());
+        let mut inherited =
+            Inherited::kept(vec![(Role::Plugin, first.into()), (Role::Plugin, second.into())]);
+        assert!(inherited.take_tcp(Role::Admin, one).is_none(), "another role");
+        assert_eq!(inherited.take_tcp(Role::Plugin, two).unwrap().local_addr().unwrap(), two);
+        assert!(inherited.take_tcp(Role::Plugin, two).is_none(), "once");
+        let any = SocketAddr::new(one.ip(), 0);
+        assert_eq!(inherited.take_tcp(Role::Plugin, any).unwrap().local_addr().unwrap(), one);
+        assert!(inherited.left().is_empty());
+    }
+
+    #[test]
+    fn a_socket_of_the_wrong_kind_is_nobodys() {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let connected = std::net::TcpStream::connect(listener().1);
+        let mut inherited = Inherited::kept(vec![(Role::Plugin, udp.into())]);
+        assert!(inherited.take_tcp(Role::Plugin, address).is_none());
+        drop(connected);
+        assert_eq!(inherited.left(), ["plugin"]);
+    }
+
+    #[test]
+    fn gossip_is_taken_whole_or_not_at_all() {
+        let (tcp, address) = listener();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sockets = vec![(Role::GossipTcp, tcp.into()), (Role::GossipUdp, other.into())];
+        assert!(Inherited::kept(sockets).take_gossip(address).is_none(), "two ports");
+        let (tcp, address) = listener();
+        let udp = UdpSocket::bind(address).unwrap();
+        let sockets = vec![(Role::GossipTcp, tcp.into()), (Role::GossipUdp, udp.into())];
+        let (tcp, udp) = Inherited::kept(sockets).take_gossip(address).unwrap();
+        assert_eq!((tcp.local_addr().unwrap(), udp.local_addr().unwrap()), (address, address));
+        assert!(tcp.as_fd().try_clone_to_owned().is_ok());
+    }
+}

@@ -1,0 +1,199 @@
+//! The sockets that an agent listens on. They outlive the process: a gost whose dial is refused backs off for a second
+//! and more, while one that waits in a backlog is answered a moment later. So a start first takes what a predecessor
+//! left, and binds only the rest.
+//!
+//! | who keeps the sockets meanwhile | where |
+//! |---|---|
+//! | systemd's file descriptor store, or its socket units | [`inherited`], `cli::supervisor` |
+//! | the running agent, until it hands them over | `control::takeover` |
+//! | `gossd hold`, for containers that share a network | [`hold`] |
+//!
+//! Knows addresses and file descriptors, not what is said on them.
+
+pub mod hold;
+pub mod inherited;
+pub mod pass;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+
+pub use self::inherited::Inherited;
+
+use crate::config::Config;
+use crate::gossip::transport::{self, Bound};
+use crate::unix_socket::{self, SocketFile};
+
+/// gost may run as another user of a common group.
+const PLUGIN_SOCKET_MODE: u32 = 0o660;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// gost's calls, by TCP. There may be several.
+    Plugin,
+    /// gost's calls, by a Unix socket.
+    PluginUnix,
+    /// Operators, probes and metrics.
+    Admin,
+    /// Gossip's datagrams.
+    GossipUdp,
+    /// Gossip's connections.
+    GossipTcp,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Plugin, Self::PluginUnix, Self::Admin, Self::GossipUdp, Self::GossipTcp];
+
+    /// Its name wherever sockets are passed on, systemd's `FileDescriptorName=` among them.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::PluginUnix => "plugin-unix",
+            Self::Admin => "admin",
+            Self::GossipUdp => "gossip-udp",
+            Self::GossipTcp => "gossip-tcp",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+/// All sockets of one agent, bound and listening.
+pub struct Listeners {
+    /// gost's calls, one at least.
+    pub plugin: Vec<TcpListener>,
+    /// gost's calls from this host only.
+    pub plugin_unix: Option<UnixListener>,
+    /// Operators, probes and metrics; none if nobody wants them, or the address is taken and nobody asked for it.
+    pub admin: Option<TcpListener>,
+    /// Peers.
+    pub gossip: Bound,
+    /// The same sockets once more, for whoever keeps them or comes next.
+    pub handles: Handles,
+    /// The plugin's Unix socket in the file system, which goes with the last process that listens there.
+    pub plugin_file: Option<SocketFile>,
+}
+
+impl Listeners {
+    /// Takes what fits the configuration from what was inherited, and binds the rest. What was inherited and fits
+    /// nothing is closed. The caller has validated the configuration.
+    pub fn open(config: &Config, mut inherited: Inherited) -> anyhow::Result<Self> {
+        let mut handles = Handles::default();
+        let mut plugin = Vec::new();
+        for address in &config.plugin {
+            let listener = tcp(&mut inherited, Role::Plugin, *address)
+                .with_context(|| format!("cannot serve the plugin on {address}"))?;
+            handles.add(&inherited, Role::Plugin, listener.as_fd())?;
+            plugin.push(listener);
+        }
+        let gossip = gossip(&mut inherited, config.gossip)
+            .with_context(|| format!("cannot gossip on {}", config.gossip))?;
+        if let Some((tcp, udp)) = gossip.sockets() {
+            handles.add(&inherited, Role::GossipTcp, tcp)?;
+            handles.add(&inherited, Role::GossipUdp, udp)?;
+        }
+        let admin = admin(config, &mut inherited)?;
+        if let Some(listener) = &admin {
+            handles.add(&inherited, Role::Admin, listener.as_fd())?;
+        }
+        let (mut plugin_unix, mut plugin_file) = (None, None);
+        if let Some(path) = &config.plugin_socket {
+            let (listener, file) = unix(&mut inherited, path)
+                .with_context(|| format!("cannot serve the plugin on {}", path.display()))?;
+            handles.add(&inherited, Role::PluginUnix, listener.as_fd())?;
+            (plugin_unix, plugin_file) = (Some(listener), file);
+        }
+        let stale = inherited.left();
+        if !stale.is_empty() {
+            tracing::info!(
+                sockets = stale.join(" "),
+                "inherited sockets that fit no setting of this start are closed"
+            );
+        }
+        handles.stale = stale;
+        Ok(Self { plugin, plugin_unix, admin, gossip, handles, plugin_file })
+    }
+}
+
+/// Duplicates of an agent's sockets. While one of them is open somewhere, the address refuses nobody.
+#[derive(Debug, Default)]
+pub struct Handles {
+    sockets: Vec<(Role, OwnedFd)>,
+    /// Roles of kept sockets that this start does not use any more.
+    stale: Vec<&'static str>,
+}
+
+impl Handles {
+    /// The sockets that somebody has to keep: those of systemd's socket units are not among them.
+    pub fn sockets(&self) -> impl Iterator<Item = (Role, BorrowedFd<'_>)> {
+        self.sockets.iter().map(|(role, socket)| (*role, socket.as_fd()))
+    }
+
+    /// Names of roles of which a keeper may have sockets that are of no use any more.
+    pub fn stale(&self) -> &[&'static str] {
+        &self.stale
+    }
+
+    /// The sockets once more: for a keeper, or a successor in this process.
+    pub fn duplicate(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        self.sockets.iter().map(|(role, socket)| Ok((*role, socket.try_clone()?))).collect()
+    }
+
+    fn add(&mut self, from: &Inherited, role: Role, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if !from.is_activated(role) {
+            self.sockets.push((role, socket.try_clone_to_owned()?));
+        }
+        Ok(())
+    }
+}
+
+fn tcp(inherited: &mut Inherited, role: Role, address: SocketAddr) -> io::Result<TcpListener> {
+    match inherited.take_tcp(role, address) {
+        Some(listener) => TcpListener::from_std(listener),
+        None => {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        }
+    }
+}
+
+fn gossip(inherited: &mut Inherited, address: SocketAddr) -> io::Result<Bound> {
+    match inherited.take_gossip(address) {
+        Some((tcp, udp)) => Bound::of(tcp, udp),
+        None => transport::bind(address),
+    }
+}
+
+/// An address that nobody asked for may be taken, by another agent of this host as a rule.
+fn admin(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.admin else { return Ok(None) };
+    match tcp(inherited, Role::Admin, address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.admin_may_give_way => {
+            tracing::warn!(%address, %error, "no admin listener: `gossd status` and the like cannot ask this agent; set --admin");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot serve --admin on {address}")),
+    }
+}
+
+fn unix(inherited: &mut Inherited, path: &Path) -> io::Result<(UnixListener, Option<SocketFile>)> {
+    if let Some(listener) = inherited.take_unix(path) {
+        // A socket unit's file is the unit's.
+        let file = (!inherited.is_activated(Role::PluginUnix)).then(|| SocketFile::at(path));
+        return Ok((UnixListener::from_std(listener)?, file));
+    }
+    let (listener, file) = unix_socket::bind(path, PLUGIN_SOCKET_MODE)?;
+    Ok((listener, Some(file)))
+}

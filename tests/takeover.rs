@@ -1,0 +1,294 @@
+//! The plugin's port does not refuse: an agent is replaced, by a process that takes over, under systemd's file descriptor
+//! store, and beside `gossd hold`, while calls go on.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::eventually;
+use common::http::{Connection, call, request};
+use common::process::{Process, gossd};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn register(id: usize, entrypoint: SocketAddr) -> String {
+    let body =
+        format!(r#"{{"id":"{id}","name":"t{id}","node":"n","network":"tcp","address":"{entrypoint}"}}"#);
+    request("POST", "/sd", &body)
+}
+
+/// What counts calls that never stop: each on a connection of its own, as a visitor's after the agent's end is.
+struct Callers {
+    stop: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
+    task: JoinHandle<Vec<String>>,
+}
+
+impl Callers {
+    /// Registers tunnel after tunnel, and asks for each at once. What went wrong comes out at the end.
+    fn start(plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
+        let (stop, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stopped, count) = (stop.clone(), made.clone());
+        let task = tokio::spawn(async move {
+            let mut wrong = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let id = count.fetch_add(1, Ordering::Relaxed);
+                let written = call_or(plugin, &register(id, entrypoint)).await;
+                let ask = request("GET", &format!("/sd?name=t{id}"), "");
+                let listed = call_or(plugin, &ask).await;
+                let held = listed.as_ref().is_ok_and(|body| body.contains(&entrypoint.to_string()));
+                if written.is_err() || !held {
+                    wrong.push(format!("{id}: {written:?} {listed:?}"));
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            wrong
+        });
+        Self { stop, made, task }
+    }
+
+    async fn made(&self, more: usize) {
+        let enough = self.made.load(Ordering::Relaxed) + more;
+        eventually(SOON, "calls are made", || self.made.load(Ordering::Relaxed) >= enough).await;
+    }
+
+    /// How many were made, none of which may have failed.
+    async fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let wrong = self.task.await.expect("the caller ends");
+        assert!(wrong.is_empty(), "{} failed: {:?}", wrong.len(), wrong.first());
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+/// The body of an answer with 200.
+async fn call_or(plugin: SocketAddr, ask: &str) -> Result<String, String> {
+    let answered = async {
+        let mut stream = TcpStream::connect(plugin).await?;
+        stream.write_all(ask.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = timeout(SOON, answered).await.map_err(|_| "no answer".to_owned())?;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    if head.starts_with("HTTP/1.1 200 ") { Ok(body.into()) } else { Err(format!("{answer:?}")) }
+}
+
+async fn all_are_listed(plugin: SocketAddr, tunnels: usize) {
+    let mut connection = Connection::open(plugin).await;
+    for id in 0..tunnels {
+        let listed = connection.call(&request("GET", &format!("/sd?name=t{id}"), "")).await.body;
+        assert!(listed.contains(&format!("\"t{id}\"")), "{id} is lost: {listed}");
+    }
+}
+
+/// A gost's entrypoint: a restarted agent looks whether it is alive.
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
+}
+
+async fn taken_over(data: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_gost, entrypoint) = listen();
+    let socket = folder.path().join("a.sock");
+    let kept = if data == "none" { data.into() } else { folder.path().to_string_lossy().into_owned() };
+    let flags = ["--data-dir", &kept, "--control", socket.to_str().expect("text")];
+    let mut first = Process::start("a", &flags);
+    let callers = Callers::start(first.plugin, entrypoint);
+    callers.made(50).await;
+    let second = first.successor(&[]);
+    let (status, log) = first.ended(SOON);
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("another process has taken over"), "{log}");
+    callers.made(50).await;
+    let tunnels = callers.end().await;
+    assert_eq!((second.plugin, second.gossip, second.admin), (first.plugin, first.gossip, first.admin));
+    all_are_listed(second.plugin, tunnels).await;
+    assert!(second.said().contains("took over"), "{}", second.said());
+    let health =
+        gossd().args(["healthcheck", "--name", "a", "--control"]).arg(&socket).output().expect("it runs");
+    assert!(health.status.success(), "the control socket is the successor's: {health:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_takes_over_with_a_journal_and_no_call_fails() {
+    taken_over("a folder").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_takes_over_without_a_journal_and_no_call_fails() {
+    taken_over("none").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_agent_there_is_nothing_to_take_over_and_it_starts_as_usual() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agent = Process::keeping("a", folder.path(), &["--take-over"]);
+    assert!(agent.get("t").await.is_empty(), "it serves");
+    assert!(agent.said().contains("no agent runs here to take over from"), "{}", agent.said());
+}
+
+/// The agent that runs goes on after each of these, and both say why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_start_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_gost, entrypoint) = listen();
+    let agent = Process::keeping("a", folder.path(), &[]);
+    let callers = Callers::start(agent.plugin, entrypoint);
+    callers.made(20).await;
+    let nowhere = folder.path().join("nowhere");
+    let nowhere = nowhere.to_str().expect("text");
+
+    let (code, said) = agent.failing_successor(&[("--token-file", nowhere)]);
+    assert!(code == Some(1) && said.contains("--token-file") && said.contains(nowhere), "{said}");
+    callers.made(20).await;
+
+    let (code, said) = agent.failing_successor(&[("--name", "b")]);
+    assert!(code == Some(1) && said.contains("its name is a, not b"), "{said}");
+    callers.made(20).await;
+
+    // It finds out only when the agent has stopped: that one starts again from what it held.
+    let locked = tempfile::tempdir().expect("a folder");
+    let _other = Process::keeping("a", locked.path(), &[]);
+    let (code, said) = agent.failing_successor(&[("--data-dir", locked.path().to_str().expect("text"))]);
+    assert!(code == Some(1) && said.contains("is in use"), "{said}");
+    eventually(SOON, "it goes on", || agent.said().contains("did not, so this agent goes on")).await;
+    assert!(agent.said().contains("is in use"), "it says why: {}", agent.said());
+    callers.made(20).await;
+
+    let tunnels = callers.end().await;
+    all_are_listed(agent.plugin, tunnels).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_resumed_can_be_taken_over_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_gost, entrypoint) = listen();
+    let mut agent = Process::keeping("a", folder.path(), &[]);
+    let callers = Callers::start(agent.plugin, entrypoint);
+    let locked = tempfile::tempdir().expect("a folder");
+    let _other = Process::keeping("a", locked.path(), &[]);
+    let (code, _) = agent.failing_successor(&[("--data-dir", locked.path().to_str().expect("text"))]);
+    assert_eq!(code, Some(1));
+    let socket = folder.path().join("a.sock");
+    eventually(SOON, "it goes on", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    let second = agent.successor(&[]);
+    assert_eq!(agent.ended(SOON).0.code(), Some(0));
+    callers.made(20).await;
+    all_are_listed(second.plugin, callers.end().await).await;
+}
+
+/// A program with a listener as its descriptor 3, as systemd starts it; the shell puts it there, and is then the program.
+fn activated(name: &str, listener: &TcpListener, program: &mut Command) -> Child {
+    let listener: OwnedFd = listener.try_clone().expect("a duplicate").into();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 </dev/null"]).arg(program.get_program());
+    shell
+        .args(program.get_args())
+        .envs([("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", name)])
+        .stdin(File::from(listener));
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell")
+}
+
+fn run(plugin: &str, folder: &Path) -> Command {
+    let mut command = gossd();
+    command.args(["run", "--name", "a", "--plugin", plugin, "--gossip", "127.0.0.1:0", "--admin", "none"]);
+    command.arg("--data-dir").arg(folder);
+    command
+}
+
+/// systemd holds the socket, and starts one agent after the other; nobody is refused, whatever ended the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_systemd_keeps_serves_from_one_start_to_the_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ((listener, plugin), (_gost, entrypoint)) = (listen(), listen());
+    let start = |name| activated(name, &listener, &mut run(&plugin.to_string(), folder.path()));
+    let mut agent = start("kept-plugin");
+    let callers = Callers::start(plugin, entrypoint);
+    for name in ["kept-plugin", "plugin"] {
+        callers.made(20).await;
+        // What a kill loses, at most 50 ms of registrations, is not what this is about.
+        let term = Command::new("kill").arg(agent.id().to_string()).status().expect("kill runs");
+        assert!(term.success() && agent.wait().expect("it ends").success());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        agent = start(name);
+    }
+    callers.made(20).await;
+    all_are_listed(plugin, callers.end().await).await;
+    agent.kill().expect("it runs");
+    agent.wait().expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_unit_says_where_the_agent_listens_and_one_that_does_not_fit_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (listener, plugin) = listen();
+    let mut agent = activated("plugin", &listener, &mut run("127.0.0.1:1", folder.path()));
+    let answer = call(plugin, &request("GET", "/sd?name=t", "")).await;
+    assert_eq!(answer.body, r#"{"services":[]}"#);
+    agent.kill().expect("it runs");
+    agent.wait().expect("it ends");
+
+    let mut agent = activated("web", &listener, &mut run("127.0.0.1:0", folder.path()));
+    let mut stderr = agent.stderr.take().expect("piped");
+    agent.stdout.take().expect("piped").read_exact(&mut [0; 10]).expect("it serves");
+    agent.kill().expect("it runs");
+    agent.wait().expect("it ends");
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).expect("text");
+    assert!(said.contains("FileDescriptorName=") && said.contains("web"), "{said}");
+}
+
+/// Ends the holder with the test.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_gost, entrypoint) = listen();
+    let name = format!("held-{}", std::process::id());
+    let holder = gossd().args(["hold", "--name", &name]).stderr(Stdio::piped()).spawn().expect("it runs");
+    let _holder = Holder(holder);
+    let mut agent = Process::keeping(&name, folder.path(), &["--hold"]);
+    let plugin = agent.plugin;
+    eventually(SOON, "the holder has the sockets", || !agent.said().contains("no `gossd hold`")).await;
+    let callers = Callers::start(plugin, entrypoint);
+    for _ in 0..3 {
+        callers.made(20).await;
+        agent.signal("-TERM");
+        assert_eq!(agent.ended(SOON).0.code(), Some(0));
+        agent.restart();
+    }
+    callers.made(20).await;
+    all_are_listed(plugin, callers.end().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_without_the_holder_that_it_was_promised_says_so() {
+    let agent = Process::start(&format!("alone-{}", std::process::id()), &["--hold"]);
+    eventually(SOON, "it says so", || agent.said().contains("no `gossd hold` of this name")).await;
+    assert!(agent.get("t").await.is_empty(), "and serves");
+}
