@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::measured::Measured;
-use self::scenarios::{NOTICED, Scenario};
+use self::scenarios::{NOTICED, Noticed, Scenario};
 use self::table::Outcome;
 use self::world::{Plan, PluginType, World};
 
@@ -118,9 +118,9 @@ async fn all(args: Args) -> anyhow::Result<()> {
         }
     }
     if args.noticed {
-        for (broken, name, plugin) in NOTICED {
+        for broken in NOTICED {
             number += 1;
-            noticed(broken, name, plugin, &setup, number).await?;
+            noticed(&broken, &setup, number).await?;
         }
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.is_kept()).count();
@@ -151,17 +151,11 @@ async fn one(
     (measured, started.elapsed())
 }
 
-/// Runs a scenario with broken agents: its visitors have to feel it.
-async fn noticed(
-    broken: &str,
-    name: &str,
-    plugin: PluginType,
-    setup: &Setup,
-    number: u32,
-) -> anyhow::Result<()> {
-    let scenario = scenarios::all().find(|scenario| scenario.name == name).expect("a scenario of that name");
-    let plan = Plan { broken: Some(broken.into()), ..scenario.plan(plugin) };
-    let felt = match perform(scenario, setup, number, plan).await {
+/// Runs a scenario where something is broken: its visitors have to feel it.
+async fn noticed(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Result<()> {
+    let Noticed { broken, scenario: name, plugin } = noticed;
+    let scenario = scenarios::all().find(|scenario| scenario.name == *name).expect("a scenario of that name");
+    let felt = match perform(scenario, setup, number, broken.apply(scenario.plan(*plugin))).await {
         Ok(measured) => anyhow::bail!("{name}/{plugin} did not notice that {broken} is broken: {measured}"),
         Err(error) => format!("{error:#}"),
     };

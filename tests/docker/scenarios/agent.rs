@@ -28,14 +28,29 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         |world| Box::pin(upgraded(world)),
     ),
     Scenario::new(
+        "agents-replaced-held",
+        "one after the other ends, then another container starts; `gossd hold` keeps its listeners",
+        "no request fails at any host",
+        |world| Box::pin(replaced(world, Promise::NoneFails)),
+    )
+    .with(held),
+    Scenario::new(
+        "agent-killed-held",
+        "kill -9 and started at once; `gossd hold` keeps its listeners, as a supervisor would",
+        "no request fails at any host, none waits longer than 1 s",
+        |world| Box::pin(killed_held(world)),
+    )
+    .with(held)
+    .short(GRPC),
+    Scenario::new(
         "agents-replaced",
-        "one after the other ends, then starts, without a supervisor that keeps its listeners",
+        "one after the other ends, then another container starts; nobody keeps its listeners",
         "measured",
-        |world| Box::pin(replaced(world)),
+        |world| Box::pin(replaced(world, Promise::Measured)),
     ),
     Scenario::new(
         "agent-restarted",
-        "SIGTERM and started, without a supervisor that keeps its listeners",
+        "SIGTERM and started; nobody keeps its listeners",
         "measured",
         |world| Box::pin(restarted(world)),
     ),
@@ -86,6 +101,10 @@ fn an_hour_ahead() -> Plan {
     Plan { flags_of: [("a", flags.into())].into(), ..Plan::default() }
 }
 
+fn held() -> Plan {
+    Plan { held: true, ..Plan::default() }
+}
+
 fn small_disk() -> Plan {
     Plan { small_disk: [("a", "2m")].into(), ..Plan::default() }
 }
@@ -115,7 +134,7 @@ async fn upgraded(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-async fn replaced(world: &mut World) -> anyhow::Result<Measured> {
+async fn replaced(world: &mut World, promise: Promise) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     world.client("two", "b", TUNNEL, HOST).await?;
     let mut all = Vec::new();
@@ -124,9 +143,18 @@ async fn replaced(world: &mut World) -> anyhow::Result<Measured> {
         world.replace_agent(name).await?;
         pass(1).await;
         world.all_served(&ALL).await?;
-        all.push(felt(world, since, &ALL, Promise::Measured));
+        all.push(felt(world, since, &ALL, promise));
     }
     Ok(Measured::sum(all).expect("three hosts"))
+}
+
+async fn killed_held(world: &mut World) -> anyhow::Result<Measured> {
+    attached_once(world).await?;
+    let since = now();
+    world.restart_agent("a", "SIGKILL").await?;
+    pass(4).await;
+    world.all_served(&ALL).await?;
+    Ok(felt(world, since, &ALL, Promise::NoneWaits(Duration::from_secs(1))))
 }
 
 async fn restarted(world: &mut World) -> anyhow::Result<Measured> {

@@ -9,6 +9,7 @@ mod keys;
 mod names;
 mod network;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -90,15 +91,54 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     files.into_iter().flatten()
 }
 
-/// What has to fail when an agent is broken on purpose, because visitors feel it.
-pub(crate) const NOTICED: [(&str, &str, PluginType); 6] = [
-    ("push,anti-entropy", "registered-everywhere", PluginType::Http),
-    ("leases", "gost-killed", PluginType::Grpc),
-    ("suspicion", "host-lost", PluginType::Http),
-    ("listeners", "agent-taken-over", PluginType::Grpc),
-    ("rules", "registered-everywhere", PluginType::Grpc),
-    ("dials", "agent-restarted-renewed-seldom", PluginType::Http),
+/// Something that does not work, and a scenario whose visitors have to feel that.
+pub(crate) struct Noticed {
+    pub(crate) broken: Broken,
+    pub(crate) scenario: &'static str,
+    pub(crate) plugin: PluginType,
+}
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Broken {
+    /// Parts of every agent.
+    Agents(&'static str),
+    /// Nobody keeps listeners.
+    Listeners,
+}
+
+impl Broken {
+    /// A world where it is.
+    pub(crate) fn apply(self, plan: Plan) -> Plan {
+        match self {
+            Self::Agents(parts) => Plan { broken: Some(parts.into()), ..plan },
+            Self::Listeners => Plan { held: false, ..plan },
+        }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agents(parts) => parts,
+            Self::Listeners => "listeners",
+        })
+    }
+}
+
+/// All of them.
+pub(crate) const NOTICED: [Noticed; 6] = [
+    noticed(Broken::Agents("push,anti-entropy"), "registered-everywhere", PluginType::Http),
+    noticed(Broken::Agents("leases"), "gost-killed", PluginType::Grpc),
+    noticed(Broken::Agents("suspicion"), "host-lost", PluginType::Http),
+    noticed(Broken::Listeners, "agent-killed-held", PluginType::Grpc),
+    noticed(Broken::Agents("rules"), "registered-everywhere", PluginType::Grpc),
+    noticed(Broken::Agents("dials"), "agent-restarted-renewed-seldom", PluginType::Http),
 ];
+
+const fn noticed(broken: Broken, scenario: &'static str, plugin: PluginType) -> Noticed {
+    Noticed { broken, scenario, plugin }
+}
 
 /// How visitors at these hosts felt what began at a moment.
 fn felt(world: &World, since: Moment, hosts: &[&str], promised: Promise) -> Measured {

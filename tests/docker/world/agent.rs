@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::{STUCK, TTL, World, make_open, words};
+use super::{PLUGIN, STUCK, TTL, World, make_open, words};
 use crate::engine::Spec;
 
 /// Where an agent's control socket is, in a folder that its successor sees, too.
@@ -35,10 +35,16 @@ impl World {
         command.extend(self.plan.flags.iter().cloned());
         command.extend(own.iter().map(ToString::to_string));
         if self.plan.second_address {
-            command.extend(words("--plugin 0.0.0.0:8000 --token-file /keys/token"));
+            command.extend(words(&format!(
+                "--plugin {PLUGIN} --plugin {}:8000 --token-file /keys/token",
+                self.ip(name)
+            )));
         }
         if self.plan.rule_file {
             command.extend(words(&format!("--ingress-file {RULE_FILE}")));
+        }
+        if self.plan.held {
+            command.push("--hold".into());
         }
         if let Some(broken) = &self.plan.broken {
             command.extend(["--test-broken".into(), broken.clone()]);

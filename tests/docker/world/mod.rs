@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) second_address: bool,
     /// Gosts read host names from the agent's file.
     pub(crate) rule_file: bool,
+    /// The container with the network keeps the agent's listeners while that is replaced.
+    pub(crate) held: bool,
     /// Gosts have their entrypoint in the list that is never registered.
     pub(crate) unnamed_entrypoint: bool,
     /// Gosts say goodbye at SIGTERM.
@@ -93,6 +95,7 @@ impl Default for Plan {
             ttl: RENEW,
             second_address: false,
             rule_file: false,
+            held: false,
             unnamed_entrypoint: false,
             goodbye: false,
             flags: Vec::new(),
