@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # The tests in containers: three tunnel hosts and more, broken in every way that tests/docker knows. They need a Docker
 # engine, but no registry and no other image: everything is built here, from this tree and this machine's iptables.
+# gost is simulated, unless a program of it is given (static: its image has nothing else), by --gost or GOSSD_GOST.
 #
-#   scripts/docker-test.sh [--set short|long|NAME,...] [--repeat N] [--jobs N] [--list] [--table FILE]
+#   scripts/docker-test.sh [--set short|long|NAME[/grpc|/http],...] [--repeat N] [--jobs N] [--list] [--table FILE]
+#                          [--noticed] [--gost FILE]
 set -euo pipefail
+# Paths are meant from where this is called.
+here=$PWD
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -59,5 +63,11 @@ COPY . /
 ENV PATH=/usr/sbin
 END
 
-(($#)) || set -- --set long --repeat 3
-cargo test --locked --quiet --features harness --test docker -- "$@"
+arguments=("$@")
+for ((at = 1; at < ${#arguments[@]}; at++)); do
+  case ${arguments[at - 1]} in --gost | --table) arguments[at]=$(cd "$here" && realpath -m "${arguments[at]}") ;; esac
+done
+[ -z "${GOSSD_GOST:-}" ] || { GOSSD_GOST=$(cd "$here" && realpath -m "$GOSSD_GOST") && export GOSSD_GOST; }
+for argument in "$@"; do case $argument in --set | --list) set_given=1 ;; esac done
+[ -n "${set_given:-}" ] || arguments+=(--set long --repeat 3)
+cargo test --locked --quiet --features harness --test docker -- "${arguments[@]}"

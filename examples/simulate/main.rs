@@ -113,6 +113,7 @@ async fn story(seed: u64, args: &Args) -> anyhow::Result<Outcome> {
     let broken = Broken {
         leases: matches!(args.broken, Some(Part::Leases)),
         suspicion: matches!(args.broken, Some(Part::Suspicion)),
+        ..Broken::default()
     };
     let mut world = World::new(seed, hosts, broken).await?;
     let mut checker = Checker::default();

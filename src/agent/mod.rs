@@ -66,12 +66,17 @@ pub struct Settings {
 }
 
 /// What of an agent does not work, for tests that have to notice.
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Broken {
     /// No record lapses, whatever becomes of its gost.
     pub leases: bool,
     /// Peers are alive for ever.
     pub suspicion: bool,
+    /// The host name of a tunnel that is attached here has no rule here: the second question is not answered.
+    pub rules: bool,
+    /// A gost that answers a dial loses its leases sooner than one that was not dialled.
+    pub dials: bool,
 }
 
 /// What a journal kept.

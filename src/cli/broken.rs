@@ -54,6 +54,10 @@ enum Part {
     Leases,
     /// Peers are alive for ever.
     Suspicion,
+    /// The host name of a tunnel that is attached here has no rule here.
+    Rules,
+    /// A gost that answers a dial loses its leases sooner.
+    Dials,
 }
 
 impl BrokenArgs {
@@ -64,7 +68,12 @@ impl BrokenArgs {
         if let Some(seconds) = self.dead_grace {
             config.dead_grace = Duration::from_secs(seconds);
         }
-        config.broken = Broken { leases: is(Part::Leases), suspicion: is(Part::Suspicion) };
+        config.broken = Broken {
+            leases: is(Part::Leases),
+            suspicion: is(Part::Suspicion),
+            rules: is(Part::Rules),
+            dials: is(Part::Dials),
+        };
         let lost: Vec<Kind> = [(Part::Push, Kind::Push), (Part::AntiEntropy, Kind::Chitchat)]
             .into_iter()
             .filter_map(|(part, kind)| is(part).then_some(kind))

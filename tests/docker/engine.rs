@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bollard::Docker;
 use bollard::container::LogOutput;
-use bollard::exec::{CreateExecOptions, StartExecOptions};
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, Ipam, IpamConfig,
     NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkingConfig,
@@ -21,6 +21,8 @@ use futures_util::StreamExt as _;
 
 /// Marks what belongs to a run, so that nothing else is ever touched.
 const LABEL: &str = "org.gossd.harness";
+/// What a command in a container may take.
+const EXEC: Duration = Duration::from_secs(30);
 
 /// An engine, and what was started on it.
 pub(crate) struct Engine {
@@ -38,8 +40,10 @@ pub(crate) struct Spec {
     pub(crate) network: Option<(String, Option<String>, Vec<String>)>,
     /// Or the namespace of another container.
     pub(crate) shares: Option<String>,
-    /// `HOST:CONTAINER` folders.
+    /// `HOST:CONTAINER` folders and files.
     pub(crate) folders: Vec<String>,
+    /// `NAME:ADDRESS` lines of its hosts file, in their order.
+    pub(crate) hosts: Vec<String>,
     /// Folders in memory of a size, such as `/data` and `size=4m,mode=1777`.
     pub(crate) small: HashMap<String, String>,
     pub(crate) capabilities: Vec<String>,
@@ -104,6 +108,7 @@ impl Engine {
             host_config: Some(HostConfig {
                 network_mode: shared.or(own),
                 binds: Some(spec.folders.clone()),
+                extra_hosts: Some(spec.hosts.clone()),
                 tmpfs: Some(spec.small.clone()),
                 cap_add: Some(spec.capabilities.clone()),
                 group_add: Some(spec.groups.clone()),
@@ -186,34 +191,44 @@ impl Engine {
         self.docker.connect_network(network, request).await.context("putting it back on the network")
     }
 
-    /// Runs a command in a container, to its good end.
-    pub(crate) async fn execute(&self, name: &str, command: &str) -> anyhow::Result<()> {
-        let code = self.exit_code(name, command).await?;
-        anyhow::ensure!(code == 0, "{command} in {name} ended with {code}");
-        Ok(())
+    /// Runs a command in a container, to its good end; what it said.
+    pub(crate) async fn execute(&self, name: &str, command: &str) -> anyhow::Result<String> {
+        let (code, said) = self.exit_code(name, command).await?;
+        anyhow::ensure!(code == 0, "{command} in {name} ended with {code}: {said}");
+        Ok(said)
     }
 
-    /// Runs a command in a container, to whatever end.
-    pub(crate) async fn exit_code(&self, name: &str, command: &str) -> anyhow::Result<i64> {
+    /// Runs a command in a container, to whatever end; what it said.
+    pub(crate) async fn exit_code(&self, name: &str, command: &str) -> anyhow::Result<(i64, String)> {
         let cmd = command.split_whitespace().map(str::to_owned).collect();
-        let options = CreateExecOptions { cmd: Some(cmd), ..CreateExecOptions::default() };
+        let options = CreateExecOptions {
+            cmd: Some(cmd),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..CreateExecOptions::default()
+        };
         let id = self.docker.create_exec(name, options).await?.id;
-        self.docker
-            .start_exec(&id, Some(StartExecOptions { detach: true, ..StartExecOptions::default() }))
-            .await?;
-        for _ in 0..1_000 {
+        let started = self.docker.start_exec(&id, None::<StartExecOptions>).await?;
+        let StartExecResults::Attached { output, .. } = started else { bail!("{command} has no output") };
+        let said = tokio::time::timeout(EXEC, output.collect::<Vec<_>>()).await;
+        let said = said.with_context(|| format!("{command} in {name} does not end"))?;
+        let said: String = said.into_iter().filter_map(Result::ok).map(|part| part.to_string()).collect();
+        // Its output may end a moment before it does.
+        for _ in 0..100 {
             let found = self.docker.inspect_exec(&id).await?;
             if found.running == Some(false) {
-                return found.exit_code.with_context(|| format!("{command} in {name} has no exit code"));
+                let code =
+                    found.exit_code.with_context(|| format!("{command} in {name} has no exit code"))?;
+                return Ok((code, said));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         bail!("{command} in {name} does not end")
     }
 
-    /// Lines of a container's standard output as they come, to the end of the container.
+    /// Lines that a container prints as they come, to the end of the container.
     pub(crate) fn follow(&self, name: &str, mut line: impl FnMut(&str) + Send + 'static) {
-        let options = LogsOptionsBuilder::default().stdout(true).follow(true).build();
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
         let (docker, name) = (self.docker.clone(), name.to_owned());
         tokio::spawn(async move {
             let mut logs = docker.logs(&name, Some(options));
@@ -258,7 +273,7 @@ impl Engine {
     pub(crate) async fn clean(&self) -> anyhow::Result<()> {
         // Those that share a namespace go before its owner does.
         let mut names = self.containers().await?;
-        names.sort_by_key(|name| name.ends_with("-pause"));
+        names.sort_by_key(|name| name.ends_with("-pause") || name.ends_with("-target"));
         for name in names {
             self.remove(&name).await?;
         }

@@ -1,31 +1,37 @@
 //! Real containers, real networks, real faults: each scenario breaks something and measures what visitors feel. Run
-//! by `scripts/docker-test.sh`, which builds the images.
+//! by `scripts/docker-test.sh`, which builds the images. gost is simulated, unless a program of it is given.
 
 mod engine;
+mod measured;
 mod scenarios;
 mod table;
 mod visits;
 mod world;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Parser;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::scenarios::{NOTICED, SCENARIOS, Scenario};
+use self::measured::Measured;
+use self::scenarios::{NOTICED, Noticed, Scenario};
 use self::table::Outcome;
-use self::world::{Plan, World};
+use self::world::{Plan, PluginType, World};
 
 /// Scenarios in containers.
 #[derive(Debug, Parser)]
 struct Args {
-    /// short, long, or names of scenarios with commas between
+    /// short, long, or names of scenarios with commas between, each with /grpc or /http for that plugin type alone
     #[arg(long, default_value = "long")]
     set: String,
+    /// A real gost, static, for all hosts and clients; else they are simulated
+    #[arg(long, env = "GOSSD_GOST", value_name = "FILE")]
+    gost: Option<PathBuf>,
     /// How often each is run
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -54,25 +60,47 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What all runs have in common.
+struct Setup {
+    /// A part of every name of this process's containers.
+    run: String,
+    folder: PathBuf,
+    gost: Option<PathBuf>,
+}
+
 async fn all(args: Args) -> anyhow::Result<()> {
-    let chosen: Vec<&'static Scenario> =
-        SCENARIOS.iter().filter(|scenario| scenario.is_in(&args.set)).collect();
+    let chosen: Vec<(&'static Scenario, PluginType)> = scenarios::all()
+        .flat_map(|scenario| [PluginType::Grpc, PluginType::Http].map(|plugin| (scenario, plugin)))
+        .filter(|(scenario, plugin)| scenario.is_in(&args.set, *plugin))
+        .collect();
     if args.list {
-        for scenario in chosen {
-            println!("{:<26} {}: {}", scenario.name, scenario.fault, scenario.promise);
+        for (scenario, plugin) in chosen {
+            println!(
+                "{:<36} {}: {}",
+                format!("{}/{plugin}", scenario.name),
+                scenario.fault,
+                scenario.promise
+            );
         }
         return Ok(());
     }
     anyhow::ensure!(!chosen.is_empty(), "no scenario is in {}", args.set);
-    let run = format!("{:x}", std::process::id());
+    let gost = args.gost.map(|path| std::path::absolute(&path).context("--gost")).transpose()?;
+    let version = gost.as_deref().map_or_else(|| Ok("simulated gost".into()), version)?;
+    println!("{version}");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docker");
+    let setup = Setup { run: format!("{:x}", std::process::id()), folder, gost };
     let mut outcomes = Vec::new();
     let mut number = 0;
-    for scenario in chosen {
-        let mut outcome = Outcome::of(scenario);
-        let runs = (0..args.repeat).map(|_| {
+    for (scenario, plugin) in chosen {
+        let mut outcome = match (scenario.simulated_only, &setup.gost) {
+            (Some(why), Some(_)) => Outcome::skipped(scenario, plugin, why),
+            _ => Outcome::of(scenario, plugin),
+        };
+        let times = if outcome.is_skipped() { 0 } else { args.repeat };
+        let runs = (0..times).map(|_| {
             number += 1;
-            one(scenario, &run, number, &folder)
+            one(scenario, plugin, &setup, number)
         });
         let mut runs = futures_util::stream::iter(runs).buffered(args.jobs.max(1));
         while let Some((measured, took)) = runs.next().await {
@@ -85,14 +113,14 @@ async fn all(args: Args) -> anyhow::Result<()> {
         }
         println!("{outcome}");
         outcomes.push(outcome);
-    }
-    if let Some(path) = &args.table {
-        std::fs::write(path, table::markdown(&outcomes))?;
+        if let Some(path) = &args.table {
+            std::fs::write(path, table::markdown(&outcomes, &version))?;
+        }
     }
     if args.noticed {
-        for (broken, name) in NOTICED {
+        for broken in NOTICED {
             number += 1;
-            noticed(broken, name, &run, number, &folder).await?;
+            noticed(&broken, &setup, number).await?;
         }
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.is_kept()).count();
@@ -100,38 +128,40 @@ async fn all(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a real gost says of itself.
+fn version(gost: &Path) -> anyhow::Result<String> {
+    let ran = Command::new(gost).arg("-V").output().with_context(|| gost.display().to_string())?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let said = said.lines().next().filter(|said| !said.is_empty());
+    Ok(format!("real {}", said.context("it does not say its version")?))
+}
+
 /// One run, and the time that it took.
 async fn one(
     scenario: &'static Scenario,
-    run: &str,
+    plugin: PluginType,
+    setup: &Setup,
     number: u32,
-    folder: &std::path::Path,
-) -> (anyhow::Result<scenarios::Measured>, Duration) {
+) -> (anyhow::Result<Measured>, Duration) {
     let started = Instant::now();
     if INTERRUPTED.load(Ordering::Relaxed) {
         return (Err(Interrupted.into()), Duration::ZERO);
     }
-    let measured = perform(scenario, run, number, folder, (scenario.plan)()).await;
+    let measured = perform(scenario, setup, number, scenario.plan(plugin)).await;
     (measured, started.elapsed())
 }
 
-/// Runs a scenario with broken agents: its visitors have to feel it.
-async fn noticed(
-    broken: &str,
-    name: &str,
-    run: &str,
-    number: u32,
-    folder: &std::path::Path,
-) -> anyhow::Result<()> {
-    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("a scenario of that name");
-    let plan = Plan { broken: Some(broken.into()), ..(scenario.plan)() };
-    let felt = match perform(scenario, run, number, folder, plan).await {
-        Ok(measured) => anyhow::bail!("{name} did not notice that {broken} is broken: {measured}"),
+/// Runs a scenario where something is broken: its visitors have to feel it.
+async fn noticed(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Result<()> {
+    let Noticed { broken, scenario: name, plugin } = noticed;
+    let scenario = scenarios::all().find(|scenario| scenario.name == *name).expect("a scenario of that name");
+    let felt = match perform(scenario, setup, number, broken.apply(scenario.plan(*plugin))).await {
+        Ok(measured) => anyhow::bail!("{name}/{plugin} did not notice that {broken} is broken: {measured}"),
         Err(error) => format!("{error:#}"),
     };
     let by_visitors = felt.contains("promised") || felt.contains("visitors are not served");
-    anyhow::ensure!(by_visitors, "{name} failed for another reason than {broken}: {felt}");
-    println!("ok   {name} notices that {broken} is broken: {felt}");
+    anyhow::ensure!(by_visitors, "{name}/{plugin} failed for another reason than {broken}: {felt}");
+    println!("ok   {name}/{plugin} notices that {broken} is broken: {felt}");
     Ok(())
 }
 
@@ -154,19 +184,15 @@ async fn interrupted() {
 }
 
 /// Runs a scenario in a world of its own, which is gone afterwards; of one that fails, the logs stay.
-async fn perform(
-    scenario: &Scenario,
-    run: &str,
-    number: u32,
-    folder: &std::path::Path,
-    plan: Plan,
-) -> anyhow::Result<scenarios::Measured> {
+async fn perform(scenario: &Scenario, setup: &Setup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
+    let Setup { run, folder, gost } = setup;
+    let plan = Plan { real_gost: gost.clone(), ..plan };
     let mut world = World::new(run, number, folder, plan).await?;
     let measured = tokio::select! {
         measured = (scenario.run)(&mut world) => measured,
         () = interrupted() => Err(Interrupted.into()),
     };
-    let measured = measured.and_then(scenarios::Measured::check);
+    let measured = measured.and_then(Measured::check);
     if measured.is_err() {
         let logs =
             world.engine.keep_logs(&folder.join("logs").join(format!("{}-{number}", scenario.name))).await;

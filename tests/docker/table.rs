@@ -1,20 +1,33 @@
-//! The outcomes, a line each.
+//! The outcomes, a line for each scenario and plugin type.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::scenarios::{Measured, Scenario};
+use crate::measured::Measured;
+use crate::scenarios::Scenario;
+use crate::world::PluginType;
 
 /// What a scenario came to, over all its runs. None is left out.
 pub(crate) struct Outcome {
     scenario: &'static Scenario,
+    plugin: PluginType,
     runs: Vec<anyhow::Result<Measured>>,
     took: Duration,
+    /// Why it was not run at all.
+    skipped: Option<&'static str>,
 }
 
 impl Outcome {
-    pub(crate) fn of(scenario: &'static Scenario) -> Self {
-        Self { scenario, runs: Vec::new(), took: Duration::ZERO }
+    pub(crate) fn of(scenario: &'static Scenario, plugin: PluginType) -> Self {
+        Self { scenario, plugin, runs: Vec::new(), took: Duration::ZERO, skipped: None }
+    }
+
+    pub(crate) fn skipped(scenario: &'static Scenario, plugin: PluginType, why: &'static str) -> Self {
+        Self { skipped: Some(why), ..Self::of(scenario, plugin) }
+    }
+
+    pub(crate) fn is_skipped(&self) -> bool {
+        self.skipped.is_some()
     }
 
     pub(crate) fn add(&mut self, run: anyhow::Result<Measured>, took: Duration) {
@@ -26,18 +39,12 @@ impl Outcome {
         self.runs.iter().all(Result::is_ok)
     }
 
-    /// The same without words.
-    fn short(&self) -> String {
+    fn measured(&self, told: impl Fn(&Measured) -> String) -> String {
+        if let Some(why) = self.skipped {
+            return format!("not run with a real gost: {why}");
+        }
         let runs = self.runs.iter().map(|run| match run {
-            Ok(Measured { felt, failed, of, .. }) => format!("{:.2} s, {failed}/{of}", felt.as_secs_f64()),
-            Err(error) => format!("FAILED: {error:#}"),
-        });
-        runs.collect::<Vec<_>>().join("; ")
-    }
-
-    fn measured(&self) -> String {
-        let runs = self.runs.iter().map(|run| match run {
-            Ok(measured) => measured.to_string(),
+            Ok(measured) => told(measured),
             Err(error) => format!("FAILED: {error:#}"),
         });
         runs.collect::<Vec<_>>().join("; ")
@@ -46,25 +53,32 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_kept() { "ok  " } else { "FAIL" };
+        let verdict = match (self.skipped, self.is_kept()) {
+            (Some(_), _) => "--  ",
+            (None, true) => "ok  ",
+            (None, false) => "FAIL",
+        };
         let seconds = self.took.as_secs();
         let Scenario { name, fault, promise, .. } = self.scenario;
+        let measured = self.measured(ToString::to_string);
         write!(
             f,
-            "{verdict} {name} ({fault}): promised: {promise}; measured: {} ({seconds} s)",
-            self.measured()
+            "{verdict} {name}/{} ({fault}): promised: {promise}; felt: {measured} ({seconds} s)",
+            self.plugin
         )
     }
 }
 
-/// The table as the README has it.
-pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
+/// The table as the README has it. Its head says which gost it was.
+pub(crate) fn markdown(outcomes: &[Outcome], gost: &str) -> String {
     let row = |outcome: &Outcome| {
         let Scenario { name, fault, promise, .. } = outcome.scenario;
-        format!("| `{name}` | {fault} | {promise} | {} |\n", outcome.short())
+        let measured = outcome.measured(Measured::short);
+        format!("| `{name}` | {} | {fault} | {promise} | {measured} |\n", outcome.plugin)
     };
     let rows: String = outcomes.iter().map(row).collect();
     format!(
-        "| scenario | what happens | promised | felt, and requests that failed, in each run |\n|---|---|---|---|\n{rows}"
+        "| scenario, {gost} | plugin | what happens | promised | felt, and requests that failed, in each run |\n\
+         |---|---|---|---|---|\n{rows}"
     )
 }

@@ -1,5 +1,5 @@
-//! A tunnel client with a web target built in: binds at one of its gosts, answers what it forwards, and binds at
-//! another one when it is lost.
+//! A tunnel client with a web target built in: binds at a gost, answers what that forwards, and binds again when it is
+//! lost, at the pace of gost's own client.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::connector::halves;
 use crate::line::{parse_bound, read_line};
 use crate::stdout::{say_json, unix_ms};
-use crate::tunnel::halves;
 
-/// Between attempts, when no gost takes it.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long gost's client waits before it binds again; each time it was not taken, twice as long as before.
+const RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(5);
 /// How long one gost may take for a bind: a frozen one takes the connection and says nothing.
 const BIND: Duration = Duration::from_secs(5);
 /// A gost asks for a sign of life every 10 s; one that did not for this long is gone.
@@ -24,9 +25,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(crate) struct ClientArgs {
-    /// The gosts' tunnel ports, in the order in which they are tried
-    #[arg(long, required = true, value_delimiter = ',')]
-    servers: Vec<String>,
+    /// The gost's tunnel port
+    #[arg(long)]
+    server: String,
     /// The tunnel's id
     #[arg(long)]
     tunnel: Uuid,
@@ -36,38 +37,42 @@ pub(crate) struct ClientArgs {
     /// What its target answers
     #[arg(long)]
     say: String,
+    /// Its target speaks UDP: a web visitor who is sent there gets nothing
+    #[arg(long)]
+    udp: bool,
 }
 
-/// Serves for ever. After a loss the next gost is tried at once, then another every 200 ms.
+/// Serves for ever.
 pub(crate) async fn run(args: ClientArgs) -> anyhow::Result<()> {
     ensure!(!args.say.contains('\n') && args.say.len() < 1024, "--say is one line of less than 1 KiB");
-    for server in args.servers.iter().cycle() {
+    let mut retry = Duration::ZERO;
+    loop {
         let mut was_bound = false;
-        if let Err(error) = serve(&args, server, &mut was_bound).await {
-            eprintln!("{server}: {error:#}");
+        if let Err(error) = serve(&args, &mut was_bound).await {
+            eprintln!("{}: {error:#}", args.server);
         }
-        if !was_bound {
-            sleep(RETRY).await;
-        }
+        retry = if was_bound { RETRY } else { (retry * 2).clamp(RETRY, MAX_RETRY) };
+        sleep(retry).await;
     }
-    bail!("no server")
 }
 
-async fn serve(args: &ClientArgs, server: &str, was_bound: &mut bool) -> anyhow::Result<()> {
-    let connected = timeout(BIND, TcpStream::connect(server)).await.context("no connection in time")?;
+async fn serve(args: &ClientArgs, was_bound: &mut bool) -> anyhow::Result<()> {
+    let connected = timeout(BIND, TcpStream::connect(&args.server)).await.context("no connection in time")?;
     let stream = connected?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = halves(stream);
-    writer.write_all(format!("BIND {} {}\n", args.tunnel, args.host).as_bytes()).await?;
+    let network = if args.udp { "udp" } else { "tcp" };
+    writer.write_all(format!("BIND {} {network} {}\n", args.tunnel, args.host).as_bytes()).await?;
     let bound = timeout(BIND, read_line(&mut reader)).await.context("no answer to a bind")??;
     let bound = bound.context("closed before it was bound")?;
     let (connector, given) = parse_bound(&bound).with_context(|| format!("not bound: {bound:?}"))?;
     *was_bound = true;
-    say_json(&json!({"at_ms": unix_ms(), "bound": server, "host": given, "connector": connector}));
+    say_json(&json!({"at_ms": unix_ms(), "bound": args.server, "host": given, "connector": connector}));
     loop {
         let line = timeout(SILENCE, read_line(&mut reader)).await.context("nothing heard for 30 s")??;
         let Some(line) = line else { bail!("closed") };
         let answer = match line.strip_prefix("REQ ") {
+            Some(number) if args.udp => format!("END {number}\n"),
             Some(number) => format!("RES {number} {}\n", args.say),
             None => "PONG\n".into(),
         };

@@ -9,14 +9,13 @@ use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::plugin::{Kind, Plugin, Service};
+use crate::plugin::{Plugin, PluginArgs, Service};
 use crate::stdout::say;
 
 #[derive(Debug, Args)]
 pub(crate) struct CrowdArgs {
-    /// Where the agent's plugin is
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    agent: String,
+    #[command(flatten)]
+    plugin: PluginArgs,
     /// How many tunnels, one connector each
     #[arg(long)]
     count: u16,
@@ -33,7 +32,7 @@ const ENTRYPOINT: &str = ":8430";
 
 /// Registers them, says `ready`, and renews them for ever; or looks.
 pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
-    let plugin = Plugin::new(Kind::Http, &args.agent, None)?;
+    let plugin = Plugin::new(&args.plugin)?;
     if args.look {
         let mut unknown = 0;
         for number in 0..args.count {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http_wire::call;
+use crate::http_wire::{Message, Unsized};
 use crate::stdout::say;
 
 /// A health endpoint answers from memory.
@@ -23,8 +24,11 @@ async fn get(url: &str) -> anyhow::Result<()> {
     let address = if authority.contains(':') { authority.into() } else { format!("{authority}:80") };
     let mut stream = TcpStream::connect(&address).await.context(address)?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-    let answer = call(&mut stream, &request).await?;
+    stream.write_all(request.as_bytes()).await.context("writing")?;
+    let answer = Message::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
+    let answer = answer.context("EOF instead of an answer")?;
     say(String::from_utf8_lossy(&answer.body).trim_end());
-    ensure!(answer.status == 200, "{}", answer.status);
+    let status = answer.head.status()?;
+    ensure!(status == 200, "{status}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A gost: its listeners, and what it does when a client binds, in the order of gost's own handler. What it does for
-//! visitors is [`crate::entrypoint`]'s.
+//! A gost: its listeners, its instances, and how it ends or begins anew. What it does when a client binds is
+//! [`crate::bind`]'s; what it does for visitors, [`crate::entrypoint`]'s.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -7,38 +7,34 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::line::{parse_bind, read_line};
-use crate::plugin::{Kind, Plugin};
+use crate::plugin::{Plugin, PluginArgs, Registry};
 use crate::stdout::say;
-use crate::tunnel::{Connector, Tunnel, Tunnels, halves};
+use crate::tunnel::Tunnels;
 
 /// Clients of an instance, and visitors: beyond that they wait to be accepted.
 pub(crate) const MAX_CONNECTIONS: usize = 4_000;
 /// How far the ports of a gost's instances are apart.
 const PORT_STEP: u16 = 10;
-/// What gost gives a newcomer to say what it wants.
-pub(crate) const FIRST_LINE: Duration = Duration::from_secs(15);
+/// How long the Deregisters of a `--goodbye` may take.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(crate) struct GostArgs {
-    /// The plugin type
-    #[arg(long, value_enum)]
-    plugin: Kind,
-    /// Where the agent's plugin is
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    agent: String,
-    /// The plugin's token
-    #[arg(long)]
-    token: Option<String>,
-    /// Where visitors and other gosts come in; registered as it is written
+    #[command(flatten)]
+    plugin: PluginArgs,
+    /// Where visitors and other gosts come in; registered as it is written. Empty: only --entrypoints
     #[arg(long, default_value = ":8420")]
     entrypoint: String,
+    /// Where they come in as well; never registered
+    #[arg(long, value_delimiter = ',')]
+    entrypoints: Vec<String>,
     /// Where tunnel clients come in
     #[arg(long, default_value = "0.0.0.0:8421")]
     tunnel: String,
@@ -48,44 +44,92 @@ pub(crate) struct GostArgs {
     /// Tunnel services, each an instance of its own; the next one's ports are 10 higher
     #[arg(long, default_value_t = 1)]
     instances: u16,
+    /// At SIGTERM the Deregisters win their race with the end of the process, which they seldom do
+    #[arg(long)]
+    goodbye: bool,
 }
 
-/// One handler instance; its node is new with every start.
+/// One handler instance; its node is new with every start and every reload.
 pub(crate) struct Gost {
     pub(crate) node: String,
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) plugins: Arc<Registry>,
+    pub(crate) tunnels: Tunnels,
     /// `entrypoint`, verbatim.
-    address: String,
+    pub(crate) address: String,
+    /// Held by whoever has a Deregister to send.
+    pub(crate) goodbyes: watch::Sender<()>,
 }
 
-/// Plays gost for ever.
+/// A started instance.
+struct Instance {
+    gost: Arc<Gost>,
+    listeners: JoinSet<()>,
+}
+
+/// Plays gost until SIGTERM. SIGHUP makes every instance anew, as gost's reload does.
 pub(crate) async fn run(args: GostArgs) -> anyhow::Result<()> {
     let ttl = Duration::try_from_secs_f64(args.ttl).context("--ttl")?;
     ensure!(!ttl.is_zero(), "--ttl must not be 0");
+    let mut term = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     // The instances of a process share its plugins.
-    let plugin = Plugin::new(args.plugin, &args.agent, args.token.as_deref())?;
-    for instance in 0..args.instances {
-        let address = later_port(&args.entrypoint, instance).context("--entrypoint is not host:port")?;
-        let tunnel = later_port(&args.tunnel, instance).context("--tunnel is not host:port")?;
-        start(address, &tunnel, ttl, plugin.clone()).await?;
+    let plugins = Registry::new(Plugin::new(&args.plugin)?);
+    let mut instances = start_all(&args, ttl, &plugins).await?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                // Plugins are replaced first: the Deregisters go over the new one.
+                plugins.replace(Plugin::new(&args.plugin)?);
+                for mut instance in instances {
+                    instance.listeners.shutdown().await;
+                    instance.gost.tunnels.close().await;
+                }
+                instances = start_all(&args, ttl, &plugins).await?;
+            }
+            _ = term.recv() => break,
+        }
     }
-    std::future::pending().await
+    if args.goodbye {
+        for instance in instances {
+            instance.gost.tunnels.close().await;
+            let _nobody_more = timeout(GOODBYE, instance.gost.goodbyes.closed()).await;
+        }
+    }
+    Ok(())
 }
 
-async fn start(address: String, tunnel: &str, ttl: Duration, plugin: Arc<Plugin>) -> anyhow::Result<()> {
+async fn start_all(args: &GostArgs, ttl: Duration, plugins: &Arc<Registry>) -> anyhow::Result<Vec<Instance>> {
+    let mut instances = Vec::new();
+    for number in 0..args.instances {
+        instances.push(start(args, number, ttl, plugins.clone()).await?);
+    }
+    Ok(instances)
+}
+
+async fn start(
+    args: &GostArgs,
+    number: u16,
+    ttl: Duration,
+    plugins: Arc<Registry>,
+) -> anyhow::Result<Instance> {
     let node = Uuid::new_v4().to_string();
-    let (visitors, clients) = (listen(&address).await?, listen(tunnel).await?);
-    say(&format!("gost {node} entrypoint {address} tunnel {tunnel}"));
-    let tunnels = Tunnels::new(node.clone(), ttl, plugin.clone());
-    let gost = Arc::new(Gost { node, plugin, tunnels, address });
-    let for_visitors = gost.clone();
-    tokio::spawn(accept(visitors, move |stream| {
-        let gost = for_visitors.clone();
-        async move { gost.visit(stream).await }
-    }));
-    tokio::spawn(accept(clients, move |stream| gost.clone().bind(stream)));
-    Ok(())
+    let later =
+        |address: &String| later_port(address, number).with_context(|| format!("no host:port: {address}"));
+    let address = if args.entrypoint.is_empty() { String::new() } else { later(&args.entrypoint)? };
+    let more = args.entrypoints.iter().map(later).collect::<Result<Vec<_>, _>>()?;
+    let tunnel = later(&args.tunnel)?;
+    let tunnels = Tunnels::new(node.clone(), ttl, plugins.clone());
+    let (goodbyes, _) = watch::channel(());
+    let gost = Arc::new(Gost { node, plugins, tunnels, address, goodbyes });
+    let mut listeners = JoinSet::new();
+    for entrypoint in Some(&gost.address).filter(|address| !address.is_empty()).into_iter().chain(&more) {
+        let gost = gost.clone();
+        listeners.spawn(accept(listen(entrypoint).await?, move |stream| gost.clone().visit(stream)));
+    }
+    let for_clients = gost.clone();
+    listeners.spawn(accept(listen(&tunnel).await?, move |stream| for_clients.clone().serve_client(stream)));
+    say(&format!("gost {} entrypoint {} tunnel {tunnel}", gost.node, gost.address));
+    Ok(Instance { gost, listeners })
 }
 
 /// The address of an instance; of the first one, exactly what was given.
@@ -125,54 +169,4 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
             }
         }
     }
-}
-
-impl Gost {
-    /// A client's whole life here. It hears its name before the agent hears of it, and the end of its connection is
-    /// told by itself: a Deregister may overtake its Register.
-    async fn bind(self: Arc<Self>, stream: TcpStream) {
-        let (mut reader, mut writer) = halves(stream);
-        let Ok(Ok(Some(line))) = timeout(FIRST_LINE, read_line(&mut reader)).await else { return };
-        let Some((name, wanted)) = parse_bind(&line) else { return };
-        let given = self.name_for(&name, &wanted).await;
-        let (connector, lines) = Connector::new(Uuid::new_v4().to_string());
-        let bound = format!("BOUND {} {given}\n", connector.id);
-        if writer.write_all(bound.as_bytes()).await.is_err() {
-            return;
-        }
-        let tunnel = self.tunnels.add(&name, &connector).await;
-        tokio::spawn(self.clone().announce(tunnel.clone(), connector.clone(), name, given));
-        connector.serve(reader, writer, lines).await;
-        self.plugin.deregister(&tunnel.record(&connector, "", "")).await;
-    }
-
-    /// The wanted name, unless it is another tunnel's: then the one that every tunnel has.
-    async fn name_for(&self, tunnel: &str, wanted: &str) -> String {
-        if wanted.is_empty() {
-            return hash_host(tunnel);
-        }
-        let endpoint = self.plugin.get_rule(wanted).await;
-        let owner = endpoint.strip_prefix('$').unwrap_or(&endpoint);
-        if owner.is_empty() || owner == tunnel { wanted.into() } else { hash_host(tunnel) }
-    }
-
-    /// Tells the agent, once. What fails here is not tried again.
-    async fn announce(
-        self: Arc<Self>,
-        tunnel: Arc<Tunnel>,
-        connector: Arc<Connector>,
-        name: String,
-        given: String,
-    ) {
-        self.plugin.set_rule(&hash_host(&name), &name).await;
-        self.plugin.set_rule(&given, &name).await;
-        self.plugin.register(&tunnel.record(&connector, "tcp", &self.address)).await;
-    }
-}
-
-/// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
-fn hash_host(tunnel: &str) -> String {
-    use md5::{Digest as _, Md5};
-    let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
-    format!("{start:016x}")
 }

@@ -1,144 +1,245 @@
-//! A gRPC channel that breaks and comes back as grpc-go's does, which is not as tonic's does: after a failed dial
-//! every call fails at once, and a dial in the background follows, each later than the last, up to two minutes.
-//! Knows nothing of the calls.
+//! A gRPC channel that breaks and comes back as grpc-go's does, which is not as tonic's does. An address that fails has
+//! a back-off of its own; the addresses of a name are tried in order, each a quarter of a second after the last at the
+//! latest; when all have failed every call fails at once, until a dial in the background succeeds. Knows nothing of
+//! the calls.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::bail;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::{sleep, timeout};
-use tonic::codegen::{Service, http::Uri};
-use tonic::transport::{Channel, Endpoint};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 
-/// grpc-go's backoff: a second, then 1.6 times the last, with a fifth of jitter either way.
+use crate::grpc_connection::{Answer, Connection, Unsent};
+use crate::resolve::resolve;
+
+/// grpc-go's back-off: a second, then 1.6 times the last, with a fifth of jitter either way but for the first.
 const FIRST_BACKOFF: f64 = 1.0;
 const BACKOFF_FACTOR: f64 = 1.6;
+const JITTER: f64 = 0.2;
 const MAX_BACKOFF: f64 = 120.0;
-/// grpc-go's least patience with one dial.
-const DIAL: Duration = Duration::from_secs(20);
+/// How long an address may take before the next one is tried beside it.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// Why a call fails without having been sent.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the channel is broken: {0}")]
+pub(crate) struct Broken(String);
 
 /// One `grpc.ClientConn`.
 #[derive(Clone)]
-pub(crate) struct Reconnecting {
-    agent: Arc<str>,
-    endpoint: Endpoint,
-    state: Arc<Mutex<State>>,
+pub(crate) struct GrpcChannel {
+    /// `HOST:PORT`, which is also what calls have as their authority.
+    target: Arc<str>,
+    state: Arc<watch::Sender<State>>,
+    /// Whoever finds the channel idle dials.
+    dialling: Arc<Mutex<()>>,
 }
 
+#[derive(Clone)]
 enum State {
     /// Not connected, and nobody asked: the next call dials.
     Idle,
-    Ready(Channel),
-    /// The last dial failed: calls fail until one in the background succeeds.
-    Failing(String),
+    /// Calls wait.
+    Connecting,
+    Ready(Connection),
+    /// All addresses failed: calls fail until one is connected.
+    Failing(Broken),
 }
 
-impl Reconnecting {
-    pub(crate) fn new(agent: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{agent}"))?;
-        Ok(Self { agent: agent.into(), endpoint, state: Arc::new(Mutex::new(State::Idle)) })
+impl GrpcChannel {
+    pub(crate) fn new(target: &str) -> Self {
+        let state = Arc::new(watch::Sender::new(State::Idle));
+        Self { target: target.into(), state, dialling: Arc::default() }
     }
 
-    /// The channel for a call. Calls during the first dial wait for it.
-    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
-        let mut state = self.state.lock().await;
-        match &*state {
-            State::Ready(channel) => return Ok(channel.clone()),
-            State::Failing(why) => bail!("the channel is broken: {why}"),
-            State::Idle => {}
-        }
-        match self.dial().await {
-            Ok(channel) => {
-                *state = State::Ready(channel.clone());
-                Ok(channel)
-            }
-            Err(error) => {
-                *state = State::Failing(format!("{error:#}"));
-                tokio::spawn(self.clone().dial_again());
-                Err(error)
-            }
-        }
-    }
-
-    async fn dial_again(self) {
-        let mut backoff = FIRST_BACKOFF;
+    /// Sends a call. One that a connection took no notice of, because it was ending, goes over the next one.
+    pub(crate) async fn send(&self, mut request: http::Request<Body>) -> Result<Answer, tonic::Status> {
         loop {
-            sleep(Duration::from_secs_f64(backoff * rand::random_range(0.8..1.2))).await;
-            backoff = (backoff * BACKOFF_FACTOR).min(MAX_BACKOFF);
-            if let Ok(channel) = self.dial().await {
-                *self.state.lock().await = State::Ready(channel);
+            let connection =
+                self.connection().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+            match connection.send(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unsent::Failed(status)) => return Err(status),
+                Err(Unsent::NotTaken(again)) => {
+                    request = again;
+                    self.ended(&connection);
+                }
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<Connection, Broken> {
+        let mut states = self.state.subscribe();
+        loop {
+            let state = states.borrow_and_update().clone();
+            match state {
+                State::Ready(connection) => return Ok(connection),
+                State::Failing(why) => return Err(why),
+                State::Connecting => drop(states.changed().await),
+                State::Idle => self.start(),
+            }
+        }
+    }
+
+    fn start(&self) {
+        let _one = self.dialling.lock().expect("no panic holds it");
+        if matches!(*self.state.borrow(), State::Idle) {
+            self.state.send_replace(State::Connecting);
+            tokio::spawn(self.clone().connect());
+        }
+    }
+
+    /// From idle to a connection, however long that takes.
+    async fn connect(self) {
+        let addresses = match resolve(&self.target).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                // The name has no address. grpc-go asks again after a back-off of its own.
+                self.state.send_replace(State::Failing(Broken(format!("{error:#}"))));
+                sleep(Duration::from_secs_f64(FIRST_BACKOFF)).await;
+                self.state.send_replace(State::Idle);
                 return;
             }
-        }
+        };
+        let tried = addresses.into_iter().map(|address| Address::new(address.to_string())).collect();
+        let connection = match first_pass(tried).await {
+            Ok(connection) => connection,
+            Err((failed, why)) => {
+                self.state.send_replace(State::Failing(why));
+                let mut dials: FuturesUnordered<_> = failed.into_iter().map(Address::dial_for_ever).collect();
+                dials.next().await.expect("a name has an address")
+            }
+        };
+        let (channel, ending) = (self.clone(), connection.clone());
+        self.state.send_replace(State::Ready(connection));
+        tokio::spawn(async move {
+            ending.ended().await;
+            channel.ended(&ending);
+        });
     }
 
-    async fn dial(&self) -> anyhow::Result<Channel> {
-        let stream = timeout(DIAL, TcpStream::connect(&*self.agent)).await??;
-        stream.set_nodelay(true)?;
-        let (ends_with_it, ended) = oneshot::channel::<()>();
-        let stream = Watched { stream, _ends_with_it: ends_with_it };
-        let channel = self.endpoint.connect_with_connector(Once(Some(stream))).await?;
-        let state = self.state.clone();
-        tokio::spawn(async move {
-            // Never sent to: it completes when the stream is dropped.
-            drop(ended.await);
-            *state.lock().await = State::Idle;
+    /// A connection is of no use any more.
+    fn ended(&self, connection: &Connection) {
+        self.state.send_if_modified(|state| {
+            let is_current = matches!(state, State::Ready(current) if current.is(connection));
+            if is_current {
+                *state = State::Idle;
+            }
+            is_current
         });
-        Ok(channel)
     }
 }
 
-/// Gives tonic one connection; tonic's own attempts to dial again fail at once.
-struct Once(Option<Watched>);
+/// One address, and how often it has failed.
+struct Address {
+    address: String,
+    failures: u32,
+    /// When it may be dialled again.
+    not_before: Instant,
+}
 
-impl Service<Uri> for Once {
-    type Response = TokioIo<Watched>;
-    type Error = io::Error;
-    type Future = std::future::Ready<io::Result<Self::Response>>;
+impl Address {
+    fn new(address: String) -> Self {
+        Self { address, failures: 0, not_before: Instant::now() }
+    }
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// One attempt. It may take as long as the back-off after it will, until the server's preface is there.
+    async fn dial(mut self) -> Result<Connection, (Self, Broken)> {
+        let backoff = backoff(self.failures);
+        let dialled = timeout(backoff, Connection::dial(&self.address)).await;
+        let error = match dialled {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => format!("{}: {error:#}", self.address),
+            Err(_) => format!("{}: no preface in {backoff:?}", self.address),
+        };
+        self.failures += 1;
+        self.not_before = Instant::now() + backoff;
+        Err((self, Broken(error)))
+    }
+
+    async fn dial_for_ever(mut self) -> Connection {
+        loop {
+            sleep_until(self.not_before).await;
+            match self.dial().await {
+                Ok(connection) => return connection,
+                Err((failed, _)) => self = failed,
+            }
+        }
+    }
+}
+
+/// How long an attempt may take, and how long the next one waits after it.
+fn backoff(failures: u32) -> Duration {
+    let steps = i32::try_from(failures).unwrap_or(i32::MAX);
+    let backoff = (FIRST_BACKOFF * BACKOFF_FACTOR.powi(steps)).min(MAX_BACKOFF);
+    let jitter = if failures == 0 { 1.0 } else { rand::random_range(1.0 - JITTER..1.0 + JITTER) };
+    Duration::from_secs_f64(backoff * jitter)
+}
+
+/// Each address in its turn: at once after the one before has failed, or beside it after a while.
+async fn first_pass(addresses: Vec<Address>) -> Result<Connection, (Vec<Address>, Broken)> {
+    let mut waiting = addresses.into_iter();
+    let mut dials = FuturesUnordered::new();
+    dials.extend(waiting.next().map(Address::dial));
+    let mut failed = Vec::new();
+    loop {
+        let next = sleep(NEXT_ADDRESS);
+        let ended = tokio::select! {
+            ended = dials.next() => ended,
+            () = next, if waiting.len() > 0 => None,
+        };
+        let why = match ended {
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err((address, why))) => {
+                failed.push(address);
+                Some(why)
+            }
+            None => None,
+        };
+        dials.extend(waiting.next().map(Address::dial));
+        if dials.is_empty() {
+            return Err((failed, why.unwrap_or_else(|| Broken("no address".into()))));
+        }
+    }
+}
+
+impl Service<http::Request<Body>> for GrpcChannel {
+    type Response = Answer;
+    type Error = tonic::Status;
+    type Future = BoxFuture<'static, Result<Answer, tonic::Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tonic::Status>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let stream = self.0.take().map(TokioIo::new);
-        std::future::ready(stream.ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let channel = self.clone();
+        Box::pin(async move {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let uri = format!("http://{}{path}", channel.target);
+            *request.uri_mut() = uri.parse().map_err(|_| tonic::Status::internal("no URI"))?;
+            channel.send(request).await
+        })
     }
 }
 
-/// A connection whose end is told by what it holds.
-struct Watched {
-    stream: TcpStream,
-    _ends_with_it: oneshot::Sender<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    #[test]
+    fn back_off_rises_to_two_minutes() {
+        assert_eq!(backoff(0), Duration::from_secs(1));
+        for (failures, base) in [(1, 1.6), (2, 2.56), (9, 68.7), (11, 120.0), (1_000, 120.0)] {
+            let (least, most) = (base * (1.0 - JITTER) - 0.1, base * (1.0 + JITTER) + 0.1);
+            let drawn = backoff(failures).as_secs_f64();
+            assert!((least..=most).contains(&drawn), "{failures}: {drawn}");
+        }
     }
 }

@@ -1,12 +1,14 @@
-//! The lines that visitors, gosts and clients of this program say to each other. It stands for gost's relay
-//! protocol, which no agent sees, so it is as small as a test needs.
+//! The lines that gosts and clients of this program say to each other. It stands for gost's relay protocol, which no
+//! agent sees, so it is as small as a test needs. Visitors do not speak it: they speak HTTP.
 //!
 //! ```text
-//! client  → gost     BIND tunnel wanted-host     gost → client   BOUND connector given-host
-//! gost    → client   REQ n, PING                 client → gost   RES n text, PONG
-//! visitor → gost     GET host                    gost → visitor  200 text | 404 | 503
-//! gost    → gost     VIA tunnel                                  the same
+//! client  → gost     BIND tunnel network host    gost → client   BOUND connector host
+//! gost    → client   REQ n, PING                 client → gost   RES n text, END n, PONG
+//! member  → gost     RELAY tunnel host           gost → member   OK text, REFUSED
+//! gost    → gost     RELAY tunnel host                           the same
 //! ```
+//!
+//! A member is a client that visits: it says which tunnel it means, as private tunnels want it.
 
 use std::io;
 
@@ -29,65 +31,65 @@ pub(crate) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
     Ok(Some(text))
 }
 
-/// What a gost or a visitor asks an entrypoint.
+/// What a client asks first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Get { host: String },
-    Via { tunnel: String },
+pub(crate) enum Hello {
+    Bind(Bind),
+    Relay(Relay),
 }
 
-impl Ask {
+/// A client that attaches a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub(crate) tunnel: String,
+    /// `tcp` or `udp`.
+    pub(crate) network: String,
+    /// The host name that it would like; may be empty.
+    pub(crate) wanted: String,
+}
+
+/// A visitor that says the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relay {
+    pub(crate) tunnel: String,
+    /// The host name that it asks for.
+    pub(crate) host: String,
+}
+
+impl Hello {
     pub(crate) fn parse(line: &str) -> Option<Self> {
-        match line.split_once(' ')? {
-            ("GET", host) => Some(Self::Get { host: host.into() }),
-            ("VIA", tunnel) => Some(Self::Via { tunnel: tunnel.into() }),
+        let (verb, rest) = line.split_once(' ')?;
+        let (tunnel, rest) = rest.split_once(' ')?;
+        let tunnel = tunnel.to_ascii_lowercase();
+        match verb {
+            "BIND" => {
+                let (network, wanted) = rest.split_once(' ')?;
+                Some(Self::Bind(Bind { tunnel, network: network.into(), wanted: wanted.into() }))
+            }
+            "RELAY" => Some(Self::Relay(Relay { tunnel, host: rest.into() })),
             _ => None,
         }
     }
 }
 
-/// An entrypoint's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Served(String),
-    NoRule,
-    NotReached,
-}
-
-impl Answer {
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        match (line, line.split_once(' ')) {
-            ("404", _) => Some(Self::NoRule),
-            ("503", _) => Some(Self::NotReached),
-            (_, Some(("200", text))) => Some(Self::Served(text.into())),
-            _ => None,
-        }
-    }
-
+impl Relay {
     pub(crate) fn line(&self) -> String {
-        match self {
-            Self::Served(text) => format!("200 {text}\n"),
-            Self::NoRule => "404\n".into(),
-            Self::NotReached => "503\n".into(),
-        }
+        format!("RELAY {} {}\n", self.tunnel, self.host)
     }
 }
 
-/// What a client asks first: its tunnel, and the host name that it would like (may be empty).
-pub(crate) fn parse_bind(line: &str) -> Option<(String, String)> {
-    let (tunnel, wanted) = line.strip_prefix("BIND ")?.split_once(' ')?;
-    Some((tunnel.to_ascii_lowercase(), wanted.into()))
-}
-
-/// The answer to it: the connector's id and the host name that the tunnel has.
+/// The answer to a bind: the connector's id and the host name that the tunnel has.
 pub(crate) fn parse_bound(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("BOUND ")?.split_once(' ')
 }
 
-/// A client's answer to a request: which, and what.
-pub(crate) fn parse_response(line: &str) -> Option<(u64, &str)> {
+/// A client's answer to a request: which, and what; `None` if its target has none.
+pub(crate) fn parse_response(line: &str) -> Option<(u64, Option<&str>)> {
+    if let Some(number) = line.strip_prefix("END ") {
+        return Some((number.parse().ok()?, None));
+    }
     let (number, text) = line.strip_prefix("RES ")?.split_once(' ')?;
-    Some((number.parse().ok()?, text))
+    Some((number.parse().ok()?, Some(text)))
 }
 
 #[cfg(test)]
@@ -95,23 +97,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_come_back_as_they_were_said() {
-        for answer in [Answer::Served("a b".into()), Answer::NoRule, Answer::NotReached] {
-            assert_eq!(Answer::parse(answer.line().trim_end()), Some(answer));
-        }
-    }
-
-    #[test]
     fn what_is_no_line_of_ours_is_nothing() {
-        assert_eq!(Ask::parse("POST x"), None);
-        assert_eq!(Answer::parse("500 x"), None);
-        assert_eq!(parse_bind("BIND tunnel"), None);
+        for line in ["POST x y", "BIND tunnel", "BIND tunnel tcp", "RELAY tunnel", ""] {
+            assert_eq!(Hello::parse(line), None, "{line:?}");
+        }
         assert_eq!(parse_response("RES x text"), None);
     }
 
     #[test]
     fn a_wish_for_no_host_is_a_bind() {
-        assert_eq!(parse_bind("BIND AB "), Some(("ab".into(), String::new())));
+        let bind = Bind { tunnel: "ab".into(), network: "tcp".into(), wanted: String::new() };
+        assert_eq!(Hello::parse("BIND AB tcp "), Some(Hello::Bind(bind)));
+    }
+
+    #[test]
+    fn a_visitor_comes_back_as_it_was_said() {
+        let relay = Relay { tunnel: "ab".into(), host: "a.test".into() };
+        assert_eq!(Hello::parse(relay.line().trim_end()), Some(Hello::Relay(relay)));
+    }
+
+    #[test]
+    fn a_target_may_have_no_answer() {
+        assert_eq!(parse_response("RES 7 a b"), Some((7, Some("a b"))));
+        assert_eq!(parse_response("END 7"), Some((7, None)));
     }
 
     #[tokio::test]

@@ -2,10 +2,13 @@
 //! and breaks the network and the disk under them. One static binary, a verb per container.
 //!
 //! Every verb ends at once on SIGTERM, without goodbye, as gost does; only what it changed in the kernel is put
-//! back. It knows nothing of how gossd decides: of the crate it uses the gRPC bindings alone.
+//! back. It knows nothing of how gossd decides: of the crate it uses the gRPC bindings alone. Which of gost's habits it
+//! has stands in `tests/docker/FACTS.md`.
 
+mod bind;
 mod block;
 mod client;
+mod connector;
 mod crowd;
 mod disk;
 mod entrypoint;
@@ -13,15 +16,20 @@ mod fate;
 mod get;
 mod gost;
 mod grpc_channel;
+mod grpc_connection;
 mod http_wire;
 mod iptables;
 mod line;
 mod link;
+mod lookup;
 mod packet;
 mod plugin;
 mod plugin_grpc;
 mod plugin_http;
+mod resolve;
+mod rule_file;
 mod stdout;
+mod target;
 mod tunnel;
 mod visitor;
 
@@ -40,8 +48,12 @@ enum Verb {
     Gost(gost::GostArgs),
     /// Play a tunnel client with a web target built in
     Client(client::ClientArgs),
+    /// Answer web requests, behind a real gost's tunnel client
+    Target(target::TargetArgs),
     /// Play a gost with many tunnels that nobody visits
     Crowd(crowd::CrowdArgs),
+    /// Ask an agent once where a tunnel is
+    Lookup(lookup::LookupArgs),
     /// Play visitors: one JSON line per request
     Visitor(visitor::VisitorArgs),
     /// Lose, delay, reorder and duplicate this namespace's outgoing packets
@@ -74,6 +86,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Link(args) => link::run(&args, ended()?).await,
         Verb::Block(args) => block::run(&args, ended()?).await,
+        Verb::Gost(args) => gost::run(args).await,
         other => {
             let ended = ended()?;
             tokio::select! {
@@ -86,14 +99,15 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
 
 async fn play(verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Gost(args) => gost::run(args).await,
         Verb::Client(args) => client::run(args).await,
+        Verb::Target(args) => target::run(args).await,
         Verb::Crowd(args) => crowd::run(args).await,
+        Verb::Lookup(args) => lookup::run(args).await,
         Verb::Visitor(args) => visitor::run(args).await,
         Verb::Fill { path } => disk::fill(&path),
         Verb::Free { path } => disk::free(&path),
         Verb::Get { url } => get::run(&url).await,
-        Verb::Pause | Verb::Link(_) | Verb::Block(_) => std::future::pending().await,
+        Verb::Pause | Verb::Gost(_) | Verb::Link(_) | Verb::Block(_) => std::future::pending().await,
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::sync::Mutex;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::http_wire::{Answer, call};
-use crate::plugin::{SERVICE, Service};
+use crate::http_wire::{Message, Unsized};
+use crate::plugin::{Reach, Service};
+use crate::resolve::resolve;
 
 /// Idle connections that Go's transport keeps per host.
 const MAX_IDLE: usize = 2;
@@ -17,12 +19,17 @@ const MAX_IDLE: usize = 2;
 pub(crate) struct HttpPlugin {
     sd: Client,
     ingress: Client,
+    service: String,
 }
 
 #[derive(Deserialize)]
 struct Services {
-    services: Vec<Service>,
+    #[serde(default)]
+    services: Option<Vec<Service>>,
 }
+
+/// A body of `null` leaves gost's pointer to its [`Services`] empty, and gost ends by using it.
+const CRASH: &[u8] = b"null";
 
 /// In gost's order of fields.
 #[derive(Serialize)]
@@ -43,14 +50,17 @@ struct Done {
 }
 
 impl HttpPlugin {
-    pub(crate) fn new(agent: &str, token: Option<&str>) -> Self {
+    pub(crate) fn new(reach: &Reach) -> Self {
+        let Reach { agent, token, service } = reach.clone();
+        let (agent, query) = agent.split_once('?').unwrap_or((&agent, ""));
         let client = |path| Client {
             agent: agent.into(),
             path,
-            token: token.map(str::to_owned),
+            query: query.into(),
+            token: token.clone(),
             idle: Mutex::default(),
         };
-        Self { sd: client("/sd"), ingress: client("/ingress") }
+        Self { sd: client("/sd"), ingress: client("/ingress"), service }
     }
 
     /// Register, Renew or Deregister. gost does not read the answer's body: if there is one, Go closes.
@@ -61,18 +71,22 @@ impl HttpPlugin {
 
     pub(crate) async fn get(&self, name: &str) -> anyhow::Result<Vec<Service>> {
         let answer = self.sd.get(&[("name", name)]).await?;
+        if answer.body.trim_ascii() == CRASH {
+            eprintln!("panic: nil pointer: the agent answered null");
+            std::process::exit(2);
+        }
         let services: Services = serde_json::from_slice(&answer.body)?;
-        Ok(services.services)
+        Ok(services.services.unwrap_or_default())
     }
 
     pub(crate) async fn get_rule(&self, host: &str) -> anyhow::Result<String> {
-        let answer = self.ingress.get(&[("host", host), ("service", SERVICE)]).await?;
+        let answer = self.ingress.get(&[("host", host), ("service", &self.service)]).await?;
         let endpoint: Endpoint = serde_json::from_slice(&answer.body)?;
         Ok(endpoint.endpoint)
     }
 
     pub(crate) async fn set_rule(&self, host: &str, endpoint: &str) -> anyhow::Result<bool> {
-        let body = serde_json::to_string(&Rule { service: SERVICE, host, endpoint })?;
+        let body = serde_json::to_string(&Rule { service: &self.service, host, endpoint })?;
         let answer = self.ingress.write("PUT", &body, Body::Read).await?;
         let done: Done = serde_json::from_slice(&answer.body)?;
         Ok(done.ok)
@@ -90,6 +104,8 @@ enum Body {
 struct Client {
     agent: String,
     path: &'static str,
+    /// What the address has behind the path; may be empty.
+    query: String,
     token: Option<String>,
     /// The one used last is at the end, and is used first.
     idle: Mutex<Vec<TcpStream>>,
@@ -97,33 +113,36 @@ struct Client {
 
 impl Client {
     /// Go never repeats these on a kept connection that broke: the call is lost.
-    async fn write(&self, method: &str, body: &str, what: Body) -> anyhow::Result<Answer> {
-        let mut stream = self.connection().await?;
+    async fn write(&self, method: &str, body: &str, what: Body) -> anyhow::Result<Message> {
+        let mut stream = match self.kept() {
+            Some(stream) => stream,
+            None => self.dial().await?,
+        };
         let len = format!("Content-Length: {}\r\n", body.len());
-        let request = self.request(method, self.path, &len, body);
-        let answer = call(&mut stream, &request).await?;
-        let read = what == Body::Read || answer.body.is_empty();
-        self.done(stream, &answer, read)?;
-        Ok(answer)
+        let target =
+            if self.query.is_empty() { self.path.into() } else { format!("{}?{}", self.path, self.query) };
+        let answer = call(&mut stream, &self.request(method, &target, &len, body)).await?;
+        self.done(stream, answer, what)
     }
 
-    /// Go repeats a GET once if the kept connection had been closed meanwhile.
-    async fn get(&self, query: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    /// Go repeats a GET as often as a kept connection had been closed meanwhile.
+    async fn get(&self, query: &[(&str, &str)]) -> anyhow::Result<Message> {
+        let own = form_urlencoded::parse(self.query.as_bytes());
+        let mut pairs: Vec<_> =
+            own.chain(query.iter().map(|(key, value)| ((*key).into(), (*value).into()))).collect();
+        pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         // The two characters in which Go's encoding differs.
         let query = query.replace('*', "%2A").replace("%7E", "~");
         let request = self.request("GET", &format!("{}?{query}", self.path), "", "");
-        let mut kept = self.kept();
-        if let Some(stream) = &mut kept
-            && let Ok(answer) = call(stream, &request).await
-        {
-            self.done(kept.expect("it was there"), &answer, true)?;
-            return Ok(answer);
+        while let Some(mut stream) = self.kept() {
+            if let Ok(answer) = call(&mut stream, &request).await {
+                return self.done(stream, answer, Body::Read);
+            }
         }
         let mut stream = self.dial().await?;
         let answer = call(&mut stream, &request).await?;
-        self.done(stream, &answer, true)?;
-        Ok(answer)
+        self.done(stream, answer, Body::Read)
     }
 
     fn request(&self, method: &str, target: &str, len: &str, body: &str) -> String {
@@ -137,21 +156,16 @@ impl Client {
     }
 
     /// Success is exactly 200. A connection of use is kept, at most two of them.
-    fn done(&self, stream: TcpStream, answer: &Answer, read: bool) -> anyhow::Result<()> {
+    fn done(&self, stream: TcpStream, answer: Message, what: Body) -> anyhow::Result<Message> {
+        let status = answer.head.status()?;
+        let read = answer.body.is_empty() || (what == Body::Read && status == 200);
         let mut idle = self.idle.lock().expect("no panic holds it");
-        if read && !answer.closing && idle.len() < MAX_IDLE {
+        if read && !answer.is_last() && idle.len() < MAX_IDLE {
             idle.push(stream);
         }
         drop(idle);
-        ensure!(answer.status == 200, "{}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
-        Ok(())
-    }
-
-    async fn connection(&self) -> anyhow::Result<TcpStream> {
-        match self.kept() {
-            Some(stream) => Ok(stream),
-            None => self.dial().await,
-        }
+        ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&answer.body).trim());
+        Ok(answer)
     }
 
     /// A kept connection that was not seen closed. One that was, or says something unasked, is dropped.
@@ -163,9 +177,29 @@ impl Client {
         })
     }
 
+    /// The first of the agent's addresses that takes a connection. Go sets no limit of time here.
     async fn dial(&self) -> anyhow::Result<TcpStream> {
-        let stream = TcpStream::connect(&self.agent).await.with_context(|| self.agent.clone())?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        let mut refused = anyhow::anyhow!("no address");
+        for address in resolve(&self.agent).await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => refused = anyhow::Error::new(error).context(address),
+            }
+        }
+        Err(refused)
     }
+}
+
+/// One exchange on a connection, the request in one piece. What is written is lost if the connection breaks.
+async fn call(stream: &mut TcpStream, request: &str) -> anyhow::Result<Message> {
+    stream.write_all(request.as_bytes()).await.context("writing")?;
+    let mut unread = Vec::new();
+    let Some(answer) = Message::read(stream, &mut unread, Unsized::ToTheEnd).await? else {
+        bail!("EOF instead of an answer");
+    };
+    ensure!(unread.is_empty(), "bytes beyond the answer");
+    Ok(answer)
 }

@@ -1,5 +1,5 @@
-//! Visitors of a tunnel's host name at several entrypoints, each on its own clock: one that hangs does not slow
-//! down the others, nor the next request at its own entrypoint.
+//! Web visitors of a tunnel's host name at several entrypoints, each on its own clock: one that hangs does not slow
+//! down the others, nor the next request at its own entrypoint. Or members, who name the tunnel.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::line::{Answer, read_line};
+use crate::connector::halves;
+use crate::http_wire::{Message, Unsized};
+use crate::line::{Relay, read_line};
 use crate::stdout::{say_json, unix_ms};
-use crate::tunnel::halves;
 
 /// A visitor's patience.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -35,6 +36,9 @@ pub(crate) struct VisitorArgs {
     /// Milliseconds between the starts of two requests at one entrypoint
     #[arg(long, default_value_t = 20)]
     every_ms: u64,
+    /// Visit as a member of this tunnel, at gosts' tunnel ports
+    #[arg(long)]
+    tunnel: Option<String>,
 }
 
 /// Visits for ever.
@@ -42,22 +46,23 @@ pub(crate) async fn run(args: VisitorArgs) -> anyhow::Result<()> {
     ensure!(args.every_ms > 0, "--every-ms must not be 0");
     let every = Duration::from_millis(args.every_ms);
     for name in args.entrypoints {
-        let entrypoint = Arc::new(Entrypoint { name, address: Mutex::default() });
-        tokio::spawn(visit(entrypoint, args.host.clone(), every));
+        let (host, tunnel) = (args.host.clone(), args.tunnel.clone());
+        let entrypoint = Entrypoint { name, host, tunnel, address: Mutex::default() };
+        tokio::spawn(visit(Arc::new(entrypoint), every));
     }
     std::future::pending().await
 }
 
-async fn visit(entrypoint: Arc<Entrypoint>, host: String, every: Duration) {
+async fn visit(entrypoint: Arc<Entrypoint>, every: Duration) {
     let places = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let place = places.clone().acquire_owned().await.expect("never closed");
-        let (entrypoint, host) = (entrypoint.clone(), host.clone());
+        let entrypoint = entrypoint.clone();
         tokio::spawn(async move {
-            entrypoint.request(&host).await;
+            entrypoint.request().await;
             drop(place);
         });
     }
@@ -65,34 +70,35 @@ async fn visit(entrypoint: Arc<Entrypoint>, host: String, every: Duration) {
 
 struct Entrypoint {
     name: String,
+    host: String,
+    /// The tunnel that a member names.
+    tunnel: Option<String>,
     /// Where it was when it was last looked up.
     address: Mutex<Option<(SocketAddr, Instant)>>,
 }
 
 impl Entrypoint {
     /// One request, and the line that tells of it.
-    async fn request(&self, host: &str) {
+    async fn request(&self) {
         let (at_ms, start) = (unix_ms(), Instant::now());
-        let ended = timeout(DEADLINE, self.ask(host)).await;
+        let ended = timeout(DEADLINE, self.ask()).await;
         let took_ms = start.elapsed().as_secs_f64() * 1_000.0;
         let took_ms = (took_ms * 1_000.0).round() / 1_000.0;
         let (ok, answer) = match ended {
-            Ok(Ok(Answer::Served(text))) => (true, text),
-            Ok(Ok(Answer::NoRule)) => (false, "404".into()),
-            Ok(Ok(Answer::NotReached)) => (false, "503".into()),
+            Ok(Ok(text)) => (true, text),
             Ok(Err(error)) => (false, format!("{error:#}")),
             Err(_) => (false, "no answer in 15 s".into()),
         };
         say_json(&json!({"at_ms": at_ms, "to": self.name, "ok": ok, "took_ms": took_ms, "answer": answer}));
     }
 
-    async fn ask(&self, host: &str) -> anyhow::Result<Answer> {
+    async fn ask(&self) -> anyhow::Result<String> {
         let stream = TcpStream::connect(self.resolve().await?).await.context("connect")?;
         stream.set_nodelay(true)?;
-        let (mut reader, mut writer) = halves(stream);
-        writer.write_all(format!("GET {host}\n").as_bytes()).await.context("write")?;
-        let line = read_line(&mut reader).await.context("read")?.context("closed without an answer")?;
-        Answer::parse(&line).with_context(|| format!("no answer: {line:?}"))
+        match &self.tunnel {
+            None => ask_as_visitor(stream, &self.host).await,
+            Some(tunnel) => ask_as_member(stream, tunnel, &self.host).await,
+        }
     }
 
     /// A name server's moods are not what is measured: an address is kept for a second, and used on if its name
@@ -109,4 +115,24 @@ impl Entrypoint {
         *self.address.lock().expect("no panic holds it") = Some((address, Instant::now()));
         Ok(address)
     }
+}
+
+/// A web request; the body of its answer, if that is 200.
+async fn ask_as_visitor(mut stream: TcpStream, host: &str) -> anyhow::Result<String> {
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: visitor\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.context("write")?;
+    let answer = Message::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
+    let answer = answer.context("closed without an answer")?;
+    let status = answer.head.status()?;
+    ensure!(status == 200, "{status}");
+    Ok(String::from_utf8_lossy(&answer.body).trim_end().to_owned())
+}
+
+async fn ask_as_member(stream: TcpStream, tunnel: &str, host: &str) -> anyhow::Result<String> {
+    let (mut reader, mut writer) = halves(stream);
+    let relay = Relay { tunnel: tunnel.into(), host: host.into() };
+    writer.write_all(relay.line().as_bytes()).await.context("write")?;
+    let line = read_line(&mut reader).await.context("read")?.context("closed without an answer")?;
+    line.strip_prefix("OK ").map(str::to_owned).with_context(|| line.clone())
 }

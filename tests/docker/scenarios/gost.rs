@@ -1,43 +1,123 @@
-//! gost dies in every way it can: its clients come back at another host, and visitors must not be sent to it.
+//! gost dies in every way it can: its clients come back, and visitors must not be sent to where it was.
 
 use std::time::Duration;
 
-use super::{Measured, attached_twice, felt, hung_ones_end, pass};
+use super::{ALL, BOTH, HTTP, Scenario, attached_twice, felt, hung_ones_end, pass};
+use crate::measured::{Measured, Promise};
 use crate::visits::now;
-use crate::world::{HOST, OTHER, TTL, TUNNEL, World};
+use crate::world::{HOST, OTHER, Plan, TUNNEL, World};
 
-const GONE: Duration = Duration::from_millis(1_500);
+const GONE: Promise = Promise::Within(Duration::from_millis(100));
+const KNOWN: Promise = Promise::Within(Duration::from_millis(100));
+const FROZEN: Duration = Duration::from_secs(8);
 
-pub(super) async fn killed(world: &mut World) -> anyhow::Result<Measured> {
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "registered-everywhere",
+        "none: tunnels attach at three hosts",
+        "known at all three in 0.1 s",
+        |world| Box::pin(everywhere(world)),
+    )
+    .short(BOTH),
+    Scenario::new(
+        "registered-without-address",
+        "none, but gost has its entrypoint in a list that it never registers, and agents have `--fallback-address`",
+        "known at all three in 0.1 s",
+        |world| Box::pin(everywhere(world)),
+    )
+    .with(unnamed_entrypoint),
+    Scenario::new(
+        "renewed-seldom",
+        "none: gost renews every 20 s, records have a TTL of 6 s",
+        "no request fails",
+        |world| Box::pin(renewed_seldom(world)),
+    )
+    .with(seldom),
+    Scenario::new(
+        "client-moves",
+        "a client attaches at another host, then leaves the first",
+        "not felt for longer than 0.1 s",
+        |world| Box::pin(client_moves(world)),
+    ),
+    Scenario::new("gost-killed", "kill -9", "its records are gone everywhere in 0.1 s", |world| {
+        Box::pin(ended(world, "SIGKILL"))
+    })
+    .short(BOTH),
+    Scenario::new(
+        "gost-terminated",
+        "SIGTERM, which seldom says goodbye",
+        "its records are gone everywhere in 0.1 s",
+        |world| Box::pin(ended(world, "SIGTERM")),
+    ),
+    Scenario::new(
+        "gost-terminated-with-goodbye",
+        "SIGTERM, and the Deregisters win their race",
+        "its records are gone everywhere in 0.1 s",
+        |world| Box::pin(ended(world, "SIGTERM")),
+    )
+    .with(goodbye)
+    .simulated_only("whether its Deregisters win is its own race"),
+    Scenario::new(
+        "gost-reloaded",
+        "SIGHUP: a new node, every connection of a client is closed",
+        "its former records are gone everywhere in 0.1 s",
+        |world| Box::pin(reloaded(world)),
+    ),
+    Scenario::new(
+        "gost-restarted",
+        "kill -9 and started, a new instance",
+        "its former records are gone everywhere in 0.1 s",
+        |world| Box::pin(restarted(world)),
+    ),
+    Scenario::new(
+        "gost-frozen",
+        "no instruction runs, connections stay open",
+        "not first anywhere else after 8 s",
+        |world| Box::pin(frozen(world)),
+    ),
+    Scenario::new(
+        "udp-beside-tcp",
+        "the same tunnel has a UDP connector at another host",
+        "no request of a web visitor fails where there is none",
+        |world| Box::pin(udp_beside_tcp(world)),
+    )
+    .short(HTTP),
+];
+
+fn unnamed_entrypoint() -> Plan {
+    let flags = ["--fallback-address", ":8420"].map(str::to_owned);
+    Plan { unnamed_entrypoint: true, flags: flags.into(), ..Plan::default() }
+}
+
+/// Gosts that renew more seldom than a record lives.
+pub(super) fn seldom() -> Plan {
+    Plan { ttl: Duration::from_secs(20), ..Plan::default() }
+}
+
+fn goodbye() -> Plan {
+    Plan { goodbye: true, ..Plan::default() }
+}
+
+async fn ended(world: &mut World, signal: &str) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
-    world.engine.kill(&world.container("a", "gost")).await?;
+    world.engine.signal(&world.container("a", "gost"), signal).await?;
     pass(4).await;
     world.all_served(&["b", "c"]).await?;
     Ok(felt(world, since, &["b", "c"], GONE))
 }
 
-pub(super) async fn terminated(world: &mut World) -> anyhow::Result<Measured> {
+async fn reloaded(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
-    world.engine.signal(&world.container("a", "gost"), "SIGTERM").await?;
+    world.engine.signal(&world.container("a", "gost"), "SIGHUP").await?;
     pass(4).await;
     world.all_served(&["b", "c"]).await?;
     Ok(felt(world, since, &["b", "c"], GONE))
-}
-
-/// Its connections stay open and nobody answers: only the Renews that do not come tell.
-pub(super) async fn frozen(world: &mut World) -> anyhow::Result<Measured> {
-    attached_twice(world).await?;
-    let since = now();
-    world.engine.freeze(&world.container("a", "gost"), true).await?;
-    hung_ones_end(TTL).await;
-    world.all_served(&["c"]).await?;
-    Ok(felt(world, since, &["c"], TTL))
 }
 
 /// A new instance at the same entrypoint, and its client comes back to it.
-pub(super) async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
+async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
     let gost = world.container("a", "gost");
@@ -48,30 +128,62 @@ pub(super) async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &["b", "c"], GONE))
 }
 
-/// A client starts at another host before it ends at the first.
-pub(super) async fn client_moves(world: &mut World) -> anyhow::Result<Measured> {
-    world.with_hosts(&["a", "b", "c"]).await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
-    world.visitors(&["a", "b", "c"], HOST).await?;
-    world.client("two", &["c"], TUNNEL, HOST).await?;
-    world.all_served(&["a", "b", "c"]).await?;
+/// Its connections stay open and nobody answers: only the Renews that do not come tell.
+async fn frozen(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
     let since = now();
-    world.remove("one", "client").await?;
+    world.engine.freeze(&world.container("a", "gost"), true).await?;
+    hung_ones_end(FROZEN).await;
+    world.all_served(&["c"]).await?;
+    Ok(felt(world, since, &["c"], Promise::Within(FROZEN)))
+}
+
+/// A client starts at another host before it ends at the first.
+async fn client_moves(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&ALL).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.visitors(&ALL, HOST).await?;
+    world.client("two", "c", TUNNEL, HOST).await?;
+    world.all_served(&ALL).await?;
+    let since = now();
+    world.kill_client("one").await?;
     pass(3).await;
-    world.all_served(&["a", "b", "c"]).await?;
-    Ok(felt(world, since, &[], Duration::from_millis(100)))
+    world.all_served(&ALL).await?;
+    Ok(felt(world, since, &ALL, GONE))
 }
 
 /// Tunnels at every host, each reached from every other as soon as it is bound.
-pub(super) async fn everywhere(world: &mut World) -> anyhow::Result<Measured> {
-    world.with_hosts(&["a", "b", "c"]).await?;
-    world.start_visitors(&["a", "b", "c"], HOST).await?;
-    world.client("other", &["c"], OTHER, "other.example.test").await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
+async fn everywhere(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&ALL).await?;
+    world.start_visitors(&ALL, HOST).await?;
+    world.client("other", "c", OTHER, "other.example.test").await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
     let since = world.bound().last().map(|(at, _)| *at).unwrap_or_default();
-    world.all_served(&["a", "b", "c"]).await?;
-    world.client("two", &["b"], TUNNEL, HOST).await?;
-    world.client("three", &["c"], TUNNEL, HOST).await?;
+    world.all_served(&ALL).await?;
+    world.client("two", "b", TUNNEL, HOST).await?;
+    world.client("three", "c", TUNNEL, HOST).await?;
     pass(2).await;
-    Ok(felt(world, since, &[], Duration::from_millis(100)))
+    Ok(felt(world, since, &ALL, KNOWN))
+}
+
+/// Longer than two periods and the TTL.
+async fn renewed_seldom(world: &mut World) -> anyhow::Result<Measured> {
+    super::attached_once(world).await?;
+    let since = now();
+    pass(48).await;
+    world.all_served(&ALL).await?;
+    Ok(felt(world, since, &ALL, Promise::NoneFails))
+}
+
+/// b has a UDP connector only, and takes it for every visitor there; at a and c none must be sent to it.
+async fn udp_beside_tcp(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&ALL).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.visitors(&["a", "c"], HOST).await?;
+    let since = now();
+    world.start_client("dns", "b", TUNNEL, "", "udp").await?;
+    world.until("the UDP client is bound", || world.bound().len() > 1).await?;
+    pass(4).await;
+    world.all_served(&["a", "c"]).await?;
+    Ok(felt(world, since, &["a", "c"], Promise::NoneFails))
 }

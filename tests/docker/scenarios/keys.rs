@@ -3,38 +3,57 @@
 use anyhow::ensure;
 use gossd::gossip::keyring::{KeyId, Keyring};
 
-use super::{Measured, NOTHING, felt, pass, steadily, sum};
+use super::{ALL, HTTP, Scenario, felt, pass};
+use crate::measured::{Measured, Promise};
 use crate::visits::now;
 use crate::world::{HOST, KEYS, TUNNEL, World};
 
-const HOSTS: [&str; 3] = ["a", "b", "c"];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "keys-rotated",
+        "three keyrings in turn, agent by agent taken over, while a fourth is down",
+        "no request fails at any other host",
+        |world| Box::pin(rotated(world)),
+    ),
+    Scenario::new(
+        "keys-changed",
+        "`gossd keys` adds, uses and removes, while a fourth agent is down and comes back with its old file",
+        "no request fails; a step that is not safe yet is refused",
+        |world| Box::pin(changed(world)),
+    ),
+    Scenario::new("wrong-key", "an agent with another key", "nothing changes, and it is said", |world| {
+        Box::pin(wrong(world))
+    })
+    .short(HTTP),
+];
 
 /// Known everywhere, then sealing everywhere, then alone; a fourth agent is down all the while.
-pub(super) async fn rotated(world: &mut World) -> anyhow::Result<Measured> {
-    world.with_hosts(&HOSTS).await?;
+async fn rotated(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&ALL).await?;
     world.add_host("d").await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
-    world.client("two", &["b"], TUNNEL, HOST).await?;
-    world.visitors(&HOSTS, HOST).await?;
-    world.engine.kill(&world.container("d", "gossd")).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.client("two", "b", TUNNEL, HOST).await?;
+    world.visitors(&ALL, HOST).await?;
+    world.engine.kill(&world.agent("d")).await?;
     let [old, new] = KEYS;
-    let mut all = Vec::new();
+    let since = now();
     for keys in [&[old, new][..], &[new, old], &[new]] {
         world.write_keys(keys)?;
-        for name in HOSTS {
-            let since = now();
-            world.restart_agent(name, "SIGTERM").await?;
-            all.push(steadily(world, since, name, &HOSTS).await?);
+        for name in ALL {
+            world.take_over(name).await?;
+            pass(1).await;
+            world.all_served(&ALL).await?;
         }
     }
-    world.engine.start(&world.container("d", "gossd")).await?;
+    let measured = felt(world, since, &ALL, Promise::NoneFails);
+    world.engine.start(&world.agent("d")).await?;
     world.start_visitors(&["d"], HOST).await?;
     world.all_served(&["d"]).await?;
-    Ok(sum(all))
+    Ok(measured)
 }
 
 /// `gossd keys` at one agent changes all, while a fourth is down and comes back with its old key file.
-pub(super) async fn changed(world: &mut World) -> anyhow::Result<Measured> {
+async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     const DONE: i64 = 0;
     const REFUSED: i64 = 1;
     const NOT_EVERYWHERE: i64 = 3;
@@ -43,17 +62,17 @@ pub(super) async fn changed(world: &mut World) -> anyhow::Result<Measured> {
         world.write_keys_of(name, &[old])?;
     }
     world.with_hosts(&["a", "b", "c", "d"]).await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
-    world.client("two", &["b"], TUNNEL, HOST).await?;
-    world.visitors(&HOSTS, HOST).await?;
-    world.engine.kill(&world.container("d", "gossd")).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.client("two", "b", TUNNEL, HOST).await?;
+    world.visitors(&ALL, HOST).await?;
+    world.engine.kill(&world.agent("d")).await?;
     // Since then d is silent, which is felt where it is and nowhere else.
     pass(4).await;
     let since = now();
     let ended = |line: String, expected: i64| {
         let world = &*world;
         async move {
-            let code = world.keys("a", &line).await?;
+            let code = world.tell_agent("a", &format!("keys {line}")).await?;
             ensure!(code == expected, "gossd keys {line} ended with {code}");
             anyhow::Ok(())
         }
@@ -62,7 +81,7 @@ pub(super) async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     world.write_new_key("a", new)?;
     ended("add /keys/new".into(), NOT_EVERYWHERE).await?;
     ended(format!("use {new_id}"), REFUSED).await?;
-    world.engine.start(&world.container("d", "gossd")).await?;
+    world.engine.start(&world.agent("d")).await?;
     pass(3).await;
     ended(format!("use {new_id}"), DONE).await?;
     ended(format!("remove {old_id}"), DONE).await?;
@@ -72,7 +91,7 @@ pub(super) async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     }
     world.start_visitors(&["d"], HOST).await?;
     world.all_served(&["a", "b", "c", "d"]).await?;
-    Ok(felt(world, since, &HOSTS, NOTHING))
+    Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
 /// The public name of a key.
@@ -81,19 +100,19 @@ fn id(key: &str) -> anyhow::Result<KeyId> {
 }
 
 /// An agent with another key is nobody's peer, and everybody says why.
-pub(super) async fn wrong(world: &mut World) -> anyhow::Result<Measured> {
-    world.with_hosts(&HOSTS).await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
-    world.visitors(&HOSTS, HOST).await?;
+async fn wrong(world: &mut World) -> anyhow::Result<Measured> {
+    world.with_hosts(&ALL).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.visitors(&ALL, HOST).await?;
     let since = now();
     world.write_keys_of("d", &[KEYS[1]])?;
     world.add_host("d").await?;
     pass(8).await;
-    world.all_served(&HOSTS).await?;
+    world.all_served(&ALL).await?;
     for (name, peers) in [("a", 2), ("b", 2), ("c", 2), ("d", 0)] {
         let joined = world.said(name, "peer joined").await?;
         anyhow::ensure!(joined == peers, "{name} has {joined} peers");
     }
     anyhow::ensure!(world.said("d", "key").await? > 0, "it says nothing of keys");
-    Ok(felt(world, since, &HOSTS, NOTHING))
+    Ok(felt(world, since, &ALL, Promise::NoneFails))
 }

@@ -2,26 +2,86 @@
 
 use std::time::Duration;
 
-use super::{Measured, NOTHING, attached_twice, felt, hung_ones_end, pass};
-use crate::visits::now;
-use crate::world::{HOST, TUNNEL, World};
+use super::{HTTP, Scenario, attached_twice, felt, hung_ones_end, pass};
+use crate::measured::{Measured, Promise};
+use crate::visits::{Moment, now};
+use crate::world::{HOST, Plan, TUNNEL, World};
 
 const HEALED: Duration = Duration::from_secs(2);
 const NOT_FIRST: Duration = Duration::from_secs(3);
 
-pub(super) async fn one_cut_off(world: &mut World) -> anyhow::Result<Measured> {
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "one-cut-off",
+        "off the network for 4 s, less than the TTL",
+        "healed in 2 s; no request fails elsewhere",
+        |world| Box::pin(one_cut_off(world)),
+    )
+    .short(HTTP),
+    Scenario::new(
+        "one-cut-off-for-long",
+        "off the network for 30 s, until it is forgotten",
+        "healed in 2 s; no request fails elsewhere",
+        |world| Box::pin(one_cut_off_for_long(world)),
+    )
+    .with(soon_forgotten),
+    Scenario::new(
+        "half-cut-off",
+        "two and two for 4 s, less than the TTL",
+        "the other half is not first after 3 s; healed in 2 s",
+        |world| Box::pin(half_cut_off(world)),
+    ),
+    Scenario::new(
+        "half-cut-off-for-long",
+        "two and two for 28 s, until both halves are forgotten",
+        "the other half is not first after 3 s; healed in 2 s",
+        |world| Box::pin(half_cut_off_for_long(world)),
+    )
+    .with(soon_forgotten),
+    Scenario::new(
+        "one-way",
+        "one host hears nothing of another",
+        "not first there after 3 s; no request fails elsewhere",
+        |world| Box::pin(one_way(world)),
+    ),
+    Scenario::new(
+        "lossy",
+        "gossip by UDP and TCP: 20 % lost each way, 50 ± 20 ms, overtaken, doubled",
+        "nobody is suspected, no request fails; 1,000 records reach an agent that restarts empty",
+        |world| Box::pin(lossy(world)),
+    ),
+    Scenario::new(
+        "small-packets",
+        "MTU 1,280, fragments lost; an agent restarts empty beside 1,000 records",
+        "no request fails at other hosts; all records arrive",
+        |world| Box::pin(small_packets(world)),
+    )
+    .with(small_mtu),
+];
+
+/// Dead agents are forgotten sooner than in minutes.
+fn soon_forgotten() -> Plan {
+    let flags = ["--test-dead-grace", "8"].map(str::to_owned);
+    Plan { flags: flags.into(), ..Plan::default() }
+}
+
+fn small_mtu() -> Plan {
+    Plan { mtu: Some(1_280), ..Plan::default() }
+}
+
+async fn one_cut_off(world: &mut World) -> anyhow::Result<Measured> {
     cut_off(world, 4).await
 }
 
 /// For longer than the TTL and until dead agents are forgotten.
-pub(super) async fn one_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
+async fn one_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
     cut_off(world, 30).await
 }
 
 async fn cut_off(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c"];
     world.with_hosts(&hosts).await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
     world.visitors(&hosts, HOST).await?;
     let cut = now();
     world.unplug("c", true).await?;
@@ -30,26 +90,26 @@ async fn cut_off(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let healed = now();
     pass(6).await;
     world.all_served(&hosts).await?;
-    let meanwhile = world.visits.failed(cut, u64::MAX, &["a", "b"]);
+    let meanwhile = world.visits.failed(cut, Moment::MAX, &["a", "b"]);
     anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed where nothing was cut");
-    Ok(felt(world, healed, &["c"], HEALED))
+    Ok(felt(world, healed, &["c"], Promise::Within(HEALED)))
 }
 
 /// Two and two; each side has the tunnel, and goes on.
-pub(super) async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> {
+async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> {
     halves(world, 4).await
 }
 
 /// For longer than the TTL and until the other half is forgotten.
-pub(super) async fn half_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
+async fn half_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
     halves(world, 28).await
 }
 
 async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c", "d"];
     world.with_hosts(&hosts).await?;
-    world.client("one", &["a"], TUNNEL, HOST).await?;
-    world.client("two", &["c"], TUNNEL, HOST).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
+    world.client("two", "c", TUNNEL, HOST).await?;
     world.visitors(&["b", "d"], HOST).await?;
     let others = format!("{},{}", world.ip("a"), world.ip("b"));
     let mut harms = Vec::new();
@@ -66,28 +126,28 @@ async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let healed = now();
     hung_ones_end(HEALED).await;
     world.all_served(&["b", "d"]).await?;
-    let after = felt(world, healed, &["b", "d"], HEALED).check()?;
+    let after = felt(world, healed, &["b", "d"], Promise::Within(HEALED)).check()?;
     anyhow::ensure!(after.failed == 0, "after it was healed: {after}");
-    Ok(felt(world, cut, &["b", "d"], NOT_FIRST))
+    Ok(felt(world, cut, &["b", "d"], Promise::Within(NOT_FIRST)))
 }
 
 /// c hears nothing from a any more, and a hears everything from c.
-pub(super) async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
+async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
     let ip = world.ip("a");
     let harm = world.harm("c", &format!("block --from {ip}")).await?;
     hung_ones_end(NOT_FIRST).await;
     world.all_served(&["b", "c"]).await?;
-    let measured = felt(world, since, &["c"], NOT_FIRST);
-    let elsewhere = world.visits.failed(since, u64::MAX, &["b"]);
+    let measured = felt(world, since, &["c"], Promise::Within(NOT_FIRST));
+    let elsewhere = world.visits.failed(since, Moment::MAX, &["b"]);
     anyhow::ensure!(elsewhere == 0, "{elsewhere} requests failed between hosts that hear each other");
     world.heal(&harm).await?;
     Ok(measured)
 }
 
 /// Loss, delay, reordering and duplicates on every agent's way out; then one of them has everything to learn.
-pub(super) async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
+async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     world.crowd("a", 1_000).await?;
     for (seed, name) in ["a", "b", "c"].into_iter().enumerate() {
@@ -100,23 +160,23 @@ pub(super) async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
         let suspected = world.said(name, "peer is silent").await?;
         anyhow::ensure!(suspected == 0, "{name} suspected {suspected} peers that were there");
     }
-    let steady = felt(world, since, &[], NOTHING);
+    let steady = felt(world, since, &["b", "c"], Promise::NoneFails);
     world.restart_agent_empty("c").await?;
     world.all_know_crowd(&["c"], 1_000).await?;
-    let meanwhile = world.visits.failed(since, u64::MAX, &["b"]);
+    let meanwhile = world.visits.failed(since, Moment::MAX, &["b"]);
     anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed elsewhere");
     Ok(steady)
 }
 
 /// Packets of 1,280 bytes at most, and no fragments.
-pub(super) async fn small_packets(world: &mut World) -> anyhow::Result<Measured> {
+async fn small_packets(world: &mut World) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c"];
     world.with_hosts(&hosts).await?;
     for name in hosts {
         world.harm(name, "block --fragments").await?;
         world.harm(name, "block --longer-than 1280 --udp-only").await?;
     }
-    world.client("one", &["a"], TUNNEL, HOST).await?;
+    world.client("one", "a", TUNNEL, HOST).await?;
     world.crowd("a", 1_000).await?;
     world.visitors(&hosts, HOST).await?;
     let since = now();
@@ -124,5 +184,5 @@ pub(super) async fn small_packets(world: &mut World) -> anyhow::Result<Measured>
     world.restart_agent_empty("b").await?;
     world.all_know_crowd(&hosts, 1_000).await?;
     world.all_served(&hosts).await?;
-    Ok(felt(world, since, &["a", "c"], NOTHING))
+    Ok(felt(world, since, &["a", "c"], Promise::NoneFails))
 }

@@ -1,0 +1,182 @@
+//! A host's gost and the clients of tunnels, simulated or real. A real one runs with what `gossd gost-config` prints,
+//! changed only where a test is in a hurry.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::agent::RULE_FILE;
+use super::{AGENTS, PLUGIN, TUNNEL, World, words};
+use crate::engine::Spec;
+use crate::visits::{Moment, now};
+
+/// Where a real gost and what it reads are in a container.
+const PROGRAM: &str = "/gost";
+const CONFIG: &str = "/gost.yml";
+/// Where a real client's web target is.
+const TARGET: &str = "127.0.0.1:9000";
+/// What a client prints when it is bound: ours, and gost's.
+const BOUND: [&str; 2] = ["\"bound\"", "create tunnel on"];
+
+impl World {
+    /// A fresh gost on a host.
+    pub(crate) async fn start_gost(&self, name: &str) -> anyhow::Result<()> {
+        let mut folders =
+            vec![format!("{}:/ingress:ro", self.folder.join(format!("{name}-ingress")).display())];
+        let command = if let Some(program) = &self.plan.real_gost {
+            let file = self.folder.join(format!("{name}-gost.yml"));
+            std::fs::write(&file, self.real_config()?)?;
+            folders.push(read_only(program, PROGRAM));
+            folders.push(read_only(&file, CONFIG));
+            vec![PROGRAM.into(), "-C".into(), CONFIG.into()]
+        } else {
+            self.simulated()
+        };
+        let shares = Some(self.container(name, "pause"));
+        let spec = Spec { image: "gossd-harness", command, shares, folders, ..Spec::default() };
+        self.engine.run(&self.container(name, "gost"), &spec).await
+    }
+
+    fn simulated(&self) -> Vec<String> {
+        let plan = &self.plan;
+        let agent = if plan.second_address { AGENTS } else { PLUGIN };
+        let mut command = words(&format!(
+            "/fakegost gost --plugin {} --agent {agent} --ttl {}",
+            plan.plugin,
+            plan.ttl.as_secs_f64()
+        ));
+        if let Some(token) = plan.token() {
+            command.extend(["--token".into(), token.into()]);
+        }
+        if plan.rule_file {
+            command.extend(["--ingress-file".into(), RULE_FILE.into()]);
+        }
+        if plan.unnamed_entrypoint {
+            command.extend(["--entrypoint".into(), String::new(), "--entrypoints".into(), ":8420".into()]);
+        }
+        if plan.goodbye {
+            command.push("--goodbye".into());
+        }
+        command
+    }
+
+    /// What `gossd gost-config` prints, in a hurry.
+    fn real_config(&self) -> anyhow::Result<String> {
+        let plan = &self.plan;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
+        command.args(["gost-config", "--type", &plan.plugin.to_string(), "--plugin", PLUGIN]);
+        if plan.token().is_some() {
+            command.arg("--token-file").arg(self.keys_of("any").join("token"));
+        }
+        if plan.rule_file {
+            command.args(["--ingress", "file", "--ingress-file", RULE_FILE]);
+        }
+        let ran = command.output().context("gossd gost-config")?;
+        ensure!(ran.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        let mut text = String::from_utf8(ran.stdout)?;
+        replace(
+            &mut text,
+            "      sd: sd-0\n",
+            &format!("      sd: sd-0\n      tunnel.ttl: {}s\n", plan.ttl.as_secs()),
+        )?;
+        if plan.unnamed_entrypoint {
+            let listed = "      entrypoints:\n      - addr: \":8420\"\n        ingress: ingress-0\n";
+            replace(&mut text, "      entrypoint: \":8420\"\n", listed)?;
+        }
+        if plan.second_address {
+            replace(&mut text, PLUGIN, AGENTS)?;
+        }
+        Ok(text)
+    }
+
+    /// A client of a tunnel at a host, and its web target.
+    pub(crate) async fn client(
+        &mut self,
+        name: &str,
+        at: &str,
+        tunnel: &str,
+        host: &str,
+    ) -> anyhow::Result<()> {
+        let before = self.bound().len();
+        self.start_client(name, at, tunnel, host, "tcp").await?;
+        self.until("the client is bound", || self.bound().len() > before).await.map(drop)
+    }
+
+    /// The same, whether it is bound or not; by TCP or UDP.
+    pub(crate) async fn start_client(
+        &self,
+        name: &str,
+        at: &str,
+        tunnel: &str,
+        host: &str,
+        network: &str,
+    ) -> anyhow::Result<()> {
+        let container = self.container(name, "client");
+        if let Some(program) = &self.plan.real_gost {
+            let target = self.container(name, "target");
+            let serve = words(&format!("/fakegost target --listen {TARGET} --say {name}"));
+            self.run_helper(&target, "gossd-harness", serve).await?;
+            let spec = Spec {
+                image: "gossd-harness",
+                command: vec![
+                    PROGRAM.into(),
+                    "-L".into(),
+                    format!("r{network}://{host}:0/{TARGET}"),
+                    "-F".into(),
+                    format!("tunnel+tcp://{at}:8421?tunnel.id={tunnel}"),
+                ],
+                shares: Some(target),
+                folders: vec![read_only(program, PROGRAM)],
+                ..Spec::default()
+            };
+            self.engine.run(&container, &spec).await?;
+        } else {
+            let udp = if network == "udp" { "--udp" } else { "" };
+            let command = words(&format!(
+                "/fakegost client --server {at}:8421 --tunnel {tunnel} --host={host} --say {name} {udp}"
+            ));
+            self.run_helper(&container, "gossd-harness", command).await?;
+        }
+        let (bound, name) = (self.bound.clone(), name.to_owned());
+        self.engine.follow(&container, move |line| {
+            if BOUND.iter().any(|said| line.contains(said)) {
+                bound.lock().expect("no panic holds it").push((now(), name.clone()));
+            }
+        });
+        Ok(())
+    }
+
+    /// When which client was bound.
+    pub(crate) fn bound(&self) -> Vec<(Moment, String)> {
+        self.bound.lock().expect("no panic holds it").clone()
+    }
+
+    /// Ends a client without goodbye.
+    pub(crate) async fn kill_client(&self, name: &str) -> anyhow::Result<()> {
+        self.engine.kill(&self.container(name, "client")).await
+    }
+
+    /// Whether there are [`World::members`]: with a real gost each would need a program of its own.
+    pub(crate) fn has_members(&self) -> bool {
+        self.plan.real_gost.is_none()
+    }
+
+    /// Visitors of a private tunnel, who name it, at these hosts' tunnel ports.
+    pub(crate) async fn members(&mut self, hosts: &[&str], host: &str) -> anyhow::Result<()> {
+        let ports: Vec<String> = hosts.iter().map(|host| format!("{host}:8421")).collect();
+        self.visit(&ports, &format!("--host {host} --tunnel {TUNNEL}")).await
+    }
+}
+
+/// A file of this machine in a container.
+fn read_only(file: &Path, at: &str) -> String {
+    format!("{}:{at}:ro", file.display())
+}
+
+/// Changes what is printed; that it is there is part of the test.
+fn replace(text: &mut String, old: &str, new: &str) -> anyhow::Result<()> {
+    ensure!(text.contains(old), "no {old:?} in what gossd gost-config prints:\n{text}");
+    *text = text.replace(old, new);
+    Ok(())
+}

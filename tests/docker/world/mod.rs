@@ -1,0 +1,325 @@
+//! A small internet: hosts with a gossd and a gost each, tunnel clients, and visitors who count what fails. What a
+//! scenario breaks, it breaks here, in words of hosts and tunnels.
+
+mod agent;
+mod gost;
+mod secrets;
+mod visitors;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+pub(crate) use self::secrets::KEYS;
+use crate::engine::{Engine, Spec};
+use crate::visits::{Moment, Visits};
+
+/// The tunnel that most scenarios are about, and one more.
+pub(crate) const TUNNEL: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+pub(crate) const OTHER: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
+/// The host name that its client asks for.
+pub(crate) const HOST: &str = "shop.example.test";
+/// Seconds that a record lives without a Renew, before its period is known and as long as a peer is silent.
+pub(crate) const TTL: Duration = Duration::from_secs(6);
+/// Between the Renews of a tunnel, unless a plan says otherwise.
+const RENEW: Duration = Duration::from_secs(2);
+/// A step of a scenario that takes this long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+/// Where gost calls the agent beside it.
+const PLUGIN: &str = "127.0.0.1:8000";
+/// The same by a name that has the next host's agent as its second address.
+const AGENTS: &str = "agents:8000";
+/// The last part of the first host's address, and how many hosts stand in for one another.
+const FIRST: u8 = 10;
+const RING: u8 = 3;
+
+/// How gost calls agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PluginType {
+    /// gost's default.
+    #[default]
+    Grpc,
+    Http,
+}
+
+impl fmt::Display for PluginType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        })
+    }
+}
+
+/// How the hosts of a world are.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// How gosts call agents.
+    pub(crate) plugin: PluginType,
+    /// The program that hosts and clients run; else the simulated one.
+    pub(crate) real_gost: Option<PathBuf>,
+    /// Between the Renews of a tunnel.
+    pub(crate) ttl: Duration,
+    /// Gosts call agents by a name whose second address is another host's agent.
+    pub(crate) second_address: bool,
+    /// Gosts read host names from the agent's file.
+    pub(crate) rule_file: bool,
+    /// The container with the network keeps the agent's listeners while that is replaced.
+    pub(crate) held: bool,
+    /// Gosts have their entrypoint in the list that is never registered.
+    pub(crate) unnamed_entrypoint: bool,
+    /// Gosts say goodbye at SIGTERM.
+    pub(crate) goodbye: bool,
+    /// More flags of every agent.
+    pub(crate) flags: Vec<String>,
+    /// More flags of one host's agent.
+    pub(crate) flags_of: HashMap<&'static str, Vec<String>>,
+    /// Hosts whose data folder is in memory and this small.
+    pub(crate) small_disk: HashMap<&'static str, &'static str>,
+    pub(crate) mtu: Option<u32>,
+    /// What of every agent is broken on purpose, for the scenario to notice.
+    pub(crate) broken: Option<String>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            plugin: PluginType::default(),
+            real_gost: None,
+            ttl: RENEW,
+            second_address: false,
+            rule_file: false,
+            held: false,
+            unnamed_entrypoint: false,
+            goodbye: false,
+            flags: Vec::new(),
+            flags_of: HashMap::new(),
+            small_disk: HashMap::new(),
+            mtu: None,
+            broken: None,
+        }
+    }
+}
+
+impl Plan {
+    /// Agents that other hosts call want one.
+    fn token(&self) -> Option<&'static str> {
+        self.second_address.then_some(secrets::TOKEN)
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    pub(crate) visits: Visits,
+    plan: Plan,
+    prefix: String,
+    network: String,
+    subnet: u8,
+    folder: PathBuf,
+    hosts: BTreeMap<String, u8>,
+    bound: Arc<Mutex<Vec<(Moment, String)>>>,
+    /// How often the agent of a host has been taken over.
+    taken_over: HashMap<String, u32>,
+    helpers: u32,
+}
+
+impl World {
+    /// A network without a host.
+    pub(crate) async fn new(run: &str, number: u32, folder: &Path, plan: Plan) -> anyhow::Result<Self> {
+        let prefix = format!("gossd-{run}-{number}");
+        let engine = Engine::connect(&prefix).await?;
+        let subnet = u8::try_from(number % 200)?;
+        let network = format!("{prefix}-net");
+        engine.network(&network, &format!("10.213.{subnet}.0/24"), plan.mtu).await?;
+        let folder = folder.join(&prefix);
+        std::fs::create_dir_all(&folder)?;
+        let world = Self {
+            engine,
+            visits: Visits::default(),
+            plan,
+            prefix,
+            network,
+            subnet,
+            folder,
+            hosts: BTreeMap::new(),
+            bound: Arc::default(),
+            taken_over: HashMap::new(),
+            helpers: 0,
+        };
+        world.write_keys(&[KEYS[0]])?;
+        Ok(world)
+    }
+
+    /// Hosts with an agent and a gost each, that know each other.
+    pub(crate) async fn with_hosts(&mut self, names: &[&str]) -> anyhow::Result<()> {
+        for name in names {
+            self.add_host(name).await?;
+        }
+        self.all_met(names).await
+    }
+
+    /// One more host.
+    pub(crate) async fn add_host(&mut self, name: &str) -> anyhow::Result<()> {
+        let number = u8::try_from(self.hosts.len())? + FIRST;
+        self.add_host_at(name, number).await
+    }
+
+    /// One more host, at an address; or one that was lost, at another.
+    pub(crate) async fn add_host_at(&mut self, name: &str, number: u8) -> anyhow::Result<()> {
+        self.add_bare_host(name, number).await?;
+        self.start_gost(name).await
+    }
+
+    /// A host with an agent only.
+    pub(crate) async fn add_bare_host(&mut self, name: &str, number: u8) -> anyhow::Result<()> {
+        self.hosts.insert(name.into(), number);
+        let network = Some((self.network.clone(), Some(self.ip(name)), vec![name.into(), "gossd".into()]));
+        let hosts = if self.plan.second_address { self.addresses_of_agents(number) } else { Vec::new() };
+        let pause = Spec {
+            image: "gossd-harness",
+            command: words("/fakegost pause"),
+            network,
+            hosts,
+            ..Spec::default()
+        };
+        self.engine.run(&self.container(name, "pause"), &pause).await?;
+        self.start_agent(name).await
+    }
+
+    /// A hosts file's lines: the agent beside gost, then the next host's.
+    fn addresses_of_agents(&self, number: u8) -> Vec<String> {
+        let next = FIRST + (number - FIRST + 1) % RING;
+        let name = AGENTS.trim_end_matches(":8000");
+        vec![format!("{name}:127.0.0.1"), format!("{name}:{}", self.ip_of(next))]
+    }
+
+    /// A host is gone, with all that runs on it.
+    pub(crate) async fn lose_host(&self, name: &str) -> anyhow::Result<()> {
+        for container in [self.container(name, "pause"), self.agent(name), self.container(name, "gost")] {
+            self.engine.kill(&container).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, with nothing left of it.
+    pub(crate) async fn clear_host(&mut self, name: &str) -> anyhow::Result<()> {
+        for container in [self.container(name, "gost"), self.agent(name), self.container(name, "pause")] {
+            self.engine.remove(&container).await?;
+        }
+        self.hosts.remove(name);
+        Ok(())
+    }
+
+    /// A host that comes back has nothing of what it was.
+    pub(crate) fn forget_data(&self, name: &str) -> anyhow::Result<()> {
+        std::fs::remove_dir_all(self.folder.join(format!("{name}-data"))).context("its data")
+    }
+
+    /// Every process of a host is stopped for a while, or goes on.
+    pub(crate) async fn freeze_host(&self, name: &str, frozen: bool) -> anyhow::Result<()> {
+        for container in [self.agent(name), self.container(name, "gost")] {
+            self.engine.freeze(&container, frozen).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a host off the network, or puts it back.
+    pub(crate) async fn unplug(&self, name: &str, unplugged: bool) -> anyhow::Result<()> {
+        let pause = self.container(name, "pause");
+        if unplugged {
+            self.engine.disconnect(&self.network, &pause).await
+        } else {
+            self.engine.reconnect(&self.network, &pause, &self.ip(name), &[name, "gossd"]).await
+        }
+    }
+
+    async fn run_helper(
+        &self,
+        container: &str,
+        image: &'static str,
+        command: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let network = Some((self.network.clone(), None, Vec::new()));
+        self.engine.run(container, &Spec { image, command, network, ..Spec::default() }).await
+    }
+
+    /// Something in a host's network that is in force when this returns; its container is to be stopped to end it.
+    pub(crate) async fn harm(&mut self, name: &str, verb: &str) -> anyhow::Result<String> {
+        self.helpers += 1;
+        let container = self.container(name, &format!("harm{}", self.helpers));
+        let spec = Spec {
+            image: "gossd-tools",
+            command: words(&format!("/fakegost {verb}")),
+            shares: Some(self.container(name, "pause")),
+            capabilities: vec!["NET_ADMIN".into(), "NET_RAW".into()],
+            user: Some("0".into()),
+            ..Spec::default()
+        };
+        self.engine.run(&container, &spec).await?;
+        self.until_said(&container, "ready").await.with_context(|| verb.to_owned())?;
+        Ok(container)
+    }
+
+    /// Ends a harm.
+    pub(crate) async fn heal(&self, container: &str) -> anyhow::Result<()> {
+        self.engine.signal(container, "SIGTERM").await?;
+        self.engine.ended(container).await
+    }
+
+    /// Waits until a container has said something.
+    async fn until_said(&self, container: &str, what: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !self.engine.log(container).await?.contains(what) {
+            ensure!(start.elapsed() < STUCK, "no {what:?} in {}", self.engine.log(container).await?);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until something holds; how long that took.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn() -> bool) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        while !holds() {
+            ensure!(start.elapsed() < STUCK, "not within {STUCK:?}: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// The name of a part of a host: `pause`, `gost`.
+    pub(crate) fn container(&self, name: &str, part: &str) -> String {
+        format!("{}-{name}-{part}", self.prefix)
+    }
+
+    /// A host's address.
+    pub(crate) fn ip(&self, name: &str) -> String {
+        self.ip_of(self.hosts.get(name).copied().unwrap_or_default())
+    }
+
+    fn ip_of(&self, number: u8) -> String {
+        format!("10.213.{}.{number}", self.subnet)
+    }
+}
+
+/// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
+pub(crate) fn hash_host(tunnel: &str) -> String {
+    use md5::{Digest as _, Md5};
+    let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
+    format!("{start:016x}")
+}
+
+/// A folder that the containers' user may use.
+fn make_open(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, Permissions::from_mode(0o777)).context("a folder for all")
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
