@@ -118,6 +118,9 @@ impl Agent {
                 Dialled::Refused if !is_connected && !self.shared.settings.broken.leases => {
                     state.leases.lapse_instance(now, node)
                 }
+                Dialled::Answered if self.shared.settings.broken.dials => {
+                    state.leases.lapse_instance(now, node)
+                }
                 Dialled::Answered => {
                     state.leases.answered(now, node);
                     Vec::new()
@@ -175,7 +178,7 @@ impl Agent {
         }
     }
 
-    fn has_own(&self, name: &str) -> bool {
+    pub(super) fn has_own(&self, name: &str) -> bool {
         let state = self.lock();
         state.directory.lookup(name).iter().any(|entry| *entry.owner == *self.owner())
     }

@@ -37,7 +37,10 @@ impl Closing {
 impl Agent {
     /// Where a host leads, by its key; see [`crate::domain::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        self.lock().directory.hosts().endpoint(host)
+        let endpoint = self.lock().directory.hosts().endpoint(host);
+        let forgets =
+            |found: &Endpoint| self.shared.settings.broken.rules && self.has_own(&found.tunnel.to_string());
+        endpoint.filter(|found| !forgets(found))
     }
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
