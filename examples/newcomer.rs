@@ -16,6 +16,7 @@ use clap::Parser;
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 
@@ -48,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let owner = Daemon::start(Config::loopback("owner".parse()?)).await?;
     for n in 0..args.records {
-        owner.agent().register(1, record(n))?;
+        owner.agent().register(Caller::local(1), record(n))?;
     }
     for _ in 0..args.rounds {
         let idle = longest_call(&owner, Duration::from_millis(500)).await;
@@ -122,7 +123,8 @@ async fn call_until(agent: gossd::agent::Agent, stop: Arc<AtomicBool>) -> Durati
     while !stop.load(Ordering::Relaxed) {
         pace.tick().await;
         let start = Instant::now();
-        let renewed = agent.renew(1, nobody, &Heal { dial: &|_| String::new(), fallback: None });
+        let renewed =
+            agent.renew(Caller::local(1), nobody, &Heal { dial: &|_| String::new(), fallback: None });
         assert!(renewed.is_ok(), "nobody has no record to make room for");
         agent.resolve("4d21094e-b74c-4916-86c1-000000000000");
         longest = longest.max(start.elapsed());

@@ -17,6 +17,7 @@ use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Network, Record};
 use gossd::gossip::wire::Kind;
@@ -76,7 +77,7 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<String> {
         pace.tick().await;
         let at = n % agents.len();
         board.expect(n, at, agents.len() - 1);
-        agents[at].agent().register(1, record(n))?;
+        agents[at].agent().register(Caller::local(1), record(n))?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     while board.open() > 0 {

@@ -15,6 +15,7 @@ use clap::Parser;
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 use gossd::gossip::wire::Kind;
@@ -52,7 +53,7 @@ async fn main() -> anyhow::Result<()> {
     let mut held = 0;
     for records in &args.records {
         for n in held..*records {
-            agents[n % agents.len()].agent().register(1, holding(n))?;
+            agents[n % agents.len()].agent().register(Caller::local(1), holding(n))?;
             // As fast as the queues towards the peers take them.
             if n % 500 == 0 {
                 sleep(Duration::from_millis(5)).await;
@@ -163,7 +164,7 @@ async fn renew(agents: &[Daemon], records: usize, seconds: u64) -> anyhow::Resul
             let n = next % records.max(1);
             let (id, name) = (id(n), name(n));
             let draft = Draft { id: &id, name: &name, node: NODE, network: "", address: "" };
-            agents[n % agents.len()].agent().renew(1, draft, &heal)?;
+            agents[n % agents.len()].agent().renew(Caller::local(1), draft, &heal)?;
             next += 1;
         }
     }
@@ -181,9 +182,12 @@ async fn change(agents: &[Daemon], rate: u32, seconds: u64) -> anyhow::Result<()
         pace.tick().await;
         let n = (1 << 20) + usize::try_from(n)?;
         let agent = agents[n % agents.len()].agent();
-        agent.register(2, holding(n))?;
+        agent.register(Caller::local(2), holding(n))?;
         let (id, name) = (id(n), name(n));
-        agent.deregister(2, Draft { id: &id, name: &name, node: NODE, network: "", address: "" });
+        agent.deregister(
+            Caller::local(2),
+            Draft { id: &id, name: &name, node: NODE, network: "", address: "" },
+        );
     }
     Ok(())
 }

@@ -72,6 +72,8 @@ pub struct Config {
     pub quota: Quota,
     /// Which host names are whose whatever tunnels claim, and which ones they may.
     pub names: Names,
+    /// Where the host names that are known are written for gosts that read them; none for no such file.
+    pub ingress_file: Option<PathBuf>,
     /// Where gosts are that were attached before this agent ran, as their `entrypoint` says.
     pub fallback: Option<Entrypoint>,
     /// The folder of the journal; none to keep everything in memory only.
@@ -159,6 +161,7 @@ impl Config {
             order: Order::Random,
             quota: Quota::default(),
             names: Names::default(),
+            ingress_file: None,
             fallback: None,
             data_dir: None,
             control: None,

@@ -1,5 +1,5 @@
-//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, its claims on host
-//! names, and its generation, in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
+//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, what it knows of its gosts, its
+//! claims on host names, whether it drains, and its generation, in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
 //! full. The other half, `store`, minds what is inside.
 //!
 //! Must not know what a lease is, who decides that something is worth keeping, or what time it is. It blocks
@@ -14,14 +14,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::domain::entrypoints::{EntrypointKey, Registered};
 use crate::domain::label::Label;
-use crate::domain::lease::{Holding, Word};
+use crate::domain::lease::{self, Word};
 use crate::domain::record::{AgentName, Generation};
 use crate::domain::rule::{Rule, RuleKey};
 
 #[cfg(feature = "harness")]
 pub mod entries;
+mod gosts;
 mod kept;
 pub mod peers;
 pub mod snapshot;
@@ -45,12 +48,28 @@ pub struct Batch {
     pub words: BTreeMap<Label, Word>,
     /// Claims on host names; none for one that is not said any more.
     pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
+    /// Renew periods of instances; none for one that is not known any more.
+    pub periods: BTreeMap<Label, Option<Duration>>,
+    /// Where instances registered; none for one that is not known any more.
+    pub entrypoints: BTreeMap<EntrypointKey, Option<Registered>>,
+    /// Whether the agent drains, if that changed.
+    pub draining: Option<bool>,
 }
 
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty() && self.rules.is_empty()
+        self.is_without_gosts() && self.words.is_empty() && self.rules.is_empty() && self.draining.is_none()
+    }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        let gosts = self.periods.len() + self.entrypoints.len();
+        self.words.len() + self.rules.len() + gosts + usize::from(self.draining.is_some())
+    }
+
+    fn is_without_gosts(&self) -> bool {
+        self.periods.is_empty() && self.entrypoints.is_empty()
     }
 }
 
@@ -59,14 +78,14 @@ impl Batch {
 pub struct Restored {
     /// Of this start: higher than that of any start before it, on disk already.
     pub generation: Generation,
-    /// The records that were live.
-    pub held: Vec<Holding>,
-    /// The records that had lapsed.
-    pub lapsed: Vec<Holding>,
-    /// The ids that were released, oldest first.
-    pub released: Vec<Label>,
+    /// What it owned, and what it knew of its gosts.
+    pub leases: lease::Kept,
+    /// Where instances registered.
+    pub entrypoints: Vec<Registered>,
     /// The claims on host names.
     pub rules: Vec<Rule>,
+    /// Whether it drained.
+    pub draining: bool,
     /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.
     pub set_aside: Option<PathBuf>,
 }
@@ -149,8 +168,7 @@ impl Journal {
         };
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
         let Opened { store, stamp, contents, set_aside, .. } = opened;
-        let Contents { held, lapsed, released, rules, .. } = contents;
-        let restored = Restored { generation: stamp.generation, held, lapsed, released, rules, set_aside };
+        let restored = contents.restored(stamp.generation, set_aside);
         Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
     }
 

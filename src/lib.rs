@@ -16,15 +16,16 @@
 //!
 //! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
 //!
-//! `main → cli → daemon → {plugin, control → listeners} → agent → {gossip, journal} → domain`
+//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → domain`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
 //! | [`domain`] | records, leases, rules, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
 //! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
-//! | [`journal`] | own leases and generation on disk | what a lease is, what time it is |
+//! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
+//! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
 //! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
 //! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
@@ -44,7 +45,7 @@
 //! replication. A *push* is a frame of fresh changes. How far an owner's words go is its *mark*: whoever
 //! has missed something asks for what was said after its own, and that is *repair*; marks travel in pings and, with
 //! membership, by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
-//! it, in a slot like a record's. A *keyring*
+//! it, in a slot like a record's. A tunnel that any rule *closes* to the public is private under all its names. A *keyring*
 //! is the keys of an agent: the first *seals* frames, all *open* them.
 //!
 //! # Invariants
@@ -61,11 +62,14 @@
 //!    of copies `domain::replica`. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
 //!    while the owner is not heard, `gossip::link::tests`.
-//! 4. The first Deregister of an id wins for ever: `domain::convergence::a_deregistered_id_never_comes_back`,
-//!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment`.
+//! 4. The first Deregister of an id wins over every call that was in flight beside it; an id that is registered again
+//!    later is a new record: `domain::convergence::the_first_deregister_wins_over_all_that_is_in_flight_beside_it`,
+//!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
 //! 5. No record outlives its owner's last sign of life by more than its TTL:
 //!    `agent::tests::a_record_that_nobody_renews_lapses`, `domain::lease::model`, and for a lost host
-//!    `tests/faults.rs`. The exception is self-preservation, `domain::liveness`.
+//!    `tests/faults.rs`. The exceptions are self-preservation, `domain::liveness`, and a gost that is connected and answers
+//!    dials while its Renew period is not known yet, `domain::lease::doubt`. A gost that is dead, or asks for what it
+//!    registered, keeps none: `agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
 //!    `domain::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
 //!    `domain::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
@@ -97,6 +101,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod gossip;
+pub mod ingress_file;
 pub mod journal;
 pub mod listeners;
 pub mod metrics;

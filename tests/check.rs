@@ -147,6 +147,33 @@ fn an_agent_that_runs_already_is_told_from_another_and_from_a_stranger() {
 }
 
 #[test]
+fn the_file_of_host_names_has_to_be_written_and_to_be_what_gost_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let (file, gost) = (folder.path().join("hosts"), folder.path().join("gost.yml"));
+    let (file, gost) = (file.to_str().unwrap(), gost.to_str().unwrap());
+    let print = |flags: &[&str]| {
+        let output = gossd().arg("gost-config").args(flags).output().expect("gossd runs");
+        fs::write(gost, output.stdout).unwrap();
+    };
+    print(&["--ingress", "file", "--ingress-file", file]);
+    let (text, code) = check(folder.path(), &["--ingress-file", file, "--gost-config", gost]);
+    assert_eq!(code, 0, "{text}");
+    assert!(line(&text, "ingress file").starts_with("ok "), "{text}");
+    assert!(line(&text, "gost's ingress").contains(&format!("reads {file} every 1s")), "{text}");
+    let (text, code) = check(folder.path(), &["--gost-config", gost]);
+    assert_eq!(code, 1, "{text}");
+    assert!(line(&text, "gost's ingress").contains("which nobody writes: add --ingress-file"), "{text}");
+    print(&[]);
+    let (text, code) = check(folder.path(), &["--ingress-file", file, "--gost-config", gost]);
+    assert_eq!(code, 0, "{text}");
+    assert!(line(&text, "gost's ingress").starts_with("warn  "), "{text}");
+    let (text, code) = check(folder.path(), &["--ingress-file", "/nonexistent/hosts"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(line(&text, "ingress file").contains("/nonexistent is no folder: make it"), "{text}");
+}
+
+#[test]
 fn what_contradicts_itself_is_found() {
     let folder = tempfile::tempdir().unwrap();
     for (flags, about, told) in [

@@ -12,6 +12,7 @@ use common::{TestCluster, eventually, ids, named, record};
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::keyring::{Keyring, generate};
 use gossd::gossip::transport::Faults;
@@ -40,10 +41,10 @@ async fn without_pushes_the_cluster_still_converges() {
     })
     .await;
     for (n, agent) in cluster.agents.iter().enumerate() {
-        agent.agent().register(1, record(&n.to_string(), "t")).unwrap();
+        agent.agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(SOON, "anti-entropy brings every record everywhere", 3).await;
-    cluster.agents[0].agent().deregister(1, named("0"));
+    cluster.agents[0].agent().deregister(Caller::local(1), named("0"));
     cluster.all_hold(SOON, "and takes it away", 2).await;
     assert!(cluster.agents.iter().all(|agent| ids(agent, "t") == ["1", "2"]));
     assert_eq!(cluster.agents[1].counters().received_of(Kind::Push), 0);
@@ -66,7 +67,7 @@ async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
     deaf.set(cluster.agents[0].gossip).unwrap();
     cut.store(true, Ordering::Relaxed);
     for n in 0..20 {
-        cluster.agents[2].agent().register(1, record(&n.to_string(), "t")).unwrap();
+        cluster.agents[2].agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
         let took = eventually(SOON, "the push arrives", || ids(&cluster.agents[0], "t").len() == n + 1).await;
         println!("{took:?}");
     }
@@ -88,10 +89,10 @@ async fn at_twenty_per_cent_loss_nothing_is_lost_or_doubled_in_a_thousand_change
             rng.random_bool(0.4).then(|| model.iter().find(|(agent, _)| *agent == at).copied()).flatten();
         if let Some((agent, id)) = release {
             model.remove(&(agent, id));
-            cluster.agents[agent].agent().deregister(1, named(&id.to_string()));
+            cluster.agents[agent].agent().deregister(Caller::local(1), named(&id.to_string()));
         } else {
             model.insert((at, n));
-            cluster.agents[at].agent().register(1, record(&n.to_string(), "t")).unwrap();
+            cluster.agents[at].agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
         }
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
@@ -110,7 +111,7 @@ async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
     for n in 0..20_000 {
         cluster.agents[n % 2]
             .agent()
-            .register(1, record(&format!("{n}"), &format!("t{}", n % 5_000)))
+            .register(Caller::local(1), record(&format!("{n}"), &format!("t{}", n % 5_000)))
             .unwrap();
     }
     cluster.all_hold(Duration::from_secs(60), "both hold 20,000 records", 20_000).await;
@@ -119,8 +120,8 @@ async fn a_newcomer_to_a_large_churning_cluster_becomes_complete() {
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         for n in 0.. {
             tick.tick().await;
-            churner.register(1, record(&format!("churn-{n}"), "churn")).unwrap();
-            churner.deregister(1, named(&format!("{}", 2 * n)));
+            churner.register(Caller::local(1), record(&format!("churn-{n}"), "churn")).unwrap();
+            churner.deregister(Caller::local(1), named(&format!("{}", 2 * n)));
         }
     });
     cluster.add(2, |_, _| {}).await;
@@ -145,7 +146,7 @@ async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
     let key = generate();
     let keyed = |text: &str| Keyring::parse(text).expect("a key");
     let mut cluster = TestCluster::start(2, |_, config| config.keyring = keyed(&key)).await;
-    cluster.agents[0].agent().register(1, record("1", "t")).unwrap();
+    cluster.agents[0].agent().register(Caller::local(1), record("1", "t")).unwrap();
     cluster.add(2, |_, config| config.keyring = keyed(&generate())).await;
     cluster
         .add(3, |_, config| {
@@ -154,7 +155,7 @@ async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
         })
         .await;
     for outsider in &cluster.agents[2..] {
-        outsider.agent().register(1, record("2", "t")).unwrap();
+        outsider.agent().register(Caller::local(1), record("2", "t")).unwrap();
     }
     let counters = cluster.agents[0].counters();
     eventually(SOON, "both are counted", || {
@@ -186,7 +187,7 @@ async fn junk_on_the_gossip_port_is_counted_and_answered_by_nothing() {
     .await;
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0; 10]).is_err(), "no answer");
-    cluster.agents[1].agent().register(1, record("1", "t")).unwrap();
+    cluster.agents[1].agent().register(Caller::local(1), record("1", "t")).unwrap();
     cluster.all_hold(SOON, "changes still arrive", 1).await;
 }
 
@@ -204,7 +205,7 @@ async fn hostile_tcp_connections_are_dropped_and_disturb_nobody() {
     }
     assert!(cluster.agents[0].counters().dropped(Dropped::Connection) >= 2);
     for n in 0..2_000 {
-        cluster.agents[1].agent().register(1, record(&n.to_string(), "t")).unwrap();
+        cluster.agents[1].agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(Duration::from_secs(20), "large messages still arrive by TCP", 2_000).await;
     drop(silent);
@@ -217,7 +218,7 @@ async fn agents_on_ipv6_find_each_other() {
         return eprintln!("SKIPPED: this machine has no IPv6 loopback");
     }
     let cluster = TestCluster::start(3, |_, config: &mut Config| config.gossip = v6).await;
-    cluster.agents[2].agent().register(1, record("1", "t")).unwrap();
+    cluster.agents[2].agent().register(Caller::local(1), record("1", "t")).unwrap();
     cluster.all_hold(SOON, "the record is everywhere", 1).await;
 }
 
@@ -232,7 +233,7 @@ async fn an_agent_that_joins_itself_and_nobody_else_runs_alone() {
             vec![own.to_string().parse().unwrap(), format!("localhost:{}", own.port()).parse().unwrap()];
     })
     .await;
-    cluster.agents[0].agent().register(1, record("1", "t")).unwrap();
+    cluster.agents[0].agent().register(Caller::local(1), record("1", "t")).unwrap();
     assert_eq!(ids(&cluster.agents[0], "t"), ["1"]);
     assert_eq!(cluster.agents[0].counts().agents, 1);
 }
@@ -273,7 +274,7 @@ impl Partition {
 
 fn renew(agent: &Daemon, id: &str) {
     let heal = Heal { dial: &|_| String::new(), fallback: None };
-    assert!(agent.agent().renew(1, named(id), &heal).expect("there is room"));
+    assert!(agent.agent().renew(Caller::local(1), named(id), &heal).expect("there is room"));
 }
 
 /// Cuts the cluster in half for a time; both sides go on, and both know everything soon after it is healed.
@@ -281,16 +282,16 @@ async fn cut_and_heal(cut: Duration, adjust: impl Fn(&mut Config)) {
     let partition = Partition::default();
     let cluster = partition.cluster(adjust).await;
     let agents = &cluster.agents;
-    agents[0].agent().register(1, record("before", "t")).expect("there is room");
+    agents[0].agent().register(Caller::local(1), record("before", "t")).expect("there is room");
     cluster.all_hold(SOON, "it is everywhere", 1).await;
     partition.set(true);
-    agents[0].agent().register(1, record("near", "t")).expect("there is room");
-    agents[2].agent().register(1, record("far", "t")).expect("there is room");
+    agents[0].agent().register(Caller::local(1), record("near", "t")).expect("there is room");
+    agents[2].agent().register(Caller::local(1), record("far", "t")).expect("there is room");
     eventually(SOON, "each side hears its own", || {
         ids(&agents[1], "t").contains(&"near".into()) && ids(&agents[3], "t").contains(&"far".into())
     })
     .await;
-    agents[0].agent().deregister(1, named("before"));
+    agents[0].agent().deregister(Caller::local(1), named("before"));
     let start = Instant::now();
     while start.elapsed() < cut {
         renew(&agents[0], "near");
@@ -328,7 +329,7 @@ async fn at_twenty_per_cent_loss_a_change_is_everywhere_within_a_tenth_of_a_seco
     let mut times = Vec::new();
     for n in 0..200 {
         let (id, at) = (n.to_string(), n % 3);
-        cluster.agents[at].agent().register(1, record(&id, &id)).unwrap();
+        cluster.agents[at].agent().register(Caller::local(1), record(&id, &id)).unwrap();
         let there = || cluster.agents.iter().all(|agent| !ids(agent, &id).is_empty());
         times.push(eventually(SOON, "it is everywhere", there).await);
     }
@@ -348,7 +349,7 @@ async fn a_dead_agent_never_comes_back_as_a_ghost() {
     };
     let mut cluster = TestCluster::start(5, |_, config| adjust(config)).await;
     for (n, agent) in cluster.agents.iter().enumerate() {
-        agent.agent().register(1, record(&n.to_string(), "t")).unwrap();
+        agent.agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
     }
     cluster.all_hold(SOON, "all five records are everywhere", 5).await;
     drop(cluster.agents.remove(4));

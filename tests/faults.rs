@@ -105,7 +105,7 @@ async fn when_a_client_disconnects_no_agent_lists_it_any_more() {
 async fn when_a_gost_dies_its_records_are_gone_everywhere() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c] = three(folder.path(), &[]).await;
-    let promise = Duration::from_millis(1_500);
+    let promise = Duration::from_millis(100);
     let gone =
         async |what| kept(what, promise, until_all(&[&a, &b, &c], "t", what, <[String]>::is_empty).await);
 
@@ -131,7 +131,7 @@ async fn a_gost_that_drops_idle_connections_loses_nothing() {
     let mut gost = FakeGost::start("n", agent.plugin).await;
     gost.register("1", "t").await;
     gost.drop_connections();
-    // The grace, the dial and some: what would have been taken away is by then.
+    // The dials and some: what would have been taken away is by then.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(agent.get("t").await, [gost.entrypoint.to_string()]);
     assert_eq!(gost.renew("1", "t").await, 200);
@@ -334,6 +334,71 @@ async fn a_draining_agent_is_hidden_elsewhere_until_it_is_undone() {
     assert_eq!(a.get("t").await.len(), 2);
     verb(folder.path(), "a", &["drain", "--undo"]);
     until_all(&[&b, &c], "t", "both are listed", |answer| answer.len() == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_outlives_restarts_and_only_undoing_it_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut a, b, c] = three(folder.path(), &[]).await;
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register("1", "t").await;
+    until_all(&[&b, &c], "t", "it is listed", |answer| answer.len() == 1).await;
+    verb(folder.path(), "a", &["drain"]);
+    until_all(&[&b, &c], "t", "it is hidden", <[String]>::is_empty).await;
+
+    let plugins = [b.plugin, c.plugin];
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let polls = tokio::spawn(async move {
+        let mut polls = 0;
+        while stopped.try_recv().is_err() {
+            for plugin in plugins {
+                assert!(
+                    get(&mut Connection::open(plugin).await, "t").await.is_empty(),
+                    "listed at poll {polls}"
+                );
+            }
+            polls += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        polls
+    });
+    let asked = |agent: &Process, path: &str| {
+        let (admin, ask) = (agent.admin, common::http::request("GET", path, ""));
+        async move { common::http::call(admin, &ask).await }
+    };
+    for kill in [true, false] {
+        if kill {
+            a.kill();
+        } else {
+            a.signal("-TERM");
+            a.ended(SOON);
+        }
+        a.restart();
+        common::eventually(SOON, "it says so at its start", || a.said().contains("gossd drain --undo")).await;
+        let ready = asked(&a, "/readyz").await;
+        assert!(ready.body.contains("\ndraining: "), "{ready:?}");
+        let status = asked(&a, "/status.json").await.json();
+        let problems = status["problems"].as_array().expect("a list");
+        assert!(problems.iter().any(|told| told.as_str().unwrap().starts_with("draining: ")), "{status:#}");
+        assert_eq!(status["members"][0]["state"], "draining");
+        let admin = a.admin.to_string();
+        let screen = gossd().args(["status", "--admin", &admin]).output().unwrap().stdout;
+        assert!(String::from_utf8_lossy(&screen).contains("\ndraining: "));
+        assert!(asked(&a, "/metrics").await.body.contains("\ngossd_draining 1.0\n"));
+        assert_eq!(a.get("t").await.len(), 1, "its own host goes on using it");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    stop.send(()).unwrap();
+    println!(
+        "PROMISE a draining agent restarted twice: listed at peers 0 times in {} polls",
+        polls.await.unwrap()
+    );
+
+    verb(folder.path(), "a", &["drain", "--undo"]);
+    until_all(&[&b, &c], "t", "it is listed again", |answer| answer.len() == 1).await;
+    a.kill_and_restart();
+    until_all(&[&a, &b, &c], "t", "and stays so", |answer| answer.len() == 1).await;
+    assert!(!asked(&a, "/readyz").await.body.contains("draining"));
 }
 
 #[tokio::test]

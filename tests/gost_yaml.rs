@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::process::{Process, gossd};
 use gossd::plugin::grpc::generated::ingress_client::IngressClient;
@@ -30,7 +31,7 @@ struct Gost {
     #[serde(default)]
     chains: Vec<Chain>,
     #[serde(default)]
-    ingresses: Vec<Named>,
+    ingresses: Vec<IngressEntry>,
     #[serde(default)]
     sds: Vec<Named>,
 }
@@ -133,6 +134,21 @@ struct Named {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct IngressEntry {
+    name: String,
+    plugin: Option<Plugin>,
+    reload: Option<String>,
+    file: Option<FileLoader>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLoader {
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Plugin {
     r#type: String,
     addr: String,
@@ -154,14 +170,21 @@ impl Gost {
 
     /// The plugins of a server that uses both.
     fn plugins(&self) -> [(Asked, &Plugin); 2] {
+        let (entry, sd) = self.entries();
+        assert!(entry.file.is_none() && entry.reload.is_none());
+        [(Asked::Ingress, entry.plugin.as_ref().expect("a plugin")), (Asked::Sd, sd)]
+    }
+
+    /// How a server finds the tunnel of a host name, and how it finds the tunnel.
+    fn entries(&self) -> (&IngressEntry, &Plugin) {
         let [service] = &self.services[..] else { panic!("one tunnel service") };
         assert_eq!((&*service.handler.r#type, &*service.listener.r#type), ("tunnel", "tcp"));
         assert_ne!(service.handler.metadata.entrypoint, service.addr);
-        let named = |all: &[Named], name: &str| all.len() == 1 && all[0].name == name;
-        assert!(named(&self.ingresses, &service.handler.metadata.ingress), "the ingress that is there");
-        assert!(named(&self.sds, &service.handler.metadata.sd), "the sd that is there");
+        let ([ingress], [sd]) = (&self.ingresses[..], &self.sds[..]) else { panic!("one of each") };
+        let Handler { metadata, .. } = &service.handler;
+        assert_eq!((&ingress.name, &sd.name), (&metadata.ingress, &metadata.sd), "those that are there");
         assert!(self.chains.is_empty() && service.forwarder.is_none());
-        [(Asked::Ingress, &self.ingresses[0].plugin), (Asked::Sd, &self.sds[0].plugin)]
+        (ingress, &sd.plugin)
     }
 }
 
@@ -327,12 +350,39 @@ async fn gost_can_do_what_is_printed_for_it() {
     assert_eq!(asked, 40);
 }
 
+#[tokio::test]
+async fn gost_can_read_the_file_that_is_printed_for_it() {
+    const TUNNEL: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+    let files = Files::new();
+    let file = files.folder.path().join("hosts");
+    let rule = format!("www.example.org={TUNNEL}");
+    let flags = ["--ingress-file", file.to_str().expect("text"), "--ingress-rule", &rule];
+    let agent = Process::start("a", &flags);
+    let plugin = format!("--plugin={}", agent.plugin);
+    let flags: Vec<_> = flags.into_iter().chain(["--ingress=file", &*plugin]).map(str::to_owned).collect();
+    let gost = Gost::parse(&printed(&flags, files.folder.path()));
+    let (entry, sd) = gost.entries();
+    ask(Asked::Sd, sd, &files).await;
+    assert!(entry.plugin.is_none(), "gost would not read the file beside a plugin");
+    assert_eq!(entry.reload.as_deref(), Some("1s"), "gost would read it only once");
+    let path = &entry.file.as_ref().expect("a file").path;
+    let holds = || fs::read_to_string(path).is_ok_and(|text| text == format!("www.example.org {TUNNEL}\n"));
+    common::eventually(Duration::from_secs(20), "the agent writes there", holds).await;
+}
+
 #[test]
 fn a_key_that_gost_does_not_know_is_noticed() {
     let text =
         printed(&["--tls-cert=c".into(), "--tls-key=k".into(), "--server-name=n".into()], Path::new("/"));
-    Gost::parse(&text);
-    for key in ["entrypoint", "ingresses", "sds", "plugin", "addr", "secure", "serverName"] {
+    let file = printed(&["--ingress=file".into(), "--ingress-file=/hosts".into()], Path::new("/"));
+    let all = [text, file];
+    for text in &all {
+        Gost::parse(text);
+    }
+    for key in
+        ["entrypoint", "ingresses", "sds", "plugin", "addr", "secure", "serverName", "reload", "file", "path"]
+    {
+        let text = all.iter().find(|text| text.contains(&format!("{key}:"))).expect("it is printed");
         let (known, unknown) = (format!("{key}:"), format!("{key}s:"));
         assert!(text.contains(&known), "{key}");
         assert!(serde_norway::from_str::<Gost>(&text.replace(&known, &unknown)).is_err(), "{unknown}");
@@ -356,7 +406,9 @@ fn the_readme_shows_what_is_printed() {
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let ended = |flags: &[&str]| gossd().arg("gost-config").args(flags).output().expect("gossd runs");
-    for flags in [&["--via", "unix"][..], &["--plugin", "127.0.0.1:0"], &["--type", "redis"]] {
+    for flags in
+        [&["--via", "unix"][..], &["--ingress", "file"], &["--plugin", "127.0.0.1:0"], &["--type", "redis"]]
+    {
         let output = ended(flags);
         assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]), "{flags:?}");
     }

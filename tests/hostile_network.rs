@@ -11,6 +11,7 @@ use common::{TestCluster, eventually, ids, record};
 use gossd::agent::Counts;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::incoming::MAX_UNPROVEN;
 use gossd::gossip::keyring::{Keyring, generate};
@@ -33,7 +34,7 @@ fn keyed(lines: &[&str]) -> Keyring {
 async fn cluster(key: &str) -> (TestCluster, Puppet) {
     let cluster = TestCluster::start(2, |_, config| config.keyring = keyed(&[key])).await;
     for (n, agent) in cluster.agents.iter().enumerate() {
-        agent.agent().register(1, record(&n.to_string(), "t")).expect("room");
+        agent.agent().register(Caller::local(1), record(&n.to_string(), "t")).expect("room");
     }
     let puppet = join(&cluster.agents[0], key, "puppet", 1).await;
     puppet.get_ready().await;

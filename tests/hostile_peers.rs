@@ -9,6 +9,7 @@ use common::http::{call, request};
 use common::puppet::{Puppet, push};
 use common::{TestCluster, eventually, ids, record};
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::keyring::{Keyring, generate};
 use gossd::gossip::wire::{self, Kind, Push};
@@ -29,7 +30,7 @@ async fn cluster() -> (TestCluster, Puppet) {
     })
     .await;
     for (n, agent) in cluster.agents.iter().enumerate() {
-        agent.agent().register(1, record(&n.to_string(), "t")).expect("room");
+        agent.agent().register(Caller::local(1), record(&n.to_string(), "t")).expect("room");
     }
     let agent = &cluster.agents[0];
     let puppet = Puppet::start(agent.gossip, keyring(), "default", "puppet", 1).await;
@@ -53,7 +54,7 @@ async fn member(agent: &Daemon, name: &str) -> Value {
 
 /// Whether both agents still hear each other's words.
 async fn goes_on(cluster: &TestCluster, id: &str) {
-    cluster.agents[1].agent().register(1, record(id, "goes-on")).expect("room");
+    cluster.agents[1].agent().register(Caller::local(1), record(id, "goes-on")).expect("room");
     eventually(SOON, "a change arrives", || ids(&cluster.agents[0], "goes-on") == [id]).await;
 }
 

@@ -13,11 +13,16 @@ use common::TestCluster;
 use common::gost::{FakeGost, hash_host};
 use common::http::{Connection, request};
 use common::process::Process;
+use gossd::plugin::grpc::generated::GetRuleRequest;
+use gossd::plugin::grpc::generated::ingress_client::IngressClient;
+use tonic::transport::Endpoint;
 
 const SOON: Duration = Duration::from_secs(20);
 /// Two tunnels; the first would win a tie.
 const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 const TWO: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
+/// One that is private.
+const THREE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 
 /// Where an agent sends the visitors of a host.
 async fn endpoint(plugin: SocketAddr, host: &str) -> String {
@@ -191,7 +196,7 @@ async fn names_survive_a_restart_of_all_agents() {
         assert!(gost.set_rule(&format!("host-{n}"), ONE).await);
         gosts.push(gost);
     }
-    assert!(gosts[0].set_rule("private", &format!("${ONE}")).await);
+    assert!(gosts[0].set_rule("private", &format!("${TWO}")).await);
     for agent in &agents {
         agent.is_kept().await;
     }
@@ -206,7 +211,7 @@ async fn names_survive_a_restart_of_all_agents() {
     for n in 0..3 {
         until(&plugins, &format!("host-{n}"), ONE).await;
     }
-    until(&plugins, "private", &format!("${ONE}")).await;
+    until(&plugins, "private", &format!("${TWO}")).await;
     println!("PROMISE every agent restarts at once, names: {:?}", start.elapsed());
     let mut rival = FakeGost::start("n", agents[2].plugin).await;
     assert!(!rival.set_rule("host-0", TWO).await);
@@ -214,7 +219,8 @@ async fn names_survive_a_restart_of_all_agents() {
 
 #[tokio::test]
 async fn what_the_operator_says_comes_before_what_tunnels_claim() {
-    let rule = format!("www.example.com={ONE},*.example.com={ONE},*.example.org=${ONE}");
+    let rule =
+        format!("www.example.com={ONE},*.example.com={ONE},*.example.org=${THREE},www.example.org={THREE}");
     let flags = [
         "--ingress-domain",
         "example.com,tunnels.example.net",
@@ -242,8 +248,9 @@ async fn what_the_operator_says_comes_before_what_tunnels_claim() {
     ] {
         assert_eq!(gost.set_rule(host, tunnel).await, agreed, "{host}");
     }
-    let private = format!("${ONE}");
+    let private = format!("${THREE}");
     for (host, want) in [
+        ("www.example.org", &*private),
         ("shop", TWO),
         ("shop.tunnels.example.net:443", TWO),
         ("SHOP.example.com.", TWO),
@@ -260,6 +267,79 @@ async fn what_the_operator_says_comes_before_what_tunnels_claim() {
     ] {
         assert_eq!(gost.get_rule(host).await, want, "{host}");
     }
+}
+
+/// Where an agent sends the visitors of a host, by gost's other plugin type.
+async fn endpoint_by_grpc(plugin: SocketAddr, host: &str) -> String {
+    let channel = Endpoint::from_shared(format!("http://{plugin}")).expect("an address");
+    let channel = channel.connect().await.expect("the agent listens");
+    let request = GetRuleRequest { host: host.into(), service: "service-0".into() };
+    let answer = IngressClient::new(channel).get_rule(request).await.expect("an answer");
+    answer.into_inner().endpoint
+}
+
+#[tokio::test]
+async fn a_tunnel_that_a_rule_of_any_agent_makes_private_is_private_under_every_name_at_every_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gossd.toml");
+    let rule = |rule: &str| std::fs::write(&file, format!("ingress-rule = [{rule}]")).unwrap();
+    rule(&format!("\"priv.example.test=${ONE}\""));
+    // The others' flags have no such rule.
+    let mut a = Process::keeping("a", folder.path(), &["--config", file.to_str().unwrap()]);
+    let join = a.gossip.to_string();
+    let [b, mut c] = ["b", "c"].map(|name| Process::keeping(name, folder.path(), &["--join", &join]));
+    let all = [a.plugin, b.plugin, c.plugin];
+    let mut gost = FakeGost::start("n", b.plugin).await;
+    let mut other = FakeGost::start("m", b.plugin).await;
+    assert!(gost.set_rule("*.wild.example.test", ONE).await);
+    assert_eq!(gost.bind("1", ONE, "shop.example.test").await, ("shop.example.test".into(), true));
+    assert_eq!(other.bind("2", TWO, "open.example.test").await, ("open.example.test".into(), true));
+    let names = ["shop.example.test", "x.wild.example.test:8420", &hash_host(ONE)];
+    let private = format!("${ONE}");
+    for name in names {
+        until(&all, name, &private).await;
+    }
+    for plugin in all {
+        for name in names {
+            assert_eq!(endpoint_by_grpc(plugin, name).await, private, "{name}");
+        }
+        until(&[plugin], "open.example.test", TWO).await;
+    }
+    until(&[a.plugin], "priv.example.test", &private).await;
+    let told = |agent: &Process, verb: &[&str]| {
+        let admin = agent.admin.to_string();
+        let output =
+            common::process::gossd().args(verb).args(["--admin", &admin]).output().expect("gossd runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for agent in [&a, &b, &c] {
+        assert!(told(agent, &["explain", &hash_host(ONE)]).contains("private: gost turns visitors away"));
+        assert!(told(agent, &["explain", ONE]).contains("private: gost turns visitors away"));
+        assert!(!told(agent, &["explain", TWO]).contains("private"));
+        assert!(told(agent, &["status"]).contains("; 1 private tunnel\n"), "{}", told(agent, &["status"]));
+    }
+
+    // Neither a restart of the agent that has the rule nor of one that has it by hearsay opens the tunnel for a moment.
+    a.kill_and_restart();
+    for _ in 0..100 {
+        assert_eq!(endpoint(c.plugin, names[2]).await, private);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    c.is_kept().await;
+    a.kill();
+    c.kill_and_restart();
+    until(&[c.plugin], names[0], &private).await;
+
+    a.restart();
+    for name in names {
+        until(&[a.plugin], name, &private).await;
+    }
+    rule("");
+    a.signal("-HUP");
+    for name in names {
+        until(&all, name, ONE).await;
+    }
+    assert!(!told(&b, &["status"]).contains("private"));
 }
 
 #[tokio::test]

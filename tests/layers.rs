@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// `main → cli → daemon → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
+/// `main → cli → daemon → ingress_file → {plugin, admin, control} → agent → {gossip, journal} → domain`: what each module may name
 /// besides itself. `config` is for `cli` and `daemon`; `plugin` and `admin` do not reach past `agent` but for
 /// the domain's words.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     ("lib", &[]),
     (
@@ -15,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
         &[
             "config",
             "daemon",
+            "ingress_file",
             "plugin",
             "admin",
             "control",
@@ -30,6 +31,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
         "daemon",
         &[
             "config",
+            "ingress_file",
             "plugin",
             "admin",
             "control",
@@ -44,6 +46,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ),
     ("listeners", &["config", "unix_socket", "gossip", "domain"]),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
+    ("ingress_file", &["plugin", "agent", "metrics", "domain"]),
     ("plugin", &["agent", "metrics", "secret_file", "domain"]),
     ("admin", &["agent", "domain"]),
     ("control", &["listeners", "agent", "gossip", "domain"]),

@@ -95,8 +95,13 @@ fn a_connectors_life() -> Story<'static> {
         (Deregister(named(ONE)), Done),
         (Get("t"), listed(&[])),
         (Renew(named(ONE)), Done),
-        (Register(ONE), Done),
         (Get("t"), listed(&[])),
+        (Register(ONE), Done),
+        (Get("t"), listed(&[ONE])),
+        (Deregister(named(ONE)), Done),
+        (Get("t"), listed(&[])),
+        (Register(ONE), Done),
+        (Get("t"), listed(&[ONE])),
     ]
 }
 
@@ -209,7 +214,6 @@ fn what_nobody_could_dial_changes_nothing() -> Story<'static> {
     let not_host_port = "address is not host:port (an IPv6 host needs brackets)";
     let port_zero = "address has port 0: give gost's `entrypoint` a fixed port";
     for (address, text) in [
-        ("", "address is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`"),
         ("10.0.0.2", not_host_port),
         ("fd00::2:80", not_host_port),
         (":0", port_zero),
@@ -221,6 +225,39 @@ fn what_nobody_could_dial_changes_nothing() -> Story<'static> {
         calls.push((Register(Draft { address, ..ONE }), refused(text)));
     }
     nothing_changes(calls)
+}
+
+/// gost has no address where its configuration has a list of entrypoints, and no Renew has one.
+fn an_address_that_is_not_said_is_that_of_the_host_s_gost() -> Story<'static> {
+    const EMPTY: &str = "address is empty, and no gost of that host has said where it listens: set `entrypoint` in gost's \
+                         tunnel service, for example `entrypoint: :8420`, or --fallback-address of this agent";
+    let nowhere = |id, node| Draft { id, node, address: "", ..ONE };
+    let there = |id, node| Draft { id, node, ..ONE };
+    let other = Draft { id: "last", node: "m", address: "10.0.0.2:80", ..ONE };
+    let router = Draft { id: "r", name: "host@r", network: "udp", address: "", ..ONE };
+    let healed = Draft { id: "e", name: "u", node: "o", address: "10.0.0.2:80", ..ONE };
+    let host = Draft { id: "h", name: "host@r", network: "udp", address: "10.0.0.3:90", ..ONE };
+    vec![
+        (Register(nowhere("a", "n")), refused(EMPTY)),
+        (Renew(named(healed)), Unknown),
+        (Register(ONE), Done),
+        (Register(nowhere("b", "n")), Done),
+        (Register(nowhere("c", "p")), Done),
+        (Register(other), Done),
+        (Register(nowhere("d", "n")), Done),
+        (Get("t"), listed(&[there("b", "n"), there("c", "p"), there("d", "n"), ONE, other])),
+        (Renew(named(healed)), Done),
+        (Get("u"), listed(&[healed])),
+        (Register(router), refused(EMPTY)),
+        (Renew(named(router)), Unknown),
+        (Register(host), Done),
+        (Register(router), Done),
+        (Renew(named(Draft { id: "s", ..router })), Done),
+        (
+            Get("host@r"),
+            listed(&[host, Draft { address: host.address, ..router }, Draft { id: "s", ..host }]),
+        ),
+    ]
 }
 
 fn fields_out_of_bounds_change_nothing(long: &str) -> Story<'_> {
@@ -293,6 +330,26 @@ fn a_live_tunnel_has_its_hash_host() -> Story<'static> {
     ]
 }
 
+/// Whatever a tunnel is private by, it is under all its names.
+fn a_private_tunnel() -> Story<'static> {
+    const PRIVATE: &str = "$4d21094e-b74c-4916-86c1-d9fa36ea677b";
+    vec![
+        (Register(Draft { name: FIRST, ..ONE }), Done),
+        (SetRule("shop", FIRST), Set(true)),
+        (SetRule("*.example.org", FIRST), Set(true)),
+        (SetRule("other", SECOND), Set(true)),
+        (GetRule("a6265c6d9847a4be"), leads_to(FIRST)),
+        (SetRule("admin", PRIVATE), Set(true)),
+        (GetRule("a6265c6d9847a4be:80"), leads_to(PRIVATE)),
+        (GetRule("shop"), leads_to(PRIVATE)),
+        (GetRule("a.example.org"), leads_to(PRIVATE)),
+        (GetRule("other"), leads_to(SECOND)),
+        (SetRule("admin", FIRST), Set(true)),
+        (GetRule("shop"), leads_to(FIRST)),
+        (GetRule("a6265c6d9847a4be"), leads_to(FIRST)),
+    ]
+}
+
 fn rules_that_make_no_sense(long: &str) -> Story<'_> {
     let mut story = vec![(SetRule("shop", FIRST), Set(true)), (GetRule(""), refused("host is missing"))];
     for (host, endpoint, text) in [
@@ -343,6 +400,8 @@ async fn a_call_means_the_same_whatever_brings_it() {
         ("a router host is found by its name", a_router_host_is_found_by_its_name(&names)),
         ("missing fields change nothing", missing_fields_change_nothing()),
         ("what nobody could dial changes nothing", what_nobody_could_dial_changes_nothing()),
+        ("an address that is not said", an_address_that_is_not_said_is_that_of_the_host_s_gost()),
+        ("a private tunnel", a_private_tunnel()),
         ("fields out of bounds change nothing", fields_out_of_bounds_change_nothing(&long)),
         ("a host without a rule", a_host_without_a_rule()),
         ("two tunnels want one host", two_tunnels_want_one_host()),

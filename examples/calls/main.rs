@@ -33,6 +33,7 @@ use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 use gossd::plugin::grpc::generated as proto;
@@ -78,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let [agent, peer] = cluster(args.frozen.clone()).await?;
     for n in 0..args.records {
-        agent.agent().register(1, holding(n))?;
+        agent.agent().register(Caller::local(1), holding(n))?;
     }
     if args.changes > 0 {
         tokio::spawn(change(agent.agent().clone(), args.changes / 2));
@@ -129,12 +130,15 @@ async fn change(agent: Agent, a_second: u32) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for n in 1 << 20.. {
         pace.tick().await;
-        if agent.register(2, holding(n)).is_err() {
+        if agent.register(Caller::local(2), holding(n)).is_err() {
             eprintln!("no room for changes");
             return;
         }
         let (id, name) = (id(n), tunnel(n));
-        agent.deregister(2, Draft { id: &id, name: &name, node: NODE, network: "", address: "" });
+        agent.deregister(
+            Caller::local(2),
+            Draft { id: &id, name: &name, node: NODE, network: "", address: "" },
+        );
     }
 }
 

@@ -1,16 +1,18 @@
 //! A simulated host: a real agent on the network in memory, with a journal in memory that a crash leaves behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gossd::agent::{Agent, Broken, Restored, Settings};
+use gossd::domain::entrypoints::{EntrypointKey, Registered};
 use gossd::domain::label::Label;
-use gossd::domain::lease::Word;
+use gossd::domain::lease::{Kept, Word};
 use gossd::domain::quota::Quota;
 use gossd::domain::rank::Order;
 use gossd::domain::record::{Generation, Owner};
 use gossd::domain::rule::{Rule, RuleKey};
+use gossd::domain::tombstone::Release;
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::{Cluster, Config, INTERVAL};
 use gossd::journal::Batch;
@@ -29,7 +31,10 @@ const EPOCH: u64 = 1_700_000_000_000;
 #[derive(Default)]
 pub(crate) struct Disk {
     words: BTreeMap<Label, Word>,
-    released: Vec<Label>,
+    released: Vec<(Label, Release)>,
+    periods: BTreeMap<Label, Duration>,
+    entrypoints: BTreeMap<EntrypointKey, Registered>,
+    draining: bool,
     rules: BTreeMap<RuleKey, Arc<Rule>>,
     generation: Generation,
 }
@@ -110,6 +115,7 @@ impl Host {
             lease_ttl: self.ttl,
             order: Order::Random,
             quota: Quota::default(),
+            private: BTreeSet::new(),
             broken: self.broken,
             hurry: 1,
         };
@@ -168,25 +174,42 @@ fn restore(disk: &Mutex<Disk>, wall: u64) -> (Generation, Restored) {
         match word {
             Word::Held(holding) => held.push(holding.clone()),
             Word::Lapsed(holding) => lapsed.push(holding.clone()),
-            Word::Released | Word::Forgotten => {}
+            Word::Released(_) | Word::Forgotten => {}
         }
     }
+    let periods = disk.periods.clone().into_iter().collect();
+    let leases = Kept { held, lapsed, released: disk.released.clone(), periods };
+    let entrypoints = disk.entrypoints.values().cloned().collect();
     let rules = disk.rules.values().map(|rule| (**rule).clone()).collect();
-    (disk.generation, Restored { held, lapsed, released: disk.released.clone(), rules })
+    (disk.generation, Restored { leases, entrypoints, rules, draining: disk.draining })
 }
 
 fn write(disk: &Mutex<Disk>, batch: Batch) {
     let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
     for (id, word) in batch.words {
+        disk.released.retain(|(released, _)| *released != id);
         match word {
-            Word::Released => {
+            Word::Released(release) => {
                 disk.words.remove(&id);
-                disk.released.push(id);
+                disk.released.push((id, release));
             }
             Word::Forgotten => drop(disk.words.remove(&id)),
             Word::Held(_) | Word::Lapsed(_) => drop(disk.words.insert(id, word)),
         }
     }
+    for (node, period) in batch.periods {
+        match period {
+            Some(period) => drop(disk.periods.insert(node, period)),
+            None => drop(disk.periods.remove(&node)),
+        }
+    }
+    for (key, registered) in batch.entrypoints {
+        match registered {
+            Some(registered) => drop(disk.entrypoints.insert(key, registered)),
+            None => drop(disk.entrypoints.remove(&key)),
+        }
+    }
+    disk.draining = batch.draining.unwrap_or(disk.draining);
     for (key, rule) in batch.rules {
         match rule {
             Some(rule) => drop(disk.rules.insert(key, rule)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::liveness::Standing;
 use gossd::domain::record::{Network as Protocol, Record};
@@ -163,7 +164,7 @@ async fn changes(scale: &Scale, hosts: &[Host], board: &Board) -> anyhow::Result
             address: "10.0.0.1:8420".into(),
         };
         let running = hosts[origin].running().context("it runs")?;
-        running.agent.register(1, Holding { record: Arc::new(record), dial: "".into() })?;
+        running.agent.register(Caller::local(1), Holding { record: Arc::new(record), dial: "".into() })?;
         sleep(Duration::from_millis(20)).await;
     }
     let start = Instant::now();
@@ -198,7 +199,7 @@ async fn death(hosts: &[Host]) -> anyhow::Result<Duration> {
         let (id, name) = (format!("of-the-dead-{number}").as_str().into(), tunnels(number).as_str().into());
         let (node, address) = ("the-dead".into(), "10.0.0.1:8421".into());
         let record = Record { id, name, node, network: Protocol::Tcp, address };
-        agent.register(2, Holding { record: Arc::new(record), dial: REFUSES.into() })?;
+        agent.register(Caller::local(2), Holding { record: Arc::new(record), dial: REFUSES.into() })?;
     }
     let listed = |host: &Host| {
         let agent = host.running().map(|running| &running.agent);

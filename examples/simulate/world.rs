@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gossd::agent::{Broken, Heal};
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network as Protocol, Record};
 use gossd::domain::rule::{Endpoint, TunnelId};
@@ -222,7 +223,9 @@ impl World {
         let others = (0..self.hosts.len()).filter(|other| *other != host);
         let hearing = others.filter(|_| self.has_been_calm(Duration::from_secs(4))).collect::<BTreeSet<_>>();
         self.board.expect(id.clone(), tunnel(number), hearing, label);
-        running.agent.register(connection, Holding { record: Arc::new(record), dial: "".into() })?;
+        running
+            .agent
+            .register(Caller::local(connection), Holding { record: Arc::new(record), dial: "".into() })?;
         let now = Instant::now();
         self.connectors.push(Connector {
             id,
@@ -251,7 +254,7 @@ impl World {
             let connector = &self.connectors[at];
             let name = tunnel(connector.tunnel);
             let draft = Draft { id: &id, name: &name, node: &connector.node, network: "", address: "" };
-            running.agent.deregister(self.nodes[host].1, draft);
+            running.agent.deregister(Caller::local(self.nodes[host].1), draft);
         }
         self.connectors[at].ended = Some((Instant::now(), how));
     }
@@ -372,7 +375,7 @@ impl World {
             let name = tunnel(connector.tunnel);
             let Connector { id, node, .. } = &*connector;
             let draft = Draft { id, name: &name, node, network: "", address: "" };
-            running.agent.renew(self.nodes[connector.host].1, draft, &heal)?;
+            running.agent.renew(Caller::local(self.nodes[connector.host].1), draft, &heal)?;
         }
         Ok(())
     }

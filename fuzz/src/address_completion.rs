@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str;
 use std::sync::Arc;
 
+use gossd::agent::Restored;
 use gossd::domain::address::{Address, Entrypoint, Host};
-use gossd::domain::lease::Holding;
+use gossd::domain::lease::{Holding, Kept};
 use gossd::domain::record::{MAX_FIELD, Network, Record};
 use gossd::plugin::Reach;
 
@@ -74,8 +75,10 @@ fn moved(completed: &str, entrypoint: &Entrypoint, to: &Host) {
     ] {
         let [id, name, node] = ["1", "t", "n"].map(Into::into);
         let record = Record { id, name, node, network: Network::Tcp, address: completed.into() };
-        let mut holding = Holding { record: Arc::new(record), dial: dial.as_str().into() };
-        reach.returned(&mut holding);
-        assert_eq!(holding.record.address.to_string(), want, "{completed} with {dial:?}");
+        let held = vec![Holding { record: Arc::new(record), dial: dial.as_str().into() }];
+        let mut restored = Restored { leases: Kept { held, ..Kept::default() }, ..Restored::default() };
+        reach.returned(&mut restored);
+        let address = restored.leases.held[0].record.address.to_string();
+        assert_eq!(address, want, "{completed} with {dial:?}");
     }
 }

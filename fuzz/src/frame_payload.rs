@@ -1,12 +1,13 @@
 //! Opened frames of a few peers, fed into a link and what an agent hears of it: only an owner says what is shown as its,
 //! nobody changes what was registered here, and what is sent goes to whom it should, and opens there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gossd::agent::{Agent, Broken, Candidate, LEASE_TTL, Restored, Settings};
+use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::quota::Quota;
 use gossd::domain::rank::Order;
@@ -89,10 +90,11 @@ impl Room {
         let (counters, rng) = (Arc::new(Counters::default()), StdRng::seed_from_u64(7));
         let link = Link::new(us.clone(), addr(1), sealer.clone(), counters, rng);
         let (order, quota, broken) = (Order::Nearest, Quota::default(), Broken::default());
-        let settings = Settings { owner: us, lease_ttl: LEASE_TTL, order, quota, broken, hurry: 1 };
+        let (lease_ttl, private) = (LEASE_TTL, BTreeSet::new());
+        let settings = Settings { owner: us, lease_ttl, order, quota, private, broken, hurry: 1 };
         let agent = Agent::new(settings, Restored::default());
         let holding = Holding { record: Arc::new(ours()), dial: "".into() };
-        agent.register(1, holding).expect("there is room");
+        agent.register(Caller::local(1), holding).expect("there is room");
         let process = |n: u8| Process {
             owner: owner(["b", "c", "c"][usize::from(n)], 5 + u64::from(n / PEERS)),
             addr: addr(2 + n),

@@ -2,26 +2,35 @@
 //! agent then answers and tells. A file that is damaged is noticed, and ends nothing.
 
 use std::cell::{Cell as Flag, OnceCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use gossd::agent::{Agent, Broken, LEASE_TTL, Restored as Held, Settings};
 use gossd::domain::address::{Address, Entrypoint};
-use gossd::domain::lease::{Holding, Word};
+use gossd::domain::entrypoints::{EntrypointKey, Place, Registered};
+use gossd::domain::lease::{Holding, Kept, Word};
 use gossd::domain::quota::Quota;
 use gossd::domain::rank::Order;
 use gossd::domain::record::{Network, Owner, Record, check_field};
 use gossd::domain::rule::{Endpoint, Rule, TunnelId};
 use gossd::domain::slot::{Cell, Content, FIRST_RULE, Slot};
+use gossd::domain::tombstone::Release;
 use gossd::gossip::slots;
-use gossd::journal::entries::{read, read_file, write_file, write_rule, write_word};
+use gossd::journal::entries::{
+    read, read_file, read_gosts, write_entrypoint, write_file, write_rule, write_word,
+};
 use gossd::journal::{Batch, Restored};
 
 use super::input::Input;
 
 /// One input in so many may be a whole file, chosen by what is in it: files are a hundred times slower.
 const FILES: u64 = 1_024;
+
+/// What an entry is that is neither a word nor a rule.
+const ENTRYPOINT: u8 = 0xfe;
+const PERIOD: u8 = 0xfd;
 
 /// Entries, or changes to a good file.
 pub fn run(data: &[u8]) {
@@ -32,20 +41,28 @@ pub fn run(data: &[u8]) {
         }
         return;
     }
-    let (mut words, mut rules) = (BTreeMap::new(), BTreeMap::new());
+    let [mut words, mut rules, mut entrypoints] = [const { BTreeMap::new() }; 3];
+    let mut periods = BTreeMap::new();
     while !input.is_empty() {
         let kind = input.byte();
         let (key, value) = (input.counted(), input.counted());
-        if kind.is_multiple_of(2) {
-            words.insert(key, value)
-        } else {
-            rules.insert(key, value)
-        };
+        match kind {
+            ENTRYPOINT => drop(entrypoints.insert(key, value)),
+            PERIOD => drop(periods.insert(key, hash(value))),
+            _ if kind.is_multiple_of(2) => drop(words.insert(key, value)),
+            _ => drop(rules.insert(key, value)),
+        }
     }
-    let [words, rules] = [words, rules].map(|entries| entries.into_iter().collect::<Vec<_>>());
-    let restored = read(&words, &rules);
-    let taken = restored.held.len() + restored.lapsed.len() + restored.released.len();
+    let [words, rules, entrypoints] =
+        [words, rules, entrypoints].map(|entries| entries.into_iter().collect::<Vec<_>>());
+    let periods: Vec<_> = periods.into_iter().collect();
+    let gosts = read_gosts(&periods, &entrypoints);
+    assert!(gosts.leases.periods.len() <= periods.len() && gosts.entrypoints.len() <= entrypoints.len());
+    let mut restored = read(&words, &rules);
+    let Kept { held, lapsed, released, .. } = &restored.leases;
+    let taken = held.len() + lapsed.len() + released.len();
     assert!(taken <= words.len() && restored.rules.len() <= rules.len());
+    (restored.leases.periods, restored.entrypoints) = (gosts.leases.periods, gosts.entrypoints);
     check(&restored);
     starts(restored);
 }
@@ -57,8 +74,9 @@ fn hash(data: &[u8]) -> u64 {
 }
 
 fn check(restored: &Restored) {
-    let held = restored.held.iter().map(|holding| (holding, Word::Held(holding.clone())));
-    let lapsed = restored.lapsed.iter().map(|holding| (holding, Word::Lapsed(holding.clone())));
+    let Kept { held, lapsed, released, periods } = &restored.leases;
+    let held = held.iter().map(|holding| (holding, Word::Held(holding.clone())));
+    let lapsed = lapsed.iter().map(|holding| (holding, Word::Lapsed(holding.clone())));
     for (holding, word) in held.chain(lapsed) {
         let Record { id, name, node, address, .. } = &*holding.record;
         for field in [id, name, node] {
@@ -69,13 +87,23 @@ fn check(restored: &Restored) {
         let kept = write_word(&word, 0).expect("it is kept");
         let id = id.text();
         let again = read(&[(id.as_bytes(), &kept)], &[]);
+        let again = again.leases;
         let found = if matches!(word, Word::Held(_)) { &again.held } else { &again.lapsed };
         assert_eq!(found, std::slice::from_ref(holding), "written as it was read");
         told(1, Content::Record(holding.record.clone()));
     }
-    for id in &restored.released {
-        let kept = write_word(&Word::Released, 7).expect("it is kept");
-        assert_eq!(read(&[(id.text().as_bytes(), &kept)], &[]).released, std::slice::from_ref(id));
+    for (id, release) in released {
+        let kept = write_word(&Word::Released(*release), 7).expect("it is kept");
+        let again = read(&[(id.text().as_bytes(), &kept)], &[]).leases.released;
+        assert_eq!(again, [(id.clone(), *release)]);
+    }
+    assert!(periods.iter().all(|(node, period)| !node.text().is_empty() && !period.is_zero()));
+    for registered in &restored.entrypoints {
+        let Place { address, dial } = &registered.place;
+        assert!(Entrypoint::parse(&address.to_string()).is_ok(), "{address}");
+        assert!(dial.is_empty() || Entrypoint::parse(&dial.to_string()).is_ok());
+        let (key, kept) = write_entrypoint(registered);
+        assert_eq!(read_gosts(&[], &[(&key, &kept)]).entrypoints, std::slice::from_ref(registered));
     }
     for rule in &restored.rules {
         assert!(rule.is_plausible());
@@ -92,18 +120,20 @@ fn told(slot: Slot, content: Content) {
 }
 
 fn starts(restored: Restored) {
-    let Restored { held, lapsed, released, rules, .. } = restored;
+    let Restored { leases, entrypoints, rules, draining, .. } = restored;
+    let Kept { held, lapsed, released, .. } = leases.clone();
     let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
-    let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, broken, hurry: 1 };
-    let kept = Held { held: held.clone(), lapsed: lapsed.clone(), released: released.clone(), rules };
+    let private = BTreeSet::new();
+    let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, private, broken, hurry: 1 };
+    let kept = Held { leases, entrypoints, rules, draining };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();
     assert!(counts.own_records <= held.len() && counts.agents == 1);
     for holding in held.iter().chain(&lapsed) {
         for record in agent.resolve(&holding.record.name.text()) {
             assert!(held.iter().any(|held| held.record == record), "only what was live is live");
-            assert!(!released.contains(&record.id), "released for ever");
+            assert!(released.iter().all(|(id, _)| *id != record.id), "it was released");
         }
     }
 }
@@ -143,11 +173,19 @@ fn good() -> Vec<u8> {
     let mut batch = Batch::default();
     batch.words.insert("held".into(), Word::Held(holding("held")));
     batch.words.insert("lapsed".into(), Word::Lapsed(holding("lapsed")));
-    batch.words.insert("released".into(), Word::Released);
+    batch.words.insert("released".into(), Word::Released(Release::Held));
+    let key = EntrypointKey { node: "n".into(), routers: false };
+    let place = Place { address: "10.0.0.1:80".into(), dial: "127.0.0.1:80".into() };
+    let registered = Registered { key: key.clone(), home: None, place, number: 3 };
+    batch.entrypoints.insert(key, Some(registered));
+    batch.periods.insert("n".into(), Some(Duration::from_secs(15)));
+    batch.draining = Some(true);
     batch.rules.insert(rule.key(), Some(Arc::new(rule)));
     let file = write_file(&batch);
     let restored = read_file(file.clone()).expect("a good file");
-    assert_eq!((restored.held.len(), restored.lapsed.len(), restored.released.len()), (1, 1, 1));
+    let Kept { held, lapsed, released, periods } = &restored.leases;
+    assert_eq!([held.len(), lapsed.len(), released.len(), periods.len()], [1; 4]);
+    assert!(restored.draining && restored.entrypoints.len() == 1);
     file
 }
 

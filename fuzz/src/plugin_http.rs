@@ -1,7 +1,7 @@
 //! gost's calls over HTTP, through the handlers: every call is answered at once, from memory and with one of few
 //! statuses; what is answered is what was registered, and what was deregistered never comes back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -74,14 +74,17 @@ struct Gost {
     service: TowerToHyperService<Router>,
     /// Ids that were registered or healed, with the tunnels that they were said to be of.
     registered: HashMap<String, HashSet<String>>,
-    released: HashSet<String>,
+    /// Ids that were deregistered and not registered since, and whether their Register came before: otherwise it may be
+    /// in flight.
+    released: HashMap<String, bool>,
 }
 
 impl Gost {
     fn new(input: &mut Input<'_>) -> Self {
         let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
         let (order, broken) = (Order::Random, Broken::default());
-        let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota: QUOTA, broken, hurry: 1 };
+        let (lease_ttl, quota, private) = (LEASE_TTL, QUOTA, BTreeSet::new());
+        let settings = Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 };
         let agent = Agent::new(settings, Restored::default());
         let (how, connection) = (input.byte(), 1);
         let fallback = (how & 1 == 1).then(|| Entrypoint::parse(":8420").expect("an address"));
@@ -98,7 +101,7 @@ impl Gost {
         });
         let router = routes(plugin).layer(Extension(Caller { remote, connection }));
         let service = TowerToHyperService::new(router);
-        Self { agent, ingress, service, registered: HashMap::new(), released: HashSet::new() }
+        Self { agent, ingress, service, registered: HashMap::new(), released: HashMap::new() }
     }
 
     fn call(&mut self, which: u8, said: &[u8]) {
@@ -155,9 +158,13 @@ impl Gost {
         }
         assert!(!id.is_empty() && !name.is_empty());
         if *method == Method::DELETE {
-            self.released.insert(id);
+            let was_known = self.registered.contains_key(&id);
+            self.released.entry(id).or_insert(was_known);
         } else {
-            let fresh = !self.registered.contains_key(&id) && !self.released.contains(&id);
+            let fresh = !self.registered.contains_key(&id) && !self.released.contains_key(&id);
+            if *method == Method::POST && self.released.get(&id) == Some(&true) {
+                self.released.remove(&id);
+            }
             if *method == Method::POST && fresh {
                 assert!(self.agent.resolve(&name).iter().any(|record| record.id == *id.as_str()), "{said:?}");
             }
@@ -181,7 +188,7 @@ impl Gost {
                 self.registered.get(field("id")).is_some_and(|names| names.contains(&*name)),
                 "{service}"
             );
-            assert!(!self.released.contains(field("id")), "deregistered for ever: {service}");
+            assert!(!self.released.contains_key(field("id")), "deregistered: {service}");
             assert!(matches!(field("network"), "tcp" | "udp") && !field("node").is_empty());
             let address = Entrypoint::parse(field("address")).expect("an address");
             assert_ne!(*address.host(), Host::Unusable, "{service}");

@@ -11,6 +11,7 @@ use super::{Admin, json};
 use crate::agent::Candidate;
 use crate::domain::rank::Order;
 use crate::domain::record::Network;
+use crate::domain::rule::TunnelId;
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -40,7 +41,9 @@ impl Admin {
         let listed = found.iter().filter(|candidate| candidate.rank.is_some()).count();
         let verdict = verdict(host.is_some(), found.len(), listed);
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
-        Explanation { asked: asked.into(), host, name, verdict, candidates }
+        let tunnel = name.as_deref().and_then(TunnelId::parse);
+        let private = tunnel.is_some_and(|tunnel| self.agent.is_private(tunnel));
+        Explanation { asked: asked.into(), host, name, private, verdict, candidates }
     }
 }
 

@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use self::ready::Readiness;
 use self::report::{Host, Services, Status};
-use crate::agent::Agent;
+use crate::agent::{Agent, DRAINING};
 use crate::domain::record::AgentName;
 
 pub use self::server::serve;
@@ -50,6 +50,8 @@ pub struct Outside {
     pub peers: Box<dyn Fn() -> HashMap<AgentName, SocketAddr> + Send + Sync>,
     /// The tunnels of host names.
     pub host: Lookup,
+    /// The file of host names, if there is one.
+    pub ingress_file: Box<dyn Fn() -> Option<report::IngressFile> + Send + Sync>,
     /// Every module's metrics.
     pub metrics: Registry,
 }
@@ -73,8 +75,9 @@ impl Admin {
     pub fn status(&self) -> Status {
         let view = self.agent.view();
         let addresses = (self.outside.peers)();
-        let unready = self.readiness.reasons(&view, addresses.len());
-        status::status(self.agent.owner(), &view, &self.outside, &addresses, unready)
+        let file = (self.outside.ingress_file)();
+        let unready = self.readiness.reasons(&view, addresses.len(), file.as_ref());
+        status::status(self.agent.owner(), &view, &self.outside, &addresses, file, unready)
     }
 }
 
@@ -115,11 +118,15 @@ async fn services_json(State(admin): State<Admin>, Query(query): Query<Search>) 
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     let peers = (admin.outside.peers)().len();
-    let reasons = admin.readiness.reasons(&admin.agent.view(), peers);
+    let view = admin.agent.view();
+    let file = (admin.outside.ingress_file)();
+    let reasons = admin.readiness.reasons(&view, peers, file.as_ref());
+    // Draining is no reason: this host goes on using the agent.
+    let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
     if reasons.is_empty() {
-        return (StatusCode::OK, "ready\n".into());
+        return (StatusCode::OK, format!("ready\n{draining}"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &draining)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

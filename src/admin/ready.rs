@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::report::IngressFile;
 use crate::agent::View;
 use crate::domain::liveness::Standing;
 
@@ -24,9 +25,11 @@ impl Readiness {
     }
 
     /// Why the agent is not ready, a sentence each; none if it is.
-    pub(super) fn reasons(&self, view: &View, peers: usize) -> Vec<String> {
+    pub(super) fn reasons(&self, view: &View, peers: usize, file: Option<&IngressFile>) -> Vec<String> {
         let mut reasons = Vec::new();
         reasons.extend(view.journal.problem.as_ref().map(|why| format!("the journal: {why}")));
+        let unwritten = file.and_then(|file| file.problem.as_ref());
+        reasons.extend(unwritten.map(|why| format!("the ingress file: {why}")));
         if peers > 0 {
             self.met.store(true, Ordering::Relaxed);
         }

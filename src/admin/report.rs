@@ -30,6 +30,9 @@ pub struct Status {
     pub members: Vec<Member>,
     /// The journal.
     pub journal: Journal,
+    /// The file of host names, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_file: Option<IngressFile>,
     /// The number of the newest event of `/events`.
     pub last_event: u64,
 }
@@ -51,6 +54,9 @@ pub struct Holds {
     pub own_rules: usize,
     /// Claims on host names known, of all owners.
     pub rules: usize,
+    /// Tunnels that a rule or a claim, at any agent, closes to the public.
+    #[serde(default)]
+    pub private_tunnels: usize,
 }
 
 /// How an agent is, as seen from the one that reports.
@@ -117,6 +123,25 @@ pub struct Journal {
     pub errors: u64,
 }
 
+/// The host names that are known here, in a file that gost reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressFile {
+    /// Where it is.
+    pub path: String,
+    /// Its lines.
+    pub lines: usize,
+    /// Host names that are known and not in it: there is no room for them, or no line can tell them.
+    pub left_out: usize,
+    /// Lines of an earlier start, which stay until this one can know better.
+    pub former: usize,
+    /// How often it was written since the start.
+    pub writes: u64,
+    /// How often it could not be.
+    pub failures: u64,
+    /// Why it is not as it should be; none if it is.
+    pub problem: Option<String>,
+}
+
 /// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Services {
@@ -148,6 +173,9 @@ pub struct Explanation {
     pub host: Option<Host>,
     /// The tunnel's id; none if the question leads to none.
     pub name: Option<String>,
+    /// Whether the tunnel is private, under all its host names: gost turns visitors away.
+    #[serde(default)]
+    pub private: bool,
     /// One sentence that sums it up.
     pub verdict: String,
     /// Its records, in the order of an answer, the hidden ones last.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Outside;
-use super::report::{Holds, Journal, Member, Refused, Service, State, Status};
-use crate::agent::{MemberView, Tunnel, View};
+use super::report::{Holds, IngressFile, Journal, Member, Refused, Service, State, Status};
+use crate::agent::{DRAINING, MemberView, Tunnel, View};
 use crate::domain::liveness::Standing;
 use crate::domain::rank::Order;
 use crate::domain::record::{AgentName, Owner};
@@ -18,15 +18,25 @@ pub(super) fn status(
     view: &View,
     outside: &Outside,
     addresses: &HashMap<AgentName, SocketAddr>,
+    ingress_file: Option<IngressFile>,
     unready: Vec<String>,
 ) -> Status {
     let ready = unready.is_empty();
     let mut problems = unready;
+    if view.draining {
+        problems.push(format!("draining: {DRAINING}"));
+    }
     if view.doubts_itself {
         let text = "more than half of the peers vanished together: it was probably this host or its network, so \
                     their records stay, last, for an hour";
         problems.push(text.into());
     }
+    problems.extend(ingress_file.as_ref().filter(|file| file.left_out > 0).map(|file| {
+        format!(
+            "{} host names are left out of {}: a gost that reads it has no rule for them",
+            file.left_out, file.path
+        )
+    }));
     problems.extend(view.members.iter().filter_map(|member| {
         let (name, refused) = (&member.name, refused(member)?);
         let Refused { count, last } = refused;
@@ -59,9 +69,11 @@ pub(super) fn status(
             tunnels: view.tunnels,
             own_rules: view.counts.own_rules,
             rules: view.counts.rules,
+            private_tunnels: view.counts.private,
         },
         members: members.collect(),
         journal: journal(view),
+        ingress_file,
         last_event: view.last_event,
     }
 }

@@ -1,28 +1,17 @@
-//! The agent's own loop: lapses what is overdue, brings changes to the cluster, and looks at instances whose
-//! plugin connections are gone.
+//! The agent's own loop: lapses what is overdue, brings changes to the cluster, and has gosts dialled that may be dead.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
+use super::gosts::{Dial, Dials};
 use super::{Agent, LEASE_TTL, keeper};
-use crate::domain::address::Address;
+use crate::domain::lease::Expired;
 use crate::domain::replica::EMPTY_KEPT;
 use crate::domain::room::Room as _;
 use crate::domain::slot::{Change, STATUS_SLOT};
 use crate::gossip::Cluster;
 
-/// An instance that does not refuse within this time is not known to be dead. A refusal takes a round trip
-/// within the host; the rest is for hosts that are starved.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Instances looked at in one moment; of more, the others only lose part of their lease.
-const MAX_DIALS: usize = 256;
 /// How often agents that chitchat forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
 /// How often slots that have long been empty are given back.
@@ -31,8 +20,8 @@ const TIDYING: Duration = Duration::from_secs(60);
 /// What one look at the state found to do.
 struct Work {
     changes: Vec<Change>,
-    /// Instances without a connection, and where to dial each.
-    orphans: Vec<(Arc<str>, BTreeSet<Address>)>,
+    /// Gosts to be dialled.
+    dials: Vec<Dial>,
     /// When to look again if nobody calls.
     next: Instant,
 }
@@ -40,16 +29,10 @@ struct Work {
 impl Agent {
     /// Runs for ever.
     pub async fn drive(self, cluster: Cluster) -> anyhow::Result<()> {
-        let mut dials = JoinSet::new();
+        let mut running = Dials::default();
         loop {
-            let Work { changes, orphans, next } = self.collect();
-            for (node, addresses) in orphans {
-                if addresses.is_empty() || dials.len() >= MAX_DIALS {
-                    self.doubt(&node);
-                } else {
-                    dials.spawn(async move { (is_dead(&addresses).await, node) });
-                }
-            }
+            let Work { changes, dials, next } = self.collect(&running);
+            dials.into_iter().for_each(|dial| running.start(dial));
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
                 let status = status.map(|change| change.cell.seq);
@@ -62,31 +45,38 @@ impl Agent {
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(next) => {}
-                Some(Ok((dead, node))) = dials.join_next() => self.dialled(&node, dead),
+                Some((dial, dialled)) = running.next() => {
+                    if let Some(again) = self.dialled(dial, dialled) {
+                        running.start(again);
+                    }
+                }
             }
         }
     }
 
     /// What to do, as of now.
-    fn collect(&self) -> Work {
+    fn collect(&self, running: &Dials) -> Work {
         let now = Instant::now();
         let mut state = self.lock();
         let broken = self.shared.settings.broken.leases;
-        let overdue = if broken { Vec::new() } else { state.leases.expire(now.into_std()) };
-        let lapsed = overdue.len();
+        let Expired { changes, trials } =
+            if broken { Expired::default() } else { state.expire(now.into_std()) };
+        let lapsed = changes.len();
         state.counts.lapsed += lapsed as u64;
-        for change in overdue {
+        for change in changes {
             state.tell(self.owner(), change);
         }
         for change in state.look_at_claims(now, self.owner()) {
             state.tell(self.owner(), change);
         }
-        let orphans = state.connections.overdue(now.into_std());
-        let orphans = orphans.into_iter().map(|node| (node.clone(), state.leases.dials(&node))).collect();
+        state.note_closed(now.into_std(), self.owner());
+        for change in state.let_guests_go(now.into_std(), self.owner()) {
+            state.tell(self.owner(), change);
+        }
+        let dials = state.dials(trials, running);
         let changes = std::mem::take(&mut state.outbox);
         if matches!(state.journal, keeper::Health::Absent(_)) {
-            state.leases.take_touched();
-            state.claims.take_touched();
+            state.keep_nothing();
         }
         if state.next_tidying <= now {
             let hurry = self.shared.settings.hurry.max(1);
@@ -98,7 +88,7 @@ impl Agent {
             state.forget_postponed(now.into_std());
             next = now + POSTPONED;
         }
-        let deadlines = [state.leases.next_deadline().filter(|_| !broken), state.connections.next_deadline()];
+        let deadlines = [state.leases.next_deadline().filter(|_| !broken), state.closing.next_deadline()];
         let deadlines = deadlines.into_iter().flatten().map(Instant::from_std);
         let next = deadlines.chain(state.next_look).fold(next, Instant::min);
         let touched = state.is_touched();
@@ -111,7 +101,7 @@ impl Agent {
             tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
         }
         let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
-        Work { changes, orphans, next }
+        Work { changes, dials, next }
     }
 
     #[cfg(test)]
@@ -121,39 +111,16 @@ impl Agent {
 
     #[cfg(test)]
     pub(super) fn collected(&self) -> Vec<Change> {
-        self.collect().changes
-    }
-
-    /// An instance was dialled: if it is dead, and did not return meanwhile, its records lapse.
-    fn dialled(&self, node: &str, dead: bool) {
-        if !dead || self.shared.settings.broken.leases {
-            return self.doubt(node);
-        }
-        let mut lapsed = 0;
-        let done = self.update(|state, now| {
-            if state.connections.has(node) {
-                return Ok(Vec::new());
-            }
-            let changes = state.leases.lapse_instance(now, node);
-            lapsed = changes.len();
-            state.counts.lapsed += lapsed as u64;
-            Ok(changes)
-        });
-        debug_assert!(done.is_ok(), "lapsing needs no slot");
-        if lapsed > 0 {
-            tracing::info!(node, records = lapsed, "a gost is gone; its records lapsed");
-        }
-    }
-
-    fn doubt(&self, node: &str) {
-        let mut state = self.lock();
-        if !state.connections.has(node) {
-            state.leases.doubt_instance(Instant::now().into_std(), node);
-        }
+        self.collect(&Dials::default()).changes
     }
 }
 
 impl super::State {
+    fn expire(&mut self, now: std::time::Instant) -> Expired {
+        let Self { leases, connections, .. } = self;
+        leases.expire(now, |node| connections.has(&node.text()))
+    }
+
     /// Gives back what is not needed any more.
     fn tidy(&mut self, now: std::time::Instant, empty_kept: Duration) {
         self.directory.drop_empty(now, empty_kept);
@@ -162,7 +129,9 @@ impl super::State {
         self.former.give_back();
         self.leases.give_back();
         self.claims.give_back();
-        self.connections.give_back();
+        let Self { connections, leases, .. } = self;
+        connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());
+        connections.give_back();
         self.postponed.give_back();
     }
 
@@ -176,21 +145,7 @@ impl super::State {
             .collect();
         for owner in gone {
             self.postponed.remove(&owner);
-            self.forget(&owner);
+            self.forget(now, &owner);
         }
     }
-}
-
-/// Whether every address of an instance refuses. One dial each: whoever answers, or does not, may be alive.
-async fn is_dead(addresses: &BTreeSet<Address>) -> bool {
-    for address in addresses {
-        let Ok(address) = address.to_string().parse::<SocketAddr>() else { return false };
-        let dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
-        tracing::debug!(%address, ?dialled, "dialled a gost without a plugin connection");
-        match dialled {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Ok(_) | Err(_) => return false,
-        }
-    }
-    true
 }

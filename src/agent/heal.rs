@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use super::State;
+use super::gosts::key_of;
 use crate::domain::address::Address;
+use crate::domain::connection::Caller;
 use crate::domain::directory::Directory;
+use crate::domain::entrypoints::Place;
 use crate::domain::label::Label;
 use crate::domain::lease::Holding;
 use crate::domain::record::{Draft, Network, Record};
@@ -25,18 +28,26 @@ pub enum HealedFrom {
     FormerSelf,
     /// Another owner's record of that id and instance.
     OtherOwner,
-    /// Another record of the same instance here.
+    /// Where another record of the same instance and handler is, or was.
     Sibling,
     /// The configured fallback address.
     Fallback,
+    /// Where a gost of the caller's host registered last.
+    RegisteredLast,
     /// Nowhere.
     Nothing,
 }
 
 impl HealedFrom {
     /// Every source, in the order in which they are tried.
-    pub const ALL: [Self; 5] =
-        [Self::FormerSelf, Self::OtherOwner, Self::Sibling, Self::Fallback, Self::Nothing];
+    pub const ALL: [Self; 6] = [
+        Self::FormerSelf,
+        Self::OtherOwner,
+        Self::Sibling,
+        Self::Fallback,
+        Self::RegisteredLast,
+        Self::Nothing,
+    ];
 }
 
 /// How often each source healed a record.
@@ -56,8 +67,8 @@ impl Heals {
 
 impl State {
     /// Finds the record of a Renew whose id is not known here.
-    pub(super) fn heal(&mut self, draft: Draft<'_>, heal: &Heal<'_>) -> Option<Holding> {
-        let (from, holding) = self.search(draft, heal);
+    pub(super) fn heal(&mut self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Option<Holding> {
+        let (from, holding) = self.search(caller, draft, heal);
         let times = self.heals.count(from);
         if holding.is_none() && times == 1 {
             tracing::warn!(
@@ -70,7 +81,7 @@ impl State {
         holding
     }
 
-    fn search(&self, draft: Draft<'_>, heal: &Heal<'_>) -> (HealedFrom, Option<Holding>) {
+    fn search(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> (HealedFrom, Option<Holding>) {
         let dialled =
             |record: Arc<Record>| Holding { dial: (heal.dial)(&record.address.to_string()).into(), record };
         if let Some(record) = find(&self.former, draft) {
@@ -79,14 +90,16 @@ impl State {
         if let Some(record) = find(&self.directory, draft) {
             return (HealedFrom::OtherOwner, Some(dialled(record)));
         }
-        if let Some(sibling) = self.leases.sibling(&draft.node.into()) {
-            let record = Arc::new(at(draft, sibling.record.address.clone()));
-            return (HealedFrom::Sibling, Some(Holding { record, dial: sibling.dial.clone() }));
+        let key = key_of(draft);
+        let placed = |Place { address, dial }| Holding { record: Arc::new(at(draft, address)), dial };
+        if let Some(place) = self.place_of_sibling(&key) {
+            return (HealedFrom::Sibling, Some(placed(place)));
         }
-        match &heal.fallback {
-            Some(address) => {
-                (HealedFrom::Fallback, Some(dialled(Arc::new(at(draft, address.as_str().into())))))
-            }
+        if let Some(address) = &heal.fallback {
+            return (HealedFrom::Fallback, Some(dialled(Arc::new(at(draft, address.as_str().into())))));
+        }
+        match self.entrypoints.last(caller.remote, key.routers) {
+            Some(place) => (HealedFrom::RegisteredLast, Some(placed(place.clone()))),
             None => (HealedFrom::Nothing, None),
         }
     }
@@ -99,6 +112,7 @@ fn find(directory: &Directory, draft: Draft<'_>) -> Option<Arc<Record>> {
 }
 
 fn at(draft: Draft<'_>, address: Address) -> Record {
+    let network = if key_of(draft).routers { Network::Udp } else { Network::Tcp };
     let [id, name, node] = [draft.id, draft.name, draft.node].map(Label::from);
-    Record { id, name, node, network: Network::Tcp, address }
+    Record { id, name, node, network, address }
 }

@@ -70,8 +70,7 @@ impl Agent {
         state.former.note(owner, extent);
         state.former.reach(owner, extent.since, extent.until);
         // Nobody watches what it shows, and its claims are remembered already.
-        state.former.take_events();
-        state.former.take_orphans();
+        state.drop_news_of_former();
     }
 
     fn handle_words(&self, now: StdInstant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
@@ -105,13 +104,29 @@ impl Agent {
                 self.give_way(&mut state, &rule);
             }
         }
-        state.note_events();
-        state.remember_orphans();
+        let yielded = state.note_news(now);
+        // The driver has to know.
+        let is_news = !yielded.is_empty() || state.connections.has_orphans();
+        for change in yielded {
+            state.tell(self.owner(), change);
+        }
+        let opens = state.closing.next_deadline();
+        state.remember_orphans(now);
+        state.note_closed(now, self.owner());
+        // The driver opens it again, but has to know when.
+        let is_due = is_news || opens != state.closing.next_deadline();
         if state.met.is_none() && state.directory.generation(&owner.name).is_some() {
             state.met = Some(now);
         }
+        let touched = state.is_touched();
         drop(state);
         self.revise();
+        if touched {
+            self.note_touched();
+        }
+        if is_due {
+            self.shared.changed.notify_one();
+        }
     }
 
     fn give_way(&self, state: &mut State, rival: &Rule) {
@@ -142,12 +157,12 @@ impl Agent {
         let mut state = self.lock();
         if owner.name == self.owner().name {
             state.former.forget(&owner);
-            state.former.take_orphans();
-            state.former.take_events();
+            state.drop_news_of_former();
         } else if state.liveness.standing(now, &owner.name) == Standing::Hidden
             || state.directory.generation(&owner.name) != Some(owner.generation)
         {
-            state.forget(&owner);
+            state.forget(now, &owner);
+            state.note_closed(now, self.owner());
             state.log.extend([Happened::Forgotten(owner.name.clone())]);
             drop(state);
             self.revise();
@@ -183,10 +198,16 @@ impl State {
         }
     }
 
-    pub(super) fn forget(&mut self, owner: &Owner) {
+    fn drop_news_of_former(&mut self) {
+        self.former.take_events();
+        self.former.take_orphans();
+        self.former.hosts_mut().take_changed();
+    }
+
+    pub(super) fn forget(&mut self, now: StdInstant, owner: &Owner) {
         self.directory.forget(owner);
         self.note_events();
-        self.remember_orphans();
+        self.remember_orphans(now);
         if self.directory.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);
         }

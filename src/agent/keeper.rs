@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::Agent;
+use super::{Agent, State};
 use crate::journal::{Batch, Journal, WriteError, snapshot};
 
 /// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
@@ -44,25 +44,28 @@ impl Agent {
 
     /// Writes everything again: the journal may lack some of it.
     pub fn rewrite_journal(&self) {
-        let mut state = self.lock();
-        state.leases.touch_all();
-        state.claims.touch_all();
-        drop(state);
+        self.lock().touch_all();
         self.note_touched();
     }
 
     /// All that a journal would keep, for a process that takes over.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut state = self.lock();
-        state.leases.touch_all();
-        state.claims.touch_all();
-        drop(state);
-        snapshot::write(self.owner().generation, &self.take_batch())
+        let all = {
+            let mut state = self.lock();
+            state.touch_all();
+            state.take_batch()
+        };
+        snapshot::write(self.owner().generation, &all)
     }
 
     /// Says why there is no journal although one was wanted.
     pub fn miss_journal(&self, why: String) {
         self.lock().journal = Health::Absent(Some(why));
+    }
+
+    /// Whether a journal keeps what changes, or is to do so once it can.
+    pub fn has_journal(&self) -> bool {
+        !matches!(self.lock().journal, Health::Absent(_))
     }
 
     /// Writes what changes to the journal, for ever.
@@ -102,9 +105,9 @@ impl Agent {
         }
     }
 
-    /// Waits until the journal has everything, or for a moment; not at all without a journal.
+    /// Waits until the journal has everything, or for a moment. Without one, there is nothing to wait for.
     pub async fn flush(&self) {
-        if matches!(self.lock().journal, Health::Absent(_)) {
+        if !self.has_journal() {
             return;
         }
         let mut kept = self.shared.kept.subscribe();
@@ -118,13 +121,9 @@ impl Agent {
 
     pub(super) fn take_batch(&self) -> Batch {
         let mut state = self.lock();
-        let ids = state.leases.take_touched();
-        let keys = state.claims.take_touched();
-        state.writing = ids.len() + keys.len();
-        Batch {
-            words: ids.into_iter().map(|id| (id.clone(), state.leases.word(&id))).collect(),
-            rules: keys.into_iter().map(|key| (key.clone(), state.claims.word(&key))).collect(),
-        }
+        let batch = state.take_batch();
+        state.writing = batch.len();
+        batch
     }
 
     /// The last batch is kept.
@@ -147,11 +146,16 @@ impl Agent {
         let mut state = self.lock();
         state.writing = 0;
         if matches!(error, WriteError::StartedAfresh { .. }) {
-            state.leases.touch_all();
-            state.claims.touch_all();
+            state.touch_all();
         } else {
-            state.leases.touch(batch.words.into_keys());
-            state.claims.touch(batch.rules.into_keys());
+            let Batch { words, rules, periods, entrypoints, draining } = batch;
+            state.leases.touch(words.into_keys());
+            state.leases.touch_periods(periods.into_keys());
+            state.entrypoints.touched().extend(entrypoints.into_keys());
+            state.claims.touch(rules.into_keys());
+            if draining.is_some() {
+                state.drain.touch();
+            }
         }
         if !matches!(state.journal, Health::Bad(_)) {
             tracing::error!(%error, "cannot write the journal; going on in memory, and trying again");
@@ -160,5 +164,41 @@ impl Agent {
         state.journal = Health::Bad(error.to_string());
         drop(state);
         self.shared.touched.notify_one();
+    }
+}
+
+impl State {
+    /// Counts everything as changed.
+    fn touch_all(&mut self) {
+        self.leases.touch_all();
+        self.entrypoints.touch_all();
+        self.claims.touch_all();
+        self.drain.touch();
+    }
+
+    /// All that changed, as it is now.
+    fn take_batch(&mut self) -> Batch {
+        let ids = self.leases.take_touched();
+        let keys = self.claims.take_touched();
+        let entrypoints = std::mem::take(self.entrypoints.touched());
+        Batch {
+            words: ids.into_iter().map(|id| (id.clone(), self.leases.word(&id))).collect(),
+            rules: keys.into_iter().map(|key| (key.clone(), self.claims.word(&key))).collect(),
+            periods: self.leases.take_periods(),
+            entrypoints: entrypoints
+                .into_iter()
+                .map(|key| (key.clone(), self.entrypoints.word(&key)))
+                .collect(),
+            draining: self.drain.take_touched(),
+        }
+    }
+
+    /// Forgets what changed: no journal keeps it.
+    pub(super) fn keep_nothing(&mut self) {
+        self.leases.take_touched();
+        self.leases.take_periods();
+        self.claims.take_touched();
+        self.entrypoints.touched().clear();
+        self.drain.take_touched();
     }
 }

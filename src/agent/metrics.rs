@@ -40,6 +40,17 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.level("gossd_tunnels", "Tunnels with a record anywhere", amount(view.tunnels))?;
     sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.rules))?;
     sheet.count("gossd_lapses", "Own records that lapsed", view.changes.lapsed)?;
+    sheet.count(
+        "gossd_lapses_by_get",
+        "Own records that lapsed because their gost asked for them",
+        view.changes.asked,
+    )?;
+    let dialled = ["answered", "refused", "silent"].map(|result| [("result", result)]);
+    let dialled = dialled.into_iter().zip(view.changes.dialled);
+    sheet.counts("gossd_gost_dials", "Dials of gosts that may be dead, by what came of them", dialled)?;
+    let draining = f64::from(u8::from(view.draining));
+    sheet.level("gossd_draining", "1 while peers are told not to list what is registered here", draining)?;
+    sheet.level("gossd_private_tunnels", "Tunnels that are closed to the public", amount(counts.private))?;
     sheet.count("gossd_revivals", "Own records that a late Renew revived", view.changes.revived)
 }
 
@@ -92,6 +103,7 @@ fn word(from: HealedFrom) -> &'static str {
         HealedFrom::OtherOwner => "other_owner",
         HealedFrom::Sibling => "sibling",
         HealedFrom::Fallback => "fallback",
+        HealedFrom::RegisteredLast => "registered_last",
         HealedFrom::Nothing => "nothing",
     }
 }

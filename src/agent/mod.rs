@@ -2,38 +2,44 @@
 //! it thinks of its peers, and the outbox that the driver empties towards the cluster. The only reader of time
 //! for decisions.
 
+mod drain;
 mod driver;
+mod gosts;
 mod heal;
 mod hear;
 mod keeper;
 mod metrics;
+mod names;
 mod rules;
 mod tables;
+mod twins;
 mod view;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub use self::drain::DRAINING;
 pub use self::heal::{Heal, HealedFrom};
 pub use self::tables::Table;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
 use crate::domain::claim::ClaimTable;
 use crate::domain::complaint::Complaints;
-use crate::domain::connection::{ConnectionId, Connections};
+use crate::domain::connection::{Caller, ConnectionId, Connections};
 use crate::domain::directory::Directory;
+use crate::domain::entrypoints::{Entrypoints, Registered};
 use crate::domain::event::Log;
 use crate::domain::label::Label;
-use crate::domain::lease::{Holding, KEEP_LAPSED, LeaseTable, Renewal};
+use crate::domain::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
 use crate::domain::liveness::{Liveness, Standing};
 use crate::domain::quota::{Full, Quota, Share};
 use crate::domain::rank::{Judged, Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
-use crate::domain::rule::Rule;
+use crate::domain::rule::{Rule, TunnelId};
 use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
@@ -51,6 +57,8 @@ pub struct Settings {
     pub order: Order,
     /// How much it holds at most.
     pub quota: Quota,
+    /// Tunnels that the operator's rules close to the public.
+    pub private: BTreeSet<TunnelId>,
     /// What a test has broken.
     pub broken: Broken,
     /// How many times as fast as usual it forgets, for tests of what takes minutes and hours: 1.
@@ -74,14 +82,22 @@ pub struct Broken {
 /// What a journal kept.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
-    /// Live records, to be held with a fresh lease each.
-    pub held: Vec<Holding>,
-    /// Records that had lapsed, to be kept for a late Renew.
-    pub lapsed: Vec<Holding>,
-    /// Ids released for ever, oldest first.
-    pub released: Vec<Label>,
+    /// Records, and what is known of their gosts.
+    pub leases: Kept,
+    /// Where gosts registered.
+    pub entrypoints: Vec<Registered>,
     /// Claims on host names.
     pub rules: Vec<Rule>,
+    /// Whether it drained.
+    pub draining: bool,
+}
+
+impl Restored {
+    /// Whether it kept no record and no claim.
+    pub fn is_empty(&self) -> bool {
+        let Self { leases: Kept { held, lapsed, released, periods: _ }, rules, .. } = self;
+        held.is_empty() && lapsed.is_empty() && released.is_empty() && rules.is_empty()
+    }
 }
 
 /// A handle; clones share one state. No method waits for anything but the lock, which is never held across
@@ -113,7 +129,11 @@ struct State {
     quota: Quota,
     order: Order,
     leases: LeaseTable,
+    entrypoints: Entrypoints,
     claims: ClaimTable,
+    /// Until when tunnels stay closed that nobody says are: who said so is not heard yet, or again.
+    closing: rules::Closing,
+    drain: drain::Drain,
     /// When claims are to be looked at next.
     next_look: Option<Instant>,
     /// When empty slots are to be given back next.
@@ -123,6 +143,7 @@ struct State {
     former: Directory,
     liveness: Liveness,
     connections: Connections,
+    evidence: gosts::Evidence,
     /// Dead agents that chitchat forgot and we do not yet, because it was probably us that vanished.
     postponed: HashSet<Owner>,
     /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
@@ -143,10 +164,14 @@ struct State {
 pub struct Changes {
     /// Records that lapsed.
     pub lapsed: u64,
+    /// Of them, those that the gost which registered them asked for.
+    pub asked: u64,
     /// Records that lapsed and were revived by a late Renew.
     pub revived: u64,
     /// Batches that the journal did not take.
     pub journal_errors: u64,
+    /// Dials of gosts that answered, refused, and did neither.
+    pub dialled: [u64; 3],
 }
 
 /// What the agent holds, in numbers.
@@ -162,10 +187,12 @@ pub struct Counts {
     pub own_rules: usize,
     /// Claims on host names known, of all owners.
     pub rules: usize,
+    /// Tunnels known to be closed to the public.
+    pub private: usize,
 }
 
 impl Agent {
-    /// An agent that holds what a journal kept. Instances among it that do not speak soon are looked at.
+    /// An agent that holds what a journal kept. The gosts of that are dialled.
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let now = Instant::now().into_std();
         let mut state = State {
@@ -174,13 +201,17 @@ impl Agent {
             quota: settings.quota,
             order: settings.order,
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / settings.hurry.max(1)),
+            entrypoints: Entrypoints::default(),
             claims: ClaimTable::default(),
+            closing: rules::Closing::default(),
+            drain: drain::Drain::of(restored.draining),
             next_look: None,
             next_tidying: Instant::from_std(now),
             directory: Directory::default(),
             former: Directory::default(),
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
+            evidence: gosts::Evidence::default(),
             postponed: HashSet::new(),
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
@@ -191,21 +222,29 @@ impl Agent {
             log: Log::default(),
             counts: Changes::default(),
         };
-        for change in state.leases.restore(now, restored.held, restored.lapsed, &restored.released) {
+        state.entrypoints.restore(restored.entrypoints);
+        for rule in restored.rules.iter().filter(|rule| rule.is_closing()) {
+            state.close_for_now(now, &Arc::new(rule.clone()));
+        }
+        let mut changes = state.claims.close(&settings.private);
+        changes.extend(state.claims.restore(restored.rules));
+        changes.extend(state.leases.restore(now, restored.leases));
+        for change in changes {
             state.tell(&settings.owner, change);
         }
-        for change in state.claims.restore(restored.rules) {
-            state.tell(&settings.owner, change);
-        }
+        state.note_closed(now, &settings.owner);
         state.directory.set_share(Share::of(&settings.quota));
         state.former.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
-            state.connections.orphan(now, (*node.text()).into());
+            state.connections.orphan((*node.text()).into());
         }
         // After the records, so that nobody who has heard it misses one.
-        let ready = state.leases.say(Status::Ready);
-        state.tell(&settings.owner, ready);
+        let how = state.leases.say(if restored.draining { Status::Draining } else { Status::Ready });
+        state.tell(&settings.owner, how);
+        if restored.draining {
+            tracing::warn!("draining since before this start: {}", DRAINING);
+        }
         let shared = Shared {
             settings,
             state: Mutex::new(state),
@@ -224,21 +263,36 @@ impl Agent {
     }
 
     /// Takes a record: readable here before this returns, and on its way to the peers.
-    pub fn register(&self, connection: ConnectionId, holding: Holding) -> Result<(), Full> {
+    pub fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
         self.update(|state, now| {
-            state.connections.spoke(connection, &holding.record.node.text());
-            state.admit(&holding.record)?;
+            state.connections.spoke(caller, &holding.record.node.text());
+            state.admit(now, &holding.record)?;
+            state.note_entrypoint(caller, &holding);
+            Ok(state.leases.register(now, holding)?)
+        })
+    }
+
+    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.update(|state, now| {
+            let record = &holding.record;
+            state.connections.spoke(caller, &record.node.text());
+            state.admit(now, record)?;
+            let former = state.leases.replaced_by(record);
+            if former.is_some_and(|former| state.connections.has(&former.text())) {
+                return Ok(state.leases.register_beside(now, holding)?.into_iter().collect());
+            }
             Ok(state.leases.register(now, holding)?)
         })
     }
 
     /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
     /// false if nothing does.
-    pub fn renew(&self, connection: ConnectionId, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
+    pub fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
         let mut known = true;
         let id = Label::from(draft.id);
         self.update(|state, now| {
-            state.connections.spoke(connection, draft.node);
+            state.connections.spoke(caller, draft.node);
             if state.leases.is_lapsed(&id) {
                 state.admit_one()?;
             }
@@ -249,11 +303,11 @@ impl Agent {
                     Ok(Some(change))
                 }
                 Renewal::Unknown => {
-                    let Some(holding) = state.heal(draft, heal) else {
+                    let Some(holding) = state.heal(caller, draft, heal) else {
                         known = false;
                         return Ok(None);
                     };
-                    state.admit(&holding.record)?;
+                    state.admit(now, &holding.record)?;
                     Ok(state.leases.adopt(now, holding)?)
                 }
             }
@@ -261,19 +315,19 @@ impl Agent {
         Ok(known)
     }
 
-    /// Releases a connector for ever, known or not.
-    pub fn deregister(&self, connection: ConnectionId, draft: Draft<'_>) {
+    /// Releases a connector, known or not.
+    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
         let id = Label::from(draft.id);
-        let released = self.update(|state, _| {
-            state.connections.spoke(connection, draft.node);
-            Ok(state.leases.release(&id))
+        let released = self.update(|state, now| {
+            state.connections.spoke(caller, draft.node);
+            Ok(state.leases.release(now, &id))
         });
         debug_assert!(released.is_ok(), "releasing needs no slot");
     }
 
     /// A plugin connection is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
-        self.lock().connections.closed(Instant::now().into_std(), connection);
+        self.lock().connections.closed(connection);
         self.shared.changed.notify_one();
     }
 
@@ -286,26 +340,21 @@ impl Agent {
         ranked.map(|entry| entry.record.clone()).collect()
     }
 
-    /// Tells the cluster how we are; resolves when the gossip has it.
-    pub async fn say(&self, status: Status) {
-        let said = {
-            let mut state = self.lock();
-            let change = state.leases.say(status);
-            let said = change.cell.seq;
-            state.tell(self.owner(), change);
-            said
-        };
-        self.shared.changed.notify_one();
-        // The sender is ours.
-        let _ = self.shared.status_told.subscribe().wait_for(|told| *told >= said).await;
-    }
-
-    /// Lists in this order from now on, and holds so much at most. Nothing that is held goes for it.
-    pub fn adjust(&self, order: Order, quota: Quota) {
-        let mut state = self.lock();
-        (state.order, state.quota) = (order, quota);
-        state.directory.set_share(Share::of(&quota));
-        state.former.set_share(Share::of(&quota));
+    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
+    /// Nothing that is held goes for it.
+    pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+        let adjusted = self.update(|state, _| {
+            (state.order, state.quota) = (order, quota);
+            state.directory.set_share(Share::of(&quota));
+            state.former.set_share(Share::of(&quota));
+            Ok(state.claims.close(private))
+        });
+        debug_assert!(adjusted.is_ok(), "it says what there are slots for");
+        if !private.iter().all(|tunnel| self.is_private(*tunnel)) {
+            tracing::error!(
+                "not all tunnels of --ingress-rule are private: too many claims; restart this agent"
+            );
+        }
     }
 
     /// Tells that the directory changed, with a number that rises.
@@ -364,8 +413,8 @@ impl Agent {
 
 impl State {
     /// Whether there is room for a record as it is now.
-    fn admit(&mut self, record: &Record) -> Result<(), Full> {
-        if self.leases.is_released(&record.id) {
+    fn admit(&mut self, now: std::time::Instant, record: &Record) -> Result<(), Full> {
+        if self.leases.is_overtaken(now, &record.id) {
             return Ok(());
         }
         if !self.leases.is_live(&record.id) && !self.leases.would_replace(record) {
@@ -403,8 +452,22 @@ impl State {
         self.log.extend(events);
     }
 
+    /// The same of a peer's news, which may decide about a connector that is held here as well.
+    fn note_news(&mut self, now: std::time::Instant) -> Vec<Change> {
+        let events = self.directory.take_events();
+        let changes = self.compare_with(now, &events);
+        self.log.extend(events);
+        changes
+    }
+
+    /// How much waits to be written.
+    fn touched(&self) -> usize {
+        let drain = usize::from(self.drain.is_touched());
+        self.leases.touched() + self.entrypoints.touched_len() + self.claims.touched() + drain
+    }
+
     fn is_touched(&self) -> bool {
-        self.leases.is_touched() || self.claims.is_touched()
+        self.touched() > 0
     }
 
     fn tell(&mut self, owner: &Owner, change: Change) {

@@ -1,8 +1,9 @@
 //! Which tunnel a host name belongs to: claims made here, claims that others say, and those that nobody says any
 //! more but that have to be kept for a while.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::time::Instant;
 
@@ -18,11 +19,30 @@ use crate::domain::slot::{Change, Content, Status};
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// How long a tunnel stays closed after nobody says any more that it is: an agent that said so may be starting again, or
+/// this one may, and has not heard it yet. An operator who opens a tunnel while its agent runs does not wait for this.
+const CLOSED_FOR: Duration = LAP;
+
+/// Until when tunnels stay closed that nobody says are closed.
+#[derive(Debug, Default)]
+pub(super) struct Closing(BTreeMap<TunnelId, StdInstant>);
+
+impl Closing {
+    /// When the next one is open again.
+    pub(super) fn next_deadline(&self) -> Option<StdInstant> {
+        self.0.values().min().copied()
+    }
+}
 
 impl Agent {
     /// Where a host leads, by its key; see [`crate::domain::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
         self.lock().directory.hosts().endpoint(host)
+    }
+
+    /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
+    pub fn is_private(&self, tunnel: TunnelId) -> bool {
+        self.lock().directory.hosts().is_private(tunnel)
     }
 
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
@@ -74,30 +94,62 @@ impl State {
         looked.changes
     }
 
-    /// Remembers what owners claimed that are gone.
-    pub(super) fn remember_orphans(&mut self) {
+    /// Remembers what owners claimed that are gone, and for a while what they closed.
+    pub(super) fn remember_orphans(&mut self, now: StdInstant) {
         for rule in self.directory.take_orphans() {
-            self.remember(rule);
+            if rule.is_closing() {
+                self.close_for_now(now, &rule);
+            } else {
+                self.remember(rule);
+            }
         }
     }
 
-    pub(super) fn remember(&mut self, rule: Arc<Rule>) {
+    /// A tunnel stays closed for a while although nobody says so.
+    pub(super) fn close_for_now(&mut self, now: StdInstant, rule: &Arc<Rule>) {
+        if self.directory.hosts_mut().remember(rule) {
+            self.closing.0.insert(rule.endpoint.tunnel, now + CLOSED_FOR);
+        }
+    }
+
+    /// Opens the tunnels that have been closed like that for long enough, and notes for the journal what others say.
+    pub(super) fn note_closed(&mut self, now: StdInstant, us: &Owner) {
+        let due = |until: &StdInstant| *until <= now;
+        let open: Vec<TunnelId> =
+            self.closing.0.iter().filter(|(_, until)| due(until)).map(|(tunnel, _)| *tunnel).collect();
+        for tunnel in open {
+            self.closing.0.remove(&tunnel);
+            self.directory.hosts_mut().forget(&Rule::closing(tunnel).key());
+        }
+        for tunnel in self.directory.hosts_mut().take_changed() {
+            let closed = self.directory.hosts().is_closed_elsewhere(us, tunnel);
+            self.claims.note_closed_elsewhere(tunnel, closed);
+        }
+    }
+
+    fn remember(&mut self, rule: Arc<Rule>) {
         if self.claims.can_remember() && self.directory.hosts_mut().remember(&rule) {
             self.claims.remember(rule);
         }
     }
 
     /// What our former self said of a slot, in the order in which it said it: its last word counts.
-    pub(super) fn hear_former_self(&mut self, now: std::time::Instant, owner: &Owner, change: &Change) {
+    pub(super) fn hear_former_self(&mut self, now: StdInstant, owner: &Owner, change: &Change) {
         let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
-        if let Some(Content::Rule(rule)) = before {
+        // What our rules close, our flags say.
+        let is_claim = |rule: &Arc<Rule>| !rule.is_closing();
+        if let Some(Content::Rule(rule)) = before
+            && is_claim(&rule)
+        {
             self.claims.forget(&rule.key());
             self.directory.hosts_mut().forget(&rule.key());
         }
-        if let Content::Rule(rule) = &change.cell.content {
+        if let Content::Rule(rule) = &change.cell.content
+            && is_claim(rule)
+        {
             self.remember(rule.clone());
         }
     }
@@ -110,14 +162,14 @@ impl State {
     }
 
     /// Whether this agent may not have heard yet what its peers say.
-    fn is_young(&self, now: std::time::Instant) -> bool {
+    pub(super) fn is_young(&self, now: StdInstant) -> bool {
         now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
     }
 }
 
 /// What an agent sees of the cluster at one moment.
 struct Seen<'a> {
-    now: std::time::Instant,
+    now: StdInstant,
     us: &'a Owner,
     directory: &'a Directory,
     liveness: &'a Liveness,

@@ -4,7 +4,9 @@ use super::State;
 use crate::domain::claim::MAX_REMEMBERED;
 use crate::domain::connection::MAX_INSTANCES;
 use crate::domain::directory::{MAX_AGENTS, MAX_GENERATIONS};
+use crate::domain::entrypoints::MAX_REGISTERED;
 use crate::domain::event::MAX_EVENTS;
+use crate::domain::instance::MAX_IDLE;
 use crate::domain::liveness::MAX_PEERS;
 use crate::domain::slot::{MAX_EACH, MAX_SLOT};
 use crate::domain::tombstone::MAX_TOMBSTONES;
@@ -32,6 +34,8 @@ impl State {
             ("lapsed", leases.lapsed(), 2 * quota.records),
             ("deadlines", leases.deadlines(), leases.deadlines_max()),
             ("entrypoints", leases.entrypoints(), records),
+            ("instances", leases.instances(), records + MAX_IDLE),
+            ("registered_entrypoints", self.entrypoints.len(), MAX_REGISTERED),
             ("slot_gaps", leases.slot_gaps(), MAX_EACH as usize),
             ("slot_places", directory.places(), generations * (MAX_SLOT as usize + 16)),
             ("claims", claims.len(), quota.rules + MAX_REMEMBERED),

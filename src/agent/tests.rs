@@ -4,10 +4,11 @@ use super::*;
 use crate::domain::record::{Generation, Network};
 use crate::domain::replica::{EMPTY_KEPT, Extent};
 use crate::domain::slot::{Content, STATUS_SLOT};
+use crate::domain::tombstone::Release;
 use crate::gossip::{Event, Hearer as _};
 use crate::journal::Batch;
 
-pub(super) const HERE: ConnectionId = 1;
+pub(super) const HERE: Caller = Caller { remote: None, connection: 1 };
 
 pub(super) fn owner(name: &str, generation: Generation) -> Owner {
     Owner { name: name.parse().unwrap(), generation }
@@ -34,7 +35,13 @@ pub(super) fn with_settings(
     restored: Restored,
 ) -> Agent {
     let (owner, order, broken) = (owner(name, generation), Order::Random, Broken::default());
-    Agent::new(Settings { owner, lease_ttl, order, quota, broken, hurry: 1 }, restored)
+    let private = BTreeSet::new();
+    Agent::new(Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 }, restored)
+}
+
+/// What a journal kept of leases, and nothing else.
+fn holds(leases: Kept) -> Restored {
+    Restored { leases, ..Restored::default() }
 }
 
 fn record(id: &str) -> Record {
@@ -146,12 +153,15 @@ async fn nobody_else_can_write_our_records() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_journal_kept_is_answered_from_the_first_moment() {
-    let agent =
-        with(Restored { held: vec![holding("1")], released: vec!["2".into()], ..Restored::default() });
+    let released = vec![("2".into(), Release::Held), ("3".into(), Release::Unheard)];
+    let agent = with(holds(Kept { held: vec![holding("1")], released, ..Kept::default() }));
     assert_eq!(ids(&agent), ["1"]);
     assert!(renew(&agent, "1"), "healed from the journal");
+    assert!(renew(&agent, "2"), "it may have been in flight beside its Deregister");
+    register(&agent, "3");
+    assert_eq!(ids(&agent), ["1"], "and that one, too");
     register(&agent, "2");
-    assert_eq!(ids(&agent), ["1"], "released for ever");
+    assert_eq!(agent.resolve("t").len(), 2, "gost registers an id once, so that is a new record");
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +172,8 @@ async fn our_former_self_heals_a_renew() {
     assert!(renew(&agent, "2"));
     assert_eq!(ids(&agent), ["2"]);
     assert_eq!(agent.heals()[HealedFrom::FormerSelf as usize].1, 1);
-    assert_eq!(agent.lock().leases.sibling(&"n".into()).unwrap().dial, *"dial 10.0.0.1:80");
+    let dial = agent.lock().leases.sibling(&"n".into(), false).unwrap().dial.clone();
+    assert_eq!(dial, *"dial 10.0.0.1:80");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +201,7 @@ async fn the_fallback_address_heals_a_renew_and_without_it_nothing_does() {
     assert!(ids(&agent).is_empty());
     assert!(renew_with(&agent, "1", Some("10.9.9.9:8420")));
     assert_eq!(agent.resolve("t")[0].address, *"10.9.9.9:8420");
-    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 0, 0, 1, 0, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +213,7 @@ async fn the_sources_are_tried_in_order() {
     for _ in 0..2 {
         assert!(renew_with(&agent, "1", Some("10.9.9.9:1")));
     }
-    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 0, 0, 0, 0]);
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 0, 0, 0, 0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,6 +266,53 @@ async fn a_draining_agents_records_are_hidden_elsewhere_and_used_here() {
     }
 }
 
+/// What a journal has of draining, if that changed.
+fn kept_draining(agent: &Agent) -> Option<bool> {
+    agent.take_batch().draining
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_is_in_the_journal_and_only_undoing_it_ends_it() {
+    let agent = agent();
+    agent.use_journal();
+    let say = async |agent: &Agent, status| {
+        // Nobody takes it to the cluster here, nor to the disk.
+        let _ = tokio::time::timeout(LEASE_TTL / 2, agent.say(status)).await;
+    };
+    say(&agent, Status::Draining).await;
+    assert_eq!(kept_draining(&agent), Some(true));
+    say(&agent, Status::Left).await;
+    assert_eq!(kept_draining(&agent), None, "whoever comes back drains on");
+
+    let after = with(Restored { draining: true, ..Restored::default() });
+    after.use_journal();
+    assert!(after.is_draining() && after.view().draining);
+    let told: Vec<_> = after.collected().into_iter().map(|change| change.cell.content).collect();
+    assert_eq!(told, [Content::Status(Status::Draining)], "peers never hear that it is ready");
+    assert_eq!(kept_draining(&after), None);
+    say(&after, Status::Ready).await;
+    assert_eq!((kept_draining(&after), after.is_draining()), (Some(false), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drains_is_told_when_the_journal_has_it() {
+    let agent = agent();
+    agent.use_journal();
+    let status = agent.shared.status_told.clone();
+    status.send_replace(Seq::MAX);
+    let mut saying = std::pin::pin!(agent.say(Status::Draining));
+    let early = tokio::time::timeout(Duration::from_millis(10), &mut saying).await;
+    assert!(early.is_err(), "not before");
+    assert_eq!(agent.take_batch().draining, Some(true));
+    agent.written();
+    tokio::time::timeout(Duration::from_millis(10), saying).await.expect("then at once");
+
+    let without = with(Restored::default());
+    without.shared.status_told.send_replace(Seq::MAX);
+    let at_once = tokio::time::timeout(Duration::from_millis(10), without.say(Status::Draining)).await;
+    at_once.expect("there is nothing to wait for");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
     let agent = agent();
@@ -289,7 +347,7 @@ async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_
     deregister(&agent, "2");
     let batch = agent.take_batch();
     assert!(matches!(batch.words[&"1".into()], Word::Held(_)));
-    assert_eq!(batch.words[&"2".into()], Word::Released);
+    assert_eq!(batch.words[&"2".into()], Word::Released(Release::Held));
     assert!(agent.take_batch().is_empty());
     let afresh = WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None };
     agent.not_written(Batch::default(), &afresh);
@@ -327,15 +385,15 @@ async fn a_change_is_pending_until_it_is_on_disk() {
     agent.use_journal();
     let pending = || agent.view().journal.pending;
     register(&agent, "1");
-    assert_eq!(pending(), 1);
+    assert_eq!(pending(), 2, "the record, and where its gost is");
     let batch = agent.take_batch();
     register(&agent, "2");
-    assert_eq!(pending(), 2, "one of them in a commit");
+    assert_eq!(pending(), 3, "two of them in a commit");
     agent.not_written(
         batch,
         &crate::journal::WriteError::Failed { path: "a".into(), source: std::io::Error::other("full") },
     );
-    assert_eq!(pending(), 2, "again");
+    assert_eq!(pending(), 3, "again");
     let _batch = agent.take_batch();
     agent.written();
     assert_eq!(pending(), 0);

@@ -43,6 +43,8 @@ pub struct View {
     pub tables: Vec<Table>,
     /// Whether so many peers vanished together that it was probably us.
     pub doubts_itself: bool,
+    /// Whether it was told to drain.
+    pub draining: bool,
     /// Since it was made.
     pub uptime: Duration,
     /// The number of the newest event.
@@ -135,6 +137,7 @@ impl Agent {
             agents: state.directory.owners().count(),
             own_rules: state.claims.said(),
             rules: state.directory.hosts().len(),
+            private: state.directory.hosts().private(),
         }
     }
 
@@ -174,11 +177,12 @@ impl Agent {
             journal: JournalView {
                 present: !matches!(state.journal, Health::Absent(_)),
                 problem: state.journal.problem(),
-                pending: state.leases.touched() + state.claims.touched() + state.writing,
+                pending: state.touched() + state.writing,
                 bytes: state.journal_bytes,
             },
             tables: state.tables(),
             doubts_itself: state.liveness.doubts_itself(),
+            draining: state.drain.on,
             uptime: now.saturating_duration_since(state.started),
             last_event: state.log.last(),
         }

@@ -70,6 +70,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         order: args.order.into(),
         quota,
         names,
+        ingress_file: args.ingress_file,
         fallback: args.fallback_address,
         data_dir,
         control,

@@ -11,6 +11,9 @@ use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, status};
 use crate::admin::report::{Candidate, Explanation, Host, Lease};
 
+/// Said of a private tunnel.
+const PRIVATE: &str = "; private: gost turns visitors away";
+
 #[derive(Debug, Args)]
 pub(super) struct Question {
     /// A tunnel's id, or a host name
@@ -55,9 +58,11 @@ fn addresses(explanation: &Explanation) -> String {
 }
 
 fn explained(explanation: &Explanation) -> String {
-    let Explanation { asked, host, name, candidates, .. } = explanation;
+    let Explanation { asked, host, name, private, candidates, .. } = explanation;
     let way = host.as_ref().map(|host| way(asked, host));
-    let tunnel = name.as_ref().map(|name| format!("tunnel  {}\n", plain(name)));
+    // The way to it has said so already.
+    let private = if *private && host.is_none() { PRIVATE } else { "" };
+    let tunnel = name.as_ref().map(|name| format!("tunnel  {}{private}\n", plain(name)));
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
     [Some(verdict(explanation)), way, tunnel, records].into_iter().flatten().collect()
 }
@@ -77,7 +82,7 @@ fn way(asked: &str, host: &Host) -> String {
         "hash" => format!("{rule} is the tunnel's hash host"),
         other => format!("{rule} ({})", plain(other)),
     };
-    let private = if *private { "; private: gost turns visitors away" } else { "" };
+    let private = if *private { PRIVATE } else { "" };
     format!("host    {}: {by}{private}\n", plain(asked))
 }
 
@@ -140,6 +145,7 @@ mod tests {
             asked: "www.example.org".into(),
             host: Some(Host { rule: ".example.org".into(), by: "claimed".into(), private: false }),
             name: Some(TUNNEL.into()),
+            private: false,
             verdict: "2 records are listed, 1 is hidden.".into(),
             candidates: vec![here, there, candidate(None, "c", State::Dead, "c is dead")],
         }
@@ -183,6 +189,18 @@ hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
         ] {
             assert_eq!(way("x", &Host { rule: ".x".into(), by: by.into(), private }), told);
         }
+    }
+
+    #[test]
+    fn a_private_tunnel_is_told_once() {
+        let by_id = Explanation { host: None, private: true, ..made_up() };
+        assert!(
+            bare(&explained(&by_id))
+                .contains(&format!("tunnel  {TUNNEL}; private: gost turns visitors away\n"))
+        );
+        let host = Host { rule: "x".into(), by: "claimed".into(), private: true };
+        let by_host = Explanation { host: Some(host), private: true, ..made_up() };
+        assert_eq!(bare(&explained(&by_host)).matches("private").count(), 1);
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub(super) struct RunArgs {
     /// Bytes that a host name without a dot, or below an ingress domain, has at least
     #[arg(long, env = "GOSSD_INGRESS_MIN_LABEL", value_name = "BYTES", default_value_t = 1)]
     pub(super) ingress_min_label: usize,
+    /// Keep the host names that are known here in a file, for a gost that reads it instead of asking
+    #[arg(long, env = "GOSSD_INGRESS_FILE", value_name = "PATH")]
+    pub(super) ingress_file: Option<PathBuf>,
     /// Live records that may be registered here
     #[arg(long, env = "GOSSD_MAX_RECORDS", value_name = "COUNT", default_value_t = Quota::default().records, value_parser = parse_count)]
     pub(super) max_records: usize,

@@ -30,6 +30,9 @@ pub(super) struct GostConfigArgs {
     /// Which of the agent's listeners gost calls: --plugin or --plugin-socket, which is for grpc only
     #[arg(long, env = "GOSSD_VIA", default_value = "tcp")]
     via: Via,
+    /// How gost finds the tunnel of a host name: it asks the agent, or reads --ingress-file and asks nobody
+    #[arg(long, env = "GOSSD_INGRESS", default_value = "plugin")]
+    ingress: IngressBy,
     /// Where gost's tunnel clients come in
     #[arg(long, env = "GOSSD_TUNNEL_ADDR", value_name = "ADDR", default_value = ":8421", value_parser = parse_listen)]
     tunnel_addr: String,
@@ -58,11 +61,24 @@ enum Via {
     Unix,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum IngressBy {
+    Plugin,
+    File,
+}
+
 /// gost's `plugin.tls`; without it, no TLS.
 enum Tls {
     Checked(Host),
     Unchecked,
 }
+
+/// What the operator should know of an `ingresses` entry with a file.
+const FILE_NOTES: &str = "  # gossd writes this file (mode 0640, its group: gost needs it), and gost reads it every second. So visitors of this
+  # host's tunnels are served while gossd is away, however long that is. What it costs: clients get no names of their own.
+  # One that asks for a name is told that it has it, but only its hash host and what --ingress-rule says lead to it. A new
+  # name is known after up to two seconds. Visitors have to write names in lower case and without a dot at the end.
+";
 
 /// How gost reaches the agent.
 struct Plugin {
@@ -76,7 +92,8 @@ struct Plugin {
 }
 
 pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
-    let text = yaml(args, &plugin(args)?);
+    let plugin = plugin(args)?;
+    let text = yaml(args, &plugin, &ingress(args, &plugin)?);
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
@@ -122,10 +139,13 @@ fn kind(args: &GostConfigArgs) -> PluginType {
 
 fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let addr = address(args)?;
-    let is_offered = args.agent.plugin_socket.is_some();
-    let notes = is_offered.then_some("gossd has a Unix socket as well: --via unix makes gost call that.");
-    let notes = notes.map(str::to_owned).into_iter().collect();
+    let notes = note_on_socket(args);
     Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: tls(args), token: None, notes })
+}
+
+fn note_on_socket(args: &GostConfigArgs) -> Vec<String> {
+    let offered = "gossd has a Unix socket as well: --via unix makes gost call that.".to_owned();
+    args.agent.plugin_socket.is_some().then_some(offered).into_iter().collect()
 }
 
 fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
@@ -133,7 +153,7 @@ fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let root = format!("{scheme}://{}", address(args)?);
     let [sd, ingress] = [http::PATH, http::INGRESS_PATH].map(|path| format!("{root}{path}"));
-    Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: Vec::new() })
+    Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: note_on_socket(args) })
 }
 
 fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
@@ -195,10 +215,23 @@ fn tls(args: &GostConfigArgs) -> Option<Tls> {
     Some(name.map_or(Tls::Unchecked, |name| Tls::Checked(name.clone())))
 }
 
-fn yaml(args: &GostConfigArgs, plugin: &Plugin) -> Zeroizing<String> {
+/// What an entry of `ingresses` has below its name.
+fn ingress(args: &GostConfigArgs, plugin: &Plugin) -> anyhow::Result<Zeroizing<String>> {
+    if args.ingress == IngressBy::Plugin {
+        return Ok(section(plugin, &plugin.ingress));
+    }
+    let Some(path) = &args.agent.ingress_file else { return wrong("--ingress file needs --ingress-file") };
+    // gost need not run in this folder.
+    let path = std::path::absolute(path).context("--ingress-file")?;
+    let Some(path) = path.to_str() else { return wrong("--ingress-file is no text that YAML could have") };
+    let path = quoted(path);
+    Ok(Zeroizing::new(format!("{FILE_NOTES}  reload: 1s\n  file:\n    path: {path}\n")))
+}
+
+fn yaml(args: &GostConfigArgs, plugin: &Plugin, ingress: &str) -> Zeroizing<String> {
     let notes: String = plugin.notes.iter().map(|note| format!("# {note}\n")).collect();
     let (tunnel_addr, entrypoint) = (quoted(&args.tunnel_addr), quoted(&args.entrypoint));
-    let (ingress, sd) = (section(plugin, &plugin.ingress), section(plugin, &plugin.sd));
+    let sd = section(plugin, &plugin.sd);
     Zeroizing::new(format!(
         "\
 # For `gost -C`, beside a `gossd run` with the flags that `gossd gost-config` had. Change what you like, but keep
@@ -222,12 +255,12 @@ services:
 # Which tunnel a host name belongs to.
 ingresses:
 - name: ingress-0
-{}
+{ingress}
 # Where a tunnel is attached.
 sds:
 - name: sd-0
 {}",
-        *ingress, *sd
+        *sd
     ))
 }
 
@@ -279,7 +312,8 @@ mod tests {
             assert!(error.is::<clap::Error>(), "it ends with 2: {error}");
             error.to_string()
         })?;
-        Ok(yaml(&args, &plugin).to_string())
+        let ingress = ingress(&args, &plugin).map_err(|error| error.to_string())?;
+        Ok(yaml(&args, &plugin, &ingress).to_string())
     }
 
     #[test]
@@ -353,10 +387,23 @@ mod tests {
             (&["--entrypoint", ""], "is empty"),
             (&["--tunnel-addr", "8421"], "not host:port"),
             (&["--type", "redis"], "invalid value 'redis'"),
+            (&["--ingress", "file"], "needs --ingress-file"),
         ] {
             let told = printed(flags).unwrap_err();
             assert!(told.contains(why), "{flags:?}: {told}");
         }
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_the_ingress_plugin_alone_and_says_what_it_costs() {
+        let file = ["--ingress-file", "run/hosts"];
+        assert_eq!(printed(&file), printed(&[]), "it is for gosts that want it");
+        let text = printed(&[&file[..], &["--ingress", "file"]].concat()).unwrap();
+        let here = std::env::current_dir().unwrap();
+        let entry = format!("  reload: 1s\n  file:\n    path: \"{}/run/hosts\"\n", here.display());
+        assert!(text.contains(&entry), "{text}");
+        assert_eq!(text.matches("  plugin:\n").count(), 1, "service discovery goes on asking: {text}");
+        assert!(text.contains("no names of their own") && text.contains("mode 0640"), "{text}");
     }
 
     #[test]

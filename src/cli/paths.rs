@@ -31,6 +31,12 @@ pub(super) fn running(name: &AgentName) -> Option<PathBuf> {
     if !own.as_ref().is_some_and(|path| path.exists()) && service.exists() { Some(service) } else { own }
 }
 
+/// Whether systemd removes a folder when the service stops.
+pub(super) fn is_for_one_run(folder: &Path) -> bool {
+    folder.starts_with(SERVICE)
+        || first("RUNTIME_DIRECTORY").is_some_and(|runtime| folder.starts_with(runtime))
+}
+
 fn socket(name: &AgentName) -> String {
     format!("{name}.sock")
 }

@@ -8,7 +8,7 @@ use anstyle::Style;
 use super::client::Asked;
 use super::table::{BAD, DIM, GOOD, TITLE, Table, USUAL, WARN, painted};
 use super::words::{count, plain, round_trip, time};
-use crate::admin::report::{Holds, Journal, Member, State, Status};
+use crate::admin::report::{Holds, IngressFile, Journal, Member, State, Status};
 
 const PATH: &str = "/status.json";
 
@@ -71,7 +71,8 @@ fn screen(status: &Status) -> String {
         ("cluster", plain(cluster)),
         ("gossip", format!("{}, generation {generation}", plain(address))),
     ];
-    for (title, value) in rows {
+    let file = status.ingress_file.as_ref().map(|file| ("file", ingress_file(file)));
+    for (title, value) in rows.into_iter().chain(file) {
         line(&mut text, &format!("{title:<9}{value}"));
     }
     text
@@ -100,7 +101,11 @@ fn records(holds: &Holds) -> String {
 }
 
 fn hosts(holds: &Holds) -> String {
-    format!("{}, {} of them made here", count(holds.rules, "claim"), holds.own_rules)
+    let private = match holds.private_tunnels {
+        0 => String::new(),
+        some => format!("; {}", count(some, "private tunnel")),
+    };
+    format!("{}, {} of them made here{private}", count(holds.rules, "claim"), holds.own_rules)
 }
 
 fn journal(journal: &Journal) -> String {
@@ -115,6 +120,18 @@ fn journal(journal: &Journal) -> String {
         "behind" => WARN,
         _ => USUAL,
     };
+    painted(style, &all.join("; "))
+}
+
+fn ingress_file(file: &IngressFile) -> String {
+    let IngressFile { path, lines, left_out, former, writes: _, failures, problem } = file;
+    let earlier = (*former > 0).then(|| format!("{former} of them from an earlier start"));
+    let left = (*left_out > 0).then(|| format!("{} left out", count(*left_out, "host name")));
+    let failed = (*failures > 0).then(|| format!("failed writes since the start: {failures}"));
+    let why = problem.as_ref().map(|why| plain(why));
+    let what = format!("{}, {}", plain(path), count(*lines, "line"));
+    let all: Vec<String> = [Some(what), earlier, left, why, failed].into_iter().flatten().collect();
+    let style = if problem.is_some() || *left_out > 0 { BAD } else { USUAL };
     painted(style, &all.join("; "))
 }
 
@@ -183,9 +200,11 @@ pub(super) mod tests {
                 tunnels: 20,
                 own_rules: 1,
                 rules: 1,
+                private_tunnels: 0,
             },
             members: vec![this, member("b", State::Alive), silent, member("d", State::Suspect)],
             journal: Journal { state: "kept".into(), problem: None, pending: 0, errors: 0 },
+            ingress_file: None,
             last_event: 9,
         }
     }

@@ -191,8 +191,11 @@ impl Control {
             }
             Request::Undrain => (Status::Ready, "not draining: peers list our records again"),
         };
+        let forgets = status == Status::Draining && !self.agent.has_journal();
+        let text =
+            if forgets { format!("{text}; without a journal, a restart undoes it") } else { text.to_owned() };
         let text = if self.tell(status).await {
-            text.to_owned()
+            text
         } else {
             format!("{text} (not every peer has acknowledged it yet)")
         };

@@ -59,13 +59,13 @@ impl Kept {
         // A predecessor writes its journal before it hands over, if it can.
         let is_behind = match (&former, &kept) {
             (Some(former), Some(kept)) => {
-                former.held.len() != kept.held.len() || former.rules.len() != kept.rules.len()
+                former.leases.held.len() != kept.leases.held.len() || former.rules.len() != kept.rules.len()
             }
             _ => false,
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
-            let journal::Restored { held, lapsed, released, rules, .. } = kept;
-            Restored { held, lapsed, released, rules }
+            let journal::Restored { leases, entrypoints, rules, draining, .. } = kept;
+            Restored { leases, entrypoints, rules, draining }
         });
         let peers = match &config.data_dir {
             Some(folder) => {

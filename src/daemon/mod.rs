@@ -1,5 +1,6 @@
 //! The composition root: validate, bind everything, spawn everything, wait, stop in order.
 
+mod file;
 mod host;
 mod kept;
 mod outside;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 
@@ -98,6 +99,7 @@ pub struct Daemon {
     names: watch::Sender<Arc<Names>>,
     handles: Arc<Handles>,
     caught_up: CaughtUp,
+    ingress_file: Option<AbortHandle>,
     socket_files: [Option<SocketFile>; 2],
 }
 
@@ -155,14 +157,15 @@ impl Daemon {
             lease_ttl: config.lease_ttl,
             order: config.order,
             quota: config.quota,
+            private: config.names.private(),
             broken: config.broken,
             hurry: config.hurry,
         };
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let mut restored = kept.restored;
-        for holding in restored.held.iter_mut().chain(&mut restored.lapsed) {
-            reach.returned(holding);
-        }
+        reach.returned(&mut restored);
+        // Without its own records, it hears of its tunnels again when their gosts renew them.
+        let hold = if restored.is_empty() { config.lease_ttl } else { Duration::ZERO };
         let agent = Agent::new(settings, restored);
         let joins = !config.join.is_empty();
         let known = kept.peers;
@@ -213,6 +216,7 @@ impl Daemon {
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
+        let (ingress_file, file_health) = file::keep(config.ingress_file, &ingress, hold, &mut tasks);
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
@@ -223,7 +227,7 @@ impl Daemon {
         let admin = match admin_listener {
             Some(listener) => {
                 let address = listener.local_addr()?;
-                let outside = outside(&cluster, &agent, &ingress, &meter, about);
+                let outside = outside(&cluster, &ingress, &meter, file_health, about);
                 tasks.spawn(admin::serve(listener, Admin::new(agent.clone(), outside)));
                 Some(address)
             }
@@ -248,6 +252,7 @@ impl Daemon {
             names,
             handles,
             caught_up,
+            ingress_file,
             socket_files: [control_file, plugin_file],
         })
     }
@@ -271,7 +276,7 @@ impl Daemon {
     /// Goes on with another configuration, as far as it can while it runs.
     pub fn adjust(&self, adjusted: Adjustable) {
         let Adjustable { order, quota, names, join } = adjusted;
-        self.agent.adjust(order, quota);
+        self.agent.adjust(order, quota, &names.private());
         self.names.send_replace(Arc::new(names));
         self.cluster.join([join, self.remembered.clone()].concat());
     }
@@ -315,6 +320,10 @@ impl Daemon {
     }
 
     async fn end(&mut self) {
+        // What goes with us must not go from gost.
+        if let Some(file) = &self.ingress_file {
+            file.abort();
+        }
         let (stop, _) = oneshot::channel();
         let _ = std::mem::replace(&mut self.stop_plugin, stop).send(());
         let goodbye = async {

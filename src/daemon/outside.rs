@@ -6,9 +6,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::file;
 use crate::admin::{Outside, report};
-use crate::agent::Agent;
 use crate::gossip::Cluster;
+use crate::ingress_file;
 use crate::metrics::Runtime;
 use crate::plugin::{By, Ingress, Meter};
 
@@ -22,15 +23,16 @@ pub(super) struct About {
 
 pub(super) fn outside(
     cluster: &Cluster,
-    agent: &Agent,
     ingress: &Ingress,
     meter: &Meter,
+    ingress_file: ingress_file::Health,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
-    metrics.register_collector(Box::new(agent.clone()));
+    metrics.register_collector(Box::new(ingress.agent().clone()));
     metrics.register_collector(Box::new(cluster.clone()));
     metrics.register_collector(Box::new(meter.clone()));
+    metrics.register_collector(Box::new(ingress_file.clone()));
     metrics.register_collector(Box::new(Runtime::current()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "This program", build);
@@ -45,6 +47,7 @@ pub(super) fn outside(
         joins,
         peers: Box::new(by_name),
         host: Box::new(move |host| explain_host(&ingress, host)),
+        ingress_file: Box::new(move || file::report(&ingress_file)),
         metrics,
     }
 }

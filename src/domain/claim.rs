@@ -5,12 +5,12 @@
 //! Time is counted in looks, not read: an agent that was stopped for a while must not take the tunnels it has
 //! not heard of since for dead ones.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::room::Room as _;
-use super::rule::{Clock, Rule, RuleKey};
+use super::rule::{Clock, Rule, RuleKey, TunnelId};
 use super::slot::{Change, Slot, SlotTable, SlotsFull};
 
 /// Between two looks at a claim.
@@ -44,6 +44,10 @@ pub struct ClaimTable {
     young: HashMap<Arc<str>, RuleKey>,
     /// The highest clock that the journal had.
     restored: Clock,
+    /// Tunnels that the operator's rules close, and where the cluster is told so.
+    closed: BTreeMap<TunnelId, Slot>,
+    /// Tunnels that other agents say are closed: kept by the journal, lest they be open until those are heard again.
+    closed_elsewhere: BTreeSet<TunnelId>,
 }
 
 #[derive(Debug)]
@@ -98,15 +102,22 @@ impl Default for ClaimTable {
             bytes: 0,
             young: HashMap::new(),
             restored: 0,
+            closed: BTreeMap::new(),
+            closed_elsewhere: BTreeSet::new(),
         }
     }
 }
 
 impl ClaimTable {
-    /// Takes back what a journal kept.
+    /// Takes back what a journal kept, but for the tunnels that others said were closed; see
+    /// [`Self::note_closed_elsewhere`].
     pub fn restore(&mut self, rules: Vec<Rule>) -> Vec<Change> {
         let mut changes = Vec::new();
         for rule in rules {
+            if rule.is_closing() {
+                self.closed_elsewhere.insert(rule.endpoint.tunnel);
+                continue;
+            }
             let key = rule.key();
             self.restored = self.restored.max(rule.clock);
             changes.extend(self.say(Arc::new(rule)).ok().flatten());
@@ -147,6 +158,33 @@ impl ClaimTable {
         }
         self.keep(key, rule, slot);
         Ok(change)
+    }
+
+    /// Says that the operator's rules close these tunnels, and no others.
+    pub fn close(&mut self, tunnels: &BTreeSet<TunnelId>) -> Vec<Change> {
+        let opened: Vec<TunnelId> =
+            self.closed.keys().filter(|tunnel| !tunnels.contains(tunnel)).copied().collect();
+        let slots = opened.iter().filter_map(|tunnel| self.closed.remove(tunnel));
+        let mut changes: Vec<Change> = slots.map(|slot| self.slots.clear(slot)).collect();
+        for tunnel in tunnels {
+            if self.closed.contains_key(tunnel) {
+                continue;
+            }
+            // An agent's rules and claims together are far from filling its slots.
+            let Ok(change) = self.slots.put(Arc::new(Rule::closing(*tunnel))) else { break };
+            self.closed.insert(*tunnel, change.slot);
+            changes.push(change);
+        }
+        changes
+    }
+
+    /// Notes whether other agents say that a tunnel is closed.
+    pub fn note_closed_elsewhere(&mut self, tunnel: TunnelId, closed: bool) {
+        let changed =
+            if closed { self.closed_elsewhere.insert(tunnel) } else { self.closed_elsewhere.remove(&tunnel) };
+        if changed {
+            self.touched.insert(Rule::closing(tunnel).key());
+        }
     }
 
     /// Whether there is room to remember more.
@@ -281,10 +319,15 @@ impl ClaimTable {
     pub fn touch_all(&mut self) {
         let said = self.claims.iter().filter(|(_, claim)| claim.slot.is_some());
         self.touched.extend(said.map(|(key, _)| key.clone()));
+        self.touched.extend(self.closed_elsewhere.iter().map(|tunnel| Rule::closing(*tunnel).key()));
     }
 
     /// What a journal has to keep of a claim: nothing unless it is said.
     pub fn word(&self, key: &RuleKey) -> Option<Arc<Rule>> {
+        let closing = Rule::closing(key.tunnel);
+        if closing.key() == *key {
+            return self.closed_elsewhere.contains(&key.tunnel).then(|| Arc::new(closing));
+        }
         self.claims.get(key).filter(|claim| claim.slot.is_some()).map(|claim| claim.rule.clone())
     }
 
@@ -544,6 +587,38 @@ mod tests {
             assert!(most.max().unwrap() <= BATCH);
             assert_eq!(seen.borrow().len(), count as usize);
         }
+    }
+
+    #[test]
+    fn what_the_operators_rules_close_is_said_for_as_long_as_they_do() {
+        let mut table = table(&rule("x", 1, 4));
+        table.take_touched();
+        let tunnels = [1, 2, 3].map(super::super::rule::tests::tunnel);
+        let contents = |changes: Vec<Change>| changes.into_iter().map(|change| change.cell.content);
+        let closing = |tunnel| Content::Rule(Arc::new(Rule::closing(tunnel)));
+        let said = contents(table.close(&tunnels[..2].iter().copied().collect()));
+        assert_eq!(said.collect::<Vec<_>>(), [closing(tunnels[0]), closing(tunnels[1])]);
+        assert!(table.close(&tunnels[..2].iter().copied().collect()).is_empty(), "once");
+        let said = contents(table.close(&tunnels[1..].iter().copied().collect()));
+        assert_eq!(said.collect::<Vec<_>>(), [Content::Empty, closing(tunnels[2])]);
+        assert_eq!((table.len(), table.said()), (1, 1), "they are no claims");
+        assert!(!table.is_touched(), "the flags say them again after a restart");
+    }
+
+    #[test]
+    fn what_others_close_is_kept_for_the_next_start() {
+        let (mut table, tunnel) = (ClaimTable::default(), super::super::rule::tests::tunnel(1));
+        let key = Rule::closing(tunnel).key();
+        table.note_closed_elsewhere(tunnel, true);
+        assert_eq!(table.take_touched(), [key.clone()].into());
+        let kept = table.word(&key).unwrap();
+        table.note_closed_elsewhere(tunnel, true);
+        assert!(!table.is_touched(), "once");
+        let mut after = ClaimTable::default();
+        assert!(after.restore(vec![(*kept).clone()]).is_empty(), "it is not ours to say");
+        assert!(after.is_empty() && after.word(&key).is_some());
+        after.note_closed_elsewhere(tunnel, false);
+        assert_eq!((after.take_touched(), after.word(&key)), ([key].into(), None));
     }
 
     #[test]

@@ -1,69 +1,117 @@
-//! Which plugin connections spoke for which instances. When the last one that spoke for an instance closes and
-//! none returns, its gost may be dead: it closes nothing while it lives, but may drop idle connections.
+//! Which plugin connections spoke for which instances. When the last one that spoke for an instance closes, its gost may
+//! be dead: it closes nothing while it lives, but may drop idle connections.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::room::Room as _;
 
-/// How long an instance may be without a connection before its gost is looked at.
-pub const GRACE: Duration = Duration::from_secs(1);
 /// Instances that one connection is remembered for; a gost with more tunnel services than that is not known.
 pub const MAX_INSTANCES: usize = 256;
 
 /// A number that no two connections of this process share.
 pub type ConnectionId = u64;
 
-/// The open connections and the instances without one.
+/// Where a call came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Another host or network namespace; none for this one.
+    pub remote: Option<IpAddr>,
+    /// The connection that brought the call.
+    pub connection: ConnectionId,
+}
+
+impl Caller {
+    /// A caller on this host.
+    pub fn local(connection: ConnectionId) -> Self {
+        Self { remote: None, connection }
+    }
+
+    /// A caller at an IP address.
+    pub fn at(ip: IpAddr, connection: ConnectionId) -> Self {
+        let ip = ip.to_canonical();
+        Self { remote: (!ip.is_loopback()).then_some(ip), connection }
+    }
+}
+
+/// The open connections, and the instances that nobody has looked at since their last one closed.
 #[derive(Debug, Default)]
 pub struct Connections {
     spoken: HashMap<ConnectionId, HashSet<Arc<str>>>,
     /// How many open connections spoke for an instance.
     open: HashMap<Arc<str>, usize>,
-    orphans: BTreeMap<Arc<str>, Instant>,
+    orphans: BTreeSet<Arc<str>>,
+    /// Instances of other hosts. Those that have not called since this process began are not known.
+    guests: HashSet<Arc<str>>,
 }
 
 impl Connections {
-    /// A connection spoke for an instance.
-    pub fn spoke(&mut self, connection: ConnectionId, node: &str) {
+    /// A caller spoke for an instance.
+    pub fn spoke(&mut self, caller: Caller, node: &str) {
         self.orphans.remove(node);
-        let nodes = self.spoken.entry(connection).or_default();
+        let nodes = self.spoken.entry(caller.connection).or_default();
         if nodes.contains(node) || nodes.len() >= MAX_INSTANCES {
             return;
         }
         let node: Arc<str> = node.into();
+        if caller.remote.is_some() {
+            self.guests.insert(node.clone());
+        } else {
+            self.guests.remove(&node);
+        }
         nodes.insert(node.clone());
         *self.open.entry(node).or_default() += 1;
     }
 
     /// A connection closed.
-    pub fn closed(&mut self, now: Instant, connection: ConnectionId) {
+    pub fn closed(&mut self, connection: ConnectionId) {
         for node in self.spoken.remove(&connection).into_iter().flatten() {
             let Some(open) = self.open.get_mut(&node) else { continue };
             *open -= 1;
             if *open == 0 {
                 self.open.remove(&node);
-                self.orphan(now, node);
+                self.orphans.insert(node);
             }
         }
     }
 
     /// An instance is known and has no connection, as after a restart.
-    pub fn orphan(&mut self, now: Instant, node: Arc<str>) {
+    pub fn orphan(&mut self, node: Arc<str>) {
         if !self.open.contains_key(&node) {
-            self.orphans.insert(node, now + GRACE);
+            self.orphans.insert(node);
         }
     }
 
-    /// The instances to which no connection returned in time.
-    pub fn overdue(&mut self, now: Instant) -> Vec<Arc<str>> {
-        let overdue: Vec<_> =
-            self.orphans.iter().filter(|(_, due)| **due <= now).map(|(node, _)| node.clone()).collect();
-        for node in &overdue {
+    /// The instances whose last connection closed, no more than `most`, and none that is to wait.
+    pub fn take_orphans(&mut self, most: usize, waits: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
+        let ready = self.orphans.iter().filter(|node| !waits(node)).take(most);
+        let taken: Vec<_> = ready.cloned().collect();
+        for node in &taken {
             self.orphans.remove(node);
         }
-        overdue
+        taken
+    }
+
+    /// Whether an instance waits to be looked at.
+    pub fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
+    /// Whether an instance is another host's.
+    pub fn is_guest(&self, node: &str) -> bool {
+        self.guests.contains(node)
+    }
+
+    /// The instances of other hosts whose last connection closed.
+    pub fn orphaned_guests(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.orphans.iter().filter(|node| self.is_guest(node))
+    }
+
+    /// Forgets the instances of other hosts that have neither a connection nor anything else to be known for.
+    pub fn forget_guests(&mut self, is_known: impl Fn(&str) -> bool) {
+        let Self { guests, open, .. } = self;
+        guests.retain(|node| open.contains_key(node) || is_known(node));
     }
 
     /// Whether an open connection spoke for the instance.
@@ -71,10 +119,21 @@ impl Connections {
         self.open.contains_key(node)
     }
 
+    /// Whether this connection did.
+    pub fn has_spoken(&self, connection: ConnectionId, node: &str) -> bool {
+        self.spoken.get(&connection).is_some_and(|nodes| nodes.contains(node))
+    }
+
+    /// The instances that open connections spoke for.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(|node| &**node)
+    }
+
     /// Gives back the room of a peak that is over.
     pub fn give_back(&mut self) {
         self.spoken.give_back();
         self.open.give_back();
+        self.guests.give_back();
     }
 
     /// Entries that there is room for.
@@ -87,60 +146,69 @@ impl Connections {
     pub fn len(&self) -> (usize, usize) {
         (self.spoken.len(), self.open.len())
     }
-
-    /// When [`Self::overdue`] has something next.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.orphans.values().min().copied()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn orphans(connections: &mut Connections) -> Vec<Arc<str>> {
+        connections.take_orphans(usize::MAX, |_| false)
+    }
+
     #[test]
-    fn an_instance_without_a_connection_is_overdue_after_its_grace() {
-        let (mut connections, now) = (Connections::default(), Instant::now());
-        connections.spoke(1, "n");
-        connections.spoke(2, "n");
-        connections.spoke(2, "m");
-        connections.closed(now, 2);
-        assert_eq!(connections.next_deadline(), Some(now + GRACE), "m has none, n has one");
-        connections.closed(now, 1);
-        assert!(connections.overdue(now).is_empty());
-        assert_eq!(connections.overdue(now + GRACE), ["m", "n"].map(Arc::from));
-        assert!(connections.overdue(now + GRACE).is_empty(), "once");
+    fn an_instance_without_a_connection_is_looked_at_once() {
+        let mut connections = Connections::default();
+        connections.spoke(Caller::local(1), "n");
+        connections.spoke(Caller::local(2), "n");
+        connections.spoke(Caller::local(2), "m");
+        assert!(connections.has_spoken(2, "m") && !connections.has_spoken(1, "m"));
+        connections.closed(2);
+        assert_eq!(orphans(&mut connections), ["m"].map(Arc::from), "m has none, n has one");
+        connections.closed(1);
+        assert_eq!(orphans(&mut connections), ["n"].map(Arc::from));
+        assert!(orphans(&mut connections).is_empty());
     }
 
     #[test]
     fn an_instance_that_returns_is_not_looked_at() {
-        let (mut connections, now) = (Connections::default(), Instant::now());
-        connections.spoke(1, "n");
-        connections.closed(now, 1);
-        connections.spoke(2, "n");
-        assert!(connections.overdue(now + GRACE).is_empty());
+        let mut connections = Connections::default();
+        connections.spoke(Caller::local(1), "n");
+        connections.closed(1);
+        connections.spoke(Caller::local(2), "n");
+        assert!(orphans(&mut connections).is_empty());
         assert!(connections.has("n"));
     }
 
     #[test]
+    fn whoever_has_to_wait_is_looked_at_later() {
+        let mut connections = Connections::default();
+        for node in ["a", "b", "c", "d"] {
+            connections.orphan(node.into());
+        }
+        assert_eq!(connections.take_orphans(2, |node| node == "a"), ["b", "c"].map(Arc::from));
+        assert_eq!(orphans(&mut connections), ["a", "d"].map(Arc::from));
+    }
+
+    #[test]
     fn closing_twice_or_unknown_is_nothing() {
-        let (mut connections, now) = (Connections::default(), Instant::now());
-        connections.spoke(1, "n");
-        connections.closed(now, 1);
-        connections.closed(now, 1);
-        connections.closed(now, 9);
-        assert_eq!(connections.overdue(now + GRACE).len(), 1);
+        let mut connections = Connections::default();
+        connections.spoke(Caller::local(1), "n");
+        connections.closed(1);
+        connections.closed(1);
+        connections.closed(9);
+        assert_eq!(orphans(&mut connections).len(), 1);
         assert!(connections.spoken.is_empty() && connections.open.is_empty());
     }
 
     #[test]
     fn the_room_of_a_peak_is_given_back() {
-        let (mut connections, now) = (Connections::default(), Instant::now());
+        let mut connections = Connections::default();
         for n in 0..10_000 {
-            connections.spoke(n, &n.to_string());
+            connections.spoke(Caller::local(n), &n.to_string());
         }
         for n in 10..10_000 {
-            connections.closed(now, n);
+            connections.closed(n);
         }
         assert!(connections.room() >= 20_000);
         connections.give_back();

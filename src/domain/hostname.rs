@@ -54,6 +54,28 @@ impl Naming {
         own.into_iter().chain(wildcards)
     }
 
+    /// Every name, in lower case, that means a key; a wildcard as `*.`. None for what no visitor's host leads to here.
+    pub fn spellings(&self, key: &str) -> Vec<String> {
+        if let Some(suffix) = key.strip_prefix('.') {
+            let below = |name: &str| self.candidates(name).any(|candidate| candidate == key);
+            let names = std::iter::once(suffix).filter(|_| key != ".");
+            let names = names.chain(self.domains.iter().map(|domain| &**domain).filter(|_| key == "."));
+            return names.filter(|name| below(name)).map(|name| format!("*.{name}")).collect();
+        }
+        let is_label = !key.contains(['.', ':']);
+        let domains = self.domains.iter().filter(|_| is_label);
+        let bracketed = key.contains(':').then(|| format!("[{key}]"));
+        let names = domains.map(|domain| format!("{key}.{domain}")).chain(bracketed);
+        let is_meant = |name: &String| self.candidates(name).next().is_some_and(|own| own == key);
+        std::iter::once(key.to_owned()).chain(names).filter(is_meant).collect()
+    }
+
+    /// Names that no tunnel gets, as visitors write them: a claimed wildcard above one does not count for it.
+    pub fn withheld(&self) -> impl Iterator<Item = String> {
+        let reserved = self.reserved.iter().filter(|key| !key.starts_with('.'));
+        reserved.flat_map(|key| self.spellings(key)).chain(self.domains.iter().cloned())
+    }
+
     /// Whether a tunnel may claim a key. Hash hosts are their tunnel's alone; a wildcard has to leave the
     /// registry's part of a domain name alone; an ingress domain itself is the operator's.
     pub fn allows(&self, key: &str, tunnel: TunnelId) -> bool {
@@ -217,6 +239,37 @@ mod tests {
             let want: Vec<_> = keys.iter().map(ToString::to_string).collect();
             assert_eq!(found, want, "{host}");
         }
+    }
+
+    #[test]
+    fn a_key_has_a_spelling_below_every_domain_and_each_leads_back_to_it() {
+        let all = naming();
+        for (key, spellings) in [
+            ("abc", &["abc", "abc.tunnels.example.com", "abc.example.com"][..]),
+            ("shop.example.org", &["shop.example.org"]),
+            ("x.y.example.com", &["x.y.example.com"]),
+            ("2001:db8::1", &["2001:db8::1", "[2001:db8::1]"]),
+            (".", &["*.tunnels.example.com", "*.example.com"]),
+            (".example.org", &["*.example.org"]),
+            (".abc", &["*.abc"]),
+        ] {
+            assert_eq!(all.spellings(key), spellings, "{key}");
+            let name = |spelling: &String| spelling.replacen('*', "any", 1);
+            let leads = |spelling| all.candidates(&name(spelling)).any(|candidate| candidate == key);
+            assert!(all.spellings(key).iter().all(leads), "{key}");
+        }
+        for key in ["abc.example.com", ".example.com", "ABC", "a b", "a\nb", "#", "", "..", "*.example.org"] {
+            assert_eq!(all.spellings(key), [""; 0], "{key:?} is no key here");
+        }
+        assert_eq!(Naming::default().spellings("."), [""; 0], "without a domain");
+        let mut withheld: Vec<String> = all.withheld().collect();
+        withheld.sort();
+        let domains = ["example.com", "tunnels.example.com"];
+        let www = ["www", "www.example.com", "www.tunnels.example.com"];
+        let api = ["api", "api.example.com", "api.tunnels.example.com"];
+        let mut want = [&domains[..], &www, &api, &["shop.example.org"]].concat();
+        want.sort_unstable();
+        assert_eq!(withheld, want);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The read index of ingress: host name → the claims on it of all owners, and hash host → tunnel. Part of the
 //! directory, which tells it what owners say.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::label::Label;
@@ -16,8 +16,13 @@ pub struct Hosts {
     claims: HashMap<Arc<str>, Vec<Claim>>,
     /// Tunnels that have a record.
     tunnels: HashMap<HashHost, TunnelId>,
+    /// How many rules close a tunnel to the public, of those that have any.
+    closed: HashMap<TunnelId, usize>,
+    /// Tunnels that agents began or ceased to say are closed since somebody took them.
+    changed: BTreeSet<TunnelId>,
     clock: Clock,
     len: usize,
+    revision: u64,
 }
 
 #[derive(Debug)]
@@ -37,16 +42,39 @@ impl Hosts {
     /// Where a host leads: its hash host's tunnel, or else the earliest claim on it.
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
         let hashed = || Some(*self.tunnels.get(&HashHost::parse(host)?)?);
-        let claimed = self.winner(host);
-        claimed.or_else(|| Some(Endpoint { tunnel: hashed()?, private: false }))
+        self.winner(host).or_else(|| Some(self.of_tunnel(hashed()?)))
     }
 
-    /// Where the earliest claim on a host leads; closed to the public if any holder of it says so.
+    /// Where the earliest claim on a host leads.
     pub fn winner(&self, host: &str) -> Option<Endpoint> {
         let claims = self.claims.get(host)?;
-        let tunnel = claims.iter().min_by_key(|claim| claim.rule.rank())?.rule.endpoint.tunnel;
-        let private = claims.iter().any(|claim| claim.is(tunnel) && claim.rule.endpoint.private);
-        Some(Endpoint { tunnel, private })
+        let first = claims.iter().min_by_key(|claim| claim.rule.rank())?;
+        Some(self.of_tunnel(first.rule.endpoint.tunnel))
+    }
+
+    /// Whether a tunnel is closed to the public: under all its names, if anybody says so under one.
+    pub fn is_private(&self, tunnel: TunnelId) -> bool {
+        self.closed.contains_key(&tunnel)
+    }
+
+    /// How many tunnels are.
+    pub fn private(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// Whether anybody but `us` says that a tunnel is closed, without claiming a host for it.
+    pub fn is_closed_elsewhere(&self, us: &Owner, tunnel: TunnelId) -> bool {
+        let others = |claim: &Claim| claim.holder.as_ref().is_none_or(|(owner, _)| **owner != *us);
+        self.of(&Rule::closing(tunnel).key()).any(others)
+    }
+
+    /// The tunnels of which that may have changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<TunnelId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn of_tunnel(&self, tunnel: TunnelId) -> Endpoint {
+        Endpoint { tunnel, private: self.is_private(tunnel) }
     }
 
     /// When a tunnel first claimed a host, as far as is known.
@@ -71,6 +99,21 @@ impl Hosts {
     /// Above every claim ever seen here.
     pub fn next_clock(&self) -> Clock {
         (self.clock + 1).min(MAX_CLOCK)
+    }
+
+    /// Rises with every change of what hosts lead to.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The hosts with a claim, in no particular order.
+    pub fn claimed_hosts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.claims.keys()
+    }
+
+    /// The hash hosts of tunnels that have a record, in no particular order.
+    pub fn hash_hosts(&self) -> impl Iterator<Item = HashHost> {
+        self.tunnels.keys().copied()
     }
 
     /// How many claims are known.
@@ -101,12 +144,13 @@ impl Hosts {
     pub fn give_back(&mut self) {
         self.claims.give_back();
         self.tunnels.give_back();
+        self.closed.give_back();
     }
 
     /// Entries that there is room for.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.claims.room() + self.tunnels.room()
+        self.claims.room() + self.tunnels.room() + self.closed.room()
     }
 
     pub(super) fn hold(&mut self, owner: &Arc<Owner>, slot: Slot, rule: &Arc<Rule>) {
@@ -125,12 +169,14 @@ impl Hosts {
 
     pub(super) fn tunnel_appeared(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
+            self.revision += 1;
             self.tunnels.insert(HashHost::of(tunnel), tunnel);
         }
     }
 
     pub(super) fn tunnel_vanished(&mut self, name: &Label) {
         if let Some(tunnel) = spelled(name) {
+            self.revision += 1;
             self.tunnels.remove(&HashHost::of(tunnel));
         }
     }
@@ -142,18 +188,38 @@ impl Hosts {
 
     fn add(&mut self, claim: Claim) {
         self.clock = self.clock.max(claim.rule.clock);
-        self.len += 1;
+        self.note(&claim.rule);
+        self.len += usize::from(!claim.rule.is_closing());
+        if claim.rule.endpoint.private {
+            *self.closed.entry(claim.rule.endpoint.tunnel).or_default() += 1;
+        }
+        self.revision += 1;
         self.claims.entry(claim.rule.host.clone()).or_default().push(claim);
+    }
+
+    fn note(&mut self, rule: &Rule) {
+        if rule.is_closing() {
+            self.changed.insert(rule.endpoint.tunnel);
+        }
     }
 
     fn remove(&mut self, host: &str, which: impl Fn(&Claim) -> bool) {
         let Some(claims) = self.claims.get_mut(host) else { return };
-        if let Some(at) = claims.iter().position(which) {
-            claims.swap_remove(at);
-            self.len -= 1;
-        }
+        let gone = claims.iter().position(which).map(|at| claims.swap_remove(at));
         if claims.is_empty() {
             self.claims.remove(host);
+        }
+        let Some(Claim { rule, .. }) = gone else { return };
+        self.revision += 1;
+        self.note(&rule);
+        self.len -= usize::from(!rule.is_closing());
+        if rule.endpoint.private
+            && let Some(rules) = self.closed.get_mut(&rule.endpoint.tunnel)
+        {
+            *rules -= 1;
+            if *rules == 0 {
+                self.closed.remove(&rule.endpoint.tunnel);
+            }
         }
     }
 }
@@ -206,6 +272,36 @@ mod tests {
         assert_eq!(hosts.winner("x"), Some(Endpoint { private: false, ..endpoint }));
         hosts.release(&owner("a"), 1, &rule("x", 1, 9));
         assert!(hosts.is_empty() && hosts.winner("x").is_none());
+    }
+
+    #[test]
+    fn a_tunnel_that_any_rule_closes_is_private_under_all_its_names() {
+        let mut hosts = Hosts::default();
+        let name = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+        let (tunnel, hash) = (TunnelId::parse(name).unwrap(), "a6265c6d9847a4be");
+        let claim = |host: &str, private| {
+            Arc::new(Rule { host: host.into(), endpoint: Endpoint { tunnel, private }, clock: 5 })
+        };
+        hosts.tunnel_appeared(&name.into());
+        hosts.hold(&owner("a"), 1, &claim("shop", false));
+        hosts.hold(&owner("a"), 2, &claim(".example.org", false));
+        hosts.hold(&owner("a"), 3, &rule("other", 9, 1));
+        let private = |hosts: &Hosts| {
+            ["shop", ".example.org", hash, "other"].map(|host| hosts.endpoint(host).unwrap().private)
+        };
+        assert_eq!(private(&hosts), [false; 4]);
+        let closing = Arc::new(Rule::closing(tunnel));
+        hosts.hold(&owner("b"), 7, &closing);
+        hosts.hold(&owner("c"), 8, &closing);
+        assert_eq!((private(&hosts), hosts.private()), ([true, true, true, false], 1));
+        assert_eq!((hosts.len(), hosts.next_clock()), (3, 6), "it is no claim");
+        hosts.release(&owner("b"), 7, &closing);
+        assert_eq!(private(&hosts), [true, true, true, false], "the other still says so");
+        hosts.hold(&owner("a"), 4, &claim("late", true));
+        hosts.release(&owner("c"), 8, &closing);
+        assert_eq!(private(&hosts), [true, true, true, false], "and so does a claim");
+        hosts.release(&owner("a"), 4, &claim("late", true));
+        assert_eq!((private(&hosts), hosts.private()), ([false; 4], 0));
     }
 
     #[test]

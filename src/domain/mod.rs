@@ -2,7 +2,7 @@
 //! arguments, changes come out as values.
 //!
 //! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
+//! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
 //! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
 //! (everybody's).
 
@@ -14,6 +14,7 @@ pub mod connection;
 #[cfg(test)]
 mod convergence;
 pub mod directory;
+pub mod entrypoints;
 pub mod event;
 pub mod hostname;
 pub mod hosts;
@@ -22,6 +23,7 @@ pub mod label;
 pub mod lease;
 pub mod liveness;
 pub mod moment;
+mod period;
 pub mod quota;
 pub mod rank;
 pub mod record;

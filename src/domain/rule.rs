@@ -1,5 +1,7 @@
 //! What gost's ingress keeps: which tunnel a host name belongs to. A rule that an agent was told is its *claim*;
-//! of several claims on one host the earliest wins, by a logical clock that every claim carries.
+//! of several claims on one host the earliest wins, by a logical clock that every claim carries. A tunnel that any rule
+//! closes to the public is private under all its names: what an operator's rules close, agents tell each other by a
+//! [`Rule::closing`] it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +71,12 @@ impl HashHost {
     }
 }
 
+impl fmt::Display for HashHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
 /// Where a rule leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -104,6 +112,18 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Says that a tunnel is private, and claims no host name: its host is none that anybody could ask for. It holds for as
+    /// long as an agent says it.
+    pub fn closing(tunnel: TunnelId) -> Self {
+        let endpoint = Endpoint { tunnel, private: true };
+        Self { host: endpoint.to_string().into(), endpoint, clock: 0 }
+    }
+
+    /// Whether it is one of these.
+    pub fn is_closing(&self) -> bool {
+        self.host.starts_with('$') && *self == Self::closing(self.endpoint.tunnel)
+    }
+
     /// What tells claims apart: a tunnel has one claim on a host, whoever holds it.
     pub fn key(&self) -> RuleKey {
         RuleKey { host: self.host.clone(), tunnel: self.endpoint.tunnel }
@@ -164,6 +184,19 @@ pub(super) mod tests {
         ] {
             assert_eq!(Endpoint::parse(text).map(|e| e.to_string()).as_deref(), want, "{text}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_closes_a_tunnel_is_told_from_a_claim_and_names_no_host() {
+        let closing = Rule::closing(tunnel(7));
+        assert!(closing.is_closing() && closing.is_plausible());
+        assert!(!rule("x", 7, 0).is_closing());
+        let private = Endpoint { private: true, ..closing.endpoint };
+        for host in ["x", "$", "$x", &tunnel(7).to_string(), &format!("${}", tunnel(8))] {
+            assert!(!Rule { host: (*host).into(), endpoint: private, clock: 0 }.is_closing(), "{host}");
+        }
+        let naming = super::super::hostname::Naming::default();
+        assert!(naming.key(&closing.host).is_err() && naming.candidates(&closing.host).count() == 0);
     }
 
     #[test]

@@ -5,15 +5,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::gosts::spell_entrypoint;
 use super::kept::{spell_rule, spell_word};
-use super::store::{Contents, Stamp, Store};
+use super::store::{Contents, Entries, Entry, Stamp, Store};
 use super::{Batch, Restored, guarded};
+use crate::domain::entrypoints::Registered;
 use crate::domain::lease::Word;
 use crate::domain::rule::Rule;
 
 /// What a start makes of entries: of words by their id, and of claims by their key.
 pub fn read(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Restored {
-    restored(Contents::of(words, rules))
+    restored(Contents::of(&Entries { words: owned(words), rules: owned(rules), ..Entries::default() }))
+}
+
+/// What a start makes of entries about gosts: of periods by their instance, and of entrypoints by their key.
+pub fn read_gosts(periods: &[(&[u8], u64)], entrypoints: &[(&[u8], &[u8])]) -> Restored {
+    let periods = periods.iter().map(|(node, millis)| (node.to_vec(), *millis)).collect();
+    restored(Contents::of(&Entries { periods, entrypoints: owned(entrypoints), ..Entries::default() }))
+}
+
+/// How an entrypoint is written: key and value.
+pub fn write_entrypoint(registered: &Registered) -> (Vec<u8>, Vec<u8>) {
+    spell_entrypoint(registered)
 }
 
 /// How a word is written; `number` is that of a released id. None for one that is not kept.
@@ -40,9 +53,13 @@ pub fn write_file(batch: &Batch) -> Vec<u8> {
     memory.bytes().clone()
 }
 
+fn owned(entries: &[(&[u8], &[u8])]) -> Vec<Entry> {
+    entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+}
+
 fn restored(contents: Contents) -> Restored {
-    let Contents { stamp, held, lapsed, released, rules, .. } = contents;
-    Restored { generation: stamp.generation, held, lapsed, released, rules, set_aside: None }
+    let generation = contents.stamp.generation;
+    contents.restored(generation, None)
 }
 
 /// The bytes of a file.

@@ -12,6 +12,7 @@ use crate::domain::label::Label;
 use crate::domain::lease::{Holding, Word};
 use crate::domain::record::{Network, Record, check_field};
 use crate::domain::rule::{Clock, Endpoint, Rule, TunnelId};
+use crate::domain::tombstone::Release;
 
 /// A claim, as it lies in the file. Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,9 +26,12 @@ pub(super) struct KeptRule {
 pub(super) enum Kept<'a> {
     #[serde(borrow)]
     Held(KeptHolding<'a>),
+    /// A record was; where among the releases.
     Released(u64),
     #[serde(borrow)]
     Lapsed(KeptHolding<'a>),
+    /// Before it was registered; where among the releases.
+    Unheard(u64),
 }
 
 /// A holding but for its record's id.
@@ -49,7 +53,7 @@ pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
     let kept = match word {
         Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
         Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
-        Word::Released => Kept::Released(number),
+        Word::Released(release) => Kept::released(*release, number),
         Word::Forgotten => return None,
     };
     kept.bytes().ok()
@@ -86,17 +90,30 @@ impl<'a> Kept<'a> {
         rest.is_empty().then_some(kept)
     }
 
-    pub(super) fn number(bytes: &'a [u8]) -> Option<u64> {
-        match Self::read(bytes)? {
-            Self::Released(number) => Some(number),
+    pub(super) fn released(release: Release, number: u64) -> Self {
+        match release {
+            Release::Held => Self::Released(number),
+            Release::Unheard => Self::Unheard(number),
+        }
+    }
+
+    /// How it was released, and where among the releases that stands.
+    pub(super) fn release(&self) -> Option<(u64, Release)> {
+        match self {
+            Self::Released(number) => Some((*number, Release::Held)),
+            Self::Unheard(number) => Some((*number, Release::Unheard)),
             Self::Held(_) | Self::Lapsed(_) => None,
         }
+    }
+
+    pub(super) fn number(bytes: &'a [u8]) -> Option<u64> {
+        Self::read(bytes)?.release().map(|(number, _)| number)
     }
 
     pub(super) fn holding(self, id: &str) -> Option<Holding> {
         match self {
             Self::Held(holding) | Self::Lapsed(holding) => holding.read(id),
-            Self::Released(_) => None,
+            Self::Released(_) | Self::Unheard(_) => None,
         }
     }
 }
@@ -129,6 +146,6 @@ pub(super) fn read_id(bytes: &[u8]) -> Option<&str> {
     (!id.is_empty() && check_field("", id).is_ok()).then_some(id)
 }
 
-fn is_address(text: &str) -> bool {
+pub(super) fn is_address(text: &str) -> bool {
     check_field("", text).is_ok() && Entrypoint::parse(text).is_ok()
 }

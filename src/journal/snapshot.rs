@@ -3,54 +3,58 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::gosts::spell_entrypoint;
 use super::kept::{spell_rule, spell_word};
-use super::store::Contents;
+use super::store::{Contents, Entries};
 use super::{Batch, Restored};
 use crate::domain::record::Generation;
-
-/// Key and value.
-type Entry = (Vec<u8>, Vec<u8>);
 
 /// Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]
 struct Snapshot {
     generation: Generation,
-    words: Vec<Entry>,
-    rules: Vec<Entry>,
+    entries: Entries,
 }
 
 /// The bytes of everything that a process of that generation holds.
 pub fn write(generation: Generation, all: &Batch) -> Vec<u8> {
-    let numbered = all.words.iter().zip(0..);
+    let Batch { words, rules, periods, entrypoints, draining } = all;
+    let numbered = words.iter().zip(0..);
     let words =
         numbered.filter_map(|((id, word), n)| Some((id.text().as_bytes().into(), spell_word(word, n)?)));
-    let rules = all.rules.values().flatten().map(|rule| spell_rule(rule));
-    let snapshot = Snapshot { generation, words: words.collect(), rules: rules.collect() };
+    let millis = periods.iter().filter_map(|(node, period)| {
+        let millis = u64::try_from((*period)?.as_millis()).ok()?;
+        Some((node.text().as_bytes().into(), millis))
+    });
+    let entries = Entries {
+        words: words.collect(),
+        rules: rules.values().flatten().map(|rule| spell_rule(rule)).collect(),
+        periods: millis.collect(),
+        entrypoints: entrypoints.values().flatten().map(spell_entrypoint).collect(),
+        draining: draining.unwrap_or_default(),
+    };
     // Numbers and lists of bytes always serialize.
-    postcard::to_stdvec(&snapshot).unwrap_or_default()
+    postcard::to_stdvec(&Snapshot { generation, entries }).unwrap_or_default()
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub fn read(bytes: &[u8]) -> Option<Restored> {
-    let (Snapshot { generation, words, rules }, _) = postcard::take_from_bytes(bytes).ok()?;
-    let generation = generation.checked_add(1)?;
-    let Contents { held, lapsed, released, rules, .. } = Contents::of(&borrowed(&words), &borrowed(&rules));
-    Some(Restored { generation, held, lapsed, released, rules, set_aside: None })
-}
-
-fn borrowed(entries: &[Entry]) -> Vec<(&[u8], &[u8])> {
-    entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).collect()
+    let (Snapshot { generation, entries }, _) = postcard::take_from_bytes(bytes).ok()?;
+    Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
+    use crate::domain::entrypoints::{EntrypointKey, Place, Registered};
     use crate::domain::lease::{Holding, Word};
     use crate::domain::record::{Network, Record};
     use crate::domain::rule::{Endpoint, Rule, TunnelId};
+    use crate::domain::tombstone::Release;
 
     #[test]
     fn everything_arrives_under_a_higher_generation() {
@@ -61,16 +65,24 @@ mod tests {
         };
         let tunnel = TunnelId::from_bytes([7; 16]);
         let rule = Rule { host: "x.example".into(), endpoint: Endpoint { tunnel, private: true }, clock: 5 };
-        let mut all = Batch::default();
+        let key = EntrypointKey { node: "n".into(), routers: false };
+        let place = Place { address: "10.0.0.1:80".into(), dial: "127.0.0.1:80".into() };
+        let registered = Registered { key: key.clone(), home: None, place, number: 3 };
+        let mut all = Batch { draining: Some(true), ..Batch::default() };
         all.words.insert("1".into(), Word::Held(holding("1")));
         all.words.insert("2".into(), Word::Lapsed(holding("2")));
-        all.words.insert("3".into(), Word::Released);
+        all.words.insert("3".into(), Word::Released(Release::Held));
         all.words.insert("4".into(), Word::Forgotten);
         all.rules.insert(rule.key(), Some(Arc::new(rule.clone())));
+        all.periods.insert("n".into(), Some(Duration::from_secs(15)));
+        all.entrypoints.insert(key, Some(registered.clone()));
         let bytes = write(41, &all);
         let read = read(&bytes).unwrap();
-        assert_eq!((read.generation, read.held, read.lapsed), (42, vec![holding("1")], vec![holding("2")]));
-        assert_eq!((read.released, read.rules), (vec!["3".into()], vec![rule]));
+        assert_eq!((read.generation, read.draining), (42, true));
+        assert_eq!((read.leases.held, read.leases.lapsed), (vec![holding("1")], vec![holding("2")]));
+        assert_eq!(read.leases.released, [("3".into(), Release::Held)]);
+        assert_eq!(read.leases.periods, [("n".into(), Duration::from_secs(15))]);
+        assert_eq!((read.rules, read.entrypoints), (vec![rule], vec![registered]));
         assert!(super::read(&bytes[..bytes.len() / 2]).is_none(), "cut");
     }
 }

@@ -1,21 +1,25 @@
-//! What is inside a journal's file: four tables of redb, and how a batch becomes one commit. Must not know
+//! What is inside a journal's file: tables of redb, and how a batch becomes one commit. Must not know
 //! where the file is, who else wants it, or what is done about a damaged one.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, Table, TableDefinition, TableError,
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 
-use super::Batch;
+use serde::{Deserialize, Serialize};
+
+use super::gosts::{read_entrypoint, read_period, spell_entrypoint, spell_key};
 use super::kept::{Kept, KeptHolding, KeptRule, read_id, read_rule};
+use super::{Batch, Restored};
+use crate::domain::entrypoints::Registered;
 use crate::domain::label::Label;
-use crate::domain::lease::{Holding, Word};
+use crate::domain::lease::{self, Word};
 use crate::domain::record::Generation;
 use crate::domain::rule::{Rule, RuleKey};
-use crate::domain::tombstone::MAX_TOMBSTONES;
+use crate::domain::tombstone::{MAX_TOMBSTONES, Release};
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it.
 const FORMAT: u64 = 1;
@@ -37,7 +41,12 @@ const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released
 
 /// Tunnel id and host → [`KeptRule`]. Files of the first versions have no such table.
 const RULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rules");
-type Rules = ReadOnlyTable<&'static [u8], &'static [u8]>;
+/// Instance → its Renew period, in milliseconds. Earlier files have no such table, nor the next one.
+const PERIODS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("periods");
+/// Instance and handler → where it registered.
+const ENTRYPOINTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entrypoints");
+/// In [`META`]: 1 while the agent drains.
+const DRAINING: &str = "draining";
 
 /// How far a file has come; every commit says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,13 +61,25 @@ pub(super) struct Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) stamp: Stamp,
-    pub(super) held: Vec<Holding>,
-    pub(super) lapsed: Vec<Holding>,
-    /// Oldest first.
-    pub(super) released: Vec<Label>,
+    pub(super) leases: lease::Kept,
+    pub(super) entrypoints: Vec<Registered>,
     pub(super) rules: Vec<Rule>,
+    pub(super) draining: bool,
     /// Bytes of all of it, without what a tree needs around them.
     size: u64,
+}
+
+/// Key and value.
+pub(super) type Entry = (Vec<u8>, Vec<u8>);
+
+/// The entries of the tables, as they are written. Fields are never changed, only appended.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Entries {
+    pub(super) words: Vec<Entry>,
+    pub(super) rules: Vec<Entry>,
+    pub(super) periods: Vec<(Vec<u8>, u64)>,
+    pub(super) entrypoints: Vec<Entry>,
+    pub(super) draining: bool,
 }
 
 /// What keeps a file from being used.
@@ -158,7 +179,7 @@ impl Store {
         let transaction = self.database.begin_read()?;
         let mut size = transaction.open_table(WORDS)?.stats()?.stored_bytes();
         size += transaction.open_table(RELEASED)?.stats()?.stored_bytes();
-        if let Some(rules) = rules_of(&transaction)? {
+        if let Some(rules) = there(transaction.open_table(RULES))? {
             size += rules.stats()?.stored_bytes();
         }
         Ok(size)
@@ -171,6 +192,9 @@ impl Store {
             let mut meta = transaction.open_table(META)?;
             meta.insert("generation", stamp.generation)?;
             meta.insert("commits", stamp.commits)?;
+            if let Some(draining) = batch.draining {
+                meta.insert(DRAINING, u64::from(draining))?;
+            }
             let words = transaction.open_table(WORDS)?;
             let released = transaction.open_table(RELEASED)?;
             let mut tables = Tables { words, released };
@@ -184,6 +208,9 @@ impl Store {
                 for (key, rule) in &batch.rules {
                     note_rule(&mut rules, key, rule.as_deref())?;
                 }
+            }
+            if !batch.is_without_gosts() {
+                note_gosts(&transaction, batch)?;
             }
         }
         transaction.commit()?;
@@ -209,17 +236,30 @@ impl Store {
         let stamp = Stamp { generation: number("generation")?, commits: number("commits")? };
         // Not read, but a file without it could not be written to.
         transaction.open_table(RELEASED)?;
-        let mut contents = Contents { stamp, ..Contents::default() };
+        let draining = meta.get(DRAINING)?.is_some_and(|draining| draining.value() != 0);
+        let mut contents = Contents { stamp, draining, ..Contents::default() };
         let mut released = Vec::new();
         let mut unreadable = 0;
         for word in transaction.open_table(WORDS)?.iter()? {
             let (id, kept) = word?;
             unreadable += u64::from(!contents.take_word(id.value(), kept.value(), &mut released));
         }
-        if let Some(rules) = rules_of(&transaction)? {
+        if let Some(rules) = there(transaction.open_table(RULES))? {
             for kept in rules.iter()? {
                 let (key, kept) = kept?;
                 unreadable += u64::from(!contents.take_rule(key.value(), kept.value()));
+            }
+        }
+        if let Some(periods) = there(transaction.open_table(PERIODS))? {
+            for kept in periods.iter()? {
+                let (node, millis) = kept?;
+                unreadable += u64::from(!contents.take_period(node.value(), millis.value()));
+            }
+        }
+        if let Some(entrypoints) = there(transaction.open_table(ENTRYPOINTS))? {
+            for kept in entrypoints.iter()? {
+                let (key, kept) = kept?;
+                unreadable += u64::from(!contents.take_entrypoint(key.value(), kept.value()));
             }
         }
         if unreadable > 0 {
@@ -232,15 +272,15 @@ impl Store {
 
 impl Contents {
     /// Whether a word is one that a journal can have written. Where an id was released stands by its number.
-    fn take_word(&mut self, id: &[u8], kept: &[u8], released: &mut Vec<(u64, Label)>) -> bool {
+    fn take_word(&mut self, id: &[u8], kept: &[u8], released: &mut Vec<Released>) -> bool {
         self.size += (id.len() + kept.len()) as u64;
         let Some((id, kept)) = read_id(id).zip(Kept::read(kept)) else { return false };
-        if let Kept::Released(number) = kept {
-            released.push((number, id.into()));
+        if let Some((number, release)) = kept.release() {
+            released.push(Released { number, id: id.into(), release });
             return true;
         }
         let lapsed = matches!(kept, Kept::Lapsed(_));
-        let holdings = if lapsed { &mut self.lapsed } else { &mut self.held };
+        let holdings = if lapsed { &mut self.leases.lapsed } else { &mut self.leases.held };
         let before = holdings.len();
         holdings.extend(kept.holding(id));
         holdings.len() > before
@@ -254,26 +294,63 @@ impl Contents {
         self.rules.len() > before
     }
 
-    /// Of these entries.
-    pub(super) fn of(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Self {
-        let (mut contents, mut released) = (Self::default(), Vec::new());
+    /// Whether a period is one that could have been learned.
+    fn take_period(&mut self, node: &[u8], millis: u64) -> bool {
+        self.size += node.len() as u64;
+        let before = self.leases.periods.len();
+        self.leases.periods.extend(read_period(node, millis));
+        self.leases.periods.len() > before
+    }
+
+    /// Whether an entrypoint is one that could have been registered.
+    fn take_entrypoint(&mut self, key: &[u8], kept: &[u8]) -> bool {
+        self.size += (key.len() + kept.len()) as u64;
+        let before = self.entrypoints.len();
+        self.entrypoints.extend(read_entrypoint(key, kept));
+        self.entrypoints.len() > before
+    }
+
+    /// What is given to a start of that generation.
+    pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> Restored {
+        let Self { stamp: _, leases, entrypoints, rules, draining, size: _ } = self;
+        Restored { generation, leases, entrypoints, rules, draining, set_aside }
+    }
+
+    /// Of these entries, which no file holds.
+    pub(super) fn of(entries: &Entries) -> Self {
+        let Entries { words, rules, periods, entrypoints, draining } = entries;
+        let (mut contents, mut released) = (Self { draining: *draining, ..Self::default() }, Vec::new());
         for (id, kept) in words {
             contents.take_word(id, kept, &mut released);
         }
         for (key, kept) in rules {
             contents.take_rule(key, kept);
         }
+        for (node, millis) in periods {
+            contents.take_period(node, *millis);
+        }
+        for (key, kept) in entrypoints {
+            contents.take_entrypoint(key, kept);
+        }
         contents.take_released(released);
         contents
     }
 
-    fn take_released(&mut self, mut released: Vec<(u64, Label)>) {
-        released.sort_unstable();
-        self.released = released.into_iter().map(|(_, id)| id).collect();
+    fn take_released(&mut self, mut released: Vec<Released>) {
+        released.sort_by_key(|released| released.number);
+        self.leases.released =
+            released.into_iter().map(|Released { id, release, .. }| (id, release)).collect();
     }
 }
 
-/// The two tables that a word changes. A word says `Released(n)` exactly if `n` is numbered with its id.
+/// An id that was released.
+struct Released {
+    number: u64,
+    id: Label,
+    release: Release,
+}
+
+/// The two tables that a word changes. A word says that its id was released as `n` exactly if `n` is numbered with its id.
 struct Tables<'a> {
     words: Table<'a, &'static [u8], &'static [u8]>,
     released: Table<'a, u64, &'static [u8]>,
@@ -284,13 +361,17 @@ impl Tables<'_> {
         let kept = match entry {
             Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
             Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
-            Word::Released if self.number(id)?.is_some() => return Ok(()),
-            Word::Released => Kept::Released(self.bury(id)?),
+            Word::Released(release) => match self.number(id)? {
+                Some(number) => Kept::released(*release, number),
+                None => Kept::released(*release, self.bury(id)?),
+            },
             Word::Forgotten => return self.forget(id),
         };
+        let number = kept.release().map(|(number, _)| number);
         let before = self.words.insert(id, kept.bytes()?.as_slice())?;
-        if let Some(number) = before.and_then(|before| Kept::number(before.value())) {
-            self.released.remove(number)?;
+        let before = before.and_then(|before| Kept::number(before.value()));
+        if let Some(before) = before.filter(|before| Some(*before) != number) {
+            self.released.remove(before)?;
         }
         Ok(())
     }
@@ -330,13 +411,35 @@ impl Tables<'_> {
     }
 }
 
-/// The table of rules. There is none until the first rule.
-fn rules_of(transaction: &ReadTransaction) -> Result<Option<Rules>, Fault> {
-    match transaction.open_table(RULES) {
-        Ok(rules) => Ok(Some(rules)),
+/// A table that is not there until something is in it.
+fn there<T>(opened: Result<T, TableError>) -> Result<Option<T>, Fault> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+fn note_gosts(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Fault> {
+    let mut periods = transaction.open_table(PERIODS)?;
+    for (node, period) in &batch.periods {
+        let (text, millis) = (node.text(), period.and_then(|period| u64::try_from(period.as_millis()).ok()));
+        match millis {
+            Some(millis) => drop(periods.insert(text.as_bytes(), millis)?),
+            None => drop(periods.remove(text.as_bytes())?),
+        }
+    }
+    let mut entrypoints = transaction.open_table(ENTRYPOINTS)?;
+    for (key, registered) in &batch.entrypoints {
+        match registered {
+            Some(registered) => {
+                let (key, kept) = spell_entrypoint(registered);
+                drop(entrypoints.insert(key.as_slice(), kept.as_slice())?);
+            }
+            None => drop(entrypoints.remove(spell_key(key).as_slice())?),
+        }
+    }
+    Ok(())
 }
 
 fn note_rule(

@@ -12,8 +12,11 @@ use redb::{Database, MultimapTableDefinition, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::entrypoints::Place;
+use crate::domain::lease::Holding;
 use crate::domain::record::{Network, Record};
 use crate::domain::rule::Endpoint;
+use crate::domain::tombstone::Release;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
@@ -82,7 +85,7 @@ fn holding(ids: std::ops::Range<usize>) -> Batch {
 }
 
 fn ids(restored: &Restored) -> Vec<String> {
-    restored.held.iter().map(|held| held.record.id.to_string()).collect()
+    restored.leases.held.iter().map(|held| held.record.id.to_string()).collect()
 }
 
 fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
@@ -90,7 +93,7 @@ fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
 }
 
 fn released(restored: &Restored) -> Vec<String> {
-    restored.released.iter().map(ToString::to_string).collect()
+    restored.leases.released.iter().map(|(id, _)| id.to_string()).collect()
 }
 
 fn names(dir: &TempDir) -> Vec<String> {
@@ -112,15 +115,102 @@ fn tamper(dir: &TempDir, change: impl FnOnce(&redb::WriteTransaction)) {
 fn everything_comes_back() {
     let dir = dir();
     let (mut journal, restored) = open(&dir);
-    assert_eq!((restored.generation, restored.held, restored.released), (1, vec![], vec![]));
-    journal.write(&batch([hold("a"), hold("bb"), hold("unknown"), ("gone", Word::Released)])).unwrap();
+    assert_eq!((restored.generation, restored.leases.held, restored.leases.released), (1, vec![], vec![]));
+    journal
+        .write(&batch([hold("a"), hold("bb"), hold("unknown"), ("gone", Word::Released(Release::Held))]))
+        .unwrap();
     journal.write(&batch([("late", Word::Lapsed(held("late"))), ("bb", Word::Lapsed(held("bb")))])).unwrap();
     assert_eq!(journal.path(), file(&dir));
     drop(journal);
     let (_, restored) = open(&dir);
-    assert_eq!(restored.held, [held("a"), held("unknown")]);
-    assert_eq!(restored.lapsed, [held("bb"), held("late")]);
+    assert_eq!(restored.leases.held, [held("a"), held("unknown")]);
+    assert_eq!(restored.leases.lapsed, [held("bb"), held("late")]);
     assert_eq!((released(&restored), &restored.set_aside), (texts(["gone"]), &None));
+}
+
+#[test]
+fn what_is_known_of_gosts_comes_back_and_goes() {
+    let dir = dir();
+    let (mut journal, restored) = open(&dir);
+    assert!(restored.leases.periods.is_empty() && restored.entrypoints.is_empty());
+    let registered = |node: &str, routers, home: Option<&str>, number| {
+        let key = EntrypointKey { node: node.into(), routers };
+        let place = Place { address: "[2001:db8::1]:8420".into(), dial: "".into() };
+        Registered { key, home: home.map(|ip| ip.parse().unwrap()), place, number }
+    };
+    let all = [registered("n", false, None, 3), registered("n", true, Some("2001:db8::9"), u64::MAX / 2)];
+    let mut batch = Batch::default();
+    batch.periods.insert("n".into(), Some(Duration::from_millis(15_001)));
+    batch.periods.insert("gone".into(), Some(Duration::from_secs(1)));
+    batch.entrypoints.extend(all.iter().map(|registered| (registered.key.clone(), Some(registered.clone()))));
+    journal.write(&batch).unwrap();
+    batch.periods = [("gone".into(), None)].into();
+    batch.entrypoints = [(all[0].key.clone(), None)].into();
+    drop(journal);
+    let (mut journal, mut restored) = open(&dir);
+    restored.entrypoints.sort_by_key(|registered| registered.number);
+    assert_eq!((restored.leases.periods.len(), &*restored.entrypoints), (2, &all[..]));
+    journal.write(&batch).unwrap();
+    drop(journal);
+    let (_, restored) = open(&dir);
+    assert_eq!(restored.leases.periods, [("n".into(), Duration::from_millis(15_001))]);
+    assert_eq!(restored.entrypoints, all[1..]);
+}
+
+#[test]
+fn what_cannot_have_been_known_of_gosts_is_skipped() {
+    use super::gosts::{read_entrypoint, read_period, spell_entrypoint};
+    for (node, millis) in [(&b""[..], 1), (b"n", 0), (b"n", u64::MAX), (b"a\nb", 1), (b"\xff", 1)] {
+        assert_eq!(read_period(node, millis), None, "{node:?} {millis}");
+    }
+    let key = EntrypointKey { node: "n".into(), routers: false };
+    let at = |address: &str| {
+        let place = Place { address: address.into(), dial: "nonsense".into() };
+        spell_entrypoint(&Registered { key: key.clone(), home: None, place, number: u64::MAX })
+    };
+    let (good, kept) = at("10.0.0.1:80");
+    let read = read_entrypoint(&good, &kept).unwrap();
+    assert!(read.place.dial.is_empty() && read.number < u64::MAX, "there is room for later ones");
+    for (key, kept) in
+        [(&b""[..], &kept), (b"t", &kept), (b"xn", &kept), (b"ta\nb", &kept), (b"tn", &at("nonsense").1)]
+    {
+        assert_eq!(read_entrypoint(key, kept), None, "{key:?}");
+    }
+    assert_eq!(read_entrypoint(b"tn", &kept[..3]), None);
+}
+
+#[test]
+fn whether_the_agent_drains_is_as_it_was_said_last() {
+    let dir = dir();
+    for (said, drains) in [(None, false), (Some(true), true), (None, true), (Some(false), false)] {
+        let (mut journal, _) = open(&dir);
+        let batch = Batch { draining: said, ..batch([hold("a")]) };
+        assert!(!batch.is_empty());
+        journal.write(&batch).unwrap();
+        drop(journal);
+        assert_eq!(open(&dir).1.draining, drains, "{said:?}");
+    }
+}
+
+#[test]
+fn how_an_id_was_released_comes_back() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    let unheard = || Word::Released(Release::Unheard);
+    journal.write(&batch([("overtook", unheard()), ("held", Word::Released(Release::Held))])).unwrap();
+    journal.write(&batch([("later", unheard()), ("overtook", unheard())])).unwrap();
+    drop(journal);
+    let (mut journal, restored) = open(&dir);
+    let mut all = [("held", Release::Held), ("overtook", Release::Unheard), ("later", Release::Unheard)];
+    let want = all.map(|(id, release)| (Label::from(id), release));
+    assert_eq!(restored.leases.released, want);
+    journal
+        .write(&batch([("overtook", Word::Released(Release::Held)), ("held", Word::Held(held("held")))]))
+        .unwrap();
+    drop(journal);
+    all[1].1 = Release::Held;
+    let want: Vec<_> = all[1..].iter().map(|(id, release)| (Label::from(*id), *release)).collect();
+    assert_eq!(open(&dir).1.leases.released, want, "in its place");
 }
 
 #[test]
@@ -129,17 +219,22 @@ fn the_newest_word_on_an_id_wins() {
     let (mut journal, _) = open(&dir);
     let moved = Holding { dial: "10.0.0.9:1".into(), ..held("moved") };
     for words in [
-        batch([hold("moved"), hold("forgotten"), hold("released"), ("revived", Word::Released)]),
+        batch([
+            hold("moved"),
+            hold("forgotten"),
+            hold("released"),
+            ("revived", Word::Released(Release::Held)),
+        ]),
         batch([("moved", Word::Held(moved.clone())), ("forgotten", Word::Forgotten), hold("revived")]),
-        batch([("released", Word::Released), ("never seen", Word::Forgotten)]),
-        batch([("late", Word::Released), ("dropped", Word::Released)]),
-        batch([("released", Word::Released), ("dropped", Word::Forgotten)]),
+        batch([("released", Word::Released(Release::Held)), ("never seen", Word::Forgotten)]),
+        batch([("late", Word::Released(Release::Held)), ("dropped", Word::Released(Release::Held))]),
+        batch([("released", Word::Released(Release::Held)), ("dropped", Word::Forgotten)]),
     ] {
         journal.write(&words).unwrap();
     }
     drop(journal);
     let (_, restored) = open(&dir);
-    assert_eq!(restored.held, [moved, held("revived")]);
+    assert_eq!(restored.leases.held, [moved, held("revived")]);
     assert_eq!(released(&restored), ["released", "late"], "in the order of the first release");
 }
 
@@ -186,10 +281,10 @@ fn tombstones_are_bounded_and_the_oldest_go_first() {
     let (mut journal, _) = open(&dir);
     journal.store.as_mut().unwrap().max_released = 3;
     for id in ["e", "d", "c", "b"] {
-        journal.write(&batch([(id, Word::Released)])).unwrap();
+        journal.write(&batch([(id, Word::Released(Release::Held))])).unwrap();
     }
     journal.write(&batch([hold("e")])).unwrap();
-    journal.write(&batch([("a", Word::Released)])).unwrap();
+    journal.write(&batch([("a", Word::Released(Release::Held))])).unwrap();
     drop(journal);
     let (_, restored) = open(&dir);
     assert_eq!((released(&restored), ids(&restored)), (texts(["c", "b", "a"]), texts(["e"])));
@@ -219,7 +314,7 @@ proptest! {
             for (id, word) in words {
                 let entry = match word {
                     0 => Word::Held(held(&id)),
-                    1 => Word::Released,
+                    1 => Word::Released(Release::Held),
                     _ => Word::Forgotten,
                 };
                 batch.words.insert(id.as_str().into(), entry);
@@ -308,7 +403,7 @@ fn a_mostly_free_file_shrinks_at_the_next_start() {
     let (journal, full) = mostly_free(&dir);
     drop(journal);
     let (journal, restored) = open(&dir);
-    assert_eq!(restored.held.len(), 10);
+    assert_eq!(restored.leases.held.len(), 10);
     assert!(journal.bytes() < full / 8, "{full} bytes, then {}", journal.bytes());
 }
 
@@ -322,7 +417,7 @@ fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
     }
     assert!(journal.bytes() < full / 8, "{full} bytes, then {}", journal.bytes());
     drop(journal);
-    assert_eq!(open(&dir).1.held.len(), 10);
+    assert_eq!(open(&dir).1.leases.held.len(), 10);
 }
 
 /// A journal as the first version wrote it, compressed. Never changed.
@@ -335,11 +430,11 @@ fn the_first_versions_journal_is_read_and_written() {
     let (mut journal, restored) = open(&dir);
     let generation = restored.generation;
     assert!(generation > 1 && restored.set_aside.is_none(), "{restored:?}");
-    assert_eq!(restored.held, [held("a"), held("unknown")]);
-    assert_eq!(restored.lapsed, [held("bb"), held("late")]);
+    assert_eq!(restored.leases.held, [held("a"), held("unknown")]);
+    assert_eq!(restored.leases.lapsed, [held("bb"), held("late")]);
     assert_eq!(released(&restored), ["gone"]);
     assert_eq!(restored.rules, [rule("x", 7), rule("y.example.org", 8)]);
-    journal.write(&batch([hold("new"), ("a", Word::Released)])).unwrap();
+    journal.write(&batch([hold("new"), ("a", Word::Released(Release::Held))])).unwrap();
     drop(journal);
     let (_, restored) = open(&dir);
     assert_eq!((ids(&restored), released(&restored)), (texts(["new", "unknown"]), texts(["gone", "a"])));

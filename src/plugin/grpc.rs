@@ -16,7 +16,7 @@ use self::generated::{
     RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
 use super::metrics::Unknown;
-use super::{Caller, Plugin, Refusal};
+use super::{Caller, Plugin, Program, Refusal};
 use crate::domain::record::{Draft, Record};
 
 #[rustfmt::skip]
@@ -25,6 +25,8 @@ pub mod generated;
 
 /// What `generated` was written from, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!("grpc/plugin.bin");
+/// How the user agent of Go's client begins, which gost leaves as it is. That of `grpcurl` begins otherwise.
+const GOST: &str = "grpc-go/";
 /// The metadata key of a token; not `authorization`.
 const TOKEN: &str = "token";
 /// Longest message: as HTTP's body. A longer one is `OUT_OF_RANGE`, which is tonic's own word for it.
@@ -114,7 +116,10 @@ impl sd_server::Sd for Plugin {
     }
 
     async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
-        let records = self.lookup(&request.get_ref().name).await.map_err(|refusal| refuse(&refusal))?;
+        let user_agent = request.metadata().get(header::USER_AGENT.as_str()).map(MetadataValue::as_bytes);
+        let by = Program::of(user_agent, GOST);
+        let records = self.lookup(caller(&request)?, by, &request.get_ref().name).await;
+        let records = records.map_err(|refusal| refuse(&refusal))?;
         let services = records.iter().map(|record| Service::from(&**record)).collect();
         Ok(Response::new(GetServiceReply { services }))
     }

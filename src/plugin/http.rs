@@ -15,7 +15,7 @@ use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Caller, Ingress, Plugin, Refusal};
+use super::{Caller, Ingress, Plugin, Program, Refusal};
 use crate::domain::address::Address;
 use crate::domain::label::Label;
 use crate::domain::record::{Draft, Record};
@@ -26,6 +26,8 @@ pub const PATH: &str = "/sd";
 pub const INGRESS_PATH: &str = "/ingress";
 /// Longest body: a hundred times gost's.
 const MAX_BODY: usize = 64 << 10;
+/// How the `User-Agent` of Go's client begins, which gost leaves as it is.
+const GOST: &str = "Go-http-client/";
 /// What stands before a token.
 const SCHEME: &[u8] = b"Bearer ";
 
@@ -82,7 +84,7 @@ async fn sd(
     };
     let sd = &plugin.sd;
     match head.method {
-        Method::GET => get(&plugin, head.uri.query().unwrap_or_default()).await,
+        Method::GET => get(&plugin, caller, &head).await,
         Method::POST => write(body, |draft| sd.register(caller, draft)).await,
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
@@ -118,8 +120,10 @@ fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
     parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
 }
 
-async fn get(plugin: &Plugin, query: &str) -> Response {
-    match plugin.lookup(&parameter(query, "name")).await {
+async fn get(plugin: &Plugin, caller: Caller, head: &Parts) -> Response {
+    let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
+    let query = head.uri.query().unwrap_or_default();
+    match plugin.lookup(caller, by, &parameter(query, "name")).await {
         Ok(records) => {
             let services = records.iter().map(|record| Service::from(&**record)).collect();
             json(StatusCode::OK, &Services { services })

@@ -5,8 +5,8 @@ use super::reload::Latest;
 use crate::agent::Agent;
 use crate::domain::hostname::Naming;
 use crate::domain::record::{FieldError, FieldProblem};
-use crate::domain::rule::{Endpoint, HashHost};
-use std::collections::HashMap;
+use crate::domain::rule::{Endpoint, HashHost, TunnelId};
+use std::collections::{BTreeSet, HashMap};
 
 /// gost's ingress, as one agent answers it.
 #[derive(Clone)]
@@ -55,6 +55,12 @@ impl Names {
         let rule = |(host, endpoint)| Ok((naming.key(host)?, parse(endpoint)?));
         let fixed = fixed.into_iter().map(rule).collect::<Result<_, FieldError>>()?;
         Ok(Self { naming, fixed })
+    }
+
+    /// The tunnels that a fixed rule closes to the public.
+    pub fn private(&self) -> BTreeSet<TunnelId> {
+        let private = self.fixed.values().filter(|endpoint| endpoint.private);
+        private.map(|endpoint| endpoint.tunnel).collect()
     }
 }
 
@@ -107,8 +113,23 @@ impl Ingress {
         Ok(self.agent.claim(&key, endpoint)?)
     }
 
+    /// The agent that answers.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// What the operator says, as of now and later.
+    pub fn names(&self) -> &Latest<Names> {
+        &self.names
+    }
+
+    /// A tunnel that any rule closes to the public is private under all its names: what our own rules close, the agent
+    /// knows like what others do.
     fn endpoint(&self, names: &Names, key: &str, claimable: bool) -> Option<Endpoint> {
-        let fixed = names.fixed.get(key).copied();
+        let fixed = names.fixed.get(key).map(|Endpoint { tunnel, private }| Endpoint {
+            tunnel: *tunnel,
+            private: *private || self.agent.is_private(*tunnel),
+        });
         fixed.or_else(|| claimable.then(|| self.agent.endpoint(key)).flatten())
     }
 }

@@ -26,28 +26,30 @@ pub use self::gate::CaughtUp;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
 pub use self::token::{Tokens, Unauthenticated};
+pub use crate::domain::connection::Caller;
 
-use crate::agent::{Agent, Heal};
-use crate::domain::address::{Entrypoint, Host};
+use crate::agent::{Agent, Heal, Restored};
+use crate::domain::address::{Address, Entrypoint, Host};
 use crate::domain::connection::ConnectionId;
-use crate::domain::lease::Holding;
+use crate::domain::entrypoints::Place;
+use crate::domain::lease::{Holding, Kept};
 use crate::domain::quota::Full;
-use crate::domain::record::{Draft, FieldError, Record, check_name};
+use crate::domain::record::{Draft, FieldError, FieldProblem, Record, check_name};
 
-/// Where a call came from.
+/// Which program calls, as far as its calls tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Another host or network namespace; none for this one.
-    pub remote: Option<IpAddr>,
-    /// The connection that brought the call.
-    pub connection: ConnectionId,
+pub enum Program {
+    /// gost, which is written in Go: what it asks is evidence.
+    Gost,
+    /// Another one, or a person: what they ask says nothing.
+    Other,
 }
 
-impl Caller {
-    /// A caller at an IP address.
-    pub fn at(ip: IpAddr, connection: ConnectionId) -> Self {
-        let ip = ip.to_canonical();
-        Self { remote: (!ip.is_loopback()).then_some(ip), connection }
+impl Program {
+    /// By what it says of itself in the `User-Agent` of its protocol, and what gost says there.
+    pub fn of(user_agent: Option<&[u8]>, gost: &str) -> Self {
+        let is_gost = user_agent.is_some_and(|said| said.starts_with(gost.as_bytes()));
+        if is_gost { Self::Gost } else { Self::Other }
     }
 }
 
@@ -88,9 +90,9 @@ impl Plugin {
     }
 
     /// Get, as soon as it can be answered.
-    pub async fn lookup(&self, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+    pub async fn lookup(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
         self.caught_up.wait().await;
-        self.sd.get(name)
+        self.sd.get(caller, by, name)
     }
 
     /// `GetRule`: what is known is answered at once, that nothing is known only when it can be.
@@ -135,17 +137,28 @@ impl Reach {
         caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
     }
 
-    /// Makes a record that was held before this start one as it is reached now: the host of its gost may have moved,
-    /// and this agent with it.
-    pub fn returned(&self, holding: &mut Holding) {
-        let Ok(dial) = holding.dial.to_string().parse::<SocketAddr>() else { return };
-        let address = format!("{}:{}", self.host, dial.port());
-        // Only a gost beside this agent is dialled there.
-        if !dial.ip().is_loopback() || holding.record.address == *address.as_str() {
-            return;
+    /// Makes what was held before this start as it is reached now: the host of its gosts may have moved, and this agent
+    /// with it.
+    pub fn returned(&self, restored: &mut Restored) {
+        let Restored { leases: Kept { held, lapsed, .. }, entrypoints, .. } = restored;
+        for holding in held.iter_mut().chain(lapsed) {
+            if let Some(address) = self.moved(&holding.record.address, &holding.dial) {
+                holding.record = Arc::new(Record { address, ..Record::clone(&holding.record) });
+            }
         }
-        let record = Record { address: address.into(), ..Record::clone(&holding.record) };
-        holding.record = Arc::new(record);
+        for Place { address, dial } in entrypoints.iter_mut().map(|registered| &mut registered.place) {
+            if let Some(moved) = self.moved(address, dial) {
+                *address = moved;
+            }
+        }
+    }
+
+    /// Where a gost is reached now that was reached at an address, if that is elsewhere.
+    fn moved(&self, address: &Address, dial: &Address) -> Option<Address> {
+        let dial = dial.to_string().parse::<SocketAddr>().ok()?;
+        let now = Address::from(format!("{}:{}", self.host, dial.port()));
+        // Only a gost beside this agent is dialled there.
+        (dial.ip().is_loopback() && *address != now).then_some(now)
     }
 
     /// Where this agent can dial the gost that calls and listens on `entrypoint`; empty where that cannot be
@@ -178,14 +191,38 @@ impl ServiceDiscovery {
         Self { agent, reach: Arc::new(reach) }
     }
 
-    /// Register: takes the record, its address completed.
+    /// Register: takes the record, its address completed. gost has no address where its configuration has a list of
+    /// entrypoints, or none.
     pub fn register(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+        if draft.address.is_empty() {
+            return self.register_elsewhere(caller, draft);
+        }
         let record = draft.register(&self.reach.host(caller))?;
         if caller.remote.is_none() && record.address != *draft.address {
             self.warn_once(&record);
         }
         let dial = self.reach.dial(caller, draft.address).into();
-        Ok(self.agent.register(caller.connection, Holding { record: Arc::new(record), dial })?)
+        Ok(self.agent.register(caller, Holding { record: Arc::new(record), dial })?)
+    }
+
+    /// At the operator's fallback, or where its gost, or any gost of its host, registered last.
+    fn register_elsewhere(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+        let host = self.reach.host(caller);
+        let place = match &self.reach.fallback {
+            Some(fallback) => {
+                let address = fallback.completed(&host);
+                let dial = self.reach.dial(caller, &address).into();
+                Some(Place { address: address.into(), dial })
+            }
+            None => self.agent.registered_last(caller, draft),
+        };
+        let Some(Place { address, dial }) = place else {
+            // Whatever else is wrong with it is said first.
+            draft.identify()?;
+            return Err(FieldError { field: "address", problem: FieldProblem::Unsaid }.into());
+        };
+        let record = Draft { address: &address.to_string(), ..draft }.register(&host)?;
+        Ok(self.agent.register_unsaid(caller, Holding { record: Arc::new(record), dial })?)
     }
 
     /// Renew: prolongs the lease.
@@ -196,18 +233,24 @@ impl ServiceDiscovery {
             dial: &|address| self.reach.dial(caller, address),
             fallback: fallback.map(|entrypoint| entrypoint.completed(&self.reach.host(caller))),
         };
-        if self.agent.renew(caller.connection, draft, &heal)? { Ok(()) } else { Err(Refusal::Unknown) }
+        if self.agent.renew(caller, draft, &heal)? { Ok(()) } else { Err(Refusal::Unknown) }
     }
 
-    /// Deregister: releases the id for ever.
+    /// Deregister: releases the id.
     pub fn deregister(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
-        self.agent.deregister(caller.connection, draft.identify()?);
+        self.agent.deregister(caller, draft.identify()?);
         Ok(())
     }
 
-    /// Get: the records of a tunnel, the first being the one that gost will dial.
-    pub fn get(&self, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
-        Ok(self.agent.resolve(check_name(name)?))
+    /// Get: the records of a tunnel, the first being the one that gost will dial. That a gost of this host asks tells
+    /// something of what it registered here.
+    pub fn get(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+        let name = check_name(name)?;
+        // gost's router handler, whose names have an `@`, asks for all its peers.
+        if by == Program::Gost && caller.remote.is_none() && !name.contains('@') {
+            self.agent.asked(caller.connection, name);
+        }
+        Ok(self.agent.resolve(name))
     }
 
     /// A connection of gost's is closed: perhaps the gost is dead.
@@ -229,9 +272,24 @@ impl ServiceDiscovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::entrypoints::{EntrypointKey, Registered};
     use crate::domain::record::Network;
 
     const LOCAL: Caller = Caller { remote: None, connection: 1 };
+
+    #[test]
+    fn gost_is_told_by_what_its_client_says() {
+        for (said, gost, is) in [
+            (&b"Go-http-client/1.1"[..], "Go-http-client/", true),
+            (b"grpc-go/1.67.1", "grpc-go/", true),
+            (b"curl/8.14.1", "Go-http-client/", false),
+            (b"grpcurl/v1.9.3 grpc-go/1.61.0", "grpc-go/", false),
+            (b"", "grpc-go/", false),
+        ] {
+            assert_eq!(Program::of(Some(said), gost) == Program::Gost, is, "{}", said.escape_ascii());
+        }
+        assert_eq!(Program::of(None, "grpc-go/"), Program::Other);
+    }
 
     fn dial(host: &str, caller: Caller, entrypoint: &str) -> String {
         let reach = Reach::new(Some(Host::advertised(host).unwrap()), Ipv4Addr::LOCALHOST.into(), None);
@@ -262,9 +320,16 @@ mod tests {
         let returned = |address: &str, dial: &str| {
             let [id, name, node] = ["1", "t", "n"].map(Into::into);
             let record = Arc::new(Record { id, name, node, network: Network::Tcp, address: address.into() });
-            let mut holding = Holding { record, dial: dial.into() };
-            reach.returned(&mut holding);
-            holding.record.address.to_string()
+            let held = vec![Holding { record, dial: dial.into() }];
+            let key = EntrypointKey { node: "n".into(), routers: false };
+            let place = Place { address: address.into(), dial: dial.into() };
+            let entrypoints = vec![Registered { key, home: None, place, number: 0 }];
+            let leases = Kept { held, ..Kept::default() };
+            let mut restored = Restored { leases, entrypoints, ..Restored::default() };
+            reach.returned(&mut restored);
+            let moved = restored.leases.held[0].record.address.clone();
+            assert_eq!(restored.entrypoints[0].place.address, moved);
+            moved.to_string()
         };
         assert_eq!(returned("192.0.2.7:8420", "127.0.0.1:8420"), "192.0.2.8:8420");
         assert_eq!(returned("[2001:db8::7]:8420", "[::1]:8420"), "192.0.2.8:8420");

@@ -50,6 +50,14 @@ impl<T> Latest<T> {
     pub fn get(&self) -> Arc<T> {
         self.0.borrow().clone()
     }
+
+    /// Waits for another value than the one that was there when this was last called.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody can replace it any more.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl<T> Clone for Latest<T> {

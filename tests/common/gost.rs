@@ -1,4 +1,4 @@
-//! As much of a gost as the agent sees: an entrypoint that accepts, a kept-alive plugin connection, and an
+//! As much of a gost as the agent sees: an entrypoint that accepts, a kept-alive plugin connection of Go's client, and an
 //! instance id that changes with every start.
 
 use std::net::SocketAddr;
@@ -6,13 +6,28 @@ use std::net::SocketAddr;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::http::{Answer, Connection, request};
+use super::http::{Answer, Connection};
 
 /// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
 pub fn hash_host(tunnel: &str) -> String {
     use md5::{Digest as _, Md5};
     let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
     format!("{start:016x}")
+}
+
+/// A request as Go's client sends it for gost.
+pub fn of_go(method: &str, target: &str, body: &str) -> String {
+    let len = body.len();
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {len}\r\n\
+         Content-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n{body}"
+    )
+}
+
+fn addresses(answer: &Answer) -> Vec<String> {
+    let answer = answer.json();
+    let services = answer["services"].as_array().expect("a list").iter();
+    services.map(|service| service["address"].as_str().expect("text").to_owned()).collect()
 }
 
 /// A gost with one tunnel service. Dropping it is its crash: the listener and the connections close at once,
@@ -22,7 +37,7 @@ pub struct FakeGost {
     pub entrypoint: SocketAddr,
     plugin: SocketAddr,
     connection: Option<Connection>,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
 }
 
 impl FakeGost {
@@ -36,13 +51,29 @@ impl FakeGost {
     pub async fn start_at(node: &str, plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
         let listener = TcpListener::bind(entrypoint).await.expect("the port is free");
         let entrypoint = listener.local_addr().expect("an address");
-        Self { node: node.into(), entrypoint, plugin, connection: None, listener }
+        Self { node: node.into(), entrypoint, plugin, connection: None, listener: Some(listener) }
     }
 
     /// Binds a client: gost registers it once.
     pub async fn register(&mut self, id: &str, name: &str) {
         let address = self.entrypoint.to_string();
         assert_eq!(self.call("POST", id, name, &address).await, 200);
+    }
+
+    /// The same with an entrypoint as it stands in gost's configuration, perhaps none; the status that the agent answers.
+    pub async fn register_as(&mut self, id: &str, name: &str, entrypoint: &str) -> u16 {
+        self.call("POST", id, name, entrypoint).await
+    }
+
+    /// Where a tunnel is of which it has no connector, in the order in which it would dial.
+    pub async fn get(&mut self, name: &str) -> Vec<String> {
+        addresses(&self.ask(&of_go("GET", &format!("/sd?name={name}"), "")).await)
+    }
+
+    /// Ends its listener and goes on calling.
+    pub fn stop_listening(mut self) -> Self {
+        self.listener = None;
+        self
     }
 
     /// Renews a connector; the status that the agent answers.
@@ -70,7 +101,7 @@ impl FakeGost {
     /// The endpoint of a host; empty if it has none.
     pub async fn get_rule(&mut self, host: &str) -> String {
         let target = format!("/ingress?host={host}&service=service-0");
-        let answer = self.ask(&request("GET", &target, "")).await;
+        let answer = self.ask(&of_go("GET", &target, "")).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
         answer.json()["endpoint"].as_str().expect("never null").to_owned()
     }
@@ -78,7 +109,7 @@ impl FakeGost {
     /// Whether the agent lets a tunnel have a host.
     pub async fn set_rule(&mut self, host: &str, endpoint: &str) -> bool {
         let body = json!({"service": "service-0", "host": host, "endpoint": endpoint});
-        let answer = self.ask(&request("PUT", "/ingress", &body.to_string())).await;
+        let answer = self.ask(&of_go("PUT", "/ingress", &body.to_string())).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
         answer.json()["ok"].as_bool().expect("never null")
     }
@@ -104,7 +135,7 @@ impl FakeGost {
         let network = if address.is_empty() { "" } else { "tcp" };
         let node = &self.node;
         let body = json!({"id": id, "name": name, "node": node, "network": network, "address": address});
-        self.ask(&request(method, "/sd", &body.to_string())).await.status()
+        self.ask(&of_go(method, "/sd", &body.to_string())).await.status()
     }
 
     async fn ask(&mut self, request: &str) -> Answer {

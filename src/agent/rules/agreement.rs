@@ -92,7 +92,7 @@ impl Three {
     fn forget(&mut self, whom: usize, at: usize) {
         if whom != at {
             let owner = self.agents[whom].owner().clone();
-            self.agents[at].lock().forget(&owner);
+            self.agents[at].lock().forget(Instant::now().into_std(), &owner);
             self.heard[at][whom] = 0;
         }
     }

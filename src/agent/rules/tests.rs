@@ -1,15 +1,17 @@
 //! Host names in scenarios, without a socket, in paused time.
 
 mod memory;
+mod private;
 
 use std::time::Duration;
 
 use super::super::tests::{HERE, change, hear, lose, owner, tell, with_quota, with_settings};
-use super::super::{LEASE_TTL, Restored};
+use super::super::{Broken, LEASE_TTL, Restored, Settings};
 use super::*;
 use crate::domain::claim::{GRACE, LAP};
 use crate::domain::lease::Holding;
 use crate::domain::quota::Quota;
+use crate::domain::rank::Order;
 use crate::domain::record::{Draft, Network, Record};
 use crate::domain::replica::Extent;
 use crate::domain::slot::{Content, FIRST_RULE, STATUS_SLOT, Slot};

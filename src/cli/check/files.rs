@@ -84,7 +84,7 @@ fn judge_folder(folder: &Path, there: bool, writes: &io::Result<()>, free: Optio
 }
 
 /// Writes a file and removes it: a read-only or full disk shows in no permission.
-fn try_write(folder: &Path) -> io::Result<()> {
+pub(super) fn try_write(folder: &Path) -> io::Result<()> {
     let path = folder.join(format!(".check-{}", std::process::id()));
     let mut options = OpenOptions::new();
     let written = options.write(true).create_new(true).open(&path).and_then(|mut file| {

@@ -3,13 +3,14 @@
 
 mod clock;
 mod files;
+mod ingress_file;
 mod network;
 mod ports;
 mod second;
 
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstyle::Style;
@@ -31,6 +32,9 @@ pub(super) struct CheckArgs {
     /// Also try the second address of `gossd gost-config --second`: the IP address of the peer's host
     #[arg(long, value_name = "IP")]
     second: Option<IpAddr>,
+    /// gost's configuration: whether the way in which it finds host names fits --ingress-file
+    #[arg(long, value_name = "FILE")]
+    gost_config: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Flags of gossd run")]
     agent: RunArgs,
 }
@@ -63,7 +67,8 @@ struct Report {
 
 pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
-    let mut checks = runtime.block_on(examine(args.agent, args.second));
+    let examined = examine(args.agent, args.second, args.gost_config.as_deref());
+    let mut checks = runtime.block_on(examined);
     // A resolver that does not answer must not hold the end up.
     runtime.shutdown_background();
     checks.sort_by_key(|finding| finding.verdict);
@@ -77,7 +82,7 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn examine(args: RunArgs, second: Option<IpAddr>) -> Vec<Finding> {
+async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> Vec<Finding> {
     let file = args.config.clone();
     let (keyring, key) = files::keys(args.key_file.as_deref());
     let mut found: Vec<Finding> = key.into_iter().collect();
@@ -86,6 +91,7 @@ async fn examine(args: RunArgs, second: Option<IpAddr>) -> Vec<Finding> {
         Ok(config) => {
             found.push(settings(&config, file.as_deref()));
             found.extend(files::examine(&config));
+            found.extend(ingress_file::examine(config.ingress_file.as_deref(), gost));
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
             if let Some(second) = second {

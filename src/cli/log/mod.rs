@@ -35,12 +35,12 @@ const ERROR: u8 = 3;
 /// The log of a running agent. Dropping it writes what is left, if that does not take long.
 pub(super) struct Log {
     level: reload::Handle<EnvFilter, Registry>,
-    lines: Lines,
+    sink: Sink,
 }
 
 /// Where lines go.
 #[derive(Clone)]
-struct Lines {
+struct Sink {
     queue: Arc<Queue>,
     /// Whether each begins with its priority.
     with_priority: bool,
@@ -48,7 +48,7 @@ struct Lines {
 
 /// One event's line.
 struct Line<'a> {
-    lines: &'a Lines,
+    sink: &'a Sink,
     priority: u8,
 }
 
@@ -63,25 +63,25 @@ impl Log {
     pub(super) fn start(args: &RunArgs) -> anyhow::Result<Self> {
         // A handle of its own: whoever else writes to standard error must not wait for the writer's.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        let lines = Lines {
+        let sink = Sink {
             queue: Queue::to(stderr, tell_dropped)?,
             with_priority: matches!(args.log_format, LogFormat::Text) && is_journal(),
         };
         let (filter, level) = reload::Layer::new(filter(args)?);
         let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let log = fmt::layer().with_ansi(colours).with_target(false).log_internal_errors(false);
-        let log = log.with_writer(lines.clone());
+        let log = log.with_writer(sink.clone());
         let registry = tracing_subscriber::registry().with(filter);
         match args.log_format {
             LogFormat::Json => registry.with(log.json()).init(),
-            LogFormat::Text if lines.with_priority => {
+            LogFormat::Text if sink.with_priority => {
                 registry.with(log.without_time().with_level(false)).init();
             }
             LogFormat::Text => registry.with(log).init(),
         }
-        let panics = lines.clone();
+        let panics = sink.clone();
         panic::set_hook(Box::new(move |panic| panics.say_panic(panic)));
-        Ok(Self { level, lines })
+        Ok(Self { level, sink })
     }
 
     /// Lets other lines through from now on.
@@ -91,18 +91,18 @@ impl Log {
 
     /// Says why the process ends, whatever the log lets through.
     pub(super) fn say_last(&self, error: &anyhow::Error) {
-        self.lines.say(&format!("gossd: {error:#}"));
+        self.sink.say(&format!("gossd: {error:#}"));
     }
 
     /// How many lines standard error did not take.
     pub(super) fn dropped(&self) -> Counter {
-        self.lines.queue.dropped()
+        self.sink.queue.dropped()
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.lines.queue.flush(LAST_WORDS);
+        self.sink.queue.flush(LAST_WORDS);
     }
 }
 
@@ -120,7 +120,7 @@ fn is_journal() -> bool {
     fstat(io::stderr()).is_ok_and(|stream| told == format!("{}:{}", stream.st_dev, stream.st_ino))
 }
 
-impl Lines {
+impl Sink {
     fn push(&self, priority: u8, line: &[&[u8]]) {
         let prefix = if self.with_priority { format!("<{priority}>") } else { String::new() };
         self.queue.push(&[&[prefix.as_bytes()], line].concat());
@@ -145,11 +145,11 @@ impl Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
+impl<'a> MakeWriter<'a> for Sink {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: self, priority: 6 }
+        Line { sink: self, priority: 6 }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
@@ -159,14 +159,14 @@ impl<'a> MakeWriter<'a> for Lines {
             Level::INFO => 6,
             Level::DEBUG | Level::TRACE => 7,
         };
-        Line { lines: self, priority }
+        Line { sink: self, priority }
     }
 }
 
 impl Write for Line<'_> {
     /// Takes a whole event, as it is given.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.lines.push(self.priority, &[event]);
+        self.sink.push(self.priority, &[event]);
         Ok(event.len())
     }
 
@@ -189,8 +189,8 @@ mod tests {
         let stderr = || File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
         if env::var_os(PANICS).is_some() {
             for with_priority in [false, true] {
-                let lines = Lines { queue: Queue::to(stderr(), |_| {}).unwrap(), with_priority };
-                panic::set_hook(Box::new(move |panic| lines.say_panic(panic)));
+                let sink = Sink { queue: Queue::to(stderr(), |_| {}).unwrap(), with_priority };
+                panic::set_hook(Box::new(move |panic| sink.say_panic(panic)));
                 let panics = thread::Builder::new().name("worker".into()).spawn(|| panic!("one\ntwo"));
                 assert!(panics.unwrap().join().is_err());
             }

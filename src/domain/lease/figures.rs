@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::super::label::Label;
+use super::super::moment::Moment;
 use super::super::record::Record;
 #[cfg(test)]
 use super::super::room::Room as _;
+use super::super::tombstone::Release;
 use super::{LeaseTable, SPARE_DEADLINES};
 
 impl LeaseTable {
@@ -50,9 +52,18 @@ impl LeaseTable {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
     }
 
-    /// Whether an id was released for ever.
-    pub fn is_released(&self, id: &Label) -> bool {
-        self.tombstones.contains(id)
+    /// Whether an id's Deregister overtook its Register, which then changes nothing.
+    pub fn is_overtaken(&self, now: Instant, id: &Label) -> bool {
+        self.suppresses(self.start.moment(now), id)
+    }
+
+    pub(super) fn suppresses(&self, now: Moment, id: &Label) -> bool {
+        self.tombstones.get(now, id) == Some(Release::Unheard)
+    }
+
+    /// Instances that are known, with records or without.
+    pub fn instances(&self) -> usize {
+        self.instances.len()
     }
 
     /// What an id's live record counts against a quota, in bytes.
@@ -63,9 +74,14 @@ impl LeaseTable {
             .map_or(0, |lease| lease.holding.record.size())
     }
 
+    /// The instance that a record's would replace.
+    pub fn replaced_by(&self, record: &Record) -> Option<&Label> {
+        self.instances.claimant(record).filter(|former| **former != record.node)
+    }
+
     /// Whether a live record would lapse if this one is registered, because its instance replaces another.
     pub fn would_replace(&self, record: &Record) -> bool {
-        let former = self.instances.claimant(record).filter(|former| **former != record.node);
+        let former = self.replaced_by(record);
         former.is_some_and(|former| self.instances.ids(former).any(|id| self.is_live(id)))
     }
 
@@ -82,12 +98,15 @@ impl LeaseTable {
     /// How long a live record has left, and the period of its Renews once it is known.
     pub fn remaining(&self, now: Instant, id: &Label) -> Option<(Duration, Option<Duration>)> {
         let lease = self.leases.get(id).filter(|lease| lease.slot.is_some())?;
-        Some((lease.deadline.since(self.start.moment(now)), lease.period.longest()))
+        Some((
+            lease.deadline.since(self.start.moment(now)),
+            self.instances.period(&lease.holding.record.node).longest(),
+        ))
     }
 
-    /// How many ids changed since they were last taken.
+    /// How many ids and periods changed since they were last taken.
     pub fn touched(&self) -> usize {
-        self.touched.len()
+        self.touched.len() + self.instances.touched_len()
     }
 
     /// How many records are live.

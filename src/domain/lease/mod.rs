@@ -1,28 +1,32 @@
-//! The owner's truth: which records it holds, until when, and which ids were released for ever. Every change
-//! that the cluster has to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for
-//! the journal.
+//! The owner's truth: which records it holds, until when, and which ids were released. Every change that the cluster has
+//! to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for the journal.
 
+mod doubt;
 mod figures;
-mod period;
+mod restore;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::period::Period;
+pub use self::doubt::{Asked, FRESH};
+pub use self::restore::Kept;
+
 use super::address::Address;
 use super::instance::Instances;
 use super::label::Label;
 use super::moment::{Moment, Start};
-use super::record::{Network, Record};
+use super::record::Record;
 use super::room::Room as _;
 use super::slot::{Change, Slot, SlotTable, SlotsFull, Status};
-use super::tombstone::Tombstones;
+use super::tombstone::{Release, Tombstones};
 
 /// How long a lapsed record is kept, for a late Renew to revive it.
 pub const KEEP_LAPSED: Duration = Duration::from_secs(3600);
+/// Released ids that are forgotten in one go, to keep the lock short.
+const FORGET: usize = 256;
 
 /// Entries that the heap of deadlines may have beside four for each lease, before the stale ones are dropped.
 const SPARE_DEADLINES: usize = 64;
@@ -43,10 +47,19 @@ pub enum Renewal {
     Renewed,
     /// A lapsed record, live again.
     Revived(Change),
-    /// An id that was released: nothing changed, and nothing is wrong.
+    /// An id that was released a moment ago: nothing changed, and nothing is wrong.
     Released,
     /// No such id here.
     Unknown,
+}
+
+/// What came of leases that ended.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// Of records that lapsed.
+    pub changes: Vec<Change>,
+    /// Instances that somebody has to dial, and then to call [`LeaseTable::answered`] or [`LeaseTable::unanswered`].
+    pub trials: BTreeSet<Label>,
 }
 
 /// The state of an id, for the journal.
@@ -56,8 +69,8 @@ pub enum Word {
     Held(Holding),
     /// Not said any more, and kept for a late Renew.
     Lapsed(Holding),
-    /// Released for ever.
-    Released,
+    /// Released a moment ago.
+    Released(Release),
     /// Not known any more.
     Forgotten,
 }
@@ -89,27 +102,39 @@ struct Lease {
     deadline: Moment,
     /// Its entry in the heap; others of it are stale.
     queued: Moment,
-    last_renew: Option<Moment>,
-    period: Period,
+    /// When there was the last sign of it.
+    seen: Moment,
     /// Where the cluster is told of it; none while lapsed.
     slot: Option<RecordSlot>,
+    /// What the last sign was.
+    sign: Sign,
+    /// Whether its lease has ended and its gost is being dialled.
+    on_trial: bool,
+}
+
+/// What tells that a connector lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    /// It did before this table was made.
+    Restored,
+    Registered,
+    Renewed,
 }
 
 /// Never zero, which is the status slot: so that none takes no more room.
 type RecordSlot = NonZeroU32;
 
-const _: () = assert!(size_of::<Lease>() == 64, "there is one for each record");
+const _: () = assert!(size_of::<Lease>() == 56, "there is one for each record");
 
 impl Lease {
-    fn new(holding: Holding, deadline: Moment, slot: Option<Slot>) -> Self {
+    fn new(holding: Holding, now: Moment, sign: Sign, deadline: Moment, slot: Option<Slot>) -> Self {
         let slot = slot.and_then(RecordSlot::new);
-        Self { holding, deadline, queued: deadline, last_renew: None, period: Period::default(), slot }
+        Self { holding, deadline, queued: deadline, seen: now, slot, sign, on_trial: false }
     }
 
-    fn renew(&mut self, now: Moment) {
-        if let Some(last) = self.last_renew.replace(now) {
-            self.period.learn(now.since(last));
-        }
+    /// Notes a sign of life, which ends every doubt.
+    fn note(&mut self, now: Moment, sign: Sign) {
+        (self.seen, self.sign, self.on_trial) = (now, sign, false);
     }
 }
 
@@ -139,55 +164,47 @@ impl LeaseTable {
         Self { keep_lapsed, ..self }
     }
 
-    /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed, and the
-    /// released ids, oldest first.
-    pub fn restore(
-        &mut self,
-        now: Instant,
-        held: Vec<Holding>,
-        lapsed: Vec<Holding>,
-        released: &[Label],
-    ) -> Vec<Change> {
-        for id in released {
-            self.tombstones.bury(id);
-        }
-        let changes =
-            held.into_iter().filter_map(|holding| self.adopt(now, holding).ok().flatten()).collect();
-        for holding in lapsed {
-            self.keep_lapsed(self.start.moment(now), holding);
-        }
-        self.touched.clear();
-        changes
-    }
-
     /// Takes a record that gost registers, or renews it if it is held as it is. An instance that registers at
-    /// another's entrypoint has replaced it: the other's records lapse. Nothing happens to a released id.
+    /// another's entrypoint has replaced it: the other's records lapse. Nothing happens if the id's Deregister overtook
+    /// this; an id that was held and released is registered anew.
     pub fn register(&mut self, now: Instant, holding: Holding) -> Result<Vec<Change>, SlotsFull> {
-        if self.tombstones.contains(&holding.record.id) {
+        let moment = self.start.moment(now);
+        if self.suppresses(moment, &holding.record.id) {
             return Ok(Vec::new());
         }
         let record = holding.record.clone();
-        let mut changes: Vec<Change> = self.adopt(now, holding)?.into_iter().collect();
+        let mut changes: Vec<Change> = self.take(moment, holding, Sign::Registered)?.into_iter().collect();
         if let Some(former) = self.instances.claim(&record) {
-            changes.extend(self.lapse_at(self.start.moment(now), &former, &record));
+            changes.extend(self.lapse_at(moment, &former, &record));
         }
         Ok(changes)
     }
 
-    /// Takes a record as [`Self::register`] does, without replacing an instance: what is learned from a Renew
-    /// or a journal says nothing about who came last. But who comes next replaces it.
-    pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
-        let id = holding.record.id.clone();
-        if self.tombstones.contains(&id) {
+    /// The same, without replacing an instance: where this one is was not said, but guessed.
+    pub fn register_beside(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+        let now = self.start.moment(now);
+        if self.suppresses(now, &holding.record.id) {
             return Ok(None);
         }
-        let now = self.start.moment(now);
+        self.take(now, holding, Sign::Registered)
+    }
+
+    /// Takes the record of a connector that gost renews, without replacing an instance: a Renew says nothing about who
+    /// came last. But who comes next replaces it.
+    pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+        self.take(self.start.moment(now), holding, Sign::Renewed)
+    }
+
+    fn take(&mut self, now: Moment, holding: Holding, sign: Sign) -> Result<Option<Change>, SlotsFull> {
+        let id = holding.record.id.clone();
+        let ttl = self.instances.period(&holding.record.node).ttl(self.ttl);
         let Some(lease) = self.leases.get_mut(&id) else {
-            let change = self.insert(now, holding.clone())?;
+            let change = self.insert(now, holding.clone(), sign, now + ttl)?;
             self.instances.claim_if_vacant(&holding.record);
             return Ok(Some(change));
         };
-        let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
+        lease.note(now, sign);
+        let before = std::mem::replace(&mut lease.deadline, now + ttl);
         let sooner = lease.deadline < lease.queued;
         if lease.slot.is_some() && lease.holding == holding {
             if sooner {
@@ -203,11 +220,14 @@ impl LeaseTable {
             self.live += 1;
             self.lapsed.remove(&(before, id.clone()));
             self.lapsed_bytes -= lease.holding.record.size();
+        } else {
+            self.instances.fall(&lease.holding.record);
         }
         lease.slot = RecordSlot::new(change.slot);
         self.bytes = self.bytes + holding.record.size() - lease.holding.record.size();
         self.instances.remove(&lease.holding.record);
         self.instances.add(&holding.record);
+        self.instances.rise(&holding.record);
         lease.holding = holding;
         if sooner {
             self.queue(&id);
@@ -218,12 +238,15 @@ impl LeaseTable {
 
     /// Prolongs the lease of an id.
     pub fn renew(&mut self, now: Instant, id: &Label) -> Renewal {
-        let Some(lease) = self.leases.get_mut(id) else {
-            return if self.tombstones.contains(id) { Renewal::Released } else { Renewal::Unknown };
-        };
         let now = self.start.moment(now);
-        lease.renew(now);
-        let before = std::mem::replace(&mut lease.deadline, now + lease.period.ttl(self.ttl));
+        let Some(lease) = self.leases.get_mut(id) else {
+            let released = self.tombstones.get(now, id).is_some();
+            return if released { Renewal::Released } else { Renewal::Unknown };
+        };
+        let last = (lease.sign == Sign::Renewed).then_some(lease.seen);
+        let ttl = self.instances.renewed(&lease.holding.record.node, last, now).ttl(self.ttl);
+        lease.note(now, Sign::Renewed);
+        let before = std::mem::replace(&mut lease.deadline, now + ttl);
         let id = lease.holding.record.id.clone();
         let lapsed = lease.slot.is_none();
         if lease.deadline < lease.queued {
@@ -241,17 +264,19 @@ impl LeaseTable {
         self.touched.insert(id.clone());
         self.lapsed.remove(&(due, id));
         self.lapsed_bytes -= lease.holding.record.size();
+        self.instances.rise(&lease.holding.record);
         self.live += 1;
         Renewal::Revived(change)
     }
 
-    /// Releases an id for ever, known or not: its Register may still be on the way.
-    pub fn release(&mut self, id: &Label) -> Option<Change> {
+    /// Releases an id, known or not: its Register may still be on the way.
+    pub fn release(&mut self, now: Instant, id: &Label) -> Option<Change> {
         let (id, lease) = match self.leases.remove_entry(id) {
             Some((id, lease)) => (id, Some(lease)),
             None => (id.clone(), None),
         };
-        if self.tombstones.bury(&id) {
+        let release = if lease.is_some() { Release::Held } else { Release::Unheard };
+        if self.tombstones.bury(self.start.moment(now), &id, release) {
             self.touched.insert(id);
         }
         let lease = lease?;
@@ -261,60 +286,63 @@ impl LeaseTable {
         slot.map(|slot| self.slots.clear(slot.get()))
     }
 
-    /// Lapses what is overdue, and forgets what lapsed long ago.
-    pub fn expire(&mut self, now: Instant) -> Vec<Change> {
+    /// Lapses what is overdue, and forgets what lapsed long ago. Of instances that `is_connected`, some leases go on
+    /// until they have been dialled; see [`Expired::trials`].
+    pub fn expire(&mut self, now: Instant, is_connected: impl Fn(&Label) -> bool) -> Expired {
         let now = self.start.moment(now);
-        let mut changes = Vec::new();
+        let mut expired = Expired::default();
+        let forgotten = self.tombstones.expire(now, FORGET);
+        self.touched.extend(forgotten);
         while let Some(Reverse((due, _))) = self.deadlines.peek()
             && *due <= now
             && let Some(Reverse((due, id))) = self.deadlines.pop()
         {
-            match self.leases.get_mut(&id) {
-                Some(lease) if lease.queued != due => continue,
-                Some(lease) if lease.deadline > now => {}
-                Some(lease) if lease.slot.is_some() => changes.extend(self.lapse(now, &id)),
-                Some(_) => self.forget(&id),
-                None => continue,
+            let Some(lease) = self.leases.get(&id).filter(|lease| lease.queued == due) else { continue };
+            let (has_ended, is_live) = (lease.deadline <= now, lease.slot.is_some());
+            if has_ended && !is_live {
+                self.forget(&id);
+            } else if has_ended && !self.go_on_trial(now, &id, &is_connected, &mut expired.trials) {
+                expired.changes.extend(self.lapse(now, &id));
             }
             self.queue(&id);
         }
-        changes
+        expired
     }
 
     /// The gost of an instance is dead: its records lapse.
-    pub fn lapse_instance(&mut self, now: Instant, node: &str) -> Vec<Change> {
+    pub fn lapse_instance(&mut self, now: Instant, node: &Label) -> Vec<Change> {
         let now = self.start.moment(now);
-        let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
+        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
-    /// The gost of an instance may be dead: its records lapse unless they are renewed once more in time.
-    pub fn doubt_instance(&mut self, now: Instant, node: &str) {
-        let now = self.start.moment(now);
-        let ids: Vec<_> = self.instances.ids(&node.into()).cloned().collect();
-        for id in ids {
-            if let Some(lease) = self.leases.get_mut(&id)
-                && lease.slot.is_some()
-            {
-                lease.deadline = lease.deadline.min(now + lease.period.once_more(self.ttl));
-                self.queue(&id);
-            }
-        }
+    /// A record is left to another owner: it lapses.
+    pub fn lapse_one(&mut self, now: Instant, id: &Label) -> Option<Change> {
+        self.lapse(self.start.moment(now), id)
+    }
+
+    /// The live record of an id.
+    pub fn live_record(&self, id: &Label) -> Option<&Record> {
+        self.leases.get(id).filter(|lease| lease.slot.is_some()).map(|lease| &*lease.holding.record)
+    }
+
+    /// The live records of an instance.
+    pub fn live_of(&self, node: &Label) -> impl Iterator<Item = &Record> {
+        self.instances.ids(node).filter_map(|id| self.live_record(id))
     }
 
     /// Where the live records' instance can be dialled, each address once; none if nowhere.
-    pub fn dials(&self, node: &str) -> BTreeSet<Address> {
-        let node = Label::from(node);
+    pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
         let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
-        let leases = self.instances.ids(&node).filter_map(|id| self.leases.get(id)).filter(live);
+        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live);
         leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
     }
 
-    /// A record of the same instance, from which the address of an unknown one can be told.
-    pub fn sibling(&self, node: &Label) -> Option<&Holding> {
-        let holdings =
-            self.instances.ids(node).filter_map(|id| self.leases.get(id)).map(|lease| &lease.holding);
-        holdings.into_iter().find(|holding| holding.record.network == Network::Tcp)
+    /// A record of the same instance and handler, from which the address of an unknown one can be told.
+    pub fn sibling(&self, node: &Label, routers: bool) -> Option<&Holding> {
+        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id));
+        let mut holdings = leases.map(|lease| &lease.holding);
+        holdings.find(|holding| holding.record.is_routers() == routers)
     }
 
     /// The instances of the records held.
@@ -322,14 +350,26 @@ impl LeaseTable {
         self.instances.nodes()
     }
 
+    /// The instances whose Renew period changed since the last call, with what is known of it; none if nothing is any
+    /// more.
+    pub fn take_periods(&mut self) -> BTreeMap<Label, Option<Duration>> {
+        let nodes = std::mem::take(self.instances.touched());
+        nodes.into_iter().map(|node| (node.clone(), self.instances.kept(&node))).collect()
+    }
+
+    /// Counts periods as changed again: they could not be written.
+    pub fn touch_periods(&mut self, nodes: impl IntoIterator<Item = Label>) {
+        self.instances.touched().extend(nodes);
+    }
+
     /// The ids whose state changed since the last call.
     pub fn take_touched(&mut self) -> BTreeSet<Label> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Whether the state of any id changed since it was asked for.
+    /// Whether the state of any id, or any period, changed since it was asked for.
     pub fn is_touched(&self) -> bool {
-        !self.touched.is_empty()
+        !self.touched.is_empty() || self.instances.touched_len() > 0
     }
 
     /// Counts ids as changed again: they could not be written.
@@ -341,6 +381,7 @@ impl LeaseTable {
     pub fn touch_all(&mut self) {
         let ids: Vec<_> = self.leases.keys().chain(self.tombstones.ids()).cloned().collect();
         self.touch(ids);
+        self.instances.touch_all();
     }
 
     /// The state of an id.
@@ -348,8 +389,7 @@ impl LeaseTable {
         match self.leases.get(id) {
             Some(lease) if lease.slot.is_some() => Word::Held(lease.holding.clone()),
             Some(lease) => Word::Lapsed(lease.holding.clone()),
-            None if self.tombstones.contains(id) => Word::Released,
-            None => Word::Forgotten,
+            None => self.tombstones.last(id).map_or(Word::Forgotten, Word::Released),
         }
     }
 
@@ -379,12 +419,19 @@ impl LeaseTable {
         true
     }
 
-    fn insert(&mut self, now: Moment, holding: Holding) -> Result<Change, SlotsFull> {
+    fn insert(
+        &mut self,
+        now: Moment,
+        holding: Holding,
+        sign: Sign,
+        deadline: Moment,
+    ) -> Result<Change, SlotsFull> {
         let change = self.slots.put(holding.record.clone())?;
         let id = holding.record.id.clone();
-        let deadline = now + self.ttl;
+        self.tombstones.remove(&id);
         self.instances.add(&holding.record);
-        let lease = Lease::new(holding, deadline, Some(change.slot));
+        self.instances.rise(&holding.record);
+        let lease = Lease::new(holding, now, sign, deadline, Some(change.slot));
         self.bytes += lease.holding.record.size();
         self.leases.insert(id.clone(), lease);
         self.deadlines.push(Reverse((deadline, id.clone())));
@@ -404,28 +451,13 @@ impl LeaseTable {
     fn lapse(&mut self, now: Moment, id: &Label) -> Option<Change> {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
-        lease.deadline = now + self.keep_lapsed;
+        (lease.deadline, lease.on_trial) = (now + self.keep_lapsed, false);
         self.lapsed.insert((lease.deadline, id.clone()));
         self.lapsed_bytes += lease.holding.record.size();
+        self.instances.fall(&lease.holding.record);
         self.live -= 1;
         self.touched.insert(id.clone());
         Some(self.slots.clear(slot.get()))
-    }
-
-    /// Holds a record that lapsed before this table was made, as if it had just then.
-    fn keep_lapsed(&mut self, now: Moment, holding: Holding) {
-        let id = holding.record.id.clone();
-        if self.tombstones.contains(&id) || self.leases.contains_key(&id) {
-            return;
-        }
-        let (deadline, size) = (now + self.keep_lapsed, holding.record.size());
-        self.instances.add(&holding.record);
-        self.bytes += size;
-        self.lapsed_bytes += size;
-        self.lapsed.insert((deadline, id.clone()));
-        self.deadlines.push(Reverse((deadline, id.clone())));
-        let lease = Lease::new(holding, deadline, None);
-        self.leases.insert(id, lease);
     }
 
     fn forget(&mut self, id: &Label) {
@@ -438,6 +470,9 @@ impl LeaseTable {
     /// What is known of a lease that has been taken out, besides its slot.
     fn drop_lease(&mut self, lease: &Lease) {
         let record = &lease.holding.record;
+        if lease.slot.is_some() {
+            self.instances.fall(record);
+        }
         self.instances.remove(record);
         self.bytes -= record.size();
         if lease.slot.is_none() {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::slot::tests::record;
 use crate::domain::slot::{Change, Content, Slot};
+use crate::domain::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -16,9 +17,12 @@ enum Step {
     Renew { id: u8 },
     Release { id: u8 },
     Kill { node: u8 },
-    Doubt { node: u8 },
+    Ask { node: u8 },
     Wait { seconds: u64 },
 }
+
+/// The one instance that is connected and answers every dial.
+const ANSWERS: u8 = 2;
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -26,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..10_u8).prop_map(|id| Step::Renew { id }),
         2 => (0..10_u8).prop_map(|id| Step::Release { id }),
         1 => (0..3_u8).prop_map(|node| Step::Kill { node }),
-        1 => (0..3_u8).prop_map(|node| Step::Doubt { node }),
+        2 => (0..3_u8).prop_map(|node| Step::Ask { node }),
         4 => (1..40_u64).prop_map(|seconds| Step::Wait { seconds }),
         1 => Just(Step::Wait { seconds: KEEP_LAPSED.as_secs() }),
     ]
@@ -39,13 +43,31 @@ struct Known {
     port: u8,
     live: bool,
     until: Instant,
-    renews: Vec<Instant>,
+    seen: Instant,
+    /// When it was renewed last; none if it was registered since.
+    renewed: Option<Instant>,
 }
 
-impl Known {
+/// The intervals between Renews of each connector of an instance, each with its end.
+#[derive(Clone, Debug, Default)]
+struct Intervals(Vec<(Instant, Duration)>);
+
+impl Intervals {
+    /// The longest one of each of the last three rounds, the first being the last round: a round ends when a connector is
+    /// renewed that was renewed in it.
+    fn rounds(&self) -> Vec<Duration> {
+        let mut rounds: Vec<(Instant, Duration)> = Vec::new();
+        for (end, interval) in &self.0 {
+            match rounds.last_mut() {
+                Some((began, longest)) if *end - *interval < *began => *longest = (*longest).max(*interval),
+                _ => rounds.push((*end, *interval)),
+            }
+        }
+        rounds.iter().rev().take(3).map(|(_, longest)| *longest).collect()
+    }
+
     fn ttl(&self) -> Duration {
-        let intervals = self.renews.windows(2).map(|pair| pair[1] - pair[0]);
-        let last: Vec<_> = intervals.rev().take(3).collect();
+        let last = self.rounds();
         let at_least = if last.len() == 3 { Duration::ZERO } else { TTL };
         let learned = |period: Duration| (period * 3).clamp(Duration::from_secs(5), KEEP_LAPSED);
         last.into_iter().max().map_or(TTL, |period| learned(period).max(at_least))
@@ -55,7 +77,10 @@ impl Known {
 #[derive(Default)]
 struct Model {
     known: BTreeMap<u8, Known>,
-    released: BTreeSet<u8>,
+    /// When ids were released, and whether they were known.
+    released: BTreeMap<u8, (Instant, bool)>,
+    /// Of each instance. They outlive its records.
+    intervals: BTreeMap<u8, Intervals>,
     /// Who registered last at a port.
     claims: BTreeMap<u8, u8>,
 }
@@ -63,36 +88,70 @@ struct Model {
 impl Model {
     fn apply(&mut self, now: Instant, step: &Step) {
         match *step {
-            Step::Register { id, .. } if self.released.contains(&id) => {}
+            Step::Register { id, .. } if self.in_flight(now, id).is_some_and(|was_known| !was_known) => {}
             Step::Register { id, node, port } => self.register(now, id, node, port),
             Step::Renew { id } => {
                 if let Some(known) = self.known.get_mut(&id) {
-                    known.renews.push(now);
-                    (known.live, known.until) = (true, now + known.ttl());
+                    let intervals = self.intervals.entry(known.node).or_default();
+                    if let Some(last) = known.renewed.replace(now) {
+                        intervals.0.push((now, now - last));
+                    }
+                    (known.live, known.seen, known.until) = (true, now, now + intervals.ttl());
                 }
             }
             Step::Release { id } => {
-                self.known.remove(&id);
-                self.released.insert(id);
+                let was_known = self.known.remove(&id).is_some();
+                if self.in_flight(now, id).is_none() {
+                    self.released.insert(id, (now, was_known));
+                }
             }
             Step::Kill { node } => self.lapse(now, |known| known.node == node),
-            Step::Doubt { node } => {
-                for known in self.known.values_mut().filter(|known| known.node == node && known.live) {
-                    known.until = known.until.min(now + known.ttl() / 3 + Duration::from_secs(2));
+            Step::Ask { node } => {
+                let live: Vec<u8> = self.live_of(node);
+                let ttl = self.ttl(node);
+                let is_old = |known: &Known| now - known.seen > FRESH;
+                if let [only] = live[..] {
+                    let old = is_old(&self.known[&only]);
+                    self.lapse(now, |known| old && known.node == node);
+                } else {
+                    let old = self.known.values_mut().filter(|known| known.node == node && known.live);
+                    for known in old.filter(|known| is_old(known)) {
+                        known.until = known.until.min(now + ttl / 3 + Duration::from_secs(2));
+                    }
                 }
             }
             Step::Wait { .. } => {
                 self.known.retain(|_, known| known.live || known.until > now);
+                let unknown = self.intervals.get(&ANSWERS).is_none_or(|all| all.0.is_empty());
+                let answers =
+                    |known: &Known| known.node == ANSWERS && unknown && now - known.seen < KEEP_LAPSED;
+                for known in self.known.values_mut().filter(|known| known.until <= now && answers(known)) {
+                    known.until = now + TTL;
+                }
                 self.lapse(now, |known| known.until <= now);
             }
         }
         self.claims.retain(|_, node| self.known.values().any(|known| known.node == *node));
     }
 
+    fn ttl(&self, node: u8) -> Duration {
+        self.intervals.get(&node).map_or(TTL, Intervals::ttl)
+    }
+
+    fn live_of(&self, node: u8) -> Vec<u8> {
+        let live = self.known.iter().filter(|(_, known)| known.node == node && known.live);
+        live.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether an id was known when it was released, if calls may be in flight beside that.
+    fn in_flight(&self, now: Instant, id: u8) -> Option<bool> {
+        let (at, was_known) = self.released.get(&id)?;
+        (!self.known.contains_key(&id) && now - *at < IN_FLIGHT).then_some(*was_known)
+    }
+
     fn register(&mut self, now: Instant, id: u8, node: u8, port: u8) {
-        let renews = self.known.get(&id).map(|known| known.renews.clone()).unwrap_or_default();
-        let mut known = Known { node, port, live: true, until: now, renews };
-        known.until = now + known.ttl();
+        let known = Known { node, port, live: true, until: now + self.ttl(node), seen: now, renewed: None };
+        self.released.remove(&id);
         let moved_from = self.known.insert(id, known).map(|before| before.node);
         if let Some(before) = moved_from
             && !self.known.values().any(|known| known.node == before)
@@ -138,25 +197,35 @@ impl Slots {
     }
 }
 
-fn apply(table: &mut LeaseTable, now: Instant, step: &Step) -> Vec<Change> {
+/// What the table makes of a step; `ids` are those that are live of the instance that asks.
+fn apply(table: &mut LeaseTable, now: Instant, step: &Step, ids: &[u8]) -> Vec<Change> {
     match step {
         Step::Register { id, node, port } => {
             let address = format!("10.0.0.1:{}", 80 + port).into();
             let record =
                 Record { node: node.to_string().into(), address, ..(*record(&id.to_string(), "t")).clone() };
-            table.register(now, Holding { record: Arc::new(record), dial: "".into() }).unwrap()
+            let dial = if *node == ANSWERS { "127.0.0.1:80" } else { "" };
+            table.register(now, Holding { record: Arc::new(record), dial: dial.into() }).unwrap()
         }
         Step::Renew { id } => match table.renew(now, &id.to_string().into()) {
             Renewal::Revived(change) => vec![change],
             Renewal::Renewed | Renewal::Released | Renewal::Unknown => Vec::new(),
         },
-        Step::Release { id } => table.release(&id.to_string().into()).into_iter().collect(),
-        Step::Kill { node } => table.lapse_instance(now, &node.to_string()),
-        Step::Doubt { node } => {
-            table.doubt_instance(now, &node.to_string());
-            Vec::new()
+        Step::Release { id } => table.release(now, &id.to_string().into()).into_iter().collect(),
+        Step::Kill { node } => table.lapse_instance(now, &node.to_string().into()),
+        Step::Ask { node } => {
+            let ids = ids.iter().map(|id| id.to_string().into()).collect::<Vec<_>>();
+            debug_assert!(ids.iter().all(|id| table.is_live(id)), "of {node}");
+            match table.asked(now, &ids) {
+                Asked::Lapsed(change) => vec![change],
+                Asked::Fresh | Asked::Shortened => Vec::new(),
+            }
         }
-        Step::Wait { .. } => table.expire(now),
+        Step::Wait { .. } => {
+            let Expired { changes, trials } = table.expire(now, |node| *node == *ANSWERS.to_string());
+            trials.iter().for_each(|node| table.answered(now, node));
+            changes
+        }
     }
 }
 
@@ -173,12 +242,13 @@ proptest! {
                 let until = now + Duration::from_secs(*seconds);
                 while let Some(due) = table.next_deadline().filter(|due| *due <= until) {
                     now = due.max(now);
-                    slots.take(table.expire(now));
+                    slots.take(apply(&mut table, now, step, &[]));
                     model.apply(now, step);
                 }
                 now = until;
             }
-            slots.take(apply(&mut table, now, step));
+            let asked = if let Step::Ask { node } = step { model.live_of(*node) } else { Vec::new() };
+            slots.take(apply(&mut table, now, step, &asked));
             model.apply(now, step);
             prop_assert_eq!(slots.live(), model.live(), "after {:?}", step);
             prop_assert_eq!(table.live(), model.live().len());

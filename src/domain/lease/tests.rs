@@ -1,8 +1,10 @@
 //! The lease table in scenarios.
 
 use super::*;
+use crate::domain::record::Network;
 use crate::domain::slot::Content;
 use crate::domain::slot::tests::record;
+use crate::domain::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -21,6 +23,13 @@ fn take(table: &mut LeaseTable, now: Instant, id: &str) -> Option<Change> {
 fn register(table: &mut LeaseTable, now: Instant, record: &Record) -> Vec<Change> {
     let holding = Holding { record: Arc::new(record.clone()), dial: "127.0.0.1:80".into() };
     table.register(now, holding).unwrap()
+}
+
+/// What lapses of gosts that are not connected.
+fn expire(table: &mut LeaseTable, now: Instant) -> Vec<Change> {
+    let Expired { changes, trials } = table.expire(now, |_| false);
+    assert!(trials.is_empty());
+    changes
 }
 
 /// A record of an instance at an address.
@@ -47,28 +56,57 @@ fn a_moved_record_keeps_its_slot() {
 }
 
 #[test]
-fn the_first_deregister_wins_over_whatever_comes_later() {
+fn a_renew_in_flight_beside_a_deregister_does_not_bring_the_record_back() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    assert_eq!(table.release(&"1".into()).unwrap().cell.content, Content::Empty);
-    assert_eq!(take(&mut table, now, "1"), None);
-    assert_eq!(table.renew(now, &"1".into()), Renewal::Released);
+    assert_eq!(table.release(now, &"1".into()).unwrap().cell.content, Content::Empty);
+    assert_eq!(table.renew(now + IN_FLIGHT - secs(1), &"1".into()), Renewal::Released);
+    assert_eq!(table.renew(now + IN_FLIGHT, &"1".into()), Renewal::Unknown, "a minute later it is any Renew");
     assert_eq!(table.live(), 0);
 }
 
 #[test]
-fn a_deregister_may_overtake_its_register() {
+fn an_id_that_was_held_and_released_is_registered_anew_at_once() {
     let (mut table, now) = table();
-    assert_eq!(table.release(&"1".into()), None);
+    for _ in 0..3 {
+        assert!(take(&mut table, now, "1").is_some());
+        assert_eq!(table.renew(now, &"1".into()), Renewal::Renewed);
+        assert!(table.release(now, &"1".into()).is_some());
+    }
+    assert_eq!(table.word(&"1".into()), Word::Released(Release::Held));
+    take(&mut table, now, "lapsed");
+    expire(&mut table, now + TTL);
+    assert_eq!(table.release(now + TTL, &"lapsed".into()), None);
+    assert!(take(&mut table, now + TTL, "lapsed").is_some(), "a lapsed one was held, too");
+}
+
+#[test]
+fn a_deregister_may_overtake_its_register_by_a_minute() {
+    let (mut table, now) = table();
+    assert_eq!(table.release(now, &"1".into()), None);
     assert_eq!(take(&mut table, now, "1"), None);
+    assert_eq!(take(&mut table, now + IN_FLIGHT - secs(1), "1"), None);
+    assert_eq!(table.word(&"1".into()), Word::Released(Release::Unheard));
+    assert!(take(&mut table, now + IN_FLIGHT, "1").is_some(), "whoever registers now did not send it before");
+}
+
+#[test]
+fn a_release_is_forgotten_when_nothing_can_be_in_flight_beside_it() {
+    let (mut table, now) = table();
+    take(&mut table, now, "1");
+    table.release(now, &"1".into());
+    table.take_touched();
+    expire(&mut table, now + IN_FLIGHT);
+    assert_eq!(table.take_touched(), ["1".into()].into(), "the journal forgets it, too");
+    assert_eq!((table.word(&"1".into()), table.released()), (Word::Forgotten, 0));
 }
 
 #[test]
 fn an_overdue_record_lapses_and_a_late_renew_revives_it() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    assert!(table.expire(now + secs(59)).is_empty());
-    assert_eq!(table.expire(now + secs(60)).len(), 1);
+    assert!(expire(&mut table, now + secs(59)).is_empty());
+    assert_eq!(expire(&mut table, now + secs(60)).len(), 1);
     assert_eq!(table.live(), 0);
     assert!(matches!(table.renew(now + secs(90), &"1".into()), Renewal::Revived(_)));
     assert_eq!(table.live(), 1);
@@ -78,8 +116,8 @@ fn an_overdue_record_lapses_and_a_late_renew_revives_it() {
 fn a_record_lapsed_for_an_hour_is_forgotten() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    table.expire(now + secs(60));
-    table.expire(now + secs(60) + KEEP_LAPSED);
+    expire(&mut table, now + secs(60));
+    expire(&mut table, now + secs(60) + KEEP_LAPSED);
     assert_eq!(table.renew(now + secs(60) + KEEP_LAPSED, &"1".into()), Renewal::Unknown);
     assert_eq!(table.next_deadline(), None);
 }
@@ -91,15 +129,15 @@ fn renews_teach_their_period() {
     for at in [3, 18, 33, 48] {
         table.renew(now + secs(at), &"1".into());
     }
-    assert!(table.expire(now + secs(48 + 44)).is_empty());
-    assert_eq!(table.expire(now + secs(48 + 45)).len(), 1, "three periods of 15 s");
+    assert!(expire(&mut table, now + secs(48 + 44)).is_empty());
+    assert_eq!(expire(&mut table, now + secs(48 + 45)).len(), 1, "three periods of 15 s");
 }
 
 #[test]
 fn a_long_period_counts_at_once_and_a_short_one_when_it_is_sure() {
     let (mut table, now) = table();
-    take(&mut table, now, "long");
-    take(&mut table, now, "late");
+    register(&mut table, now, &of("long", "a", "10.0.0.1:80"));
+    register(&mut table, now, &of("late", "b", "10.0.0.1:81"));
     for at in [20, 59] {
         table.renew(now + secs(at), &"long".into());
     }
@@ -107,10 +145,10 @@ fn a_long_period_counts_at_once_and_a_short_one_when_it_is_sure() {
     for at in [13, 15] {
         table.renew(now + secs(at), &"late".into());
     }
-    assert!(table.expire(now + secs(14) + TTL).is_empty(), "not after three times 2 s");
-    assert_eq!(table.expire(now + secs(15) + TTL).len(), 1);
-    assert!(table.expire(now + secs(59 + 3 * 39 - 1)).is_empty());
-    assert_eq!(table.expire(now + secs(59 + 3 * 39)).len(), 1);
+    assert!(expire(&mut table, now + secs(14) + TTL).is_empty(), "not after three times 2 s");
+    assert_eq!(expire(&mut table, now + secs(15) + TTL).len(), 1);
+    assert!(expire(&mut table, now + secs(59 + 3 * 39 - 1)).is_empty());
+    assert_eq!(expire(&mut table, now + secs(59 + 3 * 39)).len(), 1);
 }
 
 #[test]
@@ -120,7 +158,7 @@ fn a_hasty_pair_of_renews_does_not_shorten_the_lease() {
     for at in [10, 25, 53, 55] {
         assert_eq!(table.renew(now + secs(at), &"1".into()), Renewal::Renewed);
     }
-    assert!(table.expire(now + secs(55 + 83)).is_empty(), "the longest of 15, 28 and 2 s, three times");
+    assert!(expire(&mut table, now + secs(55 + 83)).is_empty(), "the longest of 15, 28 and 2 s, three times");
 }
 
 #[test]
@@ -130,7 +168,7 @@ fn a_learned_lease_is_never_under_five_seconds() {
     for at in 0..4 {
         table.renew(now + Duration::from_millis(at), &"1".into());
     }
-    assert!(table.expire(now + secs(4)).is_empty());
+    assert!(expire(&mut table, now + secs(4)).is_empty());
 }
 
 #[test]
@@ -179,8 +217,8 @@ fn all_records_of_a_dead_instance_lapse_and_no_others() {
     register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
     register(&mut table, now, &of("2", "a", "10.0.0.1:81"));
     register(&mut table, now, &of("3", "b", "10.0.0.1:82"));
-    assert_eq!(table.lapse_instance(now, "a").len(), 2);
-    assert!(table.lapse_instance(now, "a").is_empty(), "once");
+    assert_eq!(table.lapse_instance(now, &"a".into()).len(), 2);
+    assert!(table.lapse_instance(now, &"a".into()).is_empty(), "once");
     assert_eq!((table.live(), table.lapsed()), (1, 2));
     assert!(
         matches!(table.renew(now + secs(9), &"1".into()), Renewal::Revived(_)),
@@ -189,22 +227,163 @@ fn all_records_of_a_dead_instance_lapse_and_no_others() {
 }
 
 #[test]
-fn a_doubted_instance_has_one_more_period() {
+fn a_new_connector_has_the_period_of_its_gost_at_once() {
     let (mut table, now) = table();
-    register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
-    for at in [0, 15, 30, 45] {
+    take(&mut table, now, "1");
+    for at in [0, 100, 200, 300] {
         table.renew(now + secs(at), &"1".into());
     }
-    table.doubt_instance(now + secs(50), "a");
-    assert!(table.expire(now + secs(66)).is_empty());
-    assert_eq!(table.expire(now + secs(67)).len(), 1, "a period of 15 s and 2 s to be late");
+    table.release(now + secs(301), &"1".into());
+    let later = now + secs(310);
+    take(&mut table, later, "2");
+    assert!(expire(&mut table, later + secs(299)).is_empty(), "also if it had none for a while");
+    assert_eq!(expire(&mut table, later + secs(300)).len(), 1, "three periods of 100 s");
+    assert_eq!(table.remaining(later, &"2".into()), None, "it has lapsed");
+    register(&mut table, later, &of("3", "another", "10.0.0.1:81"));
+    assert_eq!(expire(&mut table, later + TTL).len(), 1, "another gost has its own");
+}
 
+#[test]
+fn a_period_outlives_a_restart() {
+    let (mut before, now) = table();
+    take(&mut before, now, "1");
+    for at in [0, 100, 200, 300] {
+        before.renew(now + secs(at), &"1".into());
+    }
+    let periods: Vec<_> =
+        before.take_periods().into_iter().filter_map(|(node, p)| Some((node, p?))).collect();
+    assert_eq!(periods, [("node".into(), secs(100))]);
+    let Word::Held(held) = before.word(&"1".into()) else { panic!("it is held") };
+    let mut after = LeaseTable::new(now, TTL);
+    after.restore(now, Kept { held: vec![held], periods, ..Kept::default() });
+    assert!(!after.is_touched());
+    assert!(expire(&mut after, now + secs(299)).is_empty());
+    take(&mut after, now, "2");
+    assert_eq!(expire(&mut after, now + secs(300)).len(), 2);
+}
+
+/// A record that nobody renews, of a gost that is connected, when its lease has ended.
+fn on_trial() -> (LeaseTable, Instant) {
+    let (mut table, now) = table();
+    take(&mut table, now, "1");
+    let Expired { changes, trials } = table.expire(now + TTL, |_| true);
+    assert_eq!((changes, trials), (Vec::new(), ["node".into()].into()));
+    (table, now + TTL)
+}
+
+#[test]
+fn a_connector_of_a_connected_gost_whose_period_is_unknown_is_dialled_before_it_lapses() {
+    let (mut table, now) = on_trial();
+    assert!(table.is_live(&"1".into()));
+    table.answered(now, &"node".into());
+    assert!(expire(&mut table, now + TTL - secs(1)).is_empty());
+    assert_eq!(table.expire(now + TTL, |_| true).trials.len(), 1, "once for each lease");
+    assert_eq!(table.unanswered(now + TTL, &"node".into()).len(), 1);
+    assert_eq!((table.live(), table.lapsed()), (0, 1));
+    assert!(table.unanswered(now + TTL, &"node".into()).is_empty());
+    assert!(matches!(table.renew(now + TTL, &"1".into()), Renewal::Revived(_)), "like any other");
+}
+
+#[test]
+fn a_renew_ends_a_trial_however_the_dial_ends() {
+    let (mut table, now) = on_trial();
+    assert_eq!(table.renew(now, &"1".into()), Renewal::Renewed);
+    assert!(table.unanswered(now, &"node".into()).is_empty());
+    assert!(table.is_live(&"1".into()));
+}
+
+#[test]
+fn a_dial_that_does_not_end_is_asked_for_again() {
+    let (mut table, now) = on_trial();
+    assert!(table.expire(now + secs(1), |_| true).trials.is_empty());
+    assert_eq!(table.expire(now + secs(5), |_| true).trials.len(), 1);
+    assert_eq!(expire(&mut table, now + secs(10)).len(), 1, "not without a connection");
+}
+
+#[test]
+fn who_is_known_to_renew_or_was_silent_for_an_hour_or_cannot_be_dialled_is_not_on_trial() {
+    let (mut table, now) = table();
+    let lapses = |table: &mut LeaseTable, at: Instant| {
+        let Expired { changes, trials } = table.expire(at, |_| true);
+        (changes.len(), trials.len())
+    };
+    take(&mut table, now, "1");
+    table.renew(now, &"1".into());
+    table.renew(now + secs(15), &"1".into());
+    assert_eq!(lapses(&mut table, now + secs(15) + TTL), (1, 0), "it is late");
+
+    let (mut table, now) = on_trial();
+    let mut end = now;
+    while table.is_live(&"1".into()) {
+        table.answered(end, &"node".into());
+        end += TTL;
+        table.expire(end, |_| true);
+    }
+    assert_eq!(end, now - TTL + KEEP_LAPSED);
+
+    let (mut table, now) = self::table();
+    let nowhere = Holding { record: record("1", "t"), dial: "".into() };
+    table.register(now, nowhere).unwrap();
+    let router = Record { name: "host@r".into(), network: Network::Udp, ..of("2", "r", "10.0.0.1:80") };
+    register(&mut table, now, &router);
+    assert_eq!(lapses(&mut table, now + TTL), (2, 0));
+}
+
+#[test]
+fn a_gost_that_asks_for_its_own_tunnel_has_lost_its_only_connector() {
+    let (mut table, now) = table();
+    take(&mut table, now, "1");
+    let asked = |table: &mut LeaseTable, at| table.asked(at, &["1".into()]);
+    assert_eq!(asked(&mut table, now + FRESH), Asked::Fresh, "it may have asked before");
+    assert_eq!(table.renew(now + secs(3), &"1".into()), Renewal::Renewed);
+    assert_eq!(asked(&mut table, now + secs(5)), Asked::Fresh);
+    let late = now + secs(5) + Duration::from_millis(1);
+    assert!(matches!(asked(&mut table, late), Asked::Lapsed(_)));
+    assert_eq!((table.live(), table.lapsed(), asked(&mut table, late)), (0, 1, Asked::Fresh));
+    assert!(matches!(table.renew(late, &"1".into()), Renewal::Revived(_)), "it was not stale after all");
+}
+
+#[test]
+fn what_a_journal_kept_is_old_from_the_first_moment() {
+    let now = Instant::now();
     let mut table = LeaseTable::new(now, TTL);
-    register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
-    table.doubt_instance(now, "a");
+    let held = vec![Holding { record: record("1", "t"), dial: "127.0.0.1:80".into() }];
+    table.restore(now, Kept { held, ..Kept::default() });
+    assert!(matches!(table.asked(now, &["1".into()]), Asked::Lapsed(_)));
+}
+
+#[test]
+fn a_gost_with_several_connectors_may_ask_for_another_network_and_has_one_more_period() {
+    let (mut table, now) = table();
+    for id in ["1", "2"] {
+        take(&mut table, now, id);
+        for at in [0, 15, 30, 45] {
+            table.renew(now + secs(at), &id.into());
+        }
+    }
+    let now = now + secs(50);
+    take(&mut table, now, "young");
+    let all = ["1", "2", "young"].map(Label::from);
+    assert_eq!(table.asked(now, &all), Asked::Shortened);
     table.renew(now + secs(10), &"1".into());
-    assert!(table.expire(now + secs(69)).is_empty(), "renewed in time");
-    assert_eq!(table.expire(now + secs(70)).len(), 1);
+    assert!(expire(&mut table, now + secs(16)).is_empty(), "a period of 15 s and 2 s to be late");
+    assert_eq!(expire(&mut table, now + secs(17)).len(), 1);
+    assert!(table.is_live(&"1".into()) && table.is_live(&"young".into()) && table.is_lapsed(&"2".into()));
+}
+
+#[test]
+fn only_instances_with_live_records_of_the_tunnel_handler_count_as_gosts() {
+    let (mut table, now) = table();
+    register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
+    let router = Record { name: "host@r".into(), network: Network::Udp, ..of("2", "r", "10.0.0.1:80") };
+    register(&mut table, now, &router);
+    let (a, b, r) = ("a".into(), "b".into(), "r".into());
+    assert!(table.is_the_only_one(&a) && !table.is_the_only_one(&r));
+    assert!(table.is_routers(&r) && !table.is_routers(&a) && !table.is_routers(&"unknown".into()));
+    register(&mut table, now, &of("3", "b", "10.0.0.1:81"));
+    assert!(!table.is_the_only_one(&a) && !table.is_the_only_one(&b));
+    table.lapse_instance(now, &b);
+    assert!(table.is_the_only_one(&a));
 }
 
 #[test]
@@ -215,17 +394,18 @@ fn a_lease_that_gets_shorter_ends_earlier() {
         table.renew(now + secs(at), &"1".into());
     }
     assert!(table.next_deadline().unwrap() <= now + secs(4 + 5), "not at the first minute");
-    assert_eq!(table.expire(now + secs(9)).len(), 1);
+    assert_eq!(expire(&mut table, now + secs(9)).len(), 1);
 }
 
 #[test]
 fn doubts_do_not_fill_the_heap() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    for n in 0..1_000 {
-        table.doubt_instance(now + secs(n), "node");
+    take(&mut table, now, "2");
+    for n in (0..3_000).step_by(3) {
+        table.asked(now + secs(n), &["1".into(), "2".into()]);
         table.renew(now + secs(n), &"1".into());
-        table.expire(now + secs(n));
+        expire(&mut table, now + secs(n));
     }
     assert!(table.deadlines.len() < 100, "{}", table.deadlines.len());
 }
@@ -235,10 +415,10 @@ fn a_routers_instance_is_not_dialled() {
     let (mut table, now) = table();
     let router = Record { name: "host@r".into(), network: Network::Udp, ..of("1", "r", "10.0.0.1:80") };
     register(&mut table, now, &router);
-    assert!(table.dials("r").is_empty());
+    assert!(table.dials(&"r".into()).is_empty());
     register(&mut table, now, &of("2", "a", "10.0.0.1:80"));
     register(&mut table, now, &of("3", "a", "10.0.0.1:80"));
-    assert_eq!(table.dials("a"), ["127.0.0.1:80".into()].into());
+    assert_eq!(table.dials(&"a".into()), ["127.0.0.1:80".into()].into());
 }
 
 #[test]
@@ -246,18 +426,23 @@ fn what_a_journal_kept_is_back_with_fresh_leases() {
     let (mut before, now) = table();
     take(&mut before, now, "1");
     take(&mut before, now, "2");
-    before.release(&"2".into());
+    before.release(now, &"2".into());
     let touched = before.take_touched();
     assert_eq!(touched.len(), 2);
     let Word::Held(held) = before.word(&"1".into()) else { panic!("1 is held") };
-    assert_eq!((before.word(&"2".into()), before.word(&"3".into())), (Word::Released, Word::Forgotten));
+    let released = Word::Released(Release::Held);
+    assert_eq!((before.word(&"2".into()), before.word(&"3".into())), (released, Word::Forgotten));
 
     let mut after = LeaseTable::new(now, TTL);
-    assert_eq!(after.restore(now + secs(50), vec![held], Vec::new(), &["2".into()]).len(), 1);
+    let released = vec![("2".into(), Release::Held), ("3".into(), Release::Unheard)];
+    let kept = Kept { held: vec![held], released, ..Kept::default() };
+    assert_eq!(after.restore(now + secs(50), kept).len(), 1);
     assert!(after.take_touched().is_empty(), "the journal knows");
-    assert!(after.expire(now + secs(109)).is_empty());
-    assert_eq!(take(&mut after, now, "2"), None, "released for ever");
-    assert_eq!(after.expire(now + secs(110)).len(), 1);
+    assert_eq!(take(&mut after, now + secs(50), "3"), None, "its Deregister was first");
+    assert_eq!(after.renew(now + secs(50), &"2".into()), Renewal::Released);
+    assert!(expire(&mut after, now + secs(109)).is_empty());
+    assert_eq!(expire(&mut after, now + secs(110)).len(), 1);
+    assert!(take(&mut after, now + secs(110), "2").is_some(), "a new record");
 }
 
 #[test]
@@ -265,12 +450,12 @@ fn what_had_lapsed_is_not_said_again_after_a_restart_but_can_be_revived() {
     let (mut before, now) = table();
     take(&mut before, now, "1");
     before.take_touched();
-    assert_eq!(before.expire(now + TTL).len(), 1);
+    assert_eq!(expire(&mut before, now + TTL).len(), 1);
     assert_eq!(before.take_touched(), ["1".into()].into(), "the journal has to know");
     let Word::Lapsed(lapsed) = before.word(&"1".into()) else { panic!("1 has lapsed") };
 
     let mut after = LeaseTable::new(now, TTL);
-    assert!(after.restore(now, Vec::new(), vec![lapsed], &[]).is_empty());
+    assert!(after.restore(now, Kept { lapsed: vec![lapsed], ..Kept::default() }).is_empty());
     assert_eq!((after.live(), after.lapsed(), after.lapsed_bytes()), (0, 1, after.bytes()));
     assert!(matches!(after.renew(now + secs(5), &"1".into()), Renewal::Revived(_)));
     assert_eq!(after.take_touched(), ["1".into()].into(), "live again");
@@ -285,7 +470,7 @@ fn an_instance_from_before_a_restart_is_replaced_like_any_other() {
     let Word::Held(held) = before.word(&"1".into()) else { panic!("1 is held") };
     let entrypoint = held.record.address.clone();
     let mut after = LeaseTable::new(now, TTL);
-    after.restore(now, vec![held], Vec::new(), &[]);
+    after.restore(now, Kept { held: vec![held], ..Kept::default() });
     register(&mut after, now, &of("2", "another", &entrypoint.to_string()));
     assert_eq!((after.is_lapsed(&"1".into()), after.is_live(&"2".into())), (true, true));
 }
@@ -294,21 +479,25 @@ fn an_instance_from_before_a_restart_is_replaced_like_any_other() {
 fn everything_can_be_told_to_a_journal_again() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    table.release(&"2".into());
+    table.release(now, &"2".into());
     table.take_touched();
     table.touch_all();
     assert_eq!(table.take_touched(), ["1".into(), "2".into()].into());
 }
 
 #[test]
-fn a_sibling_tells_an_instances_address() {
+fn a_sibling_of_the_same_handler_tells_an_instances_address() {
     let (mut table, now) = table();
-    register(&mut table, now, &Record { network: Network::Udp, ..of("1", "a", "10.0.0.1:80") });
-    assert_eq!(table.sibling(&"a".into()), None);
-    register(&mut table, now, &of("2", "a", "10.0.0.1:80"));
-    assert_eq!(table.sibling(&"a".into()).unwrap().record.id, *"2");
-    table.release(&"2".into());
-    assert_eq!(table.sibling(&"a".into()), None);
+    let sibling = |table: &LeaseTable, routers| {
+        table.sibling(&"a".into(), routers).map(|holding| holding.record.id.to_string())
+    };
+    let router = Record { name: "host@r".into(), network: Network::Udp, ..of("1", "a", "10.0.0.1:80") };
+    register(&mut table, now, &router);
+    assert_eq!((sibling(&table, false), sibling(&table, true).as_deref()), (None, Some("1")));
+    register(&mut table, now, &Record { network: Network::Udp, ..of("2", "a", "10.0.0.1:90") });
+    assert_eq!(sibling(&table, false).as_deref(), Some("2"), "a tunnel's udp connector is at its TCP port");
+    table.release(now, &"2".into());
+    assert_eq!(sibling(&table, false), None);
 }
 
 #[test]
@@ -319,14 +508,14 @@ fn an_instance_that_goes_and_returns_again_and_again_leaves_no_deadlines_behind(
     }
     for second in 0..1_000 {
         let now = now + secs(second);
-        assert_eq!(table.lapse_instance(now, "n").len(), 100);
+        assert_eq!(table.lapse_instance(now, &"n".into()).len(), 100);
         for n in 0..100 {
             assert!(matches!(table.renew(now, &n.to_string().as_str().into()), Renewal::Revived(_)));
         }
-        table.expire(now);
+        expire(&mut table, now);
         assert!(table.deadlines() <= table.deadlines_max(), "{} after {second} s", table.deadlines());
     }
-    assert_eq!(table.expire(now + secs(2_000)).len(), 100, "each is still looked at in time");
+    assert_eq!(expire(&mut table, now + secs(2_000)).len(), 100, "each is still looked at in time");
 }
 
 #[test]
@@ -336,11 +525,11 @@ fn the_room_of_a_peak_is_given_back() {
         register(&mut table, now, &of(&n.to_string(), &n.to_string(), &format!("10.0.0.1:{}", n + 1)));
     }
     for n in 10..10_000 {
-        table.release(&n.to_string().as_str().into());
+        table.release(now, &n.to_string().as_str().into());
     }
-    table.expire(now + secs(59));
+    expire(&mut table, now + secs(59));
     assert!(table.room() >= 50_000);
-    assert_eq!(table.expire(now + TTL).len(), 10);
+    assert_eq!(expire(&mut table, now + TTL).len(), 10);
     table.give_back();
     assert_eq!((table.lapsed(), table.slot_gaps()), (10, 0));
     assert!(table.room() < 400, "{}", table.room());

@@ -24,15 +24,15 @@ fn start_on(bytes: &[u8], what: &str) -> Restored {
         Some(aside) => {
             assert_eq!(*aside, beside(&file(&dir), "damaged-1"), "{what}");
             assert_eq!(fs::read(aside).unwrap().len(), bytes.len(), "{what}");
-            assert_eq!((restored.held.len(), restored.released.len()), (0, 0), "{what}");
+            assert_eq!((restored.leases.held.len(), restored.leases.released.len()), (0, 0), "{what}");
         }
-        None => assert!(restored.held.len().is_multiple_of(40), "{what}: whole batches"),
+        None => assert!(restored.leases.held.len().is_multiple_of(40), "{what}: whole batches"),
     }
     journal.write(&batch([hold("new")])).unwrap();
     drop(journal);
     let (_, again) = open(&dir);
     assert_eq!(again.set_aside, None, "{what}");
-    assert!(again.held.contains(&held("new")), "{what}");
+    assert!(again.leases.held.contains(&held("new")), "{what}");
     restored
 }
 
@@ -82,10 +82,10 @@ fn a_flipped_byte_is_found_wherever_it_is() {
             flipped[at] ^= 0xff;
             let what = format!("byte {at} of {}, closed: {clean}", image.len());
             let restored = start_on(&flipped, &what);
-            let whole = restored.held.len() == 120;
+            let whole = restored.leases.held.len() == 120;
             // A file that was not closed goes back to the commit before the one that does not verify.
             assert!(whole || restored.set_aside.is_some() || !clean, "{what}");
-            assert!(restored.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
+            assert!(restored.leases.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
         }
     }
 }
@@ -131,7 +131,7 @@ fn a_database_of_something_else_is_set_aside() {
 #[test]
 fn the_file_of_a_newer_gossd_is_left_alone() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released)])).unwrap();
+    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released(Release::Held))])).unwrap();
     tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 2).unwrap()));
     let before = names(&dir);
     for _ in 0..2 {
@@ -147,7 +147,7 @@ fn the_file_of_a_newer_gossd_is_left_alone() {
 #[test]
 fn a_damaged_record_costs_no_other() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released), hold("c")])).unwrap();
+    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released(Release::Held)), hold("c")])).unwrap();
     let kept = |[name, node, address, dial]: [&str; 4]| {
         postcard::to_stdvec(&(0_u8, name, node, false, address, dial)).unwrap()
     };
@@ -176,9 +176,11 @@ fn a_damaged_record_costs_no_other() {
     });
     let (mut journal, restored) = open(&dir);
     assert_eq!(ids(&restored), ["a", "c", "d7", "good"]);
-    assert_eq!(restored.held[2].dial, *"", "where it cannot be dialled is not known");
+    assert_eq!(restored.leases.held[2].dial, *"", "where it cannot be dialled is not known");
     assert_eq!((released(&restored), &restored.set_aside), (texts(["b"]), &None));
-    journal.write(&batch([hold("d1"), ("d2", Word::Released), ("d3", Word::Forgotten)])).unwrap();
+    journal
+        .write(&batch([hold("d1"), ("d2", Word::Released(Release::Held)), ("d3", Word::Forgotten)]))
+        .unwrap();
     drop(journal);
     assert_eq!(ids(&open(&dir).1), ["a", "c", "d1", "d7", "good"]);
 }
@@ -265,7 +267,7 @@ fn a_file_spoilt_under_a_running_agent_does_not_end_it() {
         assert!(matches!(afresh, WriteError::StartedAfresh { set_aside: Some(_), .. }), "{what}: {afresh}");
         journal.write(&all).unwrap();
         drop(journal);
-        assert_eq!(open(&dir).1.held.len(), 4_000, "{what}");
+        assert_eq!(open(&dir).1.leases.held.len(), 4_000, "{what}");
     }
 }
 

@@ -71,7 +71,7 @@ fn a_full_disk_loses_nothing_and_is_recovered_from() {
     }
     disk.free();
     let (_, restored) = open(&disk.0);
-    assert_eq!((restored.held.len(), restored.set_aside), (2_000, None));
+    assert_eq!((restored.leases.held.len(), restored.set_aside), (2_000, None));
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn what_was_written_is_there_after_a_kill() {
         let (_, restored) = open(&dir);
         assert_eq!(restored.set_aside, None);
         // The batch after the last may have been written, and never been told of.
-        let batches = restored.released.len();
+        let batches = restored.leases.released.len();
         assert!((last as usize..=last as usize + 1).contains(&batches), "round {round}: {last}, {batches}");
         for n in last.saturating_sub(STAY - 2).max(1)..=last {
             assert!(ids(&restored).contains(&format!("held-{n}")), "round {round}: {n} of {last}");
         }
-        assert!(restored.held.len() <= STAY as usize + 1);
+        assert!(restored.leases.held.len() <= STAY as usize + 1);
     }
 }
 
@@ -120,7 +120,7 @@ fn write_until_killed(doomed: &str) {
     for n in from.parse::<u32>().unwrap().. {
         let (new, old) = (format!("held-{n}"), format!("held-{}", n.saturating_sub(STAY)));
         let gone = format!("released-{n}");
-        let words = [hold(&new), (&old, Word::Forgotten), (&gone, Word::Released)];
+        let words = [hold(&new), (&old, Word::Forgotten), (&gone, Word::Released(Release::Held))];
         journal.write(&batch(words)).unwrap();
         // Not `println`, which the test harness would keep.
         let mut out = io::stdout().lock();

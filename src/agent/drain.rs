@@ -1,0 +1,74 @@
+//! How the agent says that it is, and whether it drains: over restarts, until an operator undoes it.
+
+use super::Agent;
+use crate::domain::slot::Status;
+
+/// What draining means, and what ends it.
+pub const DRAINING: &str =
+    "peers do not list what is registered here, this host uses it; `gossd drain --undo` ends it";
+
+/// Whether the agent drains, and whether the journal has that.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drain {
+    pub(super) on: bool,
+    /// To be kept.
+    touched: bool,
+}
+
+impl Drain {
+    /// As the journal has it.
+    pub(super) fn of(on: bool) -> Self {
+        Self { on, touched: false }
+    }
+
+    fn set(&mut self, on: bool) {
+        self.touched |= self.on != on;
+        self.on = on;
+    }
+
+    /// What the journal has to keep, since it was asked for.
+    pub(super) fn take_touched(&mut self) -> Option<bool> {
+        std::mem::take(&mut self.touched).then_some(self.on)
+    }
+
+    pub(super) fn is_touched(self) -> bool {
+        self.touched
+    }
+
+    /// Counts it as changed: it could not be written.
+    pub(super) fn touch(&mut self) {
+        self.touched = true;
+    }
+}
+
+impl Agent {
+    /// Tells the cluster how we are, and the journal whether we drain; resolves when both have it, or the journal could not
+    /// take it for a moment.
+    pub async fn say(&self, status: Status) {
+        let said = {
+            let mut state = self.lock();
+            match status {
+                Status::Ready => state.drain.set(false),
+                Status::Draining => state.drain.set(true),
+                // Whoever leaves for good, and does return, drains on.
+                Status::Left => {}
+            }
+            let change = state.leases.say(status);
+            let said = change.cell.seq;
+            state.tell(self.owner(), change);
+            if state.drain.is_touched() {
+                self.note_touched();
+            }
+            said
+        };
+        self.shared.changed.notify_one();
+        // The sender is ours.
+        let told = async { drop(self.shared.status_told.subscribe().wait_for(|told| *told >= said).await) };
+        tokio::join!(told, self.flush());
+    }
+
+    /// Whether peers hide our records because we were told to drain.
+    pub fn is_draining(&self) -> bool {
+        self.lock().drain.on
+    }
+}

@@ -1,0 +1,289 @@
+//! What tells that a gost beside this agent lives or that a record of it is stale, besides its Renews: its plugin
+//! connections, a dial of its entrypoint, and what it asks.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::{Agent, State};
+use crate::domain::address::Address;
+use crate::domain::connection::{Caller, ConnectionId};
+use crate::domain::entrypoints::{EntrypointKey, Place};
+use crate::domain::label::Label;
+use crate::domain::lease::{Asked, Holding};
+use crate::domain::record::{Draft, Record};
+
+/// A gost that does not refuse within this time is not known to be dead. A refusal takes a round trip within the
+/// host; the rest is for hosts that are starved.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between the two refusals that tell of a death: one alone may be a gost that is about to listen.
+const AGAIN: Duration = Duration::from_millis(20);
+/// After how long a gost that answered is dialled again, as long as no connection of it returns: a process that ends closes
+/// its sockets one after the other, those of its plugins perhaps before those of its entrypoint.
+const LATER: [Duration; 2] = [Duration::from_millis(40), Duration::from_secs(1)];
+/// Gosts that are dialled at a time; more wait for their turn.
+const MAX_DIALS: usize = 256;
+/// Questions that are evidence, with less than this between them, are told to the operator once.
+const EPISODE: Duration = Duration::from_secs(60);
+
+/// What dialling all entrypoints of an instance led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialled {
+    /// At least one took the connection.
+    Answered,
+    /// Each refused it, twice.
+    Refused,
+    /// Neither: silence, no route, no address to dial. No evidence of anything.
+    Silent,
+}
+
+/// A gost that is to be dialled.
+#[derive(Clone, Debug)]
+pub(super) struct Dial {
+    node: Label,
+    addresses: BTreeSet<Address>,
+    /// How often it answered before.
+    answered: usize,
+}
+
+/// The dials that run. Nothing waits for them.
+#[derive(Default)]
+pub(super) struct Dials {
+    tasks: JoinSet<(Dial, Dialled)>,
+    /// By instance: those that are to be dialled again are waiting for that.
+    running: HashMap<Label, Running>,
+}
+
+struct Running {
+    task: AbortHandle,
+    waits: bool,
+}
+
+impl Dials {
+    /// How many more there may be.
+    pub(super) fn room(&self) -> usize {
+        MAX_DIALS.saturating_sub(self.tasks.len())
+    }
+
+    /// Whether an instance is being dialled, and not only to be dialled again.
+    pub(super) fn has(&self, node: &Label) -> bool {
+        self.running.get(node).is_some_and(|running| !running.waits)
+    }
+
+    /// Dials an instance in place of what it waited for.
+    pub(super) fn start(&mut self, dial: Dial) {
+        let (node, later) = (dial.node.clone(), dial.answered.checked_sub(1).and_then(|nth| LATER.get(nth)));
+        let task = self.tasks.spawn(async move {
+            if let Some(later) = later {
+                sleep(*later).await;
+            }
+            let dialled = dial_all(&dial.addresses).await;
+            (dial, dialled)
+        });
+        if let Some(before) = self.running.insert(node, Running { task, waits: later.is_some() }) {
+            before.task.abort();
+        }
+    }
+
+    /// The next one that ended; none while none runs.
+    pub(super) async fn next(&mut self) -> Option<(Dial, Dialled)> {
+        loop {
+            // One that was replaced.
+            let Ok((dial, dialled)) = self.tasks.join_next().await? else { continue };
+            // Another may have begun in the moment that this one ended.
+            if self.running.get(&dial.node).is_some_and(|running| running.task.is_finished()) {
+                self.running.remove(&dial.node);
+            }
+            return Some((dial, dialled));
+        }
+    }
+}
+
+impl Agent {
+    /// A gost was dialled: if it is dead, and did not return meanwhile, its records lapse; of what waited for this dial,
+    /// those that it does not answer for. If it is to be dialled once more, how.
+    pub(super) fn dialled(&self, dial: Dial, dialled: Dialled) -> Option<Dial> {
+        let node = &dial.node;
+        tracing::debug!(%node, ?dialled, addresses = ?dial.addresses, "dialled a gost");
+        let (mut lapsed, mut is_connected) = (0, false);
+        let done = self.update(|state, now| {
+            is_connected = state.connections.has(&node.text());
+            state.counts.dialled[dialled as usize] += 1;
+            let changes = match dialled {
+                Dialled::Refused if !is_connected && !self.shared.settings.broken.leases => {
+                    state.leases.lapse_instance(now, node)
+                }
+                Dialled::Answered => {
+                    state.leases.answered(now, node);
+                    Vec::new()
+                }
+                Dialled::Refused | Dialled::Silent => state.leases.unanswered(now, node),
+            };
+            lapsed = changes.len();
+            state.counts.lapsed += lapsed as u64;
+            Ok(changes)
+        });
+        debug_assert!(done.is_ok(), "lapsing needs no slot");
+        if lapsed > 0 && is_connected {
+            tracing::info!(%node, records = lapsed, "records lapsed: their gost does not renew them, and answers no dial");
+        } else if lapsed > 0 {
+            tracing::info!(
+                %node,
+                records = lapsed,
+                "a gost is gone; its records lapsed: it has no plugin connection, and its entrypoint refuses"
+            );
+        }
+        let again = dialled == Dialled::Answered && !is_connected && dial.answered < LATER.len();
+        again.then(|| Dial { answered: dial.answered + 1, ..dial })
+    }
+
+    /// A gost of this host asks where a tunnel is: one that had its connector would not ask. So if it is the only gost here,
+    /// its own record of the tunnel is stale; one that it has just registered aside.
+    pub fn asked(&self, connection: ConnectionId, name: &str) {
+        if self.shared.settings.broken.leases || !self.has_own(name) {
+            return;
+        }
+        let mut told = None;
+        let done = self.update(|state, now| {
+            let Some((node, ids)) = state.in_question(self.owner(), connection, name) else {
+                return Ok(None);
+            };
+            let change = match state.leases.asked(now, &ids) {
+                Asked::Fresh => return Ok(None),
+                Asked::Lapsed(change) => Some(change),
+                Asked::Shortened => None,
+            };
+            state.counts.asked += u64::from(change.is_some());
+            state.counts.lapsed += u64::from(change.is_some());
+            if change.is_some() && state.evidence.begins(now) {
+                told = Some((node, ids));
+            }
+            Ok(change)
+        });
+        debug_assert!(done.is_ok(), "lapsing needs no slot");
+        if let Some((node, ids)) = told {
+            tracing::warn!(
+                tunnel = name, %node, id = ?ids[0],
+                "gost asks where a tunnel is that is registered here for it, so it has no connector of it any more: \
+                 a Deregister was lost, and the record lapsed. Further ones are counted only, for a minute"
+            );
+        }
+    }
+
+    fn has_own(&self, name: &str) -> bool {
+        let state = self.lock();
+        state.directory.lookup(name).iter().any(|entry| *entry.owner == *self.owner())
+    }
+
+    /// Where an entrypoint is that a Register does not name: where its instance registered last, or else any gost of the
+    /// caller's host.
+    pub fn registered_last(&self, caller: Caller, draft: Draft<'_>) -> Option<Place> {
+        let state = self.lock();
+        let key = key_of(draft);
+        state.place_of_sibling(&key).or_else(|| state.entrypoints.last(caller.remote, key.routers).cloned())
+    }
+}
+
+impl State {
+    /// Gosts that are to be dialled.
+    pub(super) fn dials(&mut self, trials: BTreeSet<Label>, running: &Dials) -> Vec<Dial> {
+        let orphans = self.connections.take_orphans(running.room(), |node| running.has(&node.into()));
+        let orphans = orphans.iter().map(|node| Label::from(&**node));
+        // What is on trial asks again.
+        let trials = trials.into_iter().filter(|node| !running.has(node));
+        let nodes: BTreeSet<Label> = orphans.chain(trials).take(running.room()).collect();
+        let dials =
+            nodes.into_iter().map(|node| Dial { addresses: self.leases.dials(&node), node, answered: 0 });
+        dials.filter(|dial| !dial.addresses.is_empty()).collect()
+    }
+
+    /// The instance that asks for a tunnel which is registered here for it, with the ids of that; none if another gost may
+    /// be asking.
+    fn in_question(
+        &self,
+        us: &super::Owner,
+        connection: ConnectionId,
+        name: &str,
+    ) -> Option<(Label, Vec<Label>)> {
+        let own = self.directory.lookup(name).iter().filter(|entry| *entry.owner == *us);
+        let own: Vec<&Record> = own.map(|entry| &*entry.record).collect();
+        let node = own.first()?.node.clone();
+        let ids = own.iter().map(|record| record.id.clone()).collect();
+        let text = node.text();
+        let other = |other: &str| *other != *text && !self.leases.is_routers(&other.into());
+        let is_only = self.leases.is_the_only_one(&node) && !self.connections.nodes().any(other);
+        // gost's calls share its connections.
+        let may_be_it = self.connections.has_spoken(connection, &text) || !self.connections.has(&text);
+        let is_it = is_only && may_be_it;
+        drop(text);
+        is_it.then_some((node, ids))
+    }
+
+    /// Notes where the gost of a record that is registered is.
+    pub(super) fn note_entrypoint(&mut self, caller: Caller, holding: &Holding) {
+        let Holding { record, dial } = holding;
+        let key = EntrypointKey { node: record.node.clone(), routers: record.is_routers() };
+        let place = Place { address: record.address.clone(), dial: dial.clone() };
+        self.entrypoints.note(key, caller.remote, place);
+    }
+
+    /// Where the other records of an instance and handler are, or were.
+    pub(super) fn place_of_sibling(&self, key: &EntrypointKey) -> Option<Place> {
+        let sibling = self.leases.sibling(&key.node, key.routers);
+        let place =
+            |holding: &Holding| Place { address: holding.record.address.clone(), dial: holding.dial.clone() };
+        sibling.map(place).or_else(|| self.entrypoints.of(key).cloned())
+    }
+}
+
+/// The handler that a call is from: only the names of gost's router handler have an `@`.
+pub(super) fn key_of(draft: Draft<'_>) -> EntrypointKey {
+    EntrypointKey { node: draft.node.into(), routers: draft.name.contains('@') }
+}
+
+/// Which questions of gosts were told to the operator.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    last: Option<StdInstant>,
+}
+
+impl Evidence {
+    /// Whether a question is the first one for a while.
+    fn begins(&mut self, now: StdInstant) -> bool {
+        let last = self.last.replace(now);
+        last.is_none_or(|last| now.saturating_duration_since(last) >= EPISODE)
+    }
+}
+
+async fn dial_all(addresses: &BTreeSet<Address>) -> Dialled {
+    let first = dial_each(addresses).await;
+    if first != Dialled::Refused {
+        return first;
+    }
+    sleep(AGAIN).await;
+    dial_each(addresses).await
+}
+
+async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
+    let mut all = if addresses.is_empty() { Dialled::Silent } else { Dialled::Refused };
+    for address in addresses {
+        let Ok(address) = address.to_string().parse::<SocketAddr>() else {
+            all = Dialled::Silent;
+            continue;
+        };
+        match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Dialled::Answered,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Ok(Err(_)) | Err(_) => all = Dialled::Silent,
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

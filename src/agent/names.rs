@@ -1,0 +1,113 @@
+//! Which host names there are, for whoever lists them all: copied in bites, so that no plugin call waits for a list.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::domain::rule::HashHost;
+
+/// Names that are copied under the lock at once: half a millisecond, most of it for memory that is in no cache.
+const BITE: usize = 8_192;
+
+impl Agent {
+    /// Rises with every change of what host names lead to, by claims and by tunnels that come and go.
+    pub fn hosts_revision(&self) -> u64 {
+        self.lock().directory.hosts().revision()
+    }
+
+    /// The keys of all claims, in no particular order. A host that is claimed all the while is there once.
+    pub fn claimed_hosts(&self) -> Vec<Arc<str>> {
+        let bites = self.lock().directory.hosts().claimed_hosts().count().div_ceil(BITE).max(1);
+        let mut hosts = Vec::new();
+        for bite in 0..bites {
+            let state = self.lock();
+            let claimed = state.directory.hosts().claimed_hosts();
+            hosts.extend(claimed.filter(|host| bite_of(host, bites) == bite).cloned());
+        }
+        hosts
+    }
+
+    /// The hash hosts of all tunnels that have a record, in no particular order.
+    pub fn hash_hosts(&self) -> Vec<HashHost> {
+        // They lie in one piece: a hundred thousand take less than a bite of claims.
+        self.lock().directory.hosts().hash_hosts().collect()
+    }
+
+    /// Whether this agent may not have heard yet what its peers say.
+    pub fn is_young(&self) -> bool {
+        self.lock().is_young(Instant::now().into_std())
+    }
+}
+
+/// In which of some bites a host is. It goes by the place of its text in memory, which is the same for as long as the
+/// host is claimed, and is known without reading the text.
+fn bite_of(host: &Arc<str>, bites: usize) -> usize {
+    /// Spreads numbers that differ in few bits: 2^32 by the golden ratio.
+    const SPREAD: usize = 0x9e37_79b9;
+    (host.as_ptr().addr().wrapping_mul(SPREAD) >> 16) % bites
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::tests::{HERE, with_quota};
+    use super::*;
+    use crate::agent::Restored;
+    use crate::domain::lease::Holding;
+    use crate::domain::quota::Quota;
+    use crate::domain::record::{Network, Record};
+    use crate::domain::rule::{Endpoint, TunnelId};
+
+    fn agent() -> Agent {
+        with_quota(Quota::default(), Restored::default())
+    }
+
+    fn endpoint(n: u128) -> Endpoint {
+        Endpoint { tunnel: TunnelId::from_bytes(n.to_be_bytes()), private: false }
+    }
+
+    #[tokio::test]
+    async fn every_claimed_host_is_listed_once_however_many_bites_it_takes() {
+        let agent = agent();
+        let all: BTreeSet<String> = (0..3 * BITE).map(|n| format!("host-{n}")).collect();
+        for (n, host) in all.iter().enumerate() {
+            assert_eq!(agent.claim(host, endpoint(n as u128)), Ok(true));
+        }
+        let listed = agent.claimed_hosts();
+        assert_eq!(listed.len(), all.len());
+        assert_eq!(listed.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), all);
+        let bites = 3;
+        let sizes = (0..bites).map(|bite| listed.iter().filter(|host| bite_of(host, bites) == bite).count());
+        assert!(sizes.clone().all(|size| size < BITE * 3 / 2), "{:?}", sizes.collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn the_revision_rises_with_what_hosts_lead_to_and_with_nothing_else() {
+        let agent = agent();
+        let mut last = agent.hosts_revision();
+        let mut rises = |agent: &Agent| {
+            let now = agent.hosts_revision();
+            std::mem::replace(&mut last, now) < now
+        };
+        assert!(!rises(&agent));
+        let record = |id: &str| {
+            let name = endpoint(7).tunnel.to_string().into();
+            let [id, node] = [id, "n"].map(Into::into);
+            let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() };
+            Holding { record: Arc::new(record), dial: "".into() }
+        };
+        agent.register(HERE, record("1")).unwrap();
+        assert!(rises(&agent), "a tunnel has its hash host");
+        assert_eq!(agent.hash_hosts(), [HashHost::of(endpoint(7).tunnel)]);
+        agent.register(HERE, record("2")).unwrap();
+        assert!(!rises(&agent), "it has it already");
+        agent.claim("x", endpoint(7)).unwrap();
+        assert!(rises(&agent));
+        agent.claim("x", endpoint(7)).unwrap();
+        assert!(!rises(&agent));
+        agent.claim("x", Endpoint { private: true, ..endpoint(7) }).unwrap();
+        assert!(rises(&agent), "a name became private");
+    }
+}

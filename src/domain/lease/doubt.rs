@@ -1,0 +1,114 @@
+//! Evidence for and against a record besides its Renews: whether its gost answers a dial, and what gost asks.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::super::label::Label;
+use super::super::moment::Moment;
+use super::super::slot::Change;
+use super::{KEEP_LAPSED, LeaseTable, Sign};
+
+/// A gost that asks for a tunnel may have asked while the tunnel's connector was being registered.
+pub const FRESH: Duration = Duration::from_secs(2);
+/// How long a lease goes on while its gost is dialled: the dial's own second, and as long as many may wait for theirs.
+const TRIAL: Duration = Duration::from_secs(5);
+
+/// What follows when the only gost of an agent asks where a tunnel is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing: it may have asked before its connector was there.
+    Fresh,
+    /// Its only connector's record was stale, and lapsed.
+    Lapsed(Change),
+    /// It has several connectors and may ask for another network: those that it does not renew once more lapse then.
+    Shortened,
+}
+
+impl LeaseTable {
+    /// Whether only this instance of gost's tunnel handler has live records here.
+    pub fn is_the_only_one(&self, node: &Label) -> bool {
+        self.instances.alive() == 1 && self.sibling(node, false).is_some()
+    }
+
+    /// Whether an instance has records here, and none of gost's tunnel handler.
+    pub fn is_routers(&self, node: &Label) -> bool {
+        self.instances.ids(node).next().is_some() && self.sibling(node, false).is_none()
+    }
+
+    /// An instance asks where a tunnel is of which it has these live records here. gost asks only for tunnels that it has
+    /// no connector of, or none of the wanted network.
+    pub fn asked(&mut self, now: Instant, ids: &[Label]) -> Asked {
+        let now = self.start.moment(now);
+        let is_fresh = |id: &&Label| {
+            let lease = self.leases.get(*id).filter(|lease| lease.slot.is_some());
+            lease.is_none_or(|lease| lease.sign != Sign::Restored && now.since(lease.seen) <= FRESH)
+        };
+        let old: Vec<&Label> = ids.iter().filter(|id| !is_fresh(id)).collect();
+        match (ids, &*old) {
+            (_, []) => Asked::Fresh,
+            ([id], _) => self.lapse(now, id).map_or(Asked::Fresh, Asked::Lapsed),
+            (_, old) => {
+                for id in old {
+                    self.shorten(now, id);
+                }
+                Asked::Shortened
+            }
+        }
+    }
+
+    /// A record lapses unless it is renewed once more in time.
+    fn shorten(&mut self, now: Moment, id: &Label) {
+        let Some(lease) = self.leases.get_mut(id) else { return };
+        let once_more = self.instances.period(&lease.holding.record.node).once_more(self.ttl);
+        if now + once_more < lease.deadline {
+            lease.deadline = now + once_more;
+            self.queue(id);
+        }
+    }
+
+    /// Lets a live record go on whose lease has ended, if that may be because its gost renews less often than was known: it
+    /// has never been seen to renew twice, and is connected.
+    pub(super) fn go_on_trial(
+        &mut self,
+        now: Moment,
+        id: &Label,
+        is_connected: impl Fn(&Label) -> bool,
+        trials: &mut BTreeSet<Label>,
+    ) -> bool {
+        let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.slot.is_some()) else { return false };
+        let record = &lease.holding.record;
+        let is_unknown = self.instances.period(&record.node).longest().is_none();
+        let may_live = is_unknown
+            && now.since(lease.seen) < KEEP_LAPSED
+            && !lease.holding.dial.is_empty()
+            && !record.is_routers()
+            && is_connected(&record.node);
+        if may_live {
+            trials.insert(record.node.clone());
+            (lease.on_trial, lease.deadline) = (true, now + TRIAL);
+        }
+        may_live
+    }
+
+    /// The gost of an instance answered a dial: what waited for that goes on.
+    pub fn answered(&mut self, now: Instant, node: &Label) {
+        let now = self.start.moment(now);
+        for id in self.on_trial(node) {
+            if let Some(lease) = self.leases.get_mut(&id) {
+                (lease.on_trial, lease.deadline) = (false, now + self.ttl);
+                // Its entry in the heap is earlier, and finds the new deadline.
+            }
+        }
+    }
+
+    /// It did not: what waited for that lapses.
+    pub fn unanswered(&mut self, now: Instant, node: &Label) -> Vec<Change> {
+        let now = self.start.moment(now);
+        self.on_trial(node).iter().filter_map(|id| self.lapse(now, id)).collect()
+    }
+
+    fn on_trial(&self, node: &Label) -> Vec<Label> {
+        let waits = |id: &&Label| self.leases.get(*id).is_some_and(|lease| lease.on_trial);
+        self.instances.ids(node).filter(waits).cloned().collect()
+    }
+}

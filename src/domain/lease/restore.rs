@@ -1,0 +1,77 @@
+//! What a table takes back from a journal.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::super::label::Label;
+use super::super::moment::Moment;
+use super::super::slot::Change;
+use super::super::tombstone::Release;
+use super::{Holding, Lease, LeaseTable, Sign};
+
+/// What a journal kept of leases.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// Live records, to be held with a fresh lease each.
+    pub held: Vec<Holding>,
+    /// Records that had lapsed, to be kept for a late Renew.
+    pub lapsed: Vec<Holding>,
+    /// Ids that were released a moment before, oldest first.
+    pub released: Vec<(Label, Release)>,
+    /// Instances and their Renew periods.
+    pub periods: Vec<(Label, Duration)>,
+}
+
+impl LeaseTable {
+    /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed. How long ago
+    /// ids were released is not known, so it counts as now.
+    pub fn restore(&mut self, now: Instant, kept: Kept) -> Vec<Change> {
+        let now = self.start.moment(now);
+        let Kept { held, lapsed, released, periods } = kept;
+        for (id, release) in released {
+            self.tombstones.bury(now, &id, release);
+        }
+        for (node, period) in periods {
+            self.instances.restore(node, period);
+        }
+        let changes = held.into_iter().filter_map(|holding| self.restore_live(now, holding)).collect();
+        for holding in lapsed {
+            self.keep_lapsed(now, holding);
+        }
+        self.instances.restored();
+        self.touched.clear();
+        changes
+    }
+
+    /// A gost may need longer than its period to call an agent that was away.
+    fn restore_live(&mut self, now: Moment, holding: Holding) -> Option<Change> {
+        let record = holding.record.clone();
+        let ttl = self.instances.period(&record.node).ttl(self.ttl).max(self.ttl);
+        if self.is_known(now, &record.id) {
+            return None;
+        }
+        let change = self.insert(now, holding, Sign::Restored, now + ttl).ok()?;
+        self.instances.claim_if_vacant(&record);
+        Some(change)
+    }
+
+    /// Holds a record that lapsed before this table was made, as if it had just then.
+    fn keep_lapsed(&mut self, now: Moment, holding: Holding) {
+        let id = holding.record.id.clone();
+        if self.is_known(now, &id) {
+            return;
+        }
+        let (deadline, size) = (now + self.keep_lapsed, holding.record.size());
+        self.instances.add(&holding.record);
+        self.bytes += size;
+        self.lapsed_bytes += size;
+        self.lapsed.insert((deadline, id.clone()));
+        self.deadlines.push(Reverse((deadline, id.clone())));
+        let lease = Lease::new(holding, now, Sign::Restored, deadline, None);
+        self.leases.insert(id, lease);
+    }
+
+    fn is_known(&self, now: Moment, id: &Label) -> bool {
+        self.leases.contains_key(id) || self.tombstones.get(now, id).is_some()
+    }
+}

@@ -1,0 +1,123 @@
+//! How the file is, for status, metrics and log: each state that needs a look is logged once, and so is its end.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::Outcome;
+use super::lines::Listing;
+use crate::metrics::{Sheet, amount};
+
+/// A handle; clones share one state.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<Mutex<Report>>);
+
+/// The file at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Where it is; none without such a file.
+    pub path: Option<PathBuf>,
+    /// Lines of what was last written, or would have been.
+    pub lines: usize,
+    /// Host names that are known and not in it.
+    pub left_out: usize,
+    /// Lines of an earlier start, which stay until this one can know better.
+    pub former: usize,
+    /// How often it was written since the start.
+    pub writes: u64,
+    /// How often it could not be.
+    pub failures: u64,
+    /// Why it is not as it should be.
+    pub problem: Option<String>,
+}
+
+impl Health {
+    pub(super) fn of(path: PathBuf) -> Self {
+        Self(Arc::new(Mutex::new(Report { path: Some(path), ..Report::default() })))
+    }
+
+    /// The file as of now.
+    pub fn report(&self) -> Report {
+        self.lock().clone()
+    }
+
+    pub(super) fn note(&self, outcome: Outcome) {
+        if let Some((listing, former)) = &outcome.listed {
+            self.note_listing(listing, *former);
+        }
+        match outcome.written {
+            Ok(written) => self.note_good(written),
+            Err(error) => {
+                self.lock().failures += 1;
+                self.note_problem(&error.to_string());
+            }
+        }
+    }
+
+    /// What the file should be is known.
+    fn note_listing(&self, listing: &Listing, former: usize) {
+        let mut report = self.lock();
+        let before = std::mem::replace(&mut report.left_out, listing.left_out);
+        (report.lines, report.former) = (listing.lines, former);
+        drop(report);
+        match (before, listing.left_out) {
+            (0, 0) => {}
+            (0, names) => tracing::warn!(
+                names,
+                lines = listing.lines,
+                "host names are left out of the ingress file: it has no room for them, or no line can tell them; a gost that \
+                 reads it has no rule for them"
+            ),
+            (_, 0) => tracing::info!("the ingress file has all host names again"),
+            (_, _) => {}
+        }
+    }
+
+    /// The file is as it should be; perhaps because it was written.
+    fn note_good(&self, written: bool) {
+        let mut report = self.lock();
+        report.writes += u64::from(written);
+        let was_bad = report.problem.take().is_some();
+        drop(report);
+        if was_bad {
+            tracing::info!("the ingress file is written again");
+        }
+    }
+
+    /// The file is not as it should be, for now.
+    pub(super) fn note_problem(&self, why: &str) {
+        let mut report = self.lock();
+        let path = report.path.clone().unwrap_or_default();
+        let before = report.problem.replace(format!("cannot write {}: {why}", path.display()));
+        drop(report);
+        if before.is_none() {
+            let path = path.display();
+            tracing::warn!(%path, "cannot write the ingress file, gost goes on with the old one: {why}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Health {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (report, mut figures) = (self.report(), Sheet::new(encoder));
+        figures.level("gossd_ingress_file_lines", "Lines of the ingress file", amount(report.lines))?;
+        let left_out = "Host names that are known and not in the ingress file";
+        figures.level("gossd_ingress_file_left_out", left_out, amount(report.left_out))?;
+        figures.count(
+            "gossd_ingress_file_writes",
+            "Times that the ingress file was written",
+            report.writes,
+        )?;
+        let failures = "Times that the ingress file could not be written";
+        figures.count("gossd_ingress_file_failures", failures, report.failures)?;
+        let failing = f64::from(u8::from(report.problem.is_some()));
+        figures.level("gossd_ingress_file_failing", "1 if the ingress file is not as it should be", failing)
+    }
+}
