@@ -181,14 +181,14 @@ impl World {
         self.hosts.insert(name.into(), number);
         let network = Some((self.network.clone(), Some(self.ip(name)), vec![name.into(), "gossd".into()]));
         let hosts = if self.plan.second_address { self.addresses_of_agents(number) } else { Vec::new() };
-        let pause = Spec {
-            image: "gossd-harness",
-            command: words("/fakegost pause"),
-            network,
-            hosts,
-            ..Spec::default()
-        };
-        self.engine.run(&self.container(name, "pause"), &pause).await?;
+        let keep = format!("/gossd hold --name {name}");
+        let command = words(if self.plan.held { &keep } else { "/fakegost pause" });
+        let pause = Spec { image: "gossd-harness", command, network, hosts, ..Spec::default() };
+        let container = self.container(name, "pause");
+        self.engine.run(&container, &pause).await?;
+        if self.plan.held {
+            self.until_said(&container, "holding").await?;
+        }
         self.start_agent(name).await
     }
 
