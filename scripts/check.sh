@@ -59,8 +59,9 @@ step notice leases
 step notice suspicion
 # A week of agents that restart and gosts that come and go, in half a minute; the figures are checked, too.
 step cargo run --locked --quiet --profile simulation --example soak -- --short
-# What the fuzzers found worth keeping; as built for the next step.
-step cargo test --locked --quiet --profile harness --features harness --test corpus
+# What the fuzzers found worth keeping, and the simulated gost beside recordings of a real one; as built for the next
+# step.
+step cargo test --locked --quiet --profile harness --features harness --test corpus --test recording --bin fakegost
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then

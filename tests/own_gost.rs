@@ -34,19 +34,19 @@ impl GrpcGost {
         Self { node: node.into(), sd: SdClient::new(channel) }
     }
 
-    fn service(&self, id: &str, name: &str, network: &str, address: &str) -> Option<Service> {
+    fn service(&self, id: &str, name: &str, network: &str, address: &str) -> Service {
         let [id, name, network, address] = [id, name, network, address].map(str::to_owned);
-        Some(Service { id, name, node: self.node.clone(), network, address })
+        Service { id, name, node: self.node.clone(), network, address }
     }
 
     async fn register(&mut self, id: &str, name: &str, address: &str) -> Result<(), tonic::Status> {
         let service = self.service(id, name, "tcp", address);
-        self.sd.register(RegisterRequest { service }).await.map(drop)
+        self.sd.register(RegisterRequest { service: Some(service) }).await.map(drop)
     }
 
     async fn renew(&mut self, id: &str, name: &str) -> bool {
         let service = self.service(id, name, "", "");
-        self.sd.renew(RenewRequest { service }).await.expect("an answer").into_inner().ok
+        self.sd.renew(RenewRequest { service: Some(service) }).await.expect("an answer").into_inner().ok
     }
 
     async fn get(&mut self, name: &str) -> Vec<String> {

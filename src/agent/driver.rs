@@ -32,7 +32,9 @@ impl Agent {
         let mut running = Dials::default();
         loop {
             let Work { changes, dials, next } = self.collect(&running);
-            dials.into_iter().for_each(|dial| running.start(dial));
+            for dial in dials {
+                running.start(dial);
+            }
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
                 let status = status.map(|change| change.cell.seq);

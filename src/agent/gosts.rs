@@ -223,8 +223,7 @@ impl State {
         // gost's calls share its connections.
         let may_be_it = self.connections.has_spoken(connection, &text) || !self.connections.has(&text);
         let is_it = is_only && may_be_it;
-        drop(text);
-        is_it.then_some((node, ids))
+        is_it.then(|| (node.clone(), ids))
     }
 
     /// Notes where the gost of a record that is registered is.

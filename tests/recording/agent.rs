@@ -52,9 +52,16 @@ struct State {
     records: Vec<Service>,
     rules: HashMap<String, String>,
     calls: Vec<Call>,
+    /// Agent A lists the first record of a tunnel alone, B the others.
+    alternate: bool,
 }
 
 impl Cluster {
+    /// From now on agent A lists the first record of a tunnel alone, and B the others.
+    pub(crate) fn alternate(&self) {
+        self.0.lock().unwrap().alternate = true;
+    }
+
     pub(crate) fn rule(&self, host: &str, endpoint: &str) {
         self.0.lock().unwrap().rules.insert(host.into(), endpoint.into());
     }
@@ -81,8 +88,11 @@ impl Cluster {
         self.0.lock().unwrap().records.retain(|service| service.id != id);
     }
 
-    fn get(&self, name: &str) -> Vec<Service> {
-        self.0.lock().unwrap().records.iter().filter(|service| service.name == name).cloned().collect()
+    fn get(&self, agent: &str, name: &str) -> Vec<Service> {
+        let state = self.0.lock().unwrap();
+        let all = state.records.iter().filter(|service| service.name == name).enumerate();
+        let listed = all.filter(|(at, _)| !state.alternate || (*at == 0) == (agent == "A"));
+        listed.map(|(_, service)| service.clone()).collect()
     }
 
     fn get_rule(&self, host: &str) -> String {
@@ -150,14 +160,14 @@ async fn serve_http(mut stream: TcpStream, cluster: &Cluster, heard: Heard) -> s
         }
         let body = String::from_utf8_lossy(&unread[head_end..end]).into_owned();
         unread.drain(..end);
-        let (method, answer) = answer_http(cluster, &head, &body);
+        let (method, answer) = answer_http(cluster, heard.agent, &head, &body);
         cluster.heard(heard.call(method, (head + &body).replace('\r', "").trim_end().to_owned()));
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
         stream.write_all(answer.as_bytes()).await?;
     }
 }
 
-fn answer_http(cluster: &Cluster, head: &str, body: &str) -> (&'static str, String) {
+fn answer_http(cluster: &Cluster, agent: &str, head: &str, body: &str) -> (&'static str, String) {
     let mut words = head.split(' ');
     let (verb, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -182,7 +192,7 @@ fn answer_http(cluster: &Cluster, head: &str, body: &str) -> (&'static str, Stri
             ("Deregister", String::new())
         }
         _ => {
-            let services: Vec<Value> = cluster.get(&query["name"]).into_iter().map(as_json).collect();
+            let services: Vec<Value> = cluster.get(agent, &query["name"]).into_iter().map(as_json).collect();
             ("Get", json!({ "services": services }).to_string())
         }
     }
@@ -248,7 +258,7 @@ impl Sd for Scripted {
     async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
         let name = request.get_ref().name.clone();
         self.heard("Get", "/proto.SD/Get", &request, &json!({ "name": name }));
-        Ok(Response::new(GetServiceReply { services: self.cluster.get(&name) }))
+        Ok(Response::new(GetServiceReply { services: self.cluster.get(self.heard.agent, &name) }))
     }
 }
 

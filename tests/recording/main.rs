@@ -64,6 +64,15 @@ async fn service_discovery_over_http_is_as_captured() {
     assert_eq!(played, expected);
 }
 
+/// Two records that point at each other: nothing ends the way of a request between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_to_and_fro_between_stale_records() {
+    for program in programs() {
+        let rounds = story::bounces(&program, Duration::from_secs(2)).await;
+        assert!(rounds > 20, "{program:?}: {rounds} questions");
+    }
+}
+
 /// What gRPC does about an agent that takes connections and closes them: a second, then 1.6 times the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_backs_off_as_grpc_go_does() {

@@ -133,6 +133,32 @@ pub(crate) async fn play_capture(program: &Program) -> Vec<String> {
     normal(calls.into_iter().map(|call| call.text))
 }
 
+/// How many questions one visitor costs in a time, where each of two gosts is told that the tunnel is at the other.
+pub(crate) async fn bounces(program: &Program, time: Duration) -> usize {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::default();
+    let [agent_a, agent_b] = [cluster.serve("A", Kind::Http).await, cluster.serve("B", Kind::Http).await];
+    let [entry_a, entry_b, tunnel_a, tunnel_b] = std::array::from_fn(|_| free_address());
+    cluster.rule("shop.example.test", TUNNEL);
+    for (node, address) in [("of b", &entry_b), ("of a", &entry_a)] {
+        cluster.record(TUNNEL, node, "tcp", address);
+    }
+    // Each is told of the other alone, because the small agent does not know who asks.
+    cluster.alternate();
+    let start = |name, agent, entrypoint, tunnel| {
+        let gost = Gost { kind: Kind::Http, agent, query: "", token: false, entrypoint, tunnel };
+        program.gost(name, folder.path(), &gost)
+    };
+    let _gosts = [start("a", agent_a, &entry_a, &tunnel_a), start("b", agent_b, &entry_b, &tunnel_b)];
+    for address in [&entry_a, &entry_b] {
+        listens(address).await;
+    }
+    let visitor = tokio::spawn(async move { ask(&entry_a, "shop.example.test", "").await });
+    sleep(time).await;
+    visitor.abort();
+    cluster.calls().iter().filter(|call| call.method == "GetRule").count()
+}
+
 /// When a gost connects to an agent that takes connections and says nothing for so long, then closes: seconds since the
 /// first.
 pub(crate) async fn attempts(program: &Program, silence: Duration, count: usize) -> Vec<f64> {

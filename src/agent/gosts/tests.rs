@@ -13,6 +13,8 @@ use crate::domain::quota::Quota;
 use crate::domain::record::Network;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// A second less than a lease.
+const NEARLY: Duration = LEASE_TTL.saturating_sub(SECOND);
 const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
 fn agent() -> Agent {
@@ -122,7 +124,7 @@ async fn an_answer_or_silence_leaves_the_lease_alone() {
             if again { 1 + LATER.len() } else { 1 },
             "a process that ends closes one socket after another"
         );
-        advance(LEASE_TTL - SECOND).await;
+        advance(NEARLY).await;
         agent.collect_changes();
         assert_eq!(listed(&agent), 1, "{dialled:?}");
         advance(SECOND).await;
@@ -138,7 +140,7 @@ async fn a_gost_that_cannot_be_dialled_has_its_lease() {
     agent.register(HERE, nowhere).unwrap();
     agent.connection_closed(HERE.connection);
     assert!(to_dial(&agent).is_empty());
-    advance(LEASE_TTL - SECOND).await;
+    advance(NEARLY).await;
     agent.collect_changes();
     assert_eq!(listed(&agent), 1);
 }

@@ -59,7 +59,7 @@ impl Intervals {
         let mut rounds: Vec<(Instant, Duration)> = Vec::new();
         for (end, interval) in &self.0 {
             match rounds.last_mut() {
-                Some((began, longest)) if *end - *interval < *began => *longest = (*longest).max(*interval),
+                Some((began, longest)) if *end < *began + *interval => *longest = (*longest).max(*interval),
                 _ => rounds.push((*end, *interval)),
             }
         }
@@ -223,7 +223,9 @@ fn apply(table: &mut LeaseTable, now: Instant, step: &Step, ids: &[u8]) -> Vec<C
         }
         Step::Wait { .. } => {
             let Expired { changes, trials } = table.expire(now, |node| *node == *ANSWERS.to_string());
-            trials.iter().for_each(|node| table.answered(now, node));
+            for node in &trials {
+                table.answered(now, node);
+            }
             changes
         }
     }

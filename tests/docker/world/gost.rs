@@ -26,7 +26,7 @@ impl World {
             vec![format!("{}:/ingress:ro", self.folder.join(format!("{name}-ingress")).display())];
         let command = if let Some(program) = &self.plan.real_gost {
             let file = self.folder.join(format!("{name}-gost.yml"));
-            std::fs::write(&file, self.real_config()?)?;
+            std::fs::write(&file, self.real_config(name)?)?;
             folders.push(read_only(program, PROGRAM));
             folders.push(read_only(&file, CONFIG));
             vec![PROGRAM.into(), "-C".into(), CONFIG.into()]
@@ -62,12 +62,16 @@ impl World {
     }
 
     /// What `gossd gost-config` prints, in a hurry.
-    fn real_config(&self) -> anyhow::Result<String> {
+    fn real_config(&self, name: &str) -> anyhow::Result<String> {
         let plan = &self.plan;
+        let second = self.next_ip(*self.hosts.get(name).context("no such host")?);
         let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
         command.args(["gost-config", "--type", &plan.plugin.to_string(), "--plugin", PLUGIN]);
         if plan.token().is_some() {
             command.arg("--token-file").arg(self.keys_of("any").join("token"));
+        }
+        if plan.second_address {
+            command.args(["--second", &second]);
         }
         if plan.rule_file {
             command.args(["--ingress", "file", "--ingress-file", RULE_FILE]);
@@ -85,7 +89,11 @@ impl World {
             replace(&mut text, "      entrypoint: \":8420\"\n", listed)?;
         }
         if plan.second_address {
-            replace(&mut text, PLUGIN, AGENTS)?;
+            // The lines that the hosts of this world have.
+            for told in [format!("#   127.0.0.1 {AGENTS}"), format!("#   {second} {AGENTS}")] {
+                let told = told.trim_end_matches(":8000");
+                ensure!(text.contains(told), "no {told:?} in what gossd gost-config prints:\n{text}");
+            }
         }
         Ok(text)
     }

@@ -34,7 +34,7 @@ const STUCK: Duration = Duration::from_secs(60);
 /// Where gost calls the agent beside it.
 const PLUGIN: &str = "127.0.0.1:8000";
 /// The same by a name that has the next host's agent as its second address.
-const AGENTS: &str = "agents:8000";
+const AGENTS: &str = "gossd-plugin:8000";
 /// The last part of the first host's address, and how many hosts stand in for one another.
 const FIRST: u8 = 10;
 const RING: u8 = 3;
@@ -181,22 +181,26 @@ impl World {
         self.hosts.insert(name.into(), number);
         let network = Some((self.network.clone(), Some(self.ip(name)), vec![name.into(), "gossd".into()]));
         let hosts = if self.plan.second_address { self.addresses_of_agents(number) } else { Vec::new() };
-        let pause = Spec {
-            image: "gossd-harness",
-            command: words("/fakegost pause"),
-            network,
-            hosts,
-            ..Spec::default()
-        };
-        self.engine.run(&self.container(name, "pause"), &pause).await?;
+        let keep = format!("/gossd hold --name {name}");
+        let command = words(if self.plan.held { &keep } else { "/fakegost pause" });
+        let pause = Spec { image: "gossd-harness", command, network, hosts, ..Spec::default() };
+        let container = self.container(name, "pause");
+        self.engine.run(&container, &pause).await?;
+        if self.plan.held {
+            self.until_said(&container, "holding").await?;
+        }
         self.start_agent(name).await
     }
 
     /// A hosts file's lines: the agent beside gost, then the next host's.
     fn addresses_of_agents(&self, number: u8) -> Vec<String> {
-        let next = FIRST + (number - FIRST + 1) % RING;
         let name = AGENTS.trim_end_matches(":8000");
-        vec![format!("{name}:127.0.0.1"), format!("{name}:{}", self.ip_of(next))]
+        vec![format!("{name}:127.0.0.1"), format!("{name}:{}", self.next_ip(number))]
+    }
+
+    /// The address of the host whose agent stands in for a host's own.
+    fn next_ip(&self, number: u8) -> String {
+        self.ip_of(FIRST + (number - FIRST + 1) % RING)
     }
 
     /// A host is gone, with all that runs on it.

@@ -113,7 +113,7 @@ async fn a_tunnel_is_not_open_while_the_agent_that_closes_it_starts_again() {
     agent.collect_changes();
     assert!(is_closed_by_name(&agent), "it says so now");
     say(&agent, &again(3), &[], &[]);
-    tokio::time::advance(CLOSED_FOR - Duration::from_secs(1)).await;
+    tokio::time::advance(CLOSED_FOR.saturating_sub(Duration::from_secs(1))).await;
     agent.collect_changes();
     assert!(is_closed_by_name(&agent));
     tokio::time::advance(Duration::from_secs(1)).await;
