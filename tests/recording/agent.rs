@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use gossd::plugin::grpc::generated::ingress_server::{Ingress, IngressServer};
 use gossd::plugin::grpc::generated::sd_server::{Sd, SdServer};
@@ -57,39 +57,43 @@ struct State {
 }
 
 impl Cluster {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no panic holds it")
+    }
+
     /// From now on agent A lists the first record of a tunnel alone, and B the others.
     pub(crate) fn alternate(&self) {
-        self.0.lock().unwrap().alternate = true;
+        self.state().alternate = true;
     }
 
     pub(crate) fn rule(&self, host: &str, endpoint: &str) {
-        self.0.lock().unwrap().rules.insert(host.into(), endpoint.into());
+        self.state().rules.insert(host.into(), endpoint.into());
     }
 
     /// Lists a record, in this order.
     pub(crate) fn record(&self, name: &str, node: &str, network: &str, address: &str) {
         let [id, name, node, network, address] = [node, name, node, network, address].map(str::to_owned);
-        self.0.lock().unwrap().records.push(Service { id, name, node, network, address });
+        self.state().records.push(Service { id, name, node, network, address });
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.0.lock().unwrap().calls.clone()
+        self.state().calls.clone()
     }
 
     fn heard(&self, call: Call) {
-        self.0.lock().unwrap().calls.push(call);
+        self.state().calls.push(call);
     }
 
     fn register(&self, service: Service) {
-        self.0.lock().unwrap().records.push(service);
+        self.state().records.push(service);
     }
 
     fn deregister(&self, id: &str) {
-        self.0.lock().unwrap().records.retain(|service| service.id != id);
+        self.state().records.retain(|service| service.id != id);
     }
 
     fn get(&self, agent: &str, name: &str) -> Vec<Service> {
-        let state = self.0.lock().unwrap();
+        let state = self.state();
         let all = state.records.iter().filter(|service| service.name == name).enumerate();
         let listed = all.filter(|(at, _)| !state.alternate || (*at == 0) == (agent == "A"));
         listed.map(|(_, service)| service.clone()).collect()
@@ -97,12 +101,12 @@ impl Cluster {
 
     fn get_rule(&self, host: &str) -> String {
         let host = host.split(':').next().unwrap_or_default();
-        self.0.lock().unwrap().rules.get(host).cloned().unwrap_or_default()
+        self.state().rules.get(host).cloned().unwrap_or_default()
     }
 
     /// A name belongs to whom it was given first.
     fn set_rule(&self, host: &str, endpoint: &str) -> bool {
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.state();
         state.rules.entry(host.into()).or_insert_with(|| endpoint.into()) == endpoint
     }
 
@@ -140,7 +144,7 @@ impl Heard {
     }
 }
 
-async fn serve_http(mut stream: TcpStream, cluster: &Cluster, heard: Heard) -> std::io::Result<()> {
+async fn serve_http(mut stream: TcpStream, cluster: &Cluster, from: Heard) -> std::io::Result<()> {
     let mut unread = Vec::new();
     loop {
         let head_end = loop {
@@ -160,8 +164,8 @@ async fn serve_http(mut stream: TcpStream, cluster: &Cluster, heard: Heard) -> s
         }
         let body = String::from_utf8_lossy(&unread[head_end..end]).into_owned();
         unread.drain(..end);
-        let (method, answer) = answer_http(cluster, heard.agent, &head, &body);
-        cluster.heard(heard.call(method, (head + &body).replace('\r', "").trim_end().to_owned()));
+        let (method, answer) = answer_http(cluster, from.agent, &head, &body);
+        cluster.heard(from.call(method, (head + &body).replace('\r', "").trim_end().to_owned()));
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
         stream.write_all(answer.as_bytes()).await?;
     }

@@ -269,7 +269,7 @@ impl Told {
 
     fn say(&mut self, what: &str, text: &str) {
         let text = self.names.apply(text);
-        self.text.push_str(&format!("## {what}\n\n{text}\n\n"));
+        self.text.extend(["## ", what, "\n\n", &text, "\n\n"]);
     }
 
     /// Waits until so many calls of a kind were made, and writes down all since the last step.
@@ -307,7 +307,7 @@ impl Told {
             if call.method == "Renew" && std::mem::replace(&mut self.renewed, true) {
                 continue;
             }
-            text.push_str(&format!("-- agent of {}\n{}\n", call.agent, call.text));
+            text.extend(["-- agent of ", call.agent, "\n", &call.text, "\n"]);
         }
         text.trim_end().to_owned()
     }

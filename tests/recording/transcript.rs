@@ -27,17 +27,14 @@ impl Names {
         let mut named = String::new();
         let mut rest = &*text;
         while let Some(next) = rest.chars().next() {
-            match rest.get(..ID).filter(|id| is_id(id)) {
-                Some(id) => {
-                    let number = self.ids.len() + 1;
-                    let name = self.ids.entry(id.to_owned()).or_insert_with(|| format!("<id {number}>"));
-                    named.push_str(name);
-                    rest = &rest[ID..];
-                }
-                None => {
-                    named.push(next);
-                    rest = &rest[next.len_utf8()..];
-                }
+            if let Some(id) = rest.get(..ID).filter(|id| is_id(id)) {
+                let number = self.ids.len() + 1;
+                let name = self.ids.entry(id.to_owned()).or_insert_with(|| format!("<id {number}>"));
+                named.push_str(name);
+                rest = &rest[ID..];
+            } else {
+                named.push(next);
+                rest = &rest[next.len_utf8()..];
             }
         }
         named
@@ -59,7 +56,7 @@ pub(crate) fn of_capture(text: &str) -> Vec<String> {
 /// Requests of service discovery, without what differs between two runs: how often was renewed, the addresses.
 pub(crate) fn normal(requests: impl Iterator<Item = String>) -> Vec<String> {
     let mut names = Names::default();
-    let named = requests.map(|request| {
+    let requests = requests.map(|request| {
         let lines = request.lines().map(|line| match line.strip_prefix("Host: ") {
             Some(_) => "Host: <agent>".to_owned(),
             None => line.to_owned(),
@@ -70,12 +67,12 @@ pub(crate) fn normal(requests: impl Iterator<Item = String>) -> Vec<String> {
             None => request,
         }
     });
-    let mut named: Vec<String> = named.collect();
+    let mut all: Vec<String> = requests.collect();
     // Renewed once or twice in a row, and before or after somebody asked: that depends on the clock alone.
     let mut renews = 0;
-    named.retain(|request| {
+    all.retain(|request| {
         renews += usize::from(request.starts_with("PUT"));
         !request.starts_with("PUT") || renews == 1
     });
-    named
+    all
 }

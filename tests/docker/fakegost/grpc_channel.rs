@@ -67,7 +67,7 @@ impl GrpcChannel {
                 Ok(answer) => return Ok(answer),
                 Err(Unsent::Failed(status)) => return Err(status),
                 Err(Unsent::NotTaken(again)) => {
-                    request = again;
+                    request = *again;
                     self.ended(&connection);
                 }
             }
@@ -138,7 +138,7 @@ impl GrpcChannel {
 
 /// One address, and how often it has failed.
 struct Address {
-    address: String,
+    at: String,
     failures: u32,
     /// When it may be dialled again.
     not_before: Instant,
@@ -146,17 +146,17 @@ struct Address {
 
 impl Address {
     fn new(address: String) -> Self {
-        Self { address, failures: 0, not_before: Instant::now() }
+        Self { at: address, failures: 0, not_before: Instant::now() }
     }
 
     /// One attempt. It may take as long as the back-off after it will, until the server's preface is there.
     async fn dial(mut self) -> Result<Connection, (Self, Broken)> {
         let backoff = backoff(self.failures);
-        let dialled = timeout(backoff, Connection::dial(&self.address)).await;
+        let dialled = timeout(backoff, Connection::dial(&self.at)).await;
         let error = match dialled {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => format!("{}: {error:#}", self.address),
-            Err(_) => format!("{}: no preface in {backoff:?}", self.address),
+            Ok(Err(error)) => format!("{}: {error:#}", self.at),
+            Err(_) => format!("{}: no preface in {backoff:?}", self.at),
         };
         self.failures += 1;
         self.not_before = Instant::now() + backoff;

@@ -29,7 +29,7 @@ pub(crate) type Answer = Response<Incoming>;
 /// Why a call has no answer.
 pub(crate) enum Unsent {
     /// The connection was ending and sent nothing of it.
-    NotTaken(Request<Body>),
+    NotTaken(Box<Request<Body>>),
     /// Nobody knows what became of it.
     Failed(tonic::Status),
 }
@@ -66,7 +66,7 @@ impl Connection {
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         self.requests.clone().try_send_request(request).await.map_err(|mut error| {
             match error.take_message() {
-                Some(request) => Unsent::NotTaken(request),
+                Some(request) => Unsent::NotTaken(Box::new(request)),
                 None => Unsent::Failed(tonic::Status::unavailable(error.into_error().to_string())),
             }
         })

@@ -58,6 +58,7 @@ impl fmt::Display for PluginType {
 }
 
 /// How the hosts of a world are.
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// How gosts call agents.
