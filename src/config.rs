@@ -31,6 +31,7 @@ pub const DEFAULT_GOSSIP_KEYED: &str = "0.0.0.0:8002";
 pub const DEFAULT_CLUSTER: &str = "default";
 
 /// An agent's configuration.
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 pub struct Config {
     /// Its name, unique in the cluster.
     pub name: AgentName,

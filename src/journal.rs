@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 #[cfg(unix)]
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -170,6 +170,13 @@ impl Journal {
         let Opened { store, stamp, contents, set_aside, .. } = opened;
         let restored = contents.restored(stamp.generation, set_aside);
         Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
+    }
+
+    /// What tells whether two processes mean the same journal: device and inode of its lock, wherever it is mounted. None
+    /// where no agent of this name has been.
+    pub fn id(dir: &Path, name: &AgentName) -> Option<(u64, u64)> {
+        let lock = beside(&dir.join(format!("{name}.journal")), "lock");
+        fs::metadata(lock).ok().map(|lock| (lock.dev(), lock.ino()))
     }
 
     /// Makes a batch durable, in one commit that has reached the disk when this returns.

@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Agent, State};
+use crate::domain::label::Label;
 use crate::journal::{Batch, Journal, WriteError, snapshot};
 
 /// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
@@ -42,9 +43,12 @@ impl Agent {
         self.lock().journal = Health::Good;
     }
 
-    /// Writes everything again: the journal may lack some of it.
-    pub fn rewrite_journal(&self) {
-        self.lock().touch_all();
+    /// Writes everything again: the journal may lack some of it, and have what is not known here, with these ids.
+    pub fn rewrite_journal(&self, others: Vec<Label>) {
+        let mut state = self.lock();
+        state.touch_all();
+        state.leases.touch(others);
+        drop(state);
         self.note_touched();
     }
 

@@ -22,6 +22,7 @@ use crate::gossip::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
 
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug, Args)]
 pub(super) struct RunArgs {
     /// TOML file with any of these flags as keys; flags and variables win over it

@@ -229,7 +229,7 @@ fn ingress(args: &GostConfigArgs, plugin: &Plugin) -> anyhow::Result<Zeroizing<S
 }
 
 fn yaml(args: &GostConfigArgs, plugin: &Plugin, ingress: &str) -> Zeroizing<String> {
-    let notes: String = plugin.notes.iter().map(|note| format!("# {note}\n")).collect();
+    let notes: String = plugin.notes.iter().flat_map(|note| ["# ", note, "\n"]).collect();
     let (tunnel_addr, entrypoint) = (quoted(&args.tunnel_addr), quoted(&args.entrypoint));
     let sd = section(plugin, &plugin.sd);
     Zeroizing::new(format!(

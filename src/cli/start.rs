@@ -74,8 +74,9 @@ pub(super) async fn start(
 /// more must not end it, and whoever reads nothing must not hold it up.
 fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
     let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
-    let plugin: String =
-        daemon.plugins.iter().map(|address| format!("plugin {scheme}://{address}{}\n", http::PATH)).collect();
+    let plugin = daemon.plugins.iter().fold(String::new(), |lines, address| {
+        lines + &format!("plugin {scheme}://{address}{}\n", http::PATH)
+    });
     let gossip = daemon.gossip;
     let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
     let lines = format!("{plugin}gossip {gossip}\n{admin}{socket}");

@@ -89,15 +89,24 @@ pub struct Control {
     cluster: Cluster,
     left: Arc<Notify>,
     handles: Arc<Handles>,
+    journal: Option<(u64, u64)>,
     successors: mpsc::Sender<Successor>,
     ready: Arc<Mutex<mpsc::Receiver<Successor>>>,
 }
 
 impl Control {
-    /// Controls this agent, which has these sockets.
-    pub fn new(agent: Agent, cluster: Cluster, handles: Arc<Handles>) -> Self {
+    /// Controls this agent, which has these sockets, and the journal with this [`Journal::id`](crate::journal::Journal::id).
+    pub fn new(agent: Agent, cluster: Cluster, handles: Arc<Handles>, journal: Option<(u64, u64)>) -> Self {
         let (successors, ready) = mpsc::channel(1);
-        Self { agent, cluster, left: Arc::default(), handles, successors, ready: Arc::new(Mutex::new(ready)) }
+        Self {
+            agent,
+            cluster,
+            left: Arc::default(),
+            handles,
+            journal,
+            successors,
+            ready: Arc::new(Mutex::new(ready)),
+        }
     }
 
     /// Resolves when a process has our sockets and waits for us to stop.
@@ -142,7 +151,7 @@ impl Control {
     /// Lets a successor get ready, and then the agent stop for it. One that fails before is not noticed but in the log.
     async fn prepare(&self, mut successor: Successor) {
         tracing::info!(version = successor.version, "another process is about to take over");
-        match successor.prepare(&self.handles).await {
+        match successor.prepare(&self.handles, self.journal).await {
             // A second one at the same time is closed, and says so itself.
             Ok(()) => drop(self.successors.try_send(successor)),
             Err(error) => tracing::warn!(

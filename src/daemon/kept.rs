@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 
 use crate::agent::Restored;
 use crate::config::Config;
+use crate::domain::label::Label;
 use crate::domain::record::Generation;
 use crate::journal::peers::Peers;
 use crate::journal::{self, Journal, OpenError};
@@ -17,16 +18,34 @@ pub(super) struct Kept {
     pub(super) restored: Restored,
     /// The journal to go on with; none if none is wanted; or why there is none.
     pub(super) journal: Result<Option<Journal>, String>,
-    /// Whether the journal may lack some of what was restored.
-    pub(super) is_behind: bool,
+    /// If the journal may not have what was restored: the ids that it has.
+    pub(super) differs: Option<Vec<Label>>,
     /// Peers that were known.
     pub(super) peers: Peers,
 }
 
 impl Kept {
+    /// The journal of a process that takes over, if it is not the one that its predecessor has until it stops: whether it
+    /// can be used has to be known before.
+    pub(super) async fn open_other(
+        config: &Config,
+        predecessors: Option<(u64, u64)>,
+    ) -> anyhow::Result<Option<Opened>> {
+        let Some(folder) = &config.data_dir else { return Ok(None) };
+        let own = Journal::id(folder, &config.name);
+        if own.is_some() && own == predecessors {
+            return Ok(None);
+        }
+        open(config, generation(config.clock_ahead)?).await
+    }
+
     /// Reads the journal and, of a predecessor that has just stopped, its snapshot, which is what counts then. A journal of
     /// another agent, or of a later version, ends the start; one that cannot be used does not.
-    pub(super) async fn open(config: &Config, snapshot: Option<Vec<u8>>) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        config: &Config,
+        snapshot: Option<Vec<u8>>,
+        other: Option<Opened>,
+    ) -> anyhow::Result<Self> {
         let at_least = generation(config.clock_ahead)?;
         let former = match snapshot {
             Some(bytes) => {
@@ -36,32 +55,16 @@ impl Kept {
             None => None,
         };
         let at_least = former.as_ref().map_or(at_least, |former| at_least.max(former.generation));
-        let (folder, name) = (config.data_dir.clone(), config.name.clone());
-        let opened = match folder.clone() {
-            Some(folder) => Some(spawn_blocking(move || Journal::open(&folder, &name, at_least)).await?),
-            None => None,
+        let was_other = other.is_some();
+        let (kept, journal) = match other {
+            Some(opened) => opened,
+            None => open(config, at_least).await?.unwrap_or((None, Ok(None))),
         };
-        let (kept, journal) = match opened {
-            Some(Ok((journal, kept))) => {
-                if let Some(path) = &kept.set_aside {
-                    tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
-                }
-                (Some(kept), Ok(Some(journal)))
-            }
-            Some(Err(error @ OpenError::Unusable { .. })) => {
-                tracing::error!(%error, "going on in memory");
-                (None, Err(format!("no journal in {}", folder.unwrap_or_default().display())))
-            }
-            Some(Err(error)) => return Err(error.into()),
-            None => (None, Ok(None)),
-        };
-        let generation = kept.as_ref().map_or(at_least, |kept| kept.generation);
-        // A predecessor writes its journal before it hands over, if it can.
-        let is_behind = match (&former, &kept) {
-            (Some(former), Some(kept)) => {
-                former.leases.held.len() != kept.leases.held.len() || former.rules.len() != kept.rules.len()
-            }
-            _ => false,
+        let generation = kept.as_ref().map_or(at_least, |kept| kept.generation.max(at_least));
+        // A predecessor writes its journal before it hands over, if it can, and if it has the same.
+        let differs = match (&former, &kept) {
+            (Some(former), Some(kept)) if was_other || !is_alike(former, kept) => Some(ids(kept)),
+            _ => None,
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
             let journal::Restored { leases, entrypoints, rules, draining, .. } = kept;
@@ -74,7 +77,42 @@ impl Kept {
             }
             None => Peers::new(),
         };
-        Ok(Self { generation, restored, journal, is_behind, peers })
+        Ok(Self { generation, restored, journal, differs, peers })
+    }
+}
+
+fn is_alike(one: &journal::Restored, other: &journal::Restored) -> bool {
+    let numbers = |of: &journal::Restored| (of.leases.held.len(), of.leases.lapsed.len(), of.rules.len());
+    numbers(one) == numbers(other)
+}
+
+/// Of every record and release.
+fn ids(kept: &journal::Restored) -> Vec<Label> {
+    let leases = &kept.leases;
+    let records = leases.held.iter().chain(&leases.lapsed).map(|holding| holding.record.id.clone());
+    records.chain(leases.released.iter().map(|(id, _)| id.clone())).collect()
+}
+
+/// What is in a journal, and the journal to go on with, or why there is none.
+type Opened = (Option<journal::Restored>, Result<Option<Journal>, String>);
+
+/// None if no journal is wanted.
+async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Opened>> {
+    let Some(folder) = config.data_dir.clone() else { return Ok(None) };
+    let name = config.name.clone();
+    let (opened, folder) = spawn_blocking(move || (Journal::open(&folder, &name, at_least), folder)).await?;
+    match opened {
+        Ok((journal, kept)) => {
+            if let Some(path) = &kept.set_aside {
+                tracing::error!(kept = %path.display(), "the journal was damaged; set it aside and started afresh");
+            }
+            Ok(Some((Some(kept), Ok(Some(journal)))))
+        }
+        Err(error @ OpenError::Unusable { .. }) => {
+            tracing::error!(%error, "going on in memory");
+            Ok(Some((None, Err(format!("no journal in {}", folder.display())))))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -25,10 +25,11 @@ use crate::agent::{Agent, Counts, Settings};
 use crate::config::{Adjustable, Config};
 use crate::control::takeover::predecessor::Predecessor;
 use crate::control::{self, Control};
+use crate::domain::label::Label;
 use crate::domain::record::Owner;
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint};
-use crate::journal;
+use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
 use crate::plugin::bounds;
 use crate::plugin::gate::Gate;
@@ -113,6 +114,7 @@ impl Daemon {
 
     /// The same on sockets that are bound. Connections are taken from the first moment; calls wait until their answers are
     /// there. The caller has validated the configuration.
+    #[expect(clippy::too_many_lines, reason = "the composition root has a few lines for every part")]
     pub async fn start_on(
         listeners: Listeners,
         config: Config,
@@ -133,23 +135,26 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
         let replaces = matches!(former, Former::Runs(_));
+        let other = match &former {
+            Former::Runs(predecessor) => Kept::open_other(&config, predecessor.journal).await?,
+            Former::Ended | Former::Left(_) => None,
+        };
+        let gossip = bound.addr;
+        // A resolver may take its time: before a predecessor stops, and after gost's first connection is taken.
+        let early = if replaces { Some(gossip_host(&config, gossip).await) } else { None };
         let (gate, meter, caught_up) = (Gate::default(), Meter::default(), CaughtUp::default());
         let (stop_plugin, stop) = oneshot::channel();
         let stop = async { drop(stop.await) };
         let entrances = Entrances { tcp, tls, unix };
         let serving = server::serve(entrances, gate.clone(), config.bounds, meter.clone(), stop);
-        // A process that takes over may still fail, and with it whom it had taken; any other takes everybody at once.
         let mut plugin_task = JoinSet::new();
-        let later = if replaces {
-            Some(serving)
-        } else {
-            drop(plugin_task.spawn(serving));
-            None
+        plugin_task.spawn(serving);
+        let host = match early {
+            Some(host) => host,
+            None => gossip_host(&config, gossip).await,
         };
-        let gossip = bound.addr;
-        let host = gossip_host(&config, gossip).await;
         let advertised = gossip::advertised(&bound, host);
-        let kept = Kept::open(&config, former.snapshot().await?).await?;
+        let kept = Kept::open(&config, former.snapshot().await?, other).await?;
 
         let owner = Owner { name: config.name.clone(), generation: kept.generation };
         let settings = Settings {
@@ -189,27 +194,18 @@ impl Daemon {
             faults: config.faults,
         };
         let cluster = Cluster::start(bound, gossip_config, Arc::new(agent.clone()), &mut tasks).await?;
-        match kept.journal {
-            Ok(Some(journal)) => {
-                agent.use_journal();
-                if kept.is_behind {
-                    agent.rewrite_journal();
-                }
-                tasks.spawn(agent.clone().keep(journal));
-            }
-            Ok(None) => {}
-            Err(why) => agent.miss_journal(why),
-        }
+        keep_journal(&agent, kept.journal, kept.differs, &mut tasks);
         tasks.spawn(agent.clone().drive(cluster.clone()));
         if let Some(folder) = &config.data_dir {
             let path = journal::peers::path(folder, &config.name);
             tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));
         }
         tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
+        let journal_id = config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name));
         if config.hold {
             tasks.spawn(hold::keep(config.name, handles.duplicate()?));
         }
-        let control = Control::new(agent.clone(), cluster.clone(), handles.clone());
+        let control = Control::new(agent.clone(), cluster.clone(), handles.clone(), journal_id);
         let control_file =
             config.control.and_then(|path| serve_control(&path, replaces, &control, &mut tasks));
 
@@ -221,9 +217,6 @@ impl Daemon {
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
             .await;
-        if let Some(serving) = later {
-            plugin_task.spawn(serving);
-        }
         let admin = match admin_listener {
             Some(listener) => {
                 let address = listener.local_addr()?;
@@ -357,6 +350,26 @@ impl Daemon {
     /// The agent itself, for measurements without HTTP between.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+}
+
+/// Writes what changes to the journal; everything, if the journal has something else.
+fn keep_journal(
+    agent: &Agent,
+    journal: Result<Option<Journal>, String>,
+    differs: Option<Vec<Label>>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    match journal {
+        Ok(Some(journal)) => {
+            agent.use_journal();
+            if let Some(others) = differs {
+                agent.rewrite_journal(others);
+            }
+            tasks.spawn(agent.clone().keep(journal));
+        }
+        Ok(None) => {}
+        Err(why) => agent.miss_journal(why),
     }
 }
 

@@ -43,10 +43,10 @@ pub fn read(path: &Path) -> Peers {
 
 /// Keeps these in the place of what was kept before.
 pub fn write(path: &Path, peers: &Peers) -> io::Result<()> {
-    let text: String =
+    let lines: Vec<String> =
         peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n")).collect();
     let draft = beside(path, "new");
-    io::Write::write_all(&mut private_file(&draft, true)?, text.as_bytes())?;
+    io::Write::write_all(&mut private_file(&draft, true)?, lines.concat().as_bytes())?;
     fs::rename(&draft, path)
 }
 

@@ -119,7 +119,7 @@ async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>
         replies.recv().await.unwrap_or_default()
     };
     while let Ok((line, sockets)) = pass::receive(&stream).await {
-        let event = match line.strip_prefix("keep ") {
+        let event = match line.strip_prefix("keep") {
             Some(roles) => match named(roles, sockets) {
                 Some(sockets) => Event::Keep(client, sockets),
                 None => break,
@@ -199,9 +199,10 @@ fn is_our_users(stream: &UnixStream) -> bool {
 }
 
 async fn send(stream: &UnixStream, word: &str, sockets: &Sockets) -> io::Result<()> {
-    let roles = sockets.iter().map(|(role, _)| format!(" {}", role.as_str())).collect::<String>();
+    let mut line = vec![word];
+    line.extend(sockets.iter().map(|(role, _)| role.as_str()));
     let sockets: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
-    pass::send(stream, &format!("{word}{roles}"), &sockets).await
+    pass::send(stream, &line.join(" "), &sockets).await
 }
 
 /// Descriptors with the roles that a line gives them, in its order.

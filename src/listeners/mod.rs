@@ -158,14 +158,12 @@ impl Handles {
 }
 
 fn tcp(inherited: &mut Inherited, role: Role, address: SocketAddr) -> io::Result<TcpListener> {
-    match inherited.take_tcp(role, address) {
-        Some(listener) => TcpListener::from_std(listener),
-        None => {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        }
+    if let Some(listener) = inherited.take_tcp(role, address) {
+        return TcpListener::from_std(listener);
     }
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 fn gossip(inherited: &mut Inherited, address: SocketAddr) -> io::Result<Bound> {

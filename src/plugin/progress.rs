@@ -12,8 +12,8 @@ use super::bounds::Closed;
 use super::frames::Arriving;
 
 /// How long a connection that is to end may take for its first call, from its beginning. On one host, a client's first
-/// bytes follow its dial within a millisecond.
-const NEWCOMER: Duration = Duration::from_millis(200);
+/// bytes follow its dial within a millisecond; on one that is starved, later. An agent that stops waits no longer anyway.
+const NEWCOMER: Duration = Duration::from_millis(400);
 
 /// One connection, seen from its bytes and its calls.
 #[derive(Debug)]

@@ -143,7 +143,7 @@ impl Process {
         let ports = [("--plugin", &*plugin), ("--gossip", &*gossip), ("--admin", &*admin)];
         for (flag, value) in ports.iter().chain(other) {
             match flags.iter().position(|given| given == flag) {
-                Some(at) => flags[at + 1] = (*value).to_owned(),
+                Some(at) => (*value).clone_into(&mut flags[at + 1]),
                 None => flags.extend([(*flag).to_owned(), (*value).to_owned()]),
             }
         }

@@ -6,8 +6,9 @@
 //!   take over ──────────────────────▶  goes on serving
 //!   ◀───────────────────── sockets ──
 //!   (its configuration, files, addresses)
+//!   takes connections; calls wait
 //!   go ─────────────────────────────▶  takes no more calls, finishes those in flight,
-//!   takes connections; calls wait      closes its journal
+//!                                      closes its journal
 //!   ◀──────────────────── snapshot ──
 //!   reads, opens the journal, serves
 //!   serving ────────────────────────▶  ends

@@ -16,6 +16,8 @@ use crate::listeners::{Inherited, hold, pass};
 #[derive(Debug)]
 pub struct Predecessor {
     stream: UnixStream,
+    /// Its journal, as [`Journal::id`](crate::journal::Journal::id) tells it.
+    pub journal: Option<(u64, u64)>,
 }
 
 /// Why nothing can be taken over. The running agent goes on.
@@ -49,12 +51,15 @@ impl Predecessor {
         })
         .await
         .map_err(io::Error::from)??;
-        let Some(roles) = line.strip_prefix("sockets ") else {
+        let Some((journal, roles)) = line.strip_prefix("sockets ").and_then(|rest| rest.split_once(' '))
+        else {
             let answer: Result<Answer, _> = serde_json::from_str(&line);
             return Err(NotGiven::Refused(answer.map_or(line, |answer| answer.text)));
         };
         let sockets = hold::named(roles, sockets).ok_or(io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Some((Self { stream }, Inherited::kept(sockets))))
+        let number = |text: &str| text.parse().ok();
+        let journal = journal.split_once(':').and_then(|(device, inode)| number(device).zip(number(inode)));
+        Ok(Some((Self { stream, journal }, Inherited::kept(sockets))))
     }
 
     /// Makes it stop, and gives what it held.

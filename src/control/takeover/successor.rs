@@ -36,10 +36,11 @@ impl Successor {
     }
 
     /// Gives it our sockets, and waits until it is ready to use them. We go on serving meanwhile.
-    pub async fn prepare(&mut self, handles: &Handles) -> Result<(), NotTaken> {
+    pub async fn prepare(&mut self, handles: &Handles, journal: Option<(u64, u64)>) -> Result<(), NotTaken> {
         let (roles, sockets): (Vec<_>, Vec<BorrowedFd<'_>>) =
             handles.sockets().map(|(role, socket)| (role.as_str(), socket)).unzip();
-        let line = format!("sockets {}", roles.join(" "));
+        let journal = journal.map_or("-".into(), |(device, inode)| format!("{device}:{inode}"));
+        let line = format!("sockets {journal} {}", roles.join(" "));
         timeout(PATIENCE, pass::send(&self.stream, &line, &sockets)).await.map_err(io::Error::from)??;
         self.hear(GO).await
     }
