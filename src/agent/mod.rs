@@ -252,7 +252,6 @@ impl Agent {
         self.update(|state, now| {
             state.connections.spoke(caller.connection, &holding.record.node.text());
             state.admit(now, &holding.record)?;
-            state.note_entrypoint(caller, &holding);
             Ok(state.leases.register(now, holding)?)
         })
     }

@@ -78,9 +78,10 @@ async fn sd(
         Err(refusal) => return refusal,
     };
     let sd = &plugin.sd;
+    let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
     match head.method {
-        Method::GET => get(sd, caller, &head),
-        Method::POST => write(body, |draft| sd.register(caller, draft)).await,
+        Method::GET => get(sd, caller, by, head.uri.query().unwrap_or_default()),
+        Method::POST => write(body, |draft| sd.register(caller, by, draft)).await,
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
         other => {
@@ -115,9 +116,8 @@ fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
     parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
 }
 
-fn get(sd: &ServiceDiscovery, caller: Caller, head: &Parts) -> Response {
-    let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
-    match sd.get(caller, by, &parameter(head.uri.query().unwrap_or_default(), "name")) {
+fn get(sd: &ServiceDiscovery, caller: Caller, by: Program, query: &str) -> Response {
+    match sd.get(caller, by, &parameter(query, "name")) {
         Ok(records) => {
             let services = records.iter().map(|record| Service::from(&**record)).collect();
             json(StatusCode::OK, &Services { services })
