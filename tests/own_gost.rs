@@ -215,7 +215,7 @@ async fn without_an_address_and_a_fallback_the_gost_that_registered_last_tells_i
     let mut grpc = GrpcGost::start("n2", agent.plugin).await;
     assert_eq!(http.register_as("1", "t", "").await, 400, "nobody has said it");
     let refused = grpc.register("1", "t", "").await.unwrap_err();
-    assert!(refused.message().contains("--fallback-address"), "{refused}");
+    assert!(refused.message().contains("set `entrypoint`"), "{refused}");
     assert!(!grpc.renew("2", "t").await);
     http.register("3", "u").await;
     http.deregister("3", "u").await;

@@ -181,10 +181,12 @@ async fn addresses(agent: &Daemon, name: &str) -> Vec<String> {
 
 /// Registers an entrypoint and tells the address that peers will dial.
 async fn completed(agent: &Daemon, entrypoint: &str) -> String {
-    assert_written(&call(agent.plugin, &register(entrypoint, "t", entrypoint)).await);
+    // Nobody listens there, so it is gone with its connection.
+    let mut gost = Connection::open(agent.plugin).await;
+    assert_written(&gost.call(&register(entrypoint, "t", entrypoint)).await);
     let listed = addresses(agent, "t").await.join(" ");
     let deregister = register(entrypoint, "t", "").replacen("POST", "DELETE", 1);
-    assert_written(&call(agent.plugin, &deregister).await);
+    assert_written(&gost.call(&deregister).await);
     listed
 }
 
@@ -465,7 +467,8 @@ async fn a_rule_that_is_no_json_is_refused_as_a_connector_is() {
 #[tokio::test]
 async fn a_renew_of_an_unknown_id_is_not_found() {
     let agent = agent_with_a_record().await;
-    let answer = call(agent.plugin, &request("PUT", "/sd", &KEPT.replace("kept", "new"))).await;
+    let unknown = KEPT.replace("kept", "new").replace(r#""node":"n""#, r#""node":"another""#);
+    let answer = call(agent.plugin, &request("PUT", "/sd", &unknown)).await;
     assert_refused(&answer, 404, &["not registered"]);
     assert_unchanged(&agent, "a Renew").await;
 }

@@ -214,6 +214,7 @@ fn what_nobody_could_dial_changes_nothing() -> Story<'static> {
     let not_host_port = "address is not host:port (an IPv6 host needs brackets)";
     let port_zero = "address has port 0: give gost's `entrypoint` a fixed port";
     for (address, text) in [
+        ("", EMPTY),
         ("10.0.0.2", not_host_port),
         ("fd00::2:80", not_host_port),
         (":0", port_zero),
@@ -227,36 +228,45 @@ fn what_nobody_could_dial_changes_nothing() -> Story<'static> {
     nothing_changes(calls)
 }
 
+const EMPTY: &str =
+    "address is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`";
+
 /// gost has no address where its configuration has a list of entrypoints, and no Renew has one.
-fn an_address_that_is_not_said_is_that_of_the_host_s_gost() -> Story<'static> {
-    const EMPTY: &str = "address is empty, and no gost of that host has said where it listens: set `entrypoint` in gost's \
-                         tunnel service, for example `entrypoint: :8420`, or --fallback-address of this agent";
-    let nowhere = |id, node| Draft { id, node, address: "", ..ONE };
-    let there = |id, node| Draft { id, node, ..ONE };
-    let other = Draft { id: "last", node: "m", address: "10.0.0.2:80", ..ONE };
-    let router = Draft { id: "r", name: "host@r", network: "udp", address: "", ..ONE };
-    let healed = Draft { id: "e", name: "u", node: "o", address: "10.0.0.2:80", ..ONE };
-    let host = Draft { id: "h", name: "host@r", network: "udp", address: "10.0.0.3:90", ..ONE };
+fn an_address_that_is_not_said_is_that_of_the_hosts_gost() -> Story<'static> {
+    let unsaid = |id, node| Draft { id, node, address: "", ..ONE };
+    let [first, last, udp] = ["10.9.8.7:8420", "10.9.8.7:8421", "10.9.8.7:90"];
+    let at = |id, node, address| Draft { id, node, address, ..ONE };
+    let healed = Draft { name: "u", ..at("e", "o", last) };
+    let router = |id, address| Draft { id, name: "host@r", network: "udp", address, ..ONE };
     vec![
-        (Register(nowhere("a", "n")), refused(EMPTY)),
-        (Renew(named(healed)), Unknown),
         (Register(ONE), Done),
-        (Register(nowhere("b", "n")), Done),
-        (Register(nowhere("c", "p")), Done),
-        (Register(other), Done),
-        (Register(nowhere("d", "n")), Done),
-        (Get("t"), listed(&[there("b", "n"), there("c", "p"), there("d", "n"), ONE, other])),
+        // That is no address of this host's, so perhaps nobody's.
+        (Register(unsaid("a", "n")), refused(EMPTY)),
+        (Renew(named(healed)), Unknown),
+        (Deregister(named(ONE)), Done),
+        (Register(at("a", "n", ":8420")), Done),
+        (Register(unsaid("b", "n")), Done),
+        (Register(unsaid("c", "p")), Done),
+        (Register(at("d", "m", ":8421")), Done),
+        (Register(unsaid("f", "n")), Done),
+        (
+            Get("t"),
+            listed(&[
+                at("a", "n", first),
+                at("b", "n", first),
+                at("c", "p", first),
+                at("d", "m", last),
+                at("f", "n", first),
+            ]),
+        ),
         (Renew(named(healed)), Done),
         (Get("u"), listed(&[healed])),
-        (Register(router), refused(EMPTY)),
-        (Renew(named(router)), Unknown),
-        (Register(host), Done),
-        (Register(router), Done),
-        (Renew(named(Draft { id: "s", ..router })), Done),
-        (
-            Get("host@r"),
-            listed(&[host, Draft { address: host.address, ..router }, Draft { id: "s", ..host }]),
-        ),
+        (Register(router("r", "")), refused(EMPTY)),
+        (Renew(named(router("r", ""))), Unknown),
+        (Register(router("h", ":90")), Done),
+        (Register(router("r", "")), Done),
+        (Renew(named(router("s", ""))), Done),
+        (Get("host@r"), listed(&[router("h", udp), router("r", udp), router("s", udp)])),
     ]
 }
 
@@ -400,7 +410,7 @@ async fn a_call_means_the_same_whatever_brings_it() {
         ("a router host is found by its name", a_router_host_is_found_by_its_name(&names)),
         ("missing fields change nothing", missing_fields_change_nothing()),
         ("what nobody could dial changes nothing", what_nobody_could_dial_changes_nothing()),
-        ("an address that is not said", an_address_that_is_not_said_is_that_of_the_host_s_gost()),
+        ("an address that is not said", an_address_that_is_not_said_is_that_of_the_hosts_gost()),
         ("a private tunnel", a_private_tunnel()),
         ("fields out of bounds change nothing", fields_out_of_bounds_change_nothing(&long)),
         ("a host without a rule", a_host_without_a_rule()),

@@ -259,12 +259,12 @@ fn assert_refused(answer: &Answer, code: &str, text: &str) {
 #[tokio::test]
 async fn a_connectors_life_on_the_wire() {
     let mut gost = Client::connect().await;
-    assert_answered(&gost.call(&plain_head("/proto.SD/Register"), messages::REGISTER).await, messages::OK);
-    assert!(gost.settled, "the client's settings are acknowledged");
-    assert_answered(&gost.call(&plain_head("/proto.SD/Get"), messages::GET).await, messages::LISTED);
-    assert_answered(&gost.call(&plain_head("/proto.SD/Renew"), messages::RENEW).await, messages::OK);
     let unknown = gost.call(&plain_head("/proto.SD/Renew"), messages::RENEW_UNKNOWN).await;
     assert_answered(&unknown, messages::NOT_OK);
+    assert!(gost.settled, "the client's settings are acknowledged");
+    assert_answered(&gost.call(&plain_head("/proto.SD/Register"), messages::REGISTER).await, messages::OK);
+    assert_answered(&gost.call(&plain_head("/proto.SD/Get"), messages::GET).await, messages::LISTED);
+    assert_answered(&gost.call(&plain_head("/proto.SD/Renew"), messages::RENEW).await, messages::OK);
     assert_answered(&gost.call(&plain_head("/proto.SD/Deregister"), messages::RENEW).await, messages::OK);
     assert_answered(&gost.call(&plain_head("/proto.SD/Get"), messages::GET).await, b"");
     assert_answered(&gost.call(&plain_head("/proto.Ingress/GetRule"), messages::GET_RULE).await, b"");

@@ -178,6 +178,19 @@ impl Agent {
         }
     }
 
+    /// A gost registered, and said where it is: for calls that do not.
+    pub fn note_entrypoint(&self, caller: Caller, record: &Record, dial: &Address) {
+        let key = EntrypointKey { node: record.node.clone(), routers: record.is_routers() };
+        let place = Place { address: record.address.clone(), dial: dial.clone() };
+        let mut state = self.lock();
+        state.entrypoints.note(key, caller.remote, place);
+        let touched = state.entrypoints.touched_len() > 0;
+        drop(state);
+        if touched {
+            self.note_touched();
+        }
+    }
+
     pub(super) fn has_own(&self, name: &str) -> bool {
         let state = self.lock();
         state.directory.lookup(name).iter().any(|entry| *entry.owner == *self.owner())
@@ -188,7 +201,11 @@ impl Agent {
     pub fn registered_last(&self, caller: Caller, draft: Draft<'_>) -> Option<Place> {
         let state = self.lock();
         let key = key_of(draft);
-        state.place_of_sibling(&key).or_else(|| state.entrypoints.last(caller.remote, key.routers).cloned())
+        // From the journal of an agent that noted no entrypoints.
+        let sibling = state.place_of_sibling(&key).filter(|place| !place.dial.is_empty());
+        let noted =
+            || state.entrypoints.of(&key).or_else(|| state.entrypoints.last(caller.remote, key.routers));
+        sibling.or_else(|| noted().cloned())
     }
 }
 
@@ -226,20 +243,10 @@ impl State {
         is_it.then(|| (node.clone(), ids))
     }
 
-    /// Notes where the gost of a record that is registered is.
-    pub(super) fn note_entrypoint(&mut self, caller: Caller, holding: &Holding) {
-        let Holding { record, dial } = holding;
-        let key = EntrypointKey { node: record.node.clone(), routers: record.is_routers() };
-        let place = Place { address: record.address.clone(), dial: dial.clone() };
-        self.entrypoints.note(key, caller.remote, place);
-    }
-
-    /// Where the other records of an instance and handler are, or were.
+    /// Where the other records of an instance and handler are.
     pub(super) fn place_of_sibling(&self, key: &EntrypointKey) -> Option<Place> {
-        let sibling = self.leases.sibling(&key.node, key.routers);
-        let place =
-            |holding: &Holding| Place { address: holding.record.address.clone(), dial: holding.dial.clone() };
-        sibling.map(place).or_else(|| self.entrypoints.of(key).cloned())
+        let Holding { record, dial } = self.leases.sibling(&key.node, key.routers)?;
+        Some(Place { address: record.address.clone(), dial: dial.clone() })
     }
 }
 

@@ -92,7 +92,8 @@ impl State {
         }
         let key = key_of(draft);
         let placed = |Place { address, dial }| Holding { record: Arc::new(at(draft, address)), dial };
-        if let Some(place) = self.place_of_sibling(&key) {
+        let sibling = self.place_of_sibling(&key).or_else(|| self.entrypoints.of(&key).cloned());
+        if let Some(place) = sibling {
             return (HealedFrom::Sibling, Some(placed(place)));
         }
         if let Some(address) = &heal.fallback {

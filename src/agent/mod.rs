@@ -267,7 +267,6 @@ impl Agent {
         self.update(|state, now| {
             state.connections.spoke(caller, &holding.record.node.text());
             state.admit(now, &holding.record)?;
-            state.note_entrypoint(caller, &holding);
             Ok(state.leases.register(now, holding)?)
         })
     }

@@ -136,6 +136,13 @@ enum Form {
     Other(Arc<str>),
 }
 
+/// Nowhere.
+impl Default for Address {
+    fn default() -> Self {
+        "".into()
+    }
+}
+
 impl Address {
     /// Whether it is nowhere.
     pub fn is_empty(&self) -> bool {

@@ -95,12 +95,6 @@ pub enum FieldProblem {
     /// Of a rule.
     #[error("is not a tunnel id, nor one behind a $")]
     Endpoint,
-    /// An address that is not given, and that nothing else tells.
-    #[error(
-        "is empty, and no gost of that host has said where it listens: set `entrypoint` in gost's tunnel service, for \
-         example `entrypoint: :8420`, or --fallback-address of this agent"
-    )]
-    Unsaid,
     /// See [`AddressError`].
     #[error(transparent)]
     Address(#[from] AddressError),

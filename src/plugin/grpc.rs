@@ -88,7 +88,8 @@ pub fn too_slow() -> axum::http::Response<Body> {
 impl sd_server::Sd for Plugin {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
         let service = request.get_ref().service.as_ref();
-        self.sd.register(caller(&request)?, draft(service)).map_err(|refusal| refuse(&refusal))?;
+        let registered = self.sd.register(caller(&request)?, program(&request), draft(service));
+        registered.map_err(|refusal| refuse(&refusal))?;
         Ok(Response::new(RegisterReply { ok: true }))
     }
 
@@ -116,9 +117,7 @@ impl sd_server::Sd for Plugin {
     }
 
     async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
-        let user_agent = request.metadata().get(header::USER_AGENT.as_str()).map(MetadataValue::as_bytes);
-        let by = Program::of(user_agent, GOST);
-        let records = self.lookup(caller(&request)?, by, &request.get_ref().name).await;
+        let records = self.lookup(caller(&request)?, program(&request), &request.get_ref().name).await;
         let records = records.map_err(|refusal| refuse(&refusal))?;
         let services = records.iter().map(|record| Service::from(&**record)).collect();
         Ok(Response::new(GetServiceReply { services }))
@@ -142,6 +141,11 @@ impl ingress_server::Ingress for Plugin {
 /// The server says who calls; without it nothing could tell when the caller is gone.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get().copied().ok_or_else(|| Status::internal("the connection is not known"))
+}
+
+fn program<T>(request: &Request<T>) -> Program {
+    let user_agent = request.metadata().get(header::USER_AGENT.as_str());
+    Program::of(user_agent.map(MetadataValue::as_bytes), GOST)
 }
 
 /// No connector at all is one whose fields are all empty, as everywhere in protobuf.

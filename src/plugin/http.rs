@@ -83,9 +83,10 @@ async fn sd(
         Err(refusal) => return refusal,
     };
     let sd = &plugin.sd;
+    let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
     match head.method {
-        Method::GET => get(&plugin, caller, &head).await,
-        Method::POST => write(body, |draft| sd.register(caller, draft)).await,
+        Method::GET => get(&plugin, caller, by, head.uri.query().unwrap_or_default()).await,
+        Method::POST => write(body, |draft| sd.register(caller, by, draft)).await,
         Method::PUT => write(body, |draft| sd.renew(caller, draft)).await,
         Method::DELETE => write(body, |draft| sd.deregister(caller, draft)).await,
         other => {
@@ -120,9 +121,7 @@ fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
     parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
 }
 
-async fn get(plugin: &Plugin, caller: Caller, head: &Parts) -> Response {
-    let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
-    let query = head.uri.query().unwrap_or_default();
+async fn get(plugin: &Plugin, caller: Caller, by: Program, query: &str) -> Response {
     match plugin.lookup(caller, by, &parameter(query, "name")).await {
         Ok(records) => {
             let services = records.iter().map(|record| Service::from(&**record)).collect();

@@ -34,7 +34,7 @@ use crate::domain::connection::ConnectionId;
 use crate::domain::entrypoints::Place;
 use crate::domain::lease::{Holding, Kept};
 use crate::domain::quota::Full;
-use crate::domain::record::{Draft, FieldError, FieldProblem, Record, check_name};
+use crate::domain::record::{Draft, FieldError, Record, check_name};
 
 /// Which program calls, as far as its calls tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl ServiceDiscovery {
 
     /// Register: takes the record, its address completed. gost has no address where its configuration has a list of
     /// entrypoints, or none.
-    pub fn register(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+    pub fn register(&self, caller: Caller, by: Program, draft: Draft<'_>) -> Result<(), Refusal> {
         if draft.address.is_empty() {
             return self.register_elsewhere(caller, draft);
         }
@@ -201,8 +201,13 @@ impl ServiceDiscovery {
         if caller.remote.is_none() && record.address != *draft.address {
             self.warn_once(&record);
         }
-        let dial = self.reach.dial(caller, draft.address).into();
-        Ok(self.agent.register(caller, Holding { record: Arc::new(record), dial })?)
+        let (record, dial) = (Arc::new(record), Address::from(self.reach.dial(caller, draft.address)));
+        self.agent.register(caller, Holding { record: record.clone(), dial: dial.clone() })?;
+        // A person may try the plugin with an address that is no gost's.
+        if by == Program::Gost || !dial.is_empty() {
+            self.agent.note_entrypoint(caller, &record, &dial);
+        }
+        Ok(())
     }
 
     /// At the operator's fallback, or where its gost, or any gost of its host, registered last.
@@ -216,12 +221,10 @@ impl ServiceDiscovery {
             }
             None => self.agent.registered_last(caller, draft),
         };
-        let Some(Place { address, dial }) = place else {
-            // Whatever else is wrong with it is said first.
-            draft.identify()?;
-            return Err(FieldError { field: "address", problem: FieldProblem::Unsaid }.into());
-        };
-        let record = Draft { address: &address.to_string(), ..draft }.register(&host)?;
+        let (address, dial) =
+            place.map_or_else(Default::default, |Place { address, dial }| (address.to_string(), dial));
+        // Without any, this says so.
+        let record = Draft { address: &address, ..draft }.register(&host)?;
         Ok(self.agent.register_unsaid(caller, Holding { record: Arc::new(record), dial })?)
     }
 

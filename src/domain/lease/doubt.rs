@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use super::super::label::Label;
 use super::super::moment::Moment;
 use super::super::slot::Change;
-use super::{KEEP_LAPSED, LeaseTable, Sign};
+use super::{LeaseTable, Sign};
 
 /// A gost that asks for a tunnel may have asked while the tunnel's connector was being registered.
 pub const FRESH: Duration = Duration::from_secs(2);
+/// A gost that has not renewed for this long does not renew, although it is connected and answers: three times the longest
+/// `tunnel.ttl` that anybody is known to use.
+pub const LONGEST_PERIOD: Duration = Duration::from_secs(900);
 /// How long a lease goes on while its gost is dialled: the dial's own second, and as long as many may wait for theirs.
 const TRIAL: Duration = Duration::from_secs(5);
 
@@ -79,7 +82,7 @@ impl LeaseTable {
         let record = &lease.holding.record;
         let is_unknown = self.instances.period(&record.node).longest().is_none();
         let may_live = is_unknown
-            && now.since(lease.seen) < KEEP_LAPSED
+            && now.since(lease.seen) < LONGEST_PERIOD
             && !lease.holding.dial.is_empty()
             && !record.is_routers()
             && is_connected(&record.node);

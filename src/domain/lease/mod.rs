@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::doubt::{Asked, FRESH};
+pub use self::doubt::{Asked, FRESH, LONGEST_PERIOD};
 pub use self::restore::Kept;
 
 use super::address::Address;

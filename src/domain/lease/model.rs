@@ -124,7 +124,7 @@ impl Model {
                 self.known.retain(|_, known| known.live || known.until > now);
                 let unknown = self.intervals.get(&ANSWERS).is_none_or(|all| all.0.is_empty());
                 let answers =
-                    |known: &Known| known.node == ANSWERS && unknown && now - known.seen < KEEP_LAPSED;
+                    |known: &Known| known.node == ANSWERS && unknown && now - known.seen < LONGEST_PERIOD;
                 for known in self.known.values_mut().filter(|known| known.until <= now && answers(known)) {
                     known.until = now + TTL;
                 }

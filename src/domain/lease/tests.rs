@@ -301,7 +301,7 @@ fn a_dial_that_does_not_end_is_asked_for_again() {
 }
 
 #[test]
-fn who_is_known_to_renew_or_was_silent_for_an_hour_or_cannot_be_dialled_is_not_on_trial() {
+fn who_is_known_to_renew_or_was_silent_for_too_long_or_cannot_be_dialled_is_not_on_trial() {
     let (mut table, now) = table();
     let lapses = |table: &mut LeaseTable, at: Instant| {
         let Expired { changes, trials } = table.expire(at, |_| true);
@@ -319,7 +319,7 @@ fn who_is_known_to_renew_or_was_silent_for_an_hour_or_cannot_be_dialled_is_not_o
         end += TTL;
         table.expire(end, |_| true);
     }
-    assert_eq!(end + TTL, now + KEEP_LAPSED);
+    assert_eq!(end + TTL, now + LONGEST_PERIOD);
 
     let (mut table, now) = self::table();
     let nowhere = Holding { record: record("1", "t"), dial: "".into() };
