@@ -8,10 +8,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::{Agent, Broken, Restored, Settings};
+use crate::domain::connection::Caller;
 use crate::domain::lease::Holding;
 use crate::domain::quota::Quota;
 use crate::domain::rank::Order;
 use crate::domain::record::{Network, Owner, Record};
+use crate::domain::rule::TunnelId;
 use crate::plugin::reload::Latest;
 
 pub(in crate::ingress_file) const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
@@ -66,7 +68,8 @@ impl World {
     pub(in crate::ingress_file) fn new(names: Names) -> Self {
         let owner = Owner { name: "a".parse().unwrap(), generation: 1 };
         let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
-        let settings = Settings { owner, lease_ttl: Duration::from_secs(60), order, quota, broken, hurry: 1 };
+        let (lease_ttl, private) = (Duration::from_secs(60), names.private());
+        let settings = Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 };
         let agent = Agent::new(settings, Restored::default());
         let (latest, names) = Latest::of(names);
         let ingress = Ingress::new(agent.clone(), names.clone());
@@ -76,7 +79,7 @@ impl World {
     pub(in crate::ingress_file) fn attach(&self, tunnel: &str) {
         let [id, name, node] = [tunnel, tunnel, "n"].map(Into::into);
         let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() };
-        self.agent.register(1, Holding { record: Arc::new(record), dial: "".into() }).unwrap();
+        self.agent.register(Caller::local(1), Holding { record: Arc::new(record), dial: "".into() }).unwrap();
     }
 
     fn lister(&self, bounds: Bounds) -> Lister {
@@ -110,12 +113,12 @@ fn every_name_has_a_line_of_two_words_and_nothing_else_is_there() {
         assert_eq!(world.ingress.set_rule(host, &two), Ok(true));
     }
     let want = format!(
-        "*.example.org {two}\n*.shop.example.org {ONE}\n2001:db8::1 {two}\n[2001:db8::1] {two}\n\
-         {HASH_OF_ONE} {ONE}\n{HASH_OF_ONE}.example.com {ONE}\nclaimed {two}\nclaimed.example.com {two}\n\
-         claimed.example.org {two}\nwww.example.org ${ONE}\n"
+        "*.example.org {two}\n*.shop.example.org {private}\n2001:db8::1 {two}\n[2001:db8::1] {two}\n\
+         {HASH_OF_ONE} {private}\n{HASH_OF_ONE}.example.com {private}\nclaimed {two}\nclaimed.example.com {two}\n\
+         claimed.example.org {two}\nwww.example.org {private}\n"
     );
     let listing = world.listed();
-    assert_eq!(listing.text, want);
+    assert_eq!(listing.text, want, "what one rule makes private is private under all its names");
     assert_eq!((listing.lines, listing.left_out), (10, 0));
     assert_eq!(world.listed(), listing, "it is always the same");
     Gost::load(&listing.text);
