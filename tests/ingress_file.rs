@@ -127,7 +127,7 @@ async fn a_name_is_in_the_file_of_every_agent_soon_after_its_tunnel_binds() {
 
 fn drop_and_read(agent: Process, file: &Path) -> String {
     drop(agent);
-    fs::read_to_string(file).unwrap()
+    fs::read_to_string(file).expect("it is there")
 }
 
 #[tokio::test]
@@ -257,10 +257,14 @@ async fn rules_that_are_configured_anew_are_in_the_file_and_another_file_needs_a
     write(&file, &format!("\"*.shop.example.org\" = \"{ONE}\"\n"));
     let agent = Process::start("a", &["--config", settings.to_str().unwrap()]);
     until(&file, "*.shop.example.org", Some(ONE)).await;
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    gost.register("1", TWO).await;
+    until(&file, &hash_host(TWO), Some(TWO)).await;
     write(&file, &format!("\"www.example.org\" = \"${TWO}\"\n"));
     agent.signal("-HUP");
     until(&file, "www.example.org", Some(&format!("${TWO}"))).await;
     assert_eq!(says(&file, "*.shop.example.org"), None);
+    until(&file, &hash_host(TWO), Some(&format!("${TWO}"))).await;
     write(&folder.path().join("elsewhere"), "");
     agent.signal("-HUP");
     eventually(SOON, "it says so", || agent.said().contains("take effect at the next start only")).await;

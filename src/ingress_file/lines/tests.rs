@@ -113,12 +113,12 @@ fn every_name_has_a_line_of_two_words_and_nothing_else_is_there() {
         assert_eq!(world.ingress.set_rule(host, &two), Ok(true));
     }
     let want = format!(
-        "*.example.org {two}\n*.shop.example.org {ONE}\n2001:db8::1 {two}\n[2001:db8::1] {two}\n\
-         {HASH_OF_ONE} {ONE}\n{HASH_OF_ONE}.example.com {ONE}\nclaimed {two}\nclaimed.example.com {two}\n\
-         claimed.example.org {two}\nwww.example.org ${ONE}\n"
+        "*.example.org {two}\n*.shop.example.org {private}\n2001:db8::1 {two}\n[2001:db8::1] {two}\n\
+         {HASH_OF_ONE} {private}\n{HASH_OF_ONE}.example.com {private}\nclaimed {two}\nclaimed.example.com {two}\n\
+         claimed.example.org {two}\nwww.example.org {private}\n"
     );
     let listing = world.listed();
-    assert_eq!(listing.text, want);
+    assert_eq!(listing.text, want, "what one rule makes private is private under all its names");
     assert_eq!((listing.lines, listing.left_out), (10, 0));
     assert_eq!(world.listed(), listing, "it is always the same");
     Gost::load(&listing.text);
