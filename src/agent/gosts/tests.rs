@@ -38,11 +38,11 @@ fn register(agent: &Agent, id: &str, node: &str) {
 }
 
 fn register_over(agent: &Agent, connection: ConnectionId, id: &str, node: &str) {
-    bind(agent, Caller::local(connection), holding(id, node));
+    bind(agent, Caller::local(connection), &holding(id, node));
 }
 
 /// gost registers, and says where it is.
-fn bind(agent: &Agent, caller: Caller, holding: Holding) {
+fn bind(agent: &Agent, caller: Caller, holding: &Holding) {
     agent.register(caller, holding.clone()).unwrap();
     agent.note_entrypoint(caller, &holding.record, &holding.dial);
 }
@@ -289,7 +289,7 @@ async fn a_renew_that_nothing_else_heals_is_of_the_gost_that_registered_last() {
     assert_eq!(agent.resolve("u")[0].address, *"10.0.0.1:8111");
     assert_eq!(agent.heals()[HealedFrom::RegisteredLast as usize].1, 1);
     assert!(!renew_by(&agent, Caller::at(ELSEWHERE, 2), "y", "u", "p"), "that is no gost of that host");
-    bind(&agent, Caller::at(ELSEWHERE, 2), holding("3", "q"));
+    bind(&agent, Caller::at(ELSEWHERE, 2), &holding("3", "q"));
     assert!(renew_by(&agent, Caller::at(ELSEWHERE, 2), "y", "v", "p"));
     assert_eq!(agent.resolve("v")[0].address, *"10.0.0.1:8113");
     agent.deregister(HERE, Draft { id: "1", name: "t", node: "n", network: "", address: "" });
@@ -315,7 +315,7 @@ async fn a_healed_router_is_udp_and_at_a_routers_port() {
 
     let router =
         Record { name: "a@r".into(), network: Network::Udp, ..Record::clone(&holding("2", "r").record) };
-    bind(&agent, HERE, Holding { record: Arc::new(router), dial: "".into() });
+    bind(&agent, HERE, &Holding { record: Arc::new(router), dial: "".into() });
     assert!(renew(&agent, "y", "b@r", "r") && renew(&agent, "z", "c@r", "s"));
     for name in ["b@r", "c@r"] {
         let healed = agent.resolve(name).remove(0);
