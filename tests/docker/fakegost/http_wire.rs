@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_cut_off_endless_or_in_chunks_is_an_error() {
-        let endless = [b'x'; MAX_HEAD + 4096];
+        let endless = vec![b'x'; MAX_HEAD + 4096];
         for bad in [
             &b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi"[..],
             b"HTTP/1.1 200 OK\r\n",
