@@ -235,6 +235,12 @@ async fn a_file_that_cannot_be_written_is_told_once_everywhere_and_so_is_its_rep
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(metric(&agent, "gossd_ingress_file_failing").await, "0.0");
+    // The log has a thread of its own.
+    let start = Instant::now();
+    while !agent.said().contains("the ingress file is written again") {
+        assert!(start.elapsed() < SOON, "it does not say so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let log = agent.log();
     let told = |text: &str| log.matches(text).count();
     assert_eq!(

@@ -1,6 +1,6 @@
 //! `--ingress-file`: the host names that this agent knows, in a file that gost's own loader reads. A gost that reads it
 //! asks nobody which tunnel a host name belongs to, so its visitors reach the tunnels at its own host whether the agent is
-//! there or not. [`lines`] says what stands in it, [`disk`] replaces it, [`health`] tells how it is.
+//! there or not. `lines` says what stands in it, `disk` replaces it, `health` tells how it is.
 //!
 //! It is written by a task of its own, whose disk and whose work are on no thread that answers calls. When the agent ends,
 //! the file stays as it was; an agent that has just started keeps the names that it cannot know yet.
