@@ -178,7 +178,12 @@ async fn names_of_an_earlier_start_go_when_the_agent_knows_better() {
     let agent = start("a", &file, None, &flags);
     until(&file, "former", None).await;
     assert_eq!(fs::read_to_string(&file).unwrap(), "", "nothing is known, and a gost can read that");
-    assert_eq!(status(&agent).await["ingress_file"]["former"], 0);
+    // It is told once it is written.
+    let start = Instant::now();
+    while status(&agent).await["ingress_file"]["former"] != 0 {
+        assert!(start.elapsed() < SOON, "{:#}", status(&agent).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
