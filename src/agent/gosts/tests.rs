@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::advance;
 
-use super::super::tests::{HERE, with_settings};
-use super::super::{Agent, Heal, HealedFrom, LEASE_TTL, Restored};
+use super::super::tests::{HERE, owner, with_settings};
+use super::super::{Agent, Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
 use super::*;
 use crate::domain::lease::{FRESH, Kept, Word};
 use crate::domain::quota::Quota;
@@ -38,11 +38,11 @@ fn register(agent: &Agent, id: &str, node: &str) {
 }
 
 fn register_over(agent: &Agent, connection: ConnectionId, id: &str, node: &str) {
-    bind(agent, Caller::local(connection), holding(id, node));
+    bind(agent, Caller::local(connection), &holding(id, node));
 }
 
 /// gost registers, and says where it is.
-fn bind(agent: &Agent, caller: Caller, holding: Holding) {
+fn bind(agent: &Agent, caller: Caller, holding: &Holding) {
     agent.register(caller, holding.clone()).unwrap();
     agent.note_entrypoint(caller, &holding.record, &holding.dial);
 }
@@ -289,7 +289,7 @@ async fn a_renew_that_nothing_else_heals_is_of_the_gost_that_registered_last() {
     assert_eq!(agent.resolve("u")[0].address, *"10.0.0.1:8111");
     assert_eq!(agent.heals()[HealedFrom::RegisteredLast as usize].1, 1);
     assert!(!renew_by(&agent, Caller::at(ELSEWHERE, 2), "y", "u", "p"), "that is no gost of that host");
-    bind(&agent, Caller::at(ELSEWHERE, 2), holding("3", "q"));
+    bind(&agent, Caller::at(ELSEWHERE, 2), &holding("3", "q"));
     assert!(renew_by(&agent, Caller::at(ELSEWHERE, 2), "y", "v", "p"));
     assert_eq!(agent.resolve("v")[0].address, *"10.0.0.1:8113");
     agent.deregister(HERE, Draft { id: "1", name: "t", node: "n", network: "", address: "" });
@@ -315,7 +315,7 @@ async fn a_healed_router_is_udp_and_at_a_routers_port() {
 
     let router =
         Record { name: "a@r".into(), network: Network::Udp, ..Record::clone(&holding("2", "r").record) };
-    bind(&agent, HERE, Holding { record: Arc::new(router), dial: "".into() });
+    bind(&agent, HERE, &Holding { record: Arc::new(router), dial: "".into() });
     assert!(renew(&agent, "y", "b@r", "r") && renew(&agent, "z", "c@r", "s"));
     for name in ["b@r", "c@r"] {
         let healed = agent.resolve(name).remove(0);
@@ -417,4 +417,25 @@ async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_an
     let (first, dialled) = dials.next().await.unwrap();
     assert_eq!((first.answered, dialled), (0, Dialled::Answered));
     assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost() {
+    let settings = Settings {
+        owner: owner("a", 5),
+        lease_ttl: LEASE_TTL,
+        order: Order::Random,
+        quota: Quota::default(),
+        private: BTreeSet::new(),
+        broken: Broken { leases: true, suspicion: false },
+        hurry: 1,
+    };
+    let agent = Agent::new(settings, Restored::default());
+    register(&agent, "1", "n");
+    agent.connection_closed(HERE.connection);
+    let dial = only(agent.lock().dials(BTreeSet::new(), &Dials::default()));
+    assert!(agent.dialled(dial, Dialled::Refused).is_none());
+    advance(2 * LEASE_TTL).await;
+    agent.collect_changes();
+    assert_eq!(ask(&agent, 1), 1, "or the tests in containers could not tell");
 }
