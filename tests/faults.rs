@@ -336,6 +336,15 @@ async fn a_draining_agent_is_hidden_elsewhere_until_it_is_undone() {
     until_all(&[&b, &c], "t", "both are listed", |answer| answer.len() == 2).await;
 }
 
+#[test]
+fn who_drains_without_a_journal_is_told_that_a_restart_undoes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("a.sock");
+    let _agent = Process::start("a", &["--control", socket.to_str().unwrap()]);
+    let said = verb(folder.path(), "a", &["drain"]);
+    assert!(said.contains("in no journal, so a restart undoes it"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_outlives_restarts_and_only_undoing_it_ends_it() {
     let folder = tempfile::tempdir().unwrap();

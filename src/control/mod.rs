@@ -200,14 +200,14 @@ impl Control {
             }
             Request::Undrain => (Status::Ready, "not draining: peers list our records again"),
         };
-        let forgets = status == Status::Draining && !self.agent.has_journal();
-        let text =
-            if forgets { format!("{text}; without a journal, a restart undoes it") } else { text.to_owned() };
-        let text = if self.tell(status).await {
-            text
+        let told = self.tell(status).await;
+        let is_lost = !self.agent.has_journal() || self.agent.journal_problem().is_some();
+        let text = if status == Status::Draining && is_lost {
+            format!("{text}; it is in no journal, so a restart undoes it")
         } else {
-            format!("{text} (not every peer has acknowledged it yet)")
+            text.to_owned()
         };
+        let text = if told { text } else { format!("{text} (not every peer has acknowledged it yet)") };
         Answer::done(text)
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::advance;
 
-use super::super::tests::{HERE, with_settings};
-use super::super::{Agent, Heal, HealedFrom, LEASE_TTL, Restored};
+use super::super::tests::{HERE, owner, with_settings};
+use super::super::{Agent, Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
 use super::*;
 use crate::domain::lease::{FRESH, Kept, Word};
 use crate::domain::quota::Quota;
@@ -417,4 +417,25 @@ async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_an
     let (first, dialled) = dials.next().await.unwrap();
     assert_eq!((first.answered, dialled), (0, Dialled::Answered));
     assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost() {
+    let settings = Settings {
+        owner: owner("a", 5),
+        lease_ttl: LEASE_TTL,
+        order: Order::Random,
+        quota: Quota::default(),
+        private: BTreeSet::new(),
+        broken: Broken { leases: true, suspicion: false },
+        hurry: 1,
+    };
+    let agent = Agent::new(settings, Restored::default());
+    register(&agent, "1", "n");
+    agent.connection_closed(HERE.connection);
+    let dial = only(agent.lock().dials(BTreeSet::new(), &Dials::default()));
+    assert!(agent.dialled(dial, Dialled::Refused).is_none());
+    advance(2 * LEASE_TTL).await;
+    agent.collect_changes();
+    assert_eq!(ask(&agent, 1), 1, "or the tests in containers could not tell");
 }
