@@ -427,7 +427,7 @@ async fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost
         order: Order::Random,
         quota: Quota::default(),
         private: BTreeSet::new(),
-        broken: Broken { leases: true, suspicion: false },
+        broken: Broken { leases: true, ..Broken::default() },
         hurry: 1,
     };
     let agent = Agent::new(settings, Restored::default());

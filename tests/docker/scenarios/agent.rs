@@ -37,7 +37,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "agent-killed-held",
         "kill -9 and started at once; `gossd hold` keeps its listeners, as a supervisor would",
-        "no request fails at any host, none waits longer than 1 s",
+        "none fails at any host but those whose calls it was answering: not felt after 0.2 s",
         |world| Box::pin(killed_held(world)),
     )
     .with(held)
@@ -154,7 +154,8 @@ async fn killed_held(world: &mut World) -> anyhow::Result<Measured> {
     world.restart_agent("a", "SIGKILL").await?;
     pass(4).await;
     world.all_served(&ALL).await?;
-    Ok(felt(world, since, &ALL, Promise::NoneWaits(Duration::from_secs(1))))
+    // A call that it was answering is lost with it, and gRPC does not make it again.
+    Ok(felt(world, since, &ALL, Promise::Within(Duration::from_millis(200))))
 }
 
 async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
