@@ -46,6 +46,9 @@ use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
 /// long a silent peer's records are listed after its last sign of life.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 
+/// Instances that are looked at when a gost goes and nobody knows which: more than any host has.
+const MAX_NAMELESS: usize = 64;
+
 /// How an agent behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -326,8 +329,19 @@ impl Agent {
 
     /// A plugin connection is closed.
     pub fn connection_closed(&self, connection: ConnectionId) {
-        self.lock().connections.closed(connection);
+        let mut state = self.lock();
+        if state.connections.closed(connection) {
+            // A gost that came home, or whose agent was restarted, asks before it renews: it may be any that did not.
+            let State { leases, connections, .. } = &mut *state;
+            leases.nodes().take(MAX_NAMELESS).for_each(|node| connections.orphan((*node.text()).into()));
+        }
+        drop(state);
         self.shared.changed.notify_one();
+    }
+
+    /// A gost of this host called over that connection, without saying which instance it is.
+    pub fn called(&self, connection: ConnectionId) {
+        self.lock().connections.asked(connection);
     }
 
     /// The records of a tunnel name, in the order in which gost should try them.

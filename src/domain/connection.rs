@@ -42,6 +42,8 @@ pub struct Connections {
     /// How many open connections spoke for an instance.
     open: HashMap<Arc<str>, usize>,
     orphans: BTreeSet<Arc<str>>,
+    /// Open connections of gosts of this host that did not say for which instance they speak: questions do not.
+    nameless: HashSet<ConnectionId>,
     /// Instances of other hosts. Those that have not called since this process began are not known.
     guests: HashSet<Arc<str>>,
 }
@@ -64,8 +66,16 @@ impl Connections {
         *self.open.entry(node).or_default() += 1;
     }
 
-    /// A connection closed.
-    pub fn closed(&mut self, connection: ConnectionId) {
+    /// A gost of this host called, without saying which instance it is.
+    pub fn asked(&mut self, connection: ConnectionId) {
+        if !self.spoken.contains_key(&connection) {
+            self.nameless.insert(connection);
+        }
+    }
+
+    /// A connection closed. Whether it was some gost's, nobody knows which one's.
+    pub fn closed(&mut self, connection: ConnectionId) -> bool {
+        let was_nameless = self.nameless.remove(&connection) && !self.spoken.contains_key(&connection);
         for node in self.spoken.remove(&connection).into_iter().flatten() {
             let Some(open) = self.open.get_mut(&node) else { continue };
             *open -= 1;
@@ -74,6 +84,7 @@ impl Connections {
                 self.orphans.insert(node);
             }
         }
+        was_nameless
     }
 
     /// An instance is known and has no connection, as after a restart.
@@ -134,6 +145,7 @@ impl Connections {
         self.spoken.give_back();
         self.open.give_back();
         self.guests.give_back();
+        self.nameless.give_back();
     }
 
     /// Entries that there is room for.

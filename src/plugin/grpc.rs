@@ -127,7 +127,8 @@ impl sd_server::Sd for Plugin {
 #[tonic::async_trait]
 impl ingress_server::Ingress for Plugin {
     async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<GetRuleReply>, Status> {
-        let endpoint = self.lookup_rule(&request.get_ref().host).await.map_err(|refusal| refuse(&refusal))?;
+        let endpoint = self.lookup_rule(caller(&request)?, program(&request), &request.get_ref().host).await;
+        let endpoint = endpoint.map_err(|refusal| refuse(&refusal))?;
         Ok(Response::new(GetRuleReply { endpoint }))
     }
 

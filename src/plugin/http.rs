@@ -96,13 +96,20 @@ async fn sd(
     }
 }
 
-async fn ingress(State(plugin): State<Arc<Plugin>>, request: Request) -> Response {
+async fn ingress(
+    State(plugin): State<Arc<Plugin>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Response {
     let (head, body) = match admitted(&plugin, request).await {
         Ok(request) => request,
         Err(refusal) => return refusal,
     };
     match head.method {
-        Method::GET => get_rule(&plugin, head.uri.query().unwrap_or_default()).await,
+        Method::GET => {
+            let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
+            get_rule(&plugin, caller, by, head.uri.query().unwrap_or_default()).await
+        }
         Method::PUT => set_rule(&plugin.ingress, body).await,
         other => not_allowed(&other, "GET, PUT", "PUT sets a rule, GET asks for one"),
     }
@@ -146,12 +153,12 @@ async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), Refusal>) -
     }
 }
 
-async fn get_rule(plugin: &Plugin, query: &str) -> Response {
+async fn get_rule(plugin: &Plugin, caller: Caller, by: Program, query: &str) -> Response {
     #[derive(Serialize)]
     struct Rule {
         endpoint: String,
     }
-    match plugin.lookup_rule(&parameter(query, "host")).await {
+    match plugin.lookup_rule(caller, by, &parameter(query, "host")).await {
         Ok(endpoint) => json(StatusCode::OK, &Rule { endpoint }),
         Err(refusal) => refuse(&refusal),
     }

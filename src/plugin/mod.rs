@@ -91,12 +91,14 @@ impl Plugin {
 
     /// Get, as soon as it can be answered.
     pub async fn lookup(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+        self.sd.called(caller, by);
         self.caught_up.wait().await;
         self.sd.get(caller, by, name)
     }
 
     /// `GetRule`: what is known is answered at once, that nothing is known only when it can be.
-    pub async fn lookup_rule(&self, host: &str) -> Result<String, Refusal> {
+    pub async fn lookup_rule(&self, caller: Caller, by: Program, host: &str) -> Result<String, Refusal> {
+        self.sd.called(caller, by);
         let endpoint = self.ingress.get_rule(host)?;
         if !endpoint.is_empty() {
             return Ok(endpoint);
@@ -254,6 +256,13 @@ impl ServiceDiscovery {
             self.agent.asked(caller.connection, name);
         }
         Ok(self.agent.resolve(name))
+    }
+
+    /// A question: if a gost of this host asks, it does not say which one it is.
+    fn called(&self, caller: Caller, by: Program) {
+        if by == Program::Gost && caller.remote.is_none() {
+            self.agent.called(caller.connection);
+        }
     }
 
     /// A connection of gost's is closed: perhaps the gost is dead.

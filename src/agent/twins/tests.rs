@@ -113,3 +113,15 @@ async fn a_gost_that_calls_is_not_looked_at_for_a_peers_sake() {
     has_not_any_more(&home, "c");
     assert!(!home.lock().connections.has_orphans());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_gost_that_came_home_and_goes_before_it_renews_is_looked_at() {
+    let leases = Kept { held: vec![holding("10.0.0.2:80")], ..Kept::default() };
+    let home = agent(Restored { leases, ..Restored::default() });
+    home.lock().connections.take_orphans(usize::MAX, |_| false);
+    home.connection_closed(3);
+    assert!(!home.lock().connections.has_orphans(), "nobody of ours");
+    home.called(4);
+    home.connection_closed(4);
+    assert!(home.lock().connections.has_orphans());
+}
