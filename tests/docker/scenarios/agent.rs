@@ -63,7 +63,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .with(super::gost::seldom),
     Scenario::new(
         "all-agents-restarted",
-        "kill -9 of all three at once, 1,000 records more",
+        "kill -9 of all three at once, 300 records more",
         "all is served again in 4 s",
         |world| Box::pin(all_restarted(world)),
     )
@@ -180,8 +180,8 @@ async fn restarted_renewed_seldom(world: &mut World) -> anyhow::Result<Measured>
 /// All at once: everything is back from the journals.
 async fn all_restarted(world: &mut World) -> anyhow::Result<Measured> {
     attached_once(world).await?;
-    world.crowd("a", 1_000).await?;
-    world.all_know_crowd(&ALL, 1_000).await?;
+    world.crowd("a", 300).await?;
+    world.all_know_crowd(&ALL, 300).await?;
     for name in ALL {
         world.engine.kill(&world.agent(name)).await?;
     }
@@ -191,7 +191,7 @@ async fn all_restarted(world: &mut World) -> anyhow::Result<Measured> {
     let since = now();
     pass(4).await;
     world.all_served(&ALL).await?;
-    world.all_know_crowd(&ALL, 1_000).await?;
+    world.all_know_crowd(&ALL, 300).await?;
     Ok(felt(world, since, &ALL, Promise::Within(Duration::from_secs(4))))
 }
 
