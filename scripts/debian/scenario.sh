@@ -37,7 +37,7 @@ calls_end() { # WHAT [ALLOWED]: no more may have failed, none if nothing is said
   wait "$calls"
   step "  $1: $(grep --count --invert-match '^200 ' /tmp/calls || true) of $(wc -l </tmp/calls) calls failed, the longest took $(
     sort --numeric-sort --key 2 /tmp/calls | tail --lines 1 | cut --delimiter ' ' --fields 2) s"
-  [ "$(grep --count --invert-match '^200 ' /tmp/calls)" -le "${2:-0}" ] || fail "calls failed: $1"
+  [ "$(grep --count --invert-match '^200 ' /tmp/calls || true)" -le "${2:-0}" ] || fail "calls failed: $1"
 }
 
 files >/tmp/before
