@@ -42,15 +42,14 @@ pub(super) async fn start(
             tracing::info!(control = %path.display(), "no agent runs here to take over from; starting as usual");
         }
     }
+    if predecessor.is_none() {
+        inherited.make_way(&config);
+    }
     let plugin_socket = config.plugin_socket.clone();
     let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
     let name = config.name.clone();
     let started = async {
-        let kept = predecessor.is_none() && !inherited.is_empty();
-        let listeners = match Listeners::open(&config, inherited) {
-            Err(_) if kept => open_anew(&config).await?,
-            opened => opened?,
-        };
+        let listeners = Listeners::open(&config, inherited)?;
         // Before anything can go wrong that a restart may heal.
         supervisor::keep(&listeners.handles).await;
         let former = predecessor.as_mut().map_or(Former::Ended, Former::Runs);
@@ -90,17 +89,4 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Res
     };
     thread::Builder::new().name("announce".into()).spawn(print)?;
     Ok(())
-}
-
-/// The configuration has another address now, and what systemd keeps of the old one is in its way: systemd lets go of it,
-/// a moment after it is told.
-async fn open_anew(config: &Config) -> anyhow::Result<Listeners> {
-    supervisor::give_up().await;
-    for _ in 0..20 {
-        if let Ok(listeners) = Listeners::open(config, Inherited::default()) {
-            return Ok(listeners);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    Listeners::open(config, Inherited::default())
 }

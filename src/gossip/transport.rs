@@ -112,7 +112,10 @@ fn bind_both(addr: SocketAddr) -> io::Result<Bound> {
     let udp = socket(addr, Type::DGRAM, Protocol::UDP)?;
     // The kernel may grant less; that is its right.
     let _ = udp.set_recv_buffer_size(RECEIVE_BUFFER);
+    // Beside what a keeper has yet of a former address, see `Inherited::make_way`; with nobody afterwards.
+    udp.set_reuse_address(true)?;
     udp.bind(&addr.into())?;
+    udp.set_reuse_address(false)?;
     Bound::of(tcp, udp.into())
 }
 

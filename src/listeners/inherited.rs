@@ -1,7 +1,7 @@
 //! Sockets that were bound before this process: systemd's, which come with the environment, and those of a
 //! predecessor. Each is looked at before it is believed: its kind, its address, and that it listens.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -63,11 +63,6 @@ impl Inherited {
         self.activated.extend(other.activated);
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.sockets.is_empty()
-    }
-
     /// Puts the addresses of socket units in the place of the configured ones: who writes a socket unit says there
     /// where the agent listens.
     pub fn configure(&self, config: &mut Config) {
@@ -89,6 +84,35 @@ impl Inherited {
             addresses(Role::PluginUnix).find_map(|address| Some(address.as_pathname()?.to_owned()))
         {
             config.plugin_socket = Some(path);
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Stops what listens at addresses that the configuration has no more: the keeper has it open for a while yet, and
+    /// 127.0.0.1 would be in the way of 0.0.0.0 at the same port. Not for sockets of an agent that runs, which may have
+    /// to go on with them.
+    pub fn make_way(&self, config: &Config) {
+        let fits = |role: &Role, socket: &Socket| match role {
+            Role::Plugin => config.plugin.iter().any(|address| is_at(socket, *address)),
+            Role::Admin => config.admin.is_some_and(|address| is_at(socket, address)),
+            Role::GossipTcp | Role::GossipUdp => is_at(socket, config.gossip),
+            // Another path is in nobody's way.
+            Role::PluginUnix => true,
+        };
+        for (role, socket) in &self.sockets {
+            if self.is_activated(*role) || fits(role, socket) {
+                continue;
+            }
+            // What fails here, the bind says.
+            let _ = if is_listener(socket) {
+                socket.shutdown(Shutdown::Read)
+            } else {
+                socket.set_reuse_address(true)
+            };
         }
     }
 
@@ -165,6 +189,7 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use super::*;
+    use crate::listeners::Listeners;
 
     fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -208,5 +233,49 @@ mod tests {
         let (tcp, udp) = Inherited::kept(sockets).take_gossip(address).unwrap();
         assert_eq!((tcp.local_addr().unwrap(), udp.local_addr().unwrap()), (address, address));
         assert!(tcp.as_fd().try_clone_to_owned().is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_a_keeper_has_at_an_old_address_is_in_the_way_of_no_new_one() {
+        let ((plugin, at), (tcp, gossip), (admin, admin_at)) = (listener(), listener(), listener());
+        let udp = UdpSocket::bind(gossip).unwrap();
+        let keeper = vec![
+            (Role::Plugin, OwnedFd::from(plugin)),
+            (Role::GossipTcp, tcp.into()),
+            (Role::GossipUdp, udp.into()),
+            (Role::Admin, admin.into()),
+        ];
+        let passed = || {
+            Inherited::kept(
+                keeper.iter().map(|(role, socket)| (*role, socket.try_clone().unwrap())).collect(),
+            )
+        };
+        let everywhere = |at: SocketAddr| SocketAddr::from(([0, 0, 0, 0], at.port()));
+        let config = Config {
+            plugin: vec![everywhere(at)],
+            gossip: everywhere(gossip),
+            admin: Some(everywhere(admin_at)),
+            ..Config::loopback("a".parse().unwrap())
+        };
+        assert!(Listeners::open(&config, passed()).is_err(), "they are in the way");
+        let inherited = passed();
+        inherited.make_way(&config);
+        let listeners = Listeners::open(&config, inherited).unwrap();
+        assert_eq!(listeners.handles.stale().len(), 4, "the keeper is told of all");
+
+        let back = Config {
+            plugin: vec![at],
+            gossip,
+            admin: Some(admin_at),
+            admin_may_give_way: true,
+            ..Config::loopback("a".parse().unwrap())
+        };
+        let keeper = listeners.handles.duplicate().unwrap();
+        drop(listeners);
+        let inherited = Inherited::kept(
+            keeper.iter().map(|(role, socket)| (*role, socket.try_clone().unwrap())).collect(),
+        );
+        inherited.make_way(&back);
+        assert!(Listeners::open(&back, inherited).unwrap().admin.is_some(), "and back");
     }
 }
