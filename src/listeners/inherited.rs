@@ -239,7 +239,7 @@ mod tests {
     async fn what_a_keeper_has_at_an_old_address_is_in_the_way_of_no_new_one() {
         let ((plugin, at), (tcp, gossip), (admin, admin_at)) = (listener(), listener(), listener());
         let udp = UdpSocket::bind(gossip).unwrap();
-        let keeper = vec![
+        let keeper = [
             (Role::Plugin, OwnedFd::from(plugin)),
             (Role::GossipTcp, tcp.into()),
             (Role::GossipUdp, udp.into()),
