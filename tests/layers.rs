@@ -46,7 +46,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ),
     ("listeners", &["config", "unix_socket", "gossip", "domain"]),
     ("config", &["plugin", "admin", "agent", "gossip", "journal", "domain"]),
-    ("ingress_file", &["plugin", "agent", "metrics", "domain"]),
+    ("ingress_file", &["plugin", "admin", "agent", "metrics", "domain"]),
     ("plugin", &["agent", "metrics", "secret_file", "domain"]),
     ("admin", &["agent", "domain"]),
     ("control", &["listeners", "agent", "gossip", "domain"]),

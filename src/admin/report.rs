@@ -124,7 +124,7 @@ pub struct Journal {
 }
 
 /// The host names that are known here, in a file that gost reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngressFile {
     /// Where it is.
     pub path: String,

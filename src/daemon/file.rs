@@ -1,12 +1,11 @@
-//! The file of host names: kept, if one is wanted, and reported.
+//! The file of host names: kept, if one is wanted.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::admin::report;
-use crate::ingress_file::{Health, IngressFile, Report};
+use crate::ingress_file::{Health, IngressFile};
 use crate::plugin::Ingress;
 
 /// Keeps the file, and what an earlier start wrote in it for that long. Without a file, there are figures as well, of
@@ -21,11 +20,4 @@ pub(super) fn keep(
     let file = IngressFile::new(path, ingress.clone(), hold);
     let health = file.health().clone();
     (Some(tasks.spawn(file.keep())), health)
-}
-
-/// How the file is; none without one.
-pub(super) fn report(file: &Health) -> Option<report::IngressFile> {
-    let Report { path, lines, left_out, former, writes, failures, problem } = file.report();
-    let path = path?.display().to_string();
-    Some(report::IngressFile { path, lines, left_out, former, writes, failures, problem })
 }

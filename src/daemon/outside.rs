@@ -6,7 +6,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::file;
 use crate::admin::{Outside, report};
 use crate::gossip::Cluster;
 use crate::ingress_file;
@@ -47,7 +46,7 @@ pub(super) fn outside(
         joins,
         peers: Box::new(by_name),
         host: Box::new(move |host| explain_host(&ingress, host)),
-        ingress_file: Box::new(move || file::report(&ingress_file)),
+        ingress_file: Box::new(move || ingress_file.report()),
         metrics,
     }
 }

@@ -1,7 +1,7 @@
 //! How the file is, for status, metrics and log: each state that needs a look is logged once, and so is its end.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::collector::Collector;
@@ -9,39 +9,23 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Outcome;
 use super::lines::Listing;
+use crate::admin::report::IngressFile as Report;
 use crate::metrics::{Sheet, amount};
 
-/// A handle; clones share one state.
+/// A handle; clones share one state. The default is for an agent without such a file: its path is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Mutex<Report>>);
 
-/// The file at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Where it is; none without such a file.
-    pub path: Option<PathBuf>,
-    /// Lines of what was last written, or would have been.
-    pub lines: usize,
-    /// Host names that are known and not in it.
-    pub left_out: usize,
-    /// Lines of an earlier start, which stay until this one can know better.
-    pub former: usize,
-    /// How often it was written since the start.
-    pub writes: u64,
-    /// How often it could not be.
-    pub failures: u64,
-    /// Why it is not as it should be.
-    pub problem: Option<String>,
-}
-
 impl Health {
-    pub(super) fn of(path: PathBuf) -> Self {
-        Self(Arc::new(Mutex::new(Report { path: Some(path), ..Report::default() })))
+    pub(super) fn of(path: &Path) -> Self {
+        let path = path.display().to_string();
+        Self(Arc::new(Mutex::new(Report { path, ..Report::default() })))
     }
 
-    /// The file as of now.
-    pub fn report(&self) -> Report {
-        self.lock().clone()
+    /// The file as of now, if there is one.
+    pub fn report(&self) -> Option<Report> {
+        let report = self.lock();
+        (!report.path.is_empty()).then(|| report.clone())
     }
 
     pub(super) fn note(&self, outcome: Outcome) {
@@ -90,11 +74,10 @@ impl Health {
     /// The file is not as it should be, for now.
     pub(super) fn note_problem(&self, why: &str) {
         let mut report = self.lock();
-        let path = report.path.clone().unwrap_or_default();
-        let before = report.problem.replace(format!("cannot write {}: {why}", path.display()));
+        let path = report.path.clone();
+        let before = report.problem.replace(format!("cannot write {path}: {why}"));
         drop(report);
         if before.is_none() {
-            let path = path.display();
             tracing::warn!(%path, "cannot write the ingress file, gost goes on with the old one: {why}");
         }
     }
@@ -106,7 +89,7 @@ impl Health {
 
 impl Collector for Health {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let (report, mut figures) = (self.report(), Sheet::new(encoder));
+        let (report, mut figures) = (self.lock().clone(), Sheet::new(encoder));
         figures.level("gossd_ingress_file_lines", "Lines of the ingress file", amount(report.lines))?;
         let left_out = "Host names that are known and not in the ingress file";
         figures.level("gossd_ingress_file_left_out", left_out, amount(report.left_out))?;

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use self::disk::MODE;
-pub use self::health::{Health, Report};
+pub use self::health::Health;
 
 use self::disk::{NotReplaced, Stamp};
 use self::lines::{Bounds, Lines, Lister, Listing, MAX_BYTES};
@@ -86,7 +86,7 @@ impl IngressFile {
     /// A file that is not touched before [`Self::keep`] runs. Names of a former start stay for `hold` even if the peers
     /// were heard: for as long as this agent may not know its own tunnels again.
     pub fn new(path: PathBuf, ingress: Ingress, hold: Duration) -> Self {
-        let health = Health::of(path.clone());
+        let health = Health::of(&path);
         let lister = Lister::new(ingress.clone(), Bounds::USUAL);
         let keeper = Keeper { path, lister, former: None, is: None };
         Self { ingress, held_until: Instant::now() + hold, health, keeper }

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::lines::tests::{HASH_OF_ONE, ONE, World};
 use super::*;
+use crate::admin::report::IngressFile as Report;
 use crate::domain::hostname::Naming;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -41,9 +42,9 @@ impl Kept {
 
     async fn until(&self, what: &str, holds: impl Fn(&Report) -> bool) {
         let start = std::time::Instant::now();
-        while !holds(&self.health.report()) {
+        while !holds(&self.health.report().unwrap()) {
             assert!(!self.task.is_finished(), "{what}: it ended");
-            assert!(start.elapsed() < SOON, "{what}: {:?}", self.health.report());
+            assert!(start.elapsed() < SOON, "{what}: {:?}", self.health.report().unwrap());
             sleep(Duration::from_millis(2)).await;
         }
     }
@@ -73,7 +74,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     }
     assert!(start.elapsed() >= PACE * 2, "once a second at most: {:?}", start.elapsed());
     kept.until_text("all are", &(claim("a") + &claim("b") + &claim("c"))).await;
-    let writes = kept.health.report().writes;
+    let writes = kept.health.report().unwrap().writes;
     assert!(writes <= 4, "{writes}");
     let before = kept.world.agent.hosts_revision();
     assert_eq!(
@@ -82,7 +83,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     );
     assert!(before < kept.world.agent.hosts_revision());
     sleep(PACE * 2).await;
-    assert_eq!(kept.health.report().writes, writes, "no line changed");
+    assert_eq!(kept.health.report().unwrap().writes, writes, "no line changed");
 
     let naming = Naming::new(&[], 1, &["b".to_owned()]).unwrap();
     kept.world.latest.send_replace(Arc::new(Names::new(naming, [("www", ONE)]).unwrap()));
@@ -92,7 +93,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     kept.until_text("somebody removed it", &(claim("a") + &claim("c") + &claim("www"))).await;
     fs::write(path(&kept.folder), "# comment").unwrap();
     kept.until_text("somebody wrote to it", &(claim("a") + &claim("c") + &claim("www"))).await;
-    assert_eq!(kept.health.report().failures, 0);
+    assert_eq!(kept.health.report().unwrap().failures, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +106,7 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
     let kept = Kept::start(World::new(Names::default()), folder, LONG);
     kept.until("it is read", |report| report.former == 2).await;
     assert_eq!(
-        (kept.health.report().writes, inode(&path(&kept.folder))),
+        (kept.health.report().unwrap().writes, inode(&path(&kept.folder))),
         (0, before),
         "it is as it should be"
     );
@@ -133,10 +134,10 @@ async fn what_cannot_be_read_is_not_overwritten_while_it_may_be_needed() {
     fs::create_dir(path(&folder)).unwrap();
     let kept = Kept::start(World::new(Names::default()), folder, LONG);
     kept.until("it is told and tried again", |report| report.failures >= 2).await;
-    let problem = kept.health.report().problem.unwrap();
+    let problem = kept.health.report().unwrap().problem.unwrap();
     assert!(problem.contains("it is there, and no file"), "{problem}");
     assert_eq!(kept.world.ingress.set_rule("a", ONE), Ok(true));
     fs::remove_dir(path(&kept.folder)).unwrap();
     kept.until_text("it is mended", &claim("a")).await;
-    assert_eq!(kept.health.report().problem, None);
+    assert_eq!(kept.health.report().unwrap().problem, None);
 }
