@@ -291,8 +291,14 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
     let _holder = Holder(holder);
     let mut agent = Process::keeping(&name, folder.path(), &["--hold"]);
     let plugin = agent.plugin;
-    eventually(SOON, "the holder has the sockets", || !agent.said().contains("no `gossd hold`")).await;
     let callers = Callers::start(plugin, entrypoint);
+    callers.made(20).await;
+    // It would take half of the first one's connections, if it could.
+    let second = ["run", "--name", &name, "--hold", "--data-dir", "none", "--plugin", &plugin.to_string()]
+        .map(String::from);
+    let second = gossd().args(second).output().expect("gossd starts");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(1) && said.contains("runs here already"), "{said}");
     for _ in 0..3 {
         callers.made(20).await;
         agent.signal("-TERM");

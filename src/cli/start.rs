@@ -1,6 +1,6 @@
 //! The agent that a process is started for: on inherited sockets, in the place of another, or on its own.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::thread;
 
@@ -26,12 +26,6 @@ pub(super) async fn start(
     let mut config = Config { dropped_log_lines: dropped, ..config(args)? };
     inherited.configure(&mut config);
     config.validate()?;
-    if config.hold {
-        match hold::fetch(&config.name).await {
-            Ok(held) => inherited.extend(held),
-            Err(error) => tracing::debug!(%error, "no holder has sockets for this agent"),
-        }
-    }
     let mut predecessor = None;
     if take_over {
         let path = config.control.as_deref().context("--take-over needs --control")?;
@@ -43,6 +37,9 @@ pub(super) async fn start(
         }
     }
     if predecessor.is_none() {
+        if config.hold {
+            inherited.extend(held(&config).await?);
+        }
         inherited.make_way(&config);
     }
     let plugin_socket = config.plugin_socket.clone();
@@ -73,6 +70,22 @@ pub(super) async fn start(
     Ok(daemon)
 }
 
+/// What `gossd hold` has of the agent that was here before.
+async fn held(config: &Config) -> anyhow::Result<Inherited> {
+    match hold::fetch(&config.name).await {
+        Ok(held) => Ok(held),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error).context(format!(
+            "an agent named {} runs here already, on the sockets that `gossd hold` keeps: end it first, or replace it with \
+             --take-over",
+            config.name
+        )),
+        Err(error) => {
+            tracing::debug!(%error, "no holder has sockets for this agent");
+            Ok(Inherited::default())
+        }
+    }
+}
+
 /// Prints where the daemon is found, in one piece and from a thread of its own: whoever reads the first lines and no
 /// more must not end it, and whoever reads nothing must not hold it up.
 fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
@@ -84,7 +97,7 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Res
     let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
     let lines = format!("{plugin}gossip {gossip}\n{admin}{socket}");
     let print = move || {
-        let mut stdout = std::io::stdout();
+        let mut stdout = io::stdout();
         let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
     };
     thread::Builder::new().name("announce".into()).spawn(print)?;

@@ -3,8 +3,9 @@
 //! belongs to the network namespace that they share, so that they need no common folder; each wants the other to be of
 //! its own user.
 //!
-//! One line each way, descriptors beside it: `give` is answered with the roles of what is kept; `keep ROLE...` replaces
-//! what is kept. The agent's connection stays open for as long as the agent lives.
+//! One line each way, descriptors beside it: `give` is answered with the roles of what is kept, or with `owned` while an
+//! agent has it: two would take each other's connections. `keep ROLE...` replaces what is kept. The agent's connection
+//! stays open for as long as the agent lives.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -25,10 +26,16 @@ use crate::domain::record::AgentName;
 pub const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long the other side may take for a line.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a successor waits for the end of the agent that still has the sockets.
+const SUCCESSION: Duration = Duration::from_secs(2);
 /// How often an agent looks for a holder that is gone.
 const RETRY: Duration = Duration::from_secs(1);
 /// Clients at a time: the agent, its successor, and some.
 const MAX_CLIENTS: usize = 16;
+
+/// The holder's answers.
+const GIVEN: &str = "given";
+const OWNED: &str = "owned";
 
 type Sockets = Vec<(Role, OwnedFd)>;
 
@@ -39,6 +46,8 @@ pub struct Holder {
     held: Sockets,
     /// The client whose sockets they are, while it is connected.
     owner: Option<u64>,
+    /// Successors that wait for its end.
+    waiting: Vec<mpsc::Sender<Sockets>>,
     /// When they go, if nobody comes for them.
     expires: Option<Instant>,
 }
@@ -63,7 +72,7 @@ impl Holder {
         socket.listen(128)?;
         socket.set_nonblocking(true)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Self { listener, held: Vec::new(), owner: None, expires: None })
+        Ok(Self { listener, held: Vec::new(), owner: None, waiting: Vec::new(), expires: None })
     }
 
     /// Serves for ever.
@@ -83,7 +92,7 @@ impl Holder {
                     Ok(_) => tracing::warn!("refused a client of the holder: another user, or too many"),
                     Err(_) => sleep(Duration::from_millis(50)).await,
                 },
-                Some(message) = received.recv() => self.handle(message).await,
+                Some(message) = received.recv() => self.handle(message),
                 () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
                     self.expires = None;
                     self.held.clear();
@@ -93,30 +102,38 @@ impl Holder {
         }
     }
 
-    async fn handle(&mut self, Message { event, reply }: Message) {
-        let mut answer = Vec::new();
+    fn handle(&mut self, Message { event, reply }: Message) {
+        // Whoever asked may have gone away meanwhile; the channel has room for the one answer.
         match event {
-            Event::Give => answer = clones(&self.held),
+            Event::Give if self.owner.is_some() => self.wait(reply),
+            Event::Give => drop(reply.try_send(clones(&self.held))),
             Event::Keep(client, sockets) => {
                 tracing::info!(sockets = sockets.len(), "keeping the sockets of an agent");
                 (self.held, self.owner, self.expires) = (sockets, Some(client), None);
+                drop(reply.try_send(Vec::new()));
             }
             Event::Gone(client) if self.owner == Some(client) => {
                 tracing::info!("the agent is gone; its sockets stay for the next one");
                 (self.owner, self.expires) = (None, Some(Instant::now() + KEPT_FOR));
+                for successor in self.waiting.drain(..) {
+                    let _ = successor.try_send(clones(&self.held));
+                }
             }
             Event::Gone(_) => {}
         }
-        // A client may have gone away meanwhile.
-        let _ = reply.send(answer).await;
+    }
+
+    fn wait(&mut self, successor: mpsc::Sender<Sockets>) {
+        self.waiting.retain(|other| !other.is_closed());
+        self.waiting.push(successor);
     }
 }
 
 async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>) {
-    let (reply, mut replies) = mpsc::channel(1);
-    let mut tell = async |event| {
-        let _ = messages.send(Message { event, reply: reply.clone() }).await;
-        replies.recv().await.unwrap_or_default()
+    let tell = async |event| {
+        let (reply, mut replies) = mpsc::channel(1);
+        let _ = messages.send(Message { event, reply }).await;
+        timeout(SUCCESSION, replies.recv()).await.ok().flatten()
     };
     while let Ok((line, sockets)) = pass::receive(&stream).await {
         let event = match line.strip_prefix("keep") {
@@ -127,15 +144,16 @@ async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>
             None if line == "give" => Event::Give,
             None => break,
         };
-        let given = tell(event).await;
-        if !matches!(timeout(PATIENCE, send(&stream, "given", &given)).await, Ok(Ok(()))) {
+        let (word, given) = tell(event).await.map_or((OWNED, Vec::new()), |given| (GIVEN, given));
+        if !matches!(timeout(PATIENCE, send(&stream, word, &given)).await, Ok(Ok(()))) {
             break;
         }
     }
-    tell(Event::Gone(client)).await;
+    let (reply, _) = mpsc::channel(1);
+    let _ = messages.send(Message { event: Event::Gone(client), reply }).await;
 }
 
-/// What a holder of this network namespace keeps for the agent of this name.
+/// What a holder of this network namespace keeps for the agent of this name; `AddrInUse` if one that runs has it.
 pub async fn fetch(name: &AgentName) -> io::Result<Inherited> {
     let stream = connect(name)?;
     let given = async {
@@ -143,7 +161,10 @@ pub async fn fetch(name: &AgentName) -> io::Result<Inherited> {
         pass::receive(&stream).await
     };
     let (line, sockets) = timeout(PATIENCE, given).await??;
-    let sockets = line.strip_prefix("given").and_then(|roles| named(roles, sockets));
+    if line == OWNED {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let sockets = line.strip_prefix(GIVEN).and_then(|roles| named(roles, sockets));
     Ok(Inherited::kept(sockets.ok_or(io::ErrorKind::InvalidData)?))
 }
 
@@ -225,6 +246,13 @@ mod tests {
         format!("{text}-{}", std::process::id()).parse().unwrap()
     }
 
+    /// Two agents of one name must not take each other's connections.
+    async fn until_owned(name: &AgentName) {
+        while fetch(name).await.map_err(|error| error.kind()).err() != Some(io::ErrorKind::AddrInUse) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn what_an_agent_keeps_is_given_to_the_next_one_after_its_end() {
         let name = name("held");
@@ -233,12 +261,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let agent = tokio::spawn(keep(name.clone(), vec![(Role::Plugin, listener.into())]));
-        let mut inherited = fetch(&name).await.unwrap();
-        while inherited.is_empty() {
-            tokio::task::yield_now().await;
-            inherited = fetch(&name).await.unwrap();
-        }
-        drop(inherited);
+        until_owned(&name).await;
         agent.abort();
         drop(agent.await);
         let mut inherited = fetch(&name).await.unwrap();
@@ -254,9 +277,7 @@ mod tests {
         let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let agent = tokio::spawn(keep(name.clone(), vec![(Role::Plugin, listener.into())]));
-        while fetch(&name).await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
+        until_owned(&name).await;
         agent.abort();
         drop(agent.await);
         let gone = async {
@@ -265,6 +286,22 @@ mod tests {
             }
         };
         timeout(KEPT_FOR * 2, gone).await.unwrap();
+        holder.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_successor_that_is_early_gets_the_sockets_when_the_agent_ends() {
+        let name = name("early");
+        let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let agent = tokio::spawn(keep(name.clone(), vec![(Role::Plugin, listener.into())]));
+        until_owned(&name).await;
+        let end = async {
+            sleep(SUCCESSION / 2).await;
+            agent.abort();
+        };
+        let (inherited, ()) = tokio::join!(fetch(&name), end);
+        assert!(!inherited.unwrap().is_empty());
         holder.abort();
     }
 
