@@ -1,4 +1,5 @@
-//! What an agent takes: memory per record, processor time, and the time from exec to the first answer.
+//! What an agent takes: memory per record, processor time, the time from exec to the first answer, and how long gost's
+//! calls wait when it is killed.
 //!
 //! `cargo run --release --example footprint`
 //!
@@ -9,8 +10,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -21,6 +25,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 /// Clock ticks a second, in which /proc counts; the same on every Linux.
 const TICKS: f64 = 100.0;
+/// What systemd waits before it starts an agent that was killed, as in the unit.
+const RESTART: Duration = Duration::from_millis(100);
+/// What a client of gRPC says first: HTTP/2's preface, and settings that set nothing. gost gives the server's 1 s.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const GET: &[u8] = b"GET /sd?name=x HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
 
 #[derive(Parser)]
 struct Args {
@@ -40,7 +49,7 @@ struct Args {
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some("run") => return gossd::cli::main(),
+        Some("run" | "hold") => return gossd::cli::main(),
         Some("nothing") => return serve_nothing(),
         _ => {}
     }
@@ -119,6 +128,10 @@ struct Agent {
 
 impl Agent {
     fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(name, data, &join.map_or(Vec::new(), |join| vec!["--join", join]))
+    }
+
+    fn start_with(name: &str, data: impl AsRef<OsStr>, more: &[&str]) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
@@ -128,7 +141,7 @@ impl Agent {
         for listener in ["--plugin", "--gossip", "--admin"] {
             command.args([listener, "127.0.0.1:0"]);
         }
-        command.args(join.map(|join| ["--join", join]).into_iter().flatten());
+        command.args(more);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
         let mut agent = Self {
@@ -268,6 +281,14 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     println!("{:<46} {:>10.1} {:>10.1}", "empty", empty.0, empty.1);
     let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
     println!("{:<46} {:>10.1} {:>10.1}", "with all records in its journal", full.0, full.1);
+    println!("{:<46} {:>10} {:>10}", "kill -9 and a start 100 ms later, ms, until", "p50", "max");
+    for (what, data) in
+        [("empty", folder.path().join("fresh-0")), ("all records", folder.path().join("owner"))]
+    {
+        let [greeted, answered] = kills(args, &data)?;
+        println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: gRPC's preface"), greeted.0, greeted.1);
+        println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: a Get is answered"), answered.0, answered.1);
+    }
     Ok(())
 }
 
@@ -318,12 +339,50 @@ async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::R
     Ok(())
 }
 
+/// What a gost waits whose agent is killed, and started again by a supervisor that keeps its sockets: until its connection
+/// is greeted, and until a Get is answered.
+fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
+    let holder = Command::new(std::env::current_exe()?)
+        .args(["hold", "--name", "killed"])
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut holder = Process(holder?);
+    let said =
+        BufReader::new(holder.0.stderr.take().context("its log")?).lines().next().context("it ended")??;
+    ensure!(said.contains("holding"), "{said}");
+    let start = || Agent::start_with("killed", data, &["--hold"]);
+    let mut agent = start()?;
+    let (mut greeted, mut answered) = (Vec::new(), Vec::new());
+    for _ in 0..args.starts {
+        let authority = agent.plugin.trim_start_matches("http://").trim_end_matches("/sd").to_owned();
+        drop(agent);
+        let begun = Instant::now();
+        let [greeting, answer] = [PREFACE, GET].map(|said| {
+            let authority = authority.clone();
+            thread::spawn(move || -> anyhow::Result<f64> {
+                let mut stream = TcpStream::connect(authority)?;
+                stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+                stream.write_all(said)?;
+                stream.read_exact(&mut [0])?;
+                Ok(begun.elapsed().as_secs_f64() * 1e3)
+            })
+        });
+        thread::sleep(RESTART);
+        agent = start()?;
+        greeted.push(greeting.join().expect("it does not panic")?);
+        answered.push(answer.join().expect("it does not panic")?);
+    }
+    Ok([greeted, answered].map(median_and_max))
+}
+
 /// Milliseconds: the median and the maximum.
 fn starts(args: &Args, start: impl Fn(usize) -> anyhow::Result<Agent>) -> anyhow::Result<(f64, f64)> {
-    let mut all: Vec<f64> = Vec::new();
-    for n in 0..args.starts {
-        all.push(start(n)?.started.as_secs_f64() * 1e3);
-    }
+    let all: anyhow::Result<Vec<f64>> =
+        (0..args.starts).map(|n| Ok(start(n)?.started.as_secs_f64() * 1e3)).collect();
+    Ok(median_and_max(all?))
+}
+
+fn median_and_max(mut all: Vec<f64>) -> (f64, f64) {
     all.sort_by(f64::total_cmp);
-    Ok((all[all.len() / 2], all[all.len() - 1]))
+    (all[all.len() / 2], all[all.len() - 1])
 }
