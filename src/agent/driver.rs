@@ -62,7 +62,7 @@ impl Agent {
         let mut state = self.lock();
         let broken = self.shared.settings.broken.leases;
         let Expired { changes, trials } =
-            if broken { Expired::default() } else { state.expire(now.into_std()) };
+            if broken { Expired::default() } else { state.leases.expire(now.into_std()) };
         let lapsed = changes.len();
         state.counts.lapsed += lapsed as u64;
         for change in changes {
@@ -118,11 +118,6 @@ impl Agent {
 }
 
 impl super::State {
-    fn expire(&mut self, now: std::time::Instant) -> Expired {
-        let Self { leases, connections, .. } = self;
-        leases.expire(now, |node| connections.has(&node.text()))
-    }
-
     /// Gives back what is not needed any more.
     fn tidy(&mut self, now: std::time::Instant, empty_kept: Duration) {
         self.directory.drop_empty(now, empty_kept);

@@ -132,7 +132,7 @@ impl Agent {
             Ok(changes)
         });
         debug_assert!(done.is_ok(), "lapsing needs no slot");
-        if lapsed > 0 && is_connected {
+        if lapsed > 0 && (is_connected || dialled != Dialled::Refused) {
             tracing::info!(%node, records = lapsed, "records lapsed: their gost does not renew them, and answers no dial");
         } else if lapsed > 0 {
             tracing::info!(

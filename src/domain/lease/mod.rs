@@ -286,9 +286,9 @@ impl LeaseTable {
         slot.map(|slot| self.slots.clear(slot.get()))
     }
 
-    /// Lapses what is overdue, and forgets what lapsed long ago. Of instances that `is_connected`, some leases go on
-    /// until they have been dialled; see [`Expired::trials`].
-    pub fn expire(&mut self, now: Instant, is_connected: impl Fn(&Label) -> bool) -> Expired {
+    /// Lapses what is overdue, and forgets what lapsed long ago. Leases of instances whose period is not known go on until
+    /// those have been dialled; see [`Expired::trials`].
+    pub fn expire(&mut self, now: Instant) -> Expired {
         let now = self.start.moment(now);
         let mut expired = Expired::default();
         let forgotten = self.tombstones.expire(now, FORGET);
@@ -301,7 +301,7 @@ impl LeaseTable {
             let (has_ended, is_live) = (lease.deadline <= now, lease.slot.is_some());
             if has_ended && !is_live {
                 self.forget(&id);
-            } else if has_ended && !self.go_on_trial(now, &id, &is_connected, &mut expired.trials) {
+            } else if has_ended && !self.go_on_trial(now, &id, &mut expired.trials) {
                 expired.changes.extend(self.lapse(now, &id));
             }
             self.queue(&id);

@@ -25,10 +25,10 @@ fn register(table: &mut LeaseTable, now: Instant, record: &Record) -> Vec<Change
     table.register(now, holding).unwrap()
 }
 
-/// What lapses of gosts that are not connected.
+/// What lapses of gosts that answer no dial.
 fn expire(table: &mut LeaseTable, now: Instant) -> Vec<Change> {
-    let Expired { changes, trials } = table.expire(now, |_| false);
-    assert!(trials.is_empty());
+    let Expired { mut changes, trials } = table.expire(now);
+    changes.extend(trials.iter().flat_map(|node| table.unanswered(now, node)));
     changes
 }
 
@@ -262,22 +262,22 @@ fn a_period_outlives_a_restart() {
     assert_eq!(expire(&mut after, now + secs(300)).len(), 2);
 }
 
-/// A record that nobody renews, of a gost that is connected, when its lease has ended.
+/// A record that nobody renews, when its lease has ended.
 fn on_trial() -> (LeaseTable, Instant) {
     let (mut table, now) = table();
     take(&mut table, now, "1");
-    let Expired { changes, trials } = table.expire(now + TTL, |_| true);
+    let Expired { changes, trials } = table.expire(now + TTL);
     assert_eq!((changes, trials), (Vec::new(), ["node".into()].into()));
     (table, now + TTL)
 }
 
 #[test]
-fn a_connector_of_a_connected_gost_whose_period_is_unknown_is_dialled_before_it_lapses() {
+fn a_connector_whose_gost_has_no_known_period_is_dialled_before_it_lapses() {
     let (mut table, now) = on_trial();
     assert!(table.is_live(&"1".into()));
     table.answered(now, &"node".into());
     assert!(expire(&mut table, now + TTL.saturating_sub(secs(1))).is_empty());
-    assert_eq!(table.expire(now + TTL, |_| true).trials.len(), 1, "once for each lease");
+    assert_eq!(table.expire(now + TTL).trials.len(), 1, "once for each lease");
     assert_eq!(table.unanswered(now + TTL, &"node".into()).len(), 1);
     assert_eq!((table.live(), table.lapsed()), (0, 1));
     assert!(table.unanswered(now + TTL, &"node".into()).is_empty());
@@ -295,16 +295,16 @@ fn a_renew_ends_a_trial_however_the_dial_ends() {
 #[test]
 fn a_dial_that_does_not_end_is_asked_for_again() {
     let (mut table, now) = on_trial();
-    assert!(table.expire(now + secs(1), |_| true).trials.is_empty());
-    assert_eq!(table.expire(now + secs(5), |_| true).trials.len(), 1);
-    assert_eq!(expire(&mut table, now + secs(10)).len(), 1, "not without a connection");
+    assert!(table.expire(now + secs(1)).trials.is_empty());
+    assert_eq!(table.expire(now + secs(5)).trials.len(), 1);
+    assert_eq!(expire(&mut table, now + secs(10)).len(), 1, "nobody answers");
 }
 
 #[test]
 fn who_is_known_to_renew_or_was_silent_for_too_long_or_cannot_be_dialled_is_not_on_trial() {
     let (mut table, now) = table();
     let lapses = |table: &mut LeaseTable, at: Instant| {
-        let Expired { changes, trials } = table.expire(at, |_| true);
+        let Expired { changes, trials } = table.expire(at);
         (changes.len(), trials.len())
     };
     take(&mut table, now, "1");
@@ -317,7 +317,7 @@ fn who_is_known_to_renew_or_was_silent_for_too_long_or_cannot_be_dialled_is_not_
     while table.is_live(&"1".into()) {
         table.answered(end, &"node".into());
         end += TTL;
-        table.expire(end, |_| true);
+        table.expire(end);
     }
     assert_eq!(end + TTL, now + LONGEST_PERIOD);
 
