@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gossd::agent::{Agent, Broken, Restored, Settings};
+use gossd::agent::{Agent, Broken, Dialling, Restored, Settings};
 use gossd::domain::entrypoints::{EntrypointKey, Registered};
 use gossd::domain::label::Label;
 use gossd::domain::lease::{Kept, Word};
@@ -141,7 +141,7 @@ impl Host {
         let (driving, keeping, disk) = (agent.clone(), agent.clone(), self.disk.clone());
         let driven = cluster.clone();
         tasks.spawn(async move {
-            let ended = driving.drive(driven).await;
+            let ended = driving.drive(driven, Dialling::OwnHost).await;
             broken(&format!("the agent's task ended: {ended:?}"));
         });
         tasks.spawn(async move {

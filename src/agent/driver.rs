@@ -5,8 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::gosts::{Dial, Dials};
+use super::survivors::Trials;
 use super::{Agent, LEASE_TTL, keeper};
+use crate::domain::address::Address;
 use crate::domain::lease::Expired;
+use crate::domain::record::Owner;
 use crate::domain::replica::EMPTY_KEPT;
 use crate::domain::room::Room as _;
 use crate::domain::slot::{Change, STATUS_SLOT};
@@ -17,23 +20,37 @@ const POSTPONED: Duration = Duration::from_secs(10);
 /// How often slots that have long been empty are given back.
 const TIDYING: Duration = Duration::from_secs(60);
 
+/// What an agent dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialling {
+    /// The gosts of its host, and those of silent peers.
+    All,
+    /// The gosts of its host: where there are no others.
+    OwnHost,
+}
+
 /// What one look at the state found to do.
 struct Work {
     changes: Vec<Change>,
     /// Gosts to be dialled.
     dials: Vec<Dial>,
+    /// Entrypoints of silent peers, to be dialled.
+    trials: Vec<Address>,
     /// When to look again if nobody calls.
     next: Instant,
 }
 
 impl Agent {
     /// Runs for ever.
-    pub async fn drive(self, cluster: Cluster) -> anyhow::Result<()> {
-        let mut running = Dials::default();
+    pub async fn drive(self, cluster: Cluster, dialling: Dialling) -> anyhow::Result<()> {
+        let (mut running, mut tried) = (Dials::default(), Trials::default());
         loop {
-            let Work { changes, dials, next } = self.collect(&running);
+            let Work { changes, dials, trials, next } = self.collect(&running);
             for dial in dials {
                 running.start(dial);
+            }
+            for address in trials.into_iter().filter(|_| dialling == Dialling::All) {
+                tried.start(address);
             }
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
@@ -52,6 +69,7 @@ impl Agent {
                         running.start(again);
                     }
                 }
+                Some((address, dialled)) = tried.next() => self.tried(&address, dialled),
             }
         }
     }
@@ -76,6 +94,7 @@ impl Agent {
             state.tell(self.owner(), change);
         }
         let dials = state.dials(trials, running);
+        let trials = state.survivors.take_due(now.into_std());
         let changes = std::mem::take(&mut state.outbox);
         if matches!(state.journal, keeper::Health::Absent(_)) {
             state.keep_nothing();
@@ -90,7 +109,11 @@ impl Agent {
             state.forget_postponed(now.into_std());
             next = now + POSTPONED;
         }
-        let deadlines = [state.leases.next_deadline().filter(|_| !broken), state.closing.next_deadline()];
+        let deadlines = [
+            state.leases.next_deadline().filter(|_| !broken),
+            state.closing.next_deadline(),
+            state.survivors.next_due(),
+        ];
         let deadlines = deadlines.into_iter().flatten().map(Instant::from_std);
         let next = deadlines.chain(state.next_look).fold(next, Instant::min);
         let touched = state.is_touched();
@@ -103,7 +126,7 @@ impl Agent {
             tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
         }
         let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
-        Work { changes, dials, next }
+        Work { changes, dials, trials, next }
     }
 
     #[cfg(test)]
@@ -133,13 +156,8 @@ impl super::State {
     }
 
     fn forget_postponed(&mut self, now: std::time::Instant) {
-        use crate::domain::liveness::Standing;
-        let gone: Vec<_> = self
-            .postponed
-            .iter()
-            .filter(|owner| self.liveness.standing(now, &owner.name) == Standing::Hidden)
-            .cloned()
-            .collect();
+        let is_gone = |owner: &&Owner| self.is_gone(now, &owner.name);
+        let gone: Vec<_> = self.postponed.iter().filter(is_gone).cloned().collect();
         for owner in gone {
             self.postponed.remove(&owner);
             self.forget(now, &owner);

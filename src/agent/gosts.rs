@@ -278,7 +278,7 @@ async fn dial_all(addresses: &BTreeSet<Address>) -> Dialled {
     dial_each(addresses).await
 }
 
-async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
+pub(super) async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
     let mut all = if addresses.is_empty() { Dialled::Silent } else { Dialled::Refused };
     for address in addresses {
         let Ok(address) = address.to_string().parse::<SocketAddr>() else {
@@ -287,11 +287,16 @@ async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
         };
         match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => return Dialled::Answered,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Ok(Err(error)) if is_refusal(error.kind()) => {}
             Ok(Err(_)) | Err(_) => all = Dialled::Silent,
         }
     }
     all
+}
+
+/// A listener that goes in the moment between the handshake and our look at it resets the connection.
+fn is_refusal(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

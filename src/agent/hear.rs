@@ -158,7 +158,7 @@ impl Agent {
         if owner.name == self.owner().name {
             state.former.forget(&owner);
             state.drop_news_of_former();
-        } else if state.liveness.standing(now, &owner.name) == Standing::Hidden
+        } else if state.is_gone(now, &owner.name)
             || state.directory.generation(&owner.name) != Some(owner.generation)
         {
             state.forget(now, &owner);

@@ -11,6 +11,7 @@ mod keeper;
 mod metrics;
 mod names;
 mod rules;
+mod survivors;
 mod tables;
 mod twins;
 mod view;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::drain::DRAINING;
+pub use self::driver::Dialling;
 pub use self::heal::{Heal, HealedFrom};
 pub use self::tables::Table;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
@@ -30,7 +32,7 @@ pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 use crate::domain::claim::ClaimTable;
 use crate::domain::complaint::Complaints;
 use crate::domain::connection::{Caller, ConnectionId, Connections};
-use crate::domain::directory::Directory;
+use crate::domain::directory::{Directory, Entry};
 use crate::domain::entrypoints::{Entrypoints, Registered};
 use crate::domain::event::Log;
 use crate::domain::label::Label;
@@ -147,6 +149,7 @@ struct State {
     liveness: Liveness,
     connections: Connections,
     evidence: gosts::Evidence,
+    survivors: survivors::Survivors,
     /// Dead agents that chitchat forgot and we do not yet, because it was probably us that vanished.
     postponed: HashSet<Owner>,
     /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
@@ -215,6 +218,7 @@ impl Agent {
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
+            survivors: survivors::Survivors::default(),
             postponed: HashSet::new(),
             outbox: BTreeMap::new(),
             journal: keeper::Health::Absent(None),
@@ -347,10 +351,16 @@ impl Agent {
     /// The records of a tunnel name, in the order in which gost should try them.
     pub fn resolve(&self, name: &str) -> Vec<Arc<Record>> {
         let now = Instant::now().into_std();
-        let state = self.lock();
-        let judge = |owner: &Owner| self.judge(&state, now, owner);
+        let mut state = self.lock();
+        let is_due = state.want(now, name);
+        let judge = |entry: &Entry| self.judge(&state, now, entry);
         let ranked = rank(state.directory.lookup(name), state.order, rand::random(), judge);
-        ranked.map(|entry| entry.record.clone()).collect()
+        let listed = ranked.map(|entry| entry.record.clone()).collect();
+        drop(state);
+        if is_due {
+            self.shared.changed.notify_one();
+        }
+        listed
     }
 
     /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
@@ -375,12 +385,13 @@ impl Agent {
         self.shared.revision.subscribe()
     }
 
-    fn judge(&self, state: &State, now: std::time::Instant, owner: &Owner) -> Judged {
+    fn judge(&self, state: &State, now: std::time::Instant, entry: &Entry) -> Judged {
+        let owner = &*entry.owner;
         if owner == self.owner() {
             return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
         }
         let standing = match state.directory.status(&owner.name) {
-            Some(Status::Ready) => state.liveness.standing(now, &owner.name),
+            Some(Status::Ready) => state.standing_of(now, entry),
             Some(Status::Draining | Status::Left) | None => Standing::Hidden,
         };
         Judged { standing, trip: state.liveness.trip(&owner.name) }

@@ -1,6 +1,7 @@
 //! How full the agent's tables are, and how full each may be: whatever comes and goes for years, each has a bound.
 
 use super::State;
+use super::survivors::MAX_ENTRYPOINTS;
 use crate::domain::claim::MAX_REMEMBERED;
 use crate::domain::connection::MAX_INSTANCES;
 use crate::domain::directory::{MAX_AGENTS, MAX_GENERATIONS};
@@ -44,6 +45,7 @@ impl State {
             ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),
             ("former_generations", former.generations(), MAX_GENERATIONS),
             ("peers", self.liveness.peers().count(), MAX_PEERS),
+            ("silent_entrypoints", self.survivors.len(), MAX_ENTRYPOINTS),
             ("postponed", self.postponed.len(), MAX_AGENTS),
             ("connection_instances", instances, spoken * MAX_INSTANCES),
             ("events", self.log.len(), MAX_EVENTS),

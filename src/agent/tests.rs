@@ -14,7 +14,7 @@ pub(super) fn owner(name: &str, generation: Generation) -> Owner {
     Owner { name: name.parse().unwrap(), generation }
 }
 
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     with(Restored::default())
 }
 
@@ -53,7 +53,7 @@ fn holding(id: &str) -> Holding {
     Holding { record: Arc::new(record(id)), dial: "".into() }
 }
 
-fn register(agent: &Agent, id: &str) {
+pub(super) fn register(agent: &Agent, id: &str) {
     agent.register(HERE, holding(id)).unwrap();
 }
 
@@ -72,7 +72,7 @@ fn deregister(agent: &Agent, id: &str) {
 }
 
 /// What an owner says of record slots 1, 2, … and then of itself.
-fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
+pub(super) fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
     let content = ids.iter().map(|id| Content::Record(Arc::new(record(id))));
     let mut changes: Vec<Change> = (1..).zip(content).map(|(n, content)| change(n, n, content)).collect();
     changes.push(change(STATUS_SLOT, 100 + status as Slot, Content::Status(status)));
@@ -100,7 +100,7 @@ pub(super) fn lose(agent: &Agent, owner: &Owner) {
     agent.handle(Event::Silent { owner: owner.clone(), silence: Duration::from_millis(2_500) });
 }
 
-fn ids(agent: &Agent) -> Vec<String> {
+pub(super) fn ids(agent: &Agent) -> Vec<String> {
     agent.resolve("t").iter().map(|record| record.id.to_string()).collect()
 }
 

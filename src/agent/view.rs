@@ -207,7 +207,7 @@ impl Agent {
         let now = Instant::now().into_std();
         let state = self.lock();
         let entries = state.directory.lookup(name);
-        let judge = |owner: &Owner| self.judge(&state, now, owner);
+        let judge = |entry: &Entry| self.judge(&state, now, entry);
         let listed: Vec<&Entry> = rank(entries, state.order, 0, judge).collect();
         let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
@@ -224,15 +224,13 @@ impl Agent {
 
     fn member(&self, state: &State, now: StdInstant, name: &AgentName) -> MemberView {
         let generation = state.directory.generation(name);
-        let owner = Owner { name: name.clone(), generation: generation.unwrap_or_default() };
         let own = *name == self.owner().name;
-        let judged = self.judge(state, now, &owner);
         MemberView {
             name: name.clone(),
             generation,
             status: state.directory.status(name),
             standing: if own { Standing::Live } else { state.liveness.standing(now, name) },
-            trip: judged.trip,
+            trip: if own { Some(Duration::ZERO) } else { state.liveness.trip(name) },
             silence: state.liveness.silence(now, name),
             records: state.directory.len_of(name),
             complaint: state.complaints.of(name),
@@ -241,7 +239,7 @@ impl Agent {
 
     fn tunnel(&self, state: &State, now: StdInstant, name: Label) -> Tunnel {
         let entries = state.directory.lookup(&name.text());
-        let judge = |owner: &Owner| self.judge(state, now, owner);
+        let judge = |entry: &Entry| self.judge(state, now, entry);
         let listed = rank(entries, Order::Random, 0, judge).count();
         let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
         Tunnel { name, listed, hidden: entries.len() - listed, agents }

@@ -21,7 +21,7 @@ pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 use self::kept::Kept;
 use self::outside::{About, outside};
 use crate::admin::{self, Admin};
-use crate::agent::{Agent, Counts, Settings};
+use crate::agent::{Agent, Counts, Dialling, Settings};
 use crate::config::{Adjustable, Config};
 use crate::control::takeover::predecessor::Predecessor;
 use crate::control::{self, Control};
@@ -195,7 +195,7 @@ impl Daemon {
         };
         let cluster = Cluster::start(bound, gossip_config, Arc::new(agent.clone()), &mut tasks).await?;
         keep_journal(&agent, kept.journal, kept.differs, &mut tasks);
-        tasks.spawn(agent.clone().drive(cluster.clone()));
+        tasks.spawn(agent.clone().drive(cluster.clone(), Dialling::All));
         if let Some(folder) = &config.data_dir {
             let path = journal::peers::path(folder, &config.name);
             tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));

@@ -19,7 +19,7 @@ pub enum Order {
     Nearest,
 }
 
-/// What ranking needs to know of an owner.
+/// What ranking needs to know of a record's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// How its records are treated.
@@ -33,12 +33,12 @@ pub fn rank(
     entries: &[Entry],
     order: Order,
     seed: u64,
-    judge: impl Fn(&Owner) -> Judged,
+    judge: impl Fn(&Entry) -> Judged,
 ) -> impl Iterator<Item = &Entry> {
     let mut draw = Draw(seed);
     let mut ranked: Vec<Ranked<'_>> = entries
         .iter()
-        .map(|entry| (entry, judge(&entry.owner)))
+        .map(|entry| (entry, judge(entry)))
         .filter(|(_, judged)| judged.standing != Standing::Hidden)
         .map(|(entry, judged)| Ranked { entry, key: (judged.standing, distance(order, judged), draw.next()) })
         .collect();
@@ -118,7 +118,9 @@ mod tests {
         seed: u64,
         judge: impl Fn(&Owner) -> Judged,
     ) -> Vec<Arc<Record>> {
-        super::rank(entries, order, seed, judge).map(|entry| entry.record.clone()).collect()
+        super::rank(entries, order, seed, |entry| judge(&entry.owner))
+            .map(|entry| entry.record.clone())
+            .collect()
     }
 
     fn entry(id: &str, owner: &str, seq: u64) -> Entry {

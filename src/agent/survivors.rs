@@ -1,0 +1,160 @@
+//! Gosts that outlive their agents. One that reads host names from a file, or has a second address of its plugins, serves
+//! visitors while its own agent is dead; so the records of a dead peer stay listed, last, while visitors ask for them and
+//! their entrypoints answer a dial from here. A record whose entrypoint refuses is stale; one that is silent may cost a
+//! visitor 15 s.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::task::JoinSet;
+
+use super::gosts::{Dialled, dial_each};
+use super::{Agent, State};
+use crate::domain::address::Address;
+use crate::domain::directory::Entry;
+use crate::domain::liveness::{PRESERVE, Standing};
+use crate::domain::record::AgentName;
+
+/// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
+pub(super) const MAX_ENTRYPOINTS: usize = 64;
+/// Between two dials of one.
+const PAUSE: Duration = Duration::from_secs(5);
+/// One that nobody asked for in this time is dialled no more.
+const WANTED: Duration = Duration::from_secs(60);
+
+/// The entrypoints of silent peers that visitors ask for.
+#[derive(Debug, Default)]
+pub(super) struct Survivors(HashMap<Address, Entrypoint>);
+
+#[derive(Debug)]
+struct Entrypoint {
+    owner: AgentName,
+    wanted: StdInstant,
+    /// When it is dialled next.
+    due: StdInstant,
+    answers: bool,
+}
+
+impl Survivors {
+    /// A visitor asks for a record with this entrypoint. True if it is to be dialled now.
+    fn want(&mut self, now: StdInstant, address: &Address, owner: &AgentName) -> bool {
+        if let Some(known) = self.0.get_mut(address) {
+            known.wanted = now;
+            return known.due <= now;
+        }
+        if self.0.len() < MAX_ENTRYPOINTS {
+            let known = Entrypoint { owner: owner.clone(), wanted: now, due: now, answers: false };
+            self.0.insert(address.clone(), known);
+            return true;
+        }
+        false
+    }
+
+    /// Those that are to be dialled now; they are due again after a pause.
+    pub(super) fn take_due(&mut self, now: StdInstant) -> Vec<Address> {
+        self.0.retain(|_, known| now.saturating_duration_since(known.wanted) < WANTED);
+        let due = self.0.iter_mut().filter(|(_, known)| known.due <= now);
+        due.map(|(address, known)| {
+            known.due = now + PAUSE;
+            address.clone()
+        })
+        .collect()
+    }
+
+    pub(super) fn next_due(&self) -> Option<StdInstant> {
+        self.0.values().map(|known| known.due).min()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether any entrypoint of an agent answers.
+    fn any_of(&self, owner: &AgentName) -> bool {
+        self.0.values().any(|known| known.answers && known.owner == *owner)
+    }
+}
+
+/// The dials that run: as many as there are entrypoints, and none for longer than a second.
+#[derive(Default)]
+pub(super) struct Trials(JoinSet<(Address, Dialled)>);
+
+impl Trials {
+    pub(super) fn start(&mut self, address: Address) {
+        self.0.spawn(async move {
+            let dialled = dial_each(&BTreeSet::from([address.clone()])).await;
+            (address, dialled)
+        });
+    }
+
+    /// The next one that ended; none while none runs.
+    pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
+        loop {
+            if let Ok(ended) = self.0.join_next().await? {
+                return Some(ended);
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// An entrypoint of a silent peer was dialled.
+    pub(super) fn tried(&self, address: &Address, dialled: Dialled) {
+        let answers = dialled == Dialled::Answered;
+        let mut state = self.lock();
+        let Some(known) = state.survivors.0.get_mut(address) else { return };
+        let before = std::mem::replace(&mut known.answers, answers);
+        let owner = known.owner.clone();
+        drop(state);
+        if before == answers {
+            return;
+        }
+        self.revise();
+        if answers {
+            tracing::warn!(agent = %owner, entrypoint = %address,
+                "a peer is silent, but its gost answers: should the peer be dead, its records stay listed, last, for an \
+                 hour at most. Start gossd there");
+        } else {
+            tracing::warn!(agent = %owner, entrypoint = %address, ?dialled,
+                "the gost of a silent peer does not answer any more");
+        }
+    }
+}
+
+impl State {
+    /// Notes which entrypoints of silent peers a visitor wants. True if one is to be dialled now.
+    pub(super) fn want(&mut self, now: StdInstant, name: &str) -> bool {
+        let Self { directory, liveness, survivors, .. } = self;
+        let mut is_due = false;
+        for entry in directory.lookup(name) {
+            let owner = &entry.owner.name;
+            if liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE) {
+                is_due |= survivors.want(now, &entry.record.address, owner);
+            }
+        }
+        is_due
+    }
+
+    /// How a record of a peer is treated.
+    pub(super) fn standing_of(&self, now: StdInstant, entry: &Entry) -> Standing {
+        let owner = &entry.owner.name;
+        let standing = self.liveness.standing(now, owner);
+        let survives = || {
+            self.survivors.0.get(&entry.record.address).is_some_and(|known| known.answers)
+                && self.liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
+        };
+        if standing == Standing::Hidden && survives() { Standing::Suspect } else { standing }
+    }
+
+    /// Whether an agent is dead, and no gost of it is known to live.
+    pub(super) fn is_gone(&self, now: StdInstant, owner: &AgentName) -> bool {
+        let survives = || {
+            self.survivors.any_of(owner)
+                && self.liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
+        };
+        self.liveness.standing(now, owner) == Standing::Hidden && !survives()
+    }
+}
+
+#[cfg(test)]
+mod tests;
