@@ -103,8 +103,11 @@ fn why(found: &Candidate, order: Order, listed: usize) -> String {
         (None, State::Alive | State::Suspect) => {
             "hidden: the same connector is listed by a better word".into()
         }
-        (Some(_), State::Suspect | State::Dead) => {
-            format!("last: {agent} has not been heard for {silent} and may be gone")
+        (Some(_), State::Suspect) => format!("last: {agent} has not been heard for {silent} and may be gone"),
+        (Some(_), State::Dead) => {
+            format!(
+                "last: {agent} has given no sign of life for {silent}, but its gost answers dials from here"
+            )
         }
         (Some(_), _) if listed == 1 => format!("the only one; {agent} is alive"),
         (Some(_), _) => match order {

@@ -17,7 +17,7 @@ use crate::domain::label::Label;
 use crate::domain::liveness::Standing;
 use crate::domain::quota::Quota;
 use crate::domain::rank::{Order, rank};
-use crate::domain::record::{AgentName, Generation, Owner, Record};
+use crate::domain::record::{AgentName, Generation, Record};
 use crate::domain::slot::Status;
 
 /// The agent at one moment.
