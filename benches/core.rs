@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gossd::domain::address::Host;
-use gossd::domain::directory::Directory;
+use gossd::domain::directory::{Directory, Entry};
 use gossd::domain::liveness::Standing;
 use gossd::domain::rank::{Judged, Order, rank};
 use gossd::domain::record::{Draft, Owner, Record};
@@ -72,7 +72,7 @@ fn ranking(c: &mut Criterion) {
                 all.apply(Instant::now(), &owner(n), &change);
             }
         }
-        let judge = |_: &Owner| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
+        let judge = |_: &Entry| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
         let mut seed = 0;
         group.bench_function(format!("{entries} records"), |b| {
             b.iter(|| {
