@@ -285,7 +285,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     for (what, data) in
         [("empty", folder.path().join("fresh-0")), ("all records", folder.path().join("owner"))]
     {
-        let [greeted, answered] = kills(args, &data)?;
+        let [greeted, answered] = kills(args, &data).await?;
         println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: gRPC's preface"), greeted.0, greeted.1);
         println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: a Get is answered"), answered.0, answered.1);
     }
@@ -341,7 +341,7 @@ async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::R
 
 /// What a gost waits whose agent is killed, and started again by a supervisor that keeps its sockets: until its connection
 /// is greeted, and until a Get is answered.
-fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
+async fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
     let holder = Command::new(std::env::current_exe()?)
         .args(["hold", "--name", "killed"])
         .stderr(Stdio::piped())
@@ -367,7 +367,7 @@ fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
                 Ok(begun.elapsed().as_secs_f64() * 1e3)
             })
         });
-        thread::sleep(RESTART);
+        sleep(RESTART).await;
         agent = start()?;
         greeted.push(greeting.join().expect("it does not panic")?);
         answered.push(answer.join().expect("it does not panic")?);
