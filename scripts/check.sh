@@ -29,39 +29,40 @@ elif ((${#missing[@]})); then
 fi
 
 # Fast: seconds once built.
-step cargo fmt --check
-step cargo clippy --locked --all-targets --features harness --quiet -- -D warnings
+step cargo fmt --all --check
+step cargo clippy --locked --workspace --all-targets --features gossd/fuzz --quiet -- -D warnings
 step scripts/supply.sh
-step cargo test --locked --quiet --lib
-# Slower: agents in one process and programs of their own, through real sockets; two at a time, because they
-# measure what is promised. (A pattern of names would include the tests in containers, which need a feature.)
-step cargo test --locked --quiet --tests --no-fail-fast -- --test-threads 2
+# One choice of packages and features, so that each crate is built once for all tests.
+tests() { cargo test --locked --quiet --workspace --features gossd/fuzz "$@"; }
+step tests --lib --bins
+# Slower: agents in one process and programs of their own, through real sockets; the simulated gost beside recordings of a
+# real one; and what the fuzzers found worth keeping. Two at a time, because they measure what is promised.
+step tests --test '*' --no-fail-fast -- --test-threads 2
 step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+step tests --benches
 # The measuring programs still work; the figures of such a short run mean nothing.
-step cargo test --locked --quiet --benches
-step cargo run --locked --quiet --example propagation -- --agents 3 --changes 10
-step cargo run --locked --quiet --example newcomer -- --records 2000
-step cargo run --locked --quiet --example traffic -- --records 0,500 --rates 50 --seconds 1
-step cargo run --locked --quiet --example footprint -- --records 2000 --seconds 1 --starts 2
-step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1
-step cargo run --locked --quiet --example calls -- --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
-step cargo run --locked --quiet --example siege -- --short
+step scripts/static.sh
+built=$(scripts/static.sh)
+program() { "$built/examples/$1" "${@:2}"; }
+step program propagation --agents 3 --changes 10
+step program newcomer --records 2000
+step program traffic --records 0,500 --rates 50 --seconds 1
+step program footprint --records 2000 --seconds 1 --starts 2
+step program calls --records 1000 --connections 4 --seconds 1 --rounds 1
+step program calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
+step program siege --short
 # A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
-simulate() { cargo run --locked --quiet --profile simulation --example simulate -- "$@"; }
 notice() {
   # Not just any failure: stories have to be told, and to fail.
   local said
-  said=$(simulate --seeds 10 --broken "$1" 2>&1 || true)
+  said=$(program simulate --seeds 10 --broken "$1" 2>&1 || true)
   grep 'of 10 stories failed' <<<"$said"
 }
-step simulate --seeds 1000
+step program simulate --seeds 1000
 step notice leases
 step notice suspicion
 # A week of agents that restart and gosts that come and go, in half a minute; the figures are checked, too.
-step cargo run --locked --quiet --profile simulation --example soak -- --short
-# What the fuzzers found worth keeping, and the simulated gost beside recordings of a real one; as built for the next
-# step.
-step cargo test --locked --quiet --profile harness --features harness --test corpus --test recording --bin fakegost
+step program soak --short
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then

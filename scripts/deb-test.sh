@@ -18,8 +18,7 @@ if ! command -v mmdebstrap >/dev/null; then
   apt-get update -qq && apt-get install -y -qq mmdebstrap
 fi
 
-# The flags with which scripts/docker-test.sh builds, so that what it built is used.
-package=${1:-$(scripts/deb.sh --profile harness --features harness)}
+package=${1:-$(scripts/deb.sh --program "$(scripts/static.sh)/gossd")}
 [ -s "$package" ] || fail 'no package'
 
 folder=$(mktemp -d)

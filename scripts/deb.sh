@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs gossd for Debian and its kin: one static program, so that it runs on any release of them. Prints the file's path.
 #
-#   scripts/deb.sh [FLAGS OF cargo build; --release]
+#   scripts/deb.sh [--program FILE | FLAGS OF cargo build; --release]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,14 +12,22 @@ command -v strip >/dev/null || fail 'strip is missing (Debian: apt-get install b
 
 # Naming the target keeps procedural macros, which the compiler loads, dynamic. The program does not tell where it was
 # built, so that it is the same wherever that is.
-target=$(rustc -vV | sed -n 's/^host: //p')
-sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
-built=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
-remap=("$PWD=/gossd" "$sources=/crates" "$built=/built")
-export CFLAGS="${CFLAGS:-} ${remap[*]/#/-ffile-prefix-map=}"
-program=$(RUSTFLAGS="-C target-feature=+crt-static ${remap[*]/#/--remap-path-prefix=}" cargo build --locked --quiet --target "$target" --bin gossd \
-  --message-format json-render-diagnostics "$@" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
-[ -x "$program" ] || fail 'cargo built no program'
+build() { # FLAGS OF cargo build: prints the program
+  local target sources built remap
+  target=$(rustc -vV | sed -n 's/^host: //p')
+  sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+  built=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+  remap=("$PWD=/gossd" "$sources=/crates" "$built=/built")
+  CFLAGS="${CFLAGS:-} ${remap[*]/#/-ffile-prefix-map=}" \
+    RUSTFLAGS="-C target-feature=+crt-static ${remap[*]/#/--remap-path-prefix=}" \
+    cargo build --locked --quiet --target "$target" --bin gossd --message-format json-render-diagnostics "$@" |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
+}
+case $1 in
+  --program) program=$2 ;;
+  *) program=$(build "$@") ;;
+esac
+[ -x "$program" ] || fail 'there is no program to pack'
 
 # The same sources make the same package.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests in containers: three tunnel hosts and more, broken in every way that tests/docker knows. They need a Docker
+# The tests in containers: three tunnel hosts and more, broken in every way that crates/harness knows. They need a Docker
 # engine, but no registry and no other image: everything is built here, from this tree and this machine's iptables.
 # gost is simulated, unless a program of it is given (static: its image has nothing else), by --gost or GOSSD_GOST.
 #
@@ -20,11 +20,7 @@ if ! command -v iptables >/dev/null; then
   apt-get update -qq && apt-get install -y -qq iptables
 fi
 
-# Static, so that they run in an image with nothing else. Naming the target keeps procedural macros dynamic.
-target=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --profile harness --target "$target" \
-  --features harness --bin gossd --bin fakegost
-built=${CARGO_TARGET_DIR:-target}/$target/harness
+built=$(scripts/static.sh)
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
@@ -70,4 +66,4 @@ done
 [ -z "${GOSSD_GOST:-}" ] || { GOSSD_GOST=$(cd "$here" && realpath -m "$GOSSD_GOST") && export GOSSD_GOST; }
 for argument in "$@"; do case $argument in --set | --list) set_given=1 ;; esac done
 [ -n "${set_given:-}" ] || arguments+=(--set long --repeat 3)
-cargo test --locked --quiet --features harness --test docker -- "${arguments[@]}"
+"$built/scenarios" --folder "${CARGO_TARGET_DIR:-target}/scenarios" "${arguments[@]}"

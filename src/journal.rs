@@ -22,7 +22,7 @@ use crate::domain::lease::{self, Word};
 use crate::domain::record::{AgentName, Generation};
 use crate::domain::rule::{Rule, RuleKey};
 
-#[cfg(feature = "harness")]
+#[cfg(feature = "fuzz")]
 pub mod entries;
 mod gosts;
 mod kept;

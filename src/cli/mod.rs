@@ -94,7 +94,7 @@ enum Verb {
 }
 
 /// The flags that a configuration file says, by the keys that say them; or what is wrong with it. For fuzzers.
-#[cfg(feature = "harness")]
+#[cfg(feature = "fuzz")]
 pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     thread_local! {
         static COMMAND: clap::Command = Cli::command();

@@ -211,7 +211,7 @@ impl AntiEntropy {
 }
 
 /// A round by hand, for fuzzers.
-#[cfg(feature = "harness")]
+#[cfg(feature = "fuzz")]
 impl AntiEntropy {
     /// What [`Self::run`] does in a round: what our own state is then, status and mark.
     pub async fn round(&mut self) -> [Option<String>; 2] {

@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// The same in what is not a file.
-    #[cfg(feature = "harness")]
+    #[cfg(feature = "fuzz")]
     pub(super) fn within(backend: impl redb::StorageBackend) -> Result<Self, Fault> {
         Ok(Self::with(builder().create_with_backend(backend)?))
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const TABLE: &str = include_str!("docker/FACTS.md");
+const TABLE: &str = include_str!("../FACTS.md");
 
 /// One fact.
 struct Row<'a> {
@@ -28,8 +28,14 @@ fn names(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-fn root() -> PathBuf {
+/// The harness.
+fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// gossd.
+fn root() -> PathBuf {
+    here().join("../..")
 }
 
 fn read(path: &Path) -> String {
@@ -46,7 +52,7 @@ fn assert_there(folder: &Path, name: &str) {
 
 /// The names of all scenarios.
 fn scenarios() -> Vec<String> {
-    let files = fs::read_dir(root().join("tests/docker/scenarios")).expect("a folder");
+    let files = fs::read_dir(here().join("src/scenarios")).expect("a folder");
     let text: String = files.map(|file| read(&file.expect("a file").path())).collect();
     let named = text.split("Scenario::new(").skip(1).filter_map(|after| after.split('"').nth(1));
     named.map(str::to_owned).collect()
@@ -58,7 +64,7 @@ fn the_simulated_gost_has_what_the_table_says() {
         let names = names(row.simulated);
         assert!(!names.is_empty() || row.simulated == "not simulated", "{}", row.fact);
         for name in names {
-            assert_there(&root().join("tests/docker/fakegost"), name);
+            assert_there(&here().join("src/fakegost"), name);
         }
         assert!(row.recorded.starts_with("yes") || row.recorded == "no", "{}", row.fact);
     }

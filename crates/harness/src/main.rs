@@ -47,6 +47,9 @@ struct Args {
     /// Where the table is written as well
     #[arg(long)]
     table: Option<PathBuf>,
+    /// For keys, configurations, and the logs of what failed
+    #[arg(long, default_value = "target/scenarios")]
+    folder: PathBuf,
 }
 
 #[tokio::main]
@@ -88,7 +91,7 @@ async fn all(args: Args) -> anyhow::Result<()> {
     let gost = args.gost.map(|path| std::path::absolute(&path).context("--gost")).transpose()?;
     let version = gost.as_deref().map_or_else(|| Ok("simulated gost".into()), version)?;
     println!("{version}");
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docker");
+    let folder = std::path::absolute(&args.folder).context("--folder")?;
     let setup = Setup { run: format!("{:x}", std::process::id()), folder, gost };
     let mut outcomes = Vec::new();
     let mut number = 0;

@@ -3,7 +3,7 @@
 //!
 //! Every verb ends at once on SIGTERM, without goodbye, as gost does; only what it changed in the kernel is put
 //! back. It knows nothing of how gossd decides: of the crate it uses the gRPC bindings alone. Which of gost's habits it
-//! has stands in `tests/docker/FACTS.md`.
+//! has stands in `FACTS.md`.
 
 mod bind;
 mod block;

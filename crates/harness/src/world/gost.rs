@@ -1,7 +1,7 @@
 //! A host's gost and the clients of tunnels, simulated or real. A real one runs with what `gossd gost-config` prints,
 //! changed only where a test is in a hurry.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -65,7 +65,7 @@ impl World {
     fn real_config(&self, name: &str) -> anyhow::Result<String> {
         let plan = &self.plan;
         let second = self.next_ip(*self.hosts.get(name).context("no such host")?);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
+        let mut command = Command::new(gossd()?);
         command.args(["gost-config", "--type", &plan.plugin.to_string(), "--plugin", PLUGIN]);
         if plan.token().is_some() {
             command.arg("--token-file").arg(self.keys_of("any").join("token"));
@@ -187,4 +187,11 @@ fn replace(text: &mut String, old: &str, new: &str) -> anyhow::Result<()> {
     ensure!(text.contains(old), "no {old:?} in what gossd gost-config prints:\n{text}");
     *text = text.replace(old, new);
     Ok(())
+}
+
+/// The program that was built with this one.
+fn gossd() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("where this program is")?.with_file_name("gossd");
+    ensure!(path.exists(), "no {}: build gossd into the same folder", path.display());
+    Ok(path)
 }
