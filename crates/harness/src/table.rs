@@ -39,6 +39,11 @@ impl Outcome {
         self.runs.iter().all(Result::is_ok)
     }
 
+    /// Whether it is of that scenario and plugin type, which was run and kept its promise.
+    pub(crate) fn is_kept_by(&self, scenario: &str, plugin: PluginType) -> bool {
+        self.scenario.name == scenario && self.plugin == plugin && !self.runs.is_empty() && self.is_kept()
+    }
+
     fn measured(&self, told: impl Fn(&Measured) -> String) -> String {
         if let Some(why) = self.skipped {
             return format!("not run with a real gost: {why}");
@@ -69,16 +74,22 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The table as the README has it. Its head says which gost it was.
+/// The table as the README has it, a row for each scenario. Its head says which gost it was.
 pub(crate) fn markdown(outcomes: &[Outcome], gost: &str) -> String {
+    let cell = |of: &Outcome, plugin| {
+        let same = |outcome: &&Outcome| outcome.scenario.name == of.scenario.name && outcome.plugin == plugin;
+        outcomes.iter().find(same).map_or("-".into(), |outcome| outcome.measured(Measured::short))
+    };
     let row = |outcome: &Outcome| {
         let Scenario { name, fault, promise, .. } = outcome.scenario;
-        let measured = outcome.measured(Measured::short);
-        format!("| `{name}` | {} | {fault} | {promise} | {measured} |\n", outcome.plugin)
+        let [grpc, http] = [PluginType::Grpc, PluginType::Http].map(|plugin| cell(outcome, plugin));
+        format!("| `{name}` | {fault} | {promise} | {grpc} | {http} |\n")
     };
-    let rows: String = outcomes.iter().map(row).collect();
+    let mut outcomes_once: Vec<&Outcome> = outcomes.iter().collect();
+    outcomes_once.dedup_by_key(|outcome| outcome.scenario.name);
+    let rows: String = outcomes_once.into_iter().map(row).collect();
     format!(
-        "| scenario, {gost} | plugin | what happens | promised | felt, and requests that failed, in each run |\n\
+        "| scenario, {gost} | what happens | promised | gRPC: felt, and requests that failed, in each run | HTTP |\n\
          |---|---|---|---|---|\n{rows}"
     )
 }

@@ -91,6 +91,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     files.into_iter().flatten()
 }
 
+/// The one of that name.
+pub(crate) fn named(name: &str) -> &'static Scenario {
+    all().find(|scenario| scenario.name == name).expect("a scenario of that name")
+}
+
 /// Something that does not work, and a scenario whose visitors have to feel that.
 pub(crate) struct Noticed {
     pub(crate) broken: Broken,
