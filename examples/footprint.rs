@@ -352,6 +352,8 @@ async fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
     ensure!(said.contains("holding"), "{said}");
     let start = || Agent::start_with("killed", data, &["--hold"]);
     let mut agent = start()?;
+    // The holder has its sockets by then.
+    sleep(RESTART).await;
     let (mut greeted, mut answered) = (Vec::new(), Vec::new());
     for _ in 0..args.starts {
         let authority = agent.plugin.trim_start_matches("http://").trim_end_matches("/sd").to_owned();

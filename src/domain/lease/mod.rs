@@ -201,6 +201,7 @@ impl LeaseTable {
         let Some(lease) = self.leases.get_mut(&id) else {
             let change = self.insert(now, holding.clone(), sign, now + ttl)?;
             self.instances.claim_if_vacant(&holding.record);
+            self.touched.insert(id);
             return Ok(Some(change));
         };
         lease.note(now, sign);
@@ -419,6 +420,7 @@ impl LeaseTable {
         true
     }
 
+    /// The journal has it, or is told by the caller.
     fn insert(
         &mut self,
         now: Moment,
@@ -434,8 +436,7 @@ impl LeaseTable {
         let lease = Lease::new(holding, now, sign, deadline, Some(change.slot));
         self.bytes += lease.holding.record.size();
         self.leases.insert(id.clone(), lease);
-        self.deadlines.push(Reverse((deadline, id.clone())));
-        self.touched.insert(id);
+        self.deadlines.push(Reverse((deadline, id)));
         self.live += 1;
         Ok(change)
     }

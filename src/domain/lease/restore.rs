@@ -39,7 +39,6 @@ impl LeaseTable {
             self.keep_lapsed(now, holding);
         }
         self.instances.restored();
-        self.touched.clear();
         changes
     }
 
