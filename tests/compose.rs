@@ -337,6 +337,23 @@ fn the_image_says_only_what_gossd_knows() {
 
 /// The Compose tools of this machine, of which there may be none.
 #[test]
+fn the_image_can_be_built_of_what_its_context_has() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let context: Vec<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    assert!(context.contains(&"Cargo.lock"), "{context:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").args(context).arg(folder.path()).current_dir(root).status();
+    assert!(copied.unwrap().success());
+    let read = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}
+
+#[test]
 fn compose_takes_it() {
     let tools: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
     for tool in tools {

@@ -33,6 +33,8 @@ struct Entrypoint {
     /// When it is dialled next.
     due: StdInstant,
     answers: bool,
+    /// Whether the operator was told that it answers.
+    told: bool,
 }
 
 impl Survivors {
@@ -43,7 +45,8 @@ impl Survivors {
             return known.due <= now;
         }
         if self.0.len() < MAX_ENTRYPOINTS {
-            let known = Entrypoint { owner: owner.clone(), wanted: now, due: now, answers: false };
+            let known =
+                Entrypoint { owner: owner.clone(), wanted: now, due: now, answers: false, told: false };
             self.0.insert(address.clone(), known);
             return true;
         }
@@ -89,11 +92,7 @@ impl Trials {
 
     /// The next one that ended; none while none runs.
     pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
-        loop {
-            if let Ok(ended) = self.0.join_next().await? {
-                return Some(ended);
-            }
-        }
+        Some(self.0.join_next().await?.expect("nobody aborts them, and they do not panic"))
     }
 }
 
@@ -103,20 +102,22 @@ impl Agent {
         let answers = dialled == Dialled::Answered;
         let mut state = self.lock();
         let Some(known) = state.survivors.0.get_mut(address) else { return };
-        let before = std::mem::replace(&mut known.answers, answers);
-        let owner = known.owner.clone();
-        drop(state);
-        if before == answers {
+        if std::mem::replace(&mut known.answers, answers) == answers {
             return;
         }
+        let is_news = answers && !std::mem::replace(&mut known.told, true);
+        let owner = known.owner.clone();
+        drop(state);
         self.revise();
-        if answers {
-            tracing::warn!(agent = %owner, entrypoint = %address,
+        if is_news {
+            tracing::warn!(
+                agent = %owner,
+                entrypoint = %address,
                 "a peer is silent, but its gost answers: should the peer be dead, its records stay listed, last, for an \
-                 hour at most. Start gossd there");
+                 hour at most. Start gossd there"
+            );
         } else {
-            tracing::warn!(agent = %owner, entrypoint = %address, ?dialled,
-                "the gost of a silent peer does not answer any more");
+            tracing::debug!(agent = %owner, entrypoint = %address, ?dialled, "dialled the gost of a silent peer");
         }
     }
 }
