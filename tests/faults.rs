@@ -201,6 +201,7 @@ async fn when_a_host_is_lost_its_records_come_last_and_go_at_the_ttl() {
     let (first, second) = (other.entrypoint.to_string(), lost.entrypoint.to_string());
     let start = Instant::now();
     drop(a);
+    drop(lost);
     // Records of live agents take turns, so ten answers in a row tell that one of the two is last.
     let mut connection = Connection::open(c.plugin).await;
     let mut streak = 0;
@@ -221,6 +222,26 @@ async fn when_a_host_is_lost_its_records_come_last_and_go_at_the_ttl() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     kept("host lost: gone at the TTL, here 6 s", Duration::from_secs(6), start.elapsed());
+}
+
+#[tokio::test]
+async fn when_only_its_agent_is_lost_a_gost_stays_until_it_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, c] = three(folder.path(), &["--lease-ttl", "2"]).await;
+    let mut left = FakeGost::start("n1", a.plugin).await;
+    left.register("1", "t").await;
+    until_all(&[&b, &c], "t", "it is listed", |answer| answer.len() == 1).await;
+    drop(a);
+    let start = Instant::now();
+    // Twice the TTL; visitors ask.
+    let mut connection = Connection::open(c.plugin).await;
+    while start.elapsed() < Duration::from_secs(5) {
+        assert_eq!(get(&mut connection, "t").await.len(), 1, "after {:?}", start.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(c.said().contains("a peer is silent, but its gost answers"));
+    drop(left);
+    until(&c, "t", "its gost is gone, too", <[String]>::is_empty).await;
 }
 
 #[tokio::test]

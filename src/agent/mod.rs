@@ -37,9 +37,9 @@ use crate::domain::entrypoints::{Entrypoints, Registered};
 use crate::domain::event::Log;
 use crate::domain::label::Label;
 use crate::domain::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
-use crate::domain::liveness::{Liveness, Standing};
+use crate::domain::liveness::Liveness;
 use crate::domain::quota::{Full, Quota, Share};
-use crate::domain::rank::{Judged, Order, rank};
+use crate::domain::rank::{Order, rank};
 use crate::domain::record::{Draft, Owner, Record};
 use crate::domain::rule::{Rule, TunnelId};
 use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
@@ -383,18 +383,6 @@ impl Agent {
     /// Tells that the directory changed, with a number that rises.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.revision.subscribe()
-    }
-
-    fn judge(&self, state: &State, now: std::time::Instant, entry: &Entry) -> Judged {
-        let owner = &*entry.owner;
-        if owner == self.owner() {
-            return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
-        }
-        let standing = match state.directory.status(&owner.name) {
-            Some(Status::Ready) => state.standing_of(now, entry),
-            Some(Status::Draining | Status::Left) | None => Standing::Hidden,
-        };
-        Judged { standing, trip: state.liveness.trip(&owner.name) }
     }
 
     fn update<C: IntoIterator<Item = Change>>(

@@ -13,7 +13,9 @@ use super::{Agent, State};
 use crate::domain::address::Address;
 use crate::domain::directory::Entry;
 use crate::domain::liveness::{PRESERVE, Standing};
+use crate::domain::rank::Judged;
 use crate::domain::record::AgentName;
+use crate::domain::slot::Status;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
@@ -97,6 +99,19 @@ impl Trials {
 }
 
 impl Agent {
+    /// How a record is ranked.
+    pub(super) fn judge(&self, state: &State, now: StdInstant, entry: &Entry) -> Judged {
+        let owner = &*entry.owner;
+        if owner == self.owner() {
+            return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
+        }
+        let standing = match state.directory.status(&owner.name) {
+            Some(Status::Ready) => state.standing_of(now, entry),
+            Some(Status::Draining | Status::Left) | None => Standing::Hidden,
+        };
+        Judged { standing, trip: state.liveness.trip(&owner.name) }
+    }
+
     /// An entrypoint of a silent peer was dialled.
     pub(super) fn tried(&self, address: &Address, dialled: Dialled) {
         let answers = dialled == Dialled::Answered;
