@@ -11,7 +11,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
@@ -128,19 +128,18 @@ struct Agent {
 
 impl Agent {
     fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
-        Self::start_with(name, data, &join.map_or(Vec::new(), |join| vec!["--join", join]))
+        let more = join.map_or(Vec::new(), |join| vec!["--join", join]);
+        Self::start_with(name, data, "127.0.0.1:0", &more)
     }
 
-    fn start_with(name: &str, data: impl AsRef<OsStr>, more: &[&str]) -> anyhow::Result<Self> {
+    fn start_with(name: &str, data: impl AsRef<OsStr>, plugin: &str, more: &[&str]) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
         command.args(["--log-level", "error", "--max-records", "1000000"]);
         // As in the unit and the image.
         command.env("MALLOC_ARENA_MAX", "1");
-        for listener in ["--plugin", "--gossip", "--admin"] {
-            command.args([listener, "127.0.0.1:0"]);
-        }
+        command.args(["--plugin", plugin, "--gossip", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(more);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
@@ -350,19 +349,19 @@ async fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
     let said =
         BufReader::new(holder.0.stderr.take().context("its log")?).lines().next().context("it ended")??;
     ensure!(said.contains("holding"), "{said}");
-    let start = || Agent::start_with("killed", data, &["--hold"]);
+    // Only what is asked for by its address is taken back from a holder.
+    let plugin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let start = || Agent::start_with("killed", data, &plugin.to_string(), &["--hold"]);
     let mut agent = start()?;
     // The holder has its sockets by then.
     sleep(RESTART).await;
     let (mut greeted, mut answered) = (Vec::new(), Vec::new());
     for _ in 0..args.starts {
-        let authority = agent.plugin.trim_start_matches("http://").trim_end_matches("/sd").to_owned();
         drop(agent);
         let begun = Instant::now();
         let [greeting, answer] = [PREFACE, GET].map(|said| {
-            let authority = authority.clone();
             thread::spawn(move || -> anyhow::Result<f64> {
-                let mut stream = TcpStream::connect(authority)?;
+                let mut stream = TcpStream::connect(plugin)?;
                 stream.set_read_timeout(Some(Duration::from_secs(10)))?;
                 stream.write_all(said)?;
                 stream.read_exact(&mut [0])?;
