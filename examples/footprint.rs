@@ -281,10 +281,8 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
     println!("{:<46} {:>10.1} {:>10.1}", "with all records in its journal", full.0, full.1);
     println!("{:<46} {:>10} {:>10}", "kill -9 and a start 100 ms later, ms, until", "p50", "max");
-    for (what, data) in
-        [("empty", folder.path().join("fresh-0")), ("all records", folder.path().join("owner"))]
-    {
-        let [greeted, answered] = kills(args, &data).await?;
+    for (what, name, data) in [("empty", "fresh", "fresh-0"), ("all records", "owner", "owner")] {
+        let [greeted, answered] = kills(args, name, &folder.path().join(data)).await?;
         println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: gRPC's preface"), greeted.0, greeted.1);
         println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: a Get is answered"), answered.0, answered.1);
     }
@@ -340,18 +338,16 @@ async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::R
 
 /// What a gost waits whose agent is killed, and started again by a supervisor that keeps its sockets: until its connection
 /// is greeted, and until a Get is answered.
-async fn kills(args: &Args, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
-    let holder = Command::new(std::env::current_exe()?)
-        .args(["hold", "--name", "killed"])
-        .stderr(Stdio::piped())
-        .spawn();
+async fn kills(args: &Args, name: &str, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
+    let holder =
+        Command::new(std::env::current_exe()?).args(["hold", "--name", name]).stderr(Stdio::piped()).spawn();
     let mut holder = Process(holder?);
     let said =
         BufReader::new(holder.0.stderr.take().context("its log")?).lines().next().context("it ended")??;
     ensure!(said.contains("holding"), "{said}");
     // Only what is asked for by its address is taken back from a holder.
     let plugin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let start = || Agent::start_with("killed", data, &plugin.to_string(), &["--hold"]);
+    let start = || Agent::start_with(name, data, &plugin.to_string(), &["--hold"]);
     let mut agent = start()?;
     // The holder has its sockets by then.
     sleep(RESTART).await;

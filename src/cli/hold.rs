@@ -3,7 +3,10 @@
 use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
+use super::flags::LogFormat;
+use super::log::Log;
 use super::paths;
 use crate::domain::record::AgentName;
 use crate::listeners::hold::Holder;
@@ -21,7 +24,8 @@ pub(super) fn hold(args: HoldArgs) -> anyhow::Result<()> {
         Some(name) => name,
         None => paths::host_name().context("this host has no name; set --name")?,
     };
-    tracing_subscriber::fmt().with_target(false).with_writer(std::io::stderr).init();
+    // Nor must it end, or wait, for want of somebody who reads.
+    let _log = Log::start(EnvFilter::new("info"), LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // The first process of a container has no default for them.

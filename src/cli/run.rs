@@ -25,7 +25,7 @@ const STRAGGLERS: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
-    let log = Log::start(&args)?;
+    let log = Log::start(log::filter(&args)?, args.log_format)?;
     if let Err(error) = run_until_told(args, source, &log) {
         log.say_last(&error);
         return Ok(ExitCode::FAILURE);

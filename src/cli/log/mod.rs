@@ -60,19 +60,19 @@ pub(super) fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
 
 impl Log {
     /// Logs from now on, panics as well.
-    pub(super) fn start(args: &RunArgs) -> anyhow::Result<Self> {
+    pub(super) fn start(filter: EnvFilter, format: LogFormat) -> anyhow::Result<Self> {
         // A handle of its own: whoever else writes to standard error must not wait for the writer's.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let sink = Sink {
             queue: Queue::to(stderr, tell_dropped)?,
-            with_priority: matches!(args.log_format, LogFormat::Text) && is_journal(),
+            with_priority: matches!(format, LogFormat::Text) && is_journal(),
         };
-        let (filter, level) = reload::Layer::new(filter(args)?);
+        let (filter, level) = reload::Layer::new(filter);
         let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let log = fmt::layer().with_ansi(colours).with_target(false).log_internal_errors(false);
         let log = log.with_writer(sink.clone());
         let registry = tracing_subscriber::registry().with(filter);
-        match args.log_format {
+        match format {
             LogFormat::Json => registry.with(log.json()).init(),
             LogFormat::Text if sink.with_priority => {
                 registry.with(log.without_time().with_level(false)).init();
