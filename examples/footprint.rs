@@ -342,15 +342,17 @@ async fn kills(args: &Args, name: &str, data: &Path) -> anyhow::Result<[(f64, f6
     let holder =
         Command::new(std::env::current_exe()?).args(["hold", "--name", name]).stderr(Stdio::piped()).spawn();
     let mut holder = Process(holder?);
-    let said =
-        BufReader::new(holder.0.stderr.take().context("its log")?).lines().next().context("it ended")??;
-    ensure!(said.contains("holding"), "{said}");
+    let mut log = BufReader::new(holder.0.stderr.take().context("its log")?).lines();
+    let mut until_said = |what: &str| -> anyhow::Result<()> {
+        while !log.next().context("the holder ended")??.contains(what) {}
+        Ok(())
+    };
+    until_said("holding")?;
     // Only what is asked for by its address is taken back from a holder.
     let plugin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let start = || Agent::start_with(name, data, &plugin.to_string(), &["--hold"]);
     let mut agent = start()?;
-    // The holder has its sockets by then.
-    sleep(RESTART).await;
+    until_said("keeping")?;
     let (mut greeted, mut answered) = (Vec::new(), Vec::new());
     for _ in 0..args.starts {
         drop(agent);

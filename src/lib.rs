@@ -67,9 +67,9 @@
 //!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
 //! 5. No record outlives its owner's last sign of life by more than its TTL:
 //!    `agent::tests::a_record_that_nobody_renews_lapses`, `domain::lease::model`, and for a lost host
-//!    `tests/faults.rs`. The exceptions are self-preservation, `domain::liveness`, and a gost that answers dials while
-//!    its Renew period is not known yet, `domain::lease::doubt`. A gost that is dead, or asks for what it
-//!    registered, keeps none: `agent::gosts::tests`.
+//!    `tests/faults.rs`. The exceptions are self-preservation, `domain::liveness`; a gost that outlives its agent,
+//!    listed last, `agent::survivors`; and a gost that answers dials while its Renew period is not known yet,
+//!    `domain::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
 //!    `domain::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
 //!    `domain::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a

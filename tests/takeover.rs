@@ -288,7 +288,9 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
     let (_gost, entrypoint) = listen();
     let name = format!("held-{}", std::process::id());
     let holder = gossd().args(["hold", "--name", &name]).stderr(Stdio::piped()).spawn().expect("it runs");
-    let _holder = Holder(holder);
+    let mut holder = Holder(holder);
+    // Whoever reads its log may go away.
+    drop(holder.0.stderr.take());
     let mut agent = Process::keeping(&name, folder.path(), &["--hold"]);
     let plugin = agent.plugin;
     let callers = Callers::start(plugin, entrypoint);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::gosts::{Dial, Dials};
-use super::survivors::Trials;
+use super::survivors::SurvivorDials;
 use super::{Agent, LEASE_TTL, keeper};
 use crate::domain::address::Address;
 use crate::domain::lease::Expired;
@@ -35,7 +35,7 @@ struct Work {
     /// Gosts to be dialled.
     dials: Vec<Dial>,
     /// Entrypoints of silent peers, to be dialled.
-    trials: Vec<Address>,
+    survivors: Vec<Address>,
     /// When to look again if nobody calls.
     next: Instant,
 }
@@ -43,14 +43,14 @@ struct Work {
 impl Agent {
     /// Runs for ever.
     pub async fn drive(self, cluster: Cluster, dialling: Dialling) -> anyhow::Result<()> {
-        let (mut running, mut tried) = (Dials::default(), Trials::default());
+        let (mut running, mut survivor_dials) = (Dials::default(), SurvivorDials::default());
         loop {
-            let Work { changes, dials, trials, next } = self.collect(&running);
+            let Work { changes, dials, survivors, next } = self.collect(&running);
             for dial in dials {
                 running.start(dial);
             }
-            for address in trials.into_iter().filter(|_| dialling == Dialling::All) {
-                tried.start(address);
+            for address in survivors.into_iter().filter(|_| dialling == Dialling::All) {
+                survivor_dials.start(address);
             }
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
@@ -69,7 +69,7 @@ impl Agent {
                         running.start(again);
                     }
                 }
-                Some((address, dialled)) = tried.next() => self.tried(&address, dialled),
+                Some((address, dialled)) = survivor_dials.next() => self.survivor_dialled(&address, dialled),
             }
         }
     }
@@ -94,7 +94,7 @@ impl Agent {
             state.tell(self.owner(), change);
         }
         let dials = state.dials(trials, running);
-        let trials = state.survivors.take_due(now.into_std());
+        let survivors = state.survivors.take_due(now.into_std());
         let changes = std::mem::take(&mut state.outbox);
         if matches!(state.journal, keeper::Health::Absent(_)) {
             state.keep_nothing();
@@ -126,7 +126,7 @@ impl Agent {
             tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
         }
         let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
-        Work { changes, dials, trials, next }
+        Work { changes, dials, survivors, next }
     }
 
     #[cfg(test)]

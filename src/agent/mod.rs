@@ -10,6 +10,7 @@ mod hear;
 mod keeper;
 mod metrics;
 mod names;
+mod resolve;
 mod rules;
 mod survivors;
 mod tables;
@@ -32,14 +33,14 @@ pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 use crate::domain::claim::ClaimTable;
 use crate::domain::complaint::Complaints;
 use crate::domain::connection::{Caller, ConnectionId, Connections};
-use crate::domain::directory::{Directory, Entry};
+use crate::domain::directory::Directory;
 use crate::domain::entrypoints::{Entrypoints, Registered};
 use crate::domain::event::Log;
 use crate::domain::label::Label;
 use crate::domain::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
 use crate::domain::liveness::Liveness;
 use crate::domain::quota::{Full, Quota, Share};
-use crate::domain::rank::{Order, rank};
+use crate::domain::rank::Order;
 use crate::domain::record::{Draft, Owner, Record};
 use crate::domain::rule::{Rule, TunnelId};
 use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
@@ -346,21 +347,6 @@ impl Agent {
     /// A gost of this host called over that connection, without saying which instance it is.
     pub fn called(&self, connection: ConnectionId) {
         self.lock().connections.asked(connection);
-    }
-
-    /// The records of a tunnel name, in the order in which gost should try them.
-    pub fn resolve(&self, name: &str) -> Vec<Arc<Record>> {
-        let now = Instant::now().into_std();
-        let mut state = self.lock();
-        let is_due = state.want(now, name);
-        let judge = |entry: &Entry| self.judge(&state, now, entry);
-        let ranked = rank(state.directory.lookup(name), state.order, rand::random(), judge);
-        let listed = ranked.map(|entry| entry.record.clone()).collect();
-        drop(state);
-        if is_due {
-            self.shared.changed.notify_one();
-        }
-        listed
     }
 
     /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.

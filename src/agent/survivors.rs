@@ -12,10 +12,8 @@ use super::gosts::{Dialled, dial_each};
 use super::{Agent, State};
 use crate::domain::address::Address;
 use crate::domain::directory::Entry;
-use crate::domain::liveness::{PRESERVE, Standing};
-use crate::domain::rank::Judged;
+use crate::domain::liveness::{Liveness, PRESERVE, Standing};
 use crate::domain::record::AgentName;
-use crate::domain::slot::Status;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
@@ -74,6 +72,10 @@ impl Survivors {
         self.0.len()
     }
 
+    fn answers(&self, address: &Address) -> bool {
+        self.0.get(address).is_some_and(|known| known.answers)
+    }
+
     /// Whether any entrypoint of an agent answers.
     fn any_of(&self, owner: &AgentName) -> bool {
         self.0.values().any(|known| known.answers && known.owner == *owner)
@@ -82,9 +84,9 @@ impl Survivors {
 
 /// The dials that run: as many as there are entrypoints, and none for longer than a second.
 #[derive(Default)]
-pub(super) struct Trials(JoinSet<(Address, Dialled)>);
+pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
 
-impl Trials {
+impl SurvivorDials {
     pub(super) fn start(&mut self, address: Address) {
         self.0.spawn(async move {
             let dialled = dial_each(&BTreeSet::from([address.clone()])).await;
@@ -99,21 +101,8 @@ impl Trials {
 }
 
 impl Agent {
-    /// How a record is ranked.
-    pub(super) fn judge(&self, state: &State, now: StdInstant, entry: &Entry) -> Judged {
-        let owner = &*entry.owner;
-        if owner == self.owner() {
-            return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
-        }
-        let standing = match state.directory.status(&owner.name) {
-            Some(Status::Ready) => state.standing_of(now, entry),
-            Some(Status::Draining | Status::Left) | None => Standing::Hidden,
-        };
-        Judged { standing, trip: state.liveness.trip(&owner.name) }
-    }
-
     /// An entrypoint of a silent peer was dialled.
-    pub(super) fn tried(&self, address: &Address, dialled: Dialled) {
+    pub(super) fn survivor_dialled(&self, address: &Address, dialled: Dialled) {
         let answers = dialled == Dialled::Answered;
         let mut state = self.lock();
         let Some(known) = state.survivors.0.get_mut(address) else { return };
@@ -143,9 +132,8 @@ impl State {
         let Self { directory, liveness, survivors, .. } = self;
         let mut is_due = false;
         for entry in directory.lookup(name) {
-            let owner = &entry.owner.name;
-            if liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE) {
-                is_due |= survivors.want(now, &entry.record.address, owner);
+            if is_remembered(liveness, now, &entry.owner.name) {
+                is_due |= survivors.want(now, &entry.record.address, &entry.owner.name);
             }
         }
         is_due
@@ -155,21 +143,21 @@ impl State {
     pub(super) fn standing_of(&self, now: StdInstant, entry: &Entry) -> Standing {
         let owner = &entry.owner.name;
         let standing = self.liveness.standing(now, owner);
-        let survives = || {
-            self.survivors.0.get(&entry.record.address).is_some_and(|known| known.answers)
-                && self.liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
-        };
+        let survives =
+            || self.survivors.answers(&entry.record.address) && is_remembered(&self.liveness, now, owner);
         if standing == Standing::Hidden && survives() { Standing::Suspect } else { standing }
     }
 
     /// Whether an agent is dead, and no gost of it is known to live.
     pub(super) fn is_gone(&self, now: StdInstant, owner: &AgentName) -> bool {
-        let survives = || {
-            self.survivors.any_of(owner)
-                && self.liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
-        };
+        let survives = || self.survivors.any_of(owner) && is_remembered(&self.liveness, now, owner);
         self.liveness.standing(now, owner) == Standing::Hidden && !survives()
     }
+}
+
+/// Whether a peer fell silent so lately that its gost may count without it.
+fn is_remembered(liveness: &Liveness, now: StdInstant, owner: &AgentName) -> bool {
+    liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::advance;
 
@@ -417,6 +418,17 @@ async fn a_dial_tells_a_gost_that_answers_from_one_that_refuses_and_from_silence
         let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
         assert_eq!(dial_all(&addresses).await, dialled, "{addresses:?}");
     }
+}
+
+#[tokio::test]
+async fn a_gost_that_dies_between_the_handshake_and_our_look_at_it_refuses() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
+    let mut dial = std::pin::pin!(dial_all(&addresses));
+    let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
+    assert!(first.is_pending(), "the kernel has shaken hands, and nobody has looked");
+    drop(listener);
+    assert_eq!(dial.await, Dialled::Refused);
 }
 
 #[tokio::test]

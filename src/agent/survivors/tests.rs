@@ -30,7 +30,7 @@ async fn pass(agent: &Agent, time: Duration, dialled: Dialled) {
     while Instant::now() < end {
         ids(agent);
         for address in due(agent) {
-            agent.tried(&address, dialled);
+            agent.survivor_dialled(&address, dialled);
         }
         advance(Duration::from_secs(1)).await;
     }

@@ -1,20 +1,51 @@
 //! What there is to know of leases without changing them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::super::address::Address;
 use super::super::label::Label;
 use super::super::moment::Moment;
 use super::super::record::Record;
 #[cfg(test)]
 use super::super::room::Room as _;
 use super::super::tombstone::Release;
-use super::{LeaseTable, SPARE_DEADLINES};
+use super::{Holding, Lease, LeaseTable, SPARE_DEADLINES};
 
 impl LeaseTable {
     /// Entries that there is room for.
     #[cfg(test)]
     pub(crate) fn room(&self) -> usize {
         self.leases.room() + self.deadlines.room() + self.instances.room()
+    }
+
+    /// The live record of an id.
+    pub fn live_record(&self, id: &Label) -> Option<&Record> {
+        self.leases.get(id).filter(|lease| lease.slot.is_some()).map(|lease| &*lease.holding.record)
+    }
+
+    /// The live records of an instance.
+    pub fn live_of(&self, node: &Label) -> impl Iterator<Item = &Record> {
+        self.instances.ids(node).filter_map(|id| self.live_record(id))
+    }
+
+    /// Where the live records' instance can be dialled, each address once; none if nowhere.
+    pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
+        let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
+        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live);
+        leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
+    }
+
+    /// A record of the same instance and handler, from which the address of an unknown one can be told.
+    pub fn sibling(&self, node: &Label, routers: bool) -> Option<&Holding> {
+        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id));
+        let mut holdings = leases.map(|lease| &lease.holding);
+        holdings.find(|holding| holding.record.is_routers() == routers)
+    }
+
+    /// The instances of the records held.
+    pub fn nodes(&self) -> impl Iterator<Item = &Label> {
+        self.instances.nodes()
     }
 
     /// How many released ids are remembered.

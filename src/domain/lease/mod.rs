@@ -322,35 +322,6 @@ impl LeaseTable {
         self.lapse(self.start.moment(now), id)
     }
 
-    /// The live record of an id.
-    pub fn live_record(&self, id: &Label) -> Option<&Record> {
-        self.leases.get(id).filter(|lease| lease.slot.is_some()).map(|lease| &*lease.holding.record)
-    }
-
-    /// The live records of an instance.
-    pub fn live_of(&self, node: &Label) -> impl Iterator<Item = &Record> {
-        self.instances.ids(node).filter_map(|id| self.live_record(id))
-    }
-
-    /// Where the live records' instance can be dialled, each address once; none if nowhere.
-    pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
-        let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
-        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live);
-        leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
-    }
-
-    /// A record of the same instance and handler, from which the address of an unknown one can be told.
-    pub fn sibling(&self, node: &Label, routers: bool) -> Option<&Holding> {
-        let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id));
-        let mut holdings = leases.map(|lease| &lease.holding);
-        holdings.find(|holding| holding.record.is_routers() == routers)
-    }
-
-    /// The instances of the records held.
-    pub fn nodes(&self) -> impl Iterator<Item = &Label> {
-        self.instances.nodes()
-    }
-
     /// The instances whose Renew period changed since the last call, with what is known of it; none if nothing is any
     /// more.
     pub fn take_periods(&mut self) -> BTreeMap<Label, Option<Duration>> {
