@@ -33,6 +33,7 @@ fn as_it_was(text: &str) {
     if let Some(v4) = address.v4() {
         assert_eq!(v4.to_string(), text);
     }
+    assert_eq!(address.socket(), text.parse().ok());
 }
 
 fn is_unspecified(text: &str) -> bool {
@@ -44,17 +45,17 @@ fn complete(text: &str, entrypoint: &Entrypoint, reachable: &Host, other: &Host)
     if let Some(ip) = entrypoint.loopback() {
         assert!(ip.is_loopback() && *entrypoint.host() == Host::Unusable);
     }
-    let completed = entrypoint.completed(reachable);
+    let completed = entrypoint.completed(reachable).to_string();
     assert!(completed.len() <= text.len().max(MAX_FIELD) + reachable.to_string().len());
     let again = Entrypoint::parse(&completed).expect("what was completed is an address");
     assert_eq!(again.port(), entrypoint.port());
     let given = if *entrypoint.host() == Host::Unusable { reachable } else { entrypoint.host() };
     if is_usable(given) {
         assert_eq!(again.host(), given, "{text:?} became {completed:?}");
-        assert_eq!(again.completed(other), completed, "complete is complete");
+        assert_eq!(again.completed(other).to_string(), completed, "complete is complete");
     }
     if *entrypoint.host() != Host::Unusable {
-        assert_eq!(completed, entrypoint.completed(other), "what others can dial is kept");
+        assert_eq!(completed, entrypoint.completed(other).to_string(), "what others can dial is kept");
     }
     moved(&completed, &again, other);
 }

@@ -18,7 +18,7 @@ pub struct Heal<'a> {
     /// Where to dial an instance that spoke from there and is reached at this address; empty if unknown.
     pub dial: &'a dyn Fn(&str) -> String,
     /// The address of instances that were there before this agent, if the operator gave one.
-    pub fallback: Option<String>,
+    pub fallback: Option<Address>,
 }
 
 /// Where a lost record was found. The journal is not among them: it is read at the start.
@@ -97,7 +97,7 @@ impl State {
             return (HealedFrom::Sibling, Some(placed(place)));
         }
         if let Some(address) = &heal.fallback {
-            return (HealedFrom::Fallback, Some(dialled(Arc::new(at(draft, address.as_str().into())))));
+            return (HealedFrom::Fallback, Some(dialled(Arc::new(at(draft, address.clone())))));
         }
         match self.entrypoints.last(caller.remote, key.routers) {
             Some(place) => (HealedFrom::RegisteredLast, Some(placed(place.clone()))),

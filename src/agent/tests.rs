@@ -59,7 +59,7 @@ pub(super) fn register(agent: &Agent, id: &str) {
 
 fn renew_with(agent: &Agent, id: &str, fallback: Option<&str>) -> bool {
     let draft = Draft { id, name: "t", node: "n", network: "", address: "" };
-    let heal = Heal { dial: &|address| format!("dial {address}"), fallback: fallback.map(str::to_owned) };
+    let heal = Heal { dial: &|address| format!("dial {address}"), fallback: fallback.map(Into::into) };
     agent.renew(HERE, draft, &heal).unwrap()
 }
 

@@ -2,7 +2,7 @@
 //! that other hosts can use. Never resolves a name.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 /// `host:port` as gost wrote it; the host may be missing (`:8420`).
@@ -73,9 +73,9 @@ impl Entrypoint {
     }
 
     /// The address other hosts can dial: this one, with an unusable host replaced by `reachable`.
-    pub fn completed(&self, reachable: &Host) -> String {
+    pub fn completed(&self, reachable: &Host) -> Address {
         let host = if self.host == Host::Unusable { reachable } else { &self.host };
-        format!("{host}:{}", self.port)
+        host.at(self.port)
     }
 }
 
@@ -92,6 +92,14 @@ impl Host {
             return Err(AddressError::BadHost);
         }
         Ok(Self::Name(text.into()))
+    }
+
+    /// A port of it.
+    pub fn at(&self, port: u16) -> Address {
+        match self {
+            Self::Ip(IpAddr::V4(ip)) => SocketAddrV4::new(*ip, port).into(),
+            host => format!("{host}:{port}").into(),
+        }
     }
 
     /// An IP address, or [`Host::Unusable`] where it says nothing to another host.
@@ -157,10 +165,22 @@ impl Address {
         }
     }
 
+    /// The IP address and port that it is, if it is no name.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Form::V4(v4) => Some((*v4).into()),
+            Form::Other(text) => text.parse().ok(),
+        }
+    }
+
     /// The bytes of its text.
     pub fn text_len(&self) -> usize {
         match &self.0 {
-            Form::V4(v4) => v4.to_string().len(),
+            Form::V4(v4) => {
+                let digits = |n: u16| n.checked_ilog10().unwrap_or(0) as usize + 1;
+                let bytes = v4.ip().octets().map(|byte| digits(byte.into()) + 1);
+                bytes.iter().sum::<usize>() + digits(v4.port())
+            }
             Form::Other(text) => text.len(),
         }
     }
@@ -265,7 +285,7 @@ mod tests {
     }
 
     fn completed(text: &str, reachable: &str) -> String {
-        Entrypoint::parse(text).unwrap().completed(&Host::parse(reachable).unwrap())
+        Entrypoint::parse(text).unwrap().completed(&Host::parse(reachable).unwrap()).to_string()
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl<'a> Draft<'a> {
             name: self.name.into(),
             node: self.node.into(),
             network,
-            address: entrypoint.completed(reachable).into(),
+            address: entrypoint.completed(reachable),
         })
     }
 

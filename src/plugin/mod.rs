@@ -157,8 +157,8 @@ impl Reach {
 
     /// Where a gost is reached now that was reached at an address, if that is elsewhere.
     fn moved(&self, address: &Address, dial: &Address) -> Option<Address> {
-        let dial = dial.to_string().parse::<SocketAddr>().ok()?;
-        let now = Address::from(format!("{}:{}", self.host, dial.port()));
+        let dial = dial.socket()?;
+        let now = self.host.at(dial.port());
         // Only a gost beside this agent is dialled there.
         (dial.ip().is_loopback() && *address != now).then_some(now)
     }
@@ -218,8 +218,8 @@ impl ServiceDiscovery {
         let place = match &self.reach.fallback {
             Some(fallback) => {
                 let address = fallback.completed(&host);
-                let dial = self.reach.dial(caller, &address).into();
-                Some(Place { address: address.into(), dial })
+                let dial = self.reach.dial(caller, &address.to_string()).into();
+                Some(Place { address, dial })
             }
             None => self.agent.registered_last(caller, draft),
         };

@@ -34,6 +34,8 @@ impl LeaseTable {
         for (node, period) in periods {
             self.instances.restore(node, period);
         }
+        // Growing step by step would move every lease several times.
+        self.leases.reserve(held.len() + lapsed.len());
         let changes = held.into_iter().filter_map(|holding| self.restore_live(now, holding)).collect();
         for holding in lapsed {
             self.keep_lapsed(now, holding);
