@@ -43,26 +43,27 @@ step tests --benches
 # The measuring programs still work; the figures of such a short run mean nothing.
 step scripts/static.sh
 built=$(scripts/static.sh)
-program() { "$built/examples/$1" "${@:2}"; }
-step program propagation --agents 3 --changes 10
-step program newcomer --records 2000
-step program traffic --records 0,500 --rates 50 --seconds 1
-step program footprint --records 2000 --seconds 1 --starts 2
-step program calls --records 1000 --connections 4 --seconds 1 --rounds 1
-step program calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
-step program siege --short
+lab() { "$built/gossd-lab" "$@"; }
+simulate() { "$built/gossd-simulate" "$@"; }
+step lab propagation --agents 3 --changes 10
+step lab newcomer --records 2000
+step lab traffic --records 0,500 --rates 50 --seconds 1
+step lab footprint --records 2000 --seconds 1 --starts 2
+step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1
+step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
+step lab siege --short
 # A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
 notice() {
   # Not just any failure: stories have to be told, and to fail.
   local said
-  said=$(program simulate --seeds 10 --broken "$1" 2>&1 || true)
+  said=$(simulate --seeds 10 --broken "$1" 2>&1 || true)
   grep 'of 10 stories failed' <<<"$said"
 }
-step program simulate --seeds 1000
+step simulate --seeds 1000
 step notice leases
 step notice suspicion
 # A week of agents that restart and gosts that come and go, in half a minute; the figures are checked, too.
-step program soak --short
+step lab soak --short
 # Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then

@@ -10,5 +10,5 @@ cd "$(dirname "$0")/.."
 # once, whoever needs which of its features.
 target=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --profile harness --target "$target" \
-  --package gossd --package gossd-harness --bins --examples >&2
+  --package gossd --package gossd-harness --package gossd-lab --bins >&2
 echo "${CARGO_TARGET_DIR:-target}/$target/harness"

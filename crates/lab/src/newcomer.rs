@@ -1,8 +1,6 @@
 //! How long a fresh agent takes until it can answer every record of its cluster, what that takes of the owner's
 //! processor, and how long the longest plugin call at the owner takes meanwhile.
 //!
-//! `cargo run --release --example newcomer -- --records 10000`
-//!
 //! The newcomer is a process of its own, this program under another name.
 
 use std::fs;
@@ -12,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use clap::Parser;
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -20,11 +17,13 @@ use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 
+use gossd_lab::table::{Column, Out};
+
 /// Milliseconds of a clock tick, in which /proc counts; the same on every Linux.
 const TICK: f64 = 10.0;
 
-#[derive(Parser)]
-struct Args {
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Records in the cluster
     #[arg(long, default_value_t = 10_000)]
     records: usize,
@@ -36,17 +35,21 @@ struct Args {
     join: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    if let Some(join) = &args.join {
-        return arrive(join, args.records).await;
+pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+    match &args.join {
+        Some(join) => crate::block_on(arrive(join, args.records)),
+        None => crate::block_on(measure(args, out)),
     }
-    println!("a newcomer to an owner of {} records", args.records);
-    println!(
-        "{:>13} {:>17} {:>13} {:>21}",
-        "all there ms", "owner's cpu ms", "idle call ms", "longest call then ms"
-    );
+}
+
+async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
+    out.say(&format!("a newcomer to an owner of {} records", args.records));
+    let table = out.table([
+        Column::Number("all_there_ms", 1),
+        Column::Number("owner_processor_ms", 0),
+        Column::Number("longest_idle_call_ms", 2),
+        Column::Number("longest_call_then_ms", 2),
+    ]);
     let owner = Daemon::start(Config::loopback("owner".parse()?)).await?;
     for n in 0..args.records {
         owner.agent().register(Caller::local(1), record(n))?;
@@ -60,7 +63,7 @@ async fn main() -> anyhow::Result<()> {
         let arrived = tokio::task::spawn_blocking(move || newcomer(&join, &records)).await??;
         let taken = processor()? - before;
         stop.store(true, Ordering::Relaxed);
-        println!("{arrived:>13.1} {:>17.0} {:>13.2} {:>21.2}", taken * TICK, ms(idle), ms(calls.await?));
+        table.row([arrived, taken * TICK, ms(idle), ms(calls.await?)].map(Into::into));
     }
     Ok(())
 }
@@ -68,7 +71,8 @@ async fn main() -> anyhow::Result<()> {
 /// Milliseconds from its start until a newcomer has all records.
 fn newcomer(join: &str, records: &str) -> anyhow::Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
-    let output = command.args(["--join", join, "--records", records]).stderr(Stdio::inherit()).output()?;
+    let output =
+        command.args(["newcomer", "--join", join, "--records", records]).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the newcomer failed");
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }

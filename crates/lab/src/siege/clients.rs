@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use crate::attacks::{Attack, Orders, Report};
-use crate::{frames, network};
+use super::attacks::{Attack, Orders, Report};
+use super::{frames, network};
 
 /// Connections of attacks that keep their own busy.
 const FEW: u64 = 16;

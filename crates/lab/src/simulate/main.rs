@@ -2,10 +2,12 @@
 //! from a seed, and one seed is always one story.
 //!
 //! ```text
-//! cargo run --release --example simulate -- --seeds 1000     # stories, each checked against the invariants
-//! cargo run --release --example simulate -- --seed 7 --trace # one of them, told
-//! cargo run --release --example simulate -- --agents 500     # no story, but a large cluster's figures
+//! cargo run --locked --release --package gossd-lab --bin gossd-simulate -- --seeds 1000     # stories, each checked against the invariants
+//! cargo run --locked --release --package gossd-lab --bin gossd-simulate -- --seed 7 --trace # one of them, told
+//! cargo run --locked --release --package gossd-lab --bin gossd-simulate -- --agents 500     # no story, but a large cluster's figures
 //! ```
+//!
+//! A program of its own, because what draws the order of hash maps from a seed stops the process's clock.
 //!
 //! A story is loss, delay, overtaking, doubling, partitions, crashes with and without their journals, and clocks that
 //! jump, for a minute; then everything works again, and all have to agree. Time that the processor takes is not part of
@@ -25,21 +27,26 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use board::percentile;
-use check::Checker;
 use clap::{Parser, ValueEnum};
 use gossd::agent::Broken;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
-use world::World;
+
+use self::board::percentile;
+use self::check::Checker;
+use self::world::World;
+use gossd_lab::table::{Column, Out, Table};
 
 /// How long a story is, before everything works again.
 const STORY: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 struct Args {
+    /// An object for each row of a table, and nothing else on the standard output
+    #[arg(long)]
+    json: bool,
     /// How many stories
     #[arg(long, default_value_t = 100)]
     seeds: u64,
@@ -87,17 +94,18 @@ struct Outcome {
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let args = &Args::parse();
+    let out = Out::new(args.json);
     if args.scale.agents.is_some() {
-        return virtually(args.first, scale::measure(args.scale));
+        return virtually(args.first, scale::measure(&args.scale, out));
     }
     match args.seed {
         Some(seed) => {
-            let outcome = virtually(seed, story(seed, &args))?;
+            let outcome = virtually(seed, story(seed, args))?;
             println!("{}", serde_json::to_string(&outcome)?);
             Ok(())
         }
-        None => stories(&args),
+        None => stories(args, out),
     }
 }
 
@@ -117,7 +125,7 @@ async fn story(seed: u64, args: &Args) -> anyhow::Result<Outcome> {
     };
     let mut world = World::new(seed, hosts, broken).await?;
     let mut checker = Checker::default();
-    let told_by = run(&mut world, &mut checker).await;
+    let told_by = tell(&mut world, &mut checker).await;
     if args.trace || told_by.is_err() {
         for line in &world.trace {
             println!("{line}");
@@ -135,7 +143,7 @@ async fn story(seed: u64, args: &Args) -> anyhow::Result<Outcome> {
     })
 }
 
-async fn run(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
+async fn tell(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
     let start = Instant::now();
     while start.elapsed() < STORY {
         sleep(Duration::from_millis(50)).await;
@@ -152,7 +160,7 @@ async fn run(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duratio
 }
 
 /// Every story is a process of its own: nothing of one is in another.
-fn stories(args: &Args) -> anyhow::Result<()> {
+fn stories(args: &Args, out: Out) -> anyhow::Result<()> {
     let mut running: Vec<(u64, Child)> = Vec::new();
     let mut outcomes = Vec::new();
     let mut failed = Vec::new();
@@ -178,42 +186,48 @@ fn stories(args: &Args) -> anyhow::Result<()> {
         match printed.lines().last().and_then(|line| serde_json::from_str::<Outcome>(line).ok()) {
             Some(outcome) if ended.status.success() => outcomes.push(outcome),
             _ => {
-                println!("{printed}seed {seed} failed: --seed {seed} --trace tells it again");
+                out.say(&format!("{printed}seed {seed} failed: --seed {seed} --trace tells it again"));
                 failed.push(seed);
             }
         }
     }
-    print(&outcomes);
+    print(&outcomes, out);
     ensure!(failed.is_empty(), "{} of {} stories failed: seeds {failed:?}", failed.len(), args.seeds);
     Ok(())
 }
 
-fn print(outcomes: &[Outcome]) {
+fn print(outcomes: &[Outcome], out: Out) {
     let events: usize = outcomes.iter().map(|of| of.events).sum();
     let frames: u64 = outcomes.iter().map(|of| of.frames).sum();
-    println!(
-        "{} stories of 2 to 5 agents hold every invariant; {events} events, {frames} frames",
+    out.say(&format!(
+        "{} stories of 2 to 5 agents hold every invariant; {events} events, {frames} frames; virtual time",
         outcomes.len()
-    );
+    ));
     let sorted = |of: fn(&Outcome) -> f64| {
         let mut all: Vec<f64> = outcomes.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
         all
     };
-    println!("{:<42} {:>8} {:>9} {:>9} {:>9}", "milliseconds, in virtual time", "n", "p50", "p99", "max");
-    row("all agree, once everything works again", &sorted(|of| of.agreed));
-    row("a record outlives its owner and its TTL", &sorted(|of| of.outlived));
+    let table = out.table([
+        Column::Text("what", 42),
+        Column::Number("n", 0),
+        Column::Number("p50_ms", 1),
+        Column::Number("p99_ms", 1),
+        Column::Number("max_ms", 1),
+    ]);
+    row(&table, "all agree, once everything works again", &sorted(|of| of.agreed));
+    row(&table, "a record outlives its owner and its TTL", &sorted(|of| of.outlived));
     let mut took: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (weather, times) in outcomes.iter().flat_map(|of| &of.took) {
         took.entry(weather).or_default().extend(times);
     }
     for (weather, mut times) in took {
         times.sort_by(f64::total_cmp);
-        row(&format!("a record is known everywhere: {weather}"), &times);
+        row(&table, &format!("a record is known everywhere: {weather}"), &times);
     }
 }
 
-fn row(what: &str, sorted: &[f64]) {
-    let at = |share| percentile(sorted, share);
-    println!("{what:<42} {:>8} {:>9.1} {:>9.1} {:>9.1}", sorted.len(), at(50), at(99), at(100));
+fn row(table: &Table<5>, what: &str, sorted: &[f64]) {
+    let at = |share| percentile(sorted, share).into();
+    table.row([what.into(), sorted.len().into(), at(50), at(99), at(100)]);
 }

@@ -1,7 +1,5 @@
 //! What a cluster's gossip costs the network: without a change, however many records are renewed, and with changes.
 //!
-//! `cargo run --release --example traffic -- --agents 10 --records 0,100000 --rates 10,100,1000`
-//!
 //! All agents are real, in this process, with their own sockets on loopback; what is counted is what they hand to these,
 //! sealed, without the headers of UDP, TCP and IP.
 
@@ -11,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use clap::Parser;
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -21,12 +18,14 @@ use gossd::domain::record::{Draft, Network, Record};
 use gossd::gossip::wire::Kind;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use gossd_lab::table::{Column, Out, Table};
+
 const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 /// How often gost renews by default.
 const RENEW: Duration = Duration::from_secs(15);
 
-#[derive(Parser)]
-struct Args {
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Agents in the cluster
     #[arg(long, default_value_t = 3)]
     agents: usize,
@@ -41,15 +40,23 @@ struct Args {
     seconds: u64,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+    crate::block_on(measure(args, out))
+}
+
+async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     let agents = start(args.agents).await?;
-    println!(
-        "{:>6} {:>8} {:>10} {:>13} {:>9} {:>9} {:>9} {:>9}",
-        "agents", "records", "changes/s", "bytes/s/agent", "ratio", "pings", "state", "pushes"
-    );
-    let mut baseline = None;
+    let table = out.table([
+        Column::Number("agents", 0),
+        Column::Number("records", 0),
+        Column::Number("changes_per_s", 0),
+        Column::Number("bytes_per_s_per_agent", 0),
+        Column::Number("ratio", 2),
+        Column::Number("pings_percent", 0),
+        Column::Number("state_percent", 0),
+        Column::Number("pushes_percent", 0),
+    ]);
+    let mut rows = Rows { table, agents: &agents, seconds: args.seconds, baseline: None };
     let mut held = 0;
     for records in &args.records {
         for n in held..*records {
@@ -61,13 +68,13 @@ async fn main() -> anyhow::Result<()> {
         }
         held = *records;
         known(&agents, held).await?;
-        row(&args, &agents, held, 0, &mut baseline).await?;
+        rows.measure(held, 0).await?;
     }
     for rate in &args.rates {
-        row(&args, &agents, held, *rate, &mut baseline).await?;
+        rows.measure(held, *rate).await?;
     }
-    println!(
-        "ratio: to the first row; pings, state (anti-entropy) and pushes with their acks: their shares of the bytes"
+    out.say(
+        "ratio: to the first row; pings, state (anti-entropy) and pushes with their acks: their shares of the bytes",
     );
     Ok(())
 }
@@ -118,33 +125,33 @@ fn holding(n: usize) -> Holding {
     }
 }
 
-async fn row(
-    args: &Args,
-    agents: &[Daemon],
-    records: usize,
-    rate: u32,
-    baseline: &mut Option<f64>,
-) -> anyhow::Result<()> {
-    let read = || {
-        [&[Kind::Ping, Kind::Pong][..], &[Kind::Chitchat], &[Kind::Push, Kind::PushAck], &Kind::ALL]
-            .map(|kinds| sent(agents, kinds))
-    };
-    let (before, begun) = (read(), Instant::now());
-    tokio::try_join!(renew(agents, records, args.seconds), change(agents, rate, args.seconds))?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let after = read();
-    let [pings, states, pushes, all] =
-        [0, 1, 2, 3].map(|at| (after[at] - before[at]) as f64 / seconds / agents.len() as f64);
-    let base = *baseline.get_or_insert(all);
-    println!(
-        "{:>6} {records:>8} {rate:>10} {all:>13.0} {:>9.2} {:>8.0}% {:>8.0}% {:>8.0}%",
-        agents.len(),
-        all / base,
-        100.0 * pings / all,
-        100.0 * states / all,
-        100.0 * pushes / all
-    );
-    Ok(())
+struct Rows<'a> {
+    table: Table<8>,
+    agents: &'a [Daemon],
+    seconds: u64,
+    /// The bytes of the first row.
+    baseline: Option<f64>,
+}
+
+impl Rows<'_> {
+    async fn measure(&mut self, records: usize, rate: u32) -> anyhow::Result<()> {
+        let Self { agents, seconds, .. } = *self;
+        let read = || {
+            [&[Kind::Ping, Kind::Pong][..], &[Kind::Chitchat], &[Kind::Push, Kind::PushAck], &Kind::ALL]
+                .map(|kinds| sent(agents, kinds))
+        };
+        let (before, begun) = (read(), Instant::now());
+        tokio::try_join!(renew(agents, records, seconds), change(agents, rate, seconds))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let after = read();
+        let [pings, states, pushes, all] =
+            [0, 1, 2, 3].map(|at| (after[at] - before[at]) as f64 / seconds / agents.len() as f64);
+        let ratio = all / *self.baseline.get_or_insert(all);
+        let [pings, states, pushes] = [pings, states, pushes].map(|part| (100.0 * part / all).into());
+        let count = self.agents.len().into();
+        self.table.row([count, records.into(), rate.into(), all.into(), ratio.into(), pings, states, pushes]);
+        Ok(())
+    }
 }
 
 fn sent(agents: &[Daemon], kinds: &[Kind]) -> u64 {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wire::{self, Client};
+use super::wire::{self, Client};
 
 /// How an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ pub(crate) async fn read(pid: u32, admin: SocketAddr) -> Option<Figures> {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))
     });
-    Some(Figures { memory: memory * 1024.0, files: crate::float(files), metrics: metrics.collect() })
+    Some(Figures { memory: memory * 1024.0, files: gossd_lab::float(files), metrics: metrics.collect() })
 }
 
 impl Figures {

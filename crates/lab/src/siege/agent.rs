@@ -79,7 +79,7 @@ impl Seen {
 impl Agent {
     pub(crate) fn start(key: &str) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["--role", "agent"])
+            .args(["siege", "--role", "agent"])
             .env(KEY, key)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::agent::{Agent, End};
-use crate::gost::{Fate, Order};
-use crate::model::{Model, count};
-use crate::relay::Link;
+use super::agent::{Agent, End};
+use super::gost::{Fate, Order};
+use super::model::{Model, count};
+use super::relay::Link;
 
 /// How long a gost takes at most to do what it is told; several agents may be away meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,14 +1,6 @@
 //! How many of gost's calls an agent answers and how quickly, beside a handler on the same libraries that returns the
 //! same bytes and does nothing else, and beside a minimal plugin with Redis behind it, in one run.
 //!
-//! ```text
-//! cargo run --release --example calls
-//! cargo run --release --example calls -- --changes 1000
-//! cargo run --release --example calls -- --alone
-//! cargo run --release --example calls -- --frozen /mnt/a-file-system-for-this
-//! cargo run --release --example calls -- --redis
-//! ```
-//!
 //! The load comes from another process, h2load (Debian: nghttp2-client); Redis is a redis-server (Debian's too) that
 //! this starts and ends.
 
@@ -29,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -37,15 +28,17 @@ use gossd::domain::connection::Caller;
 use gossd::domain::lease::Holding;
 use gossd::domain::record::{Draft, Network, Record};
 use gossd::plugin::grpc::generated as proto;
-use load::{Call, Measured, Pace};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::time::MissedTickBehavior;
 
+use self::load::{Call, Measured, Pace};
+use gossd_lab::table::{Cell, Column, Out};
+
 const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 
-#[derive(Parser)]
-struct Args {
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Numbers of connections, each with one call at a time
     #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
     connections: Vec<u32>,
@@ -72,11 +65,11 @@ struct Args {
     redis: bool,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    // reqwest wants one, although nothing here is encrypted.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+    crate::block_on(measure(args, out))
+}
+
+async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     let [agent, peer] = cluster(args.frozen.clone()).await?;
     for n in 0..args.records {
         agent.agent().register(Caller::local(1), holding(n))?;
@@ -89,11 +82,12 @@ async fn main() -> anyhow::Result<()> {
     if args.alone {
         drop(peer);
     }
-    println!(
+    out.say(&format!(
         "{} records; {} changes/s meanwhile; each the median of {} times {} s; h2load and the server share the machine",
         args.records, args.changes, args.rounds, args.seconds
-    );
-    if args.redis { beside_redis(&args, agent.plugin).await } else { beside_bare(&args, agent.plugin).await }
+    ));
+    let plugin = agent.plugin;
+    if args.redis { beside_redis(args, plugin, out).await } else { beside_bare(args, plugin, out).await }
 }
 
 async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
@@ -160,35 +154,39 @@ fn calls() -> [(&'static str, Call); 4] {
     ]
 }
 
-async fn beside_bare(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
+async fn beside_bare(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
     let bare = bare::serve_recorded(recorded(agent).await?).await?;
-    println!(
-        "{:<11} {:>11} {:>12} {:>13} {:>6} {:>24} {:>24}",
-        "call",
-        "connections",
-        "bare axum /s",
-        "gossd /s",
-        "ratio",
-        "half load: p50/p99/p99.9",
-        "bare: p50/p99/p99.9 ms"
-    );
+    let table = out.table([
+        Column::Text("call", 10),
+        Column::Number("connections", 0),
+        Column::Number("bare_calls_per_s", 0),
+        Column::Number("gossd_calls_per_s", 0),
+        Column::Number("ratio", 2),
+        Column::Number("gossd_p50_ms", 2),
+        Column::Number("gossd_p99_ms", 2),
+        Column::Number("gossd_p999_ms", 2),
+        Column::Number("bare_p50_ms", 2),
+        Column::Number("bare_p99_ms", 2),
+        Column::Number("bare_p999_ms", 2),
+    ]);
     for (name, call) in calls() {
         for connections in &args.connections {
             let [least, ours] = rates(args, &call, *connections, [bare, agent]).await?;
             let half = Pace { connections: *connections, seconds: args.seconds, rate: Some(ours / 2.0) };
             let [theirs, calm] = [load(bare, &call, half).await?, load(agent, &call, half).await?];
-            println!(
-                "{name:<11} {connections:>11} {least:>12.0} {ours:>13.0} {:>6.2} {:>24} {:>24}",
-                ours / least,
-                times(&calm),
-                times(&theirs)
-            );
+            let [p50, p99, p999] = times(&calm);
+            let [bare_p50, bare_p99, bare_p999] = times(&theirs);
+            let count = (*connections).into();
+            let [least, ours, ratio] = [least, ours, ours / least].map(Cell::from);
+            let name = name.into();
+            table.row([name, count, least, ours, ratio, p50, p99, p999, bare_p50, bare_p99, bare_p999]);
         }
     }
+    out.say("milliseconds: at half of the calls that gossd answers at most");
     Ok(())
 }
 
-async fn beside_redis(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
+async fn beside_redis(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
     let mut redis = Redis::start().await?;
     for n in 0..args.records {
         let Holding { record, .. } = holding(n);
@@ -199,23 +197,26 @@ async fn beside_redis(args: &Args, agent: SocketAddr) -> anyhow::Result<()> {
         let _: () = redis.connection.hset(bare::key(&name), &id, value.to_string()).await?;
     }
     let plugin = bare::serve_redis(redis.connection.clone()).await?;
-    println!(
-        "{:<11} {:>11} {:>9} {:>9} {:>6} {:>13} {:>13} {:>6}",
-        "call", "connections", "Redis /s", "gossd /s", "ratio", "Redis p99 ms", "gossd p99 ms", "ratio"
-    );
+    let table = out.table([
+        Column::Text("call", 10),
+        Column::Number("connections", 0),
+        Column::Number("redis_calls_per_s", 0),
+        Column::Number("gossd_calls_per_s", 0),
+        Column::Number("ratio", 1),
+        Column::Number("redis_p99_ms", 2),
+        Column::Number("gossd_p99_ms", 2),
+        Column::Number("p99_ratio", 2),
+    ]);
     for (name, call) in calls().into_iter().filter(|(_, call)| call.grpc) {
         for connections in &args.connections {
             let [theirs, ours] = rates(args, &call, *connections, [plugin, agent]).await?;
             // What Redis can stand, for both.
             let pace = Pace { connections: *connections, seconds: args.seconds, rate: Some(theirs / 2.0) };
             let [slow, quick] = [load(plugin, &call, pace).await?, load(agent, &call, pace).await?];
-            println!(
-                "{name:<11} {connections:>11} {theirs:>9.0} {ours:>9.0} {:>6.1} {:>13.2} {:>13.2} {:>6.2}",
-                ours / theirs,
-                slow.at(0.99),
-                quick.at(0.99),
-                quick.at(0.99) / slow.at(0.99)
-            );
+            let [slow, quick] = [slow.at(0.99), quick.at(0.99)];
+            let figures = [theirs, ours, ours / theirs, slow, quick, quick / slow];
+            let [theirs, ours, ratio, slow, quick, times] = figures.map(Cell::from);
+            table.row([name.into(), (*connections).into(), theirs, ours, ratio, slow, quick, times]);
         }
     }
     Ok(())
@@ -246,8 +247,8 @@ async fn load(server: SocketAddr, call: &Call, pace: Pace) -> anyhow::Result<Mea
     tokio::task::spawn_blocking(move || load::run(&server.to_string(), &call, pace)).await?
 }
 
-fn times(measured: &Measured) -> String {
-    format!("{:.2}/{:.2}/{:.2} ms", measured.at(0.5), measured.at(0.99), measured.at(0.999))
+fn times(measured: &Measured) -> [Cell; 3] {
+    [0.5, 0.99, 0.999].map(|share| measured.at(share).into())
 }
 
 /// What an agent answers, for the handler that does nothing.

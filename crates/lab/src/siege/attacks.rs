@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::{clients, network};
+use super::{clients, network};
 
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ pub(crate) fn start(orders: &Orders) -> anyhow::Result<Child> {
     let mut child = Command::new("nice")
         .args(["-n", "10"])
         .arg(std::env::current_exe()?)
-        .args(["--role", &serde_json::to_string(orders)?])
+        .args(["siege", "--role", &serde_json::to_string(orders)?])
         .stdout(Stdio::piped())
         .spawn()?;
     child.stdin = None;

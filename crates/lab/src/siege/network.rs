@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 
-use crate::attacks::{Attack, Orders, Report};
+use super::attacks::{Attack, Orders, Report};
 
 /// Magic, version, key id and nonce of a frame: what everybody can read.
 const HEAD: usize = 11;

@@ -1,9 +1,7 @@
 //! What an agent takes: memory per record, processor time, the time from exec to the first answer, and how long gost's
 //! calls wait when it is killed.
 //!
-//! `cargo run --release --example footprint`
-//!
-//! Every agent is a process of its own, this program under another name; what it takes is read from /proc. The baseline
+//! Every agent is a process of its own; what it takes is read from /proc. The baseline
 //! of each figure is the empty agent of the same run; of the changes, a handler that takes the same calls and does nothing.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
@@ -13,14 +11,15 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use gossd_lab::table::{Column, Out};
 
 const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 /// Clock ticks a second, in which /proc counts; the same on every Linux.
@@ -29,10 +28,12 @@ const TICKS: f64 = 100.0;
 const RESTART: Duration = Duration::from_millis(100);
 /// What a client of gRPC says first: HTTP/2's preface, and settings that set nothing. gost gives the server's 1 s.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// Of the first column.
+const WIDTH: usize = 46;
 const GET: &[u8] = b"GET /sd?name=x HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
 
-#[derive(Parser)]
-struct Args {
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Records
     #[arg(long, default_value_t = 100_000)]
     records: usize,
@@ -45,41 +46,28 @@ struct Args {
     /// Only how often an agent is suspected that has the processor for 20 ms of every second, in so many seconds
     #[arg(long)]
     starved: Option<u64>,
+    /// Be what takes calls and does nothing
+    #[arg(long, hide = true)]
+    nothing: bool,
 }
 
-fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("run" | "hold") => return gossd::cli::main(),
-        Some("nothing") => return serve_nothing(),
-        _ => {}
-    }
-    // reqwest wants one, although nothing here is encrypted.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let args = Args::parse();
-    let measured = match args.starved {
-        Some(seconds) => runtime.block_on(starve(seconds)),
-        None => runtime.block_on(measure(&args)),
-    };
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
+pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+    match args.starved {
+        _ if args.nothing => serve_nothing(),
+        Some(seconds) => crate::block_on(starve(seconds, out)),
+        None => crate::block_on(measure(args, out)),
     }
 }
 
 /// Takes calls by HTTP as an agent does, on as many threads, and does nothing.
-fn serve_nothing() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        println!("{}", listener.local_addr().expect("it is bound"));
+fn serve_nothing() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
         let app = axum::Router::new().route("/sd", axum::routing::any(|_: axum::body::Bytes| async {}));
-        axum::serve(listener, app).await.expect("it serves for ever");
-    });
-    ExitCode::SUCCESS
+        Ok(axum::serve(listener, app).await?)
+    })
 }
 
 /// A process; killed when dropped.
@@ -107,8 +95,10 @@ impl Process {
 
     /// What takes the same calls and does nothing, and where.
     fn nothing() -> anyhow::Result<(Self, String)> {
-        let mut child =
-            Command::new(std::env::current_exe()?).arg("nothing").stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["footprint", "--nothing"])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let stdout = child.stdout.take().context("its output")?;
         let process = Self(child);
         let address = BufReader::new(stdout).lines().next().context("its address")??;
@@ -237,10 +227,13 @@ async fn register(
     Ok(())
 }
 
-async fn measure(args: &Args) -> anyhow::Result<()> {
+async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let client = reqwest::Client::builder().build()?;
-    println!("{} records; memory is what is resident; processor time over {} s", args.records, args.seconds);
+    out.say(&format!(
+        "{} records; memory is what is resident; processor time over {} s",
+        args.records, args.seconds
+    ));
 
     let owner = Agent::start("owner", folder.path().join("owner"), None)?;
     let peer = Agent::start("peer", "none", Some(&owner.gossip))?;
@@ -263,34 +256,37 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let called = share(&nothing, args.seconds).await?;
     changing.abort();
 
-    println!("{:<46} {:>10}", "memory", "");
-    line("an idle agent, MB", owner_empty / 1e6);
-    line("its own records, bytes each", (owner_full - owner_empty) / args.records as f64);
-    line("a peer's records, bytes each", (peer_full - peer_empty) / args.records as f64);
-    println!("{:<46} {:>10}", "processor, % of a core", "");
-    line("idle, empty, one peer", idle);
-    line("idle, with all records", full);
-    line("100 changes/s by HTTP, at their owner", changed);
-    line("100 changes/s, at the peer", heard);
-    line("100 calls/s, at a handler that does nothing", called);
+    let table = out.table([Column::Text("memory_of", WIDTH), Column::Number("bytes", 0)]);
+    table.row(["an idle agent".into(), owner_empty.into()]);
+    table.row(["each of its own records".into(), ((owner_full - owner_empty) / args.records as f64).into()]);
+    table.row(["each of a peer's records".into(), ((peer_full - peer_empty) / args.records as f64).into()]);
+    let table = out.table([Column::Text("processor_time_of", WIDTH), Column::Number("percent_of_a_core", 2)]);
+    table.row(["an idle agent, empty, one peer".into(), idle.into()]);
+    table.row(["an idle agent with all records".into(), full.into()]);
+    table.row(["100 changes/s by HTTP, at their owner".into(), changed.into()]);
+    table.row(["100 changes/s, at the peer".into(), heard.into()]);
+    table.row(["100 calls/s, at a handler that does nothing".into(), called.into()]);
 
     drop((owner, peer, nothing));
-    println!("{:<46} {:>10} {:>10}", "from exec to serving, ms", "p50", "max");
+    let times = |what| {
+        out.table([Column::Text(what, WIDTH), Column::Number("p50_ms", 1), Column::Number("max_ms", 1)])
+    };
+    let table = times("from_exec_to_serving");
     let empty = starts(args, |n| Agent::start("fresh", folder.path().join(format!("fresh-{n}")), None))?;
-    println!("{:<46} {:>10.1} {:>10.1}", "empty", empty.0, empty.1);
+    table.row(["empty".into(), empty.0.into(), empty.1.into()]);
     let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
-    println!("{:<46} {:>10.1} {:>10.1}", "with all records in its journal", full.0, full.1);
-    println!("{:<46} {:>10} {:>10}", "kill -9 and a start 100 ms later, ms, until", "p50", "max");
+    table.row(["with all records in its journal".into(), full.0.into(), full.1.into()]);
+    let table = times("from_kill_9_and_a_start_100_ms_later_until");
     for (what, name, data) in [("empty", "fresh", "fresh-0"), ("all records", "owner", "owner")] {
         let [greeted, answered] = kills(args, name, &folder.path().join(data)).await?;
-        println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: gRPC's preface"), greeted.0, greeted.1);
-        println!("{:<46} {:>10.1} {:>10.1}", format!("{what}: a Get is answered"), answered.0, answered.1);
+        table.row([format!("{what}: gRPC's preface").into(), greeted.0.into(), greeted.1.into()]);
+        table.row([format!("{what}: a Get is answered").into(), answered.0.into(), answered.1.into()]);
     }
     Ok(())
 }
 
 /// An agent among three that hardly ever runs: who suspects whom.
-async fn starve(seconds: u64) -> anyhow::Result<()> {
+async fn starve(seconds: u64, out: Out) -> anyhow::Result<()> {
     let first = Agent::start("first", "none", None)?;
     let [second, starved] = [
         Agent::start("second", "none", Some(&first.gossip))?,
@@ -303,18 +299,12 @@ async fn starve(seconds: u64) -> anyhow::Result<()> {
         starved.signal("CONT")?;
         sleep(Duration::from_millis(20)).await;
     }
-    println!("an agent that has the processor for 20 ms of every second, in {seconds} s");
-    println!(
-        "  suspected by two others {} and {} times",
-        first.suspicions().await?,
-        second.suspicions().await?
-    );
-    println!("  suspected one of them {} times", starved.suspicions().await?);
+    out.say(&format!("an agent that has the processor for 20 ms of every second, in {seconds} s"));
+    let table = out.table([Column::Text("who_suspects", WIDTH), Column::Number("times", 0)]);
+    table.row(["a first one suspected it".into(), first.suspicions().await?.into()]);
+    table.row(["a second one suspected it".into(), second.suspicions().await?.into()]);
+    table.row(["it suspected one of them".into(), starved.suspicions().await?.into()]);
     Ok(())
-}
-
-fn line(what: &str, figure: f64) {
-    println!("  {what:<44} {figure:>10.2}");
 }
 
 /// Processor time, in hundredths of a core.

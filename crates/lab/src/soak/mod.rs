@@ -1,17 +1,12 @@
 //! An accelerated week: some agents, each a process with a journal and real sockets; gosts with ten thousand tunnels; and
 //! all that happens to them, until nothing may be left of it.
 //!
-//! ```text
-//! cargo run --release --example soak -- --minutes 28
-//! cargo run --example soak -- --short
-//! ```
-//!
 //! Tunnels attach (*fill*), all agents and clients start once more (*warm*), everything is measured (*plateau*), everything that can happen does (*chaos*), and stops (*calm*).
 //! Then every agent's directory has to be what is true, and its memory, tasks and files what they were. All the while,
 //! no answer may be wrong, and no figure above its bound. What takes minutes and hours in an agent (an empty slot, a
 //! lapsed record, a dead peer) takes seconds here, so that a week's worth of it comes and goes.
 //!
-//! Exits with 1 if anything of that does not hold.
+//! Fails if anything of that does not hold.
 
 mod agent;
 mod chaos;
@@ -22,20 +17,20 @@ mod watch;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use agent::{Agent, Figures, Setup};
 use anyhow::ensure;
-use chaos::{Pace, Seat, Stage};
-use clap::Parser;
-use gost::{Fate, Gost, Host};
-use model::Model;
-use relay::{Link, Peer, Relay};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
+
+use self::agent::{Agent, Figures, Setup};
+use self::chaos::{Pace, Seat, Stage};
+use self::gost::{Fate, Gost, Host};
+use self::model::Model;
+use self::relay::{Link, Peer, Relay};
+use gossd_lab::table::{Column, Out};
 
 /// Tunnels of one gost.
 const TUNNELS_EACH: usize = 50;
@@ -46,8 +41,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The agents between which the link fails.
 const LINKED: [usize; 2] = [0, 1];
 
-#[derive(Clone, Parser)]
-struct Args {
+#[derive(Clone, clap::Args)]
+pub(crate) struct Args {
     /// Minutes in all, fill included
     #[arg(long, default_value_t = 28.0)]
     minutes: f64,
@@ -77,19 +72,8 @@ struct Args {
     seed: u64,
 }
 
-fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|first| first == "run") {
-        return gossd::cli::main();
-    }
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    match runtime.block_on(soak(Args::parse().shortened())) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+pub(crate) fn run(args: Args, out: Out) -> anyhow::Result<()> {
+    crate::block_on(soak(args.shortened(), out))
 }
 
 impl Args {
@@ -117,7 +101,7 @@ impl Args {
     }
 }
 
-async fn soak(args: Args) -> anyhow::Result<bool> {
+async fn soak(args: Args, out: Out) -> anyhow::Result<()> {
     let begun = Instant::now();
     let folder = tempfile::tempdir()?;
     let mut tasks = JoinSet::new();
@@ -130,7 +114,7 @@ async fn soak(args: Args) -> anyhow::Result<bool> {
     };
     let stage = Stage { model: model.clone(), seats: seats.clone(), gosts, link };
     let outcome = tokio::select! {
-        outcome = play(&args, &stage, begun) => outcome,
+        outcome = play(&args, &stage, begun, out) => outcome,
         Some(ended) = tasks.join_next() => match ended? {
             Ok(()) => Err(anyhow::anyhow!("a task ended")),
             Err(error) => Err(error),
@@ -142,13 +126,27 @@ async fn soak(args: Args) -> anyhow::Result<bool> {
         }
     }
     let (before, after) = outcome?;
-    Ok(report(&model, &seats, &before, &after, begun))
+    report(&model, &seats, &before, &after, out);
+    summary(&model, begun, out);
+    let wrong = model.wrong();
+    ensure!(
+        wrong.is_empty(),
+        "{} wrong answers and figures:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
+    Ok(())
 }
 
 /// What is measured on the plateau and in the calm.
-async fn play(args: &Args, stage: &Stage, begun: Instant) -> anyhow::Result<(Vec<Figures>, Vec<Figures>)> {
+async fn play(
+    args: &Args,
+    stage: &Stage,
+    begun: Instant,
+    out: Out,
+) -> anyhow::Result<(Vec<Figures>, Vec<Figures>)> {
     let Stage { model, seats, .. } = stage;
-    let told = |what: &str| println!("{:>6.1} s  {what}", begun.elapsed().as_secs_f64());
+    let told = |what: &str| out.say(&format!("{:>6.1} s  {what}", begun.elapsed().as_secs_f64()));
     let every = Duration::from_millis(if args.short { 500 } else { 5_000 });
     let visits = watch::visit(model.clone(), seats.clone(), Duration::from_millis(2));
     let left = Duration::from_secs_f64(args.minutes * 60.0).saturating_sub(begun.elapsed());
@@ -319,36 +317,42 @@ async fn fill(
     Ok(gosts.into_iter().flatten().collect())
 }
 
-/// Prints what came of it; whether all is well.
-fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], begun: Instant) -> bool {
-    println!(
-        "\n{:<9} {:>7} {:>15} {:>11} {:>11} {:>13} {:>13} {:>15} {:>13}",
-        "agent",
-        "starts",
-        "memory MB",
-        "tasks",
-        "files",
-        "own records",
-        "slot places",
-        "journal kB",
-        "bytes/record"
-    );
+/// Prints what agents took, and accuses those that took more than they may.
+fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], out: Out) {
+    out.say("each: on the plateau, then in the calm; a record of a journal: live, lapsed, or an id that was released");
+    let table = out.table([
+        Column::Text("agent", 9),
+        Column::Number("starts", 0),
+        Column::Number("memory_before_mb", 1),
+        Column::Number("memory_mb", 1),
+        Column::Number("tasks_before", 0),
+        Column::Number("tasks", 0),
+        Column::Number("files_before", 0),
+        Column::Number("files", 0),
+        Column::Number("own_records", 0),
+        Column::Number("slot_places_before", 0),
+        Column::Number("slot_places", 0),
+        Column::Number("journal_before_kb", 0),
+        Column::Number("journal_kb", 0),
+        Column::Number("bytes_per_record", 0),
+    ]);
     for (n, (before, after)) in before.iter().zip(after).enumerate() {
-        let pair = |figure: &dyn Fn(&Figures) -> f64, digits: usize| {
-            format!("{:.digits$} {:.digits$}", figure(before), figure(after))
-        };
-        println!(
-            "{:<9} {:>7} {:>15} {:>11} {:>11} {:>13} {:>13} {:>15} {:>13}",
-            seats[n].with(|agent| agent.name().to_owned()),
-            seats[n].with(|agent| agent.starts),
-            pair(&|figures| figures.memory / 1e6, 1),
-            pair(&|figures| figures.sum("gossd_tasks"), 0),
-            pair(&|figures| figures.files, 0),
-            pair(&|figures| figures.of("gossd_records", "self"), 0),
-            pair(&|figures| figures.of("gossd_table_entries", "slot_places"), 0),
-            pair(&|figures| figures.sum("journal") / 1e3, 0),
-            pair(&|figures| figures.sum("journal") / watch::kept(figures), 0),
-        );
+        table.row([
+            seats[n].with(|agent| agent.name().to_owned()).into(),
+            seats[n].with(|agent| agent.starts).into(),
+            (before.memory / 1e6).into(),
+            (after.memory / 1e6).into(),
+            before.sum("gossd_tasks").into(),
+            after.sum("gossd_tasks").into(),
+            before.files.into(),
+            after.files.into(),
+            after.of("gossd_records", "self").into(),
+            before.of("gossd_table_entries", "slot_places").into(),
+            after.of("gossd_table_entries", "slot_places").into(),
+            (before.sum("journal") / 1e3).into(),
+            (after.sum("journal") / 1e3).into(),
+            (after.sum("journal") / watch::kept(after)).into(),
+        ]);
         for (what, figure, most) in [
             ("memory", &(|f: &Figures| f.memory) as &dyn Fn(&Figures) -> f64, allowed_memory(before, after)),
             ("tasks", &|f: &Figures| f.sum("gossd_tasks") - connections(f), own(before, "gossd_tasks") + 4.0),
@@ -359,11 +363,6 @@ fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], 
             }
         }
     }
-    println!(
-        "each: on the plateau, in the calm; a record of a journal: live, lapsed, or an id that was released\n"
-    );
-    summary(model, begun);
-    model.wrong().is_empty()
 }
 
 /// A tenth more than on the plateau, and what released ids take that were not there: they are bounded for themselves.
@@ -381,8 +380,9 @@ fn connections(figures: &Figures) -> f64 {
     ["connections_in", "connections_out"].map(|table| figures.of("gossd_gossip_entries", table)).iter().sum()
 }
 
-fn summary(model: &Model, begun: Instant) {
+fn summary(model: &Model, begun: Instant, out: Out) {
     let tally = &model.tally;
+    let table = out.table([Column::Number("count", 0), Column::Text("what", 0)]);
     for (count, what) in [
         (&tally.registrations, "registrations"),
         (&tally.renews, "renews"),
@@ -397,21 +397,8 @@ fn summary(model: &Model, begun: Instant) {
         (&tally.kills, "agents ended by SIGKILL"),
         (&tally.flaps, "failures of a link"),
     ] {
-        println!("{:>10} {what}", count.load(Ordering::Relaxed));
+        table.row([count.load(Ordering::Relaxed).into(), what.into()]);
     }
-    let wrong = model.wrong();
-    println!(
-        "{:>10} wrong answers and figures, in {:.1} minutes",
-        wrong.len(),
-        begun.elapsed().as_secs_f64() / 60.0
-    );
-    for wrong in wrong.iter().take(20) {
-        println!("           {wrong}");
-    }
-}
-
-/// Counts are far smaller than what a float has digits for.
-#[expect(clippy::cast_precision_loss, reason = "figures for a table")]
-fn float(count: impl TryInto<u64>) -> f64 {
-    count.try_into().unwrap_or(u64::MAX) as f64
+    table.row([model.wrong().len().into(), "wrong answers and figures".into()]);
+    out.say(&format!("in {:.1} minutes", begun.elapsed().as_secs_f64() / 60.0));
 }

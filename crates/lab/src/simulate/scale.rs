@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::board::{Board, percentile};
 use crate::host::Host;
 use crate::net::{Network, Weather};
+use gossd_lab::table::{Column, Out};
 
 /// One-way milliseconds between four regions.
 const REGIONS: [[u64; 4]; 4] = [[0, 20, 80, 140], [20, 0, 70, 120], [80, 70, 0, 250], [140, 120, 250, 0]];
@@ -45,7 +46,7 @@ pub(crate) struct Scale {
     minutes: u64,
 }
 
-pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
+pub(crate) async fn measure(scale: &Scale, out: Out) -> anyhow::Result<()> {
     let count = scale.agents.context("a number of agents")?;
     ensure!(count >= 2, "it takes two agents");
     let regions = if scale.wan { REGIONS.iter().map(|row| row.to_vec()).collect() } else { Vec::new() };
@@ -54,7 +55,7 @@ pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
     let board = Board::default();
     let mut hosts = meet(count, &network, &board).await?;
     let idle = traffic_of(&hosts, IDLE).await;
-    changes(&scale, &hosts, &board).await?;
+    changes(scale, &hosts, &board).await?;
 
     let mut more: Vec<f64> = Vec::new();
     for (origin, times) in board.took() {
@@ -65,43 +66,46 @@ pub(crate) async fn measure(scale: Scale) -> anyhow::Result<()> {
     }
     more.sort_by(f64::total_cmp);
     let digest = hosts.iter().filter_map(|host| Some(host.running()?.cluster.counters().digest())).max();
-    println!(
-        "{:>6} {:>6} {:>7} {:>8} {:>8} {:>8} {:>11} {:>11} {:>13} {:>12}",
-        "agents",
-        "lost",
-        "regions",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "ping B/s",
-        "state B/s",
-        "all B/s/agent",
-        "digest bytes"
-    );
-    println!(
-        "{count:>6} {:>5.0}% {:>7} {:>8.1} {:>8.1} {:>8.1} {:>11.0} {:>11.0} {:>13.0} {:>12}",
-        scale.loss * 100.0,
-        if scale.wan { REGIONS.len() } else { 1 },
-        percentile(&more, 50),
-        percentile(&more, 99),
-        percentile(&more, 100),
-        idle.pings,
-        idle.states,
-        idle.all,
-        digest.unwrap_or_default(),
-    );
     let suspected = suspicions(&hosts, Duration::from_secs(60 * scale.minutes)).await;
     let dead = death(&hosts).await?;
     let lost = detection(&mut hosts, &network).await?;
-    println!("{suspected} live agents suspected in {} minutes of that", scale.minutes);
-    println!("a host that is lost comes last at the last agent after {:.2} s", lost.as_secs_f64());
-    println!("a gost that dies is gone at the last agent after {:.2} s", dead.as_secs_f64());
-    println!(
-        "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without"
-    );
-    println!(
-        "the processor's; B/s: one agent's, sealed, while nothing changes (ping: pings and pongs, state: anti-entropy)"
-    );
+    let table = out.table([
+        Column::Number("agents", 0),
+        Column::Number("lost_percent", 0),
+        Column::Number("regions", 0),
+        Column::Number("p50_ms", 1),
+        Column::Number("p99_ms", 1),
+        Column::Number("max_ms", 1),
+        Column::Number("ping_bytes_per_s", 0),
+        Column::Number("state_bytes_per_s", 0),
+        Column::Number("all_bytes_per_s", 0),
+        Column::Number("digest_bytes", 0),
+        Column::Number("suspected", 0),
+        Column::Number("lost_host_s", 2),
+        Column::Number("dead_gost_s", 2),
+    ]);
+    table.row([
+        count.into(),
+        (scale.loss * 100.0).into(),
+        if scale.wan { REGIONS.len() } else { 1 }.into(),
+        percentile(&more, 50).into(),
+        percentile(&more, 99).into(),
+        percentile(&more, 100).into(),
+        idle.pings.into(),
+        idle.states.into(),
+        idle.all.into(),
+        digest.unwrap_or_default().into(),
+        suspected.into(),
+        lost.as_secs_f64().into(),
+        dead.as_secs_f64().into(),
+    ]);
+    out.say(&format!(
+        "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without\n\
+         the processor's. Bytes/s: one agent's, sealed, while nothing changes; ping: pings and pongs, state: anti-entropy.\n\
+         suspected: live agents, in {} minutes of that. lost host: until it comes last at the last agent. dead gost: until\n\
+         the last agent has forgotten its records.",
+        scale.minutes
+    ));
     Ok(())
 }
 

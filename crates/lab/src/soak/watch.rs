@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use rand::RngExt as _;
 use tokio::time::{interval, sleep, timeout};
 
-use crate::agent::{self, Figures};
-use crate::chaos::Seat;
-use crate::float;
-use crate::model::{Model, Service, Services, UNSURE, count};
-use crate::wire::{self, Client};
+use super::agent::{self, Figures};
+use super::chaos::Seat;
+use super::model::{Model, Service, Services, UNSURE, count};
+use super::wire::{self, Client};
+use gossd_lab::float;
 
 /// Bounds of an agent, each under its value: every table that says how full it is, and how full it may be.
 const TABLES: [&str; 2] = ["gossd_table_entries", "gossd_gossip_entries"];

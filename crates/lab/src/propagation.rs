@@ -1,7 +1,5 @@
 //! How long a registration takes until the last agent can answer it, with push and without, in one run.
 //!
-//! `cargo run --release --example propagation -- --agents 3`
-//!
 //! All agents are real, in this process, with their own sockets on loopback. Changes are registered at a
 //! steady pace, at one agent after the other; each other agent has an observer that is woken by its directory
 //! and looks the new tunnel up.
@@ -13,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use clap::Parser;
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -24,8 +21,10 @@ use gossd::gossip::wire::Kind;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
-#[derive(Parser)]
-struct Args {
+use gossd_lab::table::{Cell, Column, Out};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Agents in the cluster
     #[arg(long, default_value_t = 3)]
     agents: usize,
@@ -40,30 +39,38 @@ struct Args {
     loss: f64,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+    crate::block_on(compare(args, out))
+}
+
+async fn compare(args: &Args, out: Out) -> anyhow::Result<()> {
     ensure!(args.agents >= 2 && args.changes >= 1, "it takes two agents and a change");
-    println!(
+    out.say(&format!(
         "register -> readable at the last of {} agents; {} changes, one every {} ms; {} % of all frames lost",
         args.agents,
         args.changes,
         args.pace,
         args.loss * 100.0
-    );
-    println!(
-        "{:<9} {:>9} {:>9} {:>9} {:>14} {:>14} {:>16}",
-        "push", "p50 ms", "p99 ms", "max ms", "frames/change", "bytes/change", "other B/s/agent"
-    );
+    ));
+    let table = out.table([
+        Column::Text("push", 4),
+        Column::Number("p50_ms", 2),
+        Column::Number("p99_ms", 2),
+        Column::Number("max_ms", 2),
+        Column::Number("frames_per_change", 1),
+        Column::Number("bytes_per_change", 0),
+        Column::Number("other_bytes_per_s_per_agent", 0),
+    ]);
     for push in [true, false] {
-        let row = measure(&args, push).await?;
-        println!("{:<9} {row}", if push { "on" } else { "off" });
+        let [p50, p99, max, frames, bytes, others] = measure(args, push).await?.map(Cell::from);
+        table.row([if push { "on" } else { "off" }.into(), p50, p99, max, frames, bytes, others]);
     }
-    println!("frames and bytes per change: pushes and their acks; other: pings and chitchat, of one agent");
+    out.say("frames and bytes per change: pushes and their acks; other: pings and chitchat, of one agent");
     Ok(())
 }
 
-async fn measure(args: &Args, push: bool) -> anyhow::Result<String> {
+/// In the order of the columns.
+async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
     let agents = start(args, push).await?;
     let board = Arc::new(Board::default());
     let mut observers = JoinSet::new();
@@ -89,12 +96,8 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<String> {
     let per_change = |n: u64| n as f64 / args.changes as f64;
     let [p50, p99, max] = board.percentiles();
     let (frames, bytes) = if push { (frames_after - frames, bytes_after - bytes) } else { (0, 0) };
-    Ok(format!(
-        "{p50:>9.2} {p99:>9.2} {max:>9.2} {:>14.1} {:>14.0} {:>16.0}",
-        per_change(frames),
-        per_change(bytes),
-        (others_after - others) as f64 / seconds / agents.len() as f64
-    ))
+    let others = (others_after - others) as f64 / seconds / agents.len() as f64;
+    Ok([p50, p99, max, per_change(frames), per_change(bytes), others])
 }
 
 async fn start(args: &Args, push: bool) -> anyhow::Result<Vec<Daemon>> {

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
-use crate::model::{Model, count, uuid};
-use crate::wire::{self, Client};
+use super::model::{Model, count, uuid};
+use super::wire::{self, Client};
 
 /// Where a gost's agent is, and as what it tells it.
 #[derive(Clone, Copy)]

@@ -1,44 +1,40 @@
 //! An agent under attack: what each attack sends, what it moves, and how gost's Renews fare meanwhile.
 //!
-//! ```text
-//! cargo run --release --example siege
-//! cargo run --example siege -- --short
-//! ```
-//!
 //! The agent is a process of its own, with the two workers that `gossd run` has; so is each attacker, at a lower
 //! priority (`nice -n 10`) and a bounded rate: on a machine of two cores the question is what the agent does with what
 //! arrives, not who gets the processor. Renews are made by this process as gost makes them, one after the other on a
 //! kept-alive connection, at a fixed pace; one that was due while another was waited for counts from when it was due.
 //!
 //! Attackers of the network have no key. They forge frames under a key id that they saw, and replay those of a real
-//! peer. `accepted` is what the agent took as a peer's and the peer did not send; `answered` is what came back to the
-//! attackers' sockets, which for clients of the plugin are refusals and answers. `CPU s` is the agent's processor time
-//! during the row.
+//! peer. `accepted` is what the agent took as a peer's and the peer did not send; `answered bytes` are what came back to the
+//! attackers' sockets, which for clients of the plugin are refusals and answers. `processor s` is the
+//! agent's processor time during the row.
 
 mod agent;
 mod attacks;
 mod clients;
 #[expect(dead_code, unreachable_pub, reason = "shared with tests, which use all of it")]
-#[path = "../../tests/common/frames.rs"]
+#[path = "../../../../tests/common/frames.rs"]
 mod frames;
 mod network;
 #[expect(dead_code, unreachable_pub, reason = "shared with tests, which use all of it")]
-#[path = "../../tests/common/puppet.rs"]
+#[path = "../../../../tests/common/puppet.rs"]
 mod puppet;
 mod renew;
 
 use std::time::Duration;
 
-use agent::{Agent, Seen};
 use anyhow::ensure;
-use attacks::{Attack, Orders, Report, Side};
-use clap::Parser;
 use gossd::gossip::keyring::{Keyring, generate};
-use puppet::Puppet;
-use renew::Times;
 
-#[derive(Parser)]
-struct Args {
+use self::agent::{Agent, Seen};
+use self::attacks::{Attack, Orders, Report, Side};
+use self::puppet::Puppet;
+use self::renew::Times;
+use gossd_lab::table::{Column, Out, Table};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// A tenth of everything and half a second for each attack, as a check that nothing gets in
     #[arg(long)]
     short: bool,
@@ -62,8 +58,7 @@ struct Args {
     role: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let mut args = Args::parse();
+pub(crate) fn run(mut args: Args, out: Out) -> anyhow::Result<()> {
     agent::raise_open_files();
     match args.role.as_deref() {
         Some("agent") => return agent::run(),
@@ -76,10 +71,10 @@ fn main() -> anyhow::Result<()> {
         (args.frames, args.connections) = (args.frames / 100, args.connections / 20);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(siege(&args, each))
+    runtime.block_on(siege(&args, each, out))
 }
 
-async fn siege(args: &Args, each: Duration) -> anyhow::Result<()> {
+async fn siege(args: &Args, each: Duration, out: Out) -> anyhow::Result<()> {
     let key = generate();
     let keyring = || Keyring::parse(&key).map_err(|error| anyhow::anyhow!("{error}"));
     let agent = Agent::start(&key)?;
@@ -90,7 +85,7 @@ async fn siege(args: &Args, each: Duration) -> anyhow::Result<()> {
     agent.wait_for("gossd_tunnels")?;
     let mut renewer = renew::Renewer::start(agent.plugin)?;
     renewer.make(args.renews, Duration::from_millis(200))?;
-    heading();
+    let table = heading(out);
     let mut worst: f64 = 0.0;
     let mut got_in = 0;
     let attacks = Attack::ALL
@@ -115,7 +110,7 @@ async fn siege(args: &Args, each: Duration) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (after, sent) = (agent.seen()?, peer.sent().len() - sent_before);
         let accepted = (after.taken - before.taken).saturating_sub(u64::try_from(sent)?);
-        row(attack, &report, accepted, &before, &after, &times);
+        row(&table, attack, &report, accepted, [&before, &after], &times);
         worst = worst.max(times.at(0.999));
         got_in += accepted;
         ensure!(
@@ -129,27 +124,50 @@ async fn siege(args: &Args, each: Duration) -> anyhow::Result<()> {
             ensure!(accepted == 0 && report.answered == 0, "{}: something got in, or out", attack.name());
         }
     }
-    println!("accepted in all: {got_in}; worst p99.9 of a Renew: {worst:.2} ms; Renews that failed: 0");
+    out.say(&format!(
+        "accepted in all: {got_in}; worst p99.9 of a Renew: {worst:.2} ms; Renews that failed: 0"
+    ));
     Ok(())
 }
 
-fn heading() {
-    println!(
-        "{:<34} {:>22} {:>8} {:>12} {:>19} {:>6} {:>22}  counters that moved",
-        "attack", "sent", "accepted", "answered B", "RSS MB before/after", "CPU s", "Renew p50/p99/p99.9 ms"
-    );
+fn heading(out: Out) -> Table<12> {
+    out.table([
+        Column::Text("attack", 34),
+        Column::Number("sent", 0),
+        Column::Text("unit", 11),
+        Column::Number("accepted", 0),
+        Column::Number("answered_bytes", 0),
+        Column::Number("memory_before_mb", 1),
+        Column::Number("memory_after_mb", 1),
+        Column::Number("processor_s", 2),
+        Column::Number("renew_p50_ms", 2),
+        Column::Number("renew_p99_ms", 2),
+        Column::Number("renew_p999_ms", 2),
+        Column::Text("counters_that_moved", 0),
+    ])
 }
 
-fn row(attack: Attack, report: &Report, accepted: u64, before: &Seen, after: &Seen, times: &Times) {
+fn row(
+    table: &Table<12>,
+    attack: Attack,
+    report: &Report,
+    accepted: u64,
+    [before, after]: [&Seen; 2],
+    times: &Times,
+) {
     let moved = after.moved_since(before);
-    println!(
-        "{:<34} {:>22} {accepted:>8} {:>12} {:>19} {:>6.2} {:>22}  {}",
-        attack.name(),
-        format!("{} {}", report.sent, attack.unit()),
-        report.answered,
-        format!("{:.1}/{:.1}", before.rss_mb, after.rss_mb),
-        after.cpu.saturating_sub(before.cpu).as_secs_f64(),
-        format!("{:.2}/{:.2}/{:.2}", times.at(0.5), times.at(0.99), times.at(0.999)),
-        if moved.is_empty() { "-".into() } else { moved.join(", ") }
-    );
+    table.row([
+        attack.name().into(),
+        report.sent.into(),
+        attack.unit().into(),
+        accepted.into(),
+        report.answered.into(),
+        before.rss_mb.into(),
+        after.rss_mb.into(),
+        after.cpu.saturating_sub(before.cpu).as_secs_f64().into(),
+        times.at(0.5).into(),
+        times.at(0.99).into(),
+        times.at(0.999).into(),
+        if moved.is_empty() { "-".into() } else { moved.join(", ").into() },
+    ]);
 }
