@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Packs gossd for Debian and its kin: one static program, so that it runs on any release of them. Prints the file's path.
+# Packs gossd for Debian and its kin: one static program, so that it runs on any release of them. Prints the file's path;
+# beside it is gossd.debug, with the lines that a stack trace of the program leads to.
 #
 #   scripts/deb.sh [--program FILE | FLAGS OF cargo build; --release]
 set -euo pipefail
@@ -7,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 fail() { echo "deb.sh: $*" >&2; exit 1; }
 command -v dpkg-deb >/dev/null || fail 'dpkg-deb is missing: this needs Debian, or its dpkg'
-command -v strip >/dev/null || fail 'strip is missing (Debian: apt-get install binutils)'
+command -v objcopy >/dev/null || fail 'objcopy is missing (Debian: apt-get install binutils)'
 (($#)) || set -- --release
 
 # Naming the target keeps procedural macros, which the compiler loads, dynamic. The program does not tell where it was
@@ -20,6 +21,7 @@ build() { # FLAGS OF cargo build: prints the program
   remap=("$PWD=/gossd" "$sources=/crates" "$built=/built")
   CFLAGS="${CFLAGS:-} ${remap[*]/#/-ffile-prefix-map=}" \
     RUSTFLAGS="-C target-feature=+crt-static ${remap[*]/#/--remap-path-prefix=}" \
+    CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none \
     cargo build --locked --quiet --target "$target" --bin gossd --message-format json-render-diagnostics "$@" |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
@@ -42,9 +44,12 @@ put() { install -D --mode "$1" "$2" "$tree/$3"; }
 # As above, from standard input, compressed without a time.
 zip() { mkdir -p "$tree/${1%/*}"; gzip --best --no-name >"$tree/$1.gz"; }
 
+out=${CARGO_TARGET_DIR:-target}/debian
+mkdir -p "$out"
 put 755 "$program" usr/bin/gossd
 # A stack trace still names functions. Their lines would be four fifths of the program.
-strip --strip-debug "$tree/usr/bin/gossd"
+objcopy --only-keep-debug --compress-debug-sections "$program" "$out/gossd.debug"
+objcopy --strip-debug --add-gnu-debuglink="$out/gossd.debug" "$tree/usr/bin/gossd"
 put 644 examples/systemd/gossd.service lib/systemd/system/gossd.service
 put 644 examples/systemd/gossd.toml etc/gossd/gossd.toml
 for completions in bash:usr/share/bash-completion/completions/gossd zsh:usr/share/zsh/vendor-completions/_gossd \
@@ -79,7 +84,5 @@ sed "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@MAINTAINER@/$mai
 (cd "$tree" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort --zero-terminated | xargs -0 md5sum) \
   >"$tree/DEBIAN/md5sums"
 
-out=${CARGO_TARGET_DIR:-target}/debian
-mkdir -p "$out"
 dpkg-deb --root-owner-group --build "$tree" "$out/gossd_${version}_$architecture.deb" >&2
 echo "$out/gossd_${version}_$architecture.deb"

@@ -34,11 +34,12 @@ image() {
   if [ -n "$old" ] && [ "$old" != "$new" ]; then docker rmi "$old" >/dev/null 2>&1 || true; fi
 }
 
-# The last stage of the Dockerfile that users build, with the program from above, and a gost to play.
+# The last stage of the Dockerfile that users build, with the program from above; a gost to play; and an agent that can be
+# broken on purpose.
 mkdir -p "$context"/gossd-harness/{out/data,more/tmp}
 chmod 1777 "$context/gossd-harness/more/tmp"
 cp "$built/gossd" "$context/gossd-harness/out/"
-cp "$built/fakegost" "$context/gossd-harness/more/"
+cp "$built/fakegost" "$built/gossd-lab" "$context/gossd-harness/more/"
 {
   sed -n '/^FROM scratch$/,$ { s/ --from=build / /; p }' Dockerfile
   echo 'COPY more /'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what a release has: the static program, the Debian package, a list of all crates in them, and sums. The package is
+# Makes what a release has: the static program, its debug information, the Debian package, a list of all crates in them, and sums. The package is
 # built twice, in two folders, and has to be the same both times, to the byte. Prints the folder that all is in.
 #
 #   scripts/release.sh [FLAGS OF cargo build; --release]
@@ -40,7 +40,7 @@ cmp "$first" "$second" >&2 || fail "the same sources made two packages: $(sha256
 out=${CARGO_TARGET_DIR:-target}/release-files
 rm -rf "$out"
 mkdir -p "$out"
-cp "$second" "$out/"
+cp "$second" "${second%/*}/gossd.debug" "$out/"
 dpkg-deb --fsys-tarfile "$second" | tar -x -O ./usr/bin/gossd >"$out/gossd"
 chmod 755 "$out/gossd"
 # Of the program's crates and those that build it; not of those that test it.

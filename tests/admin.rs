@@ -1,13 +1,11 @@
 //! What the admin listener tells of real agents: status, readiness, metrics, explanations and events.
 
-mod common;
-
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use common::client;
-use common::gost::{FakeGost, hash_host};
-use common::process::{Process, gossd};
+use crate::common::client;
+use crate::common::gost::{FakeGost, hash_host};
+use crate::common::process::{Process, gossd};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);

@@ -1,13 +1,11 @@
 //! `gossd check`: finds what would keep an agent from its work, says what to do, and leaves no trace.
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use common::process::{Process, gossd};
+use crate::common::process::{Process, gossd};
 use serde_json::Value;
 
 /// What was printed, and the exit code.

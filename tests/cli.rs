@@ -1,16 +1,14 @@
 //! The verbs that ask a running agent: what they print for people and for programs, how they end, and what they say
 //! when there is nobody to ask.
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use common::gost::FakeGost;
-use common::process::{Process, gossd};
+use crate::common::gost::FakeGost;
+use crate::common::process::{Process, gossd};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);

@@ -1,14 +1,12 @@
 //! Agents in one process, through real sockets: each way of replication alone, loss, newcomers, strangers.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{TestCluster, eventually, ids, named, record};
+use crate::common::{TestCluster, eventually, ids, named, record};
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;

@@ -1,13 +1,11 @@
 //! What is shipped for containers fits together: the Dockerfile, `examples/compose`, and what the README says to type.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::process::gossd;
+use crate::common::process::gossd;
 use serde::Deserialize;
 use serde_norway::Value;
 

@@ -2,15 +2,13 @@
 //! processes where a process dies. Each prints the time that it measured and allows twice the promised one,
 //! because test machines are shared.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::gost::FakeGost;
-use common::http::Connection;
-use common::process::{Process, get, gossd};
+use crate::common::gost::FakeGost;
+use crate::common::http::Connection;
+use crate::common::process::{Process, get, gossd};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -393,8 +391,8 @@ async fn draining_outlives_restarts_and_only_undoing_it_ends_it() {
         polls
     });
     let asked = |agent: &Process, path: &str| {
-        let (admin, ask) = (agent.admin, common::http::request("GET", path, ""));
-        async move { common::http::call(admin, &ask).await }
+        let (admin, ask) = (agent.admin, crate::common::http::request("GET", path, ""));
+        async move { crate::common::http::call(admin, &ask).await }
     };
     for kill in [true, false] {
         if kill {
@@ -404,7 +402,10 @@ async fn draining_outlives_restarts_and_only_undoing_it_ends_it() {
             a.ended(SOON);
         }
         a.restart();
-        common::eventually(SOON, "it says so at its start", || a.said().contains("gossd drain --undo")).await;
+        crate::common::eventually(SOON, "it says so at its start", || {
+            a.said().contains("gossd drain --undo")
+        })
+        .await;
         let ready = asked(&a, "/readyz").await;
         assert!(ready.body.contains("\ndraining: "), "{ready:?}");
         let status = asked(&a, "/status.json").await.json();

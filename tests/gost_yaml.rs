@@ -1,14 +1,12 @@
 //! Every YAML for gost that `gossd gost-config` prints, that the README shows and that `examples/gost` has: it has
 //! only keys that gost knows, and what it calls is served. Each plugin in it is called as gost would call it.
 
-mod common;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::process::{Process, gossd};
+use crate::common::process::{Process, gossd};
 use gossd::plugin::grpc::generated::ingress_client::IngressClient;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetRuleRequest, GetServiceRequest};
@@ -212,7 +210,7 @@ impl Files {
             ("key.pem", &made.signing_key.serialize_pem()),
             ("tokens", &format!("# today's\n{TOKEN}\nyesterdays\n")),
         ] {
-            common::write_secret(&folder.path().join(name), text);
+            crate::common::write_secret(&folder.path().join(name), text);
         }
         Self { folder, certificate }
     }
@@ -237,7 +235,7 @@ async fn ask(asked: Asked, plugin: &Plugin, files: &Files) {
 
 async fn is_taken_over_http(asked: Asked, plugin: &Plugin, token: Option<&str>, files: &Files) -> bool {
     let root = reqwest::Certificate::from_pem(files.certificate.as_bytes()).expect("PEM");
-    let mut client = common::client().add_root_certificate(root);
+    let mut client = crate::common::client().add_root_certificate(root);
     let mut url: reqwest::Url = plugin.addr.parse().expect("a URL");
     assert_eq!(url.scheme() == "https", plugin.tls.is_some());
     if let Some(Tls { secure, server_name }) = &plugin.tls {
@@ -367,7 +365,7 @@ async fn gost_can_read_the_file_that_is_printed_for_it() {
     assert_eq!(entry.reload.as_deref(), Some("1s"), "gost would read it only once");
     let path = &entry.file.as_ref().expect("a file").path;
     let holds = || fs::read_to_string(path).is_ok_and(|text| text == format!("www.example.org {TUNNEL}\n"));
-    common::eventually(Duration::from_secs(20), "the agent writes there", holds).await;
+    crate::common::eventually(Duration::from_secs(20), "the agent writes there", holds).await;
 }
 
 #[test]
@@ -529,7 +527,7 @@ async fn the_example_of_a_configuration_file_is_understood() {
     }
 
     let key = files.folder.path().join("key");
-    common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
+    crate::common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
     let key = key.to_str().expect("text");
     let agent = Process::start("a", &["--config", path, "--key-file", key]);
     for (host, endpoint) in [

@@ -1,15 +1,13 @@
 //! A gost whose own agent is away calls a peer's, its second address: it is served like any other, and sent home when its
 //! own agent is back.
 
-mod common;
-
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::eventually;
-use common::http::{Connection, request};
+use crate::common::eventually;
+use crate::common::http::{Connection, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::keyring::{self, Keyring};

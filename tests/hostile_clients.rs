@@ -1,14 +1,12 @@
 //! Clients of the plugin port that mean harm, many at a time, while a gost on a kept-alive connection renews: each of
 //! its calls is answered, and what the others take is bounded. Single slow clients are in `plugin_bounds`.
 
-mod common;
-
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use common::frames::{self, HEADERS, PING, RST_STREAM, SETTINGS};
-use common::gost::FakeGost;
-use common::{eventually, ids};
+use crate::common::frames::{self, HEADERS, PING, RST_STREAM, SETTINGS};
+use crate::common::gost::FakeGost;
+use crate::common::{eventually, ids};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::plugin::bounds::{Bounds, Closed};

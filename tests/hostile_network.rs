@@ -1,13 +1,11 @@
 //! Attackers with the network and without a key, against the gossip port of a real agent: whatever they send, nothing
 //! changes but counters, nothing is answered, and what they take is bounded.
 
-mod common;
-
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use common::puppet::{Puppet, push};
-use common::{TestCluster, eventually, ids, record};
+use crate::common::puppet::{Puppet, push};
+use crate::common::{TestCluster, eventually, ids, record};
 use gossd::agent::Counts;
 use gossd::config::Config;
 use gossd::daemon::Daemon;

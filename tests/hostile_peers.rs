@@ -1,13 +1,11 @@
 //! Attackers with the key: a peer that says what no agent says. Nothing ends, what it may make others hold is bounded,
 //! it writes nothing but its own slots, and it is named. What it says honestly counts: whoever has the key is a member.
 
-mod common;
-
 use std::time::Duration;
 
-use common::http::{call, request};
-use common::puppet::{Puppet, push};
-use common::{TestCluster, eventually, ids, record};
+use crate::common::http::{call, request};
+use crate::common::puppet::{Puppet, push};
+use crate::common::{TestCluster, eventually, ids, record};
 use gossd::daemon::Daemon;
 use gossd::domain::connection::Caller;
 use gossd::gossip::counters::Dropped;

@@ -1,18 +1,16 @@
 //! Host names of tunnels, as three gosts and their visitors meet them: real agents, real sockets, gost's own
 //! order of calls.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::TestCluster;
-use common::gost::{FakeGost, hash_host};
-use common::http::{Connection, request};
-use common::process::Process;
+use crate::common::TestCluster;
+use crate::common::gost::{FakeGost, hash_host};
+use crate::common::http::{Connection, request};
+use crate::common::process::Process;
 use gossd::plugin::grpc::generated::GetRuleRequest;
 use gossd::plugin::grpc::generated::ingress_client::IngressClient;
 use tonic::transport::Endpoint;
@@ -169,7 +167,7 @@ async fn partition(until_forgotten: bool) {
 
     if until_forgotten {
         let forgotten = || cluster.agents[..2].iter().all(|agent| agent.counts().agents == 2);
-        common::eventually(Duration::from_secs(60), "the lone agent is forgotten", forgotten).await;
+        crate::common::eventually(Duration::from_secs(60), "the lone agent is forgotten", forgotten).await;
     }
     cut.store(false, Ordering::Relaxed);
     let healed = Instant::now();
@@ -308,8 +306,11 @@ async fn a_tunnel_that_a_rule_of_any_agent_makes_private_is_private_under_every_
     until(&[a.plugin], "priv.example.test", &private).await;
     let told = |agent: &Process, verb: &[&str]| {
         let admin = agent.admin.to_string();
-        let output =
-            common::process::gossd().args(verb).args(["--admin", &admin]).output().expect("gossd runs");
+        let output = crate::common::process::gossd()
+            .args(verb)
+            .args(["--admin", &admin])
+            .output()
+            .expect("gossd runs");
         String::from_utf8(output.stdout).expect("text")
     };
     for agent in [&a, &b, &c] {
@@ -354,7 +355,7 @@ async fn a_full_agent_refuses_and_keeps_what_it_has() {
         assert!(gost.set_rule(host, ONE).await);
     }
     let body = format!(r#"{{"host":"three","endpoint":"{ONE}"}}"#);
-    let answer = common::http::call(agent.plugin, &request("PUT", "/ingress", &body)).await;
+    let answer = crate::common::http::call(agent.plugin, &request("PUT", "/ingress", &body)).await;
     assert_eq!(answer.status(), 429, "{answer:?}");
     assert_eq!(answer.json()["error"], "this agent already holds 2 ingress rules (--max-rules)");
     assert!(gost.set_rule("one", ONE).await, "what is there may be said again");
@@ -363,7 +364,7 @@ async fn a_full_agent_refuses_and_keeps_what_it_has() {
     gost.register("1", ONE).await;
     gost.register("2", ONE).await;
     let body = format!(r#"{{"id":"3","name":"{ONE}","node":"n","network":"tcp","address":"10.0.0.1:80"}}"#);
-    let answer = common::http::call(agent.plugin, &request("POST", "/sd", &body)).await;
+    let answer = crate::common::http::call(agent.plugin, &request("POST", "/sd", &body)).await;
     assert_eq!(answer.status(), 429, "{answer:?}");
     assert_eq!(answer.json()["error"], "this agent already holds 2 records (--max-records)");
     assert_eq!(gost.renew("1", ONE).await, 200);

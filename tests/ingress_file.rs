@@ -1,18 +1,16 @@
 //! `--ingress-file`, as a gost that reads it meets it: real agents, killed and restarted, and a reader that looks all
 //! the while.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::eventually;
-use common::gost::{FakeGost, hash_host};
-use common::http::{call, request};
-use common::process::Process;
+use crate::common::eventually;
+use crate::common::gost::{FakeGost, hash_host};
+use crate::common::http::{call, request};
+use crate::common::process::Process;
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -113,7 +111,8 @@ async fn a_name_is_in_the_file_of_every_agent_soon_after_its_tunnel_binds() {
         }
         gost.deregister("bare", BARE).await;
     }
-    let screen = common::process::gossd().args(["status", "--admin", &a.admin.to_string()]).output().unwrap();
+    let screen =
+        crate::common::process::gossd().args(["status", "--admin", &a.admin.to_string()]).output().unwrap();
     let screen = String::from_utf8(screen.stdout).unwrap();
     let row = format!("file     {}, 6 lines\n", at_a.display());
     assert!(screen.contains(&row), "{screen}");

@@ -1,8 +1,6 @@
 //! `gossd keys` at real processes: a rotation step by step, with one agent away, with a file that is not writable, by
 //! hand, and everything that is refused.
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::eventually;
-use common::gost::FakeGost;
-use common::http::Connection;
-use common::process::{Process, get, gossd};
+use crate::common::eventually;
+use crate::common::gost::FakeGost;
+use crate::common::http::Connection;
+use crate::common::process::{Process, get, gossd};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -35,7 +33,7 @@ impl Agent {
         let folder = folder.join(name);
         fs::create_dir(&folder).expect("a new folder");
         let file = folder.join("key");
-        common::write_secret(&file, key);
+        crate::common::write_secret(&file, key);
         let flags = [&["--key-file", file.to_str().expect("text")], flags].concat();
         Self { process: Process::keeping(name, &folder, &flags), name, folder }
     }
@@ -308,7 +306,7 @@ fn a_key_is_added_from_a_file_or_standard_input_once() {
     let (code, said) = keys(&socket, "add -", &key);
     assert!(code == DONE && said.contains("opens\nat all 1 known agents: a\n"), "{said}");
     let path = folder.path().join("new");
-    common::write_secret(&path, format!("# again\n{key}"));
+    crate::common::write_secret(&path, format!("# again\n{key}"));
     assert_eq!(agent.keys(&format!("add {}", path.display())).0, DONE);
     assert_eq!(agent.ids().len(), 2);
     for (text, why) in

@@ -1,10 +1,8 @@
 //! What is shipped for Kubernetes fits together, and says nothing that gossd does not understand.
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::process::gossd;
+use crate::common::process::gossd;
 use serde::Deserialize as _;
 use serde_norway::Value;
 

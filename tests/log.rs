@@ -1,7 +1,5 @@
 //! Nobody reads what a real agent prints: it serves, and ends, all the same, and says afterwards what was lost.
 
-mod common;
-
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _, pipe};
 use std::net::{SocketAddr, TcpListener};
@@ -9,9 +7,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::eventually;
-use common::http::{Answer, Connection, call, request};
-use common::process::gossd;
+use crate::common::eventually;
+use crate::common::http::{Answer, Connection, call, request};
+use crate::common::process::gossd;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetServiceRequest, RenewRequest, Service};
 use rustix::fs::{OFlags, fcntl_setfl};

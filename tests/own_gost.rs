@@ -1,14 +1,12 @@
 //! What an agent makes of the gost beside it: through real sockets and both adapters, with processes that die.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::gost::FakeGost;
-use common::http::{call, request};
-use common::process::Process;
+use crate::common::gost::FakeGost;
+use crate::common::http::{call, request};
+use crate::common::process::Process;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetServiceRequest, RegisterRequest, RenewRequest, Service};
 use serde_json::json;
@@ -67,7 +65,7 @@ async fn until(agent: &Process, name: &str, what: &str, listed: usize) -> Durati
 
 async fn until_said(agent: &Process, what: &str) {
     let said = || agent.said().contains(what);
-    common::eventually(SOON, what, said).await;
+    crate::common::eventually(SOON, what, said).await;
 }
 
 /// Two agents with journals that know each other.

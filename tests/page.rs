@@ -1,15 +1,13 @@
 //! The page, in a real browser, before real agents: what an operator sees, finds and is warned of, and what
 //! strangers who choose names cannot do there.
 
-mod common;
-
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::browser::{Browser, Scheme};
-use common::gost::FakeGost;
-use common::process::Process;
+use crate::common::browser::{Browser, Scheme};
+use crate::common::gost::FakeGost;
+use crate::common::process::Process;
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);

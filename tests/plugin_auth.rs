@@ -1,16 +1,14 @@
 //! Whose calls the plugin takes: tokens, their replacement while the agent runs, the flags that go with them,
 //! and the Unix socket.
 
-mod common;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::eventually;
-use common::http::{Answer, Connection, call, request};
-use common::process::{Process, gossd};
+use crate::common::eventually;
+use crate::common::http::{Answer, Connection, call, request};
+use crate::common::process::{Process, gossd};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,13 +28,13 @@ impl Guarded {
     async fn start(tokens: &str, reload_interval: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens");
-        common::write_secret(&file, tokens);
+        crate::common::write_secret(&file, tokens);
         let config = Config { token_file: Some(file), reload_interval, ..loopback() };
         Self { agent: Daemon::start(config).await.expect("it starts"), folder }
     }
 
     fn write(&self, tokens: &str) {
-        common::write_secret(&self.folder.path().join("tokens"), tokens);
+        crate::common::write_secret(&self.folder.path().join("tokens"), tokens);
     }
 
     async fn status(&self, token: &str) -> u16 {
@@ -188,7 +186,7 @@ async fn a_token_file_that_is_no_good_ends_the_start_without_being_quoted() {
     let start = || refusal_to_start(Config { token_file: Some(file.clone()), ..loopback() });
     assert!(start().await.contains("cannot be read"));
     for (text, why) in [("\n# none\n", "no token"), ("top secret\n", "line 1"), ("töp-secret\n", "line 1")] {
-        common::write_secret(&file, text);
+        crate::common::write_secret(&file, text);
         let error = start().await;
         assert!(error.contains(why) && error.contains("--token-file"), "{error}");
         assert!(error.contains(&*file.to_string_lossy()) && !error.contains("secret"), "{error}");
@@ -218,7 +216,7 @@ async fn with_socket(folder: &Path) -> (Daemon, PathBuf) {
     let path = folder.join("run/gossd.sock");
     let plugin_socket = Some(path.clone());
     let token_file = Some(folder.join("tokens"));
-    common::write_secret(&folder.join("tokens"), "right\n");
+    crate::common::write_secret(&folder.join("tokens"), "right\n");
     let agent = Daemon::start(Config { plugin_socket, token_file, ..loopback() }).await.expect("it starts");
     (agent, path)
 }
@@ -266,14 +264,14 @@ async fn the_program_takes_the_flags_and_reads_its_files_again_on_sighup() {
     let folder = tempfile::tempdir().expect("a folder");
     let tokens = folder.path().join("tokens");
     let socket = folder.path().join("gossd.sock");
-    common::write_secret(&tokens, "old\n");
+    crate::common::write_secret(&tokens, "old\n");
     let flags = ["--token-file", &tokens.to_string_lossy(), "--plugin-socket", &socket.to_string_lossy()]
         .map(String::from);
     let process = Process::start("a", &flags.each_ref().map(String::as_str));
     let get = request("GET", "/sd?name=t", "");
     assert_eq!(call(process.plugin, &with_token(&get, "old")).await.status(), 200);
     assert!(ask(&socket, &get).await.starts_with("HTTP/1.1 401 "));
-    common::write_secret(&tokens, "new\n");
+    crate::common::write_secret(&tokens, "new\n");
     process.signal("-HUP");
     let start = Instant::now();
     while call(process.plugin, &with_token(&get, "new")).await.status() != 200 {

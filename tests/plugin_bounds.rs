@@ -1,13 +1,11 @@
 //! What callers can take from the agent and from each other: slow ones, silent ones, too many of them. gost's
 //! own connections, idle for most of their life, must come to no harm.
 
-mod common;
-
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use common::http::{Connection, call, request};
-use common::{eventually, frames};
+use crate::common::http::{Connection, call, request};
+use crate::common::{eventually, frames};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::plugin::bounds::{Bounds, Closed};
@@ -229,7 +227,7 @@ async fn among_used_connections_the_longest_idle_one_goes() {
 async fn those_that_were_only_refused_go_before_an_idle_gost() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens");
-    common::write_secret(&file, "right\n");
+    crate::common::write_secret(&file, "right\n");
     let agent = start(Config { token_file: Some(file), ..bounded(4, Duration::from_secs(60)) }).await;
     let get = request("GET", GET, "");
     let with_token = get.replacen("\r\n", "\r\nAuthorization: Bearer right\r\n", 1);

@@ -1,13 +1,11 @@
 //! gost's gRPC plugin calls through a real client and real sockets: what the table of meanings in
 //! `plugin_table.rs` cannot show of connections, codes, tokens, and the services beside gost's own.
 
-mod common;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::http::{call, request};
-use common::{eventually, ids};
+use crate::common::http::{call, request};
+use crate::common::{eventually, ids};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::plugin::grpc::generated::ingress_client::IngressClient;
@@ -254,7 +252,7 @@ async fn reflection_lists_the_services_in_both_of_its_versions() {
 async fn with_a_token_file_a_call_needs_a_token_and_health_does_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let token_file = folder.path().join("tokens");
-    common::write_secret(&token_file, "right\n");
+    crate::common::write_secret(&token_file, "right\n");
     let agent = start(Config { token_file: Some(token_file), ..loopback() }).await;
     let channel = connect(agent.plugin).await;
     for (key, token, fine) in [
@@ -297,7 +295,7 @@ async fn grpc_speaks_tls() {
     let made = rcgen::generate_simple_self_signed(["gossd.example".to_owned()]).expect("a certificate");
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, made.cert.pem()).expect("it can be written");
-    common::write_secret(&key, made.signing_key.serialize_pem());
+    crate::common::write_secret(&key, made.signing_key.serialize_pem());
     let agent = start(Config { tls: Some(TlsFiles { certificate, key }), ..loopback() }).await;
     let trust = Certificate::from_pem(made.cert.pem());
     let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name("gossd.example");

@@ -1,14 +1,10 @@
 //! gost's HTTP plugin calls on real sockets, as its client and the documentation's curl write them, and what
 //! either would do with the answers.
 
-mod common {
-    pub(crate) mod http;
-}
-
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use common::http::{Answer, Connection, call, request};
+use crate::common::http::{Answer, Connection, call, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::domain::address::Host;

@@ -1,9 +1,7 @@
 //! What a call means does not depend on the protocol that brings it: one table of calls, through each adapter
 //! and through both in turns, so that what one was told the other knows.
 
-mod common;
-
-use common::http::{Answer, Connection, request};
+use crate::common::http::{Answer, Connection, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::domain::address::Host;

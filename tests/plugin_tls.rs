@@ -1,8 +1,6 @@
 //! The plugin over TLS: for clients that look at the certificate and for those that do not, in both versions of
 //! HTTP, while the certificate is replaced, and beside callers that speak something else or nothing.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -11,8 +9,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::process::gossd;
-use common::{client, eventually, frames};
+use crate::common::process::gossd;
+use crate::common::{client, eventually, frames};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::plugin::bounds::{Bounds, Closed};
@@ -71,7 +69,7 @@ impl Authority {
     }
 
     fn write(&self, name: &str, text: &str) {
-        common::write_secret(&self.path(name), text);
+        crate::common::write_secret(&self.path(name), text);
     }
 
     fn config(&self, reload_interval: Duration) -> Config {

@@ -1,18 +1,16 @@
 //! The program itself: three processes on ports that the system chooses, spoken to by HTTP, stopped by signal.
 
-mod common;
-
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::process::{Process, gossd};
+use crate::common::process::{Process, gossd};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn client() -> reqwest::Client {
-    common::client().build().expect("a client")
+    crate::common::client().build().expect("a client")
 }
 
 async fn call(method: reqwest::Method, process: &Process, id: &str) {
@@ -45,7 +43,7 @@ async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     let generated = gossd().arg("keygen").output().unwrap();
-    common::write_secret(&key, generated.stdout);
+    crate::common::write_secret(&key, generated.stdout);
     let key = key.to_str().unwrap();
 
     let a = Process::start("a", &["--key-file", key]);

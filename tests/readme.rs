@@ -1,13 +1,11 @@
 //! What the README says to type works as typed, and prints what it says; the Chinese edition says the same.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::client;
-use common::process::{Process, gossd};
+use crate::common::client;
+use crate::common::process::{Process, gossd};
 
 const README: &str = include_str!("../README.md");
 const CHINESE: &str = include_str!("../README.zh-CN.md");

@@ -1,12 +1,10 @@
 //! SIGHUP: what of a running agent's configuration changes, and what is said of the rest.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::client;
-use common::gost::FakeGost;
-use common::process::Process;
+use crate::common::client;
+use crate::common::gost::FakeGost;
+use crate::common::process::Process;
 
 const SOON: Duration = Duration::from_secs(20);
 

@@ -1,8 +1,6 @@
 //! Secrets stay where they belong: no key, token or private key in anything that an agent prints, answers or leaves
 //! behind, however much it is asked to say; and no file of them is taken that others can read.
 
-mod common;
-
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
@@ -12,11 +10,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::common::eventually;
+use crate::common::http::{call, request};
+use crate::common::process::{Process, gossd};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use common::eventually;
-use common::http::{call, request};
-use common::process::{Process, gossd};
 use gossd::plugin::grpc::generated::GetServiceRequest;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
 use tonic::Request;
@@ -96,12 +94,12 @@ async fn whatever_an_agent_says_tells_no_secret() {
         .map(|n| std::array::from_fn(|at| u8::try_from(at).unwrap_or(0).wrapping_mul(37) ^ (n * 61)));
     let lines = keys.map(|key| STANDARD.encode(key) + "\n");
     for agent in ["a", "b"] {
-        common::write_secret(Path::new(&path(agent)), lines[..2].concat());
+        crate::common::write_secret(Path::new(&path(agent)), lines[..2].concat());
     }
-    common::write_secret(Path::new(&path("tokens")), TOKENS.join("\n"));
+    crate::common::write_secret(Path::new(&path("tokens")), TOKENS.join("\n"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     fs::write(path("cert.pem"), made.cert.pem()).expect("a file");
-    common::write_secret(Path::new(&path("key.pem")), made.signing_key.serialize_pem());
+    crate::common::write_secret(Path::new(&path("key.pem")), made.signing_key.serialize_pem());
     let private = made.signing_key.serialize_der();
     let secrets = [
         ("sealing key", keys[0].to_vec()),
@@ -131,8 +129,8 @@ async fn whatever_an_agent_says_tells_no_secret() {
     let root = made.cert.pem();
     assert!(by_grpc(a.plugin, &root, TOKENS[0]).await && by_grpc(b.plugin, &root, TOKENS[1]).await);
     assert!(!by_grpc(a.plugin, &root, WRONG).await);
-    let https =
-        common::client().add_root_certificate(reqwest::Certificate::from_pem(root.as_bytes()).expect("PEM"));
+    let https = crate::common::client()
+        .add_root_certificate(reqwest::Certificate::from_pem(root.as_bytes()).expect("PEM"));
     let https = https.build().expect("a client");
     for (token, status) in [(TOKENS[0], 200), (WRONG, 401)] {
         let url = format!("https://localhost:{}/sd?name=t", a.plugin.port());
@@ -159,7 +157,7 @@ async fn whatever_an_agent_says_tells_no_secret() {
         (&key, lines[0].clone()),
         (&key_a, "x".to_owned() + &lines[1]),
     ] {
-        common::write_secret(Path::new(file), &text);
+        crate::common::write_secret(Path::new(file), &text);
     }
     a.signal("-HUP");
     eventually(SOON, "all three are refused", || a.said().matches("not usable").count() >= 3).await;
@@ -207,7 +205,7 @@ fn a_file_that_every_user_can_read_ends_the_start_and_says_how_to_close_it() {
         (&["--token-file", secret], TOKENS[0]),
         (&["--tls-cert", cert, "--tls-key", secret], &made.signing_key.serialize_pem()),
     ] {
-        common::write_secret(&path, text);
+        crate::common::write_secret(&path, text);
         let ports =
             ["--plugin", "127.0.0.1:0", "--gossip", "127.0.0.1:0", "--admin", "none", "--data-dir", "none"];
         for (mode, fine) in [(0o644, false), (0o640, true)] {
@@ -230,8 +228,8 @@ fn a_file_that_every_user_can_read_ends_the_start_and_says_how_to_close_it() {
 async fn a_file_that_is_opened_to_others_while_it_is_in_use_is_not_read_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (tokens, key) = (folder.path().join("tokens"), folder.path().join("key"));
-    common::write_secret(&tokens, TOKENS[0]);
-    common::write_secret(&key, STANDARD.encode([7; 32]));
+    crate::common::write_secret(&tokens, TOKENS[0]);
+    crate::common::write_secret(&key, STANDARD.encode([7; 32]));
     let flags = ["--token-file", tokens.to_str().expect("text"), "--key-file", key.to_str().expect("text")];
     let agent = Process::start("a", &flags);
     for file in [&tokens, &key] {

@@ -1,7 +1,5 @@
 //! What a service manager hears from a real agent: a test plays the manager, with a socket of its own.
 
-mod common;
-
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::eventually;
-use common::process::{Process, gossd};
+use crate::common::eventually;
+use crate::common::process::{Process, gossd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
@@ -228,7 +226,7 @@ async fn the_status_tells_what_the_agent_holds() {
     let agent = manager.starts(&[("WATCHDOG_USEC", "100000")]);
     let record = r#"{"id":"1","name":"t","node":"n","network":"tcp","address":"gost.example.org:8420"}"#;
     let url = format!("http://{}/sd", agent.plugin);
-    let client = common::client().build().expect("a client");
+    let client = crate::common::client().build().expect("a client");
     assert_eq!(client.post(url).body(record).send().await.expect("an answer").status(), 200);
     let start = Instant::now();
     while manager.hears() != ["WATCHDOG=1", "STATUS=serving 1 records, 1 of them registered here"] {

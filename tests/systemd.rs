@@ -1,7 +1,5 @@
 //! The unit and the configuration that are shipped for systemd: understood, and closed to what gossd does not need.
 
-mod common;
-
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -9,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::eventually;
-use common::http::{call, request};
-use common::process::gossd;
+use crate::common::eventually;
+use crate::common::http::{call, request};
+use crate::common::process::gossd;
 use tempfile::TempDir;
 
 const UNIT: &str = include_str!("../examples/systemd/gossd.service");
@@ -123,7 +121,7 @@ async fn nobody_without_capabilities_runs_it_where_only_its_folder_can_be_writte
     let (state, key) = (folder.path().join("state"), folder.path().join("key"));
     fs::create_dir(&state).expect("a folder");
     // As the package's: root's, for its group.
-    common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
+    crate::common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
     fs::set_permissions(&key, Permissions::from_mode(0o640)).expect("ours");
     chown(&key, Some(0), Some(65534)).expect("we are root");
     let child = Command::new("unshare")
@@ -172,7 +170,7 @@ fn shown() -> String {
 fn the_settings_as_they_are_and_as_they_are_shown_are_understood() {
     let folder = tempfile::tempdir().expect("a folder");
     let tokens = folder.path().join("tokens");
-    common::write_secret(&tokens, "0b7c1f0e5d7a4c9f8e21d3a6b5947c10\n");
+    crate::common::write_secret(&tokens, "0b7c1f0e5d7a4c9f8e21d3a6b5947c10\n");
     let shown = shown().replace("/etc/gossd/tokens", tokens.to_str().expect("text"));
     for settings in [SETTINGS, &shown] {
         let path = folder.path().join("gossd.toml");

@@ -1,8 +1,6 @@
 //! The plugin's port does not refuse: an agent is replaced, by a process that takes over, under systemd's file descriptor
 //! store, and beside `gossd hold`, while calls go on.
 
-mod common;
-
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -13,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::eventually;
-use common::http::{Connection, call, request};
-use common::process::{Process, gossd};
+use crate::common::eventually;
+use crate::common::http::{Connection, call, request};
+use crate::common::process::{Process, gossd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

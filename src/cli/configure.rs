@@ -78,6 +78,8 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         leave_on_stop: args.leave_on_stop,
         ..Config::loopback(name)
     };
-    args.broken.apply(&mut config);
+    if let Some(adjust) = super::ADJUST.get() {
+        adjust(&mut config);
+    }
     Ok(config)
 }

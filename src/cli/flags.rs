@@ -9,7 +9,6 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::broken::BrokenArgs;
 use crate::agent::LEASE_TTL;
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
 use crate::domain::address::{Entrypoint, Host};
@@ -124,8 +123,6 @@ pub(super) struct RunArgs {
     /// error, warn, info, debug, trace, or a filter such as gossd=debug,chitchat=info
     #[arg(long, env = "GOSSD_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     pub(super) log_level: LogLevel,
-    #[command(flatten)]
-    pub(super) broken: BrokenArgs,
 }
 
 /// An address, or none.

@@ -3,7 +3,6 @@
 //! Exit codes: `EXIT_CODES`, which `gossd --help` prints.
 
 mod ask;
-mod broken;
 mod check;
 mod client;
 mod configure;
@@ -30,7 +29,9 @@ mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
+use crate::config::Config;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -100,6 +101,15 @@ pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
         static COMMAND: clap::Command = Cli::command();
     }
     COMMAND.with(|command| file::flags(command, text)).map_err(|error| format!("{error:#}"))
+}
+
+/// What another program changes in the configuration of an agent that it runs.
+static ADJUST: OnceLock<fn(&mut Config)> = OnceLock::new();
+
+/// The same as [`main`] for a program that tests agents: it changes their configuration beyond what flags can say.
+pub fn main_with(adjust: fn(&mut Config)) -> ExitCode {
+    ADJUST.get_or_init(|| adjust);
+    main()
 }
 
 /// Parses the command line and does what it says.

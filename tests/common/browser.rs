@@ -35,13 +35,13 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Which of the page's two dresses is asked for.
 #[derive(Clone, Copy, Debug)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     Light,
     Dark,
 }
 
 /// A browser with one tab. Ends with its value.
-pub struct Browser {
+pub(crate) struct Browser {
     child: Child,
     /// Closing it ends the browser.
     calls: Option<ChildStdin>,
@@ -64,7 +64,7 @@ impl Drop for Browser {
 
 impl Browser {
     /// Starts one; none if there is none to start.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let program = NAMES.into_iter().find(|name| is_there(name))?;
         let profile = tempfile::tempdir().expect("a folder");
         let mut child = Command::new("sh")
@@ -104,14 +104,14 @@ impl Browser {
     }
 
     /// Opens an address and waits until its document is there.
-    pub fn open(&mut self, url: &str) {
+    pub(crate) fn open(&mut self, url: &str) {
         self.call("Page.navigate", &json!({"url": "about:blank"}));
         self.call("Page.navigate", &json!({"url": url}));
         self.until(PATIENCE, "document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
     /// Becomes a screen of that size, in CSS pixels; a narrow one is a phone.
-    pub fn resize(&mut self, width: u32, height: u32, scheme: Scheme) {
+    pub(crate) fn resize(&mut self, width: u32, height: u32, scheme: Scheme) {
         let phone = width < 500;
         let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone});
         self.call("Emulation.setDeviceMetricsOverride", &screen);
@@ -124,7 +124,7 @@ impl Browser {
     }
 
     /// What a JavaScript expression comes to.
-    pub fn value(&mut self, expression: &str) -> Value {
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let answer = self.call("Runtime.evaluate", &asked);
         assert!(answer.get("exceptionDetails").is_none(), "{expression}: {answer}");
@@ -132,7 +132,7 @@ impl Browser {
     }
 
     /// The text of every element that a selector finds, as a reader sees it.
-    pub fn texts(&mut self, selector: &str) -> Vec<String> {
+    pub(crate) fn texts(&mut self, selector: &str) -> Vec<String> {
         let found = self.value(&format!(
             "[...document.querySelectorAll({})].map((element) => element.innerText ?? element.textContent)",
             json!(selector)
@@ -142,7 +142,7 @@ impl Browser {
     }
 
     /// Waits until an expression is true; how long that took.
-    pub fn until(&mut self, deadline: Duration, expression: &str) -> Duration {
+    pub(crate) fn until(&mut self, deadline: Duration, expression: &str) -> Duration {
         let start = Instant::now();
         while !self.value(&format!("Boolean({expression})")).as_bool().expect("a Boolean") {
             if start.elapsed() > deadline {
@@ -155,7 +155,7 @@ impl Browser {
     }
 
     /// Clicks with the mouse in the middle of what a selector finds first.
-    pub fn click(&mut self, selector: &str) {
+    pub(crate) fn click(&mut self, selector: &str) {
         let middle = format!(
             "(() => {{ const element = document.querySelector({}); element.scrollIntoView({{block: 'center'}}); \
              const box = element.getBoundingClientRect(); \
@@ -171,12 +171,12 @@ impl Browser {
     }
 
     /// Types text where the focus is.
-    pub fn insert(&mut self, text: &str) {
+    pub(crate) fn insert(&mut self, text: &str) {
         self.call("Input.insertText", &json!({"text": text}));
     }
 
     /// Presses a key such as `Tab` or `Enter`.
-    pub fn press(&mut self, key: &str) {
+    pub(crate) fn press(&mut self, key: &str) {
         let (code, text) = match key {
             "Enter" => (13, "\r"),
             "Tab" => (9, ""),
@@ -191,7 +191,7 @@ impl Browser {
     }
 
     /// Keeps a picture of the whole page.
-    pub fn picture(&mut self, file: &Path) {
+    pub(crate) fn picture(&mut self, file: &Path) {
         let answer =
             self.call("Page.captureScreenshot", &json!({"format": "png", "captureBeyondViewport": true}));
         let png = BASE64_STANDARD.decode(answer["data"].as_str().expect("text")).expect("base64");
@@ -199,7 +199,7 @@ impl Browser {
     }
 
     /// What the console, the policy or a dialog said, and every exception.
-    pub fn complaints(&mut self) -> Vec<String> {
+    pub(crate) fn complaints(&mut self) -> Vec<String> {
         const KINDS: [&str; 4] = [
             "Runtime.exceptionThrown",
             "Runtime.consoleAPICalled",
@@ -213,7 +213,7 @@ impl Browser {
     }
 
     /// Every address that was asked for anything.
-    pub fn requests(&mut self) -> Vec<String> {
+    pub(crate) fn requests(&mut self) -> Vec<String> {
         self.value("0");
         let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         sent.map(|event| event["params"]["request"]["url"].as_str().expect("text").to_owned()).collect()

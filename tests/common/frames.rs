@@ -4,29 +4,29 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// What a client begins with.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 /// The flag of an answer to a ping.
-pub const ACK: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 const END_STREAM_AND_HEADERS: u8 = 5;
 
 /// A frame as it is sent.
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The preface and no settings.
-pub fn hello() -> Vec<u8> {
+pub(crate) fn hello() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
 /// A GET: `:method`, `:scheme`, `:path` and `:authority` from the static table (RFC 7541, appendix A).
-pub fn get(stream: u32, path: &str) -> Vec<u8> {
+pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
     let text = |name: u8, value: &str| {
         let len = u8::try_from(value.len()).expect("a short text");
         [&[0x40 | name, len], value.as_bytes()].concat()
@@ -36,7 +36,7 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
 }
 
 /// The next frame's kind, flags and payload.
-pub async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u8, Vec<u8>) {
+pub(crate) async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u8, Vec<u8>) {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.expect("a frame");
     let [a, b, c, kind, flags, ..] = head;
@@ -46,7 +46,7 @@ pub async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> (u8, u8, Vec<u8>)
 }
 
 /// The payload of the next frame of a kind and flags.
-pub async fn receive_kind(stream: &mut (impl AsyncRead + Unpin), kind: u8, flags: u8) -> Vec<u8> {
+pub(crate) async fn receive_kind(stream: &mut (impl AsyncRead + Unpin), kind: u8, flags: u8) -> Vec<u8> {
     loop {
         let frame = receive(stream).await;
         if frame.0 == kind && frame.1 & flags == flags {

@@ -9,14 +9,14 @@ use tokio::net::TcpListener;
 use super::http::{Answer, Connection};
 
 /// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
-pub fn hash_host(tunnel: &str) -> String {
+pub(crate) fn hash_host(tunnel: &str) -> String {
     use md5::{Digest as _, Md5};
     let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
     format!("{start:016x}")
 }
 
 /// A request as Go's client sends it for gost.
-pub fn of_go(method: &str, target: &str, body: &str) -> String {
+pub(crate) fn of_go(method: &str, target: &str, body: &str) -> String {
     let len = body.len();
     format!(
         "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: Go-http-client/1.1\r\nContent-Length: {len}\r\n\
@@ -32,7 +32,7 @@ fn addresses(answer: &Answer) -> Vec<String> {
 
 /// A gost with one tunnel service. Dropping it is its crash: the listener and the connections close at once,
 /// and nothing is deregistered.
-pub struct FakeGost {
+pub(crate) struct FakeGost {
     pub node: String,
     pub entrypoint: SocketAddr,
     plugin: SocketAddr,
@@ -42,53 +42,53 @@ pub struct FakeGost {
 
 impl FakeGost {
     /// A gost beside the agent whose plugin is there.
-    pub async fn start(node: &str, plugin: SocketAddr) -> Self {
+    pub(crate) async fn start(node: &str, plugin: SocketAddr) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::start_at(node, plugin, any).await
     }
 
     /// A gost with a given entrypoint.
-    pub async fn start_at(node: &str, plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
+    pub(crate) async fn start_at(node: &str, plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
         let listener = TcpListener::bind(entrypoint).await.expect("the port is free");
         let entrypoint = listener.local_addr().expect("an address");
         Self { node: node.into(), entrypoint, plugin, connection: None, listener: Some(listener) }
     }
 
     /// Binds a client: gost registers it once.
-    pub async fn register(&mut self, id: &str, name: &str) {
+    pub(crate) async fn register(&mut self, id: &str, name: &str) {
         let address = self.entrypoint.to_string();
         assert_eq!(self.call("POST", id, name, &address).await, 200);
     }
 
     /// The same with an entrypoint as it stands in gost's configuration, perhaps none; the status that the agent answers.
-    pub async fn register_as(&mut self, id: &str, name: &str, entrypoint: &str) -> u16 {
+    pub(crate) async fn register_as(&mut self, id: &str, name: &str, entrypoint: &str) -> u16 {
         self.call("POST", id, name, entrypoint).await
     }
 
     /// Where a tunnel is of which it has no connector, in the order in which it would dial.
-    pub async fn get(&mut self, name: &str) -> Vec<String> {
+    pub(crate) async fn get(&mut self, name: &str) -> Vec<String> {
         addresses(&self.ask(&of_go("GET", &format!("/sd?name={name}"), "")).await)
     }
 
     /// Ends its listener and goes on calling.
-    pub fn stop_listening(mut self) -> Self {
+    pub(crate) fn stop_listening(mut self) -> Self {
         self.listener = None;
         self
     }
 
     /// Renews a connector; the status that the agent answers.
-    pub async fn renew(&mut self, id: &str, name: &str) -> u16 {
+    pub(crate) async fn renew(&mut self, id: &str, name: &str) -> u16 {
         self.call("PUT", id, name, "").await
     }
 
     /// A client is gone.
-    pub async fn deregister(&mut self, id: &str, name: &str) {
+    pub(crate) async fn deregister(&mut self, id: &str, name: &str) {
         assert_eq!(self.call("DELETE", id, name, "").await, 200);
     }
 
     /// Binds a client that asks for a host name, as gost does: if it is another tunnel's, the client gets its
     /// hash host instead. The name that it was given, and whether the agent agreed.
-    pub async fn bind(&mut self, id: &str, tunnel: &str, wanted: &str) -> (String, bool) {
+    pub(crate) async fn bind(&mut self, id: &str, tunnel: &str, wanted: &str) -> (String, bool) {
         let hash = hash_host(tunnel);
         let taken = self.get_rule(wanted).await;
         let given = if taken.is_empty() || taken == tunnel { wanted } else { &*hash };
@@ -99,7 +99,7 @@ impl FakeGost {
     }
 
     /// The endpoint of a host; empty if it has none.
-    pub async fn get_rule(&mut self, host: &str) -> String {
+    pub(crate) async fn get_rule(&mut self, host: &str) -> String {
         let target = format!("/ingress?host={host}&service=service-0");
         let answer = self.ask(&of_go("GET", &target, "")).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
@@ -107,7 +107,7 @@ impl FakeGost {
     }
 
     /// Whether the agent lets a tunnel have a host.
-    pub async fn set_rule(&mut self, host: &str, endpoint: &str) -> bool {
+    pub(crate) async fn set_rule(&mut self, host: &str, endpoint: &str) -> bool {
         let body = json!({"service": "service-0", "host": host, "endpoint": endpoint});
         let answer = self.ask(&of_go("PUT", "/ingress", &body.to_string())).await;
         assert_eq!(answer.status(), 200, "{answer:?}");
@@ -115,18 +115,18 @@ impl FakeGost {
     }
 
     /// Closes its plugin connections and goes on.
-    pub fn drop_connections(&mut self) {
+    pub(crate) fn drop_connections(&mut self) {
         self.connection = None;
     }
 
     /// Says that its agent is elsewhere now, as after a restart of it on other ports.
-    pub fn reconnect_to(&mut self, plugin: SocketAddr) {
+    pub(crate) fn reconnect_to(&mut self, plugin: SocketAddr) {
         self.plugin = plugin;
         self.connection = None;
     }
 
     /// Ends as SIGTERM ends it; the entrypoint that it had.
-    pub fn stop(self) -> SocketAddr {
+    pub(crate) fn stop(self) -> SocketAddr {
         drop(self.listener);
         self.entrypoint
     }

@@ -1,13 +1,11 @@
 //! Agents for tests: real daemons on loopback in this process, and waiting that has an end.
-#![allow(unreachable_pub, reason = "each test program is a crate of its own")]
-#![allow(dead_code, reason = "each test program uses its part")]
 
-pub mod browser;
-pub mod frames;
-pub mod gost;
-pub mod http;
-pub mod process;
-pub mod puppet;
+pub(crate) mod browser;
+pub(crate) mod frames;
+pub(crate) mod gost;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod puppet;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -24,7 +22,7 @@ use tokio_rustls::rustls::crypto::ring;
 
 /// Waits until a condition holds, looking every few milliseconds; panics with `what` after the deadline.
 /// Returns how long it took.
-pub async fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+pub(crate) async fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
@@ -35,19 +33,19 @@ pub async fn eventually(deadline: Duration, what: &str, mut holds: impl FnMut() 
 
 /// An HTTP client that keeps connections alive like gost's. reqwest wants to be told who computes for TLS, even
 /// where there is none.
-pub fn client() -> reqwest::ClientBuilder {
+pub(crate) fn client() -> reqwest::ClientBuilder {
     let _already_told = ring::default_provider().install_default();
     reqwest::Client::builder()
 }
 
 /// Agents in one cluster, each with its own sockets.
-pub struct TestCluster {
+pub(crate) struct TestCluster {
     pub agents: Vec<Daemon>,
 }
 
 impl TestCluster {
     /// Starts `count` agents that join at the first one, and waits until each knows all.
-    pub async fn start(count: usize, adjust: impl Fn(usize, &mut Config)) -> Self {
+    pub(crate) async fn start(count: usize, adjust: impl Fn(usize, &mut Config)) -> Self {
         let mut cluster = Self { agents: Vec::new() };
         for n in 0..count {
             cluster.add(n, &adjust).await;
@@ -57,7 +55,7 @@ impl TestCluster {
     }
 
     /// Starts one more agent that joins at the first one.
-    pub async fn add(&mut self, n: usize, adjust: impl Fn(usize, &mut Config)) {
+    pub(crate) async fn add(&mut self, n: usize, adjust: impl Fn(usize, &mut Config)) {
         let mut config = Config::loopback(format!("agent-{n}").parse().expect("a name"));
         if let Some(first) = self.agents.first() {
             config.join = vec![first.gossip.to_string().parse().expect("an address")];
@@ -66,7 +64,7 @@ impl TestCluster {
         self.agents.push(Daemon::start(config).await.expect("an agent starts"));
     }
 
-    pub async fn all_met(&self) {
+    pub(crate) async fn all_met(&self) {
         let count = self.agents.len();
         eventually(Duration::from_secs(20), "every agent knows every other", || {
             self.agents.iter().all(|agent| agent.counts().agents == count && agent.peers() == count - 1)
@@ -75,33 +73,33 @@ impl TestCluster {
     }
 
     /// Waits until every agent's directory holds just these records.
-    pub async fn all_hold(&self, deadline: Duration, what: &str, expected: usize) -> Duration {
+    pub(crate) async fn all_hold(&self, deadline: Duration, what: &str, expected: usize) -> Duration {
         eventually(deadline, what, || self.agents.iter().all(|agent| agent.counts().records == expected))
             .await
     }
 }
 
 /// Writes a file that only its owner can read, as gossd wants secrets.
-pub fn write_secret(path: &Path, text: impl AsRef<[u8]>) {
+pub(crate) fn write_secret(path: &Path, text: impl AsRef<[u8]>) {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).expect("a file");
     file.write_all(text.as_ref()).expect("it can be written");
 }
 
 /// A record of that id and tunnel name, at an instance that nobody can dial.
-pub fn record(id: &str, name: &str) -> Holding {
+pub(crate) fn record(id: &str, name: &str) -> Holding {
     let [id, name, node] = [id, name, "node-1"].map(Into::into);
     let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
     Holding { record: Arc::new(record), dial: "".into() }
 }
 
 /// What a Deregister says of that id.
-pub fn named(id: &str) -> Draft<'_> {
+pub(crate) fn named(id: &str) -> Draft<'_> {
     Draft { id, name: "t", node: "node-1", network: "", address: "" }
 }
 
 /// The ids that an agent answers for a tunnel name.
-pub fn ids(agent: &Daemon, name: &str) -> Vec<String> {
+pub(crate) fn ids(agent: &Daemon, name: &str) -> Vec<String> {
     let mut ids: Vec<_> = agent.agent().resolve(name).iter().map(|r| r.id.to_string()).collect();
     ids.sort();
     ids

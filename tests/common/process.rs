@@ -15,7 +15,7 @@ const SUPERVISION: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// The program, without what the environment of the test says to it.
-pub fn gossd() -> Command {
+pub(crate) fn gossd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
     let not_ours = |name: &str| name.starts_with("GOSSD_") || SUPERVISION.contains(&name);
     for (variable, _) in std::env::vars().filter(|(name, _)| not_ours(name)) {
@@ -25,7 +25,7 @@ pub fn gossd() -> Command {
 }
 
 /// A running `gossd run`; killed when dropped.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     stderr: Stderr,
     flags: Vec<String>,
@@ -47,12 +47,12 @@ impl Drop for Process {
 
 impl Process {
     /// An agent on port 0 that keeps nothing.
-    pub fn start(name: &str, flags: &[&str]) -> Self {
+    pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
         Self::start_in(name, &[], flags)
     }
 
     /// The same, where these variables are set.
-    pub fn start_in(name: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
+    pub(crate) fn start_in(name: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let any = "127.0.0.1:0";
         let defaults = [
             ("--plugin", any),
@@ -74,7 +74,7 @@ impl Process {
     }
 
     /// An agent with a journal in a folder, which is also where its control socket is.
-    pub fn keeping(name: &str, folder: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn keeping(name: &str, folder: &Path, flags: &[&str]) -> Self {
         let socket = folder.join(format!("{name}.sock"));
         let (folder, socket) = (folder.to_str().expect("text"), socket.to_str().expect("text"));
         let kept = ["--data-dir", folder, "--control", socket];
@@ -107,23 +107,23 @@ impl Process {
     }
 
     /// Ends it as the kernel does, and starts it again on the ports that it had.
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
         self.restart();
     }
 
     /// Starts it again on the ports that it had.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Self::run(self.again(&[]), self.variables.clone());
     }
 
     /// A process with the same flags, but for some, that takes over from this one, and has when this returns.
-    pub fn successor(&self, other: &[(&str, &str)]) -> Self {
+    pub(crate) fn successor(&self, other: &[(&str, &str)]) -> Self {
         Self::run(self.taking_over(other), self.variables.clone())
     }
 
     /// The same of one that does not; its exit code, and what it said.
-    pub fn failing_successor(&self, other: &[(&str, &str)]) -> (Option<i32>, String) {
+    pub(crate) fn failing_successor(&self, other: &[(&str, &str)]) -> (Option<i32>, String) {
         let output = gossd().arg("run").args(self.taking_over(other)).output().expect("gossd starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
@@ -150,24 +150,24 @@ impl Process {
         flags
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
         assert!(sent.success());
     }
 
     /// Waits until it has ended by itself; how it did, and what it said.
-    pub fn ended(&mut self, deadline: Duration) -> (ExitStatus, String) {
+    pub(crate) fn ended(&mut self, deadline: Duration) -> (ExitStatus, String) {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
@@ -179,18 +179,18 @@ impl Process {
     }
 
     /// What it has said on standard error so far.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.stderr.so_far()
     }
 
     /// Ends it, and gives what it said on standard error.
-    pub fn log(mut self) -> String {
+    pub(crate) fn log(mut self) -> String {
         self.kill();
         self.stderr.all()
     }
 
     /// Waits until its journal has everything.
-    pub async fn is_kept(&self) {
+    pub(crate) async fn is_kept(&self) {
         let start = Instant::now();
         let ask = request("GET", "/metrics", "");
         while !call(self.admin, &ask).await.body.contains("\ngossd_journal_pending 0.0\n") {
@@ -200,13 +200,13 @@ impl Process {
     }
 
     /// The addresses that it answers for a tunnel name, in its order.
-    pub async fn get(&self, name: &str) -> Vec<String> {
+    pub(crate) async fn get(&self, name: &str) -> Vec<String> {
         get(&mut Connection::open(self.plugin).await, name).await
     }
 }
 
 /// The addresses that an agent answers for a tunnel name, over a connection that is there.
-pub async fn get(connection: &mut Connection, name: &str) -> Vec<String> {
+pub(crate) async fn get(connection: &mut Connection, name: &str) -> Vec<String> {
     let answer = connection.call(&request("GET", &format!("/sd?name={name}"), "")).await.json();
     let services = answer["services"].as_array().expect("a list");
     services.iter().map(|s| s["address"].as_str().expect("text").to_owned()).collect()

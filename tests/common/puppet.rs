@@ -13,7 +13,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 /// One process of a peer. Its end is silence.
-pub struct Puppet {
+pub(crate) struct Puppet {
     said: Arc<Said>,
     answering: JoinHandle<()>,
 }
@@ -40,7 +40,7 @@ impl Drop for Puppet {
 
 impl Puppet {
     /// Says hello to an agent, and answers its challenges from now on.
-    pub async fn start(
+    pub(crate) async fn start(
         agent: SocketAddr,
         keyring: Keyring,
         cluster: &str,
@@ -63,50 +63,45 @@ impl Puppet {
         Self { said, answering }
     }
 
-    /// Where it is.
-    pub fn addr(&self) -> SocketAddr {
-        self.said.socket.local_addr().expect("bound")
-    }
-
     /// Says something; small enough for a datagram, or it is cut.
-    pub async fn say(&self, kind: Kind, payload: &[u8]) {
+    pub(crate) async fn say(&self, kind: Kind, payload: &[u8]) {
         self.said.say(kind, payload).await;
     }
 
     /// Pushes changes of its slots, in the words of `gossip::slots`.
-    pub async fn push(&self, until: u64, changes: &[(Slot, &str)]) {
+    pub(crate) async fn push(&self, until: u64, changes: &[(Slot, &str)]) {
         self.say(Kind::Push, &push(self.said.counter.load(Ordering::Relaxed), until, changes)).await;
     }
 
     /// Pushes that it is ready, so that what it holds is shown.
-    pub async fn get_ready(&self) {
+    pub(crate) async fn get_ready(&self) {
         self.push(1, &[(0, "s1\u{1f}ready")]).await;
     }
 
     /// A frame of it that it does not send.
-    pub fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
         let counter = self.said.counter.fetch_add(1, Ordering::Relaxed);
         self.frame_as(counter, kind, payload)
     }
 
     /// The same, with a counter of one's choice.
-    pub fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
         self.said.frame_as(counter, kind, payload)
     }
 
     /// All that it said.
-    pub fn sent(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
         self.said.sent.lock().expect("no panic holds it").clone()
     }
 
     /// All that it was told.
-    pub fn heard(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.said.heard.lock().expect("no panic holds it").clone()
     }
 }
 
 /// A [`Push`] of some records, of which these are all.
-pub fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
+pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
     let changes = changes.to_vec();
     wire::encode(&Push { age_us: 0, id, former: None, since: (0, 0), until: (until, 0), changes })
 }

@@ -97,8 +97,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn an_hour_ahead() -> Plan {
-    let flags = ["--test-clock-ahead", "3600"].map(str::to_owned);
-    Plan { flags_of: [("a", flags.into())].into(), ..Plan::default() }
+    Plan { switches_of: [("a", "GOSSD_TEST_CLOCK_AHEAD=3600")].into(), ..Plan::default() }
 }
 
 fn held() -> Plan {

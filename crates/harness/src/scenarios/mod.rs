@@ -116,7 +116,10 @@ impl Broken {
     /// A world where it is.
     pub(crate) fn apply(self, plan: Plan) -> Plan {
         match self {
-            Self::Agents(parts) => Plan { broken: Some(parts.into()), ..plan },
+            Self::Agents(parts) => {
+                let broken = std::iter::once(format!("GOSSD_TEST_BROKEN={parts}"));
+                Plan { switches: plan.switches.into_iter().chain(broken).collect(), ..plan }
+            }
             Self::Listeners => Plan { held: false, ..plan },
         }
     }

@@ -61,8 +61,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Dead agents are forgotten sooner than in minutes.
 fn soon_forgotten() -> Plan {
-    let flags = ["--test-dead-grace", "8"].map(str::to_owned);
-    Plan { flags: flags.into(), ..Plan::default() }
+    Plan { switches: vec!["GOSSD_TEST_DEAD_GRACE=8".into()], ..Plan::default() }
 }
 
 fn small_mtu() -> Plan {

@@ -15,19 +15,24 @@ const CONTROL: &str = "/control/gossd.sock";
 pub(super) const RULE_FILE: &str = "/ingress/hosts";
 
 impl World {
-    /// A fresh agent on a host, with what its folder has, and the flags that the plan has for it.
+    /// A fresh agent on a host, with what its folder has.
     pub(crate) async fn start_agent(&self, name: &str) -> anyhow::Result<()> {
-        let own: Vec<&str> = self.plan.flags_of.get(name).into_iter().flatten().map(String::as_str).collect();
-        self.start_agent_with(name, &own).await
+        let own = self.plan.switches_of.get(name).map(ToString::to_string);
+        self.run_agent(name, &[], self.plan.switches.iter().cloned().chain(own).collect()).await
     }
 
-    /// The same, with other flags than the plan has for it.
+    /// The same, with more flags.
     pub(crate) async fn start_agent_with(&self, name: &str, own: &[&str]) -> anyhow::Result<()> {
+        self.run_agent(name, own, self.plan.switches.clone()).await
+    }
+
+    async fn run_agent(&self, name: &str, own: &[&str], switches: Vec<String>) -> anyhow::Result<()> {
+        let program = if switches.is_empty() { "gossd" } else { "gossd-lab" };
         let small_disk = self.plan.small_disk.get(name);
         // Not the image's own volume, over which no file system of a size can be put.
         let folder = if small_disk.is_some() { "/small" } else { "/data" };
         let mut command = words(&format!(
-            "/gossd run --name {name} --advertise-host {} --join gossd:8002 --key-file /keys/keys --lease-ttl {} \
+            "/{program} run --name {name} --advertise-host {} --join gossd:8002 --key-file /keys/keys --lease-ttl {} \
              --data-dir {folder} --control {CONTROL} --log-level gossd=debug",
             self.ip(name),
             TTL.as_secs()
@@ -46,9 +51,6 @@ impl World {
         if self.plan.held {
             command.push("--hold".into());
         }
-        if let Some(broken) = &self.plan.broken {
-            command.extend(["--test-broken".into(), broken.clone()]);
-        }
         let keys = self.keys_of(name);
         let mut folders = vec![format!("{}:/keys", keys.display())];
         for (kind, at) in [("control", "/control"), ("ingress", "/ingress"), ("data", "/data")] {
@@ -60,6 +62,7 @@ impl World {
         let spec = Spec {
             image: "gossd-harness",
             command,
+            environment: switches,
             shares: Some(self.container(name, "pause")),
             folders,
             small: HashMap::from_iter(small),

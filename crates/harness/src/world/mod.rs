@@ -79,13 +79,13 @@ pub(crate) struct Plan {
     pub(crate) goodbye: bool,
     /// More flags of every agent.
     pub(crate) flags: Vec<String>,
-    /// More flags of one host's agent.
-    pub(crate) flags_of: HashMap<&'static str, Vec<String>>,
+    /// What tests switch in every agent, as variables: then it is the lab's, which is one that can be switched.
+    pub(crate) switches: Vec<String>,
+    /// And in the first agent of one host.
+    pub(crate) switches_of: HashMap<&'static str, &'static str>,
     /// Hosts whose data folder is in memory and this small.
     pub(crate) small_disk: HashMap<&'static str, &'static str>,
     pub(crate) mtu: Option<u32>,
-    /// What of every agent is broken on purpose, for the scenario to notice.
-    pub(crate) broken: Option<String>,
 }
 
 impl Default for Plan {
@@ -100,10 +100,10 @@ impl Default for Plan {
             unnamed_entrypoint: false,
             goodbye: false,
             flags: Vec::new(),
-            flags_of: HashMap::new(),
+            switches: Vec::new(),
+            switches_of: HashMap::new(),
             small_disk: HashMap::new(),
             mtu: None,
-            broken: None,
         }
     }
 }

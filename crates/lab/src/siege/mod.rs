@@ -13,11 +13,11 @@
 mod agent;
 mod attacks;
 mod clients;
-#[expect(dead_code, unreachable_pub, reason = "shared with tests, which use all of it")]
+#[expect(dead_code, reason = "shared with tests, which use all of it")]
 #[path = "../../../../tests/common/frames.rs"]
 mod frames;
 mod network;
-#[expect(dead_code, unreachable_pub, reason = "shared with tests, which use all of it")]
+#[expect(dead_code, reason = "shared with tests, which use all of it")]
 #[path = "../../../../tests/common/puppet.rs"]
 mod puppet;
 mod renew;

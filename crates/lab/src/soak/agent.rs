@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     /// Its journal and log are there.
     pub(crate) folder: PathBuf,
     pub(crate) flags: Vec<String>,
+    /// What is switched in it, as variables.
+    pub(crate) switches: Vec<(&'static str, String)>,
 }
 
 /// A process that is an agent; killed when dropped.
@@ -96,11 +98,12 @@ impl Agent {
     }
 
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        let Setup { name, advertised, join, folder, flags, .. } = &self.setup;
+        let Setup { name, advertised, join, folder, flags, switches, .. } = &self.setup;
         let log = fs::OpenOptions::new().create(true).append(true).open(log_of(folder, name))?;
         let mut command = Command::new(std::env::current_exe()?);
         // As the unit and the image have it.
         command.env("MALLOC_ARENA_MAX", "1");
+        command.envs(switches.iter().map(|(name, value)| (name, value)));
         command.args(["run", "--name", name, "--log-level", "info", "--data-dir"]).arg(folder);
         command.arg("--control").arg(folder.join(format!("{name}.sock")));
         command.args(["--advertise-host", &advertised.to_string()]).args(flags);

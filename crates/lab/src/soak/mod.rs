@@ -30,6 +30,7 @@ use self::chaos::{Pace, Seat, Stage};
 use self::gost::{Fate, Gost, Host};
 use self::model::Model;
 use self::relay::{Link, Peer, Relay};
+use crate::switches;
 use gossd_lab::table::{Column, Out};
 
 /// Tunnels of one gost.
@@ -224,10 +225,9 @@ async fn agents(
     let (link, linked) = channel::channel(Link::Up);
     // As by default, if gost renews every 15 s.
     let ttl = args.renew * 4;
-    let (ttl, hurry) = (ttl.max(5).to_string(), args.hurry.to_string());
-    let flags = ["--lease-ttl", &ttl, "--test-hurry", &hurry, "--test-dead-grace", "20"];
-    let mut flags: Vec<String> = flags.map(String::from).into();
-    flags.extend(args.broken.iter().flat_map(|broken| ["--test-broken".into(), broken.clone()]));
+    let flags = vec!["--lease-ttl".into(), ttl.max(5).to_string()];
+    let mut switches = vec![(switches::HURRY, args.hurry.to_string()), (switches::DEAD_GRACE, "20".into())];
+    switches.extend(args.broken.clone().map(|broken| (switches::BROKEN, broken)));
     let (mut seats, mut relays): (Vec<Seat>, Vec<Relay>) = (Vec::new(), Vec::new());
     for n in 0..args.agents {
         let at = |net| Ipv4Addr::new(127, 0, net, u8::try_from(n).unwrap_or(0) + 1);
@@ -240,7 +240,8 @@ async fn agents(
         }
         let join = seats.first().map(|first: &Seat| first.with(|agent| agent.meeting_point()));
         let (name, folder) = (format!("agent-{n}"), folder.to_owned());
-        let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags: flags.clone() };
+        let (flags, switches) = (flags.clone(), switches.clone());
+        let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags, switches };
         seats.push(Seat::new(tokio::task::spawn_blocking(|| Agent::new(setup)).await??));
     }
     for (n, relay) in relays.into_iter().enumerate() {

@@ -1,13 +1,13 @@
 //! The bindings in the tree are those of `plugin.proto`, so that nobody who builds gossd needs a compiler for
-//! it. `GOSSD_REFRESH=1 cargo test --test proto_current` writes them anew.
+//! it. `GOSSD_REFRESH=1 cargo test --package gossd-harness --test bindings` writes them anew.
 
 use std::fs;
 use std::path::Path;
 
 use prost::Message as _;
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/plugin/grpc");
-const HEAD: &str = "//! Written by `GOSSD_REFRESH=1 cargo test --test proto_current` from plugin.proto; not to be edited.\n\n";
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/plugin/grpc");
+const HEAD: &str = "//! Written by `GOSSD_REFRESH=1 cargo test --package gossd-harness --test bindings` from plugin.proto; not to be edited.\n\n";
 
 #[test]
 fn the_bindings_and_the_descriptors_are_those_of_the_proto() {
@@ -31,5 +31,8 @@ fn keep(name: &str, current: &[u8]) {
         fs::write(&path, current).expect("the tree can be written");
     }
     let kept = fs::read(&path).unwrap_or_default();
-    assert!(kept == current, "{name} is not current: GOSSD_REFRESH=1 cargo test --test proto_current");
+    assert!(
+        kept == current,
+        "{name} is not current: GOSSD_REFRESH=1 cargo test --package gossd-harness --test bindings"
+    );
 }
