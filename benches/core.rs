@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use gossd::domain::address::Host;
-use gossd::domain::directory::{Directory, Entry};
-use gossd::domain::liveness::Standing;
-use gossd::domain::rank::{Judged, Order, rank};
-use gossd::domain::record::{Draft, Owner, Record};
-use gossd::domain::slot::{Change, SlotTable, Status};
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::seal::Sealer;
 use gossd::gossip::slots;
 use gossd::gossip::wire::{self, Header, Kind};
+use gossd_core::address::Host;
+use gossd_core::directory::{Directory, Entry};
+use gossd_core::liveness::Standing;
+use gossd_core::rank::{Judged, Order, rank};
+use gossd_core::record::{Draft, Owner, Record};
+use gossd_core::slot::{Change, SlotTable, Status};
 
 /// Records of a large cluster.
 const RECORDS: usize = 100_000;

@@ -38,7 +38,7 @@ step tests --lib --bins
 # Slower: agents in one process and programs of their own, through real sockets; the simulated gost beside recordings of a
 # real one; and what the fuzzers found worth keeping. Two at a time, because they measure what is promised.
 step tests --test '*' --no-fail-fast -- --test-threads 2
-step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet --package gossd --package gossd-core
 step tests --benches
 # The measuring programs still work; the figures of such a short run mean nothing.
 step scripts/static.sh

@@ -7,10 +7,6 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::agent::Broken;
-use crate::domain::address::{Entrypoint, Host};
-use crate::domain::quota::Quota;
-use crate::domain::rank::Order;
-use crate::domain::record::AgentName;
 use crate::gossip::JoinPoint;
 use crate::gossip::keyring::Keyring;
 use crate::gossip::transport::Faults;
@@ -18,6 +14,10 @@ use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
 use crate::plugin::tls::TlsFiles;
+use gossd_core::address::{Entrypoint, Host};
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::AgentName;
 
 /// Where the plugin listens.
 pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::entrypoints::{EntrypointKey, Registered};
-use crate::domain::label::Label;
-use crate::domain::lease::{self, Word};
-use crate::domain::record::{AgentName, Generation};
-use crate::domain::rule::{Rule, RuleKey};
+use gossd_core::entrypoints::{EntrypointKey, Registered};
+use gossd_core::label::Label;
+use gossd_core::lease::{self, Word};
+use gossd_core::record::{AgentName, Generation};
+use gossd_core::rule::{Rule, RuleKey};
 
 #[cfg(feature = "fuzz")]
 pub mod entries;

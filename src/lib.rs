@@ -14,13 +14,14 @@
 //!
 //! # The map
 //!
-//! Each module may use those to its right, never those to its left; `tests/layers.rs` keeps it so.
+//! The rules are a crate of their own, [`gossd_core`]: records, leases, claims, slots, the directory, liveness, ranking.
+//! It has no clock, socket, file or random source; its dependencies and its lints keep it so. Around it, each module may use
+//! those to its right, never those to its left:
 //!
-//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → domain`
+//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → gossd_core`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
-//! | [`domain`] | records, leases, rules, instances, slots, the directory, liveness, ranking | clocks, sockets, files, random sources |
 //! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
 //! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
@@ -34,7 +35,7 @@
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
 //!
-//! Read [`domain`] first, then [`agent`], [`plugin`] and [`gossip`].
+//! Read [`gossd_core`] first, then [`agent`], [`plugin`] and [`gossip`].
 //!
 //! # Words
 //!
@@ -58,27 +59,27 @@
 //!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
 //! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
-//!    number: `agent::tests::nobody_else_can_write_our_records`, `domain::convergence` for any order, and for copies
-//!    of copies `domain::replica`. A push
+//!    number: `agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
+//!    of copies `gossd_core::replica`. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
 //!    while the owner is not heard, `gossip::link::tests`.
 //! 4. The first Deregister of an id wins over every call that was in flight beside it; an id that is registered again
-//!    later is a new record: `domain::convergence::the_first_deregister_wins_over_all_that_is_in_flight_beside_it`,
+//!    later is a new record: `gossd_core::convergence::the_first_deregister_wins_over_all_that_is_in_flight_beside_it`,
 //!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
 //! 5. No record outlives its owner's last sign of life by more than its TTL:
-//!    `agent::tests::a_record_that_nobody_renews_lapses`, `domain::lease::model`, and for a lost host
-//!    `tests/faults.rs`. The exceptions are self-preservation, `domain::liveness`; a gost that outlives its agent,
+//!    `agent::tests::a_record_that_nobody_renews_lapses`, `gossd_core::lease::model`, and for a lost host
+//!    `tests/faults.rs`. The exceptions are self-preservation, `gossd_core::liveness`; a gost that outlives its agent,
 //!    listed last, `agent::survivors`; and a gost that answers dials while its Renew period is not known yet,
-//!    `domain::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `agent::gosts::tests`.
+//!    `gossd_core::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
-//!    `domain::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
-//!    `domain::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
-//!    usable port or host: the tables in `domain::address` and `gossip::slots`; and what is surely alive
-//!    before what may be: `domain::rank`.
+//!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
+//!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
+//!    usable port or host: the tables in `gossd_core::address` and `gossip::slots`; and what is surely alive
+//!    before what may be: `gossd_core::rank`.
 //! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
 //!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`; `tests/hostile_*.rs`,
 //!    and what the fuzzers kept, `tests/corpus.rs`.
-//! 8. [`domain`] reads no clock, socket, file or random source: `tests/layers.rs`.
+//! 8. [`gossd_core`] reads no clock, socket, file or random source: its Cargo.toml and its clippy.toml.
 //! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
 //!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
@@ -99,7 +100,6 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
-pub mod domain;
 pub mod gossip;
 pub mod ingress_file;
 pub mod journal;

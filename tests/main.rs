@@ -18,7 +18,6 @@ mod ingress;
 mod ingress_file;
 mod keys;
 mod kubernetes;
-mod layers;
 mod log;
 mod own_gost;
 mod packaging;

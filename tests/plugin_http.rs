@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::common::http::{Answer, Connection, call, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::address::Host;
-use gossd::domain::record::MAX_FIELD;
+use gossd_core::address::Host;
+use gossd_core::record::MAX_FIELD;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 

@@ -4,15 +4,15 @@
 use crate::common::http::{Answer, Connection, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::address::Host;
-use gossd::domain::quota::Quota;
-use gossd::domain::record::{Draft, MAX_FIELD};
 use gossd::plugin::grpc::generated::ingress_client::IngressClient;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{
     DeregisterRequest, GetRuleRequest, GetServiceRequest, RegisterRequest, RenewRequest, Service,
     SetRuleRequest,
 };
+use gossd_core::address::Host;
+use gossd_core::quota::Quota;
+use gossd_core::record::{Draft, MAX_FIELD};
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};

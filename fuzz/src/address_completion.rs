@@ -5,10 +5,10 @@ use std::str;
 use std::sync::Arc;
 
 use gossd::agent::Restored;
-use gossd::domain::address::{Address, Entrypoint, Host};
-use gossd::domain::lease::{Holding, Kept};
-use gossd::domain::record::{MAX_FIELD, Network, Record};
 use gossd::plugin::Reach;
+use gossd_core::address::{Address, Entrypoint, Host};
+use gossd_core::lease::{Holding, Kept};
+use gossd_core::record::{MAX_FIELD, Network, Record};
 
 /// The entrypoint, the host that replaces what nobody can dial, and another such host, on a line each.
 pub fn run(data: &[u8]) {

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chitchat::{ChitchatId, ChitchatMessage, Deserializable as _, Serializable as _};
-use gossd::domain::record::Owner;
-use gossd::domain::replica::Part;
-use gossd::domain::slot::{Mark, Slot, Status};
 use gossd::gossip::antientropy::{AntiEntropy, Channels, DEAD_GRACE, Member, Said, Settings};
 use gossd::gossip::counters::{Counters, Dropped};
 use gossd::gossip::session::Peer;
 use gossd::gossip::wire::MAX_PAYLOAD;
 use gossd::gossip::{Event, Hearer};
+use gossd_core::record::Owner;
+use gossd_core::replica::Part;
+use gossd_core::slot::{Mark, Slot, Status};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gossd::agent::{Agent, Broken, Candidate, LEASE_TTL, Restored, Settings};
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::quota::Quota;
-use gossd::domain::rank::Order;
-use gossd::domain::record::{Network, Owner, Record};
-use gossd::domain::slot::{Change, Content, Mark};
 use gossd::gossip::counters::Counters;
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::link::{Effect, Link};
 use gossd::gossip::seal::{OVERHEAD, Opened, Sealer};
 use gossd::gossip::wire::{self, Answer, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session};
 use gossd::gossip::{Event, Hearer as _, slots};
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::{Network, Owner, Record};
+use gossd_core::slot::{Change, Content, Mark};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 

@@ -3,11 +3,11 @@
 use std::str;
 use std::sync::Arc;
 
-use gossd::domain::hostname::Naming;
-use gossd::domain::record::MAX_FIELD;
-use gossd::domain::rule::{Endpoint, HashHost, Rule, TunnelId};
-use gossd::domain::slot::{Cell, Content, FIRST_RULE};
 use gossd::gossip::slots;
+use gossd_core::hostname::Naming;
+use gossd_core::record::MAX_FIELD;
+use gossd_core::rule::{Endpoint, HashHost, Rule, TunnelId};
+use gossd_core::slot::{Cell, Content, FIRST_RULE};
 
 use super::input::Input;
 

@@ -8,20 +8,20 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use gossd::agent::{Agent, Broken, LEASE_TTL, Restored as Held, Settings};
-use gossd::domain::address::{Address, Entrypoint};
-use gossd::domain::entrypoints::{EntrypointKey, Place, Registered};
-use gossd::domain::lease::{Holding, Kept, Word};
-use gossd::domain::quota::Quota;
-use gossd::domain::rank::Order;
-use gossd::domain::record::{Network, Owner, Record, check_field};
-use gossd::domain::rule::{Endpoint, Rule, TunnelId};
-use gossd::domain::slot::{Cell, Content, FIRST_RULE, Slot};
-use gossd::domain::tombstone::Release;
 use gossd::gossip::slots;
 use gossd::journal::entries::{
     read, read_file, read_gosts, write_entrypoint, write_file, write_rule, write_word,
 };
 use gossd::journal::{Batch, Restored};
+use gossd_core::address::{Address, Entrypoint};
+use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+use gossd_core::lease::{Holding, Kept, Word};
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::{Network, Owner, Record, check_field};
+use gossd_core::rule::{Endpoint, Rule, TunnelId};
+use gossd_core::slot::{Cell, Content, FIRST_RULE, Slot};
+use gossd_core::tombstone::Release;
 
 use super::input::Input;
 

@@ -4,10 +4,10 @@
 use std::str;
 use std::sync::Arc;
 
-use gossd::domain::address::{Entrypoint, Host};
-use gossd::domain::record::{Draft, check_field};
-use gossd::domain::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot};
 use gossd::gossip::slots;
+use gossd_core::address::{Entrypoint, Host};
+use gossd_core::record::{Draft, check_field};
+use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot};
 
 use super::input::Input;
 

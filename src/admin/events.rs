@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::Admin;
 use super::report;
 use crate::agent::Agent;
-use crate::domain::event::Event as Happened;
-use crate::domain::record::{Owner, Record};
+use gossd_core::event::Event as Happened;
+use gossd_core::record::{Owner, Record};
 
 /// Events taken under the lock at once.
 const BATCH: usize = 256;
@@ -85,7 +85,7 @@ fn event(generation: u64, number: u64, told: &report::Event) -> Option<Event> {
 }
 
 fn told(event: &Happened) -> report::Event {
-    let name = |name: &crate::domain::record::AgentName| name.as_str().to_owned();
+    let name = |name: &gossd_core::record::AgentName| name.as_str().to_owned();
     match event {
         Happened::Up(owner, record) => report::Event::RecordUp(of(owner, record)),
         Happened::Down(owner, record) => report::Event::RecordDown(of(owner, record)),

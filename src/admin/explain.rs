@@ -9,9 +9,9 @@ use super::report::{self, Explanation, Lease, State};
 use super::status::{millis, state};
 use super::{Admin, json};
 use crate::agent::Candidate;
-use crate::domain::rank::Order;
-use crate::domain::record::Network;
-use crate::domain::rule::TunnelId;
+use gossd_core::rank::Order;
+use gossd_core::record::Network;
+use gossd_core::rule::TunnelId;
 
 #[derive(Deserialize)]
 pub(super) struct Asked {

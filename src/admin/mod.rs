@@ -26,7 +26,7 @@ use serde::Deserialize;
 use self::ready::Readiness;
 use self::report::{Host, Services, Status};
 use crate::agent::{Agent, DRAINING};
-use crate::domain::record::AgentName;
+use gossd_core::record::AgentName;
 
 pub use self::server::serve;
 

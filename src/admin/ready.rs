@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::report::IngressFile;
 use crate::agent::View;
-use crate::domain::liveness::Standing;
+use gossd_core::liveness::Standing;
 
 /// In which time a newcomer has heard all that its peers know: ten times what 100,000 records take on loopback.
 const CATCH_UP: Duration = Duration::from_secs(20);

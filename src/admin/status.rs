@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::Outside;
 use super::report::{Holds, IngressFile, Journal, Member, Refused, Service, State, Status};
 use crate::agent::{DRAINING, MemberView, Tunnel, View};
-use crate::domain::liveness::Standing;
-use crate::domain::rank::Order;
-use crate::domain::record::{AgentName, Owner};
-use crate::domain::slot;
+use gossd_core::liveness::Standing;
+use gossd_core::rank::Order;
+use gossd_core::record::{AgentName, Owner};
+use gossd_core::slot;
 
 /// The report of a view.
 pub(super) fn status(

@@ -1,7 +1,7 @@
 //! How the agent says that it is, and whether it drains: over restarts, until an operator undoes it.
 
 use super::Agent;
-use crate::domain::slot::Status;
+use gossd_core::slot::Status;
 
 /// What draining means, and what ends it.
 pub const DRAINING: &str =

@@ -7,13 +7,13 @@ use tokio::time::{Instant, sleep_until};
 use super::gosts::{Dial, Dials};
 use super::survivors::SurvivorDials;
 use super::{Agent, LEASE_TTL, keeper};
-use crate::domain::address::Address;
-use crate::domain::lease::Expired;
-use crate::domain::record::Owner;
-use crate::domain::replica::EMPTY_KEPT;
-use crate::domain::room::Room as _;
-use crate::domain::slot::{Change, STATUS_SLOT};
 use crate::gossip::Cluster;
+use gossd_core::address::Address;
+use gossd_core::lease::Expired;
+use gossd_core::record::Owner;
+use gossd_core::replica::EMPTY_KEPT;
+use gossd_core::room::Room as _;
+use gossd_core::slot::{Change, STATUS_SLOT};
 
 /// How often agents that chitchat forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);

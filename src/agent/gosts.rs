@@ -11,12 +11,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::{Agent, State};
-use crate::domain::address::Address;
-use crate::domain::connection::{Caller, ConnectionId};
-use crate::domain::entrypoints::{EntrypointKey, Place};
-use crate::domain::label::Label;
-use crate::domain::lease::{Asked, Holding};
-use crate::domain::record::{Draft, Record};
+use gossd_core::address::Address;
+use gossd_core::connection::{Caller, ConnectionId};
+use gossd_core::entrypoints::{EntrypointKey, Place};
+use gossd_core::label::Label;
+use gossd_core::lease::{Asked, Holding};
+use gossd_core::record::{Draft, Record};
 
 /// A gost that does not refuse within this time is not known to be dead. A refusal takes a round trip within the
 /// host; the rest is for hosts that are starved.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::State;
 use super::gosts::key_of;
-use crate::domain::address::Address;
-use crate::domain::connection::Caller;
-use crate::domain::directory::Directory;
-use crate::domain::entrypoints::Place;
-use crate::domain::label::Label;
-use crate::domain::lease::Holding;
-use crate::domain::record::{Draft, Network, Record};
+use gossd_core::address::Address;
+use gossd_core::connection::Caller;
+use gossd_core::directory::Directory;
+use gossd_core::entrypoints::Place;
+use gossd_core::label::Label;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Draft, Network, Record};
 
 /// What the caller of a Renew can add.
 pub struct Heal<'a> {

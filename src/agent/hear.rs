@@ -5,15 +5,15 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::Instant;
 
 use super::{Agent, State};
-use crate::domain::complaint::Refusal;
-use crate::domain::directory::Applied;
-use crate::domain::event::Event as Happened;
-use crate::domain::liveness::{Liveness, Standing};
-use crate::domain::record::{AgentName, Owner};
-use crate::domain::replica::{Extent, Part};
-use crate::domain::rule::Rule;
-use crate::domain::slot::{Change, Content, Mark, Slot, Status};
 use crate::gossip::{Event, Hearer};
+use gossd_core::complaint::Refusal;
+use gossd_core::directory::Applied;
+use gossd_core::event::Event as Happened;
+use gossd_core::liveness::{Liveness, Standing};
+use gossd_core::record::{AgentName, Owner};
+use gossd_core::replica::{Extent, Part};
+use gossd_core::rule::Rule;
+use gossd_core::slot::{Change, Content, Mark, Slot, Status};
 
 impl Hearer for Agent {
     fn hear(&self, event: Event) {

@@ -7,8 +7,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Agent, State};
-use crate::domain::label::Label;
 use crate::journal::{Batch, Journal, WriteError, snapshot};
+use gossd_core::label::Label;
 
 /// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
 const COALESCE: Duration = Duration::from_millis(35);

@@ -6,9 +6,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{Agent, HealedFrom, MemberView, View};
-use crate::domain::complaint::Refusal;
-use crate::domain::liveness::Standing;
 use crate::metrics::{Sheet, amount};
+use gossd_core::complaint::Refusal;
+use gossd_core::liveness::Standing;
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

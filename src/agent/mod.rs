@@ -30,20 +30,20 @@ pub use self::heal::{Heal, HealedFrom};
 pub use self::tables::Table;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
-use crate::domain::claim::ClaimTable;
-use crate::domain::complaint::Complaints;
-use crate::domain::connection::{Caller, ConnectionId, Connections};
-use crate::domain::directory::Directory;
-use crate::domain::entrypoints::{Entrypoints, Registered};
-use crate::domain::event::Log;
-use crate::domain::label::Label;
-use crate::domain::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
-use crate::domain::liveness::Liveness;
-use crate::domain::quota::{Full, Quota, Share};
-use crate::domain::rank::Order;
-use crate::domain::record::{Draft, Owner, Record};
-use crate::domain::rule::{Rule, TunnelId};
-use crate::domain::slot::{Cell, Change, Seq, Slot, Status};
+use gossd_core::claim::ClaimTable;
+use gossd_core::complaint::Complaints;
+use gossd_core::connection::{Caller, ConnectionId, Connections};
+use gossd_core::directory::Directory;
+use gossd_core::entrypoints::{Entrypoints, Registered};
+use gossd_core::event::Log;
+use gossd_core::label::Label;
+use gossd_core::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
+use gossd_core::liveness::Liveness;
+use gossd_core::quota::{Full, Quota, Share};
+use gossd_core::rank::Order;
+use gossd_core::record::{Draft, Owner, Record};
+use gossd_core::rule::{Rule, TunnelId};
+use gossd_core::slot::{Cell, Change, Seq, Slot, Status};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.

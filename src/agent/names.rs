@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Agent;
-use crate::domain::rule::HashHost;
+use gossd_core::rule::HashHost;
 
 /// Names that are copied under the lock at once: half a millisecond, most of it for memory that is in no cache.
 const BITE: usize = 8_192;
@@ -55,10 +55,10 @@ mod tests {
     use super::super::tests::{HERE, with_quota};
     use super::*;
     use crate::agent::Restored;
-    use crate::domain::lease::Holding;
-    use crate::domain::quota::Quota;
-    use crate::domain::record::{Network, Record};
-    use crate::domain::rule::{Endpoint, TunnelId};
+    use gossd_core::lease::Holding;
+    use gossd_core::quota::Quota;
+    use gossd_core::record::{Network, Record};
+    use gossd_core::rule::{Endpoint, TunnelId};
 
     fn agent() -> Agent {
         with_quota(Quota::default(), Restored::default())

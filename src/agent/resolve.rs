@@ -6,11 +6,11 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::Instant;
 
 use super::{Agent, State};
-use crate::domain::directory::Entry;
-use crate::domain::liveness::Standing;
-use crate::domain::rank::{Judged, rank};
-use crate::domain::record::Record;
-use crate::domain::slot::Status;
+use gossd_core::directory::Entry;
+use gossd_core::liveness::Standing;
+use gossd_core::rank::{Judged, rank};
+use gossd_core::record::Record;
+use gossd_core::slot::Status;
 
 impl Agent {
     /// The records of a tunnel name, in the order in which gost should try them.

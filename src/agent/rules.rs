@@ -8,13 +8,13 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::time::Instant;
 
 use super::{Agent, State};
-use crate::domain::claim::{LAP, Look};
-use crate::domain::directory::{Applied, Directory};
-use crate::domain::liveness::{Liveness, Standing};
-use crate::domain::quota::Full;
-use crate::domain::record::Owner;
-use crate::domain::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
-use crate::domain::slot::{Change, Content, Status};
+use gossd_core::claim::{LAP, Look};
+use gossd_core::directory::{Applied, Directory};
+use gossd_core::liveness::{Liveness, Standing};
+use gossd_core::quota::Full;
+use gossd_core::record::Owner;
+use gossd_core::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
+use gossd_core::slot::{Change, Content, Status};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
@@ -35,7 +35,7 @@ impl Closing {
 }
 
 impl Agent {
-    /// Where a host leads, by its key; see [`crate::domain::hostname`].
+    /// Where a host leads, by its key; see [`gossd_core::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
         let endpoint = self.lock().directory.hosts().endpoint(host);
         let forgets =

@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 
 use super::gosts::{Dialled, dial_each};
 use super::{Agent, State};
-use crate::domain::address::Address;
-use crate::domain::directory::Entry;
-use crate::domain::liveness::{Liveness, PRESERVE, Standing};
-use crate::domain::record::AgentName;
+use gossd_core::address::Address;
+use gossd_core::directory::Entry;
+use gossd_core::liveness::{Liveness, PRESERVE, Standing};
+use gossd_core::record::AgentName;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;

@@ -1,12 +1,12 @@
 //! The agent in scenarios, without a socket, in paused time.
 
 use super::*;
-use crate::domain::record::{Generation, Network};
-use crate::domain::replica::{EMPTY_KEPT, Extent};
-use crate::domain::slot::{Content, STATUS_SLOT};
-use crate::domain::tombstone::Release;
 use crate::gossip::{Event, Hearer as _};
 use crate::journal::Batch;
+use gossd_core::record::{Generation, Network};
+use gossd_core::replica::{EMPTY_KEPT, Extent};
+use gossd_core::slot::{Content, STATUS_SLOT};
+use gossd_core::tombstone::Release;
 
 pub(super) const HERE: Caller = Caller { remote: None, connection: 1 };
 
@@ -328,7 +328,7 @@ async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
     assert!(agent.doubts_itself());
     agent.handle(Event::Forgotten { owner: peers[0].clone() });
     assert_eq!(agent.resolve("t").len(), 3, "all vanished together: it was probably us");
-    tokio::time::advance(crate::domain::liveness::PRESERVE).await;
+    tokio::time::advance(gossd_core::liveness::PRESERVE).await;
     agent.collect_changes();
     assert!(ids(&agent).is_empty());
     assert_eq!(agent.counts().records, 2, "and what chitchat forgot is forgotten");
@@ -338,8 +338,8 @@ async fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
 
 #[tokio::test(start_paused = true)]
 async fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_started_afresh() {
-    use crate::domain::lease::Word;
     use crate::journal::WriteError;
+    use gossd_core::lease::Word;
     let agent = agent();
     agent.use_journal();
     register(&agent, "1");

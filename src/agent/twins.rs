@@ -11,11 +11,11 @@ mod tests;
 use std::time::Instant;
 
 use super::State;
-use crate::domain::directory::Entry;
-use crate::domain::event::Event;
-use crate::domain::liveness::Standing;
-use crate::domain::record::{Owner, Record};
-use crate::domain::slot::Change;
+use gossd_core::directory::Entry;
+use gossd_core::event::Event;
+use gossd_core::liveness::Standing;
+use gossd_core::record::{Owner, Record};
+use gossd_core::slot::Change;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.

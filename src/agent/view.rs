@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use super::keeper::Health;
 use super::tables::Table;
 use super::{Agent, Changes, Counts, HealedFrom, State};
-use crate::domain::complaint::Complaint;
-use crate::domain::directory::Entry;
-use crate::domain::event::Event;
-use crate::domain::label::Label;
-use crate::domain::liveness::Standing;
-use crate::domain::quota::Quota;
-use crate::domain::rank::{Order, rank};
-use crate::domain::record::{AgentName, Generation, Record};
-use crate::domain::slot::Status;
+use gossd_core::complaint::Complaint;
+use gossd_core::directory::Entry;
+use gossd_core::event::Event;
+use gossd_core::label::Label;
+use gossd_core::liveness::Standing;
+use gossd_core::quota::Quota;
+use gossd_core::rank::{Order, rank};
+use gossd_core::record::{AgentName, Generation, Record};
+use gossd_core::slot::Status;
 
 /// The agent at one moment.
 #[derive(Clone, Debug)]

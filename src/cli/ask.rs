@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{paths, table};
 use crate::control::{self, Answer, Request};
-use crate::domain::record::AgentName;
+use gossd_core::record::AgentName;
 
 /// Which agent.
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::{table, words};
 use crate::config::DEFAULT_ADMIN;
-use crate::domain::address::Entrypoint;
+use gossd_core::address::Entrypoint;
 
 /// A host that takes longer to connect to is not there.
 const CONNECT: Duration = Duration::from_secs(3);

@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use super::flags::{AdminAddr, RunArgs};
 use super::paths;
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
-use crate::domain::hostname::Naming;
-use crate::domain::quota::Quota;
 use crate::gossip::keyfile;
 use crate::gossip::keyring::Keyring;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
+use gossd_core::hostname::Naming;
+use gossd_core::quota::Quota;
 
 /// What they say, the keys read.
 pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {

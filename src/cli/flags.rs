@@ -11,15 +11,15 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::agent::LEASE_TTL;
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
-use crate::domain::address::{Entrypoint, Host};
-use crate::domain::hostname::Naming;
-use crate::domain::quota::Quota;
-use crate::domain::rank::Order;
-use crate::domain::record::AgentName;
-use crate::domain::slot::MAX_EACH;
 use crate::gossip::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
+use gossd_core::address::{Entrypoint, Host};
+use gossd_core::hostname::Naming;
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::AgentName;
+use gossd_core::slot::MAX_EACH;
 
 #[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug, Args)]

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::flags::{RunArgs, parse_entrypoint, parse_host};
 use super::second;
-use crate::domain::address::Host;
 use crate::plugin::{http, token};
+use gossd_core::address::Host;
 
 /// What is said of gost, and of the agent.
 #[derive(Debug, Args)]

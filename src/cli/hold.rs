@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 use super::flags::LogFormat;
 use super::log::Log;
 use super::paths;
-use crate::domain::record::AgentName;
 use crate::listeners::hold::Holder;
+use gossd_core::record::AgentName;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct HoldArgs {

@@ -4,7 +4,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::domain::record::{AgentName, MAX_AGENT_NAME};
+use gossd_core::record::{AgentName, MAX_AGENT_NAME};
 
 /// The runtime folder of the system's service, `examples/systemd/gossd.service`.
 const SERVICE: &str = "/run/gossd";

@@ -21,9 +21,9 @@ pub use self::keys::{KeyRequest, Outcome, Secret};
 
 use crate::agent::Agent;
 use crate::control::takeover::successor::Successor;
-use crate::domain::slot::Status;
 use crate::gossip::Cluster;
 use crate::listeners::Handles;
+use gossd_core::slot::Status;
 
 /// Longest request.
 const MAX_LINE: u64 = 4_096;

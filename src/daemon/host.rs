@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::UdpSocket;
 
 use crate::config::Config;
-use crate::domain::address::Host;
 use crate::gossip::JoinPoint;
+use gossd_core::address::Host;
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];

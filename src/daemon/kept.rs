@@ -7,10 +7,10 @@ use tokio::task::spawn_blocking;
 
 use crate::agent::Restored;
 use crate::config::Config;
-use crate::domain::label::Label;
-use crate::domain::record::Generation;
 use crate::journal::peers::Peers;
 use crate::journal::{self, Journal, OpenError};
+use gossd_core::label::Label;
+use gossd_core::record::Generation;
 
 /// What a start has to go on with.
 pub(super) struct Kept {

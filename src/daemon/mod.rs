@@ -25,8 +25,6 @@ use crate::agent::{Agent, Counts, Dialling, Settings};
 use crate::config::{Adjustable, Config};
 use crate::control::takeover::predecessor::Predecessor;
 use crate::control::{self, Control};
-use crate::domain::label::Label;
-use crate::domain::record::Owner;
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint};
 use crate::journal::{self, Journal};
@@ -39,6 +37,8 @@ use crate::plugin::tls::{Tls, TlsFiles};
 use crate::plugin::token::Known;
 use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
+use gossd_core::label::Label;
+use gossd_core::record::Owner;
 
 /// How long the plugin may take to finish its calls: what it gives itself, and some for the runtime. A goodbye gets more.
 const STOP: Duration = Duration::from_millis(500);

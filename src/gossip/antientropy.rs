@@ -29,9 +29,9 @@ use self::vet::Vet;
 use super::counters::{Counters, Dropped};
 use super::session::Peer;
 use super::{Event, Hearer, slots};
-use crate::domain::complaint::Refusal;
-use crate::domain::record::Owner;
-use crate::domain::slot::{Change, Content, Mark, Seq, Status};
+use gossd_core::complaint::Refusal;
+use gossd_core::record::Owner;
+use gossd_core::slot::{Change, Content, Mark, Seq, Status};
 
 /// The key of what an owner says of itself: the word of a [`Status`].
 const STATUS: &str = "status";
@@ -396,8 +396,8 @@ impl Socket for FrameSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::replica::Part;
-    use crate::domain::slot::Slot;
+    use gossd_core::replica::Part;
+    use gossd_core::slot::Slot;
 
     #[tokio::test]
     async fn what_others_remember_of_the_dead_is_no_sign_of_life() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::domain::record::AgentName;
+use gossd_core::record::AgentName;
 
 /// Names that two processes claim, and since when we know.
 #[derive(Debug, Default)]

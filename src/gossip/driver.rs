@@ -18,8 +18,8 @@ use super::seal::Sealer;
 use super::session::Peer;
 use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Event, Heard, Hearer};
-use crate::domain::record::{AgentName, Owner};
-use crate::domain::slot::{Change, Mark};
+use gossd_core::record::{AgentName, Owner};
+use gossd_core::slot::{Change, Mark};
 
 /// Datagrams taken in one go before the other inputs get their turn.
 const BATCH: usize = 64;

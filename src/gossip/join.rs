@@ -11,7 +11,7 @@ use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::domain::address::{AddressError, Entrypoint, Host};
+use gossd_core::address::{AddressError, Entrypoint, Host};
 
 /// How often names are resolved: as often as a Kubernetes headless service changes its answer.
 const RESOLVE: Duration = Duration::from_secs(5);

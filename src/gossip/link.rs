@@ -30,9 +30,9 @@ use super::repair::Repairs;
 use super::seal::{Opened, Sealer};
 use super::session::{Peer, Sessions, Verdict};
 use super::wire::{self, Header, Kind, Malformed, Session};
-use crate::domain::complaint::Refusal;
-use crate::domain::record::Owner;
-use crate::domain::slot::{Change, Mark};
+use gossd_core::complaint::Refusal;
+use gossd_core::record::Owner;
+use gossd_core::slot::{Change, Mark};
 
 /// Something that the link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]

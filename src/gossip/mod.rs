@@ -60,10 +60,10 @@ use self::keys::{Refused, Report};
 use self::link::Link;
 use self::seal::Sealer;
 use self::transport::{Bound, Faults, Transport};
-use crate::domain::complaint::Refusal;
-use crate::domain::record::Owner;
-use crate::domain::replica::{Extent, Part};
-use crate::domain::slot::{Change, Mark, Slot};
+use gossd_core::complaint::Refusal;
+use gossd_core::record::Owner;
+use gossd_core::replica::{Extent, Part};
+use gossd_core::slot::{Change, Mark, Slot};
 
 /// How often agents exchange memberships. What pushes missed is noticed at pings, sooner; a second instead of this would
 /// be a fifth more of what idle agents say.

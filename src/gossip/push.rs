@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire;
-use crate::domain::record::Generation;
-use crate::domain::room::Room as _;
-use crate::domain::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
+use gossd_core::record::Generation;
+use gossd_core::room::Room as _;
+use gossd_core::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
 
 /// The first change goes out at once; those of the next moments share a frame.
 pub const COALESCE: Duration = Duration::from_millis(2);
@@ -285,7 +285,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::slot::Content;
+    use gossd_core::slot::Content;
 
     fn change(slot: Slot) -> Change {
         Change { slot, cell: Cell { seq: u64::from(slot), content: Content::Empty } }

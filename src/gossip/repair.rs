@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire::{self, Answer, Question};
-use crate::domain::directory::MAX_AGENTS;
-use crate::domain::record::Owner;
-use crate::domain::replica::{Extent, Part};
-use crate::domain::slot::{Change, MAX_SLOT, Mark, Slot};
+use gossd_core::directory::MAX_AGENTS;
+use gossd_core::record::Owner;
+use gossd_core::replica::{Extent, Part};
+use gossd_core::slot::{Change, MAX_SLOT, Mark, Slot};
 
 /// An unanswered question is asked again after a round trip and a bit, but not sooner than this, and after twice as long
 /// each time: the first is in vain if the peer has not admitted us yet. An answer that is merely slow is told twice.
@@ -211,9 +211,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::record::{MAX_FIELD, Network, Record};
-    use crate::domain::replica::Replica;
-    use crate::domain::slot::{SlotTable, Status};
+    use gossd_core::record::{MAX_FIELD, Network, Record};
+    use gossd_core::replica::Replica;
+    use gossd_core::slot::{SlotTable, Status};
 
     fn owner() -> Owner {
         Owner { name: "a".parse().unwrap(), generation: 7 }

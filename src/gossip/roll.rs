@@ -10,7 +10,7 @@ use super::keyring::{KeyId, Keyring};
 use super::keys::Told;
 use super::session::{MAX_SESSIONS, Peer};
 use super::wire::{Absent, KeyStatus, Session};
-use crate::domain::record::{AgentName, Generation};
+use gossd_core::record::{AgentName, Generation};
 
 /// A silent agent is expected back for this long, unless it said goodbye: a repair, and a weekend before it.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
@@ -321,9 +321,9 @@ fn tune(exceptions: &mut HashMap<SocketAddr, KeyId>, entry: &Entry, told: Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::record::Owner;
     use crate::gossip::keyring::{Change, Key};
     use crate::gossip::keys::Filed;
+    use gossd_core::record::Owner;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -10,9 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::recent::Recent;
 use super::wire::Session;
-use crate::domain::record::{AgentName, Generation, Owner};
-use crate::domain::slot::Mark;
 use crate::metrics::LAG_BUCKETS;
+use gossd_core::record::{AgentName, Generation, Owner};
+use gossd_core::slot::Mark;
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.

@@ -10,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use uuid::Uuid;
 
-use crate::domain::address::{Address, Entrypoint};
-use crate::domain::label::Label;
-use crate::domain::record::{MAX_FIELD, Network, Record, check_field};
-use crate::domain::rule::{Endpoint, Rule};
-use crate::domain::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use gossd_core::address::{Address, Entrypoint};
+use gossd_core::label::Label;
+use gossd_core::record::{MAX_FIELD, Network, Record, check_field};
+use gossd_core::rule::{Endpoint, Rule};
+use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
 
 /// Longest value, in bytes: five fields and their frame.
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
@@ -168,8 +168,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::rule::{Clock, MAX_CLOCK};
-    use crate::domain::slot::MAX_EACH;
+    use gossd_core::rule::{Clock, MAX_CLOCK};
+    use gossd_core::slot::MAX_EACH;
 
     const UUID: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 

@@ -10,8 +10,8 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::handover::{Nonce, Public};
 use super::keys::Told;
-use crate::domain::record::Generation;
-use crate::domain::slot::{Mark, Seq, Slot};
+use gossd_core::record::Generation;
+use gossd_core::slot::{Mark, Seq, Slot};
 
 /// Longest payload, unpacked: chitchat's largest message, which is written to fit a UDP datagram.
 pub const MAX_PAYLOAD: usize = 65_507;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::lines::tests::{HASH_OF_ONE, ONE, World};
 use super::*;
 use crate::admin::report::IngressFile as Report;
-use crate::domain::hostname::Naming;
+use gossd_core::hostname::Naming;
 
 const SOON: Duration = Duration::from_secs(20);
 const NO_HOLD: Duration = Duration::ZERO;
@@ -77,10 +77,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     let writes = kept.health.report().unwrap().writes;
     assert!(writes <= 4, "{writes}");
     let before = kept.world.agent.hosts_revision();
-    assert_eq!(
-        kept.world.agent.claim("no name", crate::domain::rule::Endpoint::parse(ONE).unwrap()),
-        Ok(true)
-    );
+    assert_eq!(kept.world.agent.claim("no name", gossd_core::rule::Endpoint::parse(ONE).unwrap()), Ok(true));
     assert!(before < kept.world.agent.hosts_revision());
     sleep(PACE * 2).await;
     assert_eq!(kept.health.report().unwrap().writes, writes, "no line changed");

@@ -9,9 +9,9 @@ use super::gosts::spell_entrypoint;
 use super::kept::{spell_rule, spell_word};
 use super::store::{Contents, Entries, Entry, Stamp, Store};
 use super::{Batch, Restored, guarded};
-use crate::domain::entrypoints::Registered;
-use crate::domain::lease::Word;
-use crate::domain::rule::Rule;
+use gossd_core::entrypoints::Registered;
+use gossd_core::lease::Word;
+use gossd_core::rule::Rule;
 
 /// What a start makes of entries: of words by their id, and of claims by their key.
 pub fn read(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Restored {

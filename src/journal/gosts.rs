@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::kept::{is_address, read_id};
-use crate::domain::entrypoints::{EntrypointKey, Place, Registered};
-use crate::domain::label::Label;
+use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+use gossd_core::label::Label;
 
 /// An entrypoint but for its key, as it lies in the file. Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::store::Fault;
-use crate::domain::address::Entrypoint;
-use crate::domain::label::Label;
-use crate::domain::lease::{Holding, Word};
-use crate::domain::record::{Network, Record, check_field};
-use crate::domain::rule::{Clock, Endpoint, Rule, TunnelId};
-use crate::domain::tombstone::Release;
+use gossd_core::address::Entrypoint;
+use gossd_core::label::Label;
+use gossd_core::lease::{Holding, Word};
+use gossd_core::record::{Network, Record, check_field};
+use gossd_core::rule::{Clock, Endpoint, Rule, TunnelId};
+use gossd_core::tombstone::Release;
 
 /// A claim, as it lies in the file. Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use super::gosts::spell_entrypoint;
 use super::kept::{spell_rule, spell_word};
 use super::store::{Contents, Entries};
 use super::{Batch, Restored};
-use crate::domain::record::Generation;
+use gossd_core::record::Generation;
 
 /// Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,11 +50,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::entrypoints::{EntrypointKey, Place, Registered};
-    use crate::domain::lease::{Holding, Word};
-    use crate::domain::record::{Network, Record};
-    use crate::domain::rule::{Endpoint, Rule, TunnelId};
-    use crate::domain::tombstone::Release;
+    use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+    use gossd_core::lease::{Holding, Word};
+    use gossd_core::record::{Network, Record};
+    use gossd_core::rule::{Endpoint, Rule, TunnelId};
+    use gossd_core::tombstone::Release;
 
     #[test]
     fn everything_arrives_under_a_higher_generation() {

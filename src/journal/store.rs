@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::gosts::{read_entrypoint, read_period, spell_entrypoint, spell_key};
 use super::kept::{Kept, KeptHolding, KeptRule, read_id, read_rule};
 use super::{Batch, Restored};
-use crate::domain::entrypoints::Registered;
-use crate::domain::label::Label;
-use crate::domain::lease::{self, Word};
-use crate::domain::record::Generation;
-use crate::domain::rule::{Rule, RuleKey};
-use crate::domain::tombstone::{MAX_TOMBSTONES, Release};
+use gossd_core::entrypoints::Registered;
+use gossd_core::label::Label;
+use gossd_core::lease::{self, Word};
+use gossd_core::record::Generation;
+use gossd_core::rule::{Rule, RuleKey};
+use gossd_core::tombstone::{MAX_TOMBSTONES, Release};
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it.
 const FORMAT: u64 = 1;

@@ -12,11 +12,11 @@ use redb::{Database, MultimapTableDefinition, TableDefinition};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::entrypoints::Place;
-use crate::domain::lease::Holding;
-use crate::domain::record::{Network, Record};
-use crate::domain::rule::Endpoint;
-use crate::domain::tombstone::Release;
+use gossd_core::entrypoints::Place;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Network, Record};
+use gossd_core::rule::Endpoint;
+use gossd_core::tombstone::Release;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Inherited, Role, pass};
-use crate::domain::record::AgentName;
+use gossd_core::record::AgentName;
 
 /// How long sockets are kept for an agent that is gone. Then their ports refuse, which tells gost more quickly that
 /// nobody is there than a backlog that nobody empties.

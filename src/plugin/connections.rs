@@ -10,7 +10,7 @@ use super::Caller;
 use super::bounds::{Bounds, Closed, Counters};
 use super::gate::Gate;
 use super::progress::{Progress, Worth};
-use crate::domain::connection::ConnectionId;
+use gossd_core::connection::ConnectionId;
 
 /// How often a full table is told to the operator.
 const TELL_EVERY: Duration = Duration::from_secs(60);

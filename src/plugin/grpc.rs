@@ -17,7 +17,7 @@ use self::generated::{
 };
 use super::metrics::Unknown;
 use super::{Caller, Plugin, Program, Refusal};
-use crate::domain::record::{Draft, Record};
+use gossd_core::record::{Draft, Record};
 
 #[rustfmt::skip]
 #[expect(clippy::pedantic, unused_qualifications, reason = "as a program wrote it")]
@@ -179,9 +179,9 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::domain::quota::Full;
-    use crate::domain::record::check_name;
     use crate::plugin::Unauthenticated;
+    use gossd_core::quota::Full;
+    use gossd_core::record::check_name;
 
     #[test]
     fn every_refusal_has_a_code_of_its_own_and_its_own_text() {

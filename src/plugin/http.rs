@@ -16,9 +16,9 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Caller, Ingress, Plugin, Program, Refusal};
-use crate::domain::address::Address;
-use crate::domain::label::Label;
-use crate::domain::record::{Draft, Record};
+use gossd_core::address::Address;
+use gossd_core::label::Label;
+use gossd_core::record::{Draft, Record};
 
 /// Where the service discovery plugin is served.
 pub const PATH: &str = "/sd";

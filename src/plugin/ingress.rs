@@ -3,9 +3,9 @@
 use super::Refusal;
 use super::reload::Latest;
 use crate::agent::Agent;
-use crate::domain::hostname::Naming;
-use crate::domain::record::{FieldError, FieldProblem};
-use crate::domain::rule::{Endpoint, HashHost, TunnelId};
+use gossd_core::hostname::Naming;
+use gossd_core::record::{FieldError, FieldProblem};
+use gossd_core::rule::{Endpoint, HashHost, TunnelId};
 use std::collections::{BTreeSet, HashMap};
 
 /// gost's ingress, as one agent answers it.

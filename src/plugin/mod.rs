@@ -26,15 +26,15 @@ pub use self::gate::CaughtUp;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
 pub use self::token::{Tokens, Unauthenticated};
-pub use crate::domain::connection::Caller;
+pub use gossd_core::connection::Caller;
 
 use crate::agent::{Agent, Heal, Restored};
-use crate::domain::address::{Address, Entrypoint, Host};
-use crate::domain::connection::ConnectionId;
-use crate::domain::entrypoints::Place;
-use crate::domain::lease::{Holding, Kept};
-use crate::domain::quota::Full;
-use crate::domain::record::{Draft, FieldError, Record, check_name};
+use gossd_core::address::{Address, Entrypoint, Host};
+use gossd_core::connection::ConnectionId;
+use gossd_core::entrypoints::Place;
+use gossd_core::lease::{Holding, Kept};
+use gossd_core::quota::Full;
+use gossd_core::record::{Draft, FieldError, Record, check_name};
 
 /// Which program calls, as far as its calls tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,8 +284,8 @@ impl ServiceDiscovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::entrypoints::{EntrypointKey, Registered};
-    use crate::domain::record::Network;
+    use gossd_core::entrypoints::{EntrypointKey, Registered};
+    use gossd_core::record::Network;
 
     const LOCAL: Caller = Caller { remote: None, connection: 1 };
 

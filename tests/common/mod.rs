@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::lease::Holding;
-use gossd::domain::record::{Draft, Network, Record};
+use gossd_core::lease::Holding;
+use gossd_core::record::{Draft, Network, Record};
 use tokio_rustls::rustls::crypto::ring;
 
 /// Waits until a condition holds, looking every few milliseconds; panics with `what` after the deadline.

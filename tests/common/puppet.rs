@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use gossd::domain::slot::Slot;
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::seal::Sealer;
 use gossd::gossip::wire::{self, Header, Kind, Push, Session};
+use gossd_core::slot::Slot;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 

@@ -13,9 +13,9 @@ use anyhow::{Context as _, ensure};
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::record::{Draft, Network, Record};
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Draft, Network, Record};
 
 use gossd_lab::table::{Column, Out};
 

@@ -14,10 +14,10 @@ use anyhow::{Context as _, ensure};
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::record::{Network, Record};
 use gossd::gossip::wire::Kind;
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Network, Record};
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 

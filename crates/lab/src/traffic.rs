@@ -12,10 +12,10 @@ use anyhow::ensure;
 use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::record::{Draft, Network, Record};
 use gossd::gossip::wire::Kind;
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Draft, Network, Record};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use gossd_lab::table::{Column, Out, Table};

@@ -9,9 +9,9 @@ use tokio::time::advance;
 use super::super::tests::{HERE, owner, with_settings};
 use super::super::{Agent, Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
 use super::*;
-use crate::domain::lease::{FRESH, Kept, Word};
-use crate::domain::quota::Quota;
-use crate::domain::record::Network;
+use gossd_core::lease::{FRESH, Kept, Word};
+use gossd_core::quota::Quota;
+use gossd_core::record::Network;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A second less than a lease.

@@ -6,7 +6,7 @@ use super::super::tests::{hear, tell, with_settings};
 use super::super::{LEASE_TTL, Restored};
 use super::tests::{attach, detach, leads_to, tunnel};
 use super::*;
-use crate::domain::quota::Quota;
+use gossd_core::quota::Quota;
 
 /// What happens to three agents, some of whose changes are held back as by a partition.
 #[derive(Clone, Debug)]

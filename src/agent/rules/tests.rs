@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::super::tests::{HERE, change, hear, lose, owner, tell, with_quota, with_settings};
 use super::super::{Broken, LEASE_TTL, Restored, Settings};
 use super::*;
-use crate::domain::claim::{GRACE, LAP};
-use crate::domain::lease::Holding;
-use crate::domain::quota::Quota;
-use crate::domain::rank::Order;
-use crate::domain::record::{Draft, Network, Record};
-use crate::domain::replica::Extent;
-use crate::domain::slot::{Content, FIRST_RULE, STATUS_SLOT, Slot};
 use crate::gossip::Event;
+use gossd_core::claim::{GRACE, LAP};
+use gossd_core::lease::Holding;
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::{Draft, Network, Record};
+use gossd_core::replica::Extent;
+use gossd_core::slot::{Content, FIRST_RULE, STATUS_SLOT, Slot};
 
 /// Almost the grace.
 const NEARLY: Duration = GRACE.saturating_sub(LAP.saturating_mul(2));

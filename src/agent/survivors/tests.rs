@@ -5,8 +5,8 @@ use tokio::time::{Instant, advance};
 use super::super::tests::{agent, hear, ids, lose, owner, say};
 use super::super::{LEASE_TTL, Owner};
 use super::*;
-use crate::domain::slot::Status;
 use crate::gossip::Event;
+use gossd_core::slot::Status;
 
 /// An agent that lost a peer with a record, which visitors ask for.
 fn lost() -> (Agent, Owner) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::super::tests::{hear, owner, tell, with_settings};
 use super::super::{Agent, Caller, Heal, LEASE_TTL, Restored};
-use crate::domain::label::Label;
-use crate::domain::lease::{Holding, Kept};
-use crate::domain::quota::Quota;
-use crate::domain::record::{Draft, Network, Record};
-use crate::domain::slot::{Cell, Change, Content, STATUS_SLOT, Status};
+use gossd_core::label::Label;
+use gossd_core::lease::{Holding, Kept};
+use gossd_core::quota::Quota;
+use gossd_core::record::{Draft, Network, Record};
+use gossd_core::slot::{Cell, Change, Content, STATUS_SLOT, Status};
 
 const GUEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::Finding;
 use crate::config::Config;
 use crate::daemon;
-use crate::domain::address::Host;
+use gossd_core::address::Host;
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     let points = config.join.iter().map(async |point| (point.to_string(), point.resolve().await));

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::{FAILED, GO, MAX_SNAPSHOT, PATIENCE, SERVING};
 use crate::control::{Answer, Request};
-use crate::domain::record::AgentName;
 use crate::listeners::{Inherited, hold, pass};
+use gossd_core::record::AgentName;
 
 /// An agent that hands over.
 #[derive(Debug)]

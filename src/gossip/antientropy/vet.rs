@@ -8,8 +8,8 @@ use chitchat::{ChitchatId, Deserializable, Serializable as _};
 use zstd::bulk::Decompressor;
 
 use super::{MARK, STATUS};
-use crate::domain::record::AgentName;
 use crate::gossip::slots::MAX_SEQ;
+use gossd_core::record::AgentName;
 
 /// What chitchat's messages begin with: its magic number and the version of its protocol.
 const HEADER: usize = 3;

@@ -8,7 +8,7 @@ use super::super::keyring::{Change as KeyChange, Fingerprint, KeyId, Keyring};
 use super::super::keys::{AgentKeys, Filed, Refused, Report, Told, Unsafe};
 use super::super::roll::{Entry, Ours, Roll};
 use super::{Effect, Instant, Kind, Link, Malformed, Peer, Session, SocketAddr, wire};
-use crate::domain::record::{AgentName, Owner};
+use gossd_core::record::{AgentName, Owner};
 
 /// What the link knows of keys, besides the keyring in force, which its sealer has.
 pub(super) struct Keys {

@@ -9,8 +9,8 @@ use rand::SeedableRng as _;
 
 pub(super) use self::suspicion::one_in_five;
 use super::*;
-use crate::domain::slot::{Cell, Content, Mark, Status};
 use crate::gossip::keyring::{Keyring, generate};
+use gossd_core::slot::{Cell, Content, Mark, Status};
 
 const MS: Duration = Duration::from_millis(1);
 

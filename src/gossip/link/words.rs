@@ -9,10 +9,10 @@ use super::super::{Event, slots};
 use super::{
     Dropped, Duration, Effect, Instant, KeyId, Kind, Link, Malformed, Peer, Session, SocketAddr, wire,
 };
-use crate::domain::complaint::Refusal;
-use crate::domain::record::{Generation, Owner};
-use crate::domain::replica::{Extent, Part};
-use crate::domain::slot::{Change, Mark, Slot};
+use gossd_core::complaint::Refusal;
+use gossd_core::record::{Generation, Owner};
+use gossd_core::replica::{Extent, Part};
+use gossd_core::slot::{Change, Mark, Slot};
 
 /// What a peer wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

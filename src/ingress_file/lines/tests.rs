@@ -8,13 +8,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::{Agent, Broken, Restored, Settings};
-use crate::domain::connection::Caller;
-use crate::domain::lease::Holding;
-use crate::domain::quota::Quota;
-use crate::domain::rank::Order;
-use crate::domain::record::{Network, Owner, Record};
-use crate::domain::rule::TunnelId;
 use crate::plugin::reload::Latest;
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::quota::Quota;
+use gossd_core::rank::Order;
+use gossd_core::record::{Network, Owner, Record};
+use gossd_core::rule::TunnelId;
 
 pub(in crate::ingress_file) const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 /// [`ONE`]'s.
@@ -213,7 +213,7 @@ fn a_former_starts_lines_stay_while_nothing_is_known_of_their_names() {
     assert_eq!(text(&mut former), private, "what the operator says now holds for them");
     assert_eq!(world.ingress.set_rule("old", &tunnel(4)), Ok(true));
     assert!(text(&mut former).contains(&format!("\nold {}\n", tunnel(4))));
-    let key = crate::domain::rule::RuleKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
+    let key = gossd_core::rule::RuleKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
     assert!(!former.contains_key(&*key.host), "what was known once is never a former start's again");
 }
 

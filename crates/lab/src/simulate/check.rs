@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use gossd::agent::Candidate;
-use gossd::domain::claim::LAP;
-use gossd::domain::liveness::Standing;
+use gossd_core::claim::LAP;
+use gossd_core::liveness::Standing;
 use tokio::time::{Instant, sleep};
 
 use crate::world::{Connector, End, NAMES, TTL, TUNNELS, World, entrypoint, tunnel};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::liveness::Standing;
-use gossd::domain::record::{Network as Protocol, Record};
 use gossd::gossip::wire::Kind;
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::liveness::Standing;
+use gossd_core::record::{Network as Protocol, Record};
 use tokio::time::{Instant, sleep};
 
 use crate::board::{Board, percentile};

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gossd::agent::{Broken, Heal};
-use gossd::domain::connection::Caller;
-use gossd::domain::lease::Holding;
-use gossd::domain::record::{Draft, Network as Protocol, Record};
-use gossd::domain::rule::{Endpoint, TunnelId};
+use gossd_core::connection::Caller;
+use gossd_core::lease::Holding;
+use gossd_core::record::{Draft, Network as Protocol, Record};
+use gossd_core::rule::{Endpoint, TunnelId};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{RngExt as _, SeedableRng as _};

@@ -1,8 +1,8 @@
 //! Tunnels that are closed to the public: under every name, at every agent, for as long as anybody says so.
 
 use super::*;
-use crate::domain::lease::Kept;
-use crate::domain::rule::HashHost;
+use gossd_core::lease::Kept;
+use gossd_core::rule::HashHost;
 
 /// Tunnel 1's hash host.
 fn hash() -> String {

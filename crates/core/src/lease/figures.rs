@@ -7,15 +7,13 @@ use super::super::address::Address;
 use super::super::label::Label;
 use super::super::moment::Moment;
 use super::super::record::Record;
-#[cfg(test)]
 use super::super::room::Room as _;
 use super::super::tombstone::Release;
 use super::{Holding, Lease, LeaseTable, SPARE_DEADLINES};
 
 impl LeaseTable {
     /// Entries that there is room for.
-    #[cfg(test)]
-    pub(crate) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         self.leases.room() + self.deadlines.room() + self.instances.room()
     }
 

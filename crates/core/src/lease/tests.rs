@@ -1,10 +1,10 @@
 //! The lease table in scenarios.
 
 use super::*;
-use crate::domain::record::Network;
-use crate::domain::slot::Content;
-use crate::domain::slot::tests::record;
-use crate::domain::tombstone::IN_FLIGHT;
+use crate::record::Network;
+use crate::slot::Content;
+use crate::slot::tests::record;
+use crate::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
 

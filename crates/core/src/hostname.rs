@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::rule::tests::tunnel;
+    use crate::rule::tests::tunnel;
 
     fn naming() -> Naming {
         let domains = ["example.com", "Tunnels.Example.Com."].map(str::to_owned);

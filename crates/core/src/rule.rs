@@ -159,11 +159,11 @@ pub struct RuleKey {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::domain) fn tunnel(number: u128) -> TunnelId {
+    pub(crate) fn tunnel(number: u128) -> TunnelId {
         TunnelId(Uuid::from_u128(number))
     }
 
-    pub(in crate::domain) fn rule(host: &str, number: u128, clock: Clock) -> Arc<Rule> {
+    pub(crate) fn rule(host: &str, number: u128, clock: Clock) -> Arc<Rule> {
         let endpoint = Endpoint { tunnel: tunnel(number), private: false };
         Arc::new(Rule { host: host.into(), endpoint, clock })
     }

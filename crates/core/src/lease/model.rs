@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::slot::tests::record;
-use crate::domain::slot::{Change, Content, Slot};
-use crate::domain::tombstone::IN_FLIGHT;
+use crate::slot::tests::record;
+use crate::slot::{Change, Content, Slot};
+use crate::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
 

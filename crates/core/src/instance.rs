@@ -191,7 +191,6 @@ impl Instances {
     }
 
     /// Entries that there is room for.
-    #[cfg(test)]
     pub(super) fn room(&self) -> usize {
         self.known.room() + self.claims.room() + self.counts.room()
     }

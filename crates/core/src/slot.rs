@@ -207,9 +207,9 @@ impl SlotTable {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::record::Network;
+    use crate::record::Network;
 
-    pub(in crate::domain) fn record(id: &str, name: &str) -> Arc<Record> {
+    pub(crate) fn record(id: &str, name: &str) -> Arc<Record> {
         Arc::new(Record {
             id: id.into(),
             name: name.into(),
