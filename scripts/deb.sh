@@ -60,7 +60,9 @@ done
 gzip --best --no-name "$tree"/usr/share/man/man1/*
 
 doc=usr/share/doc/gossd
-put 644 README.md $doc/README.md
+for page in README.md README.zh-CN.md SECURITY.md docs/*.md docs/*.png docs/zh-CN/*.md; do
+  put 644 "$page" "$doc/$page"
+done
 zip $doc/changelog <CHANGELOG.md
 zip $doc/changelog.Debian <<END
 gossd ($version) unstable; urgency=medium

@@ -1,4 +1,4 @@
-//! What is shipped for containers fits together: the Dockerfile, `examples/compose`, and what the README says to type.
+//! What is shipped for containers fits together: the Dockerfile, `examples/compose`, and what the manual says to type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_norway::Value;
 
 const DOCKERFILE: &str = include_str!("../Dockerfile");
-const README: &str = include_str!("../README.md");
+const MANUAL: &str = include_str!("../docs/containers.md");
 /// What every gost here is told, wherever it is mounted from.
 const GOST_FILE: &str = "/gost.yml";
 
@@ -263,7 +263,7 @@ fn every_file_that_is_mounted_is_there() {
         }
     }
     assert_eq!(found, 5);
-    // But the key, which is made by who types what the README says, and not to be committed.
+    // But the key, which is made by who types what the manual says, and not to be committed.
     let key = folder().join(&compose.secrets["key"].file);
     assert!(walk().contains(&format!(
         "docker run --rm gossd keygen | sudo install -g 65532 -m 640 /dev/stdin {}\n",
@@ -272,14 +272,14 @@ fn every_file_that_is_mounted_is_there() {
     assert!(include_str!("../.gitignore").lines().any(|line| line == "/examples/compose/key"));
 }
 
-/// What the README says to type.
+/// What the manual says to type.
 fn walk() -> &'static str {
-    let walk = README.split_once("<!-- compose -->\n```sh\n").expect("the walk is there").1;
+    let walk = MANUAL.split_once("<!-- compose -->\n```sh\n").expect("the walk is there").1;
     walk.split_once("```").expect("its end").0
 }
 
 #[test]
-fn the_readme_names_hosts_and_services_that_are_there() {
+fn the_manual_names_hosts_and_services_that_are_there() {
     let compose = compose();
     let gost: Value = serde_norway::from_str(&read("client.yml")).expect("YAML");
     let host = text(&gost, &["services", "1", "addr"]).strip_suffix(":0").expect("a host name").to_owned();

@@ -1,4 +1,4 @@
-//! Every YAML for gost that `gossd gost-config` prints, that the README shows and that `examples/gost` has: it has
+//! Every YAML for gost that `gossd gost-config` prints, that the README and the manual show and that `examples/gost` has: it has
 //! only keys that gost knows, and what it calls is served. Each plugin in it is called as gost would call it.
 
 use std::fs;
@@ -15,9 +15,10 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request};
 
 const README: &str = include_str!("../README.md");
+const MANUAL: &str = include_str!("../docs/gost.md");
 /// In the certificate of every agent here.
 const NAME: &str = "gost-1.example.org";
-/// The README's, too.
+/// The manual's, too.
 const TOKEN: &str = "0b7c1f0e5d7a4c9f8e21d3a6b5947c10";
 
 // What gost reads, as far as it is used here. A key that is not spelled so would be ignored by gost.
@@ -388,9 +389,9 @@ fn a_key_that_gost_does_not_know_is_noticed() {
 }
 
 #[test]
-fn the_readme_shows_what_is_printed() {
+fn the_manual_shows_what_is_printed() {
     let files = Files::new();
-    let blocks: Vec<_> = README.split("<!-- gossd gost-config").skip(1).collect();
+    let blocks: Vec<_> = MANUAL.split("<!-- gossd gost-config").skip(1).collect();
     assert!(blocks.len() >= 4, "found {}", blocks.len());
     for block in blocks {
         let (flags, block) = block.split_once("-->\n```yaml\n").expect("a YAML block");
@@ -399,6 +400,17 @@ fn the_readme_shows_what_is_printed() {
         assert_eq!(shown, printed(&flags, files.folder.path()), "{flags:?}");
         Gost::parse(shown).plugins();
     }
+}
+
+#[test]
+fn the_readme_shows_the_plugins_of_what_is_printed() {
+    let shown = README.split_once("<!-- part of gossd gost-config -->\n```yaml\n").expect("a YAML block").1;
+    let shown = shown.split_once("```").expect("its end").0;
+    assert_eq!(shown.matches("plugin:").count(), 2);
+    let printed = printed(&[], Path::new("/"));
+    let lines = printed.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let printed: String = lines.flat_map(|line| [line, "\n"]).collect();
+    assert!(printed.ends_with(shown), "{printed}");
 }
 
 #[test]

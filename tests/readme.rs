@@ -1,26 +1,34 @@
-//! What the README says to type works as typed, and prints what it says; the Chinese edition says the same.
+//! What the README and the manual say to type works as typed, and prints what they say; the Chinese editions say the
+//! same; every link leads somewhere.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::client;
 use crate::common::process::{Process, gossd};
 
 const README: &str = include_str!("../README.md");
-const CHINESE: &str = include_str!("../README.zh-CN.md");
+const REFERENCE: &str = include_str!("../docs/reference.md");
+/// Pages of the manual that are in English only: tables, most of whose cells are figures.
+const ENGLISH_ONLY: [&str; 2] = ["docs/figures.md", "docs/scenarios.md"];
 
 /// The code block that follows a marker comment.
-fn block(marker: &str) -> &'static str {
-    let after = README.split_once(&format!("<!-- {marker} -->\n```")).expect("the marker is there").1;
+fn block(page: &'static str, marker: &str) -> &'static str {
+    let after = page.split_once(&format!("<!-- {marker} -->\n```")).expect("the marker is there").1;
     let body = after.split_once('\n').expect("a block").1;
     body.split_once("\n```").expect("its end").0
 }
 
 #[test]
 fn the_three_agent_walk_works_as_typed() {
-    let walk = block("walk");
+    // The README's, and what the reference plays with the same three agents before they are ended.
+    let (start, plugin, end) =
+        (block(README, "walk"), block(REFERENCE, "plugin walk"), block(README, "walk ends"));
+    let walk = [start, plugin, end].join("\n");
     assert!(walk.matches("curl").count() >= 4 && walk.matches("gossd run").count() == 3);
+    assert!(start.ends_with("gossd members\ngossd explain c9ef8f8c-d687-4dca-be7a-1467b6565404"), "{start}");
     let directory = tempfile::tempdir().expect("a directory");
     let program = Path::new(env!("CARGO_BIN_EXE_gossd")).parent().expect("a folder");
     let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("PATH"));
@@ -38,10 +46,26 @@ fn the_three_agent_walk_works_as_typed() {
         .output()
         .expect("bash runs");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let printed: Vec<&str> = stdout.lines().filter(|line| line.starts_with('{')).collect();
+    // The agents print their addresses before the first answer.
+    let printed: Vec<String> =
+        stdout.lines().skip_while(|line| !line.starts_with('{')).map(untimed).collect();
+    let shown = [block(README, "walk prints"), block(REFERENCE, "plugin walk prints")].join("\n");
+    let shown: Vec<String> = shown.lines().map(untimed).collect();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(printed.join("\n"), block("walk prints"), "standard error was:\n{stderr}");
+    assert_eq!(printed, shown, "standard output was:\n{stdout}\nstandard error was:\n{stderr}");
     assert_eq!(stdout.matches("plugin http://127.0.0.1:80").count(), 3, "{stdout}");
+}
+
+/// A line with the same word for every time, such as `0.24 ms`, and one blank between words.
+fn untimed(line: &str) -> String {
+    let is_unit = |word: &&str| ["ms", "s"].contains(word);
+    let mut kept = Vec::new();
+    let mut words = line.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        let is_time = word.parse::<f64>().is_ok() && words.next_if(is_unit).is_some();
+        kept.push(if is_time { "TIME" } else { word });
+    }
+    kept.join(" ")
 }
 
 #[test]
@@ -55,7 +79,7 @@ fn every_flag_is_in_the_table_and_the_table_has_no_other() {
     };
     let mut real: Vec<_> =
         help.lines().filter(|line| line.trim_start().starts_with("--")).filter_map(flag).collect();
-    let section = README.split_once("## Flags of `gossd run`").expect("the section").1;
+    let section = REFERENCE.split_once("## Flags of `gossd run`").expect("the section").1;
     let section = section.split_once("\n## ").expect("its end").0;
     let mut told: Vec<_> =
         section.lines().filter(|line| line.starts_with("| `--")).filter_map(flag).collect();
@@ -65,9 +89,24 @@ fn every_flag_is_in_the_table_and_the_table_has_no_other() {
     assert_eq!(told, real);
 }
 
+#[test]
+fn every_verb_is_in_the_table_and_the_table_has_no_other() {
+    let help = String::from_utf8(gossd().arg("--help").output().expect("gossd runs").stdout).expect("text");
+    let list = help.split_once("Commands:\n").expect("a list").1;
+    // Two blanks before a verb, more before the rest of its text.
+    let lines = list.lines().take_while(|line| line.starts_with("  "));
+    let verbs =
+        lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|verb| !verb.is_empty());
+    let real: BTreeSet<&str> = verbs.filter(|verb| *verb != "help").collect();
+    assert!(real.len() >= 15, "{real:?}");
+    let told = first_column("| verb | what it prints |");
+    let told: BTreeSet<&str> = told.iter().filter_map(|code| code.split(' ').nth(1)).collect();
+    assert_eq!(told, real);
+}
+
 /// The words in backquotes in the first column of a table.
 fn first_column(header: &str) -> BTreeSet<String> {
-    let table = README.split_once(header).expect("the table is there").1;
+    let table = REFERENCE.split_once(header).expect("the table is there").1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let cells = rows.filter_map(|line| line.split('|').nth(1));
     cells.flat_map(code).map(str::to_owned).collect()
@@ -107,10 +146,22 @@ async fn every_path_of_the_admin_listener_is_told_and_answers() {
 async fn every_metric_is_in_the_table_and_the_table_has_no_other() {
     let agent = Process::start("a", &[]);
     let (_, text) = ask(&agent, "/metrics").await;
-    let real = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let real: BTreeSet<String> = real.map(str::to_owned).collect();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    // As a query has to name them, and as the samples are named.
+    let real = families.map(|(family, kind)| match kind {
+        "counter" => format!("{family}_total"),
+        "info" => format!("{family}_info"),
+        _ => family.to_owned(),
+    });
+    let real: BTreeSet<String> = real.collect();
     assert!(real.len() >= 20);
-    assert_eq!(first_column("| metric | what |"), real);
+    let told = first_column("| metric | what |");
+    assert_eq!(told, real);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let part = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+        assert!(told.contains(name) || part.is_some_and(|name| told.contains(name)), "{line}");
+    }
 }
 
 #[test]
@@ -124,7 +175,7 @@ fn every_exit_code_is_in_the_table_and_happens_and_the_table_has_no_other() {
         ends(&["status", "--no-such-flag"]),
         ends(&["get", "nobody", "--admin", &admin]),
     ];
-    let table = README.split_once("| exit code | when").expect("the table is there").1;
+    let table = REFERENCE.split_once("| exit code | when").expect("the table is there").1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let told: Vec<Option<i32>> = rows.map(|row| row.split('|').nth(1)?.trim().parse().ok()).collect();
     assert_eq!(told, happens);
@@ -191,11 +242,120 @@ fn assert_same(chinese: &[String], english: &[String]) {
     assert_eq!(chinese.len(), english.len(), "one edition has more");
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(page: &Path) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
+}
+
+/// The pages in a folder.
+fn pages(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+/// Each page in both languages: the Chinese one, then the English one.
+fn editions() -> Vec<[PathBuf; 2]> {
+    let manual = pages(&root().join("docs/zh-CN")).into_iter().map(|chinese| {
+        let english = root().join("docs").join(chinese.file_name().expect("a name"));
+        [chinese, english]
+    });
+    let readme = ["README.zh-CN.md", "README.md"].map(|name| root().join(name));
+    [readme].into_iter().chain(manual).collect()
+}
+
 #[test]
 fn both_languages_say_the_same() {
-    let (chinese, english) = (Outline::of(CHINESE), Outline::of(README));
-    assert!(english.headings.len() >= 15 && english.blocks.len() >= 15 && english.rows.len() >= 80);
-    assert_same(&chinese.blocks, &english.blocks);
-    assert_same(&chinese.rows, &english.rows);
-    assert_eq!(chinese.headings, english.headings);
+    let mut of_both = pages(&root().join("docs"));
+    let (mut headings, mut blocks, mut rows) = (0, 0, 0);
+    for [chinese_page, english_page] in editions() {
+        println!("{}", chinese_page.display());
+        let [chinese, english] = [&chinese_page, &english_page].map(|page| Outline::of(&read(page)));
+        assert_same(&chinese.blocks, &english.blocks);
+        assert_same(&chinese.rows, &english.rows);
+        assert_eq!(chinese.headings, english.headings);
+        headings += english.headings.len();
+        blocks += english.blocks.len();
+        rows += english.rows.len();
+        of_both.remove(&english_page);
+    }
+    assert!(headings >= 50 && blocks >= 35 && rows >= 80, "{headings} {blocks} {rows}");
+    let english_only: BTreeSet<PathBuf> = ENGLISH_ONLY.iter().map(|page| root().join(page)).collect();
+    assert_eq!(of_both, english_only);
+}
+
+#[test]
+fn a_readme_is_read_in_three_minutes() {
+    for page in ["README.md", "README.zh-CN.md"] {
+        let length = read(&root().join(page)).len();
+        assert!(length <= 9000, "{page} has {length} bytes");
+    }
+}
+
+/// What stands between fences is no Markdown.
+fn without_blocks(page: &str) -> String {
+    page.split("```").step_by(2).collect()
+}
+
+/// Where the links and pictures of a page lead, but for other sites.
+fn links(page: &Path) -> Vec<String> {
+    let text = without_blocks(&read(page));
+    let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
+    links.filter(|link| !link.starts_with("https://")).collect()
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = without_blocks(&read(page));
+    let headings = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    let anchor = |heading: &str| {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_to_what_is_there() {
+    let mut from: BTreeSet<PathBuf> = editions().into_iter().flatten().collect();
+    from.extend(pages(&root().join("docs")));
+    from.extend(["CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)));
+    let (mut found, mut found_anchors) = (0, 0);
+    for page in &from {
+        for link in links(page) {
+            let (path, anchor) =
+                link.split_once('#').map_or((&*link, None), |(path, anchor)| (path, Some(anchor)));
+            let folder = page.parent().expect("a folder");
+            let to = if path.is_empty() { page.clone() } else { folder.join(path) };
+            assert!(to.exists(), "{}: {link}", page.display());
+            if let Some(anchor) = anchor {
+                assert!(anchors(&to).contains(anchor), "{}: {link}", page.display());
+                found_anchors += 1;
+            }
+            found += 1;
+        }
+    }
+    assert!(found >= 100 && found_anchors >= 30, "{found} {found_anchors}");
+}
+
+#[test]
+fn the_index_lists_every_page_of_the_manual() {
+    for (folder, readme) in [("docs", "README.md"), ("docs/zh-CN", "README.zh-CN.md")] {
+        let folder = root().join(folder);
+        let index = folder.join("README.md");
+        let listed: BTreeSet<PathBuf> = links(&index).iter().map(|link| folder.join(link)).collect();
+        for page in pages(&folder).into_iter().filter(|page| *page != index) {
+            assert!(listed.contains(&page), "{} is not in the index", page.display());
+            let text = read(&page);
+            let purpose = text.lines().nth(2).expect("a sentence that says what the page is for");
+            assert!(text.starts_with("# ") && purpose.starts_with(char::is_alphabetic), "{}", page.display());
+        }
+        let from_readme: Vec<PathBuf> =
+            links(&root().join(readme)).iter().map(|link| root().join(link)).collect();
+        assert!(from_readme.contains(&index), "{readme} leads to the index");
+    }
 }

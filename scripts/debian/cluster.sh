@@ -18,7 +18,7 @@ ends() { # CODE COMMAND...: how a command ends
   [ "$code" = "$1" ] || fail "\`${*:2}\` ends with $code and not with $1"
 }
 log() { on "$1" journalctl --unit gossd --no-pager --output cat; }
-configure() { # HOST KEY: as the README's "Several hosts" says, in the service's own file
+configure() { # HOST KEY: as "Several hosts" in docs/operate.md says, in the service's own file
   on "$1" sh -c 'install -g gossd -m 0640 /dev/null /etc/gossd/key && echo "$1" >/etc/gossd/key
     { echo "key-file = \"/etc/gossd/key\""
       echo "advertise-host = \"$(hostname -I | tr -d " ")\""

@@ -74,7 +74,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The table as the README has it, a row for each scenario. Its head says which gost it was.
+/// The table as `docs/scenarios.md` has it, a row for each scenario. Its head says which gost it was.
 pub(crate) fn markdown(outcomes: &[Outcome], gost: &str) -> String {
     let cell = |of: &Outcome, plugin| {
         let same = |outcome: &&Outcome| outcome.scenario.name == of.scenario.name && outcome.plugin == plugin;
