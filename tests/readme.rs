@@ -99,7 +99,7 @@ fn every_verb_is_in_the_table_and_the_table_has_no_other() {
         lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|verb| !verb.is_empty());
     let real: BTreeSet<&str> = verbs.filter(|verb| *verb != "help").collect();
     assert!(real.len() >= 15, "{real:?}");
-    let told = first_column("| verb | what it prints |");
+    let told = first_column("| verb | what it prints or does |");
     let told: BTreeSet<&str> = told.iter().filter_map(|code| code.split(' ').nth(1)).collect();
     assert_eq!(told, real);
 }
@@ -281,7 +281,7 @@ fn both_languages_say_the_same() {
         rows += english.rows.len();
         of_both.remove(&english_page);
     }
-    assert!(headings >= 50 && blocks >= 35 && rows >= 80, "{headings} {blocks} {rows}");
+    assert!(headings >= 40 && blocks >= 25 && rows >= 150, "{headings} {blocks} {rows}");
     let english_only: BTreeSet<PathBuf> = ENGLISH_ONLY.iter().map(|page| root().join(page)).collect();
     assert_eq!(of_both, english_only);
 }
