@@ -11,8 +11,9 @@ use crate::common::process::{Process, gossd};
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
-/// Pages of the manual that are in English only: tables, most of whose cells are figures.
-const ENGLISH_ONLY: [&str; 2] = ["docs/figures.md", "docs/scenarios.md"];
+/// Pages of the manual whose tables, of figures, are in English only; the second has little else.
+const FIGURES: &str = "docs/figures.md";
+const SCENARIOS: &str = "docs/scenarios.md";
 
 /// The code block that follows a marker comment.
 fn block(page: &'static str, marker: &str) -> &'static str {
@@ -274,7 +275,11 @@ fn both_languages_say_the_same() {
         println!("{}", chinese_page.display());
         let [chinese, english] = [&chinese_page, &english_page].map(|page| Outline::of(&read(page)));
         assert_same(&chinese.blocks, &english.blocks);
-        assert_same(&chinese.rows, &english.rows);
+        if english_page == root().join(FIGURES) {
+            assert!(chinese.rows.is_empty(), "its tables are the English page's");
+        } else {
+            assert_same(&chinese.rows, &english.rows);
+        }
         assert_eq!(chinese.headings, english.headings);
         headings += english.headings.len();
         blocks += english.blocks.len();
@@ -282,8 +287,7 @@ fn both_languages_say_the_same() {
         of_both.remove(&english_page);
     }
     assert!(headings >= 40 && blocks >= 25 && rows >= 150, "{headings} {blocks} {rows}");
-    let english_only: BTreeSet<PathBuf> = ENGLISH_ONLY.iter().map(|page| root().join(page)).collect();
-    assert_eq!(of_both, english_only);
+    assert_eq!(of_both, BTreeSet::from([root().join(SCENARIOS)]));
 }
 
 #[test]
