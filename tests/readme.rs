@@ -347,6 +347,27 @@ fn every_link_leads_to_what_is_there() {
 }
 
 #[test]
+fn the_figures_are_measured_by_programs_that_are_there() {
+    let page = read(&root().join(FIGURES));
+    let (laboratory, manifest) = ("crates/lab/src/main.rs", "crates/lab/Cargo.toml");
+    let [verbs, programs] = [laboratory, manifest].map(|path| read(&root().join(path)));
+    let mut measured: BTreeSet<&str> = BTreeSet::new();
+    for command in page.lines().filter_map(|line| line.split_once(" --package gossd-lab --bin ")) {
+        let words: Vec<&str> = command.1.split(' ').collect();
+        assert!(programs.contains(&format!("name = \"{}\"", words[0])), "{words:?}");
+        if words[0] == "gossd-lab" {
+            assert!(verbs.contains(&format!("({}::Args)", words[2])), "{words:?}");
+        }
+        measured.insert(words[if words[0] == "gossd-lab" { 2 } else { 0 }]);
+    }
+    assert!(measured.len() >= 7, "{measured:?}");
+    let scripts =
+        page.lines().filter(|line| line.starts_with("scripts/")).filter_map(|line| line.split(' ').next());
+    assert!(scripts.map(|script| assert!(root().join(script).exists(), "{script}")).count() >= 2);
+    assert!(!page.contains("--example"), "nothing is measured by an example");
+}
+
+#[test]
 fn the_index_lists_every_page_of_the_manual() {
     for (folder, readme) in [("docs", "README.md"), ("docs/zh-CN", "README.zh-CN.md")] {
         let folder = root().join(folder);
