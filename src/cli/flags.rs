@@ -23,6 +23,8 @@ use gossd_core::slot::MAX_EACH;
 
 #[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug, Args)]
+// Else clap counts all of them as one more flag.
+#[group(skip)]
 pub(super) struct RunArgs {
     /// TOML file with any of these flags as keys; flags and variables win over it
     #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
