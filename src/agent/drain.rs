@@ -1,7 +1,9 @@
 //! How the agent says that it is, and whether it drains: over restarts, until an operator undoes it.
 
-use super::Agent;
-use gossd_core::slot::Status;
+use std::time::Instant;
+
+use super::{Agent, State};
+use gossd_core::slot::{Seq, Status};
 
 /// What draining means, and what ends it.
 pub const DRAINING: &str =
@@ -45,23 +47,7 @@ impl Agent {
     /// Tells the cluster how we are, and the journal whether we drain; resolves when both have it, or the journal could not
     /// take it for a moment.
     pub async fn say(&self, status: Status) {
-        let said = {
-            let mut state = self.lock();
-            match status {
-                Status::Ready => state.drain.set(false),
-                Status::Draining => state.drain.set(true),
-                // Whoever leaves for good, and does return, drains on.
-                Status::Left => {}
-            }
-            let change = state.leases.say(status);
-            let said = change.cell.seq;
-            state.tell(self.owner(), change);
-            if state.drain.is_touched() {
-                self.note_touched();
-            }
-            said
-        };
-        self.shared.changed.notify_one();
+        let said = self.with(|state, now| state.say(now, status));
         // The sender is ours.
         let told = async { drop(self.shared.status_told.subscribe().wait_for(|told| *told >= said).await) };
         tokio::join!(told, self.flush());
@@ -70,5 +56,21 @@ impl Agent {
     /// Whether peers hide our records because we were told to drain.
     pub fn is_draining(&self) -> bool {
         self.lock().drain.on
+    }
+}
+
+impl State {
+    /// Tells the cluster how we are: the number of that change.
+    fn say(&mut self, now: Instant, status: Status) -> Seq {
+        match status {
+            Status::Ready => self.drain.set(false),
+            Status::Draining => self.drain.set(true),
+            // Whoever leaves for good, and does return, drains on.
+            Status::Left => {}
+        }
+        let change = self.leases.say(status);
+        let said = change.cell.seq;
+        self.tell(now, change);
+        said
     }
 }

@@ -1,12 +1,13 @@
 //! The agent's own loop: lapses what is overdue, brings changes to the cluster, and has gosts dialled that may be dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
+use super::effects::Line;
 use super::gosts::{Dial, Dials};
 use super::survivors::SurvivorDials;
-use super::{Agent, LEASE_TTL, keeper};
+use super::{Agent, LEASE_TTL, State, keeper};
 use crate::gossip::Cluster;
 use gossd_core::address::Address;
 use gossd_core::lease::Expired;
@@ -37,7 +38,7 @@ struct Work {
     /// Entrypoints of silent peers, to be dialled.
     survivors: Vec<Address>,
     /// When to look again if nobody calls.
-    next: Instant,
+    next: StdInstant,
 }
 
 impl Agent {
@@ -63,7 +64,7 @@ impl Agent {
             }
             tokio::select! {
                 () = self.shared.changed.notified() => {}
-                () = sleep_until(next) => {}
+                () = sleep_until(next.into()) => {}
                 Some((dial, dialled)) = running.next() => {
                     if let Some(again) = self.dialled(dial, dialled) {
                         running.start(again);
@@ -74,59 +75,8 @@ impl Agent {
         }
     }
 
-    /// What to do, as of now.
     fn collect(&self, running: &Dials) -> Work {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let broken = self.shared.settings.broken.leases;
-        let Expired { changes, trials } =
-            if broken { Expired::default() } else { state.leases.expire(now.into_std()) };
-        let lapsed = changes.len();
-        state.counts.lapsed += lapsed as u64;
-        for change in changes {
-            state.tell(self.owner(), change);
-        }
-        for change in state.look_at_claims(now, self.owner()) {
-            state.tell(self.owner(), change);
-        }
-        state.note_closed(now.into_std(), self.owner());
-        for change in state.let_guests_go(now.into_std(), self.owner()) {
-            state.tell(self.owner(), change);
-        }
-        let dials = state.dials(trials, running);
-        let survivors = state.survivors.take_due(now.into_std());
-        let changes = std::mem::take(&mut state.outbox);
-        if matches!(state.journal, keeper::Health::Absent(_)) {
-            state.keep_nothing();
-        }
-        if state.next_tidying <= now {
-            let hurry = self.shared.settings.hurry.max(1);
-            state.next_tidying = now + TIDYING / hurry;
-            state.tidy(now.into_std(), EMPTY_KEPT / hurry);
-        }
-        let mut next = now + LEASE_TTL;
-        if !state.postponed.is_empty() {
-            state.forget_postponed(now.into_std());
-            next = now + POSTPONED;
-        }
-        let deadlines = [
-            state.leases.next_deadline().filter(|_| !broken),
-            state.closing.next_deadline(),
-            state.survivors.next_due(),
-        ];
-        let deadlines = deadlines.into_iter().flatten().map(Instant::from_std);
-        let next = deadlines.chain(state.next_look).fold(next, Instant::min);
-        let touched = state.is_touched();
-        drop(state);
-        if touched {
-            self.note_touched();
-        }
-        if lapsed > 0 {
-            self.revise();
-            tracing::info!(records = lapsed, "records lapsed: their gost does not renew them any more");
-        }
-        let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
-        Work { changes, dials, survivors, next }
+        self.with(|state, now| state.collect(now, running))
     }
 
     #[cfg(test)]
@@ -140,9 +90,47 @@ impl Agent {
     }
 }
 
-impl super::State {
+impl State {
+    /// What to do as of now.
+    fn collect(&mut self, now: StdInstant, running: &Dials) -> Work {
+        let Expired { changes, trials } =
+            if self.broken.leases { Expired::default() } else { self.leases.expire(now) };
+        let records = changes.len();
+        self.counts.lapsed += records as u64;
+        if records > 0 {
+            self.effects.lines.push(Line::Lapsed { records });
+        }
+        self.tell_all(now, changes);
+        let changes = self.look_at_claims(now);
+        self.tell_all(now, changes);
+        self.note_closed(now);
+        let changes = self.let_guests_go(now);
+        self.tell_all(now, changes);
+        let dials = self.dials(trials, running);
+        let survivors = self.survivors.take_due(now);
+        let changes = std::mem::take(&mut self.outbox);
+        if matches!(self.journal, keeper::Health::Absent(_)) {
+            self.keep_nothing();
+        }
+        if self.next_tidying <= now {
+            self.next_tidying = now + TIDYING / self.hurry;
+            self.tidy(now, EMPTY_KEPT / self.hurry);
+        }
+        let mut next = now + LEASE_TTL;
+        if !self.postponed.is_empty() {
+            self.forget_postponed(now);
+            next = now + POSTPONED;
+        }
+        let next = self.next_due().map_or(next, |due| due.min(next));
+        self.armed = Some(next);
+        // It has looked.
+        self.effects.is_due = false;
+        let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
+        Work { changes, dials, survivors, next }
+    }
+
     /// Gives back what is not needed any more.
-    fn tidy(&mut self, now: std::time::Instant, empty_kept: Duration) {
+    fn tidy(&mut self, now: StdInstant, empty_kept: Duration) {
         self.directory.drop_empty(now, empty_kept);
         self.directory.give_back();
         self.former.drop_empty(now, empty_kept);
@@ -155,7 +143,7 @@ impl super::State {
         self.postponed.give_back();
     }
 
-    fn forget_postponed(&mut self, now: std::time::Instant) {
+    fn forget_postponed(&mut self, now: StdInstant) {
         let is_gone = |owner: &&Owner| self.is_gone(now, &owner.name);
         let gone: Vec<_> = self.postponed.iter().filter(is_gone).cloned().collect();
         for owner in gone {

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::effects::Line;
 use super::{Agent, State};
 use gossd_core::address::Address;
 use gossd_core::connection::{Caller, ConnectionId};
@@ -105,95 +106,22 @@ impl Dials {
 }
 
 impl Agent {
-    /// A gost was dialled: if it is dead, and did not return meanwhile, its records lapse; of what waited for this dial,
-    /// those that it does not answer for. If it is to be dialled once more, how.
+    /// A gost was dialled. If it is to be dialled once more, how.
     pub(super) fn dialled(&self, dial: Dial, dialled: Dialled) -> Option<Dial> {
-        let node = &dial.node;
-        tracing::debug!(%node, ?dialled, addresses = ?dial.addresses, "dialled a gost");
-        let (mut lapsed, mut is_connected) = (0, false);
-        let done = self.update(|state, now| {
-            is_connected = state.connections.has(&node.text());
-            state.counts.dialled[dialled as usize] += 1;
-            let changes = match dialled {
-                Dialled::Refused if !is_connected && !self.shared.settings.broken.leases => {
-                    state.leases.lapse_instance(now, node)
-                }
-                Dialled::Answered if self.shared.settings.broken.dials => {
-                    state.leases.lapse_instance(now, node)
-                }
-                Dialled::Answered => {
-                    state.leases.answered(now, node);
-                    Vec::new()
-                }
-                Dialled::Refused | Dialled::Silent => state.leases.unanswered(now, node),
-            };
-            lapsed = changes.len();
-            state.counts.lapsed += lapsed as u64;
-            Ok(changes)
-        });
-        debug_assert!(done.is_ok(), "lapsing needs no slot");
-        if lapsed > 0 && (is_connected || dialled != Dialled::Refused) {
-            tracing::info!(%node, records = lapsed, "records lapsed: their gost does not renew them, and answers no dial");
-        } else if lapsed > 0 {
-            tracing::info!(
-                %node,
-                records = lapsed,
-                "a gost is gone; its records lapsed: it has no plugin connection, and its entrypoint refuses"
-            );
-        }
-        let again = dialled == Dialled::Answered && !is_connected && dial.answered < LATER.len();
-        again.then(|| Dial { answered: dial.answered + 1, ..dial })
+        self.with(|state, now| state.dialled(now, dial, dialled))
     }
 
     /// A gost of this host asks where a tunnel is: one that had its connector would not ask. So if it is the only gost here,
     /// its own record of the tunnel is stale; one that it has just registered aside.
     pub fn asked(&self, connection: ConnectionId, name: &str) {
-        if self.shared.settings.broken.leases || !self.has_own(name) {
-            return;
-        }
-        let mut told = None;
-        let done = self.update(|state, now| {
-            let Some((node, ids)) = state.in_question(self.owner(), connection, name) else {
-                return Ok(None);
-            };
-            let change = match state.leases.asked(now, &ids) {
-                Asked::Fresh => return Ok(None),
-                Asked::Lapsed(change) => Some(change),
-                Asked::Shortened => None,
-            };
-            state.counts.asked += u64::from(change.is_some());
-            state.counts.lapsed += u64::from(change.is_some());
-            if change.is_some() && state.evidence.begins(now) {
-                told = Some((node, ids));
-            }
-            Ok(change)
-        });
-        debug_assert!(done.is_ok(), "lapsing needs no slot");
-        if let Some((node, ids)) = told {
-            tracing::warn!(
-                tunnel = name, %node, id = ?ids[0],
-                "gost asks where a tunnel is that is registered here for it, so it has no connector of it any more: \
-                 a Deregister was lost, and the record lapsed. Further ones are counted only, for a minute"
-            );
-        }
+        self.with(|state, now| state.asked(now, connection, name));
     }
 
     /// A gost registered, and said where it is: for calls that do not.
     pub fn note_entrypoint(&self, caller: Caller, record: &Record, dial: &Address) {
         let key = EntrypointKey { node: record.node.clone(), routers: record.is_routers() };
         let place = Place { address: record.address.clone(), dial: dial.clone() };
-        let mut state = self.lock();
-        state.entrypoints.note(key, caller.remote, place);
-        let touched = state.entrypoints.touched_len() > 0;
-        drop(state);
-        if touched {
-            self.note_touched();
-        }
-    }
-
-    pub(super) fn has_own(&self, name: &str) -> bool {
-        let state = self.lock();
-        state.directory.lookup(name).iter().any(|entry| *entry.owner == *self.owner())
+        self.with(|state, _| state.entrypoints.note(key, caller.remote, place));
     }
 
     /// Where an entrypoint is that a Register does not name: where its instance registered last, or else any gost of the
@@ -210,6 +138,58 @@ impl Agent {
 }
 
 impl State {
+    /// A gost was dialled: if it is dead, and did not return meanwhile, its records lapse; of what waited for this dial,
+    /// those that it does not answer for.
+    fn dialled(&mut self, now: StdInstant, dial: Dial, dialled: Dialled) -> Option<Dial> {
+        let node = &dial.node;
+        let is_connected = self.connections.has(&node.text());
+        let addresses = dial.addresses.clone();
+        self.effects.lines.push(Line::Dialled { node: node.clone(), addresses, dialled });
+        self.counts.dialled[dialled as usize] += 1;
+        let is_dead = dialled == Dialled::Refused && !is_connected;
+        let changes = match dialled {
+            Dialled::Refused if is_dead && !self.broken.leases => self.leases.lapse_instance(now, node),
+            Dialled::Answered if self.broken.dials => self.leases.lapse_instance(now, node),
+            Dialled::Answered => {
+                self.leases.answered(now, node);
+                Vec::new()
+            }
+            Dialled::Refused | Dialled::Silent => self.leases.unanswered(now, node),
+        };
+        let records = changes.len();
+        self.counts.lapsed += records as u64;
+        self.tell_all(now, changes);
+        if records > 0 {
+            let node = node.clone();
+            self.effects.lines.push(if is_dead {
+                Line::Gone { node, records }
+            } else {
+                Line::Unanswered { node, records }
+            });
+        }
+        let again = dialled == Dialled::Answered && !is_connected && dial.answered < LATER.len();
+        again.then(|| Dial { answered: dial.answered + 1, ..dial })
+    }
+
+    fn asked(&mut self, now: StdInstant, connection: ConnectionId, name: &str) {
+        if self.broken.leases {
+            return;
+        }
+        let Some((node, ids)) = self.in_question(connection, name) else { return };
+        let Asked::Lapsed(change) = self.leases.asked(now, &ids) else { return };
+        self.counts.asked += 1;
+        self.counts.lapsed += 1;
+        self.tell(now, change);
+        if self.evidence.begins(now) {
+            self.effects.lines.push(Line::Asked { tunnel: name.into(), node, id: ids[0].clone() });
+        }
+    }
+
+    /// Whether a record of a tunnel is ours.
+    pub(super) fn has_own(&self, name: &str) -> bool {
+        self.directory.lookup(name).iter().any(|entry| *entry.owner == self.owner)
+    }
+
     /// Gosts that are to be dialled.
     pub(super) fn dials(&mut self, trials: BTreeSet<Label>, running: &Dials) -> Vec<Dial> {
         let orphans = self.connections.take_orphans(running.room(), |node| running.has(&node.into()));
@@ -224,13 +204,8 @@ impl State {
 
     /// The instance that asks for a tunnel which is registered here for it, with the ids of that; none if another gost may
     /// be asking.
-    fn in_question(
-        &self,
-        us: &super::Owner,
-        connection: ConnectionId,
-        name: &str,
-    ) -> Option<(Label, Vec<Label>)> {
-        let own = self.directory.lookup(name).iter().filter(|entry| *entry.owner == *us);
+    fn in_question(&self, connection: ConnectionId, name: &str) -> Option<(Label, Vec<Label>)> {
+        let own = self.directory.lookup(name).iter().filter(|entry| *entry.owner == self.owner);
         let own: Vec<&Record> = own.map(|entry| &*entry.record).collect();
         let node = own.first()?.node.clone();
         let ids = own.iter().map(|record| record.id.clone()).collect();

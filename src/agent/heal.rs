@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::State;
+use super::effects::Line;
 use super::gosts::key_of;
 use gossd_core::address::Address;
 use gossd_core::connection::Caller;
@@ -71,12 +72,8 @@ impl State {
         let (from, holding) = self.search(caller, draft, heal);
         let times = self.heals.count(from);
         if holding.is_none() && times == 1 {
-            tracing::warn!(
-                id = draft.id,
-                tunnel = draft.name,
-                "gost renews a connector that nobody here knows, and says it only once where it is. Its clients \
-                 have to reconnect; or set --fallback-address to gost's entrypoint. Further ones are counted only"
-            );
+            let (id, tunnel) = (draft.id.to_owned(), draft.name.to_owned());
+            self.effects.lines.push(Line::NotHealed { id, tunnel });
         }
         holding
     }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::effects::Line;
 use super::{Agent, State};
 use crate::journal::{Batch, Journal, WriteError, snapshot};
 use gossd_core::label::Label;
@@ -45,20 +46,18 @@ impl Agent {
 
     /// Writes everything again: the journal may lack some of it, and have what is not known here, with these ids.
     pub fn rewrite_journal(&self, others: Vec<Label>) {
-        let mut state = self.lock();
-        state.touch_all();
-        state.leases.touch(others);
-        drop(state);
-        self.note_touched();
+        self.with(|state, _| {
+            state.touch_all();
+            state.leases.touch(others);
+        });
     }
 
     /// All that a journal would keep, for a process that takes over.
     pub fn snapshot(&self) -> Vec<u8> {
-        let all = {
-            let mut state = self.lock();
+        let all = self.with(|state, _| {
             state.touch_all();
             state.take_batch()
-        };
+        });
         snapshot::write(self.owner().generation, &all)
     }
 
@@ -118,60 +117,60 @@ impl Agent {
         let _ = tokio::time::timeout(FLUSH, kept.wait_for(|kept| *kept)).await;
     }
 
-    pub(super) fn note_touched(&self) {
-        self.shared.kept.send_if_modified(|kept| std::mem::replace(kept, false));
-        self.shared.touched.notify_one();
-    }
-
     pub(super) fn take_batch(&self) -> Batch {
-        let mut state = self.lock();
-        let batch = state.take_batch();
-        state.writing = batch.len();
-        batch
+        self.with(|state, _| {
+            let batch = state.take_batch();
+            state.writing = batch.len();
+            batch
+        })
     }
 
     /// The last batch is kept.
     pub fn written(&self) {
-        let mut state = self.lock();
-        state.writing = 0;
-        if let Health::Bad(_) = std::mem::replace(&mut state.journal, Health::Good) {
-            tracing::info!("the journal is written again");
-        }
-        let kept = !state.is_touched();
-        drop(state);
-        if kept {
+        if self.with(|state, _| state.written()) {
             self.shared.kept.send_replace(true);
-        } else {
-            self.shared.touched.notify_one();
         }
     }
 
     pub(super) fn not_written(&self, batch: Batch, error: &WriteError) {
-        let mut state = self.lock();
-        state.writing = 0;
-        if matches!(error, WriteError::StartedAfresh { .. }) {
-            state.touch_all();
-        } else {
-            let Batch { words, rules, periods, entrypoints, draining } = batch;
-            state.leases.touch(words.into_keys());
-            state.leases.touch_periods(periods.into_keys());
-            state.entrypoints.touched().extend(entrypoints.into_keys());
-            state.claims.touch(rules.into_keys());
-            if draining.is_some() {
-                state.drain.touch();
-            }
-        }
-        if !matches!(state.journal, Health::Bad(_)) {
-            tracing::error!(%error, "cannot write the journal; going on in memory, and trying again");
-        }
-        state.counts.journal_errors += 1;
-        state.journal = Health::Bad(error.to_string());
-        drop(state);
+        let lost = matches!(error, WriteError::StartedAfresh { .. });
+        self.with(|state, _| state.not_written(batch, error.to_string(), lost));
         self.shared.touched.notify_one();
     }
 }
 
 impl State {
+    /// The last batch is kept: whether all is.
+    fn written(&mut self) -> bool {
+        self.writing = 0;
+        if let Health::Bad(_) = std::mem::replace(&mut self.journal, Health::Good) {
+            self.effects.lines.push(Line::JournalWritten);
+        }
+        !self.is_touched()
+    }
+
+    /// The last batch is not kept, and perhaps nothing that was before it.
+    fn not_written(&mut self, batch: Batch, error: String, lost: bool) {
+        self.writing = 0;
+        if lost {
+            self.touch_all();
+        } else {
+            let Batch { words, rules, periods, entrypoints, draining } = batch;
+            self.leases.touch(words.into_keys());
+            self.leases.touch_periods(periods.into_keys());
+            self.entrypoints.touched().extend(entrypoints.into_keys());
+            self.claims.touch(rules.into_keys());
+            if draining.is_some() {
+                self.drain.touch();
+            }
+        }
+        if !matches!(self.journal, Health::Bad(_)) {
+            self.effects.lines.push(Line::JournalNotWritten { error: error.clone() });
+        }
+        self.counts.journal_errors += 1;
+        self.journal = Health::Bad(error);
+    }
+
     /// Counts everything as changed.
     fn touch_all(&mut self) {
         self.leases.touch_all();
@@ -182,6 +181,7 @@ impl State {
 
     /// All that changed, as it is now.
     fn take_batch(&mut self) -> Batch {
+        self.told_touched = false;
         let ids = self.leases.take_touched();
         let keys = self.claims.take_touched();
         let entrypoints = std::mem::take(self.entrypoints.touched());
@@ -199,6 +199,7 @@ impl State {
 
     /// Forgets what changed: no journal keeps it.
     pub(super) fn keep_nothing(&mut self) {
+        self.told_touched = false;
         self.leases.take_touched();
         self.leases.take_periods();
         self.claims.take_touched();

@@ -1,9 +1,13 @@
 //! The agent's state behind one lock: leases and directory, which plugin calls read and write from memory, what
-//! it thinks of its peers, and the outbox that the driver empties towards the cluster. The only reader of time
-//! for decisions.
+//! it thinks of its peers, and the outbox that the driver empties towards the cluster.
+//!
+//! [`State`] decides, and touches nothing: time comes in, and what is to be done comes out as its answer and as
+//! [`Effects`]. [`Agent`] is what the rest of the program has of it: it reads the clock, once for each call, and does what
+//! is to be done when the lock is free again.
 
 mod drain;
 mod driver;
+mod effects;
 mod gosts;
 mod heal;
 mod hear;
@@ -19,7 +23,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -44,6 +48,8 @@ use gossd_core::rank::Order;
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::rule::{Rule, TunnelId};
 use gossd_core::slot::{Cell, Change, Seq, Slot, Status};
+
+use self::effects::{Effects, Line};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.
@@ -114,7 +120,7 @@ pub struct Agent {
 }
 
 struct Shared {
-    settings: Settings,
+    owner: Owner,
     state: Mutex<State>,
     /// Something is in the outbox, or due earlier than the driver knows.
     changed: Notify,
@@ -129,9 +135,18 @@ struct Shared {
 }
 
 struct State {
-    started: std::time::Instant,
+    owner: Owner,
+    broken: Broken,
+    hurry: u32,
+    /// What is to be done when the lock is free again.
+    effects: Effects,
+    /// When the driver looks by itself.
+    armed: Option<StdInstant>,
+    /// Whether the keeper was told that something waits for the journal.
+    told_touched: bool,
+    started: StdInstant,
     /// When the first peer was shown.
-    met: Option<std::time::Instant>,
+    met: Option<StdInstant>,
     quota: Quota,
     order: Order,
     leases: LeaseTable,
@@ -141,9 +156,9 @@ struct State {
     closing: rules::Closing,
     drain: drain::Drain,
     /// When claims are to be looked at next.
-    next_look: Option<Instant>,
+    next_look: Option<StdInstant>,
     /// When empty slots are to be given back next.
-    next_tidying: Instant,
+    next_tidying: StdInstant,
     directory: Directory,
     /// What our former generations said, as peers remember it.
     former: Directory,
@@ -201,19 +216,123 @@ pub struct Counts {
 impl Agent {
     /// An agent that holds what a journal kept. The gosts of that are dialled.
     pub fn new(settings: Settings, restored: Restored) -> Self {
+        let mut state = State::new(Instant::now().into_std(), &settings, restored);
+        let effects = state.take_effects();
+        let shared = Shared {
+            owner: settings.owner,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            touched: Notify::new(),
+            kept: watch::Sender::new(true),
+            status_told: watch::Sender::new(0),
+            revision: watch::Sender::new(0),
+        };
+        let agent = Self { shared: Arc::new(shared) };
+        effects.lines.into_iter().for_each(Line::log);
+        agent
+    }
+
+    /// Who we are.
+    pub fn owner(&self) -> &Owner {
+        &self.shared.owner
+    }
+
+    /// Takes a record: readable here before this returns, and on its way to the peers.
+    pub fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.with(|state, now| state.register(now, caller, holding))
+    }
+
+    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.with(|state, now| state.register_unsaid(now, caller, holding))
+    }
+
+    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
+    /// false if nothing does.
+    pub fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
+        self.with(|state, now| state.renew(now, caller, draft, heal))
+    }
+
+    /// Releases a connector, known or not.
+    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
+        self.with(|state, now| state.deregister(now, caller, draft));
+    }
+
+    /// A plugin connection is closed.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.with(|state, _| state.connection_closed(connection));
+    }
+
+    /// A gost of this host called over that connection, without saying which instance it is.
+    pub fn called(&self, connection: ConnectionId) {
+        self.with(|state, _| state.connections.asked(connection));
+    }
+
+    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
+    /// Nothing that is held goes for it.
+    pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+        self.with(|state, now| state.adjust(now, order, quota, private));
+    }
+
+    /// Tells that the directory changed, with a number that rises.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
+    /// What the state answers at this moment; and whatever follows from it is done.
+    fn with<T>(&self, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
         let now = Instant::now().into_std();
-        let mut state = State {
+        let mut state = self.lock();
+        let answer = act(&mut state, now);
+        let effects = state.take_effects();
+        drop(state);
+        self.perform(effects);
+        answer
+    }
+
+    /// Nothing here waits.
+    fn perform(&self, Effects { is_due, is_revised, is_touched, lines }: Effects) {
+        if is_due {
+            self.shared.changed.notify_one();
+        }
+        if is_revised {
+            self.shared.revision.send_modify(|revision| *revision += 1);
+        }
+        if is_touched {
+            self.shared.kept.send_if_modified(|kept| std::mem::replace(kept, false));
+            self.shared.touched.notify_one();
+        }
+        lines.into_iter().for_each(Line::log);
+    }
+
+    /// A panic under the lock would be a bug; the state is consistent between any two statements that can
+    /// fail, so going on beats failing every later call.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(now: StdInstant, settings: &Settings, restored: Restored) -> Self {
+        let hurry = settings.hurry.max(1);
+        let mut state = Self {
+            owner: settings.owner.clone(),
+            broken: settings.broken,
+            hurry,
+            effects: Effects::default(),
+            armed: None,
+            told_touched: false,
             started: now,
             met: None,
             quota: settings.quota,
             order: settings.order,
-            leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / settings.hurry.max(1)),
+            leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
             claims: ClaimTable::default(),
             closing: rules::Closing::default(),
             drain: drain::Drain::of(restored.draining),
             next_look: None,
-            next_tidying: Instant::from_std(now),
+            next_tidying: now,
             directory: Directory::default(),
             former: Directory::default(),
             liveness: Liveness::new(settings.lease_ttl),
@@ -237,10 +356,8 @@ impl Agent {
         let mut changes = state.claims.close(&settings.private);
         changes.extend(state.claims.restore(restored.rules));
         changes.extend(state.leases.restore(now, restored.leases));
-        for change in changes {
-            state.tell(&settings.owner, change);
-        }
-        state.note_closed(now, &settings.owner);
+        state.tell_all(now, changes);
+        state.note_closed(now);
         state.directory.set_share(Share::of(&settings.quota));
         state.former.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
@@ -249,169 +366,107 @@ impl Agent {
         }
         // After the records, so that nobody who has heard it misses one.
         let how = state.leases.say(if restored.draining { Status::Draining } else { Status::Ready });
-        state.tell(&settings.owner, how);
+        state.tell(now, how);
         if restored.draining {
-            tracing::warn!("draining since before this start: {}", DRAINING);
+            state.effects.lines.push(Line::StillDraining);
         }
-        let shared = Shared {
-            settings,
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            touched: Notify::new(),
-            kept: watch::Sender::new(true),
-            status_told: watch::Sender::new(0),
-            revision: watch::Sender::new(0),
-        };
-        Self { shared: Arc::new(shared) }
+        state
     }
 
-    /// Who we are.
-    pub fn owner(&self) -> &Owner {
-        &self.shared.settings.owner
+    fn register(&mut self, now: StdInstant, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.connections.spoke(caller, &holding.record.node.text());
+        self.admit(now, &holding.record)?;
+        let changes = self.leases.register(now, holding)?;
+        self.tell_all(now, changes);
+        Ok(())
     }
 
-    /// Takes a record: readable here before this returns, and on its way to the peers.
-    pub fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
-        self.update(|state, now| {
-            state.connections.spoke(caller, &holding.record.node.text());
-            state.admit(now, &holding.record)?;
-            Ok(state.leases.register(now, holding)?)
-        })
-    }
-
-    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
-    pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
-        self.update(|state, now| {
-            let record = &holding.record;
-            state.connections.spoke(caller, &record.node.text());
-            state.admit(now, record)?;
-            let former = state.leases.replaced_by(record);
-            if former.is_some_and(|former| state.connections.has(&former.text())) {
-                return Ok(state.leases.register_beside(now, holding)?.into_iter().collect());
-            }
-            Ok(state.leases.register(now, holding)?)
-        })
-    }
-
-    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
-    /// false if nothing does.
-    pub fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
-        let mut known = true;
-        let id = Label::from(draft.id);
-        self.update(|state, now| {
-            state.connections.spoke(caller, draft.node);
-            if state.leases.is_lapsed(&id) {
-                state.admit_one()?;
-            }
-            match state.leases.renew(now, &id) {
-                Renewal::Renewed | Renewal::Released => Ok(None),
-                Renewal::Revived(change) => {
-                    state.counts.revived += 1;
-                    Ok(Some(change))
-                }
-                Renewal::Unknown => {
-                    let Some(holding) = state.heal(caller, draft, heal) else {
-                        known = false;
-                        return Ok(None);
-                    };
-                    state.admit(now, &holding.record)?;
-                    Ok(state.leases.adopt(now, holding)?)
-                }
-            }
-        })?;
-        Ok(known)
-    }
-
-    /// Releases a connector, known or not.
-    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
-        let id = Label::from(draft.id);
-        let released = self.update(|state, now| {
-            state.connections.spoke(caller, draft.node);
-            Ok(state.leases.release(now, &id))
-        });
-        debug_assert!(released.is_ok(), "releasing needs no slot");
-    }
-
-    /// A plugin connection is closed.
-    pub fn connection_closed(&self, connection: ConnectionId) {
-        let mut state = self.lock();
-        if state.connections.closed(connection) {
-            // A gost that came home, or whose agent was restarted, asks before it renews: it may be any that did not.
-            let State { leases, connections, .. } = &mut *state;
-            leases.nodes().take(MAX_NAMELESS).for_each(|node| connections.orphan((*node.text()).into()));
-        }
-        drop(state);
-        self.shared.changed.notify_one();
-    }
-
-    /// A gost of this host called over that connection, without saying which instance it is.
-    pub fn called(&self, connection: ConnectionId) {
-        self.lock().connections.asked(connection);
-    }
-
-    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
-    /// Nothing that is held goes for it.
-    pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
-        let adjusted = self.update(|state, _| {
-            (state.order, state.quota) = (order, quota);
-            state.directory.set_share(Share::of(&quota));
-            state.former.set_share(Share::of(&quota));
-            Ok(state.claims.close(private))
-        });
-        debug_assert!(adjusted.is_ok(), "it says what there are slots for");
-        if !private.iter().all(|tunnel| self.is_private(*tunnel)) {
-            tracing::error!(
-                "not all tunnels of --ingress-rule are private: too many claims; restart this agent"
-            );
-        }
-    }
-
-    /// Tells that the directory changed, with a number that rises.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.shared.revision.subscribe()
-    }
-
-    fn update<C: IntoIterator<Item = Change>>(
-        &self,
-        act: impl FnOnce(&mut State, std::time::Instant) -> Result<C, Full>,
-    ) -> Result<(), Full> {
-        let now = Instant::now().into_std();
-        let mut state = self.lock();
-        let mut changed = false;
-        let due = state.leases.next_deadline();
-        for change in act(&mut state, now)? {
-            state.tell(self.owner(), change);
-            changed = true;
-        }
-        let touched = state.is_touched();
-        let sooner = state.leases.next_deadline().is_some_and(|at| due.is_none_or(|due| at < due));
-        drop(state);
-        if changed || sooner {
-            self.shared.changed.notify_one();
-        }
-        if changed {
-            self.revise();
-        }
-        if touched {
-            self.note_touched();
+    fn register_unsaid(&mut self, now: StdInstant, caller: Caller, holding: Holding) -> Result<(), Full> {
+        let record = &holding.record;
+        self.connections.spoke(caller, &record.node.text());
+        self.admit(now, record)?;
+        let former = self.leases.replaced_by(record);
+        if former.is_some_and(|former| self.connections.has(&former.text())) {
+            let change = self.leases.register_beside(now, holding)?;
+            self.tell_all(now, change);
+        } else {
+            let changes = self.leases.register(now, holding)?;
+            self.tell_all(now, changes);
         }
         Ok(())
     }
 
-    fn revise(&self) {
-        self.shared.revision.send_modify(|revision| *revision += 1);
+    fn renew(
+        &mut self,
+        now: StdInstant,
+        caller: Caller,
+        draft: Draft<'_>,
+        heal: &Heal<'_>,
+    ) -> Result<bool, Full> {
+        let id = Label::from(draft.id);
+        self.connections.spoke(caller, draft.node);
+        if self.leases.is_lapsed(&id) {
+            self.admit_one()?;
+        }
+        match self.leases.renew(now, &id) {
+            Renewal::Renewed | Renewal::Released => {}
+            Renewal::Revived(change) => {
+                self.counts.revived += 1;
+                self.tell(now, change);
+            }
+            Renewal::Unknown => {
+                let Some(holding) = self.heal(caller, draft, heal) else { return Ok(false) };
+                self.admit(now, &holding.record)?;
+                let change = self.leases.adopt(now, holding)?;
+                self.tell_all(now, change);
+            }
+        }
+        Ok(true)
     }
 
-    /// A panic under the lock would be a bug; the state is consistent between any two statements that can
-    /// fail, so going on beats failing every later call.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deregister(&mut self, now: StdInstant, caller: Caller, draft: Draft<'_>) {
+        self.connections.spoke(caller, draft.node);
+        let change = self.leases.release(now, &Label::from(draft.id));
+        self.tell_all(now, change);
     }
-}
 
-impl State {
+    fn connection_closed(&mut self, connection: ConnectionId) {
+        if self.connections.closed(connection) {
+            // A gost that came home, or whose agent was restarted, asks before it renews: it may be any that did not.
+            let Self { leases, connections, .. } = self;
+            leases.nodes().take(MAX_NAMELESS).for_each(|node| connections.orphan((*node.text()).into()));
+        }
+        self.effects.is_due = true;
+    }
+
+    fn adjust(&mut self, now: StdInstant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+        (self.order, self.quota) = (order, quota);
+        self.directory.set_share(Share::of(&quota));
+        self.former.set_share(Share::of(&quota));
+        let changes = self.claims.close(private);
+        self.tell_all(now, changes);
+        if !private.iter().all(|tunnel| self.directory.hosts().is_private(*tunnel)) {
+            self.effects.lines.push(Line::NotAllPrivate);
+        }
+    }
+
+    /// When there is something to do although nobody calls.
+    fn next_due(&self) -> Option<StdInstant> {
+        let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
+        let others = [self.closing.next_deadline(), self.survivors.next_due(), self.next_look];
+        others.into_iter().flatten().chain(leases).min()
+    }
+
+    fn take_effects(&mut self) -> Effects {
+        let mut effects = std::mem::take(&mut self.effects);
+        // The driver sleeps until what was due first when it looked.
+        effects.is_due |= self.next_due().is_some_and(|due| self.armed.is_none_or(|armed| due < armed));
+        effects.is_touched = self.is_touched() && !std::mem::replace(&mut self.told_touched, true);
+        effects
+    }
+
     /// Whether there is room for a record as it is now.
-    fn admit(&mut self, now: std::time::Instant, record: &Record) -> Result<(), Full> {
+    fn admit(&mut self, now: StdInstant, record: &Record) -> Result<(), Full> {
         if self.leases.is_overtaken(now, &record.id) {
             return Ok(());
         }
@@ -451,7 +506,7 @@ impl State {
     }
 
     /// The same of a peer's news, which may decide about a connector that is held here as well.
-    fn note_news(&mut self, now: std::time::Instant) -> Vec<Change> {
+    fn note_news(&mut self, now: StdInstant) -> Vec<Change> {
         let events = self.directory.take_events();
         let changes = self.compare_with(now, &events);
         self.log.extend(events);
@@ -469,10 +524,16 @@ impl State {
         gosts || self.claims.is_touched() || self.drain.is_touched()
     }
 
-    fn tell(&mut self, owner: &Owner, change: Change) {
-        self.directory.say(Instant::now().into_std(), owner, &change);
+    /// Our own change: for those who ask here, and for the cluster.
+    fn tell(&mut self, now: StdInstant, change: Change) {
+        self.directory.say(now, &self.owner, &change);
         self.note_events();
         self.outbox.insert(change.slot, change.cell);
+        (self.effects.is_due, self.effects.is_revised) = (true, true);
+    }
+
+    fn tell_all(&mut self, now: StdInstant, changes: impl IntoIterator<Item = Change>) {
+        changes.into_iter().for_each(|change| self.tell(now, change));
     }
 }
 

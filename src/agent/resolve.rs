@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::time::Instant;
-
 use super::{Agent, State};
 use gossd_core::directory::Entry;
 use gossd_core::liveness::Standing;
@@ -15,29 +13,29 @@ use gossd_core::slot::Status;
 impl Agent {
     /// The records of a tunnel name, in the order in which gost should try them.
     pub fn resolve(&self, name: &str) -> Vec<Arc<Record>> {
-        let now = Instant::now().into_std();
-        let mut state = self.lock();
-        let is_due = state.want(now, name);
-        let judge = |entry: &Entry| self.judge(&state, now, entry);
-        let ranked = rank(state.directory.lookup(name), state.order, rand::random(), judge);
-        let listed = ranked.map(|entry| entry.record.clone()).collect();
-        drop(state);
-        if is_due {
-            self.shared.changed.notify_one();
-        }
-        listed
+        let turn = rand::random();
+        self.with(|state, now| state.resolve(now, name, turn))
+    }
+}
+
+impl State {
+    /// Equals take turns: by a number that is another one for each answer.
+    fn resolve(&mut self, now: StdInstant, name: &str, turn: u64) -> Vec<Arc<Record>> {
+        self.effects.is_due |= self.want(now, name);
+        let ranked = rank(self.directory.lookup(name), self.order, turn, |entry| self.judge(now, entry));
+        ranked.map(|entry| entry.record.clone()).collect()
     }
 
     /// How a record is ranked.
-    pub(super) fn judge(&self, state: &State, now: StdInstant, entry: &Entry) -> Judged {
+    pub(super) fn judge(&self, now: StdInstant, entry: &Entry) -> Judged {
         let owner = &*entry.owner;
-        if owner == self.owner() {
+        if *owner == self.owner {
             return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
         }
-        let standing = match state.directory.status(&owner.name) {
-            Some(Status::Ready) => state.standing_of(now, entry),
+        let standing = match self.directory.status(&owner.name) {
+            Some(Status::Ready) => self.standing_of(now, entry),
             Some(Status::Draining | Status::Left) | None => Standing::Hidden,
         };
-        Judged { standing, trip: state.liveness.trip(&owner.name) }
+        Judged { standing, trip: self.liveness.trip(&owner.name) }
     }
 }

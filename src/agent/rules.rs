@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::time::Instant;
-
 use super::{Agent, State};
 use gossd_core::claim::{LAP, Look};
 use gossd_core::directory::{Applied, Directory};
@@ -37,10 +35,9 @@ impl Closing {
 impl Agent {
     /// Where a host leads, by its key; see [`gossd_core::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        let endpoint = self.lock().directory.hosts().endpoint(host);
-        let forgets =
-            |found: &Endpoint| self.shared.settings.broken.rules && self.has_own(&found.tunnel.to_string());
-        endpoint.filter(|found| !forgets(found))
+        let state = self.lock();
+        let endpoint = state.directory.hosts().endpoint(host);
+        endpoint.filter(|found| !(state.broken.rules && state.has_own(&found.tunnel.to_string())))
     }
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
@@ -50,45 +47,48 @@ impl Agent {
 
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
     pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        let mut ours = true;
-        self.update(|state, now| {
-            let hosts = state.directory.hosts();
-            ours = hosts.winner(host).is_none_or(|winner| winner.tunnel == endpoint.tunnel);
-            let key = RuleKey { host: host.into(), tunnel: endpoint.tunnel };
-            if !ours {
-                state.directory.hosts_mut().forget(&key);
-                return Ok(state.claims.unsay(&key));
-            }
-            let since = hosts.claimed(&key);
-            let clock = since.unwrap_or(hosts.next_clock());
-            let rule = Rule { host: key.host.clone(), endpoint, clock };
-            if !state.claims.says(&key) {
-                if state.claims.said() >= state.quota.rules {
-                    return Err(Full::Rules(state.quota.rules));
-                }
-                state.make_room(rule.size())?;
-            }
-            if since.is_none() && state.is_young(now) {
-                state.claims.note_young(key);
-            }
-            Ok(state.claims.say(Arc::new(rule))?)
-        })?;
-        Ok(ours)
+        self.with(|state, now| state.claim(now, host, endpoint))
     }
 }
 
 impl State {
+    fn claim(&mut self, now: StdInstant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
+        let hosts = self.directory.hosts();
+        let key = RuleKey { host: host.into(), tunnel: endpoint.tunnel };
+        if hosts.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
+            self.directory.hosts_mut().forget(&key);
+            let change = self.claims.unsay(&key);
+            self.tell_all(now, change);
+            return Ok(false);
+        }
+        let since = hosts.claimed(&key);
+        let clock = since.unwrap_or(hosts.next_clock());
+        let rule = Rule { host: key.host.clone(), endpoint, clock };
+        if !self.claims.says(&key) {
+            if self.claims.said() >= self.quota.rules {
+                return Err(Full::Rules(self.quota.rules));
+            }
+            self.make_room(rule.size())?;
+        }
+        if since.is_none() && self.is_young(now) {
+            self.claims.note_young(key);
+        }
+        let change = self.claims.say(Arc::new(rule))?;
+        self.tell_all(now, change);
+        Ok(true)
+    }
+
     /// Looks at some of our claims: what is to be told.
-    pub(super) fn look_at_claims(&mut self, now: Instant, us: &Owner) -> Vec<Change> {
+    pub(super) fn look_at_claims(&mut self, now: StdInstant) -> Vec<Change> {
         if self.next_look.is_some_and(|at| at > now) {
             return Vec::new();
         }
-        if !self.is_young(now.into_std()) {
+        if !self.is_young(now) {
             self.claims.grow_up();
         }
         let most = self.quota.rules;
-        let Self { claims, directory, liveness, .. } = self;
-        let seen = Seen { now: now.into_std(), us, directory, liveness };
+        let Self { owner: us, claims, directory, liveness, .. } = self;
+        let seen = Seen { now, us, directory, liveness };
         let looked = claims.look(most, |key| seen.look(key));
         for key in looked.forgotten {
             directory.hosts_mut().forget(&key);
@@ -116,7 +116,7 @@ impl State {
     }
 
     /// Opens the tunnels that have been closed like that for long enough, and notes for the journal what others say.
-    pub(super) fn note_closed(&mut self, now: StdInstant, us: &Owner) {
+    pub(super) fn note_closed(&mut self, now: StdInstant) {
         let due = |until: &StdInstant| *until <= now;
         let open: Vec<TunnelId> =
             self.closing.0.iter().filter(|(_, until)| due(until)).map(|(tunnel, _)| *tunnel).collect();
@@ -125,7 +125,7 @@ impl State {
             self.directory.hosts_mut().forget(&Rule::closing(tunnel).key());
         }
         for tunnel in self.directory.hosts_mut().take_changed() {
-            let closed = self.directory.hosts().is_closed_elsewhere(us, tunnel);
+            let closed = self.directory.hosts().is_closed_elsewhere(&self.owner, tunnel);
             self.claims.note_closed_elsewhere(tunnel, closed);
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use tokio::task::JoinSet;
 
+use super::effects::Line;
 use super::gosts::{Dialled, dial_each};
 use super::{Agent, State};
 use gossd_core::address::Address;
@@ -103,30 +104,27 @@ impl SurvivorDials {
 impl Agent {
     /// An entrypoint of a silent peer was dialled.
     pub(super) fn survivor_dialled(&self, address: &Address, dialled: Dialled) {
-        let answers = dialled == Dialled::Answered;
-        let mut state = self.lock();
-        let Some(known) = state.survivors.0.get_mut(address) else { return };
-        if std::mem::replace(&mut known.answers, answers) == answers {
-            return;
-        }
-        let is_news = answers && !std::mem::replace(&mut known.told, true);
-        let owner = known.owner.clone();
-        drop(state);
-        self.revise();
-        if is_news {
-            tracing::warn!(
-                agent = %owner,
-                entrypoint = %address,
-                "a peer is silent, but its gost answers: should the peer be dead, its records stay listed, last, for an \
-                 hour at most. Start gossd there"
-            );
-        } else {
-            tracing::debug!(agent = %owner, entrypoint = %address, ?dialled, "dialled the gost of a silent peer");
-        }
+        self.with(|state, _| state.survivor_dialled(address, dialled));
     }
 }
 
 impl State {
+    fn survivor_dialled(&mut self, address: &Address, dialled: Dialled) {
+        let answers = dialled == Dialled::Answered;
+        let Some(known) = self.survivors.0.get_mut(address) else { return };
+        if std::mem::replace(&mut known.answers, answers) == answers {
+            return;
+        }
+        let is_news = answers && !std::mem::replace(&mut known.told, true);
+        let (agent, entrypoint) = (known.owner.clone(), address.clone());
+        self.effects.is_revised = true;
+        self.effects.lines.push(if is_news {
+            Line::Survives { agent, entrypoint }
+        } else {
+            Line::SurvivorDialled { agent, entrypoint, dialled }
+        });
+    }
+
     /// Notes which entrypoints of silent peers a visitor wants. True if one is to be dialled now.
     pub(super) fn want(&mut self, now: StdInstant, name: &str) -> bool {
         let Self { directory, liveness, survivors, .. } = self;

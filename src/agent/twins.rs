@@ -36,13 +36,13 @@ impl State {
     }
 
     /// Takes back the records of guests that do not call here any more, and that a peer has by now.
-    pub(super) fn let_guests_go(&mut self, now: Instant, us: &Owner) -> Vec<Change> {
+    pub(super) fn let_guests_go(&mut self, now: Instant) -> Vec<Change> {
         let mut gone = Vec::new();
         for node in self.connections.orphaned_guests() {
             for ours in self.leases.live_of(&node.as_ref().into()) {
                 let entries = self.directory.lookup(&ours.name.text());
                 let elsewhere = |entry: &Entry| {
-                    let other = entry.owner.name != us.name && is_same(&entry.record, ours);
+                    let other = entry.owner.name != self.owner.name && is_same(&entry.record, ours);
                     other && self.is_heard(now, &entry.owner)
                 };
                 if entries.iter().any(elsewhere) {

@@ -116,29 +116,13 @@ pub struct Candidate {
 impl Agent {
     /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
     /// looked for.
-    pub fn has_caught_up<'a>(&self, mut known: impl Iterator<Item = &'a AgentName>, joins: bool) -> bool {
-        let (state, now) = (self.lock(), Instant::now().into_std());
-        let is_live = |name: &AgentName| state.liveness.standing(now, name) == Standing::Live;
-        let has_told = |name: &AgentName| state.directory.status(name).is_some();
-        let mut heard = state.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
-        (!joins || heard.peek().is_some())
-            && heard.all(has_told)
-            && known.all(|name| {
-                has_told(name) && (is_live(name) || state.directory.status(name) == Some(Status::Left))
-            })
+    pub fn has_caught_up<'a>(&self, known: impl Iterator<Item = &'a AgentName>, joins: bool) -> bool {
+        self.read(|state, now| state.has_caught_up(now, known, joins))
     }
 
     /// What the agent holds.
     pub fn counts(&self) -> Counts {
-        let state = self.lock();
-        Counts {
-            own_records: state.leases.live(),
-            records: state.directory.len(),
-            agents: state.directory.owners().count(),
-            own_rules: state.claims.said(),
-            rules: state.directory.hosts().len(),
-            private: state.directory.hosts().private(),
-        }
+        self.lock().counts()
     }
 
     /// How often Renews of unknown ids were healed from each source; the last is how often not.
@@ -158,34 +142,7 @@ impl Agent {
 
     /// The agent and its peers.
     pub fn view(&self) -> View {
-        let now = Instant::now().into_std();
-        let counts = self.counts();
-        let state = self.lock();
-        let own = self.owner().name.clone();
-        let mut names: BTreeSet<&AgentName> = state.directory.agents().collect();
-        names.extend(state.liveness.peers().map(|(name, _)| name));
-        names.remove(&own);
-        let members = std::iter::once(&own).chain(names).map(|name| self.member(&state, now, name));
-        View {
-            members: members.collect(),
-            counts,
-            lapsed: state.leases.lapsed(),
-            tunnels: state.directory.tunnels_len(),
-            quota: state.quota,
-            order: state.order,
-            changes: state.counts,
-            journal: JournalView {
-                present: !matches!(state.journal, Health::Absent(_)),
-                problem: state.journal.problem(),
-                pending: state.touched() + state.writing,
-                bytes: state.journal_bytes,
-            },
-            tables: state.tables(),
-            doubts_itself: state.liveness.doubts_itself(),
-            draining: state.drain.on,
-            uptime: now.saturating_duration_since(state.started),
-            last_event: state.log.last(),
-        }
+        self.read(State::view)
     }
 
     /// The first tunnels by id whose id has `search` in it, and how many there are. Holds the lock for the time
@@ -195,25 +152,14 @@ impl Agent {
         let mut found: Vec<Label> = all.into_iter().filter(|name| name.text().contains(search)).collect();
         found.sort_unstable();
         let total = found.len();
-        let now = Instant::now().into_std();
-        let state = self.lock();
-        let tunnels = found.into_iter().take(limit).map(|name| self.tunnel(&state, now, name));
-        (total, tunnels.collect())
+        let first = found.into_iter().take(limit);
+        (total, self.read(|state, now| first.map(|name| state.tunnel(now, name)).collect()))
     }
 
     /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
     /// answers; here it is always the same turn, so that who looks twice sees what changed.
     pub fn explain(&self, name: &str) -> Vec<Candidate> {
-        let now = Instant::now().into_std();
-        let state = self.lock();
-        let entries = state.directory.lookup(name);
-        let judge = |entry: &Entry| self.judge(&state, now, entry);
-        let listed: Vec<&Entry> = rank(entries, state.order, 0, judge).collect();
-        let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
-        let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
-        let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));
-        let all = ranks.zip(listed.iter().copied().chain(hidden));
-        all.map(|(rank, entry)| self.candidate(&state, now, rank, entry)).collect()
+        self.read(|state, now| state.explain(now, name))
     }
 
     /// At most `limit` events after that number; None if some of them are gone. See [`Agent::watch`] for when to
@@ -222,38 +168,110 @@ impl Agent {
         self.lock().log.after(after, limit)
     }
 
-    fn member(&self, state: &State, now: StdInstant, name: &AgentName) -> MemberView {
-        let generation = state.directory.generation(name);
-        let own = *name == self.owner().name;
-        MemberView {
-            name: name.clone(),
-            generation,
-            status: state.directory.status(name),
-            standing: if own { Standing::Live } else { state.liveness.standing(now, name) },
-            trip: if own { Some(Duration::ZERO) } else { state.liveness.trip(name) },
-            silence: state.liveness.silence(now, name),
-            records: state.directory.len_of(name),
-            complaint: state.complaints.of(name),
+    /// Looks at the state at this moment: nothing follows from that.
+    fn read<T>(&self, look: impl FnOnce(&State, StdInstant) -> T) -> T {
+        let now = Instant::now().into_std();
+        look(&self.lock(), now)
+    }
+}
+
+impl State {
+    fn has_caught_up<'a>(
+        &self,
+        now: StdInstant,
+        mut known: impl Iterator<Item = &'a AgentName>,
+        joins: bool,
+    ) -> bool {
+        let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
+        let has_told = |name: &AgentName| self.directory.status(name).is_some();
+        let mut heard = self.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
+        (!joins || heard.peek().is_some())
+            && heard.all(has_told)
+            && known.all(|name| {
+                has_told(name) && (is_live(name) || self.directory.status(name) == Some(Status::Left))
+            })
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            own_records: self.leases.live(),
+            records: self.directory.len(),
+            agents: self.directory.owners().count(),
+            own_rules: self.claims.said(),
+            rules: self.directory.hosts().len(),
+            private: self.directory.hosts().private(),
         }
     }
 
-    fn tunnel(&self, state: &State, now: StdInstant, name: Label) -> Tunnel {
-        let entries = state.directory.lookup(&name.text());
-        let judge = |entry: &Entry| self.judge(state, now, entry);
-        let listed = rank(entries, Order::Random, 0, judge).count();
+    fn view(&self, now: StdInstant) -> View {
+        let own = &self.owner.name;
+        let mut names: BTreeSet<&AgentName> = self.directory.agents().collect();
+        names.extend(self.liveness.peers().map(|(name, _)| name));
+        names.remove(own);
+        let members = std::iter::once(own).chain(names).map(|name| self.member(now, name));
+        View {
+            members: members.collect(),
+            counts: self.counts(),
+            lapsed: self.leases.lapsed(),
+            tunnels: self.directory.tunnels_len(),
+            quota: self.quota,
+            order: self.order,
+            changes: self.counts,
+            journal: JournalView {
+                present: !matches!(self.journal, Health::Absent(_)),
+                problem: self.journal.problem(),
+                pending: self.touched() + self.writing,
+                bytes: self.journal_bytes,
+            },
+            tables: self.tables(),
+            doubts_itself: self.liveness.doubts_itself(),
+            draining: self.drain.on,
+            uptime: now.saturating_duration_since(self.started),
+            last_event: self.log.last(),
+        }
+    }
+
+    fn explain(&self, now: StdInstant, name: &str) -> Vec<Candidate> {
+        let entries = self.directory.lookup(name);
+        let listed: Vec<&Entry> = rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
+        let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
+        let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
+        let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));
+        let all = ranks.zip(listed.iter().copied().chain(hidden));
+        all.map(|(rank, entry)| self.candidate(now, rank, entry)).collect()
+    }
+
+    fn member(&self, now: StdInstant, name: &AgentName) -> MemberView {
+        let generation = self.directory.generation(name);
+        let own = *name == self.owner.name;
+        MemberView {
+            name: name.clone(),
+            generation,
+            status: self.directory.status(name),
+            standing: if own { Standing::Live } else { self.liveness.standing(now, name) },
+            trip: if own { Some(Duration::ZERO) } else { self.liveness.trip(name) },
+            silence: self.liveness.silence(now, name),
+            records: self.directory.len_of(name),
+            complaint: self.complaints.of(name),
+        }
+    }
+
+    fn tunnel(&self, now: StdInstant, name: Label) -> Tunnel {
+        let entries = self.directory.lookup(&name.text());
+        let listed = rank(entries, Order::Random, 0, |entry| self.judge(now, entry)).count();
         let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
         Tunnel { name, listed, hidden: entries.len() - listed, agents }
     }
 
-    fn candidate(&self, state: &State, now: StdInstant, rank: Option<usize>, entry: &Entry) -> Candidate {
-        let since = state.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
-        let own = *entry.owner == *self.owner();
+    fn candidate(&self, now: StdInstant, rank: Option<usize>, entry: &Entry) -> Candidate {
+        let since = self.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
+        let own = *entry.owner == self.owner;
         Candidate {
             rank,
             record: entry.record.clone(),
-            owner: self.member(state, now, &entry.owner.name),
+            owner: self.member(now, &entry.owner.name),
             known: now.saturating_duration_since(since),
-            lease: own.then(|| state.leases.remaining(now, &entry.record.id)).flatten(),
+            lease: own.then(|| self.leases.remaining(now, &entry.record.id)).flatten(),
         }
     }
 }

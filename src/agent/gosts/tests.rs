@@ -59,12 +59,11 @@ fn renew_by(agent: &Agent, caller: Caller, id: &str, name: &str, node: &str) -> 
 
 /// The instances that are to be dialled now.
 fn to_dial(agent: &Agent) -> Vec<Dial> {
-    let mut state = agent.lock();
-    let expired = state.leases.expire(tokio::time::Instant::now().into_std());
-    for change in expired.changes {
-        state.tell(agent.owner(), change);
-    }
-    state.dials(expired.trials, &Dials::default())
+    agent.with(|state, now| {
+        let expired = state.leases.expire(now);
+        state.tell_all(now, expired.changes);
+        state.dials(expired.trials, &Dials::default())
+    })
 }
 
 fn only(dials: Vec<Dial>) -> Dial {

@@ -1,6 +1,7 @@
 //! The promise that names rest on: whatever was claimed where, and heard when, all agents come to one answer.
 
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::super::tests::{hear, tell, with_settings};
 use super::super::{LEASE_TTL, Restored};

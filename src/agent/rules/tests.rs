@@ -3,6 +3,8 @@
 mod memory;
 mod private;
 
+use tokio::time::Instant;
+
 use std::time::Duration;
 
 use super::super::tests::{HERE, change, hear, lose, owner, tell, with_quota, with_settings};

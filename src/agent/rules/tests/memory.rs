@@ -1,5 +1,7 @@
 //! What is remembered of claims, by others and by ourselves, and what must not come of it.
 
+use tokio::time::Instant;
+
 use super::*;
 
 fn named(name: &str) -> Agent {
