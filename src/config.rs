@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use crate::agent::Broken;
 use crate::gossip::JoinPoint;
 use crate::gossip::keyring::Keyring;
 use crate::gossip::transport::Faults;
@@ -15,6 +14,7 @@ use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
 use crate::plugin::tls::TlsFiles;
 use gossd_core::address::{Entrypoint, Host};
+use gossd_core::agent::Broken;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::AgentName;
@@ -158,7 +158,7 @@ impl Config {
             keyring: Keyring::public(),
             key_file: None,
             cluster: DEFAULT_CLUSTER.into(),
-            lease_ttl: crate::agent::LEASE_TTL,
+            lease_ttl: gossd_core::agent::LEASE_TTL,
             order: Order::Random,
             quota: Quota::default(),
             names: Names::default(),

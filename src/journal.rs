@@ -5,7 +5,6 @@
 //! Must not know what a lease is, who decides that something is worth keeping, or what time it is. It blocks
 //! on the disk, so it is called from a blocking thread.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -13,14 +12,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use gossd_core::entrypoints::{EntrypointKey, Registered};
-use gossd_core::label::Label;
-use gossd_core::lease::{self, Word};
+use gossd_core::agent::Batch;
+use gossd_core::entrypoints::Registered;
+use gossd_core::lease;
 use gossd_core::record::{AgentName, Generation};
-use gossd_core::rule::{Rule, RuleKey};
+use gossd_core::rule::Rule;
 
 #[cfg(feature = "fuzz")]
 pub mod entries;
@@ -40,38 +37,6 @@ const MAX_SET_ASIDE: u32 = 10;
 /// Commits between two looks at how much of the file is free: a quarter of a minute of an agent whose clients never stop
 /// coming and going.
 const LOOK_EVERY: u32 = if cfg!(test) { 16 } else { 1_024 };
-
-/// What changed, as it is now.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The newest word on each id.
-    pub words: BTreeMap<Label, Word>,
-    /// Claims on host names; none for one that is not said any more.
-    pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
-    /// Renew periods of instances; none for one that is not known any more.
-    pub periods: BTreeMap<Label, Option<Duration>>,
-    /// Where instances registered; none for one that is not known any more.
-    pub entrypoints: BTreeMap<EntrypointKey, Option<Registered>>,
-    /// Whether the agent drains, if that changed.
-    pub draining: Option<bool>,
-}
-
-impl Batch {
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.is_without_gosts() && self.words.is_empty() && self.rules.is_empty() && self.draining.is_none()
-    }
-
-    /// How many entries it has.
-    pub fn len(&self) -> usize {
-        let gosts = self.periods.len() + self.entrypoints.len();
-        self.words.len() + self.rules.len() + gosts + usize::from(self.draining.is_some())
-    }
-
-    fn is_without_gosts(&self) -> bool {
-        self.periods.is_empty() && self.entrypoints.is_empty()
-    }
-}
 
 /// What a journal kept.
 #[derive(Debug)]

@@ -14,9 +14,9 @@
 //!
 //! # The map
 //!
-//! The rules are a crate of their own, [`gossd_core`]: records, leases, claims, slots, the directory, liveness, ranking.
-//! It has no clock, socket, file or random source; its dependencies and its lints keep it so. Around it, each module may use
-//! those to its right, never those to its left:
+//! The rules are a crate of their own, [`gossd_core`]: records, leases, claims, slots, the directory, liveness, ranking,
+//! and what an agent makes of calls, of its peers and of time. It has no clock, socket, file or random source; its
+//! dependencies and its lints keep it so. Around it, each module may use those to its right, never those to its left:
 //!
 //! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → gossd_core`
 //!
@@ -24,7 +24,7 @@
 //! |---|---|---|
 //! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
 //! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
-//! | [`agent`] | the state behind one lock; time for decisions | who calls it, and how |
+//! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
 //! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
 //! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
@@ -57,20 +57,20 @@
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot. Only in an agent's first half
 //!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
-//! 2. Renewals never leave the host: `agent::tests::renewals_leave_nothing_to_tell`.
+//! 2. Renewals never leave the host: `gossd_core::agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
-//!    number: `agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
+//!    number: `gossd_core::agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
 //!    of copies `gossd_core::replica`. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
 //!    while the owner is not heard, `gossip::link::tests`.
 //! 4. The first Deregister of an id wins over every call that was in flight beside it; an id that is registered again
 //!    later is a new record: `gossd_core::convergence::the_first_deregister_wins_over_all_that_is_in_flight_beside_it`,
-//!    and over restarts `agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
+//!    and over restarts `gossd_core::agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
 //! 5. No record outlives its owner's last sign of life by more than its TTL:
-//!    `agent::tests::a_record_that_nobody_renews_lapses`, `gossd_core::lease::model`, and for a lost host
+//!    `gossd_core::agent::tests::a_record_that_nobody_renews_lapses`, `gossd_core::lease::model`, and for a lost host
 //!    `tests/faults.rs`. The exceptions are self-preservation, `gossd_core::liveness`; a gost that outlives its agent,
-//!    listed last, `agent::survivors`; and a gost that answers dials while its Renew period is not known yet,
-//!    `gossd_core::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `agent::gosts::tests`.
+//!    listed last, `gossd_core::agent::survivors`; and a gost that answers dials while its Renew period is not known yet,
+//!    `gossd_core::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `gossd_core::agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
 //!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
 //!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
@@ -84,7 +84,7 @@
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
 //!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
 //! 11. A host name leads to one tunnel, the same at every agent that has heard the same, in whatever order:
-//!     `agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
+//!     `gossd_core::agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
 //!     tunnel's while any agent has a record of it: `tests/ingress.rs`.
 //! 12. However keys are changed, and wherever, agents that were not forced apart have a key in common, and come to the
 //!     same keys: `gossip::keyring::tests`, the property there, and `gossip::link::rotation`.

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{TestCluster, eventually, ids, named, record};
-use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::keyring::{Keyring, generate};
 use gossd::gossip::transport::Faults;
 use gossd::gossip::wire::Kind;
+use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::common::puppet::{Puppet, push};
 use crate::common::{TestCluster, eventually, ids, record};
-use gossd::agent::Counts;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::incoming::MAX_UNPROVEN;
 use gossd::gossip::keyring::{Keyring, generate};
 use gossd::gossip::wire::{self, Kind};
+use gossd_core::agent::Counts;
 use gossd_core::connection::Caller;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

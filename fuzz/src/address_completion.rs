@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str;
 use std::sync::Arc;
 
-use gossd::agent::Restored;
 use gossd::plugin::Reach;
 use gossd_core::address::{Address, Entrypoint, Host};
+use gossd_core::agent::Restored;
 use gossd_core::lease::{Holding, Kept};
 use gossd_core::record::{MAX_FIELD, Network, Record};
 

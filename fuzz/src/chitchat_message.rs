@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chitchat::{ChitchatId, ChitchatMessage, Deserializable as _, Serializable as _};
+use gossd::gossip::Hearer;
 use gossd::gossip::antientropy::{AntiEntropy, Channels, DEAD_GRACE, Member, Said, Settings};
 use gossd::gossip::counters::{Counters, Dropped};
 use gossd::gossip::session::Peer;
 use gossd::gossip::wire::MAX_PAYLOAD;
-use gossd::gossip::{Event, Hearer};
+use gossd_core::agent::News;
 use gossd_core::record::Owner;
 use gossd_core::replica::Part;
 use gossd_core::slot::{Mark, Slot, Status};
@@ -115,10 +116,10 @@ fn all_are_agents(members: &[Member]) {
 
 /// Hears signs of life and of death, and who says what has to be refused, and nothing else.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Event>>);
+struct Recorder(Mutex<Vec<News>>);
 
 impl Hearer for Recorder {
-    fn hear(&self, event: Event) {
+    fn hear(&self, event: News) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
@@ -135,7 +136,7 @@ impl Recorder {
     fn check(&self) {
         for event in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let expected =
-                matches!(event, Event::Hearsay { .. } | Event::Forgotten { .. } | Event::Refused { .. });
+                matches!(event, News::Hearsay { .. } | News::Forgotten { .. } | News::Refused { .. });
             assert!(expected, "{event:?}");
         }
     }

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd::agent::{Agent, Broken, Candidate, LEASE_TTL, Restored, Settings};
+use gossd::agent::Agent;
 use gossd::gossip::counters::Counters;
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::link::{Effect, Link};
 use gossd::gossip::seal::{OVERHEAD, Opened, Sealer};
 use gossd::gossip::wire::{self, Answer, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session};
-use gossd::gossip::{Event, Hearer as _, slots};
+use gossd::gossip::{Hearer as _, slots};
+use gossd_core::agent::News;
+use gossd_core::agent::{Broken, Candidate, LEASE_TTL, Restored, Settings};
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::quota::Quota;
@@ -285,8 +287,8 @@ impl Room {
         }
     }
 
-    fn told(&mut self, event: Event, of: Option<usize>) {
-        if let Event::Changed { owner, changes, .. } = &event {
+    fn told(&mut self, event: News, of: Option<usize>) {
+        if let News::Changed { owner, changes, .. } = &event {
             let teller = of.map(|n| &self.processes[n].owner.name);
             assert!(teller.is_some(), "only a frame says what changed");
             self.all_said(owner, changes);

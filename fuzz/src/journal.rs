@@ -7,13 +7,15 @@ use std::panic;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use gossd::agent::{Agent, Broken, LEASE_TTL, Restored as Held, Settings};
+use gossd::agent::Agent;
 use gossd::gossip::slots;
+use gossd::journal::Restored;
 use gossd::journal::entries::{
     read, read_file, read_gosts, write_entrypoint, write_file, write_rule, write_word,
 };
-use gossd::journal::{Batch, Restored};
 use gossd_core::address::{Address, Entrypoint};
+use gossd_core::agent::Batch;
+use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
 use gossd_core::lease::{Holding, Kept, Word};
 use gossd_core::quota::Quota;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::report::{self, Explanation, Lease, State};
 use super::status::{millis, state};
 use super::{Admin, json};
-use crate::agent::Candidate;
+use gossd_core::agent::Candidate;
 use gossd_core::rank::Order;
 use gossd_core::record::Network;
 use gossd_core::rule::TunnelId;

@@ -25,7 +25,8 @@ use serde::Deserialize;
 
 use self::ready::Readiness;
 use self::report::{Host, Services, Status};
-use crate::agent::{Agent, DRAINING};
+use crate::agent::Agent;
+use gossd_core::agent::DRAINING;
 use gossd_core::record::AgentName;
 
 pub use self::server::serve;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::report::IngressFile;
-use crate::agent::View;
+use gossd_core::agent::View;
 use gossd_core::liveness::Standing;
 
 /// In which time a newcomer has heard all that its peers know: ten times what 100,000 records take on loopback.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Outside;
 use super::report::{Holds, IngressFile, Journal, Member, Refused, Service, State, Status};
-use crate::agent::{DRAINING, MemberView, Tunnel, View};
+use gossd_core::agent::{DRAINING, MemberView, Tunnel, View};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::Order;
 use gossd_core::record::{AgentName, Owner};

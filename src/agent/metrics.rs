@@ -5,8 +5,9 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{Agent, HealedFrom, MemberView, View};
+use super::Agent;
 use crate::metrics::{Sheet, amount};
+use gossd_core::agent::{HealedFrom, MemberView, View};
 use gossd_core::complaint::Refusal;
 use gossd_core::liveness::Standing;
 

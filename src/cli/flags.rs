@@ -9,12 +9,12 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::agent::LEASE_TTL;
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
 use crate::gossip::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
 use gossd_core::address::{Entrypoint, Host};
+use gossd_core::agent::LEASE_TTL;
 use gossd_core::hostname::Naming;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;

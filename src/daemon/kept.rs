@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 
-use crate::agent::Restored;
 use crate::config::Config;
 use crate::journal::peers::Peers;
 use crate::journal::{self, Journal, OpenError};
+use gossd_core::agent::Restored;
 use gossd_core::label::Label;
 use gossd_core::record::Generation;
 

@@ -21,7 +21,7 @@ pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 use self::kept::Kept;
 use self::outside::{About, outside};
 use crate::admin::{self, Admin};
-use crate::agent::{Agent, Counts, Dialling, Settings};
+use crate::agent::{Agent, Dialling};
 use crate::config::{Adjustable, Config};
 use crate::control::takeover::predecessor::Predecessor;
 use crate::control::{self, Control};
@@ -37,6 +37,7 @@ use crate::plugin::tls::{Tls, TlsFiles};
 use crate::plugin::token::Known;
 use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
+use gossd_core::agent::{Counts, Settings};
 use gossd_core::label::Label;
 use gossd_core::record::Owner;
 

@@ -28,7 +28,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::vet::Vet;
 use super::counters::{Counters, Dropped};
 use super::session::Peer;
-use super::{Event, Hearer, slots};
+use super::{Hearer, slots};
+use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::Owner;
 use gossd_core::slot::{Change, Content, Mark, Seq, Status};
@@ -325,7 +326,7 @@ impl Inner {
             let (pulse, lives) = Pulse::next(self.known.get(id).copied(), now, state.heartbeat().into());
             known.insert(id.clone(), pulse);
             if let Some(owner) = owner(id).filter(|_| lives) {
-                self.hearer.hear(Event::Hearsay { owner });
+                self.hearer.hear(News::Hearsay { owner });
             }
         }
         for id in self.known.keys().filter(|id| !known.contains_key(id)) {
@@ -333,7 +334,7 @@ impl Inner {
             if !known.keys().any(|other| owner(other) == owner(id))
                 && let Some(owner) = owner(id)
             {
-                self.hearer.hear(Event::Forgotten { owner });
+                self.hearer.hear(News::Forgotten { owner });
             }
         }
         let members = chitchat.node_states().iter().filter(|(id, _)| *id != us);
@@ -388,7 +389,7 @@ impl Socket for FrameSocket {
                 return Ok((from.addr, message));
             }
             self.counters.count(Dropped::Malformed);
-            self.hearer.hear(Event::Refused { by: from.owner, why: Refusal::Malformed, times: 1 });
+            self.hearer.hear(News::Refused { by: from.owner, why: Refusal::Malformed, times: 1 });
         }
     }
 }
@@ -427,7 +428,7 @@ mod tests {
     struct Deaf;
 
     impl Hearer for Deaf {
-        fn hear(&self, _: Event) {}
+        fn hear(&self, _: News) {}
 
         fn mark(&self, _: &Owner) -> Option<Mark> {
             None

@@ -17,7 +17,8 @@ use super::link::{Effect, Link};
 use super::seal::Sealer;
 use super::session::Peer;
 use super::transport::{MAX_DATAGRAM, Transport};
-use super::{Event, Heard, Hearer};
+use super::{Heard, Hearer};
+use gossd_core::agent::News;
 use gossd_core::record::{AgentName, Owner};
 use gossd_core::slot::{Change, Mark};
 
@@ -221,7 +222,7 @@ impl Driver {
             match effect {
                 Effect::Send { to, kind, frame } => self.transport.send(to, kind, frame),
                 Effect::Tell(event) => {
-                    if matches!(event, Event::Silent { .. }) {
+                    if matches!(event, News::Silent { .. }) {
                         self.count_peers();
                     }
                     self.hearer.hear(event);

@@ -19,7 +19,6 @@ use self::keys::Keys;
 use self::peers::SILENT;
 pub use self::peers::SUSPECT;
 pub use self::words::Question;
-use super::Event;
 use super::contest::Contests;
 use super::counters::{Counters, Dropped};
 use super::keyring::KeyId;
@@ -30,6 +29,7 @@ use super::repair::Repairs;
 use super::seal::{Opened, Sealer};
 use super::session::{Peer, Sessions, Verdict};
 use super::wire::{self, Header, Kind, Malformed, Session};
+use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::Owner;
 use gossd_core::slot::{Change, Mark};
@@ -47,7 +47,7 @@ pub enum Effect {
         frame: Arc<[u8]>,
     },
     /// Something that the agent has to hear.
-    Tell(Event),
+    Tell(News),
     /// A message for chitchat.
     Chitchat {
         /// Whose it is, and where the answer goes.
@@ -218,7 +218,7 @@ impl Link {
                 let by = peer.owner.clone();
                 effects.extend(self.take_fresh(now, &arrived, peer, payload).unwrap_or_else(|Malformed| {
                     self.counters.count(Dropped::Malformed);
-                    vec![Effect::Tell(Event::Refused { by, why: Refusal::Malformed, times: 1 })]
+                    vec![Effect::Tell(News::Refused { by, why: Refusal::Malformed, times: 1 })]
                 }));
                 Ok(effects)
             }
@@ -251,7 +251,7 @@ impl Link {
     ) -> Vec<Effect> {
         let Some(peer) = self.sessions.peer(session).filter(|_| suspected) else { return Vec::new() };
         self.keys.roll.returned(now, &peer.owner.name);
-        let mut effects = vec![Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: None })];
+        let mut effects = vec![Effect::Tell(News::Heard { owner: peer.owner.clone(), trip: None })];
         if silence >= SILENT {
             effects.extend([
                 Effect::Handshake(peer.addr),
@@ -290,7 +290,7 @@ impl Link {
                 let pong: wire::Pong<'_> = self.read(&payload)?;
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
                 Ok(trip
-                    .map(|trip| Effect::Tell(Event::Heard { owner: peer.owner, trip: Some(trip) }))
+                    .map(|trip| Effect::Tell(News::Heard { owner: peer.owner, trip: Some(trip) }))
                     .into_iter()
                     .collect())
             }
@@ -360,7 +360,7 @@ impl Link {
         self.counters.receive(Kind::Pong);
         self.pings.add_target(now, peer.addr);
         self.keys.roll.admitted(now, header.session, &peer, *key, &self.sealer.keyring());
-        let heard = Effect::Tell(Event::Heard { owner: peer.owner.clone(), trip: Some(trip) });
+        let heard = Effect::Tell(News::Heard { owner: peer.owner.clone(), trip: Some(trip) });
         let mut effects =
             vec![Effect::Handshake(peer.addr), heard, Effect::Ask { owner: peer.owner.clone(), said: None }];
         if let Some((generation, recent)) = former.filter(|(former, _)| *former != peer.owner.generation) {

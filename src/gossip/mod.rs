@@ -60,9 +60,9 @@ use self::keys::{Refused, Report};
 use self::link::Link;
 use self::seal::Sealer;
 use self::transport::{Bound, Faults, Transport};
-use gossd_core::complaint::Refusal;
+use gossd_core::agent::News;
 use gossd_core::record::Owner;
-use gossd_core::replica::{Extent, Part};
+use gossd_core::replica::Part;
 use gossd_core::slot::{Change, Mark, Slot};
 
 /// How often agents exchange memberships. What pushes missed is noticed at pings, sooner; a second instead of this would
@@ -95,58 +95,11 @@ pub struct Config {
     pub faults: Option<Faults>,
 }
 
-/// What the cluster tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// An owner changed slots; perhaps known already, perhaps overtaken. The owner may be a former start of ourselves.
-    Changed {
-        /// Whose slots.
-        owner: Owner,
-        /// Which, and how.
-        changes: Vec<Change>,
-        /// How much of what it said that is.
-        extent: Extent,
-    },
-    /// A peer is heard: for the first time, again, or with a round trip measured.
-    Heard {
-        /// Who.
-        owner: Owner,
-        /// The round-trip time, smoothed.
-        trip: Option<Duration>,
-    },
-    /// A peer has become suspect.
-    Silent {
-        /// Who.
-        owner: Owner,
-        /// How long it has not been heard.
-        silence: Duration,
-    },
-    /// Somebody else heard a peer of late.
-    Hearsay {
-        /// Who was heard.
-        owner: Owner,
-    },
-    /// A peer said what was refused.
-    Refused {
-        /// Who.
-        by: Owner,
-        /// Why.
-        why: Refusal,
-        /// How often.
-        times: u32,
-    },
-    /// An owner has been dead for long enough to be forgotten.
-    Forgotten {
-        /// Who.
-        owner: Owner,
-    },
-}
-
 /// Who hears from the cluster, and remembers what owners said. Called from several tasks; must be quick, and must not
 /// panic.
 pub trait Hearer: Send + Sync {
     /// Hears what happened.
-    fn hear(&self, event: Event);
+    fn hear(&self, news: News);
 
     /// How far an owner's words are known; none if nobody wants to know them.
     fn mark(&self, owner: &Owner) -> Option<Mark>;

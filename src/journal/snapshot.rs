@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Restored;
 use super::gosts::spell_entrypoint;
 use super::kept::{spell_rule, spell_word};
 use super::store::{Contents, Entries};
-use super::{Batch, Restored};
+use gossd_core::agent::Batch;
 use gossd_core::record::Generation;
 
 /// Fields are never changed, only appended.

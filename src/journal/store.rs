@@ -11,9 +11,10 @@ use redb::{
 
 use serde::{Deserialize, Serialize};
 
+use super::Restored;
 use super::gosts::{read_entrypoint, read_period, spell_entrypoint, spell_key};
 use super::kept::{Kept, KeptHolding, KeptRule, read_id, read_rule};
-use super::{Batch, Restored};
+use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
 use gossd_core::label::Label;
 use gossd_core::lease::{self, Word};

@@ -11,9 +11,15 @@ use proptest::prelude::*;
 use redb::{Database, MultimapTableDefinition, TableDefinition};
 use tempfile::TempDir;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::*;
+use gossd_core::entrypoints::EntrypointKey;
 use gossd_core::entrypoints::Place;
+use gossd_core::label::Label;
 use gossd_core::lease::Holding;
+use gossd_core::lease::Word;
 use gossd_core::record::{Network, Record};
 use gossd_core::rule::Endpoint;
 use gossd_core::tombstone::Release;

@@ -28,8 +28,9 @@ pub use self::metrics::Meter;
 pub use self::token::{Tokens, Unauthenticated};
 pub use gossd_core::connection::Caller;
 
-use crate::agent::{Agent, Heal, Restored};
+use crate::agent::Agent;
 use gossd_core::address::{Address, Entrypoint, Host};
+use gossd_core::agent::{Heal, Restored};
 use gossd_core::connection::ConnectionId;
 use gossd_core::entrypoints::Place;
 use gossd_core::lease::{Holding, Kept};

@@ -4,11 +4,12 @@
 //! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
 //! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
 //! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
-//! (everybody's).
+//! (everybody's). What makes one agent of all that: [`agent`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test's time begins somewhere"))]
 
 pub mod address;
+pub mod agent;
 pub mod cells;
 pub mod claim;
 pub mod complaint;

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
+use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::record::{Draft, Network, Record};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use gossd::agent::Broken;
 use gossd::config::Config;
 use gossd::gossip::wire::Kind;
+use gossd_core::agent::Broken;
 
 /// Parts that do not work, with commas between: see [`broken`].
 pub(crate) const BROKEN: &str = "GOSSD_TEST_BROKEN";

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use gossd::agent::Heal;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::wire::Kind;
+use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::record::{Draft, Network, Record};

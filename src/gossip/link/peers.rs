@@ -9,7 +9,8 @@ use super::super::Heard;
 use super::super::levels::Table;
 use super::super::ping::Standing;
 use super::super::session::Peer;
-use super::{Effect, Event, Link};
+use super::{Effect, Link};
+use gossd_core::agent::News;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
 /// afterwards starts an exchange that brings it up to date.
@@ -53,7 +54,7 @@ impl Link {
         for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
             self.counters.suspect();
             self.keys.roll.silent(&peer.owner.name, now.checked_sub(silence).unwrap_or(now));
-            effects.push(Effect::Tell(Event::Silent { owner: peer.owner, silence }));
+            effects.push(Effect::Tell(News::Silent { owner: peer.owner, silence }));
         }
         let heard: HashMap<SocketAddr, Standing> =
             self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();

@@ -141,7 +141,7 @@ impl Room {
                     self.recording.push((to, kind, frame.clone()));
                     self.wire.push_back((to, kind, frame));
                 }
-                Effect::Tell(Event::Changed { owner, changes, extent }) => {
+                Effect::Tell(News::Changed { owner, changes, extent }) => {
                     let heard = self.heard.entry((at, owner.clone())).or_default();
                     if heard.covers(extent.since) {
                         *heard = heard.max(extent.until);
@@ -156,8 +156,8 @@ impl Room {
                 }
                 Effect::Asked(question) => self.asked.push((at, question)),
                 Effect::Handshake(peer) => self.handshakes.push((at, peer)),
-                Effect::Tell(Event::Heard { owner, .. }) => self.told.push((at, owner, true)),
-                Effect::Tell(Event::Silent { owner, .. }) => self.told.push((at, owner, false)),
+                Effect::Tell(News::Heard { owner, .. }) => self.told.push((at, owner, true)),
+                Effect::Tell(News::Silent { owner, .. }) => self.told.push((at, owner, false)),
                 Effect::NameTaken(by) => self.names_taken.push((at, by)),
                 Effect::Tell(_) | Effect::Chitchat { .. } | Effect::Admitted(_) | Effect::KeysTaken(_) => {}
             }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::super::push::Outgoing;
 use super::super::recent::Recent;
 use super::super::repair::{self, Told};
-use super::super::{Event, slots};
+use super::super::slots;
 use super::{
     Dropped, Duration, Effect, Instant, KeyId, Kind, Link, Malformed, Peer, Session, SocketAddr, wire,
 };
+use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::{Generation, Owner};
 use gossd_core::replica::{Extent, Part};
@@ -97,7 +98,7 @@ impl Link {
             self.sessions.note_push(now, session, payload, lag);
             peer.owner
         };
-        let heard = Effect::Tell(Event::Changed { owner, changes, extent });
+        let heard = Effect::Tell(News::Changed { owner, changes, extent });
         Ok(refused.into_iter().chain([heard, ack]).chain(ask).collect())
     }
 
@@ -113,7 +114,7 @@ impl Link {
         let (changes, refused) = self.changes(&from.owner, values, misplaced);
         let next = next.map(|ask| self.frame(Kind::Question, &ask.payload, ask.peer));
         // The next part is under way while this one is taken.
-        let heard = Effect::Tell(Event::Changed { owner, changes, extent });
+        let heard = Effect::Tell(News::Changed { owner, changes, extent });
         Ok(next.into_iter().chain(refused).chain([heard]).collect())
     }
 
@@ -166,7 +167,7 @@ impl Link {
         let refused = said - changes.len() + misplaced;
         (0..refused).for_each(|_| self.counters.count(Dropped::NotASlot));
         let times = u32::try_from(refused).unwrap_or(u32::MAX);
-        let refused = Event::Refused { by: by.clone(), why: Refusal::NotASlot, times };
+        let refused = News::Refused { by: by.clone(), why: Refusal::NotASlot, times };
         (changes, (times > 0).then_some(Effect::Tell(refused)))
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent::{Agent, Broken, Restored, Settings};
+use crate::agent::Agent;
 use crate::plugin::reload::Latest;
+use gossd_core::agent::{Broken, Restored, Settings};
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::quota::Quota;

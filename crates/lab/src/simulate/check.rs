@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use gossd::agent::Candidate;
+use gossd_core::agent::Candidate;
 use gossd_core::claim::LAP;
 use gossd_core::liveness::Standing;
 use tokio::time::{Instant, sleep};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gossd::agent::{Agent, Broken, Dialling, Restored, Settings};
+use gossd::agent::{Agent, Dialling};
 use gossd::gossip::keyring::Keyring;
 use gossd::gossip::{Cluster, Config, INTERVAL};
-use gossd::journal::Batch;
+use gossd_core::agent::Batch;
+use gossd_core::agent::{Broken, Restored, Settings};
 use gossd_core::entrypoints::{EntrypointKey, Registered};
 use gossd_core::label::Label;
 use gossd_core::lease::{Kept, Word};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gossd::agent::{Broken, Heal};
+use gossd_core::agent::{Broken, Heal};
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::record::{Draft, Network as Protocol, Record};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::State;
 use super::effects::Line;
 use super::gosts::key_of;
-use gossd_core::address::Address;
-use gossd_core::connection::Caller;
-use gossd_core::directory::Directory;
-use gossd_core::entrypoints::Place;
-use gossd_core::label::Label;
-use gossd_core::lease::Holding;
-use gossd_core::record::{Draft, Network, Record};
+use crate::address::Address;
+use crate::connection::Caller;
+use crate::directory::Directory;
+use crate::entrypoints::Place;
+use crate::label::Label;
+use crate::lease::Holding;
+use crate::record::{Draft, Network, Record};
 
 /// What the caller of a Renew can add.
 pub struct Heal<'a> {

@@ -3,22 +3,20 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
-
-use super::keeper::Health;
+use super::keeping::Health;
 use super::tables::Table;
-use super::{Agent, Changes, Counts, HealedFrom, State};
-use gossd_core::complaint::Complaint;
-use gossd_core::directory::Entry;
-use gossd_core::event::Event;
-use gossd_core::label::Label;
-use gossd_core::liveness::Standing;
-use gossd_core::quota::Quota;
-use gossd_core::rank::{Order, rank};
-use gossd_core::record::{AgentName, Generation, Record};
-use gossd_core::slot::Status;
+use super::{Changes, Counts, HealedFrom, State};
+use crate::complaint::Complaint;
+use crate::directory::Entry;
+use crate::event::Event;
+use crate::label::Label;
+use crate::liveness::Standing;
+use crate::quota::Quota;
+use crate::rank::{Order, rank};
+use crate::record::{AgentName, Generation, Record};
+use crate::slot::Status;
 
 /// The agent at one moment.
 #[derive(Clone, Debug)]
@@ -113,72 +111,12 @@ pub struct Candidate {
     pub lease: Option<(Duration, Option<Duration>)>,
 }
 
-impl Agent {
+impl State {
     /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
     /// looked for.
-    pub fn has_caught_up<'a>(&self, known: impl Iterator<Item = &'a AgentName>, joins: bool) -> bool {
-        self.read(|state, now| state.has_caught_up(now, known, joins))
-    }
-
-    /// What the agent holds.
-    pub fn counts(&self) -> Counts {
-        self.lock().counts()
-    }
-
-    /// How often Renews of unknown ids were healed from each source; the last is how often not.
-    pub fn heals(&self) -> Vec<(HealedFrom, u64)> {
-        self.lock().heals.counts()
-    }
-
-    /// Whether so many peers vanished together that it was probably us: an alarm.
-    pub fn doubts_itself(&self) -> bool {
-        self.lock().liveness.doubts_itself()
-    }
-
-    /// What is wrong with the journal, if anything is.
-    pub fn journal_problem(&self) -> Option<String> {
-        self.lock().journal.problem()
-    }
-
-    /// The agent and its peers.
-    pub fn view(&self) -> View {
-        self.read(State::view)
-    }
-
-    /// The first tunnels by id whose id has `search` in it, and how many there are. Holds the lock for the time
-    /// that it takes to copy the ids, a millisecond for 100,000.
-    pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<Tunnel>) {
-        let all: Vec<Label> = self.lock().directory.tunnels().map(|(name, _)| name.clone()).collect();
-        let mut found: Vec<Label> = all.into_iter().filter(|name| name.text().contains(search)).collect();
-        found.sort_unstable();
-        let total = found.len();
-        let first = found.into_iter().take(limit);
-        (total, self.read(|state, now| first.map(|name| state.tunnel(now, name)).collect()))
-    }
-
-    /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
-    /// answers; here it is always the same turn, so that who looks twice sees what changed.
-    pub fn explain(&self, name: &str) -> Vec<Candidate> {
-        self.read(|state, now| state.explain(now, name))
-    }
-
-    /// At most `limit` events after that number; None if some of them are gone. See [`Agent::watch`] for when to
-    /// look again.
-    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
-        self.lock().log.after(after, limit)
-    }
-
-    /// Looks at the state at this moment: nothing follows from that.
-    fn read<T>(&self, look: impl FnOnce(&State, StdInstant) -> T) -> T {
-        let now = Instant::now().into_std();
-        look(&self.lock(), now)
-    }
-}
-
-impl State {
-    fn has_caught_up<'a>(
+    pub fn has_caught_up<'a>(
         &self,
-        now: StdInstant,
+        now: Instant,
         mut known: impl Iterator<Item = &'a AgentName>,
         joins: bool,
     ) -> bool {
@@ -192,7 +130,33 @@ impl State {
             })
     }
 
-    fn counts(&self) -> Counts {
+    /// How often Renews of unknown ids were healed from each source; the last is how often not.
+    pub fn heals(&self) -> Vec<(HealedFrom, u64)> {
+        self.heals.counts()
+    }
+
+    /// Whether so many peers vanished together that it was probably us: an alarm.
+    pub fn doubts_itself(&self) -> bool {
+        self.liveness.doubts_itself()
+    }
+
+    /// What is wrong with the journal, if anything is.
+    pub fn journal_problem(&self) -> Option<String> {
+        self.journal.problem()
+    }
+
+    /// The ids of all tunnels, in no particular order.
+    pub fn tunnel_ids(&self) -> Vec<Label> {
+        self.directory.tunnels().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// At most `limit` events after that number; None if some of them are gone.
+    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+        self.log.after(after, limit)
+    }
+
+    /// What the agent holds.
+    pub fn counts(&self) -> Counts {
         Counts {
             own_records: self.leases.live(),
             records: self.directory.len(),
@@ -203,7 +167,8 @@ impl State {
         }
     }
 
-    fn view(&self, now: StdInstant) -> View {
+    /// The agent and its peers.
+    pub fn view(&self, now: Instant) -> View {
         let own = &self.owner.name;
         let mut names: BTreeSet<&AgentName> = self.directory.agents().collect();
         names.extend(self.liveness.peers().map(|(name, _)| name));
@@ -231,7 +196,9 @@ impl State {
         }
     }
 
-    fn explain(&self, now: StdInstant, name: &str) -> Vec<Candidate> {
+    /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
+    /// answers; here it is always the same turn, so that who looks twice sees what changed.
+    pub fn explain(&self, now: Instant, name: &str) -> Vec<Candidate> {
         let entries = self.directory.lookup(name);
         let listed: Vec<&Entry> = rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
         let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
@@ -241,7 +208,7 @@ impl State {
         all.map(|(rank, entry)| self.candidate(now, rank, entry)).collect()
     }
 
-    fn member(&self, now: StdInstant, name: &AgentName) -> MemberView {
+    fn member(&self, now: Instant, name: &AgentName) -> MemberView {
         let generation = self.directory.generation(name);
         let own = *name == self.owner.name;
         MemberView {
@@ -256,14 +223,15 @@ impl State {
         }
     }
 
-    fn tunnel(&self, now: StdInstant, name: Label) -> Tunnel {
+    /// A tunnel, in short.
+    pub fn tunnel(&self, now: Instant, name: Label) -> Tunnel {
         let entries = self.directory.lookup(&name.text());
         let listed = rank(entries, Order::Random, 0, |entry| self.judge(now, entry)).count();
         let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
         Tunnel { name, listed, hidden: entries.len() - listed, agents }
     }
 
-    fn candidate(&self, now: StdInstant, rank: Option<usize>, entry: &Entry) -> Candidate {
+    fn candidate(&self, now: Instant, rank: Option<usize>, entry: &Entry) -> Candidate {
         let since = self.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
         let own = *entry.owner == self.owner;
         Candidate {

@@ -1,13 +1,12 @@
 //! The promise that names rest on: whatever was claimed where, and heard when, all agents come to one answer.
 
 use proptest::prelude::*;
-use tokio::time::Instant;
 
-use super::super::tests::{hear, tell, with_settings};
+use super::super::tests::{Agent, advance, hear, now, tell, with_settings};
 use super::super::{LEASE_TTL, Restored};
 use super::tests::{attach, detach, leads_to, tunnel};
 use super::*;
-use gossd_core::quota::Quota;
+use crate::quota::Quota;
 
 /// What happens to three agents, some of whose changes are held back as by a partition.
 #[derive(Clone, Debug)]
@@ -93,7 +92,7 @@ impl Three {
     fn forget(&mut self, whom: usize, at: usize) {
         if whom != at {
             let owner = self.agents[whom].owner().clone();
-            self.agents[at].lock().forget(Instant::now().into_std(), &owner);
+            self.agents[at].lock().forget(now(), &owner);
             self.heard[at][whom] = 0;
         }
     }
@@ -134,8 +133,6 @@ proptest! {
     fn whatever_was_claimed_where_and_heard_when_all_come_to_one_answer(
         steps in proptest::collection::vec(step(), 0..60),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let _entered = runtime.enter();
         let mut three = Three::new();
         for step in steps {
             match step {
@@ -149,7 +146,7 @@ proptest! {
                 Step::Attach { at, tunnel } => three.attach(at, tunnel),
                 Step::Detach { at, tunnel } => three.detach(at, tunnel),
                 Step::Look { at } => three.look(at),
-                Step::Wait => runtime.block_on(tokio::time::advance(LAP * 2 / 3)),
+                Step::Wait => advance(LAP * 2 / 3),
             }
         }
         // What one still remembers, and another does not or as something later, is said when its turn to be looked at has

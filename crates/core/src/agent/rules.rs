@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::{Duration, Instant};
 
-use super::{Agent, State};
-use gossd_core::claim::{LAP, Look};
-use gossd_core::directory::{Applied, Directory};
-use gossd_core::liveness::{Liveness, Standing};
-use gossd_core::quota::Full;
-use gossd_core::record::Owner;
-use gossd_core::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
-use gossd_core::slot::{Change, Content, Status};
+use super::State;
+use crate::claim::{LAP, Look};
+use crate::directory::{Applied, Directory};
+use crate::liveness::{Liveness, Standing};
+use crate::quota::Full;
+use crate::record::Owner;
+use crate::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
+use crate::slot::{Change, Content, Status};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
@@ -23,36 +23,29 @@ const CLOSED_FOR: Duration = LAP;
 
 /// Until when tunnels stay closed that nobody says are closed.
 #[derive(Debug, Default)]
-pub(super) struct Closing(BTreeMap<TunnelId, StdInstant>);
+pub(super) struct Closing(BTreeMap<TunnelId, Instant>);
 
 impl Closing {
     /// When the next one is open again.
-    pub(super) fn next_deadline(&self) -> Option<StdInstant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.0.values().min().copied()
     }
 }
 
-impl Agent {
-    /// Where a host leads, by its key; see [`gossd_core::hostname`].
+impl State {
+    /// Where a host leads, by its key; see [`crate::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        let state = self.lock();
-        let endpoint = state.directory.hosts().endpoint(host);
-        endpoint.filter(|found| !(state.broken.rules && state.has_own(&found.tunnel.to_string())))
+        let endpoint = self.directory.hosts().endpoint(host);
+        endpoint.filter(|found| !(self.broken.rules && self.has_own(&found.tunnel.to_string())))
     }
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
     pub fn is_private(&self, tunnel: TunnelId) -> bool {
-        self.lock().directory.hosts().is_private(tunnel)
+        self.directory.hosts().is_private(tunnel)
     }
 
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
-    pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        self.with(|state, now| state.claim(now, host, endpoint))
-    }
-}
-
-impl State {
-    fn claim(&mut self, now: StdInstant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
+    pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
         let hosts = self.directory.hosts();
         let key = RuleKey { host: host.into(), tunnel: endpoint.tunnel };
         if hosts.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
@@ -79,7 +72,7 @@ impl State {
     }
 
     /// Looks at some of our claims: what is to be told.
-    pub(super) fn look_at_claims(&mut self, now: StdInstant) -> Vec<Change> {
+    pub(super) fn look_at_claims(&mut self, now: Instant) -> Vec<Change> {
         if self.next_look.is_some_and(|at| at > now) {
             return Vec::new();
         }
@@ -98,7 +91,7 @@ impl State {
     }
 
     /// Remembers what owners claimed that are gone, and for a while what they closed.
-    pub(super) fn remember_orphans(&mut self, now: StdInstant) {
+    pub(super) fn remember_orphans(&mut self, now: Instant) {
         for rule in self.directory.take_orphans() {
             if rule.is_closing() {
                 self.close_for_now(now, &rule);
@@ -109,15 +102,15 @@ impl State {
     }
 
     /// A tunnel stays closed for a while although nobody says so.
-    pub(super) fn close_for_now(&mut self, now: StdInstant, rule: &Arc<Rule>) {
+    pub(super) fn close_for_now(&mut self, now: Instant, rule: &Arc<Rule>) {
         if self.directory.hosts_mut().remember(rule) {
             self.closing.0.insert(rule.endpoint.tunnel, now + CLOSED_FOR);
         }
     }
 
     /// Opens the tunnels that have been closed like that for long enough, and notes for the journal what others say.
-    pub(super) fn note_closed(&mut self, now: StdInstant) {
-        let due = |until: &StdInstant| *until <= now;
+    pub(super) fn note_closed(&mut self, now: Instant) {
+        let due = |until: &Instant| *until <= now;
         let open: Vec<TunnelId> =
             self.closing.0.iter().filter(|(_, until)| due(until)).map(|(tunnel, _)| *tunnel).collect();
         for tunnel in open {
@@ -137,7 +130,7 @@ impl State {
     }
 
     /// What our former self said of a slot, in the order in which it said it: its last word counts.
-    pub(super) fn hear_former_self(&mut self, now: StdInstant, owner: &Owner, change: &Change) {
+    pub(super) fn hear_former_self(&mut self, now: Instant, owner: &Owner, change: &Change) {
         let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
@@ -165,14 +158,14 @@ impl State {
     }
 
     /// Whether this agent may not have heard yet what its peers say.
-    pub(super) fn is_young(&self, now: StdInstant) -> bool {
+    pub fn is_young(&self, now: Instant) -> bool {
         now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
     }
 }
 
 /// What an agent sees of the cluster at one moment.
 struct Seen<'a> {
-    now: StdInstant,
+    now: Instant,
     us: &'a Owner,
     directory: &'a Directory,
     liveness: &'a Liveness,

@@ -2,41 +2,34 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use super::State;
+use crate::rule::HashHost;
 
-use super::Agent;
-use gossd_core::rule::HashHost;
-
-/// Names that are copied under the lock at once: half a millisecond, most of it for memory that is in no cache.
+/// Names that are copied at once: half a millisecond, most of it for memory that is in no cache.
 const BITE: usize = 8_192;
 
-impl Agent {
+impl State {
     /// Rises with every change of what host names lead to, by claims and by tunnels that come and go.
     pub fn hosts_revision(&self) -> u64 {
-        self.lock().directory.hosts().revision()
+        self.directory.hosts().revision()
     }
 
-    /// The keys of all claims, in no particular order. A host that is claimed all the while is there once.
-    pub fn claimed_hosts(&self) -> Vec<Arc<str>> {
-        let bites = self.lock().directory.hosts().claimed_hosts().count().div_ceil(BITE).max(1);
-        let mut hosts = Vec::new();
-        for bite in 0..bites {
-            let state = self.lock();
-            let claimed = state.directory.hosts().claimed_hosts();
-            hosts.extend(claimed.filter(|host| bite_of(host, bites) == bite).cloned());
-        }
-        hosts
+    /// In how many bites the claimed hosts are to be copied.
+    pub fn claimed_bites(&self) -> usize {
+        self.directory.hosts().claimed_hosts().count().div_ceil(BITE).max(1)
+    }
+
+    /// The keys of the claims in one of so many bites, in no particular order. A host that is claimed all the while is in
+    /// one.
+    pub fn claimed_hosts(&self, bite: usize, bites: usize) -> Vec<Arc<str>> {
+        let claimed = self.directory.hosts().claimed_hosts();
+        claimed.filter(|host| bite_of(host, bites) == bite).cloned().collect()
     }
 
     /// The hash hosts of all tunnels that have a record, in no particular order.
     pub fn hash_hosts(&self) -> Vec<HashHost> {
         // They lie in one piece: a hundred thousand take less than a bite of claims.
-        self.lock().directory.hosts().hash_hosts().collect()
-    }
-
-    /// Whether this agent may not have heard yet what its peers say.
-    pub fn is_young(&self) -> bool {
-        self.lock().is_young(Instant::now().into_std())
+        self.directory.hosts().hash_hosts().collect()
     }
 }
 
@@ -52,13 +45,13 @@ fn bite_of(host: &Arc<str>, bites: usize) -> usize {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::tests::{HERE, with_quota};
+    use super::super::tests::{Agent, HERE, with_quota};
     use super::*;
     use crate::agent::Restored;
-    use gossd_core::lease::Holding;
-    use gossd_core::quota::Quota;
-    use gossd_core::record::{Network, Record};
-    use gossd_core::rule::{Endpoint, TunnelId};
+    use crate::lease::Holding;
+    use crate::quota::Quota;
+    use crate::record::{Network, Record};
+    use crate::rule::{Endpoint, TunnelId};
 
     fn agent() -> Agent {
         with_quota(Quota::default(), Restored::default())
@@ -68,14 +61,18 @@ mod tests {
         Endpoint { tunnel: TunnelId::from_bytes(n.to_be_bytes()), private: false }
     }
 
-    #[tokio::test]
-    async fn every_claimed_host_is_listed_once_however_many_bites_it_takes() {
+    #[test]
+    fn every_claimed_host_is_listed_once_however_many_bites_it_takes() {
         let agent = agent();
         let all: BTreeSet<String> = (0..3 * BITE).map(|n| format!("host-{n}")).collect();
         for (n, host) in all.iter().enumerate() {
             assert_eq!(agent.claim(host, endpoint(n as u128)), Ok(true));
         }
-        let listed = agent.claimed_hosts();
+        let listed = {
+            let state = agent.lock();
+            let bites = state.claimed_bites();
+            (0..bites).flat_map(|bite| state.claimed_hosts(bite, bites)).collect::<Vec<_>>()
+        };
         assert_eq!(listed.len(), all.len());
         assert_eq!(listed.iter().map(ToString::to_string).collect::<BTreeSet<_>>(), all);
         let bites = 3;
@@ -83,12 +80,12 @@ mod tests {
         assert!(sizes.clone().all(|size| size < BITE * 3 / 2), "{:?}", sizes.collect::<Vec<_>>());
     }
 
-    #[tokio::test]
-    async fn the_revision_rises_with_what_hosts_lead_to_and_with_nothing_else() {
+    #[test]
+    fn the_revision_rises_with_what_hosts_lead_to_and_with_nothing_else() {
         let agent = agent();
-        let mut last = agent.hosts_revision();
+        let mut last = agent.lock().hosts_revision();
         let mut rises = |agent: &Agent| {
-            let now = agent.hosts_revision();
+            let now = agent.lock().hosts_revision();
             std::mem::replace(&mut last, now) < now
         };
         assert!(!rises(&agent));
@@ -100,7 +97,7 @@ mod tests {
         };
         agent.register(HERE, record("1")).unwrap();
         assert!(rises(&agent), "a tunnel has its hash host");
-        assert_eq!(agent.hash_hosts(), [HashHost::of(endpoint(7).tunnel)]);
+        assert_eq!(agent.lock().hash_hosts(), [HashHost::of(endpoint(7).tunnel)]);
         agent.register(HERE, record("2")).unwrap();
         assert!(!rises(&agent), "it has it already");
         agent.claim("x", endpoint(7)).unwrap();

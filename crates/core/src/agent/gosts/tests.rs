@@ -2,16 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 
-use tokio::time::advance;
-
-use super::super::tests::{HERE, owner, with_settings};
-use super::super::{Agent, Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
+use super::super::tests::{Agent, HERE, advance, now, owner, with_settings};
+use super::super::{Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
 use super::*;
-use gossd_core::lease::{FRESH, Kept, Word};
-use gossd_core::quota::Quota;
-use gossd_core::record::Network;
+use crate::lease::{FRESH, Kept, Word};
+use crate::quota::Quota;
+use crate::record::Network;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A second less than a lease.
@@ -59,11 +56,10 @@ fn renew_by(agent: &Agent, caller: Caller, id: &str, name: &str, node: &str) -> 
 
 /// The instances that are to be dialled now.
 fn to_dial(agent: &Agent) -> Vec<Dial> {
-    agent.with(|state, now| {
-        let expired = state.leases.expire(now);
-        state.tell_all(now, expired.changes);
-        state.dials(expired.trials, &Dials::default())
-    })
+    let mut state = agent.lock();
+    let expired = state.leases.expire(now());
+    state.tell_all(now(), expired.changes);
+    state.dials(expired.trials, MAX_DIALS, |_| false)
 }
 
 fn only(dials: Vec<Dial>) -> Dial {
@@ -81,8 +77,8 @@ fn ask(agent: &Agent, connection: ConnectionId) -> usize {
     listed(agent)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_whose_last_connection_closes_is_dialled_at_once_and_refusing_it_is_gone() {
+#[test]
+fn a_gost_whose_last_connection_closes_is_dialled_at_once_and_refusing_it_is_gone() {
     let agent = agent();
     register_over(&agent, 1, "1", "n");
     register_over(&agent, 2, "2", "n");
@@ -100,8 +96,8 @@ async fn a_gost_whose_last_connection_closes_is_dialled_at_once_and_refusing_it_
     assert_eq!(agent.view().changes.lapsed, 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_returned_meanwhile_loses_nothing() {
+#[test]
+fn a_gost_that_returned_meanwhile_loses_nothing() {
     let agent = agent();
     register_over(&agent, 1, "1", "n");
     agent.connection_closed(1);
@@ -111,8 +107,8 @@ async fn a_gost_that_returned_meanwhile_loses_nothing() {
     assert_eq!(listed(&agent), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_or_silence_leaves_the_lease_alone() {
+#[test]
+fn an_answer_or_silence_leaves_the_lease_alone() {
     for (dialled, again) in [(Dialled::Answered, true), (Dialled::Silent, false)] {
         let agent = with(Restored {
             leases: Kept { held: vec![holding("1", "n")], ..Kept::default() },
@@ -129,31 +125,31 @@ async fn an_answer_or_silence_leaves_the_lease_alone() {
             if again { 1 + LATER.len() } else { 1 },
             "a process that ends closes one socket after another"
         );
-        advance(NEARLY).await;
+        advance(NEARLY);
         agent.collect_changes();
         assert_eq!(listed(&agent), 1, "{dialled:?}");
         // Whether it renews seldom or is gone, another dial tells.
-        advance(SECOND).await;
+        advance(SECOND);
         let dial = only(to_dial(&agent));
         agent.dialled(dial, dialled);
         assert_eq!(listed(&agent), usize::from(dialled == Dialled::Answered), "{dialled:?}");
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_cannot_be_dialled_has_its_lease() {
+#[test]
+fn a_gost_that_cannot_be_dialled_has_its_lease() {
     let agent = agent();
     let nowhere = Holding { dial: "".into(), ..holding("1", "n") };
     agent.register(HERE, nowhere).unwrap();
     agent.connection_closed(1);
     assert!(to_dial(&agent).is_empty());
-    advance(NEARLY).await;
+    advance(NEARLY);
     agent.collect_changes();
     assert_eq!(listed(&agent), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_more_gosts_are_dialled_at_a_time_than_there_is_room_for() {
+#[test]
+fn no_more_gosts_are_dialled_at_a_time_than_there_is_room_for() {
     let held = (0..MAX_DIALS + 3).map(|n| {
         let Holding { record, dial } = holding(&n.to_string(), "n");
         let record = Record { node: n.to_string().into(), ..Record::clone(&record) };
@@ -165,13 +161,13 @@ async fn no_more_gosts_are_dialled_at_a_time_than_there_is_room_for() {
     assert_eq!(to_dial(&agent).len(), 3, "the others have their turn");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_answers_does_not_lose_a_connector_for_an_unknown_period() {
+#[test]
+fn a_gost_that_answers_does_not_lose_a_connector_for_an_unknown_period() {
     let agent = agent();
     register(&agent, "1", "n");
-    loses_nothing(&agent).await;
+    loses_nothing(&agent);
     register(&agent, "2", "n");
-    advance(899 * SECOND).await;
+    advance(899 * SECOND);
     assert!(to_dial(&agent).is_empty());
     assert_eq!(listed(&agent), 2, "three times five minutes, the new one, too");
 
@@ -179,19 +175,19 @@ async fn a_gost_that_answers_does_not_lose_a_connector_for_an_unknown_period() {
     let agent = self::agent();
     register(&agent, "1", "n");
     agent.connection_closed(1);
-    loses_nothing(&agent).await;
+    loses_nothing(&agent);
 
     // It has not called this start of the agent.
     let leases = Kept { held: vec![holding("1", "n")], ..Kept::default() };
-    loses_nothing(&with(Restored { leases, ..Restored::default() })).await;
+    loses_nothing(&with(Restored { leases, ..Restored::default() }));
 }
 
 /// A gost of which one connector is known answers every dial, and no connector is lost.
-async fn loses_nothing(agent: &Agent) {
+fn loses_nothing(agent: &Agent) {
     // Renewed every five minutes, first at the end of one.
     for renewed in [300, 600] {
-        while agent.lock().leases.is_live(&"1".into()) && tokio::time::Instant::now() < at(agent, renewed) {
-            advance(SECOND).await;
+        while agent.lock().leases.is_live(&"1".into()) && now() < at(agent, renewed) {
+            advance(SECOND);
             for dial in to_dial(agent) {
                 let mut next = Some(dial);
                 while let Some(dial) = next {
@@ -204,16 +200,16 @@ async fn loses_nothing(agent: &Agent) {
     }
 }
 
-fn at(agent: &Agent, second: u32) -> tokio::time::Instant {
-    tokio::time::Instant::from_std(agent.lock().started) + second * SECOND
+fn at(agent: &Agent, second: u32) -> Instant {
+    agent.lock().started + second * SECOND
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_connected_gost_that_does_not_answer_has_no_more_than_its_lease() {
+#[test]
+fn a_connected_gost_that_does_not_answer_has_no_more_than_its_lease() {
     for dialled in [Dialled::Refused, Dialled::Silent] {
         let agent = agent();
         register(&agent, "1", "n");
-        advance(LEASE_TTL).await;
+        advance(LEASE_TTL);
         let dial = only(to_dial(&agent));
         assert_eq!(listed(&agent), 1);
         assert!(agent.dialled(dial, dialled).is_none());
@@ -221,12 +217,12 @@ async fn a_connected_gost_that_does_not_answer_has_no_more_than_its_lease() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_get_of_the_only_gost_tells_that_its_own_record_is_stale() {
+#[test]
+fn a_get_of_the_only_gost_tells_that_its_own_record_is_stale() {
     let agent = agent();
     register(&agent, "1", "n");
     assert_eq!(ask(&agent, 1), 1, "it may have asked before");
-    advance(FRESH + SECOND).await;
+    advance(FRESH + SECOND);
     assert_eq!(ask(&agent, 1), 0, "the very answer does not list it");
     assert_eq!((agent.view().changes.asked, agent.view().lapsed), (1, 1));
     assert!(!agent.collected().is_empty(), "and peers hear of it");
@@ -235,57 +231,57 @@ async fn a_get_of_the_only_gost_tells_that_its_own_record_is_stale() {
     assert_eq!(ask(&agent, 1), 1, "and that is a moment ago");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_get_after_a_restart_counts_at_once_whatever_its_connection() {
+#[test]
+fn a_get_after_a_restart_counts_at_once_whatever_its_connection() {
     let leases = Kept { held: vec![holding("1", "n")], ..Kept::default() };
     let agent = with(Restored { leases, ..Restored::default() });
     assert_eq!(ask(&agent, 7), 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_with_several_connectors_of_a_tunnel_may_ask_for_the_other_network() {
+#[test]
+fn a_gost_with_several_connectors_of_a_tunnel_may_ask_for_the_other_network() {
     let agent = agent();
     register(&agent, "1", "n");
     register(&agent, "2", "n");
     for _ in 0..4 {
-        advance(15 * SECOND).await;
+        advance(15 * SECOND);
         assert!(renew(&agent, "1", "t", "n") && renew(&agent, "2", "t", "n"));
     }
-    advance(FRESH + SECOND).await;
+    advance(FRESH + SECOND);
     assert_eq!(ask(&agent, 1), 2, "one of them may be what it does not ask for");
-    advance(12 * SECOND).await;
+    advance(12 * SECOND);
     assert!(renew(&agent, "1", "t", "n"));
-    advance(4 * SECOND).await;
+    advance(4 * SECOND);
     agent.collect_changes();
     assert_eq!(listed(&agent), 2);
-    advance(SECOND).await;
+    advance(SECOND);
     agent.collect_changes();
     assert_eq!(listed(&agent), 1, "one more period of 15 s and 2 s to be late");
     assert_eq!(agent.view().changes.asked, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_get_tells_nothing_where_another_gost_may_be_asking() {
-    let old = async || {
+#[test]
+fn a_get_tells_nothing_where_another_gost_may_be_asking() {
+    let old = || {
         let agent = agent();
         register_over(&agent, 1, "1", "n");
-        advance(FRESH + SECOND).await;
+        advance(FRESH + SECOND);
         agent
     };
-    let agent = old().await;
+    let agent = old();
     register_over(&agent, 2, "other", "m");
     assert_eq!(ask(&agent, 1), 2, "two gosts have records here");
 
-    let agent = old().await;
+    let agent = old();
     assert!(!renew_by(&agent, Caller::at(ELSEWHERE, 2), "unknown", "u", "m"));
     assert_eq!(ask(&agent, 1), 1, "another gost is connected");
     agent.connection_closed(2);
     assert_eq!(ask(&agent, 1), 0);
 
-    let agent = old().await;
+    let agent = old();
     assert_eq!(ask(&agent, 2), 1, "the one that is registered here calls by another connection");
 
-    let agent = old().await;
+    let agent = old();
     let router =
         Record { name: "h@r".into(), network: Network::Udp, ..Record::clone(&holding("2", "r").record) };
     agent
@@ -293,13 +289,13 @@ async fn a_get_tells_nothing_where_another_gost_may_be_asking() {
         .unwrap();
     assert_eq!(ask(&agent, 1), 0, "a router's handler asks for other names");
 
-    let agent = old().await;
+    let agent = old();
     agent.asked(1, "another tunnel");
     assert_eq!(listed(&agent), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_renew_that_nothing_else_heals_is_of_the_gost_that_registered_last() {
+#[test]
+fn a_renew_that_nothing_else_heals_is_of_the_gost_that_registered_last() {
     let agent = agent();
     assert!(!renew(&agent, "x", "t", "m"), "nobody registered");
     register(&agent, "1", "n");
@@ -321,8 +317,8 @@ async fn a_renew_that_nothing_else_heals_is_of_the_gost_that_registered_last() {
     assert_eq!(agent.heals()[HealedFrom::Sibling as usize].1, 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_healed_router_is_udp_and_at_a_routers_port() {
+#[test]
+fn a_healed_router_is_udp_and_at_a_routers_port() {
     let agent = agent();
     register(&agent, "1", "n");
     assert!(!renew(&agent, "x", "host@r", "n"), "a tunnel's port is not a router's");
@@ -349,13 +345,13 @@ async fn a_healed_router_is_udp_and_at_a_routers_port() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_known_of_gosts_outlives_a_restart() {
+#[test]
+fn what_is_known_of_gosts_outlives_a_restart() {
     let agent = agent();
     agent.use_journal();
     register(&agent, "1", "n");
     for _ in 0..4 {
-        advance(100 * SECOND).await;
+        advance(100 * SECOND);
         assert!(renew(&agent, "1", "t", "n"));
     }
     let batch = agent.take_batch();
@@ -367,14 +363,14 @@ async fn what_is_known_of_gosts_outlives_a_restart() {
     let leases = Kept { held: held.collect(), periods: periods.collect(), ..Kept::default() };
     let entrypoints = batch.entrypoints.into_values().flatten().collect();
     let after = with(Restored { leases, entrypoints, ..Restored::default() });
-    advance(299 * SECOND).await;
+    advance(299 * SECOND);
     assert!(to_dial(&after).len() == 1 && listed(&after) == 1, "three periods of 100 s");
     assert!(renew(&after, "x", "u", "another"));
     assert_eq!(after.resolve("u")[0].address, *"10.0.0.1:8110");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
+#[test]
+fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
     let unsaid = |id, node| {
         let Holding { record, dial } = holding(id, "n");
         let node: &str = node;
@@ -402,55 +398,8 @@ async fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
     );
 }
 
-#[tokio::test]
-async fn a_dial_tells_a_gost_that_answers_from_one_that_refuses_and_from_silence() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let answers = Address::from(listener.local_addr().unwrap().to_string());
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let refuses = Address::from(closed.local_addr().unwrap().to_string());
-    drop(closed);
-    let nowhere = Address::from("gost.example.org:80");
-    for (addresses, dialled) in [
-        (vec![&answers], Dialled::Answered),
-        (vec![&refuses], Dialled::Refused),
-        (vec![&nowhere], Dialled::Silent),
-        (vec![&refuses, &answers, &nowhere], Dialled::Answered),
-        (vec![&refuses, &nowhere], Dialled::Silent),
-        (vec![], Dialled::Silent),
-    ] {
-        let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
-        assert_eq!(dial_all(&addresses).await, dialled, "{addresses:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_gost_that_dies_between_the_handshake_and_our_look_at_it_refuses() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
-    let mut dial = std::pin::pin!(dial_all(&addresses));
-    let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
-    assert!(first.is_pending(), "the kernel has shaken hands, and nobody has looked");
-    drop(listener);
-    assert_eq!(dial.await, Dialled::Refused);
-}
-
-#[tokio::test]
-async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_another_connection() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addresses = BTreeSet::from([Address::from(closed.local_addr().unwrap().to_string())]);
-    let mut dials = Dials::default();
-    let dial = |answered| Dial { node: "n".into(), addresses: addresses.clone(), answered };
-    dials.start(dial(LATER.len()));
-    assert!(!dials.has(&"n".into()), "nothing has to wait for it");
-    dials.start(dial(0));
-    assert!(dials.has(&"n".into()));
-    let (first, dialled) = dials.next().await.unwrap();
-    assert_eq!((first.answered, dialled), (0, Dialled::Answered));
-    assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost() {
+#[test]
+fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost() {
     let settings = Settings {
         owner: owner("a", 5),
         lease_ttl: LEASE_TTL,
@@ -460,12 +409,12 @@ async fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost
         broken: Broken { leases: true, ..Broken::default() },
         hurry: 1,
     };
-    let agent = Agent::new(settings, Restored::default());
+    let agent = Agent::new(&settings, Restored::default());
     register(&agent, "1", "n");
     agent.connection_closed(1);
-    let dial = only(agent.lock().dials(BTreeSet::new(), &Dials::default()));
+    let dial = only(agent.lock().dials(BTreeSet::new(), MAX_DIALS, |_| false));
     assert!(agent.dialled(dial, Dialled::Refused).is_none());
-    advance(2 * LEASE_TTL).await;
+    advance(2 * LEASE_TTL);
     agent.collect_changes();
     assert_eq!(ask(&agent, 1), 1, "or the tests in containers could not tell");
 }

@@ -1,8 +1,8 @@
 //! Tunnels that are closed to the public: under every name, at every agent, for as long as anybody says so.
 
 use super::*;
-use gossd_core::lease::Kept;
-use gossd_core::rule::HashHost;
+use crate::lease::Kept;
+use crate::rule::HashHost;
 
 /// Tunnel 1's hash host.
 fn hash() -> String {
@@ -42,8 +42,8 @@ fn again(generation: u64) -> Owner {
     owner("b", generation)
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_a_peers_rule_closes_is_closed_here_under_every_name_until_it_says_no_more() {
+#[test]
+fn what_a_peers_rule_closes_is_closed_here_under_every_name_until_it_says_no_more() {
     let (agent, b) = with_names(Restored::default());
     assert!(!is_closed(&agent));
     overhear(&agent, &b, change(FIRST_RULE + 7, 50, Content::Rule(Arc::new(closing()))));
@@ -53,8 +53,8 @@ async fn what_a_peers_rule_closes_is_closed_here_under_every_name_until_it_says_
     assert!(!is_closed(&agent), "at once");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_our_own_rules_close_is_told_and_taken_back_at_a_reload() {
+#[test]
+fn what_our_own_rules_close_is_told_and_taken_back_at_a_reload() {
     let (agent, _) = with_names(Restored::default());
     agent.collect_changes();
     let closed = [tunnel(1).tunnel].into();
@@ -69,8 +69,8 @@ async fn what_our_own_rules_close_is_told_and_taken_back_at_a_reload() {
     assert_eq!(agent.collected()[0].cell.content, Content::Empty);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_our_rules_close_is_told_before_we_say_that_we_are_ready() {
+#[test]
+fn what_our_rules_close_is_told_before_we_say_that_we_are_ready() {
     let settings = Settings {
         owner: owner("a", 5),
         lease_ttl: LEASE_TTL,
@@ -80,15 +80,15 @@ async fn what_our_rules_close_is_told_before_we_say_that_we_are_ready() {
         broken: Broken::default(),
         hurry: 1,
     };
-    let agent = Agent::new(settings, Restored::default());
+    let agent = Agent::new(&settings, Restored::default());
     attach(&agent, "1", 1);
     assert!(agent.endpoint(&hash()).unwrap().private);
     let told: Vec<_> = agent.collected().into_iter().map(|change| change.cell.content).collect();
     assert!(told.contains(&Content::Rule(Arc::new(closing()))));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_claim_with_a_dollar_closes_every_name_of_its_tunnel() {
+#[test]
+fn a_claim_with_a_dollar_closes_every_name_of_its_tunnel() {
     let (agent, b) = with_names(Restored::default());
     let private = Endpoint { private: true, ..tunnel(1) };
     assert_eq!(agent.claim("mine", private), Ok(true));
@@ -100,23 +100,23 @@ async fn a_claim_with_a_dollar_closes_every_name_of_its_tunnel() {
     assert!(is_closed(&agent), "at whatever agent");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tunnel_is_not_open_while_the_agent_that_closes_it_starts_again() {
+#[test]
+fn a_tunnel_is_not_open_while_the_agent_that_closes_it_starts_again() {
     let (agent, b) = with_names(Restored::default());
     overhear(&agent, &b, change(FIRST_RULE + 7, 50, Content::Rule(Arc::new(closing()))));
     // The next start's records are heard before its rules.
     say(&agent, &again(2), &[], &[]);
     assert!(is_closed_by_name(&agent));
-    tokio::time::advance(CLOSED_FOR / 2).await;
+    advance(CLOSED_FOR / 2);
     overhear(&agent, &again(2), change(FIRST_RULE, 50, Content::Rule(Arc::new(closing()))));
-    tokio::time::advance(CLOSED_FOR).await;
+    advance(CLOSED_FOR);
     agent.collect_changes();
     assert!(is_closed_by_name(&agent), "it says so now");
     say(&agent, &again(3), &[], &[]);
-    tokio::time::advance(CLOSED_FOR.saturating_sub(Duration::from_secs(1))).await;
+    advance(CLOSED_FOR.saturating_sub(Duration::from_secs(1)));
     agent.collect_changes();
     assert!(is_closed_by_name(&agent));
-    tokio::time::advance(Duration::from_secs(1)).await;
+    advance(Duration::from_secs(1));
     agent.collect_changes();
     assert!(!is_closed_by_name(&agent), "it was started without the rule");
 }
@@ -125,8 +125,8 @@ fn is_closed_by_name(agent: &Agent) -> bool {
     agent.endpoint("mine").expect("it is claimed here").private
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes_it() {
+#[test]
+fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes_it() {
     let (agent, b) = with_names(Restored::default());
     agent.use_journal();
     agent.take_batch();
@@ -144,7 +144,7 @@ async fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes
         !after.collected().iter().any(|change| change.cell.content == Content::Rule(Arc::new(closing())))
     );
     say(&after, &b, &[], &[closing()]);
-    tokio::time::advance(2 * CLOSED_FOR).await;
+    advance(2 * CLOSED_FOR);
     after.collect_changes();
     assert!(after.is_private(tunnel(1).tunnel));
     kept(&after);
@@ -153,7 +153,7 @@ async fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes
 
     let alone = with_quota(Quota::default(), Restored { rules: vec![closing()], ..Restored::default() });
     alone.use_journal();
-    tokio::time::advance(CLOSED_FOR).await;
+    advance(CLOSED_FOR);
     alone.collect_changes();
     assert!(!alone.is_private(tunnel(1).tunnel), "nobody says so");
     assert!(kept(&alone).contains(&(closing().key(), None)));

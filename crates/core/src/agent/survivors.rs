@@ -3,18 +3,16 @@
 //! their entrypoints answer a dial from here. A record whose entrypoint refuses is stale; one that is silent may cost a
 //! visitor 15 s.
 
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant as StdInstant};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
+use super::State;
 use super::effects::Line;
-use super::gosts::{Dialled, dial_each};
-use super::{Agent, State};
-use gossd_core::address::Address;
-use gossd_core::directory::Entry;
-use gossd_core::liveness::{Liveness, PRESERVE, Standing};
-use gossd_core::record::AgentName;
+use super::gosts::Dialled;
+use crate::address::Address;
+use crate::directory::Entry;
+use crate::liveness::{Liveness, PRESERVE, Standing};
+use crate::record::AgentName;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
@@ -30,9 +28,9 @@ pub(super) struct Survivors(HashMap<Address, Entrypoint>);
 #[derive(Debug)]
 struct Entrypoint {
     owner: AgentName,
-    wanted: StdInstant,
+    wanted: Instant,
     /// When it is dialled next.
-    due: StdInstant,
+    due: Instant,
     answers: bool,
     /// Whether the operator was told that it answers.
     told: bool,
@@ -40,7 +38,7 @@ struct Entrypoint {
 
 impl Survivors {
     /// A visitor asks for a record with this entrypoint. True if it is to be dialled now.
-    fn want(&mut self, now: StdInstant, address: &Address, owner: &AgentName) -> bool {
+    fn want(&mut self, now: Instant, address: &Address, owner: &AgentName) -> bool {
         if let Some(known) = self.0.get_mut(address) {
             known.wanted = now;
             return known.due <= now;
@@ -55,7 +53,7 @@ impl Survivors {
     }
 
     /// Those that are to be dialled now; they are due again after a pause.
-    pub(super) fn take_due(&mut self, now: StdInstant) -> Vec<Address> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Address> {
         self.0.retain(|_, known| now.saturating_duration_since(known.wanted) < WANTED);
         let due = self.0.iter_mut().filter(|(_, known)| known.due <= now);
         due.map(|(address, known)| {
@@ -65,7 +63,7 @@ impl Survivors {
         .collect()
     }
 
-    pub(super) fn next_due(&self) -> Option<StdInstant> {
+    pub(super) fn next_due(&self) -> Option<Instant> {
         self.0.values().map(|known| known.due).min()
     }
 
@@ -83,33 +81,9 @@ impl Survivors {
     }
 }
 
-/// The dials that run: as many as there are entrypoints, and none for longer than a second.
-#[derive(Default)]
-pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
-
-impl SurvivorDials {
-    pub(super) fn start(&mut self, address: Address) {
-        self.0.spawn(async move {
-            let dialled = dial_each(&BTreeSet::from([address.clone()])).await;
-            (address, dialled)
-        });
-    }
-
-    /// The next one that ended; none while none runs.
-    pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
-        Some(self.0.join_next().await?.expect("nobody aborts them, and they do not panic"))
-    }
-}
-
-impl Agent {
-    /// An entrypoint of a silent peer was dialled.
-    pub(super) fn survivor_dialled(&self, address: &Address, dialled: Dialled) {
-        self.with(|state, _| state.survivor_dialled(address, dialled));
-    }
-}
-
 impl State {
-    fn survivor_dialled(&mut self, address: &Address, dialled: Dialled) {
+    /// An entrypoint of a silent peer was dialled.
+    pub fn survivor_dialled(&mut self, address: &Address, dialled: Dialled) {
         let answers = dialled == Dialled::Answered;
         let Some(known) = self.survivors.0.get_mut(address) else { return };
         if std::mem::replace(&mut known.answers, answers) == answers {
@@ -126,7 +100,7 @@ impl State {
     }
 
     /// Notes which entrypoints of silent peers a visitor wants. True if one is to be dialled now.
-    pub(super) fn want(&mut self, now: StdInstant, name: &str) -> bool {
+    pub(super) fn want(&mut self, now: Instant, name: &str) -> bool {
         let Self { directory, liveness, survivors, .. } = self;
         let mut is_due = false;
         for entry in directory.lookup(name) {
@@ -138,7 +112,7 @@ impl State {
     }
 
     /// How a record of a peer is treated.
-    pub(super) fn standing_of(&self, now: StdInstant, entry: &Entry) -> Standing {
+    pub(super) fn standing_of(&self, now: Instant, entry: &Entry) -> Standing {
         let owner = &entry.owner.name;
         let standing = self.liveness.standing(now, owner);
         let survives =
@@ -147,14 +121,14 @@ impl State {
     }
 
     /// Whether an agent is dead, and no gost of it is known to live.
-    pub(super) fn is_gone(&self, now: StdInstant, owner: &AgentName) -> bool {
+    pub(super) fn is_gone(&self, now: Instant, owner: &AgentName) -> bool {
         let survives = || self.survivors.any_of(owner) && is_remembered(&self.liveness, now, owner);
         self.liveness.standing(now, owner) == Standing::Hidden && !survives()
     }
 }
 
 /// Whether a peer fell silent so lately that its gost may count without it.
-fn is_remembered(liveness: &Liveness, now: StdInstant, owner: &AgentName) -> bool {
+fn is_remembered(liveness: &Liveness, now: Instant, owner: &AgentName) -> bool {
     liveness.silence(now, owner).is_some_and(|silence| silence < PRESERVE)
 }
 

@@ -5,17 +5,14 @@
 //! still calls here. The own agent's record, which came back from a journal and which no Renew has confirmed yet, is
 //! looked at when the peer that served the gost takes its record back: the gost may be dead.
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Instant;
 
 use super::State;
-use gossd_core::directory::Entry;
-use gossd_core::event::Event;
-use gossd_core::liveness::Standing;
-use gossd_core::record::{Owner, Record};
-use gossd_core::slot::Change;
+use crate::directory::Entry;
+use crate::event::Event;
+use crate::liveness::Standing;
+use crate::record::{Owner, Record};
+use crate::slot::Change;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.
@@ -73,3 +70,6 @@ impl State {
 fn is_same(one: &Record, other: &Record) -> bool {
     one.id == other.id && one.node == other.node && one.name == other.name && one.network == other.network
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::super::tests::{hear, owner, tell, with_settings};
-use super::super::{Agent, Caller, Heal, LEASE_TTL, Restored};
-use gossd_core::label::Label;
-use gossd_core::lease::{Holding, Kept};
-use gossd_core::quota::Quota;
-use gossd_core::record::{Draft, Network, Record};
-use gossd_core::slot::{Cell, Change, Content, STATUS_SLOT, Status};
+use super::super::tests::{Agent, hear, owner, tell, with_settings};
+use super::super::{Caller, Heal, LEASE_TTL, Restored};
+use crate::label::Label;
+use crate::lease::{Holding, Kept};
+use crate::quota::Quota;
+use crate::record::{Draft, Network, Record};
+use crate::slot::{Cell, Change, Content, STATUS_SLOT, Status};
 
 const GUEST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
@@ -47,8 +47,8 @@ fn own(agent: &Agent) -> usize {
     agent.counts().own_records
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_guests_record_goes_when_its_own_agent_has_it_and_it_does_not_call_any_more() {
+#[test]
+fn a_guests_record_goes_when_its_own_agent_has_it_and_it_does_not_call_any_more() {
     let b = agent(Restored::default());
     b.register(Caller::at(GUEST, 7), holding("10.0.0.9:80")).unwrap();
     has(&b, "a");
@@ -58,8 +58,8 @@ async fn a_guests_record_goes_when_its_own_agent_has_it_and_it_does_not_call_any
     assert_eq!((own(&b), b.resolve("t").len()), (0, 1), "its own agent's is listed");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_guest_that_left_before_its_own_agent_has_it_is_kept_until_then() {
+#[test]
+fn a_guest_that_left_before_its_own_agent_has_it_is_kept_until_then() {
     let b = agent(Restored::default());
     b.register(Caller::at(GUEST, 7), holding("10.0.0.9:80")).unwrap();
     b.connection_closed(7);
@@ -69,8 +69,8 @@ async fn a_guest_that_left_before_its_own_agent_has_it_is_kept_until_then() {
     assert_eq!((own(&b), b.resolve("t").len()), (0, 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_guest_that_comes_back_is_served_again() {
+#[test]
+fn a_guest_that_comes_back_is_served_again() {
     let b = agent(Restored::default());
     b.register(Caller::at(GUEST, 7), holding("10.0.0.9:80")).unwrap();
     b.connection_closed(7);
@@ -82,8 +82,8 @@ async fn a_guest_that_comes_back_is_served_again() {
     assert_eq!(own(&b), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_of_this_host_does_not_lose_its_record_to_anybody_who_says_to_have_it() {
+#[test]
+fn a_gost_of_this_host_does_not_lose_its_record_to_anybody_who_says_to_have_it() {
     let b = agent(Restored::default());
     b.register(Caller::local(7), holding("10.0.0.2:80")).unwrap();
     b.connection_closed(7);
@@ -92,8 +92,8 @@ async fn a_gost_of_this_host_does_not_lose_its_record_to_anybody_who_says_to_hav
     assert_eq!(own(&b), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn when_a_peer_takes_a_guests_record_back_its_gost_is_looked_at_at_home() {
+#[test]
+fn when_a_peer_takes_a_guests_record_back_its_gost_is_looked_at_at_home() {
     let leases = Kept { held: vec![holding("10.0.0.2:80")], ..Kept::default() };
     let home = agent(Restored { leases, ..Restored::default() });
     // What a start looks at anyway.
@@ -105,8 +105,8 @@ async fn when_a_peer_takes_a_guests_record_back_its_gost_is_looked_at_at_home() 
     assert_eq!(own(&home), 1, "until it refuses");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_calls_is_not_looked_at_for_a_peers_sake() {
+#[test]
+fn a_gost_that_calls_is_not_looked_at_for_a_peers_sake() {
     let home = agent(Restored::default());
     home.register(Caller::local(7), holding("10.0.0.2:80")).unwrap();
     has(&home, "c");
@@ -114,8 +114,8 @@ async fn a_gost_that_calls_is_not_looked_at_for_a_peers_sake() {
     assert!(!home.lock().connections.has_orphans());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gost_that_came_home_and_goes_before_it_renews_is_looked_at() {
+#[test]
+fn a_gost_that_came_home_and_goes_before_it_renews_is_looked_at() {
     let leases = Kept { held: vec![holding("10.0.0.2:80")], ..Kept::default() };
     let home = agent(Restored { leases, ..Restored::default() });
     home.lock().connections.take_orphans(usize::MAX, |_| false);

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Agent, State};
-use gossd_core::slot::{Seq, Status};
+use super::State;
+use crate::slot::{Seq, Status};
 
 /// What draining means, and what ends it.
 pub const DRAINING: &str =
@@ -43,25 +43,9 @@ impl Drain {
     }
 }
 
-impl Agent {
-    /// Tells the cluster how we are, and the journal whether we drain; resolves when both have it, or the journal could not
-    /// take it for a moment.
-    pub async fn say(&self, status: Status) {
-        let said = self.with(|state, now| state.say(now, status));
-        // The sender is ours.
-        let told = async { drop(self.shared.status_told.subscribe().wait_for(|told| *told >= said).await) };
-        tokio::join!(told, self.flush());
-    }
-
-    /// Whether peers hide our records because we were told to drain.
-    pub fn is_draining(&self) -> bool {
-        self.lock().drain.on
-    }
-}
-
 impl State {
     /// Tells the cluster how we are: the number of that change.
-    fn say(&mut self, now: Instant, status: Status) -> Seq {
+    pub fn say(&mut self, now: Instant, status: Status) -> Seq {
         match status {
             Status::Ready => self.drain.set(false),
             Status::Draining => self.drain.set(true),
@@ -72,5 +56,10 @@ impl State {
         let said = change.cell.seq;
         self.tell(now, change);
         said
+    }
+
+    /// Whether peers hide our records because we were told to drain.
+    pub fn is_draining(&self) -> bool {
+        self.drain.on
     }
 }

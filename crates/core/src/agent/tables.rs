@@ -2,15 +2,15 @@
 
 use super::State;
 use super::survivors::MAX_ENTRYPOINTS;
-use gossd_core::claim::MAX_REMEMBERED;
-use gossd_core::connection::MAX_INSTANCES;
-use gossd_core::directory::{MAX_AGENTS, MAX_GENERATIONS};
-use gossd_core::entrypoints::MAX_REGISTERED;
-use gossd_core::event::MAX_EVENTS;
-use gossd_core::instance::MAX_IDLE;
-use gossd_core::liveness::MAX_PEERS;
-use gossd_core::slot::{MAX_EACH, MAX_SLOT};
-use gossd_core::tombstone::MAX_TOMBSTONES;
+use crate::claim::MAX_REMEMBERED;
+use crate::connection::MAX_INSTANCES;
+use crate::directory::{MAX_AGENTS, MAX_GENERATIONS};
+use crate::entrypoints::MAX_REGISTERED;
+use crate::event::MAX_EVENTS;
+use crate::instance::MAX_IDLE;
+use crate::liveness::MAX_PEERS;
+use crate::slot::{MAX_EACH, MAX_SLOT};
+use crate::tombstone::MAX_TOMBSTONES;
 
 /// A table at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,42 +1,68 @@
 //! What the agent hears from the cluster: words of owners, and signs of life.
 
-use std::time::{Duration, Instant as StdInstant};
+use std::time::{Duration, Instant};
 
+use super::State;
 use super::effects::Line;
-use super::{Agent, State};
-use crate::gossip::{Event, Hearer};
-use gossd_core::complaint::Refusal;
-use gossd_core::directory::Applied;
-use gossd_core::event::Event as Happened;
-use gossd_core::liveness::{Liveness, Standing};
-use gossd_core::record::{AgentName, Owner};
-use gossd_core::replica::{Extent, Part};
-use gossd_core::rule::Rule;
-use gossd_core::slot::{Change, Content, Mark, Slot, Status};
+use crate::complaint::Refusal;
+use crate::directory::Applied;
+use crate::event::Event as Happened;
+use crate::liveness::{Liveness, Standing};
+use crate::record::{AgentName, Owner};
+use crate::replica::{Extent, Part};
+use crate::rule::Rule;
+use crate::slot::{Change, Content, Mark, Slot, Status};
 
-impl Hearer for Agent {
-    fn hear(&self, event: Event) {
-        self.handle(event);
-    }
-
-    fn mark(&self, owner: &Owner) -> Option<Mark> {
-        self.lock().mark(owner)
-    }
-
-    fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
-        self.lock().directory.part(owner, after, from)
-    }
-}
-
-impl Agent {
-    /// Hears from the cluster. Quick, and does not panic.
-    pub fn handle(&self, event: Event) {
-        self.with(|state, now| state.handle(now, event));
-    }
+/// What an agent hears from its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// An owner changed slots; perhaps known already, perhaps overtaken. The owner may be a former start of ourselves.
+    Changed {
+        /// Whose slots.
+        owner: Owner,
+        /// Which, and how.
+        changes: Vec<Change>,
+        /// How much of what it said that is.
+        extent: Extent,
+    },
+    /// A peer is heard: for the first time, again, or with a round trip measured.
+    Heard {
+        /// Who.
+        owner: Owner,
+        /// The round-trip time, smoothed.
+        trip: Option<Duration>,
+    },
+    /// A peer has become suspect.
+    Silent {
+        /// Who.
+        owner: Owner,
+        /// How long it has not been heard.
+        silence: Duration,
+    },
+    /// Somebody else heard a peer of late.
+    Hearsay {
+        /// Who was heard.
+        owner: Owner,
+    },
+    /// A peer said what was refused.
+    Refused {
+        /// Who.
+        by: Owner,
+        /// Why.
+        why: Refusal,
+        /// How often.
+        times: u32,
+    },
+    /// An owner has been dead for long enough to be forgotten.
+    Forgotten {
+        /// Who.
+        owner: Owner,
+    },
 }
 
 impl State {
-    fn mark(&self, owner: &Owner) -> Option<Mark> {
+    /// How far an owner's words are known; none if nobody wants to know them.
+    pub fn mark(&self, owner: &Owner) -> Option<Mark> {
         match (*owner == self.owner, owner.name == self.owner.name) {
             (true, _) => None,
             (_, true) => self.former.mark(owner),
@@ -44,35 +70,35 @@ impl State {
         }
     }
 
-    fn handle(&mut self, now: StdInstant, event: Event) {
-        match event {
+    /// What an owner said after a mark, from a slot on; none if that is not known without gaps.
+    pub fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+        self.directory.part(owner, after, from)
+    }
+
+    /// Hears from the cluster.
+    pub fn handle(&mut self, now: Instant, news: News) {
+        match news {
             // Nobody else can write our slots.
-            Event::Changed { owner, .. } if owner == self.owner => {}
-            Event::Changed { owner, changes, extent } if owner.name == self.owner.name => {
+            News::Changed { owner, .. } if owner == self.owner => {}
+            News::Changed { owner, changes, extent } if owner.name == self.owner.name => {
                 self.handle_former_self(now, &owner, changes, &extent);
             }
-            Event::Changed { owner, changes, extent } => self.handle_words(now, &owner, changes, &extent),
-            Event::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
-            Event::Silent { .. } if self.broken.suspicion => {}
-            Event::Silent { owner, silence } => {
+            News::Changed { owner, changes, extent } => self.handle_words(now, &owner, changes, &extent),
+            News::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
+            News::Silent { .. } if self.broken.suspicion => {}
+            News::Silent { owner, silence } => {
                 self.liveness.silent(now, &owner.name, silence);
                 self.log.extend([Happened::Suspected(owner.name.clone())]);
                 self.effects.is_revised = true;
                 self.effects.lines.push(Line::Silent { agent: owner.name });
             }
-            Event::Hearsay { owner } => self.hear(now, &owner, Liveness::hearsay),
-            Event::Forgotten { owner } => self.handle_forgotten(now, owner),
-            Event::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
+            News::Hearsay { owner } => self.hear(now, &owner, Liveness::hearsay),
+            News::Forgotten { owner } => self.handle_forgotten(now, owner),
+            News::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
         }
     }
 
-    fn handle_former_self(
-        &mut self,
-        now: StdInstant,
-        owner: &Owner,
-        mut changes: Vec<Change>,
-        extent: &Extent,
-    ) {
+    fn handle_former_self(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
         changes.extend(self.former.emptied(owner, extent, &changes));
         for change in &changes {
             self.hear_former_self(now, owner, change);
@@ -83,7 +109,7 @@ impl State {
         self.drop_news_of_former();
     }
 
-    fn handle_words(&mut self, now: StdInstant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
+    fn handle_words(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
         let shown = self.directory.generation(&owner.name);
         changes.extend(self.directory.emptied(owner, extent, &changes));
         let mut refused = 0;
@@ -125,12 +151,12 @@ impl State {
         self.effects.is_revised = true;
     }
 
-    fn give_way(&mut self, now: StdInstant, rival: &Rule) {
+    fn give_way(&mut self, now: Instant, rival: &Rule) {
         let change = self.yield_to(rival);
         self.tell_all(now, change);
     }
 
-    fn handle_heard(&mut self, now: StdInstant, owner: &Owner, trip: Option<Duration>) {
+    fn handle_heard(&mut self, now: Instant, owner: &Owner, trip: Option<Duration>) {
         let before = self.liveness.standing(now, &owner.name);
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
         self.postponed.remove(owner);
@@ -144,7 +170,7 @@ impl State {
         self.effects.is_revised = true;
     }
 
-    fn handle_forgotten(&mut self, now: StdInstant, owner: Owner) {
+    fn handle_forgotten(&mut self, now: Instant, owner: Owner) {
         if owner.name == self.owner.name {
             self.former.forget(&owner);
             self.drop_news_of_former();
@@ -164,7 +190,7 @@ impl State {
     }
 
     /// Holds something against a peer.
-    fn complain(&mut self, now: StdInstant, of: &AgentName, why: Refusal, times: u64) {
+    fn complain(&mut self, now: Instant, of: &AgentName, why: Refusal, times: u64) {
         if self.complaints.note(now, of, why, times) {
             let times = self.complaints.of(of).map_or(times, |complaint| complaint.total());
             self.effects.lines.push(Line::Refused { agent: of.clone(), times, why });
@@ -172,12 +198,7 @@ impl State {
     }
 
     /// Notes a sign of life, unless it is of one who said goodbye: its last frames are still under way.
-    fn hear(
-        &mut self,
-        now: StdInstant,
-        owner: &Owner,
-        note: impl FnOnce(&mut Liveness, StdInstant, &AgentName),
-    ) {
+    fn hear(&mut self, now: Instant, owner: &Owner, note: impl FnOnce(&mut Liveness, Instant, &AgentName)) {
         let shown = self.directory.generation(&owner.name) == Some(owner.generation);
         if !(shown && self.directory.status(&owner.name) == Some(Status::Left)) {
             note(&mut self.liveness, now, &owner.name);
@@ -190,7 +211,7 @@ impl State {
         self.former.hosts_mut().take_changed();
     }
 
-    pub(super) fn forget(&mut self, now: StdInstant, owner: &Owner) {
+    pub(super) fn forget(&mut self, now: Instant, owner: &Owner) {
         self.directory.forget(owner);
         self.effects.is_revised = true;
         self.note_events();

@@ -1,0 +1,96 @@
+//! What an agent does by itself: lapses what is overdue, brings changes to the cluster, and has gosts dialled that may be dead.
+
+use std::time::{Duration, Instant};
+
+use super::effects::Line;
+use super::gosts::Dial;
+use super::keeping::Health;
+use super::{LEASE_TTL, State};
+use crate::address::Address;
+use crate::label::Label;
+use crate::lease::Expired;
+use crate::record::Owner;
+use crate::replica::EMPTY_KEPT;
+use crate::room::Room as _;
+use crate::slot::Change;
+
+/// How often agents that chitchat forgot, and we did not, are looked at.
+const POSTPONED: Duration = Duration::from_secs(10);
+/// How often slots that have long been empty are given back.
+const TIDYING: Duration = Duration::from_secs(60);
+
+/// What one look at the state found to do.
+#[derive(Debug)]
+pub struct Due {
+    /// For the cluster.
+    pub changes: Vec<Change>,
+    /// Gosts to be dialled.
+    pub dials: Vec<Dial>,
+    /// Entrypoints of silent peers, to be dialled.
+    pub survivors: Vec<Address>,
+    /// When to look again if nobody calls.
+    pub next: Instant,
+}
+
+impl State {
+    /// What is due, as of now. There is room for so many dials of gosts; those that are being dialled are not dialled again.
+    pub fn due(&mut self, now: Instant, room: usize, is_dialled: impl Fn(&Label) -> bool) -> Due {
+        let Expired { changes, trials } =
+            if self.broken.leases { Expired::default() } else { self.leases.expire(now) };
+        let records = changes.len();
+        self.counts.lapsed += records as u64;
+        if records > 0 {
+            self.effects.lines.push(Line::Lapsed { records });
+        }
+        self.tell_all(now, changes);
+        let changes = self.look_at_claims(now);
+        self.tell_all(now, changes);
+        self.note_closed(now);
+        let changes = self.let_guests_go(now);
+        self.tell_all(now, changes);
+        let dials = self.dials(trials, room, is_dialled);
+        let survivors = self.survivors.take_due(now);
+        let changes = std::mem::take(&mut self.outbox);
+        if matches!(self.journal, Health::Absent(_)) {
+            self.keep_nothing();
+        }
+        if self.next_tidying <= now {
+            self.next_tidying = now + TIDYING / self.hurry;
+            self.tidy(now, EMPTY_KEPT / self.hurry);
+        }
+        let mut next = now + LEASE_TTL;
+        if !self.postponed.is_empty() {
+            self.forget_postponed(now);
+            next = now + POSTPONED;
+        }
+        let next = self.next_due().map_or(next, |due| due.min(next));
+        self.armed = Some(next);
+        // It has looked.
+        self.effects.is_due = false;
+        let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
+        Due { changes, dials, survivors, next }
+    }
+
+    /// Gives back what is not needed any more.
+    fn tidy(&mut self, now: Instant, empty_kept: Duration) {
+        self.directory.drop_empty(now, empty_kept);
+        self.directory.give_back();
+        self.former.drop_empty(now, empty_kept);
+        self.former.give_back();
+        self.leases.give_back();
+        self.claims.give_back();
+        let Self { connections, leases, .. } = self;
+        connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());
+        connections.give_back();
+        self.postponed.give_back();
+    }
+
+    fn forget_postponed(&mut self, now: Instant) {
+        let is_gone = |owner: &&Owner| self.is_gone(now, &owner.name);
+        let gone: Vec<_> = self.postponed.iter().filter(is_gone).cloned().collect();
+        for owner in gone {
+            self.postponed.remove(&owner);
+            self.forget(now, &owner);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What follows from a call, to be done when the lock is free again.
+
+use std::collections::BTreeSet;
+
+use crate::address::Address;
+use crate::complaint::Refusal;
+use crate::label::Label;
+use crate::record::{AgentName, Owner};
+
+use super::gosts::Dialled;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// The driver has to look.
+    pub is_due: bool,
+    /// What a Get is answered from changed.
+    pub is_revised: bool,
+    /// Something waits for the journal.
+    pub is_touched: bool,
+    /// What the operator is told, in this order.
+    pub lines: Vec<Line>,
+}
+
+/// A line of the log.
+#[derive(Debug)]
+pub enum Line {
+    /// The journal says so.
+    StillDraining,
+    /// Too many claims.
+    NotAllPrivate,
+    /// A Renew found no record, for the first time.
+    NotHealed {
+        /// Of the connector.
+        id: String,
+        /// Its name.
+        tunnel: String,
+    },
+    /// Nobody renewed them in time.
+    Lapsed {
+        /// How many.
+        records: usize,
+    },
+    /// A dial ended.
+    Dialled {
+        /// Which gost.
+        node: Label,
+        /// Where.
+        addresses: BTreeSet<Address>,
+        /// How.
+        dialled: Dialled,
+    },
+    /// Records lapsed because a dial was not answered.
+    Unanswered {
+        /// Whose.
+        node: Label,
+        /// How many.
+        records: usize,
+    },
+    /// A gost without a connection refuses.
+    Gone {
+        /// Which.
+        node: Label,
+        /// How many it had.
+        records: usize,
+    },
+    /// A gost asked for what it registered.
+    Asked {
+        /// Which tunnel.
+        tunnel: String,
+        /// Which gost.
+        node: Label,
+        /// Its connector.
+        id: Label,
+    },
+    /// A peer is not heard.
+    Silent {
+        /// Which.
+        agent: AgentName,
+    },
+    /// It is heard again.
+    HeardAgain {
+        /// Which.
+        agent: AgentName,
+    },
+    /// It said goodbye.
+    Left {
+        /// Which.
+        agent: AgentName,
+    },
+    /// It has been dead for long.
+    Forgotten {
+        /// Which start of which.
+        agent: Owner,
+    },
+    /// What a peer says is not taken.
+    Refused {
+        /// Which.
+        agent: AgentName,
+        /// How often in all.
+        times: u64,
+        /// Why.
+        why: Refusal,
+    },
+    /// The gost of a silent peer answers, for the first time.
+    Survives {
+        /// The peer.
+        agent: AgentName,
+        /// Of its gost.
+        entrypoint: Address,
+    },
+    /// The gost of a silent peer was dialled, with another outcome than before.
+    SurvivorDialled {
+        /// The peer.
+        agent: AgentName,
+        /// Of its gost.
+        entrypoint: Address,
+        /// How.
+        dialled: Dialled,
+    },
+    /// The journal takes what changes again.
+    JournalWritten,
+    /// It does not.
+    JournalNotWritten {
+        /// Why.
+        error: String,
+    },
+}

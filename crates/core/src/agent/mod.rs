@@ -1,0 +1,446 @@
+//! An agent without the world: what it holds, and what it makes of calls, of what peers say, and of time. Time comes in as
+//! an argument; what is to be done comes out as the answer and as [`Effects`].
+
+mod drain;
+mod due;
+mod effects;
+mod gosts;
+mod heal;
+mod hear;
+mod keeping;
+mod names;
+mod resolve;
+mod rules;
+mod survivors;
+mod tables;
+mod twins;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use self::drain::DRAINING;
+pub use self::due::Due;
+pub use self::effects::{Effects, Line};
+pub use self::gosts::{Dial, Dialled, MAX_DIALS};
+pub use self::heal::{Heal, HealedFrom};
+pub use self::hear::News;
+pub use self::keeping::Batch;
+pub use self::tables::Table;
+pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
+
+use crate::claim::ClaimTable;
+use crate::complaint::Complaints;
+use crate::connection::{Caller, ConnectionId, Connections};
+use crate::directory::Directory;
+use crate::entrypoints::{Entrypoints, Registered};
+use crate::event::Log;
+use crate::label::Label;
+use crate::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
+use crate::liveness::Liveness;
+use crate::quota::{Full, Quota, Share};
+use crate::rank::Order;
+use crate::record::{Draft, Owner, Record};
+use crate::rule::{Rule, TunnelId};
+use crate::slot::{Cell, Change, Slot, Status};
+
+/// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
+/// long a silent peer's records are listed after its last sign of life.
+pub const LEASE_TTL: Duration = Duration::from_secs(60);
+
+/// Instances that are looked at when a gost goes and nobody knows which: more than any host has.
+const MAX_NAMELESS: usize = 64;
+
+/// How an agent behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who it is.
+    pub owner: Owner,
+    /// [`LEASE_TTL`], or as the operator says.
+    pub lease_ttl: Duration,
+    /// In which order records are listed.
+    pub order: Order,
+    /// How much it holds at most.
+    pub quota: Quota,
+    /// Tunnels that the operator's rules close to the public.
+    pub private: BTreeSet<TunnelId>,
+    /// What a test has broken.
+    pub broken: Broken,
+    /// How many times as fast as usual it forgets, for tests of what takes minutes and hours: 1.
+    pub hurry: u32,
+}
+
+/// What of an agent does not work, for tests that have to notice.
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// No record lapses, whatever becomes of its gost.
+    pub leases: bool,
+    /// Peers are alive for ever.
+    pub suspicion: bool,
+    /// The host name of a tunnel that is attached here has no rule here: the second question is not answered.
+    pub rules: bool,
+    /// A gost that answers a dial loses its leases sooner than one that was not dialled.
+    pub dials: bool,
+}
+
+/// What a journal kept.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// Records, and what is known of their gosts.
+    pub leases: Kept,
+    /// Where gosts registered.
+    pub entrypoints: Vec<Registered>,
+    /// Claims on host names.
+    pub rules: Vec<Rule>,
+    /// Whether it drained.
+    pub draining: bool,
+}
+
+impl Restored {
+    /// Whether it kept no record and no claim.
+    pub fn is_empty(&self) -> bool {
+        let Self { leases: Kept { held, lapsed, released, periods: _ }, rules, .. } = self;
+        held.is_empty() && lapsed.is_empty() && released.is_empty() && rules.is_empty()
+    }
+}
+
+/// What an agent holds and thinks.
+#[derive(Debug)]
+pub struct State {
+    owner: Owner,
+    broken: Broken,
+    hurry: u32,
+    /// What is to be done when the lock is free again.
+    effects: Effects,
+    /// When the driver looks by itself.
+    armed: Option<Instant>,
+    /// Whether the keeper was told that something waits for the journal.
+    told_touched: bool,
+    started: Instant,
+    /// When the first peer was shown.
+    met: Option<Instant>,
+    quota: Quota,
+    order: Order,
+    leases: LeaseTable,
+    entrypoints: Entrypoints,
+    claims: ClaimTable,
+    /// Until when tunnels stay closed that nobody says are: who said so is not heard yet, or again.
+    closing: rules::Closing,
+    drain: drain::Drain,
+    /// When claims are to be looked at next.
+    next_look: Option<Instant>,
+    /// When empty slots are to be given back next.
+    next_tidying: Instant,
+    directory: Directory,
+    /// What our former generations said, as peers remember it.
+    former: Directory,
+    liveness: Liveness,
+    connections: Connections,
+    evidence: gosts::Evidence,
+    survivors: survivors::Survivors,
+    /// Dead agents that chitchat forgot and we do not yet, because it was probably us that vanished.
+    postponed: HashSet<Owner>,
+    /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
+    /// slots.
+    outbox: BTreeMap<Slot, Cell>,
+    journal: keeping::Health,
+    journal_bytes: u64,
+    /// Changes on their way to the journal.
+    writing: usize,
+    heals: heal::Heals,
+    complaints: Complaints,
+    log: Log,
+    counts: Changes,
+}
+
+/// How often something happened to the records registered here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Records that lapsed.
+    pub lapsed: u64,
+    /// Of them, those that the gost which registered them asked for.
+    pub asked: u64,
+    /// Records that lapsed and were revived by a late Renew.
+    pub revived: u64,
+    /// Batches that the journal did not take.
+    pub journal_errors: u64,
+    /// Dials of gosts that answered, refused, and did neither.
+    pub dialled: [u64; 3],
+}
+
+/// What the agent holds, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Live records registered here.
+    pub own_records: usize,
+    /// Records known, of all owners.
+    pub records: usize,
+    /// Agents whose records are known, this one included.
+    pub agents: usize,
+    /// Claims on host names made here.
+    pub own_rules: usize,
+    /// Claims on host names known, of all owners.
+    pub rules: usize,
+    /// Tunnels known to be closed to the public.
+    pub private: usize,
+}
+
+impl State {
+    /// An agent that holds what a journal kept. The gosts of that are dialled.
+    pub fn new(now: Instant, settings: &Settings, restored: Restored) -> Self {
+        let hurry = settings.hurry.max(1);
+        let mut state = Self {
+            owner: settings.owner.clone(),
+            broken: settings.broken,
+            hurry,
+            effects: Effects::default(),
+            armed: None,
+            told_touched: false,
+            started: now,
+            met: None,
+            quota: settings.quota,
+            order: settings.order,
+            leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
+            entrypoints: Entrypoints::default(),
+            claims: ClaimTable::default(),
+            closing: rules::Closing::default(),
+            drain: drain::Drain::of(restored.draining),
+            next_look: None,
+            next_tidying: now,
+            directory: Directory::default(),
+            former: Directory::default(),
+            liveness: Liveness::new(settings.lease_ttl),
+            connections: Connections::default(),
+            evidence: gosts::Evidence::default(),
+            survivors: survivors::Survivors::default(),
+            postponed: HashSet::new(),
+            outbox: BTreeMap::new(),
+            journal: keeping::Health::Absent(None),
+            journal_bytes: 0,
+            writing: 0,
+            heals: heal::Heals::default(),
+            complaints: Complaints::default(),
+            log: Log::default(),
+            counts: Changes::default(),
+        };
+        state.entrypoints.restore(restored.entrypoints);
+        for rule in restored.rules.iter().filter(|rule| rule.is_closing()) {
+            state.close_for_now(now, &Arc::new(rule.clone()));
+        }
+        let mut changes = state.claims.close(&settings.private);
+        changes.extend(state.claims.restore(restored.rules));
+        changes.extend(state.leases.restore(now, restored.leases));
+        state.tell_all(now, changes);
+        state.note_closed(now);
+        state.directory.set_share(Share::of(&settings.quota));
+        state.former.set_share(Share::of(&settings.quota));
+        let nodes: Vec<_> = state.leases.nodes().cloned().collect();
+        for node in nodes {
+            state.connections.orphan((*node.text()).into());
+        }
+        // After the records, so that nobody who has heard it misses one.
+        let how = state.leases.say(if restored.draining { Status::Draining } else { Status::Ready });
+        state.tell(now, how);
+        if restored.draining {
+            state.effects.lines.push(Line::StillDraining);
+        }
+        state
+    }
+
+    /// Takes a record: readable here before this returns, and on its way to the peers.
+    pub fn register(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.connections.spoke(caller, &holding.record.node.text());
+        self.admit(now, &holding.record)?;
+        let changes = self.leases.register(now, holding)?;
+        self.tell_all(now, changes);
+        Ok(())
+    }
+
+    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    pub fn register_unsaid(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
+        let record = &holding.record;
+        self.connections.spoke(caller, &record.node.text());
+        self.admit(now, record)?;
+        let former = self.leases.replaced_by(record);
+        if former.is_some_and(|former| self.connections.has(&former.text())) {
+            let change = self.leases.register_beside(now, holding)?;
+            self.tell_all(now, change);
+        } else {
+            let changes = self.leases.register(now, holding)?;
+            self.tell_all(now, changes);
+        }
+        Ok(())
+    }
+
+    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is; false if nothing
+    /// does.
+    pub fn renew(
+        &mut self,
+        now: Instant,
+        caller: Caller,
+        draft: Draft<'_>,
+        heal: &Heal<'_>,
+    ) -> Result<bool, Full> {
+        let id = Label::from(draft.id);
+        self.connections.spoke(caller, draft.node);
+        if self.leases.is_lapsed(&id) {
+            self.admit_one()?;
+        }
+        match self.leases.renew(now, &id) {
+            Renewal::Renewed | Renewal::Released => {}
+            Renewal::Revived(change) => {
+                self.counts.revived += 1;
+                self.tell(now, change);
+            }
+            Renewal::Unknown => {
+                let Some(holding) = self.heal(caller, draft, heal) else { return Ok(false) };
+                self.admit(now, &holding.record)?;
+                let change = self.leases.adopt(now, holding)?;
+                self.tell_all(now, change);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Releases a connector, known or not.
+    pub fn deregister(&mut self, now: Instant, caller: Caller, draft: Draft<'_>) {
+        self.connections.spoke(caller, draft.node);
+        let change = self.leases.release(now, &Label::from(draft.id));
+        self.tell_all(now, change);
+    }
+
+    /// A plugin connection is closed.
+    pub fn connection_closed(&mut self, connection: ConnectionId) {
+        if self.connections.closed(connection) {
+            // A gost that came home, or whose agent was restarted, asks before it renews: it may be any that did not.
+            let Self { leases, connections, .. } = self;
+            leases.nodes().take(MAX_NAMELESS).for_each(|node| connections.orphan((*node.text()).into()));
+        }
+        self.effects.is_due = true;
+    }
+
+    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
+    /// Nothing that is held goes for it.
+    pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+        (self.order, self.quota) = (order, quota);
+        self.directory.set_share(Share::of(&quota));
+        self.former.set_share(Share::of(&quota));
+        let changes = self.claims.close(private);
+        self.tell_all(now, changes);
+        if !private.iter().all(|tunnel| self.directory.hosts().is_private(*tunnel)) {
+            self.effects.lines.push(Line::NotAllPrivate);
+        }
+    }
+
+    /// A gost of this host called over that connection, without saying which instance it is.
+    pub fn called(&mut self, connection: ConnectionId) {
+        self.connections.asked(connection);
+    }
+
+    /// Who it is.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The records registered here.
+    pub fn leases(&self) -> &LeaseTable {
+        &self.leases
+    }
+
+    /// What is known of all owners.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// When there is something to do although nobody calls.
+    fn next_due(&self) -> Option<Instant> {
+        let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
+        let others = [self.closing.next_deadline(), self.survivors.next_due(), self.next_look];
+        others.into_iter().flatten().chain(leases).min()
+    }
+
+    /// What is to be done, since this was asked last. Whoever calls anything else here asks this afterwards.
+    pub fn take_effects(&mut self) -> Effects {
+        let mut effects = std::mem::take(&mut self.effects);
+        // The driver sleeps until what was due first when it looked.
+        effects.is_due |= self.next_due().is_some_and(|due| self.armed.is_none_or(|armed| due < armed));
+        effects.is_touched = self.is_touched() && !std::mem::replace(&mut self.told_touched, true);
+        effects
+    }
+
+    /// Whether there is room for a record as it is now.
+    fn admit(&mut self, now: Instant, record: &Record) -> Result<(), Full> {
+        if self.leases.is_overtaken(now, &record.id) {
+            return Ok(());
+        }
+        if !self.leases.is_live(&record.id) && !self.leases.would_replace(record) {
+            self.admit_one()?;
+        }
+        self.make_room(record.size().saturating_sub(self.leases.live_size(&record.id)))
+    }
+
+    fn admit_one(&self) -> Result<(), Full> {
+        let most = self.quota.records;
+        if self.leases.live() >= most { Err(Full::Records(most)) } else { Ok(()) }
+    }
+
+    /// Refuses without a change, or lets what has lapsed give way to what lives; a bit of it at a time, to keep
+    /// the lock short.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Full> {
+        const MOST: usize = 64;
+        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.claims.bytes();
+        if firm + bytes > self.quota.bytes {
+            return Err(Full::Bytes(self.quota.bytes));
+        }
+        for _ in 0..MOST {
+            let held = self.leases.bytes() + self.claims.bytes();
+            let over = held + bytes > self.quota.bytes || self.leases.lapsed() > self.quota.records;
+            if !over || !self.leases.forget_oldest_lapsed() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what the directory showed and hid, for those who watch.
+    fn note_events(&mut self) {
+        let events = self.directory.take_events();
+        self.log.extend(events);
+    }
+
+    /// The same of a peer's news, which may decide about a connector that is held here as well.
+    fn note_news(&mut self, now: Instant) -> Vec<Change> {
+        let events = self.directory.take_events();
+        let changes = self.compare_with(now, &events);
+        self.log.extend(events);
+        changes
+    }
+
+    /// How much waits to be written.
+    fn touched(&self) -> usize {
+        let drain = usize::from(self.drain.is_touched());
+        self.leases.touched() + self.entrypoints.touched_len() + self.claims.touched() + drain
+    }
+
+    fn is_touched(&self) -> bool {
+        let gosts = self.leases.is_touched() || self.entrypoints.touched_len() > 0;
+        gosts || self.claims.is_touched() || self.drain.is_touched()
+    }
+
+    /// Our own change: for those who ask here, and for the cluster.
+    fn tell(&mut self, now: Instant, change: Change) {
+        self.directory.say(now, &self.owner, &change);
+        self.note_events();
+        self.outbox.insert(change.slot, change.cell);
+        (self.effects.is_due, self.effects.is_revised) = (true, true);
+    }
+
+    fn tell_all(&mut self, now: Instant, changes: impl IntoIterator<Item = Change>) {
+        changes.into_iter().for_each(|change| self.tell(now, change));
+    }
+}
+
+#[cfg(test)]
+mod tests;

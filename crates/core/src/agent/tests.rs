@@ -1,0 +1,584 @@
+//! The agent in scenarios, without a socket, in a time of its own.
+
+use super::*;
+use crate::address::Address;
+use crate::record::{Generation, Network};
+use crate::replica::{EMPTY_KEPT, Extent};
+use crate::rule::Endpoint;
+use crate::slot::Mark;
+use crate::slot::{Content, STATUS_SLOT};
+use crate::tombstone::Release;
+use std::cell::{self, RefCell, RefMut};
+
+thread_local! {
+    /// Each test is a thread.
+    static NOW: cell::Cell<Instant> = cell::Cell::new(Instant::now());
+}
+
+/// What time it is.
+pub(super) fn now() -> Instant {
+    NOW.get()
+}
+
+/// Time passes.
+pub(super) fn advance(by: Duration) {
+    NOW.set(now() + by);
+}
+
+/// An agent that is called at the time that it is, as the program calls it.
+pub(super) struct Agent {
+    owner: Owner,
+    state: RefCell<State>,
+}
+
+impl Agent {
+    pub(super) fn new(settings: &Settings, restored: Restored) -> Self {
+        let state = RefCell::new(State::new(now(), settings, restored));
+        Self { owner: settings.owner.clone(), state }
+    }
+
+    pub(super) fn lock(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(super) fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.lock().register(now(), caller, holding)
+    }
+
+    pub(super) fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.lock().register_unsaid(now(), caller, holding)
+    }
+
+    pub(super) fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
+        self.lock().renew(now(), caller, draft, heal)
+    }
+
+    pub(super) fn deregister(&self, caller: Caller, draft: Draft<'_>) {
+        self.lock().deregister(now(), caller, draft);
+    }
+
+    pub(super) fn connection_closed(&self, connection: ConnectionId) {
+        self.lock().connection_closed(connection);
+    }
+
+    pub(super) fn called(&self, connection: ConnectionId) {
+        self.lock().called(connection);
+    }
+
+    pub(super) fn asked(&self, connection: ConnectionId, name: &str) {
+        self.lock().asked(now(), connection, name);
+    }
+
+    pub(super) fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+        self.lock().adjust(now(), order, quota, private);
+    }
+
+    pub(super) fn note_entrypoint(&self, caller: Caller, record: &Record, dial: &Address) {
+        self.lock().note_entrypoint(caller, record, dial);
+    }
+
+    /// Equals take turns.
+    pub(super) fn resolve(&self, name: &str) -> Vec<Arc<Record>> {
+        thread_local! {
+            static TURN: cell::Cell<u64> = const { cell::Cell::new(0) };
+        }
+        TURN.set(TURN.get() + 1);
+        self.lock().resolve(now(), name, TURN.get())
+    }
+
+    pub(super) fn handle(&self, news: News) {
+        self.lock().handle(now(), news);
+    }
+
+    pub(super) fn mark(&self, owner: &Owner) -> Option<Mark> {
+        self.lock().mark(owner)
+    }
+
+    pub(super) fn say(&self, status: Status) {
+        self.lock().say(now(), status);
+    }
+
+    pub(super) fn dialled(&self, dial: Dial, dialled: Dialled) -> Option<Dial> {
+        self.lock().dialled(now(), dial, dialled)
+    }
+
+    pub(super) fn survivor_dialled(&self, address: &Address, dialled: Dialled) {
+        self.lock().survivor_dialled(address, dialled);
+    }
+
+    pub(super) fn endpoint(&self, host: &str) -> Option<Endpoint> {
+        self.lock().endpoint(host)
+    }
+
+    pub(super) fn is_private(&self, tunnel: TunnelId) -> bool {
+        self.lock().is_private(tunnel)
+    }
+
+    pub(super) fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
+        self.lock().claim(now(), host, endpoint)
+    }
+
+    pub(super) fn use_journal(&self) {
+        self.lock().use_journal();
+    }
+
+    pub(super) fn take_batch(&self) -> Batch {
+        self.lock().take_batch()
+    }
+
+    pub(super) fn written(&self) -> bool {
+        self.lock().written()
+    }
+
+    pub(super) fn not_written(&self, batch: Batch, lost: bool) {
+        self.lock().not_written(batch, "the disk is full".into(), lost);
+    }
+
+    pub(super) fn heals(&self) -> Vec<(HealedFrom, u64)> {
+        self.lock().heals()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().counts()
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.lock().view(now())
+    }
+
+    pub(super) fn explain(&self, name: &str) -> Vec<Candidate> {
+        self.lock().explain(now(), name)
+    }
+
+    pub(super) fn effects(&self) -> Effects {
+        self.lock().take_effects()
+    }
+
+    pub(super) fn collected(&self) -> Vec<Change> {
+        self.lock().due(now(), MAX_DIALS, |_| false).changes
+    }
+
+    pub(super) fn collect_changes(&self) -> usize {
+        self.collected().len()
+    }
+}
+
+pub(super) const HERE: Caller = Caller { remote: None, connection: 1 };
+
+pub(super) fn owner(name: &str, generation: Generation) -> Owner {
+    Owner { name: name.parse().unwrap(), generation }
+}
+
+pub(super) fn agent() -> Agent {
+    with(Restored::default())
+}
+
+fn with(restored: Restored) -> Agent {
+    with_quota(Quota::default(), restored)
+}
+
+pub(super) fn with_quota(quota: Quota, restored: Restored) -> Agent {
+    with_settings("a", 5, LEASE_TTL, quota, restored)
+}
+
+/// An agent by its name and generation.
+pub(super) fn with_settings(
+    name: &str,
+    generation: Generation,
+    lease_ttl: Duration,
+    quota: Quota,
+    restored: Restored,
+) -> Agent {
+    let (owner, order, broken) = (owner(name, generation), Order::Random, Broken::default());
+    let private = BTreeSet::new();
+    Agent::new(&Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 }, restored)
+}
+
+/// What a journal kept of leases, and nothing else.
+fn holds(leases: Kept) -> Restored {
+    Restored { leases, ..Restored::default() }
+}
+
+fn record(id: &str) -> Record {
+    let [id, name, node] = [id, "t", "n"].map(Label::from);
+    Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() }
+}
+
+fn holding(id: &str) -> Holding {
+    Holding { record: Arc::new(record(id)), dial: "".into() }
+}
+
+pub(super) fn register(agent: &Agent, id: &str) {
+    agent.register(HERE, holding(id)).unwrap();
+}
+
+fn renew_with(agent: &Agent, id: &str, fallback: Option<&str>) -> bool {
+    let draft = Draft { id, name: "t", node: "n", network: "", address: "" };
+    let heal = Heal { dial: &|address| format!("dial {address}"), fallback: fallback.map(Into::into) };
+    agent.renew(HERE, draft, &heal).unwrap()
+}
+
+fn renew(agent: &Agent, id: &str) -> bool {
+    renew_with(agent, id, None)
+}
+
+fn deregister(agent: &Agent, id: &str) {
+    agent.deregister(HERE, Draft { id, name: "t", node: "n", network: "", address: "" });
+}
+
+/// What an owner says of record slots 1, 2, … and then of itself.
+pub(super) fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
+    let content = ids.iter().map(|id| Content::Record(Arc::new(record(id))));
+    let mut changes: Vec<Change> = (1..).zip(content).map(|(n, content)| change(n, n, content)).collect();
+    changes.push(change(STATUS_SLOT, 100 + status as Slot, Content::Status(status)));
+    tell(agent, owner, changes);
+}
+
+/// What an owner said, without gaps.
+pub(super) fn tell(agent: &Agent, owner: &Owner, changes: Vec<Change>) {
+    let mut extent = Extent::default();
+    for change in &changes {
+        extent.until.include(change.slot, change.cell.seq);
+    }
+    agent.handle(News::Changed { owner: owner.clone(), changes, extent });
+}
+
+pub(super) fn change(slot: Slot, seq: u32, content: Content) -> Change {
+    Change { slot, cell: Cell { seq: u64::from(seq), content } }
+}
+
+pub(super) fn hear(agent: &Agent, owner: &Owner) {
+    agent.handle(News::Heard { owner: owner.clone(), trip: None });
+}
+
+pub(super) fn lose(agent: &Agent, owner: &Owner) {
+    agent.handle(News::Silent { owner: owner.clone(), silence: Duration::from_millis(2_500) });
+}
+
+pub(super) fn ids(agent: &Agent) -> Vec<String> {
+    agent.resolve("t").iter().map(|record| record.id.to_string()).collect()
+}
+
+#[test]
+fn a_record_is_readable_when_register_returns() {
+    let agent = agent();
+    register(&agent, "1");
+    assert_eq!(ids(&agent), ["1"]);
+    assert!(renew(&agent, "1"));
+    deregister(&agent, "1");
+    assert!(ids(&agent).is_empty());
+    assert!(renew(&agent, "1"), "a released id is answered OK");
+}
+
+#[test]
+fn renewals_leave_nothing_to_tell() {
+    let agent = agent();
+    register(&agent, "1");
+    assert_eq!(agent.collect_changes(), 2, "the record, and that we are ready");
+    for _ in 0..3 {
+        renew(&agent, "1");
+        register(&agent, "1");
+    }
+    assert_eq!(agent.collect_changes(), 0);
+}
+
+#[test]
+fn a_record_that_nobody_renews_lapses() {
+    let agent = agent();
+    register(&agent, "1");
+    agent.collect_changes();
+    advance(LEASE_TTL);
+    assert_eq!(agent.collect_changes(), 1);
+    assert!(ids(&agent).is_empty());
+    assert!(renew(&agent, "1"), "and a late Renew revives it");
+    assert_eq!(ids(&agent), ["1"]);
+}
+
+#[test]
+fn nobody_else_can_write_our_records() {
+    let agent = agent();
+    register(&agent, "1");
+    agent.collect_changes();
+    tell(&agent, agent.owner(), vec![change(1, 90, Content::Empty)]);
+    assert_eq!((ids(&agent), agent.collect_changes()), (vec!["1".to_owned()], 0));
+    assert_eq!(agent.mark(agent.owner()), None, "nor tell us anything");
+    deregister(&agent, "1");
+    assert!(ids(&agent).is_empty());
+}
+
+#[test]
+fn what_the_journal_kept_is_answered_from_the_first_moment() {
+    let released = vec![("2".into(), Release::Held), ("3".into(), Release::Unheard)];
+    let agent = with(holds(Kept { held: vec![holding("1")], released, ..Kept::default() }));
+    assert_eq!(ids(&agent), ["1"]);
+    assert!(renew(&agent, "1"), "healed from the journal");
+    assert!(renew(&agent, "2"), "it may have been in flight beside its Deregister");
+    register(&agent, "3");
+    assert_eq!(ids(&agent), ["1"], "and that one, too");
+    register(&agent, "2");
+    assert_eq!(agent.resolve("t").len(), 2, "gost registers an id once, so that is a new record");
+}
+
+#[test]
+fn our_former_self_heals_a_renew() {
+    let agent = agent();
+    say(&agent, &owner("a", 4), &["1", "2"], Status::Ready);
+    assert!(ids(&agent).is_empty(), "what it said is not shown");
+    assert!(renew(&agent, "2"));
+    assert_eq!(ids(&agent), ["2"]);
+    assert_eq!(agent.heals()[HealedFrom::FormerSelf as usize].1, 1);
+    let dial = agent.lock().leases.sibling(&"n".into(), false).unwrap().dial.clone();
+    assert_eq!(dial, *"dial 10.0.0.1:80");
+}
+
+#[test]
+fn another_owners_record_heals_a_renew() {
+    let agent = agent();
+    say(&agent, &owner("b", 1), &["1"], Status::Ready);
+    assert!(renew(&agent, "1"));
+    assert_eq!(ids(&agent), ["1"], "ours, for b was never heard");
+    assert_eq!(agent.heals()[HealedFrom::OtherOwner as usize].1, 1);
+}
+
+#[test]
+fn a_sibling_heals_a_renew() {
+    let agent = agent();
+    register(&agent, "1");
+    assert!(renew(&agent, "2"));
+    assert_eq!(agent.resolve("t").len(), 2);
+    assert_eq!(agent.heals()[HealedFrom::Sibling as usize].1, 1);
+}
+
+#[test]
+fn the_fallback_address_heals_a_renew_and_without_it_nothing_does() {
+    let agent = agent();
+    assert!(!renew(&agent, "1"));
+    assert!(ids(&agent).is_empty());
+    assert!(renew_with(&agent, "1", Some("10.9.9.9:8420")));
+    assert_eq!(agent.resolve("t")[0].address, *"10.9.9.9:8420");
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [0, 0, 0, 1, 0, 1]);
+}
+
+#[test]
+fn the_sources_are_tried_in_order() {
+    let agent = agent();
+    register(&agent, "sibling");
+    say(&agent, &owner("b", 1), &["1"], Status::Ready);
+    say(&agent, &owner("a", 4), &["1"], Status::Ready);
+    for _ in 0..2 {
+        assert!(renew_with(&agent, "1", Some("10.9.9.9:1")));
+    }
+    assert_eq!(agent.heals().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn a_suspect_comes_last_is_hidden_at_the_ttl_and_is_back_at_once() {
+    let agent = agent();
+    let (b, c) = (owner("b", 1), owner("c", 1));
+    for (peer, id) in [(&b, "b"), (&c, "c")] {
+        say(&agent, peer, &[id], Status::Ready);
+        assert!(!ids(&agent).contains(&id.to_owned()), "not before it is heard");
+        hear(&agent, peer);
+    }
+    lose(&agent, &b);
+    for _ in 0..20 {
+        assert_eq!(ids(&agent), ["c", "b"]);
+    }
+    advance(LEASE_TTL);
+    assert_eq!(ids(&agent), ["c"]);
+    hear(&agent, &b);
+    assert_eq!(agent.resolve("t").len(), 2);
+}
+
+#[test]
+fn who_left_is_hidden_at_once_and_its_last_frames_do_not_bring_it_back() {
+    let agent = agent();
+    let b = owner("b", 1);
+    say(&agent, &b, &["b"], Status::Ready);
+    hear(&agent, &b);
+    say(&agent, &b, &["b"], Status::Left);
+    assert!(ids(&agent).is_empty());
+    hear(&agent, &b);
+    assert!(ids(&agent).is_empty());
+    let again = owner("b", 2);
+    say(&agent, &again, &["b"], Status::Ready);
+    hear(&agent, &again);
+    assert_eq!(ids(&agent), ["b"], "its next start counts");
+}
+
+#[test]
+fn a_draining_agents_records_are_hidden_elsewhere_and_used_here() {
+    let agent = agent();
+    let b = owner("b", 1);
+    say(&agent, &b, &["b"], Status::Draining);
+    hear(&agent, &b);
+    register(&agent, "a");
+    for status in [Status::Draining, Status::Ready] {
+        agent.say(status);
+        assert_eq!(ids(&agent), ["a"]);
+        assert_eq!(agent.collected()[0].cell.content, Content::Status(status), "of slot 0");
+    }
+}
+
+/// What a journal has of draining, if that changed.
+fn kept_draining(agent: &Agent) -> Option<bool> {
+    agent.take_batch().draining
+}
+
+#[test]
+fn draining_is_in_the_journal_and_only_undoing_it_ends_it() {
+    let agent = agent();
+    agent.use_journal();
+    agent.say(Status::Draining);
+    assert_eq!(kept_draining(&agent), Some(true));
+    agent.say(Status::Left);
+    assert_eq!(kept_draining(&agent), None, "whoever comes back drains on");
+
+    let after = with(Restored { draining: true, ..Restored::default() });
+    after.use_journal();
+    assert!(after.lock().is_draining() && after.view().draining);
+    let told: Vec<_> = after.collected().into_iter().map(|change| change.cell.content).collect();
+    assert_eq!(told, [Content::Status(Status::Draining)], "peers never hear that it is ready");
+    assert_eq!(kept_draining(&after), None);
+    after.say(Status::Ready);
+    assert_eq!((kept_draining(&after), after.lock().is_draining()), (Some(false), false));
+}
+
+#[test]
+fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
+    let agent = agent();
+    let peers = ["b", "c", "d"].map(|name| owner(name, 1));
+    for peer in &peers {
+        say(&agent, peer, &[peer.name.as_str()], Status::Ready);
+        hear(&agent, peer);
+    }
+    for peer in &peers {
+        lose(&agent, peer);
+    }
+    advance(LEASE_TTL * 2);
+    assert!(agent.lock().doubts_itself());
+    agent.handle(News::Forgotten { owner: peers[0].clone() });
+    assert_eq!(agent.resolve("t").len(), 3, "all vanished together: it was probably us");
+    advance(crate::liveness::PRESERVE);
+    agent.collect_changes();
+    assert!(ids(&agent).is_empty());
+    assert_eq!(agent.counts().records, 2, "and what chitchat forgot is forgotten");
+    agent.handle(News::Forgotten { owner: peers[1].clone() });
+    assert_eq!(agent.counts().records, 1);
+}
+
+#[test]
+fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_started_afresh() {
+    use crate::lease::Word;
+    let agent = agent();
+    agent.use_journal();
+    register(&agent, "1");
+    register(&agent, "2");
+    deregister(&agent, "2");
+    let batch = agent.take_batch();
+    assert!(matches!(batch.words[&"1".into()], Word::Held(_)));
+    assert_eq!(batch.words[&"2".into()], Word::Released(Release::Held));
+    assert!(agent.take_batch().is_empty());
+    agent.not_written(Batch::default(), true);
+    assert!(agent.lock().journal_problem().is_some());
+    assert_eq!(agent.take_batch().words.len(), 2);
+    agent.written();
+    assert_eq!(agent.lock().journal_problem(), None);
+}
+
+#[test]
+fn the_room_of_a_peak_is_given_back() {
+    let agent = agent();
+    let all: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
+    for id in &all {
+        register(&agent, id);
+    }
+    for id in &all {
+        deregister(&agent, id);
+    }
+    agent.collect_changes();
+    let room = || {
+        let state = agent.lock();
+        (state.leases.room(), state.directory.places())
+    };
+    assert!(room().0 >= 5_000 && room().1 >= 5_000);
+    advance(EMPTY_KEPT.max(LEASE_TTL));
+    agent.collect_changes();
+    agent.collect_changes();
+    assert!(room().0 < 600 && room().1 == 16, "{:?}", room());
+}
+
+#[test]
+fn a_change_is_pending_until_it_is_on_disk() {
+    let agent = agent();
+    agent.use_journal();
+    let pending = || agent.view().journal.pending;
+    register(&agent, "1");
+    assert_eq!(pending(), 1);
+    let batch = agent.take_batch();
+    register(&agent, "2");
+    assert_eq!(pending(), 2, "one of them in a commit");
+    agent.not_written(batch, false);
+    assert_eq!(pending(), 2, "again");
+    let _batch = agent.take_batch();
+    agent.written();
+    assert_eq!(pending(), 0);
+}
+
+#[test]
+fn what_follows_from_a_call_is_told_once() {
+    let agent = agent();
+    agent.use_journal();
+    agent.collect_changes();
+    agent.effects();
+    let told = |Effects { is_due, is_revised, is_touched, lines }: Effects| {
+        (is_due, is_revised, is_touched, lines.len())
+    };
+    register(&agent, "1");
+    assert_eq!(
+        told(agent.effects()),
+        (true, true, true, 0),
+        "for the cluster, for who asks, for the journal"
+    );
+    agent.collect_changes();
+    assert!(renew(&agent, "1"));
+    assert_eq!(told(agent.effects()), (false, false, false, 0), "a Renew is nobody's business");
+    register(&agent, "2");
+    assert_eq!(
+        told(agent.effects()),
+        (true, true, false, 0),
+        "the journal knows that something waits for it"
+    );
+    agent.take_batch();
+    agent.collect_changes();
+    deregister(&agent, "2");
+    assert_eq!(told(agent.effects()), (true, true, true, 0));
+    agent.collect_changes();
+    lose(&agent, &owner("b", 1));
+    assert_eq!(told(agent.effects()), (false, true, false, 1), "the operator is told of a silent peer");
+}
+
+#[test]
+fn the_driver_is_woken_for_what_is_due_before_it_looks_by_itself() {
+    let agent = agent();
+    agent.collect_changes();
+    agent.effects();
+    let next = |agent: &Agent| agent.lock().due(now(), MAX_DIALS, |_| false).next;
+    let idle = next(&agent);
+    assert!(idle >= now() + LEASE_TTL, "nothing is due");
+    register(&agent, "1");
+    next(&agent);
+    agent.effects();
+    // A visitor asks for the record of a peer that fell silent: its entrypoint is dialled.
+    say(&agent, &owner("b", 1), &["2"], Status::Ready);
+    hear(&agent, &owner("b", 1));
+    lose(&agent, &owner("b", 1));
+    next(&agent);
+    agent.effects();
+    ids(&agent);
+    assert!(agent.effects().is_due);
+}

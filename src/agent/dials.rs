@@ -1,0 +1,177 @@
+//! Dials of entrypoints: a connection is made, and closed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::time::Duration;
+
+use gossd_core::address::Address;
+use gossd_core::agent::{Dial, Dialled, MAX_DIALS};
+use gossd_core::label::Label;
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+/// A gost that does not refuse within this time is not known to be dead. A refusal takes a round trip within the
+/// host; the rest is for hosts that are starved.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between the two refusals that tell of a death: one alone may be a gost that is about to listen.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The dials that run. Nothing waits for them.
+#[derive(Default)]
+pub(super) struct Dials {
+    tasks: JoinSet<(Dial, Dialled)>,
+    /// By instance: those that are to be dialled again are waiting for that.
+    running: HashMap<Label, Running>,
+}
+
+struct Running {
+    task: AbortHandle,
+    waits: bool,
+}
+
+impl Dials {
+    /// How many more there may be.
+    pub(super) fn room(&self) -> usize {
+        MAX_DIALS.saturating_sub(self.tasks.len())
+    }
+
+    /// Whether an instance is being dialled, and not only to be dialled again.
+    pub(super) fn has(&self, node: &Label) -> bool {
+        self.running.get(node).is_some_and(|running| !running.waits)
+    }
+
+    /// Dials an instance in place of what it waited for.
+    pub(super) fn start(&mut self, dial: Dial) {
+        let (node, later) = (dial.node.clone(), dial.later);
+        let task = self.tasks.spawn(async move {
+            if let Some(later) = later {
+                sleep(later).await;
+            }
+            let dialled = dial_all(&dial.addresses).await;
+            (dial, dialled)
+        });
+        if let Some(before) = self.running.insert(node, Running { task, waits: later.is_some() }) {
+            before.task.abort();
+        }
+    }
+
+    /// The next one that ended; none while none runs.
+    pub(super) async fn next(&mut self) -> Option<(Dial, Dialled)> {
+        loop {
+            // One that was replaced.
+            let Ok((dial, dialled)) = self.tasks.join_next().await? else { continue };
+            // Another may have begun in the moment that this one ended.
+            if self.running.get(&dial.node).is_some_and(|running| running.task.is_finished()) {
+                self.running.remove(&dial.node);
+            }
+            return Some((dial, dialled));
+        }
+    }
+}
+
+/// The dials that run: as many as there are entrypoints, and none for longer than a second.
+#[derive(Default)]
+pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
+
+impl SurvivorDials {
+    pub(super) fn start(&mut self, address: Address) {
+        self.0.spawn(async move {
+            let dialled = dial_each(&BTreeSet::from([address.clone()])).await;
+            (address, dialled)
+        });
+    }
+
+    /// The next one that ended; none while none runs.
+    pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
+        Some(self.0.join_next().await?.expect("nobody aborts them, and they do not panic"))
+    }
+}
+
+async fn dial_all(addresses: &BTreeSet<Address>) -> Dialled {
+    let first = dial_each(addresses).await;
+    if first != Dialled::Refused {
+        return first;
+    }
+    sleep(AGAIN).await;
+    dial_each(addresses).await
+}
+
+async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
+    let mut all = if addresses.is_empty() { Dialled::Silent } else { Dialled::Refused };
+    for address in addresses {
+        let Some(address) = address.socket() else {
+            all = Dialled::Silent;
+            continue;
+        };
+        match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Dialled::Answered,
+            Ok(Err(error)) if is_refusal(error.kind()) => {}
+            Ok(Err(_)) | Err(_) => all = Dialled::Silent,
+        }
+    }
+    all
+}
+
+/// A listener that goes in the moment between the handshake and our look at it resets the connection.
+fn is_refusal(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dial_tells_a_gost_that_answers_from_one_that_refuses_and_from_silence() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let answers = Address::from(listener.local_addr().unwrap().to_string());
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refuses = Address::from(closed.local_addr().unwrap().to_string());
+        drop(closed);
+        let nowhere = Address::from("gost.example.org:80");
+        for (addresses, dialled) in [
+            (vec![&answers], Dialled::Answered),
+            (vec![&refuses], Dialled::Refused),
+            (vec![&nowhere], Dialled::Silent),
+            (vec![&refuses, &answers, &nowhere], Dialled::Answered),
+            (vec![&refuses, &nowhere], Dialled::Silent),
+            (vec![], Dialled::Silent),
+        ] {
+            let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
+            assert_eq!(dial_all(&addresses).await, dialled, "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gost_that_dies_between_the_handshake_and_our_look_at_it_refuses() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
+        let mut dial = std::pin::pin!(dial_all(&addresses));
+        let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
+        assert!(first.is_pending(), "the kernel has shaken hands, and nobody has looked");
+        drop(listener);
+        assert_eq!(dial.await, Dialled::Refused);
+    }
+
+    #[tokio::test]
+    async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_another_connection() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = BTreeSet::from([Address::from(closed.local_addr().unwrap().to_string())]);
+        let mut dials = Dials::default();
+        let dial = |later| {
+            let mut dial = Dial::of("n".into(), addresses.clone());
+            dial.later = later;
+            dial
+        };
+        dials.start(dial(Some(Duration::from_secs(1))));
+        assert!(!dials.has(&"n".into()), "nothing has to wait for it");
+        dials.start(dial(None));
+        assert!(dials.has(&"n".into()));
+        let (first, dialled) = dials.next().await.unwrap();
+        assert_eq!((first.later, dialled), (None, Dialled::Answered));
+        assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
+    }
+}
