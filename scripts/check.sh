@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change lands; CI runs just this. Needs Rust, a C compiler, curl, h2load,
+# Everything that has to hold before a change lands; CI runs just this. `--fast` is what one runs before a commit: formatting,
+# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, h2load,
 # redis-server and Chromium, which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last steps, which are
 # skipped without one unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case $* in '') fast= ;; --fast) fast=1 ;; *) echo "usage: scripts/check.sh [--fast]" >&2; exit 2 ;; esac
 
 step() {
   local started=$SECONDS
@@ -11,6 +14,21 @@ step() {
   "$@"
   printf '== done in %s s\n' $((SECONDS - started))
 }
+
+# One choice of packages and features, so that each crate is built once for all tests.
+tests() { cargo test --locked --quiet --workspace --features gossd/fuzz "$@"; }
+quick() {
+  step cargo fmt --all --check
+  step cargo clippy --locked --workspace --all-targets --features gossd/fuzz --quiet -- -D warnings
+  step tests --lib --bins
+  step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet --document-private-items \
+    --package gossd --package gossd-core
+}
+if [ -n "$fast" ]; then
+  quick
+  printf '\nthe quick checks passed in %s s; scripts/check.sh has the others\n' "$SECONDS"
+  exit
+fi
 
 missing=()
 packages=(build-essential curl nghttp2-client redis-server)
@@ -28,17 +46,11 @@ elif ((${#missing[@]})); then
   exit 1
 fi
 
-# Fast: seconds once built.
-step cargo fmt --all --check
-step cargo clippy --locked --workspace --all-targets --features gossd/fuzz --quiet -- -D warnings
+quick
 step scripts/supply.sh
-# One choice of packages and features, so that each crate is built once for all tests.
-tests() { cargo test --locked --quiet --workspace --features gossd/fuzz "$@"; }
-step tests --lib --bins
 # Slower: agents in one process and programs of their own, through real sockets; the simulated gost beside recordings of a
 # real one; and what the fuzzers found worth keeping. Two at a time, because they measure what is promised.
 step tests --test '*' --no-fail-fast -- --test-threads 2
-step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet --package gossd --package gossd-core
 step tests --benches
 # The measuring programs still work; the figures of such a short run mean nothing.
 step scripts/static.sh

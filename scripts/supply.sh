@@ -9,9 +9,11 @@ cd "$(dirname "$0")/.."
 VERSION=0.20.2
 
 if ! cargo deny --version >/dev/null 2>&1; then
-  echo "supply.sh: installing cargo-deny $VERSION, once (about four minutes of processor time)" >&2
-  # Not where gossd is built: a cache of that would keep its leftovers.
-  env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo install cargo-deny --version "$VERSION" --locked --quiet
+  echo "supply.sh: installing cargo-deny $VERSION, once (some minutes of processor time)" >&2
+  # Not where gossd is built: a cache of that would keep its leftovers. Without optimisation, which takes longer than it
+  # saves: it reads one lock file.
+  env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_DEV_DEBUG=0 \
+    cargo install cargo-deny --version "$VERSION" --locked --quiet --debug
 fi
 cargo deny --locked --all-features check licenses sources bans
 

@@ -23,8 +23,8 @@ use gossd_core::rule::Rule;
 pub mod entries;
 mod gosts;
 mod kept;
-pub mod peers;
-pub mod snapshot;
+pub(crate) mod peers;
+pub(crate) mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;

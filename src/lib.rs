@@ -27,10 +27,12 @@
 //! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
 //! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
+//! | [`admin`] | what an agent tells operators: status, explanations, events, the page, probes | sockets of others |
 //! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
 //! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
+//! | [`metrics`] | figures in the format that Prometheus reads | what they mean |
 //! | [`config`] | what the operator said, checked | how it was said |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
@@ -94,17 +96,22 @@
 //! No proxying, no configuration store, no consensus: an OK to Register means "held here and on its way". No
 //! wall clock is compared across hosts. Up to about 200 agents and 100,000 records in one cluster.
 
-pub mod admin;
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "this is for those who work on it: --document-private-items"
+)]
+
+pub(crate) mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
-pub mod control;
+pub(crate) mod control;
 pub mod daemon;
 pub mod gossip;
-pub mod ingress_file;
+pub(crate) mod ingress_file;
 pub mod journal;
-pub mod listeners;
-pub mod metrics;
+pub(crate) mod listeners;
+pub(crate) mod metrics;
 pub mod plugin;
-pub mod secret_file;
-pub mod unix_socket;
+pub(crate) mod secret_file;
+pub(crate) mod unix_socket;

@@ -9,34 +9,34 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 
 /// Seconds: from what one call takes in memory to what a starved host takes.
-pub const CALL_BUCKETS: [f64; 12] =
+pub(crate) const CALL_BUCKETS: [f64; 12] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0];
 /// Seconds: from loopback to a repair over an ocean.
-pub const LAG_BUCKETS: [f64; 12] =
+pub(crate) const LAG_BUCKETS: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 /// Where a module writes its figures.
-pub struct Sheet<'a>(DescriptorEncoder<'a>);
+pub(crate) struct Sheet<'a>(DescriptorEncoder<'a>);
 
 impl<'a> Sheet<'a> {
     /// On what the library gives.
-    pub fn new(encoder: DescriptorEncoder<'a>) -> Self {
+    pub(crate) fn new(encoder: DescriptorEncoder<'a>) -> Self {
         Self(encoder)
     }
 
     /// What only rises. The library adds `_total` to the name.
-    pub fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(crate) fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
     /// What rises and falls.
-    pub fn level(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    pub(crate) fn level(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     /// The same, a value for each set of labels.
-    pub fn counts<L: EncodeLabelSet>(
+    pub(crate) fn counts<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -50,7 +50,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// What rises and falls, a value for each set of labels.
-    pub fn levels<L: EncodeLabelSet>(
+    pub(crate) fn levels<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -64,7 +64,7 @@ impl<'a> Sheet<'a> {
     }
 
     /// How long things took.
-    pub fn histogram<L: EncodeLabelSet>(
+    pub(crate) fn histogram<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -80,11 +80,11 @@ impl<'a> Sheet<'a> {
 
 /// The runtime that everything runs on.
 #[derive(Clone, Debug)]
-pub struct Runtime(tokio::runtime::Handle);
+pub(crate) struct Runtime(tokio::runtime::Handle);
 
 impl Runtime {
     /// The one that this is called on.
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self(tokio::runtime::Handle::current())
     }
 }
@@ -102,6 +102,6 @@ impl Collector for Runtime {
 
 /// A count as a gauge's value: exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts of records and bytes are far smaller")]
-pub fn amount(count: usize) -> f64 {
+pub(crate) fn amount(count: usize) -> f64 {
     count as f64
 }

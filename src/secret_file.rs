@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Longest secret file, in bytes; a hundred times any that makes sense.
-pub const MAX_LEN: u64 = 1 << 20;
+pub(crate) const MAX_LEN: u64 = 1 << 20;
 /// What users who are neither the owner nor in the group may do: nothing.
 const OTHERS: u32 = 0o007;
 /// Set aside at once for what has no length, such as a pipe: a buffer that grows leaves secrets behind.
@@ -20,7 +20,7 @@ const LEAST: u64 = 16 << 10;
 
 /// Why a file is not taken. Never quotes what is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub(crate) enum Refused {
     /// Not there, or not for us.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
@@ -41,7 +41,7 @@ pub enum Refused {
 }
 
 /// Reads a file whole, and wipes it from memory when it is dropped.
-pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refused> {
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refused> {
     let file = File::open(path)?;
     // Of what was opened, not of what has the name by now.
     let found = file.metadata()?;
@@ -56,13 +56,13 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refused> {
 }
 
 /// The permissions with which a secret replaces a file that had these.
-pub fn closed(mode: u32) -> Permissions {
+pub(crate) fn closed(mode: u32) -> Permissions {
     Permissions::from_mode(mode & 0o7777 & !OTHERS)
 }
 
 /// Takes a file that a secret is about to be written to from everybody but its owner, if others could read it: a shell's
 /// `>` makes such files. A terminal or pipe stays as it is.
-pub fn close(file: &File) -> io::Result<()> {
+pub(crate) fn close(file: &File) -> io::Result<()> {
     let found = file.metadata()?;
     if found.is_file() && found.mode() & OTHERS != 0 {
         file.set_permissions(Permissions::from_mode(0o600))?;

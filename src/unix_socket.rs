@@ -42,7 +42,7 @@ fn id(path: &Path) -> Option<(u64, u64)> {
 
 /// Binds a socket whose file has these permissions. One that a dead process left behind is replaced; a live
 /// one, and a file that is no socket, stay.
-pub fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
     }
@@ -51,7 +51,7 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
 
 /// The same, in the place of a live one too, which gets no new connections from then on. There is a socket at the path
 /// all the time.
-pub fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "that file is no socket"));
     }

@@ -28,7 +28,7 @@ pub(super) async fn explain_json(Shared(admin): Shared<Admin>, Query(query): Que
 
 impl Admin {
     /// Where a tunnel, or the tunnel of a host name, is attached, and why Get answers as it does.
-    pub fn explain(&self, asked: &str) -> Explanation {
+    pub(crate) fn explain(&self, asked: &str) -> Explanation {
         let mut found = self.agent.explain(asked);
         let (mut host, mut name) = (None, (!found.is_empty()).then(|| asked.to_owned()));
         if found.is_empty()

@@ -5,7 +5,7 @@ mod events;
 mod explain;
 mod page;
 mod ready;
-pub mod report;
+pub(crate) mod report;
 mod server;
 mod status;
 
@@ -29,18 +29,18 @@ use crate::agent::Agent;
 use gossd_core::agent::DRAINING;
 use gossd_core::record::AgentName;
 
-pub use self::server::serve;
+pub(crate) use self::server::serve;
 
 /// Tunnels in one answer, if the question says nothing else.
-pub const LIMIT: usize = 100;
+pub(crate) const LIMIT: usize = 100;
 /// Tunnels in one answer at most.
-pub const MAX_LIMIT: usize = 10_000;
+pub(crate) const MAX_LIMIT: usize = 10_000;
 
 /// Finds the tunnel of a host name, and how it comes to it.
-pub type Lookup = Box<dyn Fn(&str) -> Option<(Host, String)> + Send + Sync>;
+pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<(Host, String)> + Send + Sync>;
 
 /// What an agent knows that is not the agent's own.
-pub struct Outside {
+pub(crate) struct Outside {
     /// The cluster's id.
     pub cluster: String,
     /// Where peers reach its gossip.
@@ -59,7 +59,7 @@ pub struct Outside {
 
 /// What the admin listener answers from.
 #[derive(Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     agent: Agent,
     outside: Arc<Outside>,
     readiness: Arc<Readiness>,
@@ -67,13 +67,13 @@ pub struct Admin {
 
 impl Admin {
     /// Answers for this agent.
-    pub fn new(agent: Agent, outside: Outside) -> Self {
+    pub(crate) fn new(agent: Agent, outside: Outside) -> Self {
         let readiness = Arc::new(Readiness::new(outside.joins));
         Self { agent, outside: Arc::new(outside), readiness }
     }
 
     /// The report, as of now.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let view = self.agent.view();
         let addresses = (self.outside.peers)();
         let file = (self.outside.ingress_file)();

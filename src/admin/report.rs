@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// `/status.json`: the agent and its peers at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// gossd's version.
     pub version: String,
     /// The agent's name.
@@ -39,7 +39,7 @@ pub struct Status {
 
 /// How much an agent holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holds {
+pub(crate) struct Holds {
     /// Live records registered here.
     pub own_records: usize,
     /// Records known, of all owners.
@@ -62,7 +62,7 @@ pub struct Holds {
 /// How an agent is, as seen from the one that reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// It is heard, or it is the one that reports: its records are listed first.
     Alive,
     /// Not heard for a while: its records are listed last.
@@ -79,7 +79,7 @@ pub enum State {
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its name.
     pub name: String,
     /// Whether it is the one that reports.
@@ -103,7 +103,7 @@ pub struct Member {
 
 /// Words of an agent that were refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// How many.
     pub count: u64,
     /// What the last ones were.
@@ -112,7 +112,7 @@ pub struct Refused {
 
 /// How the journal is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Journal {
+pub(crate) struct Journal {
     /// `kept` on disk, `behind` for the moment, `failing`, or `none`.
     pub state: String,
     /// Why it is failing, or why there is none although one was wanted.
@@ -125,7 +125,7 @@ pub struct Journal {
 
 /// The host names that are known here, in a file that gost reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IngressFile {
+pub(crate) struct IngressFile {
     /// Where it is.
     pub path: String,
     /// Its lines.
@@ -144,7 +144,7 @@ pub struct IngressFile {
 
 /// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Services {
+pub(crate) struct Services {
     /// How many tunnels match; more than are listed if there is a limit.
     pub total: usize,
     /// The first of them, by id.
@@ -153,7 +153,7 @@ pub struct Services {
 
 /// A tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
+pub(crate) struct Service {
     /// Its id, the name that gost asks for.
     pub name: String,
     /// Its records that Get lists here.
@@ -166,7 +166,7 @@ pub struct Service {
 
 /// `/explain.json?name=NAME`: where a tunnel, or the tunnel of a host, is attached, and why Get answers as it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     /// What was asked: a tunnel's id or a host name.
     pub asked: String,
     /// How a host name leads to a tunnel; none if the question was a tunnel's id, or leads nowhere.
@@ -184,7 +184,7 @@ pub struct Explanation {
 
 /// How a host name leads to a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
+pub(crate) struct Host {
     /// The rule that holds: the host itself or a wildcard.
     pub rule: String,
     /// `configured` by the operator, `claimed` by a tunnel, or the `hash` host that every tunnel has.
@@ -195,7 +195,7 @@ pub struct Host {
 
 /// One record, and what becomes of it in an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
     pub rank: Option<usize>,
     /// Why there, or why hidden: a sentence.
@@ -222,7 +222,7 @@ pub struct Candidate {
 
 /// How long a record lives without a Renew.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// Seconds until it lapses.
     pub remaining_seconds: f64,
     /// Seconds between its Renews, once they are known.
@@ -232,7 +232,7 @@ pub struct Lease {
 /// What happened, as the data of one of `/events`; its id is the event's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
+pub(crate) enum Event {
     /// A record is shown from now on.
     RecordUp(Record),
     /// A record is not shown any more.
@@ -263,7 +263,7 @@ pub enum Event {
 
 /// A record, in an [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The tunnel's id.
     pub name: String,
     /// The connector's id.
@@ -276,7 +276,7 @@ pub struct Record {
 
 impl Event {
     /// The event's name on the wire, as in its data.
-    pub fn tag(&self) -> &'static str {
+    pub(crate) fn tag(&self) -> &'static str {
         match self {
             Self::RecordUp(_) => "record-up",
             Self::RecordDown(_) => "record-down",

@@ -22,7 +22,7 @@ const MAX_CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves for ever. No error of a connection ends it.
-pub async fn serve(listener: TcpListener, admin: Admin) -> anyhow::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, admin: Admin) -> anyhow::Result<()> {
     let app = routes(admin);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();

@@ -21,7 +21,7 @@ pub(super) const TITLE: Style = Style::new().bold();
 /// Nothing to tell.
 pub(super) const USUAL: Style = Style::new();
 
-/// A text in a style, for [`print`].
+/// A text in a style, for [`print()`].
 pub(super) fn painted(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }

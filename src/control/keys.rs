@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What can be asked of an agent's keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum KeyRequest {
+pub(crate) enum KeyRequest {
     /// Say who has which.
     List,
     /// Let one more open.
@@ -43,11 +43,11 @@ pub enum KeyRequest {
 /// A key as a line of a key file. Not printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// That key.
-    pub fn of(key: &Key) -> Self {
+    pub(crate) fn of(key: &Key) -> Self {
         Self(key.line().to_string())
     }
 }
@@ -66,7 +66,7 @@ impl fmt::Debug for Secret {
 
 /// Who has which keys, after what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Everybody's keys.
     pub report: Report,
     /// Who does not have what was asked for.

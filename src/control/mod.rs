@@ -2,7 +2,7 @@
 //! successor introduces itself. A Unix socket that only its owner can open; one JSON line each way.
 
 mod keys;
-pub mod takeover;
+pub(crate) mod takeover;
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-pub use self::keys::{KeyRequest, Outcome, Secret};
+pub(crate) use self::keys::{KeyRequest, Outcome, Secret};
 
 use crate::agent::Agent;
 use crate::control::takeover::successor::Successor;
@@ -39,12 +39,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const SERVED: Duration = PATIENCE.saturating_add(keys::WAIT).saturating_add(Duration::from_secs(1));
 
 /// Only the agent's own user may open the socket.
-pub const MODE: u32 = 0o600;
+pub(crate) const MODE: u32 = 0o600;
 
 /// What can be asked of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Request {
+pub(crate) enum Request {
     /// Say goodbye and stop.
     Leave,
     /// Hide our records at the peers.
@@ -66,7 +66,7 @@ pub enum Request {
 
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Whether it was done.
     pub done: bool,
     /// What was done, or why not.
@@ -236,7 +236,7 @@ fn counted(n: usize, one: &str, many: &str) -> String {
 }
 
 /// Asks the agent behind a control socket.
-pub async fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+pub(crate) async fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(path).await?;
     let mut line = Zeroizing::new(serde_json::to_vec(&request).map_err(io::Error::other)?);
     line.push(b'\n');

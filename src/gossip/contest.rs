@@ -7,10 +7,10 @@ use gossd_core::record::AgentName;
 
 /// Names that two processes claim, and since when we know.
 #[derive(Debug, Default)]
-pub struct Contests(HashMap<AgentName, Instant>);
+pub(crate) struct Contests(HashMap<AgentName, Instant>);
 
 /// How a contest stands.
-pub enum Contest {
+pub(crate) enum Contest {
     /// The holder was asked for a sign of life.
     Undecided,
     /// The holder answered.
@@ -31,7 +31,7 @@ impl Contests {
     }
 
     /// A newcomer claims a name whose holder was last heard at `heard`.
-    pub fn judge(&mut self, name: &AgentName, now: Instant, heard: Instant) -> Contest {
+    pub(crate) fn judge(&mut self, name: &AgentName, now: Instant, heard: Instant) -> Contest {
         self.0.retain(|_, since| now.saturating_duration_since(*since) < Self::EXPIRY);
         let since = *self.0.entry(name.clone()).or_insert(now);
         if heard > since {

@@ -11,38 +11,38 @@ use super::keyring::{KeyId, Keyring};
 use super::wire;
 
 /// What a process tells of its [`Secret`].
-pub type Public = [u8; 32];
+pub(crate) type Public = [u8; 32];
 /// A random number, never used twice.
-pub type Nonce = [u8; 24];
+pub(crate) type Nonce = [u8; 24];
 
 /// A secret of this process, made at its start and kept nowhere.
-pub struct Secret {
+pub(crate) struct Secret {
     secret: StaticSecret,
     public: Public,
 }
 
 impl Secret {
     /// From 32 random bytes.
-    pub fn new(random: [u8; 32]) -> Self {
+    pub(crate) fn new(random: [u8; 32]) -> Self {
         let secret = StaticSecret::from(random);
         let public = PublicKey::from(&secret).to_bytes();
         Self { secret, public }
     }
 
     /// For the peers.
-    pub fn public(&self) -> Public {
+    pub(crate) fn public(&self) -> Public {
         self.public
     }
 
     /// Seals a keyring for one peer; none if what it told is no public key.
-    pub fn seal(&self, to: Public, nonce: Nonce, keyring: &Keyring) -> Option<Vec<u8>> {
+    pub(crate) fn seal(&self, to: Public, nonce: Nonce, keyring: &Keyring) -> Option<Vec<u8>> {
         let cipher = self.cipher(to, [self.public, to])?;
         let plain = Zeroizing::new(wire::encode(&keyring.spell()));
         cipher.encrypt(XNonce::from_slice(&nonce), plain.as_slice()).ok()
     }
 
     /// Opens what a peer sealed for us, if it is a keyring with the key that its frame was sealed with.
-    pub fn open(&self, from: Public, nonce: Nonce, sealed: &[u8], with: KeyId) -> Option<Keyring> {
+    pub(crate) fn open(&self, from: Public, nonce: Nonce, sealed: &[u8], with: KeyId) -> Option<Keyring> {
         let cipher = self.cipher(from, [from, self.public])?;
         let plain = Zeroizing::new(cipher.decrypt(XNonce::from_slice(&nonce), sealed).ok()?);
         wire::decode::<super::keyring::Spelled>(&plain).ok()?.read(with)

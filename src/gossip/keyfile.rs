@@ -23,7 +23,7 @@ const PACE: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(30);
 
 /// Reads a key file.
-pub fn read(path: &Path) -> anyhow::Result<Keyring> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Keyring> {
     let parsed =
         secret_file::read(path).map_err(anyhow::Error::from).and_then(|bytes| Ok(Keyring::read(&bytes)?));
     parsed.with_context(|| format!("--key-file {}", path.display()))

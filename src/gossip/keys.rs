@@ -144,7 +144,7 @@ impl AgentKeys {
 }
 
 /// A time as people say it.
-pub struct Span(
+pub(crate) struct Span(
     /// Seconds.
     pub u64,
 );

@@ -13,24 +13,24 @@
 //! ```
 
 pub mod antientropy;
-pub mod contest;
+pub(crate) mod contest;
 pub mod counters;
-pub mod driver;
-pub mod handover;
+pub(crate) mod driver;
+pub(crate) mod handover;
 pub mod incoming;
-pub mod join;
-pub mod keyfile;
+pub(crate) mod join;
+pub(crate) mod keyfile;
 pub mod keyring;
-pub mod keys;
-pub mod levels;
+pub(crate) mod keys;
+pub(crate) mod levels;
 pub mod link;
 mod metrics;
-pub mod ping;
-pub mod push;
-pub mod ran;
-pub mod recent;
-pub mod repair;
-pub mod roll;
+pub(crate) mod ping;
+pub(crate) mod push;
+pub(crate) mod ran;
+pub(crate) mod recent;
+pub(crate) mod repair;
+pub(crate) mod roll;
 pub mod seal;
 pub mod session;
 pub mod slots;

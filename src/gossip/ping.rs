@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How often every target is pinged: so often that a peer starved of CPU for 2 s is not suspected.
-pub const INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 /// A new target is pinged again after this, then after twice as long, and so on up to [`INTERVAL`]: agents
 /// that are started together find each other at once.
 const FIRST_INTERVAL: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ pub(super) const MAX_TARGETS: usize = 2_000;
 
 /// What is known of the process at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Not admitted, or not heard for long.
     Stranger,
     /// Heard of late.
@@ -40,7 +40,7 @@ pub enum Standing {
 
 /// A ping to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(crate) struct Due {
     /// To whom.
     pub to: SocketAddr,
     /// Whether an answer is wanted.
@@ -49,7 +49,7 @@ pub struct Due {
 
 /// Whom to ping when, and which answers are still wanted.
 #[derive(Debug, Default)]
-pub struct Pings {
+pub(crate) struct Pings {
     targets: HashMap<SocketAddr, Target>,
     awaited: HashMap<u64, (SocketAddr, Instant)>,
     ourselves: HashSet<SocketAddr>,
@@ -109,7 +109,7 @@ fn within(at: Option<Instant>, now: Instant, pause: Duration) -> bool {
 impl Pings {
     /// Pings these addresses from now on, and no others, but that strangers who were just answered stay known for a
     /// moment: forgotten, they would be answered again at once. New ones are due at once.
-    pub fn set_targets(&mut self, now: Instant, wanted: &HashSet<SocketAddr>) {
+    pub(crate) fn set_targets(&mut self, now: Instant, wanted: &HashSet<SocketAddr>) {
         self.targets.retain(|addr, target| wanted.contains(addr) || target.is_paced(now));
         for addr in wanted {
             if self.targets.len() >= MAX_TARGETS {
@@ -122,7 +122,7 @@ impl Pings {
     }
 
     /// The pings that are due. A target that is not heard is asked for an answer every time.
-    pub fn due(&mut self, now: Instant, standing: impl Fn(SocketAddr) -> Standing) -> Vec<Due> {
+    pub(crate) fn due(&mut self, now: Instant, standing: impl Fn(SocketAddr) -> Standing) -> Vec<Due> {
         self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
@@ -141,7 +141,7 @@ impl Pings {
     }
 
     /// Whether to answer a ping from an address where nobody is admitted.
-    pub fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
+    pub(crate) fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
         let Some(target) = self.stranger(now, addr) else { return false };
         let may = !within(target.answered, now, ANSWERED);
         if may {
@@ -158,7 +158,7 @@ impl Pings {
     }
 
     /// Whether to challenge an address whose frames came from a process that is not admitted.
-    pub fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
+    pub(crate) fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
         let Some(target) = self.stranger(now, addr) else { return false };
         if within(target.asked, now, PROVOKED) {
             return false;
@@ -168,14 +168,14 @@ impl Pings {
     }
 
     /// Pings an address from now on, until the targets are set anew.
-    pub fn add_target(&mut self, now: Instant, addr: SocketAddr) {
+    pub(crate) fn add_target(&mut self, now: Instant, addr: SocketAddr) {
         if self.targets.len() < MAX_TARGETS {
             self.target(addr, now + INTERVAL);
         }
     }
 
     /// Remembers that an answer to `nonce` is wanted.
-    pub fn await_answer(&mut self, now: Instant, to: SocketAddr, nonce: u64) {
+    pub(crate) fn await_answer(&mut self, now: Instant, to: SocketAddr, nonce: u64) {
         if self.awaited.len() < 2 * MAX_TARGETS {
             self.awaited.insert(nonce, (to, now));
         }
@@ -183,7 +183,7 @@ impl Pings {
 
     /// An answer came from the peer at `addr`: how long the round trip took. None if nobody asked, or too
     /// long ago.
-    pub fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> Option<Duration> {
+    pub(crate) fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> Option<Duration> {
         let (_, sent) = self.awaited.remove(&nonce)?;
         let trip = now.saturating_duration_since(sent);
         if trip >= EXPIRY {
@@ -195,7 +195,7 @@ impl Pings {
 
     /// A round trip to `addr` took that long. The new one counts for a quarter, a shorter one for half: queues
     /// only ever add.
-    pub fn measured(&mut self, now: Instant, addr: SocketAddr, trip: Duration) {
+    pub(crate) fn measured(&mut self, now: Instant, addr: SocketAddr, trip: Duration) {
         let Some(target) = self.targets.get_mut(&addr) else { return };
         target.measured = Some(now);
         target.trip = Some(match target.trip {
@@ -206,12 +206,12 @@ impl Pings {
     }
 
     /// The round-trip time to an address, smoothed.
-    pub fn trip(&self, addr: SocketAddr) -> Option<Duration> {
+    pub(crate) fn trip(&self, addr: SocketAddr) -> Option<Duration> {
         self.targets.get(&addr)?.trip
     }
 
     /// A ping of ours came back to us: its address is one of our own, and is left alone.
-    pub fn met_ourselves(&mut self, nonce: u64) {
+    pub(crate) fn met_ourselves(&mut self, nonce: u64) {
         let Some((addr, _)) = self.awaited.remove(&nonce) else { return };
         self.targets.remove(&addr);
         if self.ourselves.len() < MAX_TARGETS {
@@ -220,12 +220,12 @@ impl Pings {
     }
 
     /// How many addresses are pinged, and how many answers are waited for.
-    pub fn len(&self) -> (usize, usize) {
+    pub(crate) fn len(&self) -> (usize, usize) {
         (self.targets.len(), self.awaited.len())
     }
 
     /// When [`Self::due`] has something next.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.next
     }
 

@@ -13,7 +13,7 @@ use gossd_core::room::Room as _;
 use gossd_core::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
 
 /// The first change goes out at once; those of the next moments share a frame.
-pub const COALESCE: Duration = Duration::from_millis(2);
+pub(crate) const COALESCE: Duration = Duration::from_millis(2);
 /// Bytes of changes in one frame: with header, seal and IP it stays under the 1,200 that go by UDP, even if
 /// nothing compresses.
 const FRAME_BYTES: usize = 1_050;
@@ -34,7 +34,7 @@ const EMPTY: wire::Push<'static> =
 
 /// A push frame's content, to be sealed once and sent to each of the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// The encoded [`wire::Push`].
     pub payload: Arc<[u8]>,
     /// Its receivers.
@@ -43,7 +43,7 @@ pub struct Outgoing {
 
 /// Changes that wait to be pushed, and pushes that wait to be acknowledged.
 #[derive(Debug, Default)]
-pub struct Pusher {
+pub(crate) struct Pusher {
     /// In the order in which they were said, rules first: whoever has reached a status knows all that there was before.
     fresh: BTreeMap<(bool, Seq), Fresh>,
     /// Where a slot's change is among them.
@@ -88,7 +88,7 @@ struct Retry {
 
 impl Pusher {
     /// Takes changes to be pushed by the next [`Self::flush`]; a newer change of a slot replaces an older.
-    pub fn add(&mut self, now: Instant, changes: Vec<Change>) {
+    pub(crate) fn add(&mut self, now: Instant, changes: Vec<Change>) {
         for Change { slot, cell } in changes {
             self.last.include(slot, cell.seq);
             let place = (slot < FIRST_RULE, cell.seq);
@@ -100,7 +100,7 @@ impl Pusher {
     }
 
     /// Frames with fresh changes for `peers`, given as address and round-trip time, if it is time for them.
-    pub fn flush(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Vec<Outgoing> {
+    pub(crate) fn flush(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Vec<Outgoing> {
         if !self.is_due(now) {
             return Vec::new();
         }
@@ -123,7 +123,7 @@ impl Pusher {
     }
 
     /// Pushes to say again, each to the peers that have not answered for too long.
-    pub fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
+    pub(crate) fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
         let mut frames = Vec::new();
         let mut given_up = 0;
         self.waiting.retain(|_, push| {
@@ -148,7 +148,7 @@ impl Pusher {
     }
 
     /// A peer has it. The round-trip time, if the push was sent to it only once.
-    pub fn acked(&mut self, now: Instant, id: u64, from: SocketAddr) -> Option<Duration> {
+    pub(crate) fn acked(&mut self, now: Instant, id: u64, from: SocketAddr) -> Option<Duration> {
         let push = self.waiting.get_mut(&id)?;
         let retry = push.peers.remove(&from)?;
         let trip = (retry.tries == 1).then(|| now.saturating_duration_since(push.sent));
@@ -159,29 +159,29 @@ impl Pusher {
     }
 
     /// When [`Self::flush`] or [`Self::retry`] has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let retry = self.waiting.values().map(|push| push.due).min();
         let flush = if self.fresh.is_empty() { None } else { self.next_flush() };
         retry.into_iter().chain(flush).min()
     }
 
     /// How far pushes have come: all that was said up to here was in one, or there was nobody to be told.
-    pub fn told(&self) -> Mark {
+    pub(crate) fn told(&self) -> Mark {
         self.told
     }
 
     /// Whether there is nothing to push and nothing to wait for.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.fresh.is_empty() && self.waiting.is_empty()
     }
 
     /// How many pushes wait for acks.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Whether [`Self::flush`] has something to say.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         !self.fresh.is_empty() && self.next_flush().is_none_or(|at| at <= now)
     }
 
@@ -216,7 +216,7 @@ impl Pusher {
     }
 
     /// Says back to one peer what its start of that generation said: at once, and again as every push.
-    pub fn say_back(
+    pub(crate) fn say_back(
         &mut self,
         now: Instant,
         former: Generation,

@@ -8,7 +8,7 @@ const LONGEST_STEP: Duration = Duration::from_millis(300);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// When we last looked at the world's clock.
     pub last: Option<Instant>,
     /// The time by this clock.
@@ -17,7 +17,7 @@ pub struct Ran {
 
 impl Ran {
     /// Looks at the world's clock; the time by this one.
-    pub fn advance(&mut self, now: Instant) -> Instant {
+    pub(crate) fn advance(&mut self, now: Instant) -> Instant {
         let step = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let ran = self.now.unwrap_or(now) + step.min(LONGEST_STEP);
         self.last = Some(now);

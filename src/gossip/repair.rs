@@ -29,7 +29,7 @@ const ANSWER_BYTES: usize = 60_000;
 
 /// The questions that are open.
 #[derive(Debug, Default)]
-pub struct Repairs(HashMap<Owner, Asking>);
+pub(crate) struct Repairs(HashMap<Owner, Asking>);
 
 #[derive(Debug)]
 struct Asking {
@@ -56,7 +56,7 @@ struct Begun {
 
 /// A question, to be sealed and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who is asked.
     pub peer: SocketAddr,
     /// The encoded [`Question`].
@@ -65,7 +65,7 @@ pub struct Ask {
 
 /// What an answer brings.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub(crate) struct Told<'a> {
     /// Whose slots.
     pub owner: Owner,
     /// What was said of them: slots and their values.
@@ -80,7 +80,7 @@ pub struct Told<'a> {
 
 impl Repairs {
     /// Asks a peer, so far away, for what an owner said after a mark, unless that is being asked already.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         now: Instant,
         owner: &Owner,
@@ -97,7 +97,12 @@ impl Repairs {
     }
 
     /// Takes an answer; nothing if it is none to an open question.
-    pub fn take<'a>(&mut self, now: Instant, from: SocketAddr, answer: Answer<'a>) -> Option<Told<'a>> {
+    pub(crate) fn take<'a>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        answer: Answer<'a>,
+    ) -> Option<Told<'a>> {
         let owner = Owner { name: answer.name.parse().ok()?, generation: answer.generation };
         let asking = self.0.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
         let until = wire::mark(answer.until);
@@ -140,25 +145,20 @@ impl Repairs {
     }
 
     /// Questions to ask again.
-    pub fn due(&mut self, now: Instant) -> Vec<Ask> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Ask> {
         self.0.retain(|_, asking| asking.due > now || asking.tries < TRIES);
         let due = self.0.iter_mut().filter(|(_, asking)| asking.due <= now);
         due.map(|(owner, asking)| asking.ask(now, owner)).collect()
     }
 
     /// When [`Self::due`] has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.0.values().map(|asking| asking.due).min()
     }
 
     /// How many questions are open.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -182,7 +182,7 @@ impl Asking {
 }
 
 /// The encoded [`Answer`] to a question for an owner's slots `from` on, given what there is to tell.
-pub fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
+pub(crate) fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
     // Nothing is known of it: told so, the peer asks somebody else the next time.
     let part = part.unwrap_or(Part { changes: Vec::new(), next: None, whole: false, until: Mark::NONE });
     let (mut values, mut bytes, mut next) = (Vec::with_capacity(part.changes.len()), 0, part.next);
@@ -281,7 +281,7 @@ mod tests {
             (ask, parts) = (next, parts + 1);
         }
         assert_eq!((ours.mark(), ours.cells().iter().count()), (theirs.mark(), 501));
-        assert!(parts > 10 && repairs.is_empty());
+        assert!(parts > 10 && repairs.len() == 0);
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
                 now += wait;
                 assert_eq!(repairs.due(now), vec![first.clone(); again.into()]);
             }
-            assert!(repairs.is_empty() && repairs.next_deadline().is_none());
+            assert!(repairs.len() == 0 && repairs.next_deadline().is_none());
         }
     }
 
@@ -349,7 +349,7 @@ mod tests {
         let ask = repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
         let (changes, extent, next) = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
         assert_eq!((changes.len(), extent.until, next), (0, Mark::NONE, None));
-        assert!(repairs.is_empty(), "somebody else may be asked");
+        assert_eq!(repairs.len(), 0, "somebody else may be asked");
     }
 
     #[test]

@@ -27,7 +27,7 @@ const ECHO: Duration = Duration::from_secs(10);
 const GIVE: Duration = Duration::from_millis(200);
 
 /// See the module.
-pub struct Roll {
+pub(crate) struct Roll {
     entries: HashMap<AgentName, Entry>,
     /// Rises with what we tell; 0 is nobody's.
     revision: u64,
@@ -36,7 +36,7 @@ pub struct Roll {
 }
 
 /// A known agent.
-pub struct Entry {
+pub(crate) struct Entry {
     generation: Generation,
     /// What it told last.
     pub told: Option<Told>,
@@ -63,7 +63,7 @@ struct Talk {
 }
 
 /// Ourselves.
-pub struct Ours<'a> {
+pub(crate) struct Ours<'a> {
     /// Our name.
     pub name: &'a AgentName,
     /// What we tell.
@@ -74,7 +74,7 @@ pub struct Ours<'a> {
 
 /// What a peer's status calls for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Our status.
     pub status: bool,
     /// Our keyring, sealed for that.
@@ -83,7 +83,7 @@ pub struct Answer {
 
 /// What of our status depends on its receiver.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Due {
+pub(crate) struct Due {
     /// Where it goes.
     pub to: SocketAddr,
     /// See [`KeyStatus::heard`].
@@ -98,7 +98,7 @@ impl Default for Roll {
 
 impl Roll {
     /// What we tell rose by one: everybody has to hear it.
-    pub fn revise(&mut self, now: Instant) {
+    pub(crate) fn revise(&mut self, now: Instant) {
         self.revision += 1;
         for talk in self.entries.values_mut().filter_map(|entry| entry.talk.as_mut()) {
             talk.next = now;
@@ -107,12 +107,19 @@ impl Roll {
     }
 
     /// Its number.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// A process was admitted; the frame that proved it was sealed with that key.
-    pub fn admitted(&mut self, now: Instant, session: Session, peer: &Peer, spoke: KeyId, ours: &Keyring) {
+    pub(crate) fn admitted(
+        &mut self,
+        now: Instant,
+        session: Session,
+        peer: &Peer,
+        spoke: KeyId,
+        ours: &Keyring,
+    ) {
         if self.entries.len() >= MAX_KNOWN && !self.entries.contains_key(&peer.owner.name) {
             self.forget_one();
         }
@@ -140,7 +147,7 @@ impl Roll {
     }
 
     /// A peer's frame was sealed with that key.
-    pub fn spoke(&mut self, name: &AgentName, key: KeyId, ours: &Keyring) {
+    pub(crate) fn spoke(&mut self, name: &AgentName, key: KeyId, ours: &Keyring) {
         if self.exceptions.is_empty() && key == ours.sealing() {
             return;
         }
@@ -153,14 +160,14 @@ impl Roll {
     }
 
     /// A peer fell silent.
-    pub fn silent(&mut self, name: &AgentName, since: Instant) {
+    pub(crate) fn silent(&mut self, name: &AgentName, since: Instant) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.silent = Some(since);
         }
     }
 
     /// A silent peer is heard again.
-    pub fn returned(&mut self, now: Instant, name: &AgentName) {
+    pub(crate) fn returned(&mut self, now: Instant, name: &AgentName) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         entry.silent = None;
         if let Some(talk) = &mut entry.talk {
@@ -169,7 +176,7 @@ impl Roll {
     }
 
     /// Others know of an agent, perhaps that it said goodbye.
-    pub fn mentioned(&mut self, now: Instant, name: &AgentName, generation: Generation, left: bool) {
+    pub(crate) fn mentioned(&mut self, now: Instant, name: &AgentName, generation: Generation, left: bool) {
         if self.entries.len() >= MAX_KNOWN && !self.entries.contains_key(name) {
             return;
         }
@@ -181,7 +188,7 @@ impl Roll {
     }
 
     /// Takes what a peer told.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         now: Instant,
         (session, name): (Session, &AgentName),
@@ -235,7 +242,7 @@ impl Roll {
     }
 
     /// The peers to tell now.
-    pub fn due(&mut self, now: Instant, ours: &Told) -> Vec<Due> {
+    pub(crate) fn due(&mut self, now: Instant, ours: &Told) -> Vec<Due> {
         let known =
             |entry: &Entry| entry.silent.is_none_or(|at| now.saturating_duration_since(at) < REMEMBERED);
         self.entries.retain(|_, entry| known(entry));
@@ -254,12 +261,12 @@ impl Roll {
     }
 
     /// Our last word of a peer's revision, for an answer to it.
-    pub fn taken(&self, name: &AgentName) -> u64 {
+    pub(crate) fn taken(&self, name: &AgentName) -> u64 {
         self.entries.get(name).and_then(|entry| entry.talk.as_ref()).map_or(0, |talk| talk.taken)
     }
 
     /// The silent ones, the latest first.
-    pub fn absent(&self, now: Instant) -> Vec<Absent<'_>> {
+    pub(crate) fn absent(&self, now: Instant) -> Vec<Absent<'_>> {
         let mut absent: Vec<_> = self
             .known()
             .filter_map(|(name, entry)| {
@@ -274,17 +281,17 @@ impl Roll {
     }
 
     /// All who are here or expected back.
-    pub fn known(&self) -> impl Iterator<Item = (&AgentName, &Entry)> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&AgentName, &Entry)> {
         self.entries.iter().filter(|(_, entry)| !entry.left)
     }
 
     /// The key to seal for an address with, if it is not our sealing key.
-    pub fn exception(&self, to: SocketAddr) -> Option<KeyId> {
+    pub(crate) fn exception(&self, to: SocketAddr) -> Option<KeyId> {
         self.exceptions.get(&to).copied()
     }
 
     /// Another keyring is in force.
-    pub fn rekeyed(&mut self, ours: &Keyring) {
+    pub(crate) fn rekeyed(&mut self, ours: &Keyring) {
         self.exceptions.clear();
         for entry in self.entries.values() {
             let told = entry.told.as_ref().filter(|_| entry.talk.as_ref().is_some_and(|talk| talk.taken > 0));

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{Gid, fchown};
 
 /// gost may run as another user of a common group.
-pub const MODE: u32 = 0o640;
+pub(crate) const MODE: u32 = 0o640;
 
 /// What tells that a file is another one than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

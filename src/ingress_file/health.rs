@@ -14,7 +14,7 @@ use crate::metrics::{Sheet, amount};
 
 /// A handle; clones share one state. The default is for an agent without such a file: its path is empty.
 #[derive(Clone, Debug, Default)]
-pub struct Health(Arc<Mutex<Report>>);
+pub(crate) struct Health(Arc<Mutex<Report>>);
 
 impl Health {
     pub(super) fn of(path: &Path) -> Self {
@@ -23,7 +23,7 @@ impl Health {
     }
 
     /// The file as of now, if there is one.
-    pub fn report(&self) -> Option<Report> {
+    pub(crate) fn report(&self) -> Option<Report> {
         let report = self.lock();
         (!report.path.is_empty()).then(|| report.clone())
     }

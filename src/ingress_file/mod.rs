@@ -19,8 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub use self::disk::MODE;
-pub use self::health::Health;
+pub(crate) use self::health::Health;
 
 use self::disk::{NotReplaced, Stamp};
 use self::lines::{Bounds, Lines, Lister, Listing, MAX_BYTES};
@@ -39,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const SLOW: Duration = Duration::from_secs(5);
 
 /// Keeps the file.
-pub struct IngressFile {
+pub(crate) struct IngressFile {
     ingress: Ingress,
     /// Until when what a former start wrote stays in any case.
     held_until: Instant,
@@ -85,7 +84,7 @@ struct Outcome {
 impl IngressFile {
     /// A file that is not touched before [`Self::keep`] runs. Names of a former start stay for `hold` even if the peers
     /// were heard: for as long as this agent may not know its own tunnels again.
-    pub fn new(path: PathBuf, ingress: Ingress, hold: Duration) -> Self {
+    pub(crate) fn new(path: PathBuf, ingress: Ingress, hold: Duration) -> Self {
         let health = Health::of(&path);
         let lister = Lister::new(ingress.clone(), Bounds::USUAL);
         let keeper = Keeper { path, lister, former: None, is: None };
@@ -93,12 +92,12 @@ impl IngressFile {
     }
 
     /// How the file is.
-    pub fn health(&self) -> &Health {
+    pub(crate) fn health(&self) -> &Health {
         &self.health
     }
 
     /// Writes the file whenever its lines change, for ever.
-    pub async fn keep(self) -> anyhow::Result<()> {
+    pub(crate) async fn keep(self) -> anyhow::Result<()> {
         let Self { ingress, held_until, health, mut keeper } = self;
         let (agent, mut names) = (ingress.agent(), ingress.names().clone());
         let mut changes = agent.watch();

@@ -17,18 +17,18 @@ const MAX_PEERS: usize = gossd_core::directory::MAX_AGENTS;
 /// Bytes that such a file may have: [`MAX_PEERS`] of the longest names and addresses.
 const MAX_BYTES: u64 = 128 * MAX_PEERS as u64;
 /// How long a peer is kept that is not heard: a day, in which a lost host is repaired or given up.
-pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// Peers by their names, and where their gossip is.
-pub type Peers = BTreeMap<AgentName, SocketAddr>;
+pub(crate) type Peers = BTreeMap<AgentName, SocketAddr>;
 
 /// Where the peers of the agent of this name are kept.
-pub fn path(dir: &Path, name: &AgentName) -> PathBuf {
+pub(crate) fn path(dir: &Path, name: &AgentName) -> PathBuf {
     dir.join(format!("{name}.peers"))
 }
 
 /// What was kept; nothing of what makes no sense.
-pub fn read(path: &Path) -> Peers {
+pub(crate) fn read(path: &Path) -> Peers {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     if read.is_err() {
@@ -42,7 +42,7 @@ pub fn read(path: &Path) -> Peers {
 }
 
 /// Keeps these in the place of what was kept before.
-pub fn write(path: &Path, peers: &Peers) -> io::Result<()> {
+pub(crate) fn write(path: &Path, peers: &Peers) -> io::Result<()> {
     let lines: Vec<String> =
         peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n")).collect();
     let draft = beside(path, "new");

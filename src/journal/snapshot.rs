@@ -18,7 +18,7 @@ struct Snapshot {
 }
 
 /// The bytes of everything that a process of that generation holds.
-pub fn write(generation: Generation, all: &Batch) -> Vec<u8> {
+pub(crate) fn write(generation: Generation, all: &Batch) -> Vec<u8> {
     let Batch { words, rules, periods, entrypoints, draining } = all;
     let numbered = words.iter().zip(0..);
     let words =
@@ -40,7 +40,7 @@ pub fn write(generation: Generation, all: &Batch) -> Vec<u8> {
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
-pub fn read(bytes: &[u8]) -> Option<Restored> {
+pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
     let (Snapshot { generation, entries }, _) = postcard::take_from_bytes(bytes).ok()?;
     Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
 }

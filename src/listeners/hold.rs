@@ -23,7 +23,7 @@ use gossd_core::record::AgentName;
 
 /// How long sockets are kept for an agent that is gone. Then their ports refuse, which tells gost more quickly that
 /// nobody is there than a backlog that nobody empties.
-pub const KEPT_FOR: Duration = Duration::from_secs(30);
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long the other side may take for a line.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a successor waits for the end of the agent that still has the sockets.
@@ -41,7 +41,7 @@ type Sockets = Vec<(Role, OwnedFd)>;
 
 /// The holder's side.
 #[derive(Debug)]
-pub struct Holder {
+pub(crate) struct Holder {
     listener: UnixListener,
     held: Sockets,
     /// The client whose sockets they are, while it is connected.
@@ -66,7 +66,7 @@ struct Message {
 
 impl Holder {
     /// Holds the sockets of the agent of this name, in this network namespace.
-    pub fn bind(name: &AgentName) -> io::Result<Self> {
+    pub(crate) fn bind(name: &AgentName) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&address(name)?)?;
         socket.listen(128)?;
@@ -76,7 +76,7 @@ impl Holder {
     }
 
     /// Serves for ever.
-    pub async fn serve(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn serve(mut self) -> anyhow::Result<()> {
         let (messages, mut received) = mpsc::channel::<Message>(MAX_CLIENTS);
         let mut clients = JoinSet::new();
         let mut last = 0;
@@ -154,7 +154,7 @@ async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>
 }
 
 /// What a holder of this network namespace keeps for the agent of this name; `AddrInUse` if one that runs has it.
-pub async fn fetch(name: &AgentName) -> io::Result<Inherited> {
+pub(crate) async fn fetch(name: &AgentName) -> io::Result<Inherited> {
     let stream = connect(name)?;
     let given = async {
         pass::send(&stream, "give", &[]).await?;
@@ -169,7 +169,7 @@ pub async fn fetch(name: &AgentName) -> io::Result<Inherited> {
 }
 
 /// Keeps these sockets at the holder for as long as this runs, and again at one that was replaced.
-pub async fn keep(name: AgentName, sockets: Vec<(Role, OwnedFd)>) -> anyhow::Result<()> {
+pub(crate) async fn keep(name: AgentName, sockets: Vec<(Role, OwnedFd)>) -> anyhow::Result<()> {
     let mut missing = false;
     loop {
         match keep_once(&name, &sockets, &mut missing).await {

@@ -14,7 +14,7 @@ use crate::config::Config;
 
 /// What systemd's store calls a socket that an agent gave it: this, and the role. Sockets of socket units have the
 /// role's own name.
-pub const KEPT: &str = "kept-";
+pub(crate) const KEPT: &str = "kept-";
 
 /// Sockets by what they are for.
 #[derive(Debug, Default)]

@@ -10,9 +10,9 @@
 //!
 //! Knows addresses and file descriptors, not what is said on them.
 
-pub mod hold;
-pub mod inherited;
-pub mod pass;
+pub(crate) mod hold;
+pub(crate) mod inherited;
+pub(crate) mod pass;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use tokio::net::{TcpListener, UnixListener};
 
-pub use self::inherited::Inherited;
+pub(crate) use self::inherited::Inherited;
 
 use crate::config::Config;
 use crate::gossip::transport::{self, Bound};

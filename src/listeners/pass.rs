@@ -12,12 +12,12 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 /// Sockets that go with one line: an agent's five, and room for many plugin addresses.
-pub const MAX_SOCKETS: usize = 32;
+pub(crate) const MAX_SOCKETS: usize = 32;
 /// Longest line.
 const MAX_LINE: usize = 16 << 10;
 
 /// Sends a line, to which a newline is added, and descriptors with its first byte.
-pub async fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) async fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = [line.as_bytes(), b"\n"].concat();
     if sockets.len() > MAX_SOCKETS {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets"));
@@ -43,7 +43,7 @@ pub async fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) -
 
 /// Receives a line without its newline, and the descriptors that came with it. Reads one byte at a time, so that what
 /// follows the line is left for whoever reads on: lines are few and short. An end before the newline is an error.
-pub async fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
+pub(crate) async fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
     let (mut line, mut sockets) = (Vec::new(), Vec::new());
     loop {
         let mut byte = [0];

@@ -13,13 +13,13 @@ use tokio::time::timeout;
 use super::{Caller, Plugin, ServiceDiscovery};
 
 /// How long reads of a starting agent wait for its peers. gost gives a visitor's request 15 s.
-pub const CATCH_UP: Duration = Duration::from_millis(500);
+pub(crate) const CATCH_UP: Duration = Duration::from_millis(500);
 /// How long calls of a starting agent wait for its journal, which takes a third of a second with 100,000 records.
 const START: Duration = Duration::from_secs(5);
 
 /// Opens once.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<SetOnce<Open>>);
+pub(crate) struct Gate(Arc<SetOnce<Open>>);
 
 struct Open {
     app: Router,
@@ -28,11 +28,11 @@ struct Open {
 }
 
 /// Whether an agent is heard at the host with this address.
-pub type HasAgent = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+pub(crate) type HasAgent = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Gate {
     /// Lets calls through to an agent.
-    pub async fn open(&self, plugin: &Plugin, has_agent: HasAgent) {
+    pub(crate) async fn open(&self, plugin: &Plugin, has_agent: HasAgent) {
         let app = super::server::routes(plugin).await;
         // Only the daemon opens it, once.
         let _ = self.0.set(Open { app, sd: plugin.sd.clone(), has_agent });

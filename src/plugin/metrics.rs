@@ -28,7 +28,7 @@ pub struct Meter {
 
 /// A kind of call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Labels {
+pub(crate) struct Labels {
     verb: &'static str,
     protocol: &'static str,
     result: &'static str,

@@ -53,7 +53,7 @@ const SOCKET_BUFFER: usize = 64 << 10;
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 
 /// Where calls come in.
-pub struct Entrances {
+pub(crate) struct Entrances {
     /// By TCP.
     pub tcp: Vec<TcpListener>,
     /// What TCP connections are wrapped in, if in anything.
@@ -73,7 +73,7 @@ async fn elsewhere(request: Request) -> Response {
 
 /// Serves what the gate lets through until `stop` resolves, then finishes what is in flight. No error of a connection
 /// ends it.
-pub async fn serve(
+pub(crate) async fn serve(
     entrances: Entrances,
     gate: Gate,
     bounds: Bounds,

@@ -66,7 +66,7 @@ impl Known {
 }
 
 /// The first token of a file: the one to give to a gost.
-pub fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
+pub(crate) fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
     let text = reload::read_secret(path)?;
     let tokens = lines(&text).map_err(|why| Unusable::new(path, why))?;
     let first = tokens.first().copied().unwrap_or_default();

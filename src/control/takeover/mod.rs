@@ -17,8 +17,8 @@
 //! Whatever fails on the right before `serving`, the predecessor goes on, from its own snapshot and with its own sockets:
 //! the same way as a successor.
 
-pub mod predecessor;
-pub mod successor;
+pub(crate) mod predecessor;
+pub(crate) mod successor;
 
 use std::time::Duration;
 
