@@ -16,11 +16,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
+use super::adapter::Unserved;
 use super::bounds::{Bounds, Closed};
 use super::gate::Gate;
 use super::metrics::{Labels, Meter};
 use super::progress::{Call, Progress};
-use super::{Caller, grpc, http};
+use super::{Caller, adapter};
 
 /// Answers leave in pieces of this size, so that a client that takes one and no more is noticed.
 const PIECE: usize = 16 << 10;
@@ -47,23 +48,22 @@ impl Calls {
 /// each would box the call, and move it.
 pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
     let call = calls.progress.call();
-    let (labels, started) = (Labels::of(&request), Instant::now());
+    let adapter = adapter::of(request.headers());
+    let (labels, started) = (Labels::of(adapter, &request), Instant::now());
     let version = request.version();
-    let is_grpc = grpc::is_call(request.headers());
     request.extensions_mut().insert(calls.caller);
     let mut response = match calls.app().await {
         Some(app) => timeout(calls.bounds.patience, app.call(request)).await.map_or_else(
             |_| {
                 calls.meter.closed.count(Closed::SlowBody);
-                if is_grpc { grpc::too_slow() } else { http::too_slow() }
+                adapter.turn_away(Unserved::TooSlow)
             },
             |Ok(response)| response,
         ),
-        None if is_grpc => grpc::starting(),
-        None => http::starting(),
+        None => adapter.turn_away(Unserved::Starting),
     };
-    calls.meter.observe(&labels.with(&response), started.elapsed());
-    if is_served(&response) {
+    calls.meter.observe(&labels.with(adapter.outcome(&response)), started.elapsed());
+    if adapter.is_served(&response) {
         call.served();
     }
     if calls.progress.age() >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
@@ -81,12 +81,6 @@ fn send_home(progress: &Progress, version: Version, response: &mut Response) {
     } else {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-/// Whether whoever called is of use to us: not refused, in either protocol's way to say so.
-fn is_served(response: &Response) -> bool {
-    let grpc = response.headers().get("grpc-status");
-    response.status().is_success() && grpc.is_none_or(|status| status == "0")
 }
 
 /// An answer that tells when the client takes none of it.

@@ -3,7 +3,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
@@ -15,7 +15,7 @@ use self::generated::{
     DeregisterReply, DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest,
     RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
-use super::metrics::Unknown;
+use super::adapter::{Adapter, Unserved};
 use super::{Caller, Plugin, Program, Refusal};
 use gossd_core::record::{Draft, Record};
 
@@ -32,19 +32,84 @@ const TOKEN: &str = "token";
 /// Longest message: as HTTP's body. A longer one is `OUT_OF_RANGE`, which is tonic's own word for it.
 const MAX_MESSAGE: usize = 64 << 10;
 
-/// What is served: both plugins, health and reflection. Other gRPC paths are [`not_served`]'s.
-pub async fn routes(plugin: &Plugin) -> Router {
-    let sd = SdServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let ingress = IngressServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
-    let (sd, ingress) = (admitted(sd, plugin), admitted(ingress, plugin));
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<SdServer<Plugin>>().await;
-    reporter.set_serving::<IngressServer<Plugin>>().await;
-    // grpcurl asks by v1, older clients by v1alpha.
-    let v1 = descriptors().build_v1().expect("descriptors that are compiled in are whole");
-    let v1alpha = descriptors().build_v1alpha().expect("the same");
-    let routes = Routes::new(sd).add_service(ingress).add_service(health);
-    routes.add_service(v1).add_service(v1alpha).into_axum_router().reset_fallback()
+/// The protocol.
+pub(super) struct Grpc;
+
+/// An answer says with it that it is about an id that nobody knows, where its status does not.
+#[derive(Clone, Copy, Debug)]
+struct Unknown;
+
+#[tonic::async_trait]
+impl Adapter for Grpc {
+    fn word(&self) -> &'static str {
+        "grpc"
+    }
+
+    fn takes(&self, headers: &HeaderMap) -> bool {
+        let kind = headers.get(header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    }
+
+    /// Both plugins, health and reflection.
+    async fn routes(&self, plugin: &Plugin) -> Router {
+        let sd = SdServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let ingress = IngressServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let (sd, ingress) = (admitted(sd, plugin), admitted(ingress, plugin));
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<SdServer<Plugin>>().await;
+        reporter.set_serving::<IngressServer<Plugin>>().await;
+        // grpcurl asks by v1, older clients by v1alpha.
+        let v1 = descriptors().build_v1().expect("descriptors that are compiled in are whole");
+        let v1alpha = descriptors().build_v1alpha().expect("the same");
+        let routes = Routes::new(sd).add_service(ingress).add_service(health);
+        routes.add_service(v1).add_service(v1alpha).into_axum_router().reset_fallback()
+    }
+
+    fn verb(&self, _: &Method, path: &str) -> Option<&'static str> {
+        Some(match path {
+            "/proto.SD/Register" => "register",
+            "/proto.SD/Renew" => "renew",
+            "/proto.SD/Deregister" => "deregister",
+            "/proto.SD/Get" => "get",
+            "/proto.Ingress/GetRule" => "get_rule",
+            "/proto.Ingress/SetRule" => "set_rule",
+            _ => return None,
+        })
+    }
+
+    /// The status of an answer without a message stands in its head.
+    fn outcome(&self, response: &axum::http::Response<Body>) -> &'static str {
+        match status_in_head(response) {
+            _ if response.extensions().get::<Unknown>().is_some() => "unknown",
+            None | Some("0") if response.status().is_success() => "ok",
+            Some("5") => "unknown",
+            Some("8") => "full",
+            Some("16") => "unauthenticated",
+            Some("4") => "slow",
+            _ => "refused",
+        }
+    }
+
+    fn is_served(&self, response: &axum::http::Response<Body>) -> bool {
+        response.status().is_success() && matches!(status_in_head(response), None | Some("0"))
+    }
+
+    fn turn_away(&self, why: Unserved<'_>) -> axum::http::Response<Body> {
+        let status = match why {
+            Unserved::Starting => {
+                Status::unavailable("this agent is starting and has not read its journal yet")
+            }
+            Unserved::TooSlow => Status::deadline_exceeded("the message did not arrive in time"),
+            Unserved::Elsewhere(_) => {
+                Status::unimplemented("this is not served: proto.SD and proto.Ingress are")
+            }
+        };
+        status.into_http()
+    }
+}
+
+fn status_in_head(response: &axum::http::Response<Body>) -> Option<&str> {
+    response.headers().get("grpc-status").map(|status| status.to_str().unwrap_or_default())
 }
 
 /// Lets a call through whose token is in force. Health and reflection need none: they tell nothing of records,
@@ -61,27 +126,6 @@ fn descriptors() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-}
-
-/// Whether a request is a gRPC call, whatever its path.
-pub fn is_call(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// The answer to a call of something that is not served.
-pub fn not_served() -> axum::http::Response<Body> {
-    Status::unimplemented("this is not served: proto.SD and proto.Ingress are").into_http()
-}
-
-/// The answer to a call of an agent that does not get to its journal.
-pub fn starting() -> axum::http::Response<Body> {
-    Status::unavailable("this agent is starting and has not read its journal yet").into_http()
-}
-
-/// The answer to a call whose message does not arrive.
-pub fn too_slow() -> axum::http::Response<Body> {
-    Status::deadline_exceeded("the message did not arrive in time").into_http()
 }
 
 #[tonic::async_trait]
@@ -205,7 +249,7 @@ mod tests {
             ("", false),
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
-            assert_eq!(is_call(&headers), grpc, "{kind}");
+            assert_eq!(Grpc.takes(&headers), grpc, "{kind}");
         }
     }
 }

@@ -5,16 +5,18 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::adapter::{Adapter, Unserved};
 use super::{Caller, Ingress, Plugin, Program, Refusal};
 use gossd_core::address::Address;
 use gossd_core::label::Label;
@@ -31,9 +33,77 @@ const GOST: &str = "Go-http-client/";
 /// What stands before a token.
 const SCHEME: &[u8] = b"Bearer ";
 
-/// What is served: calls on [`PATH`] and [`INGRESS_PATH`]. Other paths are [`unknown_path`]'s.
+/// What is served: calls on [`PATH`] and [`INGRESS_PATH`].
 pub fn routes(plugin: Arc<Plugin>) -> Router {
     Router::new().route(PATH, any(sd)).route(INGRESS_PATH, any(ingress)).with_state(plugin)
+}
+
+/// The protocol.
+pub(super) struct Http;
+
+#[async_trait]
+impl Adapter for Http {
+    fn word(&self) -> &'static str {
+        "http"
+    }
+
+    /// Whatever can be read at all.
+    fn takes(&self, _: &HeaderMap) -> bool {
+        true
+    }
+
+    async fn routes(&self, plugin: &Plugin) -> Router {
+        routes(Arc::new(plugin.clone()))
+    }
+
+    fn verb(&self, method: &Method, path: &str) -> Option<&'static str> {
+        Some(match (method.as_str(), path) {
+            ("POST", PATH) => "register",
+            ("PUT", PATH) => "renew",
+            ("DELETE", PATH) => "deregister",
+            ("GET", PATH) => "get",
+            ("GET", INGRESS_PATH) => "get_rule",
+            ("PUT", INGRESS_PATH) => "set_rule",
+            _ => return None,
+        })
+    }
+
+    fn outcome(&self, response: &Response) -> &'static str {
+        match response.status() {
+            status if status.is_success() => "ok",
+            StatusCode::NOT_FOUND => "unknown",
+            StatusCode::TOO_MANY_REQUESTS => "full",
+            StatusCode::UNAUTHORIZED => "unauthenticated",
+            StatusCode::REQUEST_TIMEOUT => "slow",
+            _ => "refused",
+        }
+    }
+
+    fn is_served(&self, response: &Response) -> bool {
+        response.status().is_success()
+    }
+
+    fn turn_away(&self, why: Unserved<'_>) -> Response {
+        match why {
+            Unserved::Starting => {
+                let text = "this agent is starting and has not read its journal yet";
+                error(StatusCode::SERVICE_UNAVAILABLE, text.into())
+            }
+            // It ends the connection: the rest is not waited for.
+            Unserved::TooSlow => {
+                let mut response =
+                    error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response
+            }
+            Unserved::Elsewhere(uri) => {
+                let path = uri.path();
+                let text =
+                    format!("nothing is served at {path}: the plugins are at {PATH} and {INGRESS_PATH}");
+                error(StatusCode::NOT_FOUND, text)
+            }
+        }
+    }
 }
 
 /// Takes a request apart whose token is in force: `Authorization: Bearer TOKEN`. Otherwise the answer.
@@ -53,24 +123,6 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
-}
-
-/// The answer to a call of something that is not served.
-pub fn unknown_path(uri: &Uri) -> Response {
-    let text = format!("nothing is served at {}: the plugins are at {PATH} and {INGRESS_PATH}", uri.path());
-    error(StatusCode::NOT_FOUND, text)
-}
-
-/// The answer to a call of an agent that does not get to its journal.
-pub fn starting() -> Response {
-    error(StatusCode::SERVICE_UNAVAILABLE, "this agent is starting and has not read its journal yet".into())
-}
-
-/// The answer to a call whose body does not arrive. It ends the connection: the rest is not waited for.
-pub fn too_slow() -> Response {
-    let mut response = error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 async fn sd(

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::response::Response;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::adapter::Adapter;
 use super::bounds::{Closed, Counters};
-use super::{grpc, http};
 use crate::metrics::{CALL_BUCKETS, Sheet};
 
 /// What the plugin measures; clones share it.
@@ -33,10 +31,6 @@ pub(crate) struct Labels {
     protocol: &'static str,
     result: &'static str,
 }
-
-/// An answer says with it that it is about an id that nobody knows, where its protocol's own words do not.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unknown;
 
 impl Default for Meter {
     fn default() -> Self {
@@ -65,52 +59,12 @@ impl Collector for Meter {
 
 impl Labels {
     /// Of a call whose result is not known yet.
-    pub(super) fn of(request: &Request) -> Self {
-        let (protocol, path) = (protocol(request), request.uri().path());
-        let verb = match (request.method().as_str(), path) {
-            (_, grpc) if protocol == "grpc" => grpc_verb(grpc),
-            ("POST", http::PATH) => "register",
-            ("PUT", http::PATH) => "renew",
-            ("DELETE", http::PATH) => "deregister",
-            ("GET", http::PATH) => "get",
-            ("GET", http::INGRESS_PATH) => "get_rule",
-            ("PUT", http::INGRESS_PATH) => "set_rule",
-            _ => "other",
-        };
-        Self { verb, protocol, result: "" }
+    pub(super) fn of(adapter: &dyn Adapter, request: &Request) -> Self {
+        let verb = adapter.verb(request.method(), request.uri().path()).unwrap_or("other");
+        Self { verb, protocol: adapter.word(), result: "" }
     }
 
-    pub(super) fn with(self, response: &Response) -> Self {
-        Self { result: result(response), ..self }
-    }
-}
-
-fn protocol(request: &Request) -> &'static str {
-    if grpc::is_call(request.headers()) { "grpc" } else { "http" }
-}
-
-fn grpc_verb(path: &str) -> &'static str {
-    match path {
-        "/proto.SD/Register" => "register",
-        "/proto.SD/Renew" => "renew",
-        "/proto.SD/Deregister" => "deregister",
-        "/proto.SD/Get" => "get",
-        "/proto.Ingress/GetRule" => "get_rule",
-        "/proto.Ingress/SetRule" => "set_rule",
-        _ => "other",
-    }
-}
-
-/// One word for both protocols' answers. A gRPC status of an answer without a message stands in its head.
-fn result(response: &Response) -> &'static str {
-    let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-    match (grpc, response.status()) {
-        _ if response.extensions().get::<Unknown>().is_some() => "unknown",
-        (None | Some("0"), status) if status.is_success() => "ok",
-        (Some("5"), _) | (None, StatusCode::NOT_FOUND) => "unknown",
-        (Some("8"), _) | (None, StatusCode::TOO_MANY_REQUESTS) => "full",
-        (Some("16"), _) | (None, StatusCode::UNAUTHORIZED) => "unauthenticated",
-        (Some("4"), _) | (None, StatusCode::REQUEST_TIMEOUT) => "slow",
-        _ => "refused",
+    pub(super) fn with(self, result: &'static str) -> Self {
+        Self { result, ..self }
     }
 }

@@ -2,6 +2,7 @@
 //! and [`grpc`] translate, [`server`] serves within [`bounds`], [`token`] and [`tls`] keep others out; nothing
 //! here waits.
 
+mod adapter;
 pub mod bounds;
 mod calls;
 mod connections;

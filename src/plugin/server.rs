@@ -25,6 +25,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::adapter::Unserved;
 use super::bounds::Bounds;
 use super::calls::{Calls, follow};
 use super::connections::Connections;
@@ -33,7 +34,7 @@ use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
 use super::tls::Tls;
-use super::{Caller, Plugin, grpc, http};
+use super::{Caller, Plugin, adapter};
 
 /// How long calls in flight may take to finish when the agent stops: all are answered from memory, so those that are not
 /// by then wait for their callers. gost waits a second for the next process to answer a new connection.
@@ -63,12 +64,12 @@ pub(crate) struct Entrances {
 }
 
 pub(super) async fn routes(plugin: &Plugin) -> Router {
-    http::routes(Arc::new(plugin.clone())).merge(grpc::routes(plugin).await).fallback(elsewhere)
+    adapter::routes(plugin).await.fallback(elsewhere)
 }
 
 /// Says where the plugins are, in the protocol of whoever asks.
 async fn elsewhere(request: Request) -> Response {
-    if grpc::is_call(request.headers()) { grpc::not_served() } else { http::unknown_path(request.uri()) }
+    adapter::of(request.headers()).turn_away(Unserved::Elsewhere(request.uri()))
 }
 
 /// Serves what the gate lets through until `stop` resolves, then finishes what is in flight. No error of a connection
