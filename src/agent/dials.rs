@@ -1,4 +1,4 @@
-//! Dials of entrypoints: a connection is made, and closed.
+//! Dials of entrypoints: a connection is made and, where that is not enough, a question asked.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use gossd_core::address::Address;
 use gossd_core::agent::{Dial, Dialled, MAX_DIALS};
 use gossd_core::label::Label;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -14,6 +15,9 @@ use tokio::time::{sleep, timeout};
 /// A gost that does not refuse within this time is not known to be dead. A refusal takes a round trip within the
 /// host; the rest is for hosts that are starved.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A visitor's question for a host that no tunnel can have: the top-level domain is reserved.
+const NOBODYS: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: gossd.invalid\r\nUser-Agent: gossd\r\nConnection: close\r\n\r\n";
 /// Between the two refusals that tell of a death: one alone may be a gost that is about to listen.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -48,7 +52,7 @@ impl Dials {
             if let Some(later) = later {
                 sleep(later).await;
             }
-            let dialled = dial_all(&dial.addresses).await;
+            let dialled = dial_all(&dial.addresses, dial.asks).await;
             (dial, dialled)
         });
         if let Some(before) = self.running.insert(node, Running { task, waits: later.is_some() }) {
@@ -77,7 +81,7 @@ pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
 impl SurvivorDials {
     pub(super) fn start(&mut self, address: Address) {
         self.0.spawn(async move {
-            let dialled = dial_each(&BTreeSet::from([address.clone()])).await;
+            let dialled = dial_each(&BTreeSet::from([address.clone()]), false).await;
             (address, dialled)
         });
     }
@@ -88,16 +92,16 @@ impl SurvivorDials {
     }
 }
 
-async fn dial_all(addresses: &BTreeSet<Address>) -> Dialled {
-    let first = dial_each(addresses).await;
+async fn dial_all(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
+    let first = dial_each(addresses, asks).await;
     if first != Dialled::Refused {
         return first;
     }
     sleep(AGAIN).await;
-    dial_each(addresses).await
+    dial_each(addresses, asks).await
 }
 
-async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
+async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
     let mut all = if addresses.is_empty() { Dialled::Silent } else { Dialled::Refused };
     for address in addresses {
         let Some(address) = address.socket() else {
@@ -105,12 +109,25 @@ async fn dial_each(addresses: &BTreeSet<Address>) -> Dialled {
             continue;
         };
         match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return Dialled::Answered,
+            Ok(Ok(mut stream)) => {
+                if !asks || timeout(DIAL_TIMEOUT, ask(&mut stream)).await.is_ok() {
+                    return Dialled::Answered;
+                }
+                all = Dialled::Silent;
+            }
             Ok(Err(error)) if is_refusal(error.kind()) => {}
             Ok(Err(_)) | Err(_) => all = Dialled::Silent,
         }
     }
     all
+}
+
+/// Resolves when a process says or does anything about a visitor of a host that is nobody's: gost answers 502 at once, and
+/// nothing while it is frozen.
+async fn ask(stream: &mut TcpStream) {
+    if stream.write_all(NOBODYS).await.is_ok() {
+        let _ = stream.read(&mut [0]).await;
+    }
 }
 
 /// A listener that goes in the moment between the handshake and our look at it resets the connection.
@@ -141,7 +158,7 @@ mod tests {
             (vec![], Dialled::Silent),
         ] {
             let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
-            assert_eq!(dial_all(&addresses).await, dialled, "{addresses:?}");
+            assert_eq!(dial_all(&addresses, false).await, dialled, "{addresses:?}");
         }
     }
 
@@ -149,7 +166,7 @@ mod tests {
     async fn a_gost_that_dies_between_the_handshake_and_our_look_at_it_refuses() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
-        let mut dial = std::pin::pin!(dial_all(&addresses));
+        let mut dial = std::pin::pin!(dial_all(&addresses, false));
         let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
         assert!(first.is_pending(), "the kernel has shaken hands, and nobody has looked");
         drop(listener);
@@ -173,5 +190,21 @@ mod tests {
         let (first, dialled) = dials.next().await.unwrap();
         assert_eq!((first.later, dialled), (None, Dialled::Answered));
         assert!(dials.next().await.is_none() && dials.running.is_empty(), "and not a second time");
+    }
+
+    #[tokio::test]
+    async fn a_gost_that_is_asked_has_to_answer_not_only_to_be_there() {
+        let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let lives = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let [frozen_at, lives_at] = [&frozen, &lives]
+            .map(|listener| BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = lives.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
+            }
+        });
+        assert_eq!(dial_all(&frozen_at, false).await, Dialled::Answered);
+        assert_eq!(dial_all(&frozen_at, true).await, Dialled::Silent);
+        assert_eq!(dial_all(&lives_at, true).await, Dialled::Answered);
     }
 }

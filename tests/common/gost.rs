@@ -1,10 +1,14 @@
-//! As much of a gost as the agent sees: an entrypoint that accepts, a kept-alive plugin connection of Go's client, and an
+//! As much of a gost as the agent sees: an entrypoint that answers, a kept-alive plugin connection of Go's client, and an
 //! instance id that changes with every start.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::http::{Answer, Connection};
 
@@ -30,6 +34,41 @@ fn addresses(answer: &Answer) -> Vec<String> {
     services.map(|service| service["address"].as_str().expect("text").to_owned()).collect()
 }
 
+/// Where visitors come in: nobody's tunnel is here.
+struct Entrypoint {
+    socket: Arc<TcpListener>,
+    answering: JoinHandle<()>,
+}
+
+impl Entrypoint {
+    async fn listen(at: SocketAddr) -> Self {
+        // One that has just ended is closed when its task is.
+        let until = Instant::now() + Duration::from_secs(5);
+        let socket = loop {
+            match TcpListener::bind(at).await {
+                Ok(socket) => break Arc::new(socket),
+                Err(error) => assert!(Instant::now() < until, "{at}: {error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        let accepting = socket.clone();
+        let answering = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = accepting.accept().await {
+                let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        Self { socket, answering }
+    }
+}
+
+impl Drop for Entrypoint {
+    fn drop(&mut self) {
+        // At once, and not when the task is dropped.
+        let _ = socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Both);
+        self.answering.abort();
+    }
+}
+
 /// A gost with one tunnel service. Dropping it is its crash: the listener and the connections close at once,
 /// and nothing is deregistered.
 pub(crate) struct FakeGost {
@@ -37,7 +76,7 @@ pub(crate) struct FakeGost {
     pub entrypoint: SocketAddr,
     plugin: SocketAddr,
     connection: Option<Connection>,
-    listener: Option<TcpListener>,
+    listener: Option<Entrypoint>,
 }
 
 impl FakeGost {
@@ -49,8 +88,8 @@ impl FakeGost {
 
     /// A gost with a given entrypoint.
     pub(crate) async fn start_at(node: &str, plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
-        let listener = TcpListener::bind(entrypoint).await.expect("the port is free");
-        let entrypoint = listener.local_addr().expect("an address");
+        let listener = Entrypoint::listen(entrypoint).await;
+        let entrypoint = listener.socket.local_addr().expect("an address");
         Self { node: node.into(), entrypoint, plugin, connection: None, listener: Some(listener) }
     }
 

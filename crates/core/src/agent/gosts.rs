@@ -1,7 +1,7 @@
 //! What tells that a gost beside this agent lives or that a record of it is stale, besides its Renews: its plugin
 //! connections, a dial of its entrypoint, and what it asks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::State;
@@ -41,6 +41,8 @@ pub struct Dial {
     pub addresses: BTreeSet<Address>,
     /// What to wait before.
     pub later: Option<Duration>,
+    /// Whether only an answer counts, and not a connection: the kernel makes one with a process that is frozen.
+    pub asks: bool,
     /// How often it answered before.
     answered: usize,
 }
@@ -48,7 +50,7 @@ pub struct Dial {
 impl Dial {
     /// Of an instance, for the first time.
     pub fn of(node: Label, addresses: BTreeSet<Address>) -> Self {
-        Self { node, addresses, later: None, answered: 0 }
+        Self { node, addresses, later: None, asks: false, answered: 0 }
     }
 }
 
@@ -66,7 +68,9 @@ impl State {
             Dialled::Refused if is_dead && !self.broken.leases => self.leases.lapse_instance(now, node),
             Dialled::Answered if self.broken.dials => self.leases.lapse_instance(now, node),
             Dialled::Answered => {
-                self.leases.answered(now, node);
+                if dial.asks {
+                    self.leases.answered(now, node);
+                }
                 Vec::new()
             }
             Dialled::Refused | Dialled::Silent => self.leases.unanswered(now, node),
@@ -135,10 +139,15 @@ impl State {
     ) -> Vec<Dial> {
         let orphans = self.connections.take_orphans(room, |node| is_dialled(&node.into()));
         let orphans = orphans.iter().map(|node| Label::from(&**node));
-        // What is on trial asks again.
-        let trials = trials.into_iter().filter(|node| !is_dialled(node));
-        let nodes: BTreeSet<Label> = orphans.chain(trials).take(room).collect();
-        let dials = nodes.into_iter().map(|node| Dial::of(node.clone(), self.leases.dials(&node)));
+        // What is on trial and is being dialled asks again.
+        // A gost on trial has nothing but this to show that it is not frozen.
+        let asked = trials.into_iter().filter(|node| !is_dialled(node)).map(|node| (node, true));
+        let nodes: BTreeMap<Label, bool> =
+            orphans.map(|node| (node, false)).chain(asked).take(room).collect();
+        let dials = nodes.into_iter().map(|(node, asks)| {
+            let addresses = self.leases.dials(&node);
+            Dial { asks, ..Dial::of(node, addresses) }
+        });
         dials.filter(|dial| !dial.addresses.is_empty()).collect()
     }
 

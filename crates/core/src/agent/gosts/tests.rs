@@ -205,6 +205,22 @@ fn at(agent: &Agent, second: u32) -> Instant {
 }
 
 #[test]
+fn a_gost_on_trial_is_asked_because_a_frozen_one_can_be_connected_to() {
+    let agent = agent();
+    register(&agent, "1", "n");
+    advance(LEASE_TTL);
+    let dial = only(to_dial(&agent));
+    assert!(dial.asks);
+    agent.dialled(Dial::of(dial.node.clone(), dial.addresses.clone()), Dialled::Answered);
+    assert_eq!(listed(&agent), 1);
+    agent.dialled(dial, Dialled::Silent);
+    assert_eq!(listed(&agent), 0, "a connection was no answer");
+    register(&agent, "2", "n");
+    agent.connection_closed(1);
+    assert!(!only(to_dial(&agent)).asks, "a refusal is all that is looked for");
+}
+
+#[test]
 fn a_connected_gost_that_does_not_answer_has_no_more_than_its_lease() {
     for dialled in [Dialled::Refused, Dialled::Silent] {
         let agent = agent();
