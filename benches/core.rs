@@ -17,7 +17,7 @@ use gossd_core::directory::{Directory, Entry};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
-use gossd_core::slot::{Change, SlotTable, Status};
+use gossd_core::slot::{Change, SlotTable, Status, Versions, Write};
 
 /// Records of a large cluster.
 const RECORDS: usize = 100_000;
@@ -39,10 +39,9 @@ fn owner(n: usize) -> Owner {
 
 /// What an owner of these records says.
 fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
-    let mut slots = SlotTable::default();
-    let mut changes: Vec<Change> = records.map(|record| slots.put(record).expect("room")).collect();
-    changes.push(slots.say(Status::Ready));
-    changes
+    let (mut slots, mut versions) = (SlotTable::default(), Versions::default());
+    let records: Vec<Write> = records.map(|record| slots.put(record).expect("room")).collect();
+    records.into_iter().chain([Write::status(Status::Ready)]).map(|write| versions.change(write)).collect()
 }
 
 fn directory(owner: &Owner, changes: &[Change]) -> Directory {
@@ -86,15 +85,16 @@ fn ranking(c: &mut Criterion) {
 
 fn applying(c: &mut Criterion) {
     let changes = said((0..RECORDS).map(|n| record(n, &tunnel(n))));
-    let (owner, mut slots) = (owner(0), SlotTable::default());
-    let first = slots.put(record(0, &tunnel(0))).expect("room");
+    let (owner, mut slots, mut versions) = (owner(0), SlotTable::default(), Versions::default());
+    // As late as what the directory has.
+    (0..=RECORDS).for_each(|_| drop(versions.change(Write::status(Status::Ready))));
     let mut full = directory(&owner, &changes);
     let mut other = false;
     c.bench_function("a slot changes among 100,000", |b| {
         b.iter(|| {
             other = !other;
-            let change = slots.replace(first.slot, record(RECORDS + usize::from(other), &tunnel(RECORDS)));
-            full.apply(Instant::now(), &owner, black_box(&Change { slot: 5, ..change }));
+            let write = slots.replace(5, record(RECORDS + usize::from(other), &tunnel(RECORDS)));
+            full.apply(Instant::now(), &owner, black_box(&versions.change(write)));
             full.take_events();
         });
     });
@@ -131,7 +131,7 @@ fn codec(c: &mut Criterion) {
     let changes = said(std::iter::once(record(7, &tunnel(7))));
     let value = slots::value(&changes[0].cell);
     let changes = vec![(changes[0].slot, &*value)];
-    let push = wire::Push { age_us: 9, id: 9, former: None, since: (8, 0), until: (9, 0), changes };
+    let push = wire::Push { age_us: 9, id: 9, former: None, since: 8, until: 9, changes };
     let from = "10.0.0.1:8002".parse().expect("an address");
     let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number(), compressed: false };
     let plain = wire::pack(header, &wire::encode(&push));

@@ -6,7 +6,7 @@
 //! gost ──POST──▶ plugin ──▶ agent ──▶ lease table (owner's truth)
 //!                             ├──▶ directory           (readable before the reply is sent)
 //!                             ├──▶ push ───────────────▶ peers' directories      ~ one network delay
-//!                             ├──▶ mark ─▶ peers ask for what they miss          repair, newcomers
+//!                             ├──▶ version ─▶ peers ask for what they miss          repair, newcomers
 //!                             └──▶ journal             (after the reply; batched)
 //! gost ──GET──▶ plugin ──▶ directory ──▶ rank ──▶ JSON or protobuf
 //! gost ──PUT──▶ plugin ──▶ agent ──▶ lease deadline moves; nothing leaves the host
@@ -45,23 +45,23 @@
 //! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
-//! replication. A *push* is a frame of fresh changes. How far an owner's words go is its *mark*: whoever
-//! has missed something asks for what was said after its own, and that is *repair*; marks travel in pings and, with
-//! membership, by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
+//! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. Whoever knows
+//! less of an owner than its version asks for the rest, and that is *repair*; versions travel in pings and, with membership,
+//! by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
 //! it, in a slot like a record's. A tunnel that any rule *closes* to the public is private under all its names. A *keyring*
 //! is the keys of an agent: the first *seals* frames, all *open* them.
 //!
 //! # Invariants
 //!
-//! Besides the tests named here, `examples/simulate` holds 2 to 6 and 11 against a thousand stories of clusters in
+//! Besides the tests named here, `gossd-simulate` of crates/lab holds 2 to 6 and 11 against a thousand stories of clusters in
 //! virtual time, whatever is lost, cut, crashed or restarted.
 //!
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot. Only in an agent's first half
 //!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
 //! 2. Renewals never leave the host: `gossd_core::agent::tests::renewals_leave_nothing_to_tell`.
-//! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own sequence
-//!    number: `gossd_core::agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
+//! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own
+//!    version: `gossd_core::agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
 //!    of copies `gossd_core::replica`. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
 //!    while the owner is not heard, `gossip::link::tests`.

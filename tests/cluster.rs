@@ -11,6 +11,7 @@ use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::counters::Dropped;
 use gossd::gossip::keyring::{Keyring, generate};
+use gossd::gossip::seal::VERSION;
 use gossd::gossip::transport::Faults;
 use gossd::gossip::wire::Kind;
 use gossd_core::agent::Heal;
@@ -174,7 +175,7 @@ async fn junk_on_the_gossip_port_is_counted_and_answered_by_nothing() {
     for n in 0..500_usize {
         let junk: Vec<u8> = (0..n * 3).map(|_| rng.random()).collect();
         socket.send_to(&junk, target).unwrap();
-        let mut dressed = b"gs\x01".to_vec();
+        let mut dressed = [&b"gs"[..], &[VERSION]].concat();
         dressed.extend(junk);
         socket.send_to(&dressed, target).unwrap();
     }

@@ -109,7 +109,7 @@ async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing()
     for (cluster, key, why) in [("other", &key, Dropped::BadSeal), ("default", &other, Dropped::UnknownKey)] {
         let stranger = Puppet::start(agent.gossip, keyed(&[key]), cluster, "stranger", 9).await;
         let frames: Vec<_> = Kind::ALL
-            .map(|kind| stranger.frame(kind, &wire::encode(&wire::Ping { nonce: Some(7), told: (0, 0) })))
+            .map(|kind| stranger.frame(kind, &wire::encode(&wire::Ping { nonce: Some(7), told: 0 })))
             .into();
         attack(agent, "of another cluster, or with another key", &frames, &[why]).await;
         assert!(stranger.heard().is_empty(), "nobody talks to it");

@@ -69,7 +69,7 @@ async fn a_push_writes_its_senders_slots_and_nobody_elses() {
     // Of the receiver itself, which it may be told what it said before, and of nobody else.
     for former in [agent.agent().owner().generation, other.agent().owner().generation] {
         let changes = vec![(1, "-99")];
-        let lie = Push { age_us: 0, id: 7, former: Some(former), since: (0, 0), until: (99, 0), changes };
+        let lie = Push { age_us: 0, id: 7, former: Some(former), since: 0, until: 99, changes };
         puppet.say(Kind::Push, &wire::encode(&lie)).await;
     }
     let answer = wire::Answer {
@@ -78,7 +78,7 @@ async fn a_push_writes_its_senders_slots_and_nobody_elses() {
         from: 0,
         next: None,
         whole: true,
-        until: (99, 99),
+        until: 99,
         changes: Vec::new(),
     };
     puppet.say(Kind::Answer, &wire::encode(&answer)).await;

@@ -15,7 +15,7 @@ use gossd::gossip::wire::MAX_PAYLOAD;
 use gossd_core::agent::News;
 use gossd_core::record::Owner;
 use gossd_core::replica::Part;
-use gossd_core::slot::{Mark, Slot, Status};
+use gossd_core::slot::{Slot, Status, Version};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
@@ -58,8 +58,8 @@ async fn heard(messages: Vec<Vec<u8>>) {
     };
     let (outgoing, mut sent) = mpsc::channel(2 * MESSAGES);
     let (members, known) = watch::channel(Vec::new());
-    let mark = Mark { records: 9, rules: 3 };
-    let (_saying, said) = watch::channel(Said { status: Some(Status::Ready), mark });
+    let version = 9;
+    let (_saying, said) = watch::channel(Said { status: Some(Status::Ready), version });
     let channels = Channels { outgoing, members, said };
     let (hearer, counters) = (Arc::new(Recorder::default()), Arc::new(Counters::default()));
     let started = AntiEntropy::start(settings, channels, hearer.clone(), counters.clone()).await;
@@ -95,8 +95,8 @@ async fn heard(messages: Vec<Vec<u8>>) {
 
 /// A peer may have written over it.
 async fn says(running: &mut AntiEntropy) {
-    let [status, mark] = running.round().await;
-    assert_eq!((status.as_deref(), mark.as_deref()), (Some("ready"), Some("9 3")));
+    let [status, version] = running.round().await;
+    assert_eq!((status.as_deref(), version.as_deref()), (Some("ready"), Some("9")));
 }
 
 fn all_are_agents(members: &[Member]) {
@@ -123,11 +123,11 @@ impl Hearer for Recorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
-    fn mark(&self, _: &Owner) -> Option<Mark> {
+    fn version(&self, _: &Owner) -> Option<Version> {
         None
     }
 
-    fn part(&self, _: &Owner, _: Mark, _: Slot) -> Option<Part> {
+    fn part(&self, _: &Owner, _: Version, _: Slot) -> Option<Part> {
         None
     }
 }
@@ -238,7 +238,7 @@ fn word(input: &mut Input<'_>, told: &mut Vec<u8>) {
         1 => {
             let text = |input: &mut Input<'_>| str::from_utf8(input.counted()).unwrap_or("é").to_owned();
             let key = if what < 224 {
-                ["status", "mark"][usize::from(what / 8 % 2)].to_owned()
+                ["status", "version"][usize::from(what / 8 % 2)].to_owned()
             } else {
                 text(input)
             };

@@ -20,7 +20,7 @@ use gossd_core::lease::Holding;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
-use gossd_core::slot::{Change, Content, Mark};
+use gossd_core::slot::{Change, Content, Version};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -109,7 +109,7 @@ impl Room {
         let now = START.with(|start| *start);
         let mut room = Self { now, link, sealer, agent, processes, said: HashSet::new() };
         for n in 0..usize::from(PEERS) {
-            room.say(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: (0, 0) }));
+            room.say(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: 0 }));
             room.admit(n);
         }
         room
@@ -158,8 +158,8 @@ impl Room {
             age_us: 7,
             id: since,
             former: (how == 1).then_some(4),
-            since: (since, since),
-            until: (until, until),
+            since,
+            until,
             changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
         };
         let payload = wire::encode(&push);
@@ -178,7 +178,7 @@ impl Room {
             from: question.from,
             next: (how & 1 == 1).then_some(question.from + 1 + u32::from(how >> 2)),
             whole: how & 2 == 2,
-            until: (until, until),
+            until,
             changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
         };
         let payload = wire::encode(&answer);
@@ -188,7 +188,7 @@ impl Room {
     fn ask(&mut self, n: usize, input: &mut Input<'_>) {
         let (whose, after, from) = (input.byte(), u64::from(input.byte()), u32::from(input.byte()));
         let (name, generation) = (["a", "b", "c", "d"][usize::from(whose % 4)], 5 + u64::from(whose / 128));
-        let question = Question { name, generation, after: (after, after), from };
+        let question = Question { name, generation, after, from };
         let payload = wire::encode(&question);
         self.say(n, Kind::Question, &payload);
     }
@@ -244,9 +244,9 @@ impl Room {
                 Effect::Send { to, kind, frame } => self.sent(to, kind, &frame),
                 Effect::Tell(event) => self.told(event, of),
                 Effect::Ask { owner, said } => {
-                    let mark = self.agent.mark(&owner);
-                    let missing = |mark: &Mark| said.is_none_or(|said| !mark.covers(said));
-                    if let Some(after) = mark.filter(missing) {
+                    let version = self.agent.version(&owner);
+                    let missing = |version: &Version| said.is_none_or(|said| *version < said);
+                    if let Some(after) = version.filter(missing) {
                         let effects = self.link.ask(self.now, &owner, after);
                         self.perform(effects, None);
                     }

@@ -102,6 +102,6 @@ fn claimed(naming: &Naming, key: &str) {
     let endpoint = Endpoint { tunnel, private: false };
     let rule = Rule { host: key.into(), endpoint, clock: 1 };
     assert!(rule.is_plausible());
-    let cell = Cell { seq: 1, content: Content::Rule(Arc::new(rule)) };
+    let cell = Cell { version: 1, content: Content::Rule(Arc::new(rule)) };
     assert_eq!(slots::parse_value(FIRST_RULE, &slots::value(&cell)), Some(cell));
 }

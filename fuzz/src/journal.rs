@@ -117,7 +117,7 @@ fn check(restored: &Restored) {
 
 /// What an agent says of it, its peers understand.
 fn told(slot: Slot, content: Content) {
-    let cell = Cell { seq: 1, content };
+    let cell = Cell { version: 1, content };
     assert_eq!(slots::parse_value(slot, &slots::value(&cell)), Some(cell));
 }
 

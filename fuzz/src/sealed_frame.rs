@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use gossd::gossip::keyring::{KeyId, Keyring};
-use gossd::gossip::seal::{OVERHEAD, OpenError, Opened, Sealer};
+use gossd::gossip::seal::{OVERHEAD, OpenError, Opened, Sealer, VERSION};
 use gossd::gossip::wire::{self, Header, Kind, MAX_PAYLOAD};
 
 use super::input::Input;
@@ -48,7 +48,7 @@ pub fn run(data: &[u8]) {
 fn from_outside(sealer: &Sealer, bytes: &[u8]) {
     let want = if bytes.len() < OVERHEAD || !bytes.starts_with(b"gs") {
         OpenError::NotAFrame
-    } else if bytes[2] != 1 {
+    } else if bytes[2] != VERSION {
         OpenError::Version
     } else if !sealer.keyring().ids().any(|id| spelled(id) == bytes[3..7]) {
         OpenError::UnknownKey
@@ -73,7 +73,7 @@ fn from_outside(sealer: &Sealer, bytes: &[u8]) {
 fn forged(sealer: &Sealer, mut input: Input<'_>) {
     let keyring = sealer.keyring();
     let ids: Vec<KeyId> = keyring.ids().collect();
-    let mut frame = b"gs\x01".to_vec();
+    let mut frame = [&b"gs"[..], &[VERSION]].concat();
     frame.extend(spelled(ids[usize::from(input.byte()) % ids.len()]));
     frame.extend(input.0);
     from_outside(sealer, &frame);

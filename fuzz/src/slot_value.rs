@@ -39,7 +39,7 @@ fn slot_and_value(text: &str) {
 fn value(slot: Slot, text: &str) {
     let Some(cell) = slots::parse_value(slot, text) else { return };
     assert!(text.len() <= slots::MAX_VALUE);
-    assert!((1..=1 << 53).contains(&cell.seq), "{}", cell.seq);
+    assert!((1..=1 << 53).contains(&cell.version), "{}", cell.version);
     match &cell.content {
         Content::Empty => {}
         Content::Status(_) => assert_eq!(slot, STATUS_SLOT),
@@ -77,5 +77,5 @@ fn register(text: &str) {
     let Ok(record) = draft.register(&Host::Ip([192, 0, 2, 1].into())) else { return };
     assert_eq!((&*record.id.text(), &*record.name.text()), (draft.id, draft.name));
     assert_eq!(&*record.node.text(), draft.node);
-    comes_back(1, &Cell { seq: 1, content: Content::Record(Arc::new(record)) });
+    comes_back(1, &Cell { version: 1, content: Content::Record(Arc::new(record)) });
 }

@@ -31,7 +31,7 @@ impl Agent {
             }
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
-                let status = status.map(|change| change.cell.seq);
+                let status = status.map(|change| change.cell.version);
                 cluster.publish(changes).await;
                 if let Some(seq) = status {
                     self.shared.status_told.send_replace(seq);

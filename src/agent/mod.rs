@@ -22,7 +22,7 @@ use gossd_core::rank::Order;
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::replica::Part;
 use gossd_core::rule::{Endpoint, TunnelId};
-use gossd_core::slot::{Mark, Seq, Slot, Status};
+use gossd_core::slot::{Slot, Status, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ struct Shared {
     /// Whether the journal has it all.
     kept: watch::Sender<bool>,
     /// The number of the last status that the gossip was told.
-    status_told: watch::Sender<Seq>,
+    status_told: watch::Sender<Version>,
     /// Rises with every change of the directory.
     revision: watch::Sender<u64>,
 }
@@ -208,11 +208,11 @@ impl Hearer for Agent {
         self.handle(news);
     }
 
-    fn mark(&self, owner: &Owner) -> Option<Mark> {
-        self.lock().mark(owner)
+    fn version(&self, owner: &Owner) -> Option<Version> {
+        self.lock().version(owner)
     }
 
-    fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+    fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.lock().part(owner, after, from)
     }
 }

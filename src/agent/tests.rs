@@ -35,7 +35,7 @@ async fn who_drains_is_told_when_the_journal_has_it() {
     let agent = agent();
     agent.use_journal();
     let status = agent.shared.status_told.clone();
-    status.send_replace(Seq::MAX);
+    status.send_replace(Version::MAX);
     let mut saying = std::pin::pin!(agent.say(Status::Draining));
     let early = tokio::time::timeout(Duration::from_millis(10), &mut saying).await;
     assert!(early.is_err(), "not before");
@@ -44,7 +44,7 @@ async fn who_drains_is_told_when_the_journal_has_it() {
     tokio::time::timeout(Duration::from_millis(10), saying).await.expect("then at once");
 
     let without = self::agent();
-    without.shared.status_told.send_replace(Seq::MAX);
+    without.shared.status_told.send_replace(Version::MAX);
     let at_once = tokio::time::timeout(Duration::from_millis(10), without.say(Status::Draining)).await;
     at_once.expect("there is nothing to wait for");
 }
@@ -86,15 +86,12 @@ async fn no_peer_can_end_the_replication_of_claims() {
     let (agent, b) = (agent(), Owner { name: "b".parse().unwrap(), generation: 1 });
     let endpoint = |n: u128| Endpoint { tunnel: TunnelId::from_bytes(n.to_be_bytes()), private: false };
     let latest = Rule { host: "y".into(), endpoint: endpoint(0), clock: 1 << 53 };
-    let change = |slot, content| Change { slot, cell: Cell { seq: 1, content } };
+    let change = |slot, content| Change { slot, cell: Cell { version: 1, content } };
     let changes = vec![
         change(FIRST_RULE, Content::Rule(Arc::new(latest))),
         change(STATUS_SLOT, Content::Status(Status::Ready)),
     ];
-    let mut extent = Extent::default();
-    for change in &changes {
-        extent.until.include(change.slot, change.cell.seq);
-    }
+    let extent = Extent { until: 1, ..Extent::default() };
     agent.handle(News::Changed { owner: b, changes, extent });
     assert_eq!(agent.claim("x", endpoint(1)), Ok(true));
     let told = agent.collected();

@@ -32,12 +32,12 @@ use super::{Hearer, slots};
 use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::Owner;
-use gossd_core::slot::{Change, Content, Mark, Seq, Status};
+use gossd_core::slot::{Change, Content, Status, Version};
 
 /// The key of what an owner says of itself: the word of a [`Status`].
 const STATUS: &str = "status";
-/// The key of how far it has come: the two numbers of a [`Mark`].
-const MARK: &str = "mark";
+/// The key of how far it has come: a [`Version`].
+const VERSION: &str = "version";
 /// Messages that wait for chitchat; more are dropped, and asked for again in a later round.
 const QUEUE: usize = 256;
 /// Failure detector settings that measured well: at 1 s rounds a death is noticed after 6 to 7 s, and no live
@@ -79,13 +79,13 @@ pub struct Said {
     /// Of ourselves, last.
     pub status: Option<Status>,
     /// How far we have come.
-    pub mark: Mark,
+    pub version: Version,
 }
 
 impl Said {
     /// Includes a change.
     pub fn include(&mut self, change: &Change) {
-        self.mark.include(change.slot, change.cell.seq);
+        self.version = self.version.max(change.cell.version);
         if let Content::Status(status) = change.cell.content {
             self.status = Some(status);
         }
@@ -102,7 +102,7 @@ pub struct Member {
     /// Whether it said goodbye.
     pub left: bool,
     /// How far it has come, as somebody heard.
-    pub mark: Mark,
+    pub version: Version,
 }
 
 /// A running chitchat.
@@ -214,14 +214,14 @@ impl AntiEntropy {
 /// A round by hand, for fuzzers.
 #[cfg(feature = "fuzz")]
 impl AntiEntropy {
-    /// What [`Self::run`] does in a round: what our own state is then, status and mark.
+    /// What [`Self::run`] does in a round: what our own state is then, status and version.
     pub async fn round(&mut self) -> [Option<String>; 2] {
         self.inner.say(&self.handle).await;
         self.inner.tell_members(&self.handle).await;
         let chitchat = self.handle.chitchat();
         let mut chitchat = chitchat.lock().await;
         let own = chitchat.self_node_state();
-        [STATUS, MARK].map(|key| own.get(key).map(str::to_owned))
+        [STATUS, VERSION].map(|key| own.get(key).map(str::to_owned))
     }
 
     /// Ends chitchat.
@@ -274,24 +274,19 @@ async fn other_status(
     said.wait_for(|said| said.status != told).await.map(|said| said.status)
 }
 
-fn spell(mark: Mark) -> String {
-    format!("{} {}", mark.records, mark.rules)
+/// 0 for what makes no sense: nobody asks for anything then.
+fn parse_version(text: &str) -> Version {
+    number(text).unwrap_or_default()
 }
 
-/// [`Mark::NONE`] for what makes no sense: nobody asks for anything then.
-fn parse_mark(text: &str) -> Mark {
-    let parts = text.split_once(' ').and_then(|(records, rules)| Some((number(records)?, number(rules)?)));
-    parts.map_or(Mark::NONE, |(records, rules)| Mark { records, rules })
-}
-
-fn number(digits: &str) -> Option<Seq> {
-    digits.parse().ok().filter(|number| *number <= slots::MAX_SEQ)
+fn number(digits: &str) -> Option<Version> {
+    digits.parse().ok().filter(|number| *number <= slots::MAX_VERSION)
 }
 
 fn member(id: &ChitchatId, state: &NodeState) -> Option<Member> {
     let left = state.get(STATUS) == Some(slots::word(Status::Left));
-    let mark = state.get(MARK).map_or(Mark::NONE, parse_mark);
-    Some(Member { owner: owner(id)?, addr: id.gossip_advertise_addr, left, mark })
+    let version = state.get(VERSION).map_or(0, parse_version);
+    Some(Member { owner: owner(id)?, addr: id.gossip_advertise_addr, left, version })
 }
 
 fn owner(id: &ChitchatId) -> Option<Owner> {
@@ -306,7 +301,7 @@ impl Inner {
         let chitchat = handle.chitchat();
         let mut chitchat = chitchat.lock().await;
         let own = chitchat.self_node_state();
-        for (key, value) in [(MARK, spell(said.mark)), (STATUS, slots::word(status).to_owned())] {
+        for (key, value) in [(VERSION, said.version.to_string()), (STATUS, slots::word(status).to_owned())] {
             if own.get(key) != Some(&value) {
                 own.set(key, value);
             }
@@ -418,10 +413,10 @@ mod tests {
 
     #[test]
     fn a_mark_comes_back_and_what_is_none_says_nothing() {
-        let mark = Mark { records: slots::MAX_SEQ, rules: 3 };
-        assert_eq!(parse_mark(&spell(mark)), mark);
-        for text in ["", "1", "1 -1", "x 1", "1 2 3", "1 99999999999999999"] {
-            assert_eq!(parse_mark(text), Mark::NONE, "{text}");
+        let version = slots::MAX_VERSION;
+        assert_eq!(parse_version(&version.to_string()), version);
+        for text in ["", "-1", "x", "1 2", "99999999999999999"] {
+            assert_eq!(parse_version(text), 0, "{text}");
         }
     }
 
@@ -430,11 +425,11 @@ mod tests {
     impl Hearer for Deaf {
         fn hear(&self, _: News) {}
 
-        fn mark(&self, _: &Owner) -> Option<Mark> {
+        fn version(&self, _: &Owner) -> Option<Version> {
             None
         }
 
-        fn part(&self, _: &Owner, _: Mark, _: Slot) -> Option<Part> {
+        fn part(&self, _: &Owner, _: Version, _: Slot) -> Option<Part> {
             None
         }
     }

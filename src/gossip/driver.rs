@@ -20,7 +20,7 @@ use super::transport::{MAX_DATAGRAM, Transport};
 use super::{Heard, Hearer};
 use gossd_core::agent::News;
 use gossd_core::record::{AgentName, Owner};
-use gossd_core::slot::{Change, Mark};
+use gossd_core::slot::{Change, Version};
 
 /// Datagrams taken in one go before the other inputs get their turn.
 const BATCH: usize = 64;
@@ -177,16 +177,16 @@ impl Driver {
         }
         let addrs = members.iter().map(|member| member.addr).collect();
         self.link.set_targets(now_std(), addrs, &inputs.joins.borrow_and_update());
-        for Member { owner, mark, .. } in &members {
-            self.ask(owner, Some(*mark))?;
+        for Member { owner, version, .. } in &members {
+            self.ask(owner, Some(*version))?;
         }
         Ok(())
     }
 
-    /// Asks for what an owner said, unless all to this mark is known.
-    fn ask(&mut self, owner: &Owner, said: Option<Mark>) -> anyhow::Result<()> {
-        let Some(known) = self.hearer.mark(owner) else { return Ok(()) };
-        if said.is_some_and(|said| known.covers(said)) {
+    /// Asks for what an owner said, unless all to this version is known.
+    fn ask(&mut self, owner: &Owner, said: Option<Version>) -> anyhow::Result<()> {
+        let Some(known) = self.hearer.version(owner) else { return Ok(()) };
+        if said.is_some_and(|said| known >= said) {
             return Ok(());
         }
         let effects = self.link.ask(now_std(), owner, known);

@@ -32,7 +32,7 @@ use super::wire::{self, Header, Kind, Malformed, Session};
 use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::Owner;
-use gossd_core::slot::{Change, Mark};
+use gossd_core::slot::{Change, Version};
 
 /// Something that the link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub enum Effect {
         /// Whose words.
         owner: Owner,
         /// To where they should be known, if that was said: then there may be nothing to ask.
-        said: Option<Mark>,
+        said: Option<Version>,
     },
     /// A peer asks: [`Link::answer`] with what the agent knows.
     Asked(Question),
@@ -282,7 +282,7 @@ impl Link {
             }
             Kind::Ping => {
                 let ping: wire::Ping = self.read(&payload)?;
-                let told = self.sessions.note_told(header.session, wire::mark(ping.told));
+                let told = self.sessions.note_told(header.session, ping.told);
                 let ask = Effect::Ask { owner: peer.owner, said: Some(told) };
                 Ok(self.take_ping(arrived, &ping).into_iter().chain([ask]).collect())
             }
@@ -384,7 +384,7 @@ impl Link {
         if let Some(nonce) = nonce {
             self.pings.await_answer(now, to, nonce);
         }
-        let ping = wire::Ping { nonce, told: wire::marked(self.pusher.told()) };
+        let ping = wire::Ping { nonce, told: self.pusher.told() };
         let frame = self.seal(Kind::Ping, &wire::encode(&ping), key);
         Effect::Send { to, kind: Kind::Ping, frame }
     }

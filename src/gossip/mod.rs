@@ -1,14 +1,14 @@
 //! How agents share their slots. [`Cluster::publish`] tells the peers; a [`Hearer`] hears from them.
 //!
-//! A change goes out as a push, which takes one network delay. How far an owner has come, a [`Mark`], goes round by
+//! A change goes out as a push, which takes one network delay. How far an owner has come, a [`Version`], goes round by
 //! chitchat, whose state is nothing but that: whoever sees that it has missed something asks for it, the owner or
 //! anybody else who knows. Both ways meet in the hearer, which must not mind hearing things twice or in another order.
 //!
 //! ```text
 //! publish ─▶ push ─▶ link ─▶ seal ─▶ transport ═▶ peers
-//!     └mark▶ antientropy (chitchat) ─▶ link ─▶ …
+//!     └version▶ antientropy (chitchat) ─▶ link ─▶ …
 //! transport ─▶ link (open, session, replay window) ─▶ push changes ─▶ hearer
-//!                                                  ├▶ antientropy ─▶ marks ─▶ repair: questions, answers ─▶ hearer
+//!                                                  ├▶ antientropy ─▶ versions ─▶ repair: questions, answers ─▶ hearer
 //!                                                  └▶ keys ─▶ keyring in force ─▶ seal, key file
 //! ```
 
@@ -63,7 +63,7 @@ use self::transport::{Bound, Faults, Transport};
 use gossd_core::agent::News;
 use gossd_core::record::Owner;
 use gossd_core::replica::Part;
-use gossd_core::slot::{Change, Mark, Slot};
+use gossd_core::slot::{Change, Slot, Version};
 
 /// How often agents exchange memberships. What pushes missed is noticed at pings, sooner; a second instead of this would
 /// be a fifth more of what idle agents say.
@@ -102,10 +102,10 @@ pub trait Hearer: Send + Sync {
     fn hear(&self, news: News);
 
     /// How far an owner's words are known; none if nobody wants to know them.
-    fn mark(&self, owner: &Owner) -> Option<Mark>;
+    fn version(&self, owner: &Owner) -> Option<Version>;
 
-    /// What an owner said after a mark, from a slot on; none if that is not known without gaps.
-    fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part>;
+    /// What an owner said after a version, from a slot on; none if that is not known without gaps.
+    fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part>;
 }
 
 /// A peer that is heard.

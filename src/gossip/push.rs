@@ -10,7 +10,7 @@ use super::slots;
 use super::wire;
 use gossd_core::record::Generation;
 use gossd_core::room::Room as _;
-use gossd_core::slot::{Cell, Change, FIRST_RULE, Mark, Seq, Slot};
+use gossd_core::slot::{Cell, Change, Slot, Version};
 
 /// The first change goes out at once; those of the next moments share a frame.
 pub(crate) const COALESCE: Duration = Duration::from_millis(2);
@@ -30,7 +30,7 @@ const RETRY_UNKNOWN: Duration = Duration::from_millis(25);
 pub(super) const MAX_WAITING: usize = 2_048;
 
 const EMPTY: wire::Push<'static> =
-    wire::Push { age_us: 0, id: 0, former: None, since: (0, 0), until: (0, 0), changes: Vec::new() };
+    wire::Push { age_us: 0, id: 0, former: None, since: 0, until: 0, changes: Vec::new() };
 
 /// A push frame's content, to be sealed once and sent to each of the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,14 +44,14 @@ pub(crate) struct Outgoing {
 /// Changes that wait to be pushed, and pushes that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Pusher {
-    /// In the order in which they were said, rules first: whoever has reached a status knows all that there was before.
-    fresh: BTreeMap<(bool, Seq), Fresh>,
+    /// In the order in which they were said.
+    fresh: BTreeMap<Version, Fresh>,
     /// Where a slot's change is among them.
-    places: HashMap<Slot, (bool, Seq)>,
+    places: HashMap<Slot, Version>,
     /// All to here is in some push, or was when there was nobody to be told.
-    told: Mark,
+    told: Version,
     /// All that was ever to be pushed.
-    last: Mark,
+    last: Version,
     flushed: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
     last_id: u64,
@@ -90,12 +90,12 @@ impl Pusher {
     /// Takes changes to be pushed by the next [`Self::flush`]; a newer change of a slot replaces an older.
     pub(crate) fn add(&mut self, now: Instant, changes: Vec<Change>) {
         for Change { slot, cell } in changes {
-            self.last.include(slot, cell.seq);
-            let place = (slot < FIRST_RULE, cell.seq);
-            if let Some(older) = self.places.insert(slot, place) {
+            self.last = self.last.max(cell.version);
+            let version = cell.version;
+            if let Some(older) = self.places.insert(slot, version) {
                 self.fresh.remove(&older);
             }
-            self.fresh.insert(place, Fresh { slot, cell, published: now });
+            self.fresh.insert(version, Fresh { slot, cell, published: now });
         }
     }
 
@@ -166,7 +166,7 @@ impl Pusher {
     }
 
     /// How far pushes have come: all that was said up to here was in one, or there was nobody to be told.
-    pub(crate) fn told(&self) -> Mark {
+    pub(crate) fn told(&self) -> Version {
         self.told
     }
 
@@ -200,18 +200,16 @@ impl Pusher {
             }
             let Fresh { slot, cell, published } = first.remove();
             self.places.remove(&slot);
-            until.include(slot, cell.seq);
+            until = cell.version;
             born = born.min(published);
             changes.push((slot, value));
         }
-        match self.fresh.keys().next() {
-            None => until = self.last,
-            Some((is_record, _)) if *is_record => until.rules = self.last.rules,
-            Some(_) => {}
+        if self.fresh.is_empty() {
+            until = self.last;
         }
         let since = std::mem::replace(&mut self.told, until);
         let changes = changes.iter().map(|(slot, value)| (*slot, value.as_str())).collect();
-        let push = wire::Push { since: wire::marked(since), until: wire::marked(until), changes, ..EMPTY };
+        let push = wire::Push { since, until, changes, ..EMPTY };
         self.send(now, born, push, peers)
     }
 
@@ -288,7 +286,7 @@ mod tests {
     use gossd_core::slot::Content;
 
     fn change(slot: Slot) -> Change {
-        Change { slot, cell: Cell { seq: u64::from(slot), content: Content::Empty } }
+        Change { slot, cell: Cell { version: u64::from(slot), content: Content::Empty } }
     }
 
     fn peers() -> Vec<(SocketAddr, Option<Duration>)> {

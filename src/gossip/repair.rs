@@ -1,7 +1,7 @@
 //! Repair: what pushes missed, and all that a newcomer needs, is asked for and told in parts, one at a time for each
 //! owner. Whom to ask, and when, is the link's matter; what there is to tell, the agent's.
 //!
-//! Asked is for what an owner said after a mark, from a slot on. The first part says how far its teller goes; when the
+//! Asked is for what an owner said after a version, from a slot on. The first part says how far its teller goes; when the
 //! last one has come, that is known here.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::wire::{self, Answer, Question};
 use gossd_core::directory::MAX_AGENTS;
 use gossd_core::record::Owner;
 use gossd_core::replica::{Extent, Part};
-use gossd_core::slot::{Change, MAX_SLOT, Mark, Slot};
+use gossd_core::slot::{Change, MAX_SLOT, Slot, Version};
 
 /// An unanswered question is asked again after a round trip and a bit, but not sooner than this, and after twice as long
 /// each time: the first is in vain if the peer has not admitted us yet. An answer that is merely slow is told twice.
@@ -35,7 +35,7 @@ pub(crate) struct Repairs(HashMap<Owner, Asking>);
 struct Asking {
     peer: SocketAddr,
     /// What is known.
-    after: Mark,
+    after: Version,
     /// From where on it is asked.
     from: Slot,
     /// What the parts so far were told as.
@@ -50,7 +50,7 @@ struct Asking {
 /// The first part's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Begun {
-    until: Mark,
+    until: Version,
     whole: bool,
 }
 
@@ -79,12 +79,12 @@ pub(crate) struct Told<'a> {
 }
 
 impl Repairs {
-    /// Asks a peer, so far away, for what an owner said after a mark, unless that is being asked already.
+    /// Asks a peer, so far away, for what an owner said after a version, unless that is being asked already.
     pub(crate) fn ask(
         &mut self,
         now: Instant,
         owner: &Owner,
-        after: Mark,
+        after: Version,
         (peer, trip): (SocketAddr, Option<Duration>),
     ) -> Option<Ask> {
         if self.0.contains_key(owner) || self.0.len() >= MAX_QUESTIONS {
@@ -105,18 +105,18 @@ impl Repairs {
     ) -> Option<Told<'a>> {
         let owner = Owner { name: answer.name.parse().ok()?, generation: answer.generation };
         let asking = self.0.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
-        let until = wire::mark(answer.until);
+        let until = answer.until;
         let word = Begun { until, whole: answer.whole };
         let begun = *asking.begun.get_or_insert(word);
         if begun.whole != word.whole {
-            // What became empty since our mark was dropped meanwhile: from the start.
+            // What became empty since our version was dropped meanwhile: from the start.
             (asking.begun, asking.from) = (None, 0);
             asking.tries = 0;
             let next = Some(asking.ask(now, &owner));
             let extent = Extent::default();
             return Some(Told { owner, values: Vec::new(), misplaced: 0, extent, next });
         }
-        if !until.covers(begun.until) {
+        if until < begun.until {
             // It was made before the first part was, for an earlier question; or by somebody who has forgotten all meanwhile.
             // It would have us believe that we know what it does not tell.
             return None;
@@ -137,7 +137,7 @@ impl Repairs {
             asking.ask(now, &owner)
         });
         if next.is_none() {
-            extent.since = if begun.whole { Mark::NONE } else { asking.after };
+            extent.since = if begun.whole { 0 } else { asking.after };
             extent.until = begun.until;
             self.0.remove(&owner);
         }
@@ -170,7 +170,7 @@ impl Asking {
         let question = Question {
             name: owner.name.as_str(),
             generation: owner.generation,
-            after: wire::marked(self.after),
+            after: self.after,
             from: self.from,
         };
         Ask { peer: self.peer, payload: wire::encode(&question) }
@@ -184,7 +184,7 @@ impl Asking {
 /// The encoded [`Answer`] to a question for an owner's slots `from` on, given what there is to tell.
 pub(crate) fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
     // Nothing is known of it: told so, the peer asks somebody else the next time.
-    let part = part.unwrap_or(Part { changes: Vec::new(), next: None, whole: false, until: Mark::NONE });
+    let part = part.unwrap_or(Part { changes: Vec::new(), next: None, whole: false, until: 0 });
     let (mut values, mut bytes, mut next) = (Vec::with_capacity(part.changes.len()), 0, part.next);
     for Change { slot, cell } in part.changes {
         let value = slots::value(&cell);
@@ -201,7 +201,7 @@ pub(crate) fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
         from,
         next,
         whole: part.whole,
-        until: wire::marked(part.until),
+        until: part.until,
         changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
     })
 }
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use gossd_core::record::{MAX_FIELD, Network, Record};
     use gossd_core::replica::Replica;
-    use gossd_core::slot::{SlotTable, Status};
+    use gossd_core::slot::{Content, Status, Versions, Write};
 
     fn owner() -> Owner {
         Owner { name: "a".parse().unwrap(), generation: 7 }
@@ -225,7 +225,7 @@ mod tests {
 
     /// An owner's own copy, with records as long as they may be.
     fn full(records: usize) -> Replica {
-        let (mut replica, mut slots) = (Replica::new(Arc::new(owner())), SlotTable::default());
+        let (mut replica, mut versions) = (Replica::new(Arc::new(owner())), Versions::default());
         let long = "x".repeat(MAX_FIELD - 8);
         let record = |n| Record {
             id: format!("{n}{long}").into(),
@@ -234,12 +234,14 @@ mod tests {
             network: Network::Tcp,
             address: "10.0.0.1:80".into(),
         };
-        let mut changes: Vec<Change> =
-            (0..records).map(|n| slots.put(Arc::new(record(n))).unwrap()).collect();
-        changes.push(slots.say(Status::Ready));
-        for change in &changes {
-            replica.take(Instant::now(), change);
-            replica.reach(replica.mark(), Mark { records: change.cell.seq, rules: 0 });
+        let records = (1..).zip(0..records).map(|(slot, n)| {
+            let content = Content::Record(Arc::new(record(n)));
+            Write { slot, content }
+        });
+        for write in records.chain([Write::status(Status::Ready)]) {
+            let change = versions.change(write);
+            replica.take(Instant::now(), &change);
+            replica.reach(replica.version(), change.cell.version);
         }
         replica
     }
@@ -252,7 +254,7 @@ mod tests {
         ask: &Ask,
     ) -> (Vec<Change>, Extent, Option<Ask>) {
         let question: Question<'_> = wire::decode(&ask.payload).unwrap();
-        let part = of.part(wire::mark(question.after), question.from);
+        let part = of.part(question.after, question.from);
         let answer = answer(&of.owner, question.from, part);
         assert!(answer.len() <= wire::MAX_PAYLOAD);
         let Told { values, extent, next, misplaced: 0, .. } =
@@ -268,11 +270,11 @@ mod tests {
     fn a_copy_comes_in_parts_and_is_complete_with_the_last() {
         let (theirs, mut ours) = (full(500), Replica::new(Arc::new(owner())));
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        let mut ask = repairs.ask(now, &owner(), Mark::NONE, (peer(1), None));
-        assert!(repairs.ask(now, &owner(), Mark::NONE, (peer(2), None)).is_none(), "it is being asked");
+        let mut ask = repairs.ask(now, &owner(), 0, (peer(1), None));
+        assert!(repairs.ask(now, &owner(), 0, (peer(2), None)).is_none(), "it is being asked");
         let mut parts = 0;
         while let Some(asked) = ask {
-            assert_eq!(ours.mark(), Mark::NONE);
+            assert_eq!(ours.version(), 0);
             let (changes, extent, next) = reply(&mut repairs, now, &theirs, &asked);
             for change in &changes {
                 ours.take(now, change);
@@ -280,15 +282,15 @@ mod tests {
             ours.reach(extent.since, extent.until);
             (ask, parts) = (next, parts + 1);
         }
-        assert_eq!((ours.mark(), ours.cells().iter().count()), (theirs.mark(), 501));
+        assert_eq!((ours.version(), ours.cells().iter().count()), (theirs.version(), 501));
         assert!(parts > 10 && repairs.len() == 0);
     }
 
     #[test]
     fn only_whoever_was_asked_is_listened_to_and_only_for_that() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
-        let told = answer(&owner(), 0, full(1).part(Mark::NONE, 0));
+        repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
+        let told = answer(&owner(), 0, full(1).part(0, 0));
         let told = || wire::decode::<Answer<'_>>(&told).unwrap();
         assert!(repairs.take(now, peer(2), told()).is_none());
         assert!(repairs.take(now, peer(1), Answer { generation: 8, ..told() }).is_none());
@@ -306,7 +308,7 @@ mod tests {
             (Some(Duration::from_millis(100)), [125, 125, 125, 200, 400]),
         ] {
             let (mut repairs, mut now) = (Repairs::default(), Instant::now());
-            let first = repairs.ask(now, &owner(), Mark::NONE, (peer(1), trip)).unwrap();
+            let first = repairs.ask(now, &owner(), 0, (peer(1), trip)).unwrap();
             for (wait, again) in waits.into_iter().zip([true, true, true, true, false]) {
                 let wait = Duration::from_millis(wait);
                 assert_eq!(repairs.next_deadline(), Some(now + wait), "{trip:?}");
@@ -320,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_part_from_before_the_first_one_is_not_listened_to() {
-        let (now, after) = (Instant::now(), Mark { records: 3, rules: 0 });
+        let (now, after) = (Instant::now(), 3);
         for whole in [false, true] {
             let mut repairs = Repairs::default();
             let part = |from, next, until, changes| Answer {
@@ -329,7 +331,7 @@ mod tests {
                 from,
                 next,
                 whole,
-                until: (until, 0),
+                until,
                 changes,
             };
             repairs.ask(now, &owner(), after, (peer(1), None)).unwrap();
@@ -339,26 +341,26 @@ mod tests {
             let forgotten = part(10, None, 0, Vec::new());
             assert!(repairs.take(now, peer(1), forgotten).is_none());
             let told = repairs.take(now, peer(1), part(10, None, 10, vec![(12, "-6"), (13, "-9")])).unwrap();
-            assert_eq!((told.values.len(), told.extent.until.records), (2, 9));
+            assert_eq!((told.values.len(), told.extent.until), (2, 9));
         }
     }
 
     #[test]
     fn whoever_knows_nothing_says_so() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        let ask = repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
+        let ask = repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
         let (changes, extent, next) = reply(&mut repairs, now, &Replica::new(Arc::new(owner())), &ask);
-        assert_eq!((changes.len(), extent.until, next), (0, Mark::NONE, None));
+        assert_eq!((changes.len(), extent.until, next), (0, 0, None));
         assert_eq!(repairs.len(), 0, "somebody else may be asked");
     }
 
     #[test]
     fn slots_out_of_order_are_refused_one_by_one() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark::NONE, (peer(1), None)).unwrap();
+        repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
         let changes = vec![(3, "-1"), (2, "-2"), (3, "-2"), (5, "-3")];
         let answer =
-            Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: (9, 0), changes };
+            Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: 9, changes };
         let told = repairs.take(now, peer(1), answer).unwrap();
         assert_eq!((told.values, told.misplaced), (vec![(3, "-1"), (5, "-3")], 2));
     }
@@ -366,14 +368,14 @@ mod tests {
     #[test]
     fn a_repair_that_turns_out_to_be_of_the_whole_begins_again() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), Mark { records: 3, rules: 0 }, (peer(1), None)).unwrap();
+        repairs.ask(now, &owner(), 3, (peer(1), None)).unwrap();
         let part = |from, whole, changes| Answer {
             name: "a",
             generation: 7,
             from,
             next: Some(from + 10),
             whole,
-            until: (9, 0),
+            until: 9,
             changes,
         };
         repairs.take(now, peer(1), part(0, false, vec![(3, "-5")])).unwrap();
@@ -381,6 +383,6 @@ mod tests {
         let next: Question<'_> = wire::decode(&told.next.as_ref().unwrap().payload).unwrap();
         assert_eq!((told.values.len(), next.from), (0, 0));
         let told = repairs.take(now, peer(1), part(0, true, vec![(3, "-5")])).unwrap();
-        assert_eq!(told.extent.whole, Some((0..10, Mark { records: 9, rules: 0 })));
+        assert_eq!(told.extent.whole, Some((0..10, 9)));
     }
 }

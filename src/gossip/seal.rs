@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use super::keyring::{KeyId, Keyring};
 
 const MAGIC: [u8; 2] = [0x67, 0x73];
-const VERSION: u8 = 1;
+/// Of frames, in their third byte.
+pub const VERSION: u8 = 2;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = MAGIC.len() + 1 + KeyId::LEN + NONCE_LEN;

@@ -12,7 +12,7 @@ use super::recent::Recent;
 use super::wire::Session;
 use crate::metrics::LAG_BUCKETS;
 use gossd_core::record::{AgentName, Generation, Owner};
-use gossd_core::slot::Mark;
+use gossd_core::slot::Version;
 
 /// Frames that may be behind the newest one of their session and still be taken. TCP frames stand in queues
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.
@@ -61,7 +61,7 @@ struct Admitted {
     heard: Instant,
     suspected: bool,
     /// How far it had told its words at its last ping.
-    told: Mark,
+    told: Version,
     recent: Recent,
     lag: Histogram,
 }
@@ -87,7 +87,7 @@ impl Sessions {
         }
         let window = Window::after(counter);
         let (recent, lag) = (Recent::default(), no_lags());
-        let admitted = Admitted { peer, window, heard: now, suspected: false, told: Mark::NONE, recent, lag };
+        let admitted = Admitted { peer, window, heard: now, suspected: false, told: 0, recent, lag };
         self.sessions.insert(session, admitted);
         true
     }
@@ -113,8 +113,8 @@ impl Sessions {
 
     /// Remembers how far a session has told its words, and gives how far it had at the ping before: pushes since are
     /// perhaps still under way, those before should be here.
-    pub fn note_told(&mut self, session: Session, told: Mark) -> Mark {
-        self.sessions.get_mut(&session).map_or(Mark::NONE, |of| std::mem::replace(&mut of.told, told))
+    pub fn note_told(&mut self, session: Session, told: Version) -> Version {
+        self.sessions.get_mut(&session).map_or(0, |of| std::mem::replace(&mut of.told, told))
     }
 
     /// What an agent pushed last, and which of its starts that was.

@@ -14,12 +14,12 @@ use gossd_core::address::{Address, Entrypoint};
 use gossd_core::label::Label;
 use gossd_core::record::{MAX_FIELD, Network, Record, check_field};
 use gossd_core::rule::{Endpoint, Rule};
-use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Seq, Slot, Status};
+use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot, Status, Version};
 
 /// Longest value, in bytes: five fields and their frame.
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
 /// Numbers above are hostile: an owner that writes a million times a second needs 285 years to get there.
-pub(super) const MAX_SEQ: Seq = 1 << 53;
+pub(super) const MAX_VERSION: Version = 1 << 53;
 /// In front of a field that is spelled as it is.
 const TEXT: char = '\u{1f}';
 /// In front of the 16 bytes of a random UUID.
@@ -29,19 +29,19 @@ const V4: char = '\u{1d}';
 
 /// The value of a cell.
 pub fn value(cell: &Cell) -> String {
-    let seq = cell.seq;
+    let version = cell.version;
     match &cell.content {
-        Content::Empty => format!("-{seq}"),
-        Content::Status(status) => format!("s{seq}{TEXT}{}", word(*status)),
+        Content::Empty => format!("-{version}"),
+        Content::Status(status) => format!("s{version}{TEXT}{}", word(*status)),
         Content::Rule(rule) => {
             let Rule { host, endpoint, clock } = &**rule;
-            format!("r{seq}{TEXT}{host}{TEXT}{endpoint}{TEXT}{clock}")
+            format!("r{version}{TEXT}{host}{TEXT}{endpoint}{TEXT}{clock}")
         }
         Content::Record(record) => {
             let Record { id, name, node, network, address } = &**record;
             let mut value = match network {
-                Network::Tcp => format!("t{seq}"),
-                Network::Udp => format!("u{seq}"),
+                Network::Tcp => format!("t{version}"),
+                Network::Udp => format!("u{version}"),
             };
             for label in [id, name, node] {
                 match label.random() {
@@ -74,9 +74,9 @@ pub fn read(slot: Slot, value: &str) -> Option<(Cell, &str)> {
         return None;
     }
     let mut rest = value.get(1..)?;
-    let seq = &rest[..rest.find(is_mark).unwrap_or(rest.len())];
-    rest = &rest[seq.len()..];
-    let seq = seq.parse().ok().filter(|seq| (1..=MAX_SEQ).contains(seq))?;
+    let version = &rest[..rest.find(is_mark).unwrap_or(rest.len())];
+    rest = &rest[version.len()..];
+    let version = version.parse().ok().filter(|version| (1..=MAX_VERSION).contains(version))?;
     let content = match (slot, &value[..1]) {
         (STATUS_SLOT, "s") => Content::Status(parse_status(text(&mut rest)?)?),
         (STATUS_SLOT, _) => return None,
@@ -87,7 +87,7 @@ pub fn read(slot: Slot, value: &str) -> Option<(Cell, &str)> {
         (_, "u") => Content::Record(Arc::new(parse_record(Network::Udp, &mut rest)?)),
         _ => return None,
     };
-    (rest.is_empty() || rest.starts_with(is_mark)).then_some((Cell { seq, content }, rest))
+    (rest.is_empty() || rest.starts_with(is_mark)).then_some((Cell { version, content }, rest))
 }
 
 /// Reads the value of a slot, without what a later version has appended.
@@ -206,14 +206,14 @@ mod tests {
                 ]),
             ),
         ] {
-            let cell = Cell { seq: 3, content };
+            let cell = Cell { version: 3, content };
             assert_eq!(parse_value(slot, &value(&cell)), Some(cell));
         }
     }
 
     #[test]
     fn what_is_not_a_slot_is_refused() {
-        let good = value(&Cell { seq: 3, content: record(["i", "t", "n", "h:1"]) });
+        let good = value(&Cell { version: 3, content: record(["i", "t", "n", "h:1"]) });
         assert!(parse_value(1, &good).is_some());
         for slot in [STATUS_SLOT, FIRST_RULE, MAX_SLOT, MAX_SLOT + 1, Slot::MAX] {
             assert_eq!(parse_value(slot, &good), None, "{slot}");
@@ -250,7 +250,7 @@ mod tests {
             (STATUS_SLOT, Content::Status(Status::Ready)),
             (FIRST_RULE, rule("x", UUID, 7)),
         ] {
-            let cell = Cell { seq: 3, content };
+            let cell = Cell { version: 3, content };
             let known = value(&cell);
             assert_eq!(read(slot, &known), Some((cell.clone(), "")));
             let later = format!("{known}\u{1f}more\u{1e}and more");
@@ -261,13 +261,13 @@ mod tests {
     #[test]
     fn what_gost_registers_takes_88_bytes() {
         let content = record([UUID, UUID, UUID, "192.168.100.200:65535"]);
-        let value = value(&Cell { seq: 99_999_999, content });
+        let value = value(&Cell { version: 99_999_999, content });
         assert!(value.len() <= 88, "{} bytes", value.len());
     }
 
     #[test]
     fn a_rule_has_its_own_slots_and_nothing_else_has() {
-        let good = value(&Cell { seq: 3, content: rule("x", UUID, 7) });
+        let good = value(&Cell { version: 3, content: rule("x", UUID, 7) });
         let parse = |value: &str| parse_value(FIRST_RULE, value);
         assert!(parse(&good).is_some());
         assert!(parse(&good.replace("\u{1f}x", "\u{1f}a6265c6d9847a4be")).is_some(), "its hash host");

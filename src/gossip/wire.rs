@@ -11,7 +11,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::handover::{Nonce, Public};
 use super::keys::Told;
 use gossd_core::record::Generation;
-use gossd_core::slot::{Mark, Seq, Slot};
+use gossd_core::slot::{Slot, Version};
 
 /// Longest payload, unpacked: chitchat's largest message, which is written to fit a UDP datagram.
 pub const MAX_PAYLOAD: usize = 65_507;
@@ -115,26 +115,13 @@ pub struct Push<'a> {
     pub id: u64,
     /// If so, not the sender's slots but those of the receiver's start of that generation, said back to it.
     pub former: Option<Generation>,
-    /// Whoever knew all of the sender's to this [`Mark`],
-    pub since: Marked,
+    /// Whoever knew all of the sender's to this [`Version`],
+    pub since: Version,
     /// knows all to this one.
-    pub until: Marked,
+    pub until: Version,
     /// Slots and their values, as in [`super::slots`].
     #[serde(borrow)]
     pub changes: Vec<(Slot, &'a str)>,
-}
-
-/// A [`Mark`]: of records, and of rules.
-pub type Marked = (Seq, Seq);
-
-/// A mark as it is on the wire.
-pub fn mark((records, rules): Marked) -> Mark {
-    Mark { records, rules }
-}
-
-/// The same the other way.
-pub fn marked(mark: Mark) -> Marked {
-    (mark.records, mark.rules)
 }
 
 /// What did an owner say?
@@ -145,8 +132,8 @@ pub struct Question<'a> {
     pub name: &'a str,
     /// Which of its starts.
     pub generation: Generation,
-    /// All to this [`Mark`] is known.
-    pub after: Marked,
+    /// All to this [`Version`] is known.
+    pub after: Version,
     /// Of this slot and those above.
     pub from: Slot,
 }
@@ -166,7 +153,7 @@ pub struct Answer<'a> {
     /// Whether the slots from `from` to `next` that are not among the changes are empty.
     pub whole: bool,
     /// How far the teller's copy goes; (0, 0) if it has none.
-    pub until: Marked,
+    pub until: Version,
     /// Slots and their values, in slot order.
     #[serde(borrow)]
     pub changes: Vec<(Slot, &'a str)>,
@@ -185,7 +172,7 @@ pub struct Ping {
     /// A random number that a [`Pong`] must repeat; none if none is wanted.
     pub nonce: Option<u64>,
     /// How far its sender's pushes have come.
-    pub told: Marked,
+    pub told: Version,
 }
 
 /// The answer to a [`Ping`]: only the holder of the session can give it now.

@@ -58,7 +58,7 @@ impl Puppet {
             sent: Mutex::default(),
             heard: Mutex::default(),
         });
-        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1), told: (0, 0) })).await;
+        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1), told: 0 })).await;
         let answering = tokio::spawn(said.clone().answer());
         Self { said, answering }
     }
@@ -103,7 +103,7 @@ impl Puppet {
 /// A [`Push`] of some records, of which these are all.
 pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
     let changes = changes.to_vec();
-    wire::encode(&Push { age_us: 0, id, former: None, since: (0, 0), until: (until, 0), changes })
+    wire::encode(&Push { age_us: 0, id, former: None, since: 0, until, changes })
 }
 
 impl Said {

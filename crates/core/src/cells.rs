@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::moment::{Moment, Start};
-use super::slot::{Cell, Change, Content, Mark, Seq, Slot};
+use super::slot::{Cell, Change, Content, Slot, Version};
 
 /// Slots of a page. A slot far from all others takes this many times its place.
 const PAGE: Slot = 16;
@@ -27,7 +27,7 @@ pub struct Cells {
 #[derive(Debug)]
 struct Page {
     /// The highest number in it, or a higher one.
-    newest: Seq,
+    newest: Version,
     /// When it was made.
     start: Start,
     cells: [Option<Heard>; PAGE as usize],
@@ -54,7 +54,7 @@ impl Cells {
     pub fn insert(&mut self, now: Instant, slot: Slot, cell: Cell) -> Option<Cell> {
         let (page, at) = place(slot);
         let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::new(now)));
-        page.newest = page.newest.max(cell.seq);
+        page.newest = page.newest.max(cell.version);
         self.contents += cell.content.size();
         let since = page.start.moment(now);
         let before = page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell);
@@ -79,45 +79,45 @@ impl Cells {
         self.from(0).flat_map(|(first, page)| page.iter(first))
     }
 
-    /// What was written after a mark, from a slot on, in slot order; and where to go on, unless that was all.
-    pub fn after(&self, mark: Mark, from: Slot) -> (Vec<Change>, Option<Slot>) {
+    /// What was written after a version, from a slot on, in slot order; and where to go on, unless that was all.
+    pub fn after(&self, version: Version, from: Slot) -> (Vec<Change>, Option<Slot>) {
         let mut changes = Vec::new();
         for (looked, (first, page)) in self.from(from).enumerate() {
             if looked == MOST_PAGES || changes.len() + PAGE as usize > MOST_CHANGES {
                 return (changes, Some(first.max(from)));
             }
-            if page.newest > mark.of(first).min(mark.of(first + PAGE - 1)) {
+            if page.newest > version {
                 let news = page.iter(first).filter(|(slot, _)| *slot >= from);
-                let news = news.filter(|(slot, cell)| cell.seq > mark.of(*slot));
+                let news = news.filter(|(_, cell)| cell.version > version);
                 changes.extend(news.map(|(slot, cell)| Change { slot, cell: cell.clone() }));
             }
         }
         (changes, None)
     }
 
-    /// The slots of a range that hold something said up to a mark.
-    pub fn held(&self, from: Slot, until: Slot, mark: Mark) -> impl Iterator<Item = Slot> {
+    /// The slots of a range that hold something said up to a version.
+    pub fn held(&self, from: Slot, until: Slot, version: Version) -> impl Iterator<Item = Slot> {
         let cells = self.from(from).take_while(move |(first, _)| *first < until);
         let cells = cells.flat_map(|(first, page)| page.iter(first));
         let held = move |(slot, cell): &(Slot, &Cell)| {
-            (from..until).contains(slot) && cell.seq <= mark.of(*slot) && cell.content != Content::Empty
+            (from..until).contains(slot) && cell.version <= version && cell.content != Content::Empty
         };
         cells.filter(held).map(|(slot, _)| slot)
     }
 
-    /// Drops the slots that are empty, as is known up to a mark, and were when `age` ago. The mark of what was dropped.
-    pub fn drop_empty(&mut self, now: Instant, age: Duration, known: Mark) -> Mark {
-        let mut dropped = Mark::NONE;
-        self.pages.retain(|number, page| {
+    /// Drops the slots that are empty, as is known up to a version, and were when `age` ago. The version of what was dropped.
+    pub fn drop_empty(&mut self, now: Instant, age: Duration, known: Version) -> Version {
+        let mut dropped = 0;
+        self.pages.retain(|_, page| {
             let now = page.start.moment(now);
-            for (slot, place) in (number * PAGE..).zip(&mut page.cells) {
+            for place in &mut page.cells {
                 let old = |heard: &mut Heard| {
                     heard.cell.content == Content::Empty
-                        && heard.cell.seq <= known.of(slot)
+                        && heard.cell.version <= known
                         && now.since(heard.since) >= age
                 };
                 if let Some(heard) = place.take_if(old) {
-                    dropped.include(slot, heard.cell.seq);
+                    dropped = dropped.max(heard.cell.version);
                 }
             }
             page.cells.iter().any(Option::is_some)
@@ -162,22 +162,22 @@ mod tests {
     use super::super::slot::{FIRST_RULE, MAX_SLOT};
     use super::*;
 
-    fn cell(seq: Seq) -> Cell {
-        Cell { seq, content: Content::Record(record("1", "t")) }
+    fn cell(version: Version) -> Cell {
+        Cell { version, content: Content::Record(record("1", "t")) }
     }
 
-    fn empty(seq: Seq) -> Cell {
-        Cell { seq, content: Content::Empty }
+    fn empty(version: Version) -> Cell {
+        Cell { version, content: Content::Empty }
     }
 
-    fn fill(cells: &mut Cells, slots: impl IntoIterator<Item = (Slot, Seq)>) {
+    fn fill(cells: &mut Cells, slots: impl IntoIterator<Item = (Slot, Version)>) {
         for (slot, seq) in slots {
             assert!(cells.insert(Instant::now(), slot, cell(seq)).is_none());
         }
     }
 
-    fn all(cells: &Cells) -> Vec<(Slot, Seq)> {
-        cells.iter().map(|(slot, cell)| (slot, cell.seq)).collect()
+    fn all(cells: &Cells) -> Vec<(Slot, Version)> {
+        cells.iter().map(|(slot, cell)| (slot, cell.version)).collect()
     }
 
     #[test]
@@ -185,11 +185,11 @@ mod tests {
         let mut cells = Cells::default();
         fill(&mut cells, [(MAX_SLOT, 4), (16, 3), (0, 1), (15, 2)]);
         let now = Instant::now() + Duration::from_secs(7);
-        assert_eq!(cells.insert(now, 16, cell(9)).unwrap().seq, 3);
+        assert_eq!(cells.insert(now, 16, cell(9)).unwrap().version, 3);
         assert_eq!(cells.since(16), Some(now));
         assert_eq!(all(&cells), [(0, 1), (15, 2), (16, 9), (MAX_SLOT, 4)]);
         assert!(cells.get(17).is_none() && cells.get(99).is_none());
-        assert_eq!(cells.get(15).unwrap().seq, 2);
+        assert_eq!(cells.get(15).unwrap().version, 2);
     }
 
     #[test]
@@ -197,17 +197,16 @@ mod tests {
         let mut cells = Cells::default();
         let slots = (0..5_000).chain(FIRST_RULE - 3..FIRST_RULE + 3).chain([MAX_SLOT]);
         fill(&mut cells, slots.clone().map(|slot| (slot, u64::from(slot % 7) + 1)));
-        for mark in [Mark::NONE, Mark { records: 5, rules: 2 }, Mark { records: 7, rules: 0 }] {
+        for version in [0, 5, 7] {
             let (mut told, mut from) = (Vec::new(), Some(0));
             while let Some(at) = from {
-                let (part, next) = cells.after(mark, at);
+                let (part, next) = cells.after(version, at);
                 assert!(part.len() <= MOST_CHANGES && next.is_none_or(|next| next > at));
                 told.extend(part.iter().map(|change| change.slot));
                 from = next;
             }
-            let want: Vec<Slot> =
-                slots.clone().filter(|slot| u64::from(slot % 7) + 1 > mark.of(*slot)).collect();
-            assert_eq!(told, want, "{mark:?}");
+            let want: Vec<Slot> = slots.clone().filter(|slot| u64::from(slot % 7) + 1 > version).collect();
+            assert_eq!(told, want, "{version:?}");
         }
     }
 
@@ -216,13 +215,13 @@ mod tests {
         let (mut cells, long) = (Cells::default(), record(&"x".repeat(300), "t"));
         let content = || Content::Record(long.clone());
         assert_eq!(cells.growth(1, &content()), long.size() + PAGE_BYTES);
-        let cell = Cell { seq: 1, content: content() };
+        let cell = Cell { version: 1, content: content() };
         cells.insert(Instant::now(), 1, cell);
         assert_eq!(cells.bytes(), long.size() + PAGE_BYTES);
         assert_eq!((cells.growth(1, &content()), cells.growth(2, &content())), (0, long.size()));
         cells.insert(Instant::now(), 1, empty(2));
         assert_eq!(cells.bytes(), PAGE_BYTES);
-        cells.drop_empty(Instant::now(), Duration::ZERO, Mark { records: 2, rules: 0 });
+        cells.drop_empty(Instant::now(), Duration::ZERO, 2);
         assert_eq!(cells.bytes(), 0);
     }
 
@@ -234,10 +233,10 @@ mod tests {
         cells.insert(start, 17, empty(2));
         cells.insert(start + age, 33, empty(3));
         cells.insert(start, 49, empty(9));
-        let known = Mark { records: 8, rules: 0 };
-        assert_eq!(cells.drop_empty(start + age, age, known), Mark { records: 2, rules: 0 });
+        let known = 8;
+        assert_eq!(cells.drop_empty(start + age, age, known), 2);
         assert_eq!((all(&cells), cells.places()), (vec![(1, 1), (33, 3), (49, 9)], 48));
-        assert_eq!(cells.drop_empty(start + age * 2, age, known).records, 3);
+        assert_eq!(cells.drop_empty(start + age * 2, age, known), 3);
     }
 
     #[test]
@@ -245,8 +244,7 @@ mod tests {
         let mut cells = Cells::default();
         fill(&mut cells, [(3, 1), (4, 2), (20, 3), (40, 4)]);
         cells.insert(Instant::now(), 5, empty(1));
-        let held =
-            |from, until, records| cells.held(from, until, Mark { records, rules: 0 }).collect::<Vec<_>>();
+        let held = |from, until, version| cells.held(from, until, version).collect::<Vec<_>>();
         assert_eq!(held(0, 41, 9), [3, 4, 20, 40]);
         assert_eq!(held(4, 40, 9), [4, 20]);
         assert_eq!(held(0, 41, 2), [3, 4]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::room::Room as _;
 use super::rule::{Clock, Rule, RuleKey, TunnelId};
-use super::slot::{Change, Slot, SlotTable, SlotsFull};
+use super::slot::{Slot, SlotTable, SlotsFull, Write};
 
 /// Between two looks at a claim.
 pub const LAP: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Looked {
     /// Of our own slots.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Write>,
     /// Claims that were remembered, and are no more.
     pub forgotten: Vec<RuleKey>,
 }
@@ -111,7 +111,7 @@ impl Default for ClaimTable {
 impl ClaimTable {
     /// Takes back what a journal kept, but for the tunnels that others said were closed; see
     /// [`Self::note_closed_elsewhere`].
-    pub fn restore(&mut self, rules: Vec<Rule>) -> Vec<Change> {
+    pub fn restore(&mut self, rules: Vec<Rule>) -> Vec<Write> {
         let mut changes = Vec::new();
         for rule in rules {
             if rule.is_closing() {
@@ -130,7 +130,7 @@ impl ClaimTable {
     }
 
     /// Says a claim, which has its whole grace again; nothing else changes if it is said already.
-    pub fn say(&mut self, rule: Arc<Rule>) -> Result<Option<Change>, SlotsFull> {
+    pub fn say(&mut self, rule: Arc<Rule>) -> Result<Option<Write>, SlotsFull> {
         let key = rule.key();
         let change = self.put(rule)?;
         if let Some(claim) = self.claims.get_mut(&key) {
@@ -139,7 +139,7 @@ impl ClaimTable {
         Ok(change)
     }
 
-    fn put(&mut self, rule: Arc<Rule>) -> Result<Option<Change>, SlotsFull> {
+    fn put(&mut self, rule: Arc<Rule>) -> Result<Option<Write>, SlotsFull> {
         let key = rule.key();
         let before = self.claims.get(&key).and_then(|claim| Some((claim.slot?, claim.rule.clone())));
         let change = match before {
@@ -161,11 +161,11 @@ impl ClaimTable {
     }
 
     /// Says that the operator's rules close these tunnels, and no others.
-    pub fn close(&mut self, tunnels: &BTreeSet<TunnelId>) -> Vec<Change> {
+    pub fn close(&mut self, tunnels: &BTreeSet<TunnelId>) -> Vec<Write> {
         let opened: Vec<TunnelId> =
             self.closed.keys().filter(|tunnel| !tunnels.contains(tunnel)).copied().collect();
         let slots = opened.iter().filter_map(|tunnel| self.closed.remove(tunnel));
-        let mut changes: Vec<Change> = slots.map(|slot| self.slots.clear(slot)).collect();
+        let mut changes: Vec<Write> = slots.map(|slot| self.slots.clear(slot)).collect();
         for tunnel in tunnels {
             if self.closed.contains_key(tunnel) {
                 continue;
@@ -219,7 +219,7 @@ impl ClaimTable {
 
     /// Another tunnel's claim on a host was heard. If ours was made too soon to know and would win, it is said
     /// again as what it is: later.
-    pub fn yield_to(&mut self, rival: &Rule, later: Clock) -> Option<Change> {
+    pub fn yield_to(&mut self, rival: &Rule, later: Clock) -> Option<Write> {
         let key = self.young.get(&rival.host).filter(|key| key.tunnel != rival.endpoint.tunnel)?.clone();
         self.young.remove(&rival.host);
         let ours = self.claims.get(&key).filter(|claim| claim.slot.is_some())?.rule.clone();
@@ -230,7 +230,7 @@ impl ClaimTable {
     }
 
     /// Takes back a claim.
-    pub fn unsay(&mut self, key: &RuleKey) -> Option<Change> {
+    pub fn unsay(&mut self, key: &RuleKey) -> Option<Write> {
         let claim = self.claims.remove(key)?;
         self.silence(&claim)
     }
@@ -384,7 +384,7 @@ impl ClaimTable {
         self.claims.insert(key, Claim { rule, slot, idle: 0, probation: 0, away: 0, ticket });
     }
 
-    fn silence(&mut self, claim: &Claim) -> Option<Change> {
+    fn silence(&mut self, claim: &Claim) -> Option<Write> {
         let slot = claim.slot?;
         self.touched.insert(claim.rule.key());
         self.said -= 1;
@@ -422,7 +422,7 @@ mod tests {
         table
     }
 
-    fn times(table: &mut ClaimTable, looks: u32, look: Look) -> Vec<Change> {
+    fn times(table: &mut ClaimTable, looks: u32, look: Look) -> Vec<Write> {
         (0..looks).flat_map(|_| table.look(usize::MAX, |_| look).changes).collect()
     }
 
@@ -437,7 +437,7 @@ mod tests {
         let private =
             Arc::new(Rule { endpoint: Endpoint { private: true, ..rule.endpoint }, ..(*rule).clone() });
         let change = table.say(private.clone()).unwrap().unwrap();
-        assert_eq!(change.cell.content, Content::Rule(private));
+        assert_eq!(change.content, Content::Rule(private));
         assert_eq!((table.said(), table.bytes()), (1, rule.size()));
         assert!(table.unsay(&rule.key()).is_some() && table.unsay(&rule.key()).is_none());
         assert_eq!((table.said(), table.bytes(), table.word(&rule.key())), (0, 0, None));
@@ -451,7 +451,7 @@ mod tests {
         assert!(times(&mut table, 3, ALIVE).is_empty(), "a record anywhere starts the hour anew");
         assert!(times(&mut table, MAX_IDLE - 1, Look::NOTHING).is_empty());
         let freed = times(&mut table, 1, Look::NOTHING);
-        assert_eq!(freed[0].cell.content, Content::Empty);
+        assert_eq!(freed[0].content, Content::Empty);
         assert!(!table.says(&rule.key()) && table.pace().is_none());
     }
 
@@ -463,11 +463,7 @@ mod tests {
         let said_by_another = Look { said: Some(4), ..KNOWN };
         assert!(times(&mut table, 3, said_by_another).is_empty() && !table.says(&rule.key()));
         let said = times(&mut table, 1, Look { said: Some(9), ..KNOWN });
-        assert_eq!(
-            said[0].cell.content,
-            Content::Rule(rule.clone()),
-            "another may say it with a later clock"
-        );
+        assert_eq!(said[0].content, Content::Rule(rule.clone()), "another may say it with a later clock");
         assert!(table.word(&rule.key()).is_some(), "and it is journaled");
 
         let mut full = ClaimTable::default();
@@ -508,10 +504,7 @@ mod tests {
             assert_eq!(table.yield_to(&rule("y", 2, theirs), 61), None, "another host");
             assert_eq!(table.yield_to(&rule("x", 1, theirs), 61), None, "its own tunnel");
             let change = table.yield_to(&rule("x", 2, theirs), 61);
-            assert_eq!(
-                change.map(|change| change.cell.content),
-                yields.then(|| Content::Rule(rule("x", 1, 61)))
-            );
+            assert_eq!(change.map(|change| change.content), yields.then(|| Content::Rule(rule("x", 1, 61))));
             assert_eq!(table.yield_to(&rule("x", 2, 99), 100), None, "and only once");
         }
         let rule1 = rule("x", 1, 1);
@@ -546,7 +539,7 @@ mod tests {
     fn the_tunnels_first_claim_counts_wherever_it_is_said() {
         let mut table = table(&rule("x", 1, 9));
         let said = times(&mut table, 1, Look { claimed: Some(4), ..HERE });
-        assert_eq!(said[0].cell.content, Content::Rule(rule("x", 1, 4)));
+        assert_eq!(said[0].content, Content::Rule(rule("x", 1, 4)));
     }
 
     #[test]
@@ -594,7 +587,7 @@ mod tests {
         let mut table = table(&rule("x", 1, 4));
         table.take_touched();
         let tunnels = [1, 2, 3].map(super::super::rule::tests::tunnel);
-        let contents = |changes: Vec<Change>| changes.into_iter().map(|change| change.cell.content);
+        let contents = |changes: Vec<Write>| changes.into_iter().map(|change| change.content);
         let closing = |tunnel| Content::Rule(Arc::new(Rule::closing(tunnel)));
         let said = contents(table.close(&tunnels[..2].iter().copied().collect()));
         assert_eq!(said.collect::<Vec<_>>(), [closing(tunnels[0]), closing(tunnels[1])]);

@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::lease::{Holding, LeaseTable};
 use super::record::{Generation, Owner};
 use super::slot::tests::record;
-use super::slot::{Change, Content, Mark, Slot, Status};
+use super::slot::{Change, Content, Slot, Status, Versions, Write};
 use super::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ struct Life {
 fn live(generation: Generation, calls: &[Call]) -> Life {
     let mut leases = LeaseTable::new(Instant::now(), TTL);
     let mut now = Instant::now();
-    let mut said = vec![leases.say(Status::Ready)];
+    let mut said = vec![Write::status(Status::Ready)];
     for call in calls {
         match call {
             Call::Register { id, name } => {
@@ -63,6 +63,8 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
         }
     }
     let owner = Owner { name: "a".parse().unwrap(), generation };
+    let mut versions = Versions::default();
+    let said: Vec<Change> = said.into_iter().map(|write| versions.change(write)).collect();
     let last: BTreeMap<Slot, Change> = said.iter().map(|change| (change.slot, change.clone())).collect();
     Life { owner, said, last: last.into_values().collect() }
 }
@@ -75,9 +77,8 @@ fn repair(directory: &mut Directory, life: &Life, first: usize) {
     for change in &cells {
         directory.apply(Instant::now(), &life.owner, change);
     }
-    let mut until = Mark::NONE;
-    life.said.iter().for_each(|change| until.include(change.slot, change.cell.seq));
-    directory.reach(&life.owner, Mark::NONE, until);
+    let until = life.said.iter().map(|change| change.cell.version).max().unwrap_or_default();
+    directory.reach(&life.owner, 0, until);
 }
 
 /// What a directory shows of the tunnels, comparable.
@@ -177,7 +178,7 @@ proptest! {
         let life = live(1, &calls);
         let ids: BTreeSet<_> = truth(&life).into_iter().map(|(id, ..)| id).collect();
         prop_assert_eq!(ids.len(), truth(&life).len());
-        let seqs: BTreeSet<_> = life.said.iter().map(|change| change.cell.seq).collect();
+        let seqs: BTreeSet<_> = life.said.iter().map(|change| change.cell.version).collect();
         prop_assert_eq!(seqs.len(), life.said.len(), "every change has its own number");
     }
 }

@@ -16,7 +16,7 @@ use super::record::{AgentName, Generation, Owner, Record};
 use super::replica::{Extent, Part, Replica};
 use super::room::Room as _;
 use super::rule::Rule;
-use super::slot::{Cell, Change, Content, MAX_SLOT, Mark, Seq, Slot, Status};
+use super::slot::{Cell, Change, Content, MAX_SLOT, Slot, Status, Version};
 use super::tunnels::Tunnels;
 
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
@@ -32,7 +32,7 @@ pub struct Entry {
     /// Where the owner holds it.
     pub slot: Slot,
     /// When the owner wrote it.
-    pub seq: Seq,
+    pub version: Version,
     /// What it holds.
     pub record: Arc<Record>,
 }
@@ -142,8 +142,8 @@ impl Directory {
         Applied::New
     }
 
-    /// All that an owner said between two marks has been applied.
-    pub fn reach(&mut self, owner: &Owner, since: Mark, until: Mark) {
+    /// All that an owner said between two versions has been applied.
+    pub fn reach(&mut self, owner: &Owner, since: Version, until: Version) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
         let is_shown = agent.shown == Some(owner.generation);
         let is_superseded = agent.is_superseded(owner.generation);
@@ -157,28 +157,26 @@ impl Directory {
     /// The same for what we say ourselves, which is known without gaps.
     pub fn say(&mut self, now: Instant, us: &Owner, change: &Change) {
         self.take(now, us, change);
-        let since = self.replica(us).map_or(Mark::NONE, Replica::mark);
-        let mut until = since;
-        until.include(change.slot, change.cell.seq);
-        self.reach(us, since, until);
+        let since = self.replica(us).map_or(0, Replica::version);
+        self.reach(us, since, since.max(change.cell.version));
     }
 
     /// How far an owner's words are known; none if they are of no interest any more.
-    pub fn mark(&self, owner: &Owner) -> Option<Mark> {
+    pub fn version(&self, owner: &Owner) -> Option<Version> {
         match self.agents.get(&owner.name) {
             Some(agent) if agent.is_superseded(owner.generation) => None,
             Some(agent) => match agent.generations.get(&owner.generation) {
                 // What is refused is not to be asked for again and again.
                 Some(replica) if replica.is_overfull() => None,
-                Some(replica) => Some(replica.mark()),
-                None => Some(Mark::NONE),
+                Some(replica) => Some(replica.version()),
+                None => Some(0),
             },
-            None => Some(Mark::NONE),
+            None => Some(0),
         }
     }
 
     /// See [`Replica::part`]; also of the generation that the shown one replaced, which may want it back.
-    pub fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+    pub fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.replica(owner)?.part(after, from)
     }
 
@@ -396,8 +394,12 @@ impl Directory {
         }
         match &cell.content {
             Content::Record(record) => {
-                let entry =
-                    Entry { owner: owner.clone(), slot: *slot, seq: cell.seq, record: record.clone() };
+                let entry = Entry {
+                    owner: owner.clone(),
+                    slot: *slot,
+                    version: cell.version,
+                    record: record.clone(),
+                };
                 self.events.push(Event::Up(owner.clone(), record.clone()));
                 self.add_entry(entry);
             }
@@ -469,8 +471,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot::SlotTable;
-    use super::super::slot::tests::record;
+    use super::super::slot::tests::{Talker, record};
     use super::*;
 
     fn owner(name: &str, generation: Generation) -> Owner {
@@ -485,9 +486,9 @@ mod tests {
 
     /// A ready owner with the given record ids, all of tunnel `t`.
     fn said(ids: &[&str]) -> Vec<Change> {
-        let mut slots = SlotTable::default();
-        let mut changes: Vec<_> = ids.iter().map(|id| slots.put(record(id, "t")).unwrap()).collect();
-        changes.push(slots.say(Status::Ready));
+        let mut owner = Talker::default();
+        let mut changes: Vec<_> = ids.iter().map(|id| owner.put(record(id, "t"))).collect();
+        changes.push(owner.say(Status::Ready));
         changes
     }
 
@@ -532,10 +533,9 @@ mod tests {
             directory.apply(Instant::now(), &us, change);
         }
         assert!(ids(&directory, "t").is_empty(), "there may be others");
-        let records = |records| Mark { records, rules: 0 };
-        directory.reach(&us, Mark::NONE, records(2));
+        directory.reach(&us, 0, 2);
         assert!(ids(&directory, "t").is_empty(), "the owner was not ready by then");
-        directory.reach(&us, records(2), records(3));
+        directory.reach(&us, 2, 3);
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
     }
 
@@ -545,12 +545,12 @@ mod tests {
         for generation in 1..=3 {
             tell(&mut directory, &owner("a", generation), &said(&[&generation.to_string()]));
         }
-        assert_eq!(directory.part(&former, Mark::NONE, 0), None, "only the last one");
-        let part = directory.part(&owner("a", 2), Mark::NONE, 0).unwrap();
+        assert_eq!(directory.part(&former, 0, 0), None, "only the last one");
+        let part = directory.part(&owner("a", 2), 0, 0).unwrap();
         assert_eq!(part.changes.len(), 2);
-        assert_eq!((directory.mark(&owner("a", 2)), directory.len()), (None, 1), "it is not asked for");
+        assert_eq!((directory.version(&owner("a", 2)), directory.len()), (None, 1), "it is not asked for");
         directory.forget(&owner("a", 2));
-        assert_eq!((directory.part(&owner("a", 2), Mark::NONE, 0), directory.len()), (None, 1));
+        assert_eq!((directory.part(&owner("a", 2), 0, 0), directory.len()), (None, 1));
     }
 
     #[test]
@@ -597,19 +597,16 @@ mod tests {
         let share = Share { owner: 2 * Share::FLOOR, all: 4 * Share::FLOOR };
         directory.set_share(share);
         // Sparse and empty: what takes most for the fewest bytes said.
-        let change = |n: u32, seq| Change { slot: n * 16 + 1, cell: Cell { seq, content: Content::Empty } };
+        let change =
+            |n: u32, version| Change { slot: n * 16 + 1, cell: Cell { version, content: Content::Empty } };
         let fill = |directory: &mut Directory, owner: &Owner| {
             (0..5_000).filter(|n| directory.apply(now, owner, &change(*n, 2)) == Applied::Refused).count()
         };
         assert!(fill(&mut directory, &owner("greedy", 1)) > 1_000);
         assert!(directory.bytes() <= share.owner);
-        assert_eq!(directory.mark(&owner("greedy", 1)), None, "it is not asked for more");
-        directory.reach(&owner("greedy", 1), Mark::NONE, Mark { records: 9, rules: 0 });
-        assert_eq!(
-            directory.part(&owner("greedy", 1), Mark::NONE, 0),
-            None,
-            "nobody is told that this is all"
-        );
+        assert_eq!(directory.version(&owner("greedy", 1)), None, "it is not asked for more");
+        directory.reach(&owner("greedy", 1), 0, 9);
+        assert_eq!(directory.part(&owner("greedy", 1), 0, 0), None, "nobody is told that this is all");
         for generation in 2..20 {
             fill(&mut directory, &owner("greedy", generation));
             fill(&mut directory, &owner(&format!("made-up-{generation}"), 1));

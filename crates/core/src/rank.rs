@@ -70,7 +70,9 @@ fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
     if ranked.len() < 2 {
         return;
     }
-    ranked.sort_unstable_by(|a, b| a.said_by().cmp(&b.said_by()).then_with(|| b.entry.seq.cmp(&a.entry.seq)));
+    ranked.sort_unstable_by(|a, b| {
+        a.said_by().cmp(&b.said_by()).then_with(|| b.entry.version.cmp(&a.entry.version))
+    });
     ranked.dedup_by(|next, first| next.said_by() == first.said_by());
     ranked.sort_unstable_by(|a, b| a.said().cmp(&b.said()).then(a.key.cmp(&b.key)));
     ranked.dedup_by(|next, first| next.said() == first.said());
@@ -123,9 +125,9 @@ mod tests {
             .collect()
     }
 
-    fn entry(id: &str, owner: &str, seq: u64) -> Entry {
+    fn entry(id: &str, owner: &str, version: u64) -> Entry {
         let owner = Arc::new(Owner { name: owner.parse().unwrap(), generation: 1 });
-        Entry { owner, slot: 1, seq, record: record(id, "t") }
+        Entry { owner, slot: 1, version, record: record(id, "t") }
     }
 
     fn live(_: &Owner) -> Judged {

@@ -1,5 +1,5 @@
 //! A copy of one generation's slots, and how far it goes. Copies are brought up to date in two ways: by changes, each of
-//! which may be lost or late, and by [`Part`]s of another's copy, which has all after a mark.
+//! which may be lost or late, and by [`Part`]s of another's copy, which has all after a version.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cells::Cells;
 use super::record::Owner;
-use super::slot::{Cell, Change, Content, Mark, STATUS_SLOT, Slot, Status};
+use super::slot::{Cell, Change, Content, STATUS_SLOT, Slot, Status, Version};
 
 /// Empty slots are kept for this long: whoever is behind by less is told of each that became empty; others are
 /// told the whole.
@@ -16,12 +16,12 @@ pub const EMPTY_KEPT: Duration = Duration::from_secs(600);
 /// How much of what an owner said is among some changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Whoever knew all to this mark,
-    pub since: Mark,
+    /// Whoever knew all to this version,
+    pub since: Version,
     /// knows all to this one.
-    pub until: Mark,
-    /// Slots that hold nothing but what is among the changes, or was said after the mark.
-    pub whole: Option<(Range<Slot>, Mark)>,
+    pub until: Version,
+    /// Slots that hold nothing but what is among the changes, or was said after the version.
+    pub whole: Option<(Range<Slot>, Version)>,
 }
 
 /// What one who asks is told at a time.
@@ -34,7 +34,7 @@ pub struct Part {
     /// Whether slots that are not among the changes are empty. Otherwise they are as they were.
     pub whole: bool,
     /// How far the copy goes.
-    pub until: Mark,
+    pub until: Version,
 }
 
 /// See the module.
@@ -43,9 +43,9 @@ pub struct Replica {
     /// Whose slots.
     pub owner: Arc<Owner>,
     cells: Cells,
-    mark: Mark,
+    version: Version,
     /// Of the empty slots that were dropped, here or by somebody whom this was copied from.
-    dropped: Mark,
+    dropped: Version,
     /// Something was refused: there are gaps that are not to be filled.
     overfull: bool,
 }
@@ -53,13 +53,13 @@ pub struct Replica {
 impl Replica {
     /// Of a generation of which nothing is known yet.
     pub fn new(owner: Arc<Owner>) -> Self {
-        Self { owner, cells: Cells::default(), mark: Mark::NONE, dropped: Mark::NONE, overfull: false }
+        Self { owner, cells: Cells::default(), version: 0, dropped: 0, overfull: false }
     }
 
     /// Takes a change, unless it is old: what the slot held before.
     pub fn take(&mut self, now: Instant, change: &Change) -> Option<Option<Cell>> {
-        let held = self.cells.get(change.slot).map_or(0, |held| held.seq);
-        if change.cell.seq <= held.max(self.mark.of(change.slot)) {
+        let held = self.cells.get(change.slot).map_or(0, |held| held.version);
+        if change.cell.version <= held.max(self.version) {
             return None;
         }
         Some(self.cells.insert(now, change.slot, change.cell.clone()))
@@ -75,16 +75,16 @@ impl Replica {
         self.overfull
     }
 
-    /// All that was said between the marks has been taken.
-    pub fn reach(&mut self, since: Mark, until: Mark) {
-        if self.mark.covers(since) && !self.overfull {
-            self.mark = self.mark.max(until);
+    /// All that was said between the versions has been taken.
+    pub fn reach(&mut self, since: Version, until: Version) {
+        if self.version >= since && !self.overfull {
+            self.version = self.version.max(until);
         }
     }
 
-    /// How far it goes; [`Mark::NONE`] as long as there may be gaps from the start on.
-    pub fn mark(&self) -> Mark {
-        self.mark
+    /// How far it goes; [`0`] as long as there may be gaps from the start on.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// What the owner says of itself; none until it is known.
@@ -99,7 +99,7 @@ impl Replica {
     /// by an answer to a question: it has to be reached, too.
     pub fn is_complete(&self) -> bool {
         let status = self.cells.get(STATUS_SLOT).filter(|cell| cell.content != Content::Empty);
-        status.is_some_and(|status| self.mark.records >= status.seq)
+        status.is_some_and(|status| self.version >= status.version)
     }
 
     /// Its cells.
@@ -108,14 +108,14 @@ impl Replica {
     }
 
     /// What somebody who knows all to `after` is to be told, from a slot on; nothing if there may be gaps.
-    pub fn part(&self, after: Mark, from: Slot) -> Option<Part> {
-        if self.mark == Mark::NONE {
+    pub fn part(&self, after: Version, from: Slot) -> Option<Part> {
+        if self.version == 0 {
             return None;
         }
-        let whole = !after.covers(self.dropped);
-        let after = if whole { Mark::NONE } else { after };
+        let whole = after < self.dropped;
+        let after = if whole { 0 } else { after };
         let (changes, next) = self.cells.after(after, from);
-        Some(Part { changes, next, whole, until: self.mark })
+        Some(Part { changes, next, whole, until: self.version })
     }
 
     /// What is held here, and empty by that extent.
@@ -123,8 +123,8 @@ impl Replica {
         let Some((slots, until)) = &extent.whole else { return Vec::new() };
         let told = |slot: Slot| changes.binary_search_by_key(&slot, |change| change.slot).is_ok();
         let gone = self.cells.held(slots.start, slots.end, *until).filter(|slot| !told(*slot));
-        let empty = |slot: Slot| Cell { seq: until.of(slot), content: Content::Empty };
-        gone.map(|slot| Change { slot, cell: empty(slot) }).collect()
+        let empty = || Cell { version: *until, content: Content::Empty };
+        gone.map(|slot| Change { slot, cell: empty() }).collect()
     }
 
     /// An extent has been taken. If it is of all that there is, whatever else became empty was not said.
@@ -141,7 +141,7 @@ impl Replica {
 
     /// Gives back the slots that have been empty for that long, as a rule [`EMPTY_KEPT`].
     pub fn drop_empty(&mut self, now: Instant, age: Duration) {
-        let dropped = self.cells.drop_empty(now, age, self.mark);
+        let dropped = self.cells.drop_empty(now, age, self.version);
         self.dropped = self.dropped.max(dropped);
     }
 }
@@ -150,31 +150,27 @@ impl Replica {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::slot::tests::record;
-    use super::super::slot::{MAX_SLOT, SlotTable};
+    use super::super::slot::MAX_SLOT;
+    use super::super::slot::tests::{Talker, record};
     use super::*;
 
     fn replica() -> Replica {
         Replica::new(Arc::new(Owner { name: "a".parse().unwrap(), generation: 1 }))
     }
 
-    fn reached(changes: &[Change]) -> Mark {
-        let mut mark = Mark::NONE;
-        for change in changes {
-            mark.include(change.slot, change.cell.seq);
-        }
-        mark
+    fn reached(changes: &[Change]) -> Version {
+        changes.iter().map(|change| change.cell.version).max().unwrap_or_default()
     }
 
     /// The owner's own copy, which has what it says at once.
     fn say(owner: &mut Replica, now: Instant, change: &Change) {
         assert!(owner.take(now, change).is_some());
-        let until = owner.mark().max(reached(std::slice::from_ref(change)));
-        owner.reach(owner.mark(), until);
+        let until = owner.version().max(reached(std::slice::from_ref(change)));
+        owner.reach(owner.version(), until);
     }
 
     fn copy(of: &Replica, to: &mut Replica, now: Instant) {
-        let (after, mut from, mut until) = (to.mark(), 0, None);
+        let (after, mut from, mut until) = (to.version(), 0, None);
         while let Some(part) = of.part(after, from) {
             let until = *until.get_or_insert(part.until);
             let next = part.next.unwrap_or(MAX_SLOT + 1);
@@ -185,7 +181,7 @@ mod tests {
             }
             to.note(&extent);
             if part.next.is_none() {
-                return to.reach(if part.whole { Mark::NONE } else { after }, until);
+                return to.reach(if part.whole { 0 } else { after }, until);
             }
             from = next;
         }
@@ -198,29 +194,24 @@ mod tests {
 
     #[test]
     fn a_gap_is_no_reason_to_believe_that_all_is_known() {
-        let (mut replica, mut slots, now) = (replica(), SlotTable::default(), Instant::now());
-        let said = [
-            slots.put(record("1", "t")).unwrap(),
-            slots.say(Status::Ready),
-            slots.put(record("2", "t")).unwrap(),
-        ];
-        let mark = |records| Mark { records, rules: 0 };
+        let (mut replica, mut slots, now) = (replica(), Talker::default(), Instant::now());
+        let said = [slots.put(record("1", "t")), slots.say(Status::Ready), slots.put(record("2", "t"))];
         replica.take(now, &said[2]);
-        replica.reach(mark(2), mark(3));
-        assert_eq!((replica.mark(), replica.part(Mark::NONE, 0)), (Mark::NONE, None));
+        replica.reach(2, 3);
+        assert_eq!((replica.version(), replica.part(0, 0)), (0, None));
         replica.take(now, &said[1]);
         assert!(!replica.is_complete(), "it has a status, and not all before that");
         replica.take(now, &said[0]);
-        replica.reach(Mark::NONE, mark(2));
+        replica.reach(0, 2);
         assert!(replica.is_complete());
-        replica.reach(mark(2), mark(3));
-        assert_eq!(replica.mark(), mark(3));
+        replica.reach(2, 3);
+        assert_eq!(replica.version(), 3);
     }
 
     #[test]
     fn what_comes_late_does_not_fill_a_slot_that_was_dropped() {
-        let (mut replica, mut slots, now) = (replica(), SlotTable::default(), Instant::now());
-        let first = slots.put(record("1", "t")).unwrap();
+        let (mut replica, mut slots, now) = (replica(), Talker::default(), Instant::now());
+        let first = slots.put(record("1", "t"));
         say(&mut replica, now, &slots.say(Status::Ready));
         say(&mut replica, now, &slots.clear(first.slot));
         replica.drop_empty(now + EMPTY_KEPT, EMPTY_KEPT);
@@ -231,18 +222,18 @@ mod tests {
     #[test]
     fn whoever_was_away_for_long_hears_what_became_empty() {
         let (mut owner, mut peer, now) = (replica(), replica(), Instant::now());
-        let mut slots = SlotTable::default();
+        let mut slots = Talker::default();
         for id in ["1", "2", "3"] {
-            say(&mut owner, now, &slots.put(record(id, "t")).unwrap());
+            say(&mut owner, now, &slots.put(record(id, "t")));
         }
         copy(&owner, &mut peer, now);
         say(&mut owner, now, &slots.clear(2));
         owner.drop_empty(now + EMPTY_KEPT, EMPTY_KEPT);
-        say(&mut owner, now, &slots.put(record("4", "t")).unwrap());
+        say(&mut owner, now, &slots.put(record("4", "t")));
         say(&mut owner, now, &slots.clear(1));
-        assert!(owner.part(peer.mark(), 0).unwrap().whole);
+        assert!(owner.part(peer.version(), 0).unwrap().whole);
         copy(&owner, &mut peer, now);
-        assert_eq!((held(&peer), peer.mark()), (held(&owner), owner.mark()));
+        assert_eq!((held(&peer), peer.version()), (held(&owner), owner.version()));
     }
 
     proptest! {
@@ -251,14 +242,14 @@ mod tests {
         fn copies_of_copies_are_the_owners_truth(
             steps in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>(), any::<bool>()), 1..150),
         ) {
-            let (mut owner, mut slots) = (replica(), SlotTable::default());
+            let (mut owner, mut slots) = (replica(), Talker::default());
             let (mut near, mut far, mut taken) = (replica(), replica(), Vec::new());
             let mut now = Instant::now();
             say(&mut owner, now, &slots.say(Status::Ready));
             for (n, (step, at, heard)) in steps.iter().enumerate() {
-                let before = owner.mark();
+                let before = owner.version();
                 let change = match step {
-                    0..3 => Some(slots.put(record(&n.to_string(), "t")).unwrap()),
+                    0..3 => Some(slots.put(record(&n.to_string(), "t"))),
                     3..5 if !taken.is_empty() => Some(slots.clear(taken.swap_remove(at.index(taken.len())))),
                     5 => { copy(&near, &mut far, now); None }
                     6 => { copy(&owner, &mut near, now); None }
@@ -275,13 +266,13 @@ mod tests {
                 say(&mut owner, now, &change);
                 if *heard {
                     near.take(now, &change);
-                    near.reach(before, owner.mark());
+                    near.reach(before, owner.version());
                 }
             }
             copy(&owner, &mut near, now);
             copy(&near, &mut far, now);
-            prop_assert_eq!((held(&near), near.mark()), (held(&owner), owner.mark()));
-            prop_assert_eq!((held(&far), far.mark()), (held(&owner), owner.mark()));
+            prop_assert_eq!((held(&near), near.version()), (held(&owner), owner.version()));
+            prop_assert_eq!((held(&far), far.version()), (held(&owner), owner.version()));
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The unit of replication: an owner's numbered cells, each holding one record, one rule or nothing, each change
-//! of one carrying the owner's next sequence number. A released slot is overwritten and reused, never deleted.
+//! of one carrying the owner's next version. A released slot is overwritten and reused, never deleted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,9 +10,8 @@ use super::rule::Rule;
 /// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], those after it records, and those from
 /// [`FIRST_RULE`] on rules.
 pub type Slot = u32;
-/// The owner's own rising number of a change. Of two changes of a slot the higher one holds; it does not matter
-/// that records and rules are counted apart.
-pub type Seq = u64;
+/// The owner's own rising number of a change. Of two changes of a slot the higher one holds.
+pub type Version = u64;
 
 /// Where an owner says how it is.
 pub const STATUS_SLOT: Slot = 0;
@@ -74,7 +73,7 @@ impl From<Arc<Rule>> for Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// When it was written, in the owner's own count.
-    pub seq: Seq,
+    pub version: Version,
     /// What was written.
     pub content: Content,
 }
@@ -93,45 +92,31 @@ pub struct Change {
 #[error("this agent already holds {MAX_EACH} of them")]
 pub struct SlotsFull;
 
-/// How far an owner's words are known: to which number of what it said in the slots of records, its status among them,
-/// and to which of what it said in those of rules, because the two are counted apart. Whoever knows an owner to a mark has
-/// the newest cell of each slot that the owner has not written since; what comes later with a number up to the mark is old.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// Of the slots before [`FIRST_RULE`].
-    pub records: Seq,
-    /// Of the others.
-    pub rules: Seq,
+/// What an owner writes into a slot, before it has a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Which slot.
+    pub slot: Slot,
+    /// What is in it from now on.
+    pub content: Content,
 }
 
-impl Mark {
-    /// Nothing is known.
-    pub const NONE: Self = Self { records: 0, rules: 0 };
+/// The owner's running number of changes: one for records, claims and status together. Whoever knows an owner to a version
+/// has the newest cell of each slot that the owner has not written since; what comes later with a version up to that is old.
+#[derive(Debug, Default)]
+pub struct Versions {
+    last: Version,
+}
 
-    /// The number that counts for a slot.
-    pub fn of(self, slot: Slot) -> Seq {
-        if slot < FIRST_RULE { self.records } else { self.rules }
-    }
-
-    /// Goes up to what a change says.
-    pub fn include(&mut self, slot: Slot, seq: Seq) {
-        let part = if slot < FIRST_RULE { &mut self.records } else { &mut self.rules };
-        *part = seq.max(*part);
-    }
-
-    /// The higher of both, part by part.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
-        Self { records: self.records.max(other.records), rules: self.rules.max(other.rules) }
-    }
-
-    /// Whether all that is known to `other` is known to this.
-    pub fn covers(self, other: Self) -> bool {
-        self.max(other) == self
+impl Versions {
+    /// The next change.
+    pub fn change(&mut self, write: Write) -> Change {
+        self.last += 1;
+        Change { slot: write.slot, cell: Cell { version: self.last, content: write.content } }
     }
 }
 
-/// The owner's side of its records or of its rules: which slots are taken, and the sequence number.
+/// The owner's side of its records or of its rules: which slots are taken.
 #[derive(Debug)]
 pub struct SlotTable {
     /// The lowest number that has never been taken, or has been given back with all above it.
@@ -140,7 +125,6 @@ pub struct SlotTable {
     last: Slot,
     /// Below `next`.
     free: BTreeSet<Slot>,
-    last_seq: Seq,
 }
 
 /// For records, after the status.
@@ -157,11 +141,11 @@ impl SlotTable {
     }
 
     fn of(next: Slot, last: Slot) -> Self {
-        Self { next, last, free: BTreeSet::new(), last_seq: 0 }
+        Self { next, last, free: BTreeSet::new() }
     }
 
     /// Puts a record or rule into the lowest free slot.
-    pub fn put(&mut self, content: impl Into<Content>) -> Result<Change, SlotsFull> {
+    pub fn put(&mut self, content: impl Into<Content>) -> Result<Write, SlotsFull> {
         let slot = match self.free.pop_first() {
             Some(slot) => slot,
             None if self.next > self.last => return Err(SlotsFull),
@@ -170,37 +154,34 @@ impl SlotTable {
                 self.next - 1
             }
         };
-        Ok(self.write(slot, content.into()))
+        Ok(Write { slot, content: content.into() })
     }
 
     /// Overwrites what is in a taken slot.
-    pub fn replace(&mut self, slot: Slot, content: impl Into<Content>) -> Change {
-        self.write(slot, content.into())
+    pub fn replace(&mut self, slot: Slot, content: impl Into<Content>) -> Write {
+        Write { slot, content: content.into() }
     }
 
     /// Empties a taken slot, which the next one may reuse.
-    pub fn clear(&mut self, slot: Slot) -> Change {
+    pub fn clear(&mut self, slot: Slot) -> Write {
         self.free.insert(slot);
         while self.free.last().is_some_and(|last| last + 1 == self.next) {
             self.free.pop_last();
             self.next -= 1;
         }
-        self.write(slot, Content::Empty)
-    }
-
-    /// Says how the owner is.
-    pub fn say(&mut self, status: Status) -> Change {
-        self.write(STATUS_SLOT, Content::Status(status))
+        Write { slot, content: Content::Empty }
     }
 
     /// How many slots below the highest one in use are free.
     pub fn gaps(&self) -> usize {
         self.free.len()
     }
+}
 
-    fn write(&mut self, slot: Slot, content: Content) -> Change {
-        self.last_seq += 1;
-        Change { slot, cell: Cell { seq: self.last_seq, content } }
+impl Write {
+    /// How the owner is.
+    pub fn status(status: Status) -> Self {
+        Self { slot: STATUS_SLOT, content: Content::Status(status) }
     }
 }
 
@@ -208,6 +189,29 @@ impl SlotTable {
 pub(super) mod tests {
     use super::*;
     use crate::record::Network;
+
+    /// An owner that says everything that it writes.
+    #[derive(Default)]
+    pub(crate) struct Talker {
+        slots: SlotTable,
+        versions: Versions,
+    }
+
+    impl Talker {
+        pub(crate) fn put(&mut self, record: Arc<Record>) -> Change {
+            let write = self.slots.put(record).unwrap();
+            self.versions.change(write)
+        }
+
+        pub(crate) fn clear(&mut self, slot: Slot) -> Change {
+            let write = self.slots.clear(slot);
+            self.versions.change(write)
+        }
+
+        pub(crate) fn say(&mut self, status: Status) -> Change {
+            self.versions.change(Write::status(status))
+        }
+    }
 
     pub(crate) fn record(id: &str, name: &str) -> Arc<Record> {
         Arc::new(Record {
@@ -220,15 +224,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_released_slot_is_reused_under_a_higher_number() {
-        let mut slots = SlotTable::default();
-        let first = slots.put(record("1", "t")).unwrap();
-        let second = slots.put(record("2", "t")).unwrap();
+    fn a_released_slot_is_reused_under_a_higher_version() {
+        let mut owner = Talker::default();
+        let (first, second) = (owner.put(record("1", "t")), owner.put(record("2", "t")));
         assert_eq!((first.slot, second.slot), (1, 2));
-        let cleared = slots.clear(1);
-        let third = slots.put(record("3", "t")).unwrap();
+        let (cleared, third) = (owner.clear(1), owner.put(record("3", "t")));
         assert_eq!(third.slot, 1);
-        assert!(first.cell.seq < cleared.cell.seq && cleared.cell.seq < third.cell.seq);
+        assert!(first.cell.version < cleared.cell.version && cleared.cell.version < third.cell.version);
     }
 
     #[test]
@@ -254,17 +256,5 @@ pub(super) mod tests {
         assert_eq!(slots.put(record("3", "t")), Err(SlotsFull));
         slots.clear(2);
         assert_eq!(slots.put(record("3", "t")).unwrap().slot, 2);
-    }
-
-    #[test]
-    fn records_and_rules_are_marked_apart() {
-        let mut mark = Mark::NONE;
-        mark.include(FIRST_RULE, 4);
-        mark.include(STATUS_SLOT, 7);
-        mark.include(MAX_EACH, 6);
-        assert_eq!((mark, mark.of(MAX_EACH), mark.of(MAX_SLOT)), (Mark { records: 7, rules: 4 }, 7, 4));
-        let other = Mark { records: 8, rules: 3 };
-        assert!(!mark.covers(other) && !other.covers(mark));
-        assert!(mark.max(other).covers(mark) && mark.max(other).covers(other));
     }
 }

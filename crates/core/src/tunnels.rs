@@ -131,7 +131,7 @@ mod tests {
 
     fn entry(id: &str, name: &str) -> Entry {
         let owner = Arc::new(Owner { name: "a".parse().unwrap(), generation: 1 });
-        Entry { owner, slot: 1, seq: 1, record: record(id, name) }
+        Entry { owner, slot: 1, version: 1, record: record(id, name) }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use chitchat::{ChitchatId, Deserializable, Serializable as _};
 use zstd::bulk::Decompressor;
 
-use super::{MARK, STATUS};
-use crate::gossip::slots::MAX_SEQ;
+use super::{STATUS, VERSION};
+use crate::gossip::slots::MAX_VERSION;
 use gossd_core::record::AgentName;
 
 /// What chitchat's messages begin with: its magic number and the version of its protocol.
@@ -21,7 +21,7 @@ const MAX_DIGEST: usize = 60_000;
 const MAX_DELTA: usize = 1 << 20;
 /// Longest block of a delta, unpacked.
 const MAX_BLOCK: usize = u16::MAX as usize;
-/// Longest value: the two numbers of a mark.
+/// Longest value: a version, in digits.
 const MAX_VALUE: usize = 64;
 
 /// A message that no agent writes, or about more agents than there is room for.
@@ -118,14 +118,14 @@ impl Vet {
                 (1, Some(said)) => {
                     let [key, value]: [String; 2] = [read(&mut rest)?, read(&mut rest)?];
                     let (version, deleted): (u64, u8) = (read(&mut rest)?, read(&mut rest)?);
-                    let is_ours = matches!(&*key, MARK | STATUS) && value.len() <= MAX_VALUE;
-                    if !is_ours || version > MAX_SEQ || deleted != 0 {
+                    let is_ours = matches!(&*key, VERSION | STATUS) && value.len() <= MAX_VALUE;
+                    if !is_ours || version > MAX_VERSION || deleted != 0 {
                         return Err(Unfit);
                     }
                     *said = true;
                 }
                 // Instead of values, where there are none.
-                (2, Some(false)) if read::<u64>(&mut rest)? <= MAX_SEQ => {}
+                (2, Some(false)) if read::<u64>(&mut rest)? <= MAX_VERSION => {}
                 _ => return Err(Unfit),
             }
         }
@@ -248,19 +248,19 @@ mod tests {
     #[test]
     fn what_an_agent_writes_is_let_through_and_what_ends_chitchat_is_not() {
         let look = |parts: &[Vec<u8>]| vet().look(&ack(&parts.concat()));
-        assert_eq!(look(&[node("a", 0), value(MARK, "1 2", 1, 0), value(STATUS, "ready", 2, 0)]), Ok(()));
+        assert_eq!(look(&[node("a", 0), value(VERSION, "1 2", 1, 0), value(STATUS, "ready", 2, 0)]), Ok(()));
         assert_eq!(look(&[node("a", 0), version(7), node("b", 0)]), Ok(()));
         assert_eq!(vet().look(&head(3)), Ok(()), "of another cluster");
         for (what, parts) in [
-            ("about us", vec![node("us", 0), value(MARK, "1 2", u64::MAX - 1, 0)]),
+            ("about us", vec![node("us", 0), value(VERSION, "1 2", u64::MAX - 1, 0)]),
             ("collected", vec![node("a", 9)]),
-            ("deleted", vec![node("a", 0), value(MARK, "1 2", 1, 1)]),
-            ("a version from nowhere", vec![node("a", 0), value(MARK, "1 2", u64::MAX, 0)]),
-            ("back to a former version", vec![node("a", 0), value(MARK, "1 2", 5, 0), version(1)]),
+            ("deleted", vec![node("a", 0), value(VERSION, "1 2", 1, 1)]),
+            ("a version from nowhere", vec![node("a", 0), value(VERSION, "1 2", u64::MAX, 0)]),
+            ("back to a former version", vec![node("a", 0), value(VERSION, "1 2", 5, 0), version(1)]),
             ("another key", vec![node("a", 0), value("é", "1", 1, 0)]),
-            ("a long value", vec![node("a", 0), value(MARK, &"1".repeat(65), 1, 0)]),
+            ("a long value", vec![node("a", 0), value(VERSION, &"1".repeat(65), 1, 0)]),
             ("no name", vec![node("\u{1b}[2J", 0)]),
-            ("nobody's", vec![value(MARK, "1 2", 1, 0)]),
+            ("nobody's", vec![value(VERSION, "1 2", 1, 0)]),
             ("nothing known", vec![vec![9]]),
         ] {
             assert_eq!(look(&parts), Err(Unfit), "{what}");

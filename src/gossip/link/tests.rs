@@ -10,7 +10,7 @@ use rand::SeedableRng as _;
 pub(super) use self::suspicion::one_in_five;
 use super::*;
 use crate::gossip::keyring::{Keyring, generate};
-use gossd_core::slot::{Cell, Content, Mark, Status};
+use gossd_core::slot::{Cell, Content, Status, Version};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -22,8 +22,8 @@ pub(super) struct Room {
     /// All that was ever sent.
     pub(super) recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
     pub(super) applied: Vec<(SocketAddr, Owner, Vec<Change>)>,
-    /// To which mark who has heard whom without a gap.
-    heard: HashMap<(SocketAddr, Owner), Mark>,
+    /// To which version who has heard whom without a gap.
+    heard: HashMap<(SocketAddr, Owner), Version>,
     /// Who may have missed something of whom.
     asks: Vec<(SocketAddr, Owner)>,
     /// Who was asked, and what.
@@ -48,8 +48,8 @@ fn seal(sealer: &Sealer, nonce: u8, plain: &[u8]) -> Vec<u8> {
     sealer.seal(sealer.keyring().sealing(), [nonce; 24], plain)
 }
 
-fn change(seq: u64) -> Change {
-    Change { slot: 0, cell: Cell { seq, content: Content::Status(Status::Ready) } }
+fn change(version: u64) -> Change {
+    Change { slot: 0, cell: Cell { version, content: Content::Status(Status::Ready) } }
 }
 
 impl Room {
@@ -143,14 +143,14 @@ impl Room {
                 }
                 Effect::Tell(News::Changed { owner, changes, extent }) => {
                     let heard = self.heard.entry((at, owner.clone())).or_default();
-                    if heard.covers(extent.since) {
-                        *heard = heard.max(extent.until);
+                    if *heard >= extent.since {
+                        *heard = extent.until.max(*heard);
                     }
                     self.applied.push((at, owner, changes));
                 }
                 Effect::Ask { owner, said } => {
                     let heard = self.heard.entry((at, owner.clone())).or_default();
-                    if said.is_none_or(|said| !heard.covers(said)) {
+                    if said.is_none_or(|said| *heard < said) {
                         self.asks.push((at, owner));
                     }
                 }
@@ -177,7 +177,7 @@ impl Room {
         let mut heard: Vec<_> = self
             .applied
             .iter()
-            .flat_map(|(at, _, changes)| changes.iter().map(|c| (*at, c.cell.seq)))
+            .flat_map(|(at, _, changes)| changes.iter().map(|c| (*at, c.cell.version)))
             .collect();
         heard.sort_unstable();
         heard.dedup();
@@ -245,7 +245,7 @@ fn whoever_missed_a_push_does_not_believe_that_it_knows_all() {
     room.meet();
     let known = |room: &Room| {
         let owner = Owner { name: "a1".parse().unwrap(), generation: 1 };
-        room.heard.get(&(addr(2), owner)).map_or(0, |mark| mark.records)
+        room.heard.get(&(addr(2), owner)).copied().unwrap_or_default()
     };
     room.publish(1, 1);
     room.run(10);
@@ -297,17 +297,17 @@ fn what_no_push_brought_is_missed_at_the_pings() {
 fn the_owner_is_asked_if_it_is_heard_and_anybody_else_if_not() {
     let mut room = Room::new(3);
     room.meet();
-    let mark = Mark { records: 4, rules: 2 };
+    let version = 4;
     for (owner, generation, asked) in [("a2", 1, Some(addr(2))), ("a2", 9, None), ("a9", 1, None)] {
         let owner = Owner { name: owner.parse().unwrap(), generation };
-        let effects = room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, mark);
+        let effects = room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, version);
         room.asked.clear();
         room.perform(addr(1), effects);
         room.run(1);
         let [(at, question)] = &*room.asked else { panic!("{:?}", room.asked) };
-        assert_eq!(*question, Question { by: addr(1), owner: owner.clone(), after: mark, from: 0 });
+        assert_eq!(*question, Question { by: addr(1), owner: owner.clone(), after: version, from: 0 });
         assert!(asked.is_none_or(|asked| *at == asked));
-        assert!(room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, mark).is_empty(), "once");
+        assert!(room.links.get_mut(&addr(1)).unwrap().0.ask(room.now, &owner, version).is_empty(), "once");
     }
 }
 

@@ -46,12 +46,12 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
             // chitchat's own format, whose version is locked.
             Kind::Chitchat => {}
             Kind::Push => {
-                let (since, until) = ((2, 1), (9, 4));
+                let (since, until) = (2, 9);
                 let push = Push { age_us: 300, id: 5, former: Some(6), since, until, changes: changes() };
                 assert_frozen(kind, &push, bytes);
             }
             Kind::PushAck => assert_frozen(kind, &PushAck { id: 500 }, bytes),
-            Kind::Ping => assert_frozen(kind, &Ping { nonce: Some(77), told: (9, 4) }, bytes),
+            Kind::Ping => assert_frozen(kind, &Ping { nonce: Some(77), told: 9 }, bytes),
             Kind::Pong => assert_frozen(kind, &Pong { nonce: 77, name: "a", generation: 8 }, bytes),
             Kind::Conflict => assert_frozen(kind, &Conflict { session: [3; 8], taken_by }, bytes),
             Kind::KeyStatus => {
@@ -64,10 +64,10 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
                 assert_frozen(kind, &Handover { public: [5; 32], nonce: [6; 24], sealed: &[7; 9] }, bytes);
             }
             Kind::Question => {
-                assert_frozen(kind, &Question { name: "a", generation: 8, after: (9, 4), from }, bytes);
+                assert_frozen(kind, &Question { name: "a", generation: 8, after: 9, from }, bytes);
             }
             Kind::Answer => {
-                let (generation, next, whole, until) = (8, Some(9), true, (9, 4));
+                let (generation, next, whole, until) = (8, Some(9), true, 9);
                 let changes = changes();
                 assert_frozen(
                     kind,

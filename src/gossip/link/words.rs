@@ -13,7 +13,7 @@ use gossd_core::agent::News;
 use gossd_core::complaint::Refusal;
 use gossd_core::record::{Generation, Owner};
 use gossd_core::replica::{Extent, Part};
-use gossd_core::slot::{Change, Mark, Slot};
+use gossd_core::slot::{Change, Slot, Version};
 
 /// What a peer wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub struct Question {
     /// Whose words.
     pub owner: Owner,
     /// All to this is known to it.
-    pub after: Mark,
+    pub after: Version,
     /// Of this slot and those above.
     pub from: Slot,
 }
 
 impl Link {
-    /// Asks for what an owner said after a mark: the owner, if it is heard, or else some other peer.
-    pub fn ask(&mut self, now: Instant, owner: &Owner, after: Mark) -> Vec<Effect> {
+    /// Asks for what an owner said after a version: the owner, if it is heard, or else some other peer.
+    pub fn ask(&mut self, now: Instant, owner: &Owner, after: Version) -> Vec<Effect> {
         let live: Vec<&Peer> = self.live().collect();
         let peer = live.iter().find(|peer| peer.owner == *owner);
         let peer = peer.or_else(|| live.get(self.turn % live.len().max(1))).map(|peer| peer.addr);
@@ -78,19 +78,16 @@ impl Link {
     ) -> Result<Vec<Effect>, Malformed> {
         let push: wire::Push<'_> = self.read(payload)?;
         let (changes, refused) = self.changes(&peer.owner, push.changes, 0);
-        let (since, until) = (wire::mark(push.since), wire::mark(push.until));
+        let (since, until) = (push.since, push.until);
         let extent = Extent { since, until, whole: None };
         let ack = wire::encode(&wire::PushAck { id: push.id });
         let ack = self.frame(Kind::PushAck, &ack, peer.addr);
         let mut ask = None;
         let owner = if let Some(generation) = push.former {
             // These were its last words: those before are to be had where they were remembered.
-            let mut said = Mark::NONE;
-            for change in &changes {
-                said.include(change.slot, change.cell.seq);
-            }
+            let said = changes.iter().map(|change| change.cell.version).max();
             let owner = Owner { name: self.owner.name.clone(), generation };
-            ask = Some(Effect::Ask { owner: owner.clone(), said: (said != Mark::NONE).then_some(said) });
+            ask = Some(Effect::Ask { owner: owner.clone(), said });
             owner
         } else {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
@@ -144,7 +141,7 @@ impl Link {
         let question: wire::Question<'_> = self.read(payload)?;
         let name = question.name.parse().map_err(|_| Malformed)?;
         let owner = Owner { name, generation: question.generation };
-        let after = wire::mark(question.after);
+        let after = question.after;
         Ok(vec![Effect::Asked(Question { by, owner, after, from: question.from })])
     }
 

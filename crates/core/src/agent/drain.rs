@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::State;
-use crate::slot::{Seq, Status};
+use crate::slot::{Status, Version, Write};
 
 /// What draining means, and what ends it.
 pub const DRAINING: &str =
@@ -45,17 +45,14 @@ impl Drain {
 
 impl State {
     /// Tells the cluster how we are: the number of that change.
-    pub fn say(&mut self, now: Instant, status: Status) -> Seq {
+    pub fn say(&mut self, now: Instant, status: Status) -> Version {
         match status {
             Status::Ready => self.drain.set(false),
             Status::Draining => self.drain.set(true),
             // Whoever leaves for good, and does return, drains on.
             Status::Left => {}
         }
-        let change = self.leases.say(status);
-        let said = change.cell.seq;
-        self.tell(now, change);
-        said
+        self.tell(now, Write::status(status))
     }
 
     /// Whether peers hide our records because we were told to drain.

@@ -11,7 +11,7 @@ use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
 use crate::rule::Rule;
-use crate::slot::{Change, Content, Mark, Slot, Status};
+use crate::slot::{Change, Content, Slot, Status, Version};
 
 /// What an agent hears from its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,16 +62,16 @@ pub enum News {
 
 impl State {
     /// How far an owner's words are known; none if nobody wants to know them.
-    pub fn mark(&self, owner: &Owner) -> Option<Mark> {
+    pub fn version(&self, owner: &Owner) -> Option<Version> {
         match (*owner == self.owner, owner.name == self.owner.name) {
             (true, _) => None,
-            (_, true) => self.former.mark(owner),
-            (_, false) => self.directory.mark(owner),
+            (_, true) => self.former.version(owner),
+            (_, false) => self.directory.version(owner),
         }
     }
 
-    /// What an owner said after a mark, from a slot on; none if that is not known without gaps.
-    pub fn part(&self, owner: &Owner, after: Mark, from: Slot) -> Option<Part> {
+    /// What an owner said after a version, from a slot on; none if that is not known without gaps.
+    pub fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.directory.part(owner, after, from)
     }
 

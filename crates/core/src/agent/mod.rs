@@ -43,7 +43,7 @@ use crate::quota::{Full, Quota, Share};
 use crate::rank::Order;
 use crate::record::{Draft, Owner, Record};
 use crate::rule::{Rule, TunnelId};
-use crate::slot::{Cell, Change, Slot, Status};
+use crate::slot::{Cell, Slot, Status, Version, Versions, Write};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.
@@ -112,6 +112,7 @@ pub struct State {
     owner: Owner,
     broken: Broken,
     hurry: u32,
+    versions: Versions,
     /// What is to be done when the lock is free again.
     effects: Effects,
     /// When the driver looks by itself.
@@ -195,6 +196,7 @@ impl State {
             owner: settings.owner.clone(),
             broken: settings.broken,
             hurry,
+            versions: Versions::default(),
             effects: Effects::default(),
             armed: None,
             told_touched: false,
@@ -241,8 +243,7 @@ impl State {
             state.connections.orphan((*node.text()).into());
         }
         // After the records, so that nobody who has heard it misses one.
-        let how = state.leases.say(if restored.draining { Status::Draining } else { Status::Ready });
-        state.tell(now, how);
+        state.tell(now, Write::status(if restored.draining { Status::Draining } else { Status::Ready }));
         if restored.draining {
             state.effects.lines.push(Line::StillDraining);
         }
@@ -411,7 +412,7 @@ impl State {
     }
 
     /// The same of a peer's news, which may decide about a connector that is held here as well.
-    fn note_news(&mut self, now: Instant) -> Vec<Change> {
+    fn note_news(&mut self, now: Instant) -> Vec<Write> {
         let events = self.directory.take_events();
         let changes = self.compare_with(now, &events);
         self.log.extend(events);
@@ -430,15 +431,20 @@ impl State {
     }
 
     /// Our own change: for those who ask here, and for the cluster.
-    fn tell(&mut self, now: Instant, change: Change) {
+    fn tell(&mut self, now: Instant, write: Write) -> Version {
+        let change = self.versions.change(write);
+        let version = change.cell.version;
         self.directory.say(now, &self.owner, &change);
         self.note_events();
         self.outbox.insert(change.slot, change.cell);
         (self.effects.is_due, self.effects.is_revised) = (true, true);
+        version
     }
 
-    fn tell_all(&mut self, now: Instant, changes: impl IntoIterator<Item = Change>) {
-        changes.into_iter().for_each(|change| self.tell(now, change));
+    fn tell_all(&mut self, now: Instant, writes: impl IntoIterator<Item = Write>) {
+        for write in writes {
+            self.tell(now, write);
+        }
     }
 }
 

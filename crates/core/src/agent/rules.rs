@@ -12,7 +12,7 @@ use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
 use crate::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
-use crate::slot::{Change, Content, Status};
+use crate::slot::{Change, Content, Status, Write};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
@@ -72,7 +72,7 @@ impl State {
     }
 
     /// Looks at some of our claims: what is to be told.
-    pub(super) fn look_at_claims(&mut self, now: Instant) -> Vec<Change> {
+    pub(super) fn look_at_claims(&mut self, now: Instant) -> Vec<Write> {
         if self.next_look.is_some_and(|at| at > now) {
             return Vec::new();
         }
@@ -151,7 +151,7 @@ impl State {
     }
 
     /// A claim of another owner was heard: one of ours that was made too soon to know of it gives way.
-    pub(super) fn yield_to(&mut self, rival: &Rule) -> Option<Change> {
+    pub(super) fn yield_to(&mut self, rival: &Rule) -> Option<Write> {
         // The rival's owner may not be shown yet.
         let later = self.directory.hosts().next_clock().max(rival.clock + 1).min(MAX_CLOCK);
         self.claims.yield_to(rival, later)

@@ -5,7 +5,7 @@ use crate::address::Address;
 use crate::record::{Generation, Network};
 use crate::replica::{EMPTY_KEPT, Extent};
 use crate::rule::Endpoint;
-use crate::slot::Mark;
+use crate::slot::{Change, Version};
 use crate::slot::{Content, STATUS_SLOT};
 use crate::tombstone::Release;
 use std::cell::{self, RefCell, RefMut};
@@ -94,8 +94,8 @@ impl Agent {
         self.lock().handle(now(), news);
     }
 
-    pub(super) fn mark(&self, owner: &Owner) -> Option<Mark> {
-        self.lock().mark(owner)
+    pub(super) fn version(&self, owner: &Owner) -> Option<Version> {
+        self.lock().version(owner)
     }
 
     pub(super) fn say(&self, status: Status) {
@@ -242,13 +242,13 @@ pub(super) fn say(agent: &Agent, owner: &Owner, ids: &[&str], status: Status) {
 pub(super) fn tell(agent: &Agent, owner: &Owner, changes: Vec<Change>) {
     let mut extent = Extent::default();
     for change in &changes {
-        extent.until.include(change.slot, change.cell.seq);
+        extent.until = extent.until.max(change.cell.version);
     }
     agent.handle(News::Changed { owner: owner.clone(), changes, extent });
 }
 
 pub(super) fn change(slot: Slot, seq: u32, content: Content) -> Change {
-    Change { slot, cell: Cell { seq: u64::from(seq), content } }
+    Change { slot, cell: Cell { version: u64::from(seq), content } }
 }
 
 pub(super) fn hear(agent: &Agent, owner: &Owner) {
@@ -305,7 +305,7 @@ fn nobody_else_can_write_our_records() {
     agent.collect_changes();
     tell(&agent, agent.owner(), vec![change(1, 90, Content::Empty)]);
     assert_eq!((ids(&agent), agent.collect_changes()), (vec!["1".to_owned()], 0));
-    assert_eq!(agent.mark(agent.owner()), None, "nor tell us anything");
+    assert_eq!(agent.version(agent.owner()), None, "nor tell us anything");
     deregister(&agent, "1");
     assert!(ids(&agent).is_empty());
 }

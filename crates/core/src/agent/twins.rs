@@ -12,11 +12,11 @@ use crate::directory::Entry;
 use crate::event::Event;
 use crate::liveness::Standing;
 use crate::record::{Owner, Record};
-use crate::slot::Change;
+use crate::slot::Write;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.
-    pub(super) fn compare_with(&mut self, now: Instant, news: &[Event]) -> Vec<Change> {
+    pub(super) fn compare_with(&mut self, now: Instant, news: &[Event]) -> Vec<Write> {
         let mut changes = Vec::new();
         for event in news {
             match event {
@@ -33,7 +33,7 @@ impl State {
     }
 
     /// Takes back the records of guests that do not call here any more, and that a peer has by now.
-    pub(super) fn let_guests_go(&mut self, now: Instant) -> Vec<Change> {
+    pub(super) fn let_guests_go(&mut self, now: Instant) -> Vec<Write> {
         let mut gone = Vec::new();
         for node in self.connections.orphaned_guests() {
             for ours in self.leases.live_of(&node.as_ref().into()) {

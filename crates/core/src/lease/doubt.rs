@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::label::Label;
 use super::super::moment::Moment;
-use super::super::slot::Change;
+use super::super::slot::Write;
 use super::{LeaseTable, Sign};
 
 /// A gost that asks for a tunnel may have asked while the tunnel's connector was being registered.
@@ -22,7 +22,7 @@ pub enum Asked {
     /// Nothing: it may have asked before its connector was there.
     Fresh,
     /// Its only connector's record was stale, and lapsed.
-    Lapsed(Change),
+    Lapsed(Write),
     /// It has several connectors and may ask for another network: those that it does not renew once more lapse then.
     Shortened,
 }
@@ -99,7 +99,7 @@ impl LeaseTable {
     }
 
     /// It did not: what waited for that lapses.
-    pub fn unanswered(&mut self, now: Instant, node: &Label) -> Vec<Change> {
+    pub fn unanswered(&mut self, now: Instant, node: &Label) -> Vec<Write> {
         let now = self.start.moment(now);
         self.on_trial(node).iter().filter_map(|id| self.lapse(now, id)).collect()
     }

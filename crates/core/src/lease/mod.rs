@@ -1,5 +1,5 @@
 //! The owner's truth: which records it holds, until when, and which ids were released. Every change that the cluster has
-//! to hear of comes out as a [`Change`] of a slot; every id whose state changed is noted for the journal.
+//! to hear of comes out as a [`Write`] of a slot; every id whose state changed is noted for the journal.
 
 mod doubt;
 mod figures;
@@ -20,7 +20,7 @@ use super::label::Label;
 use super::moment::{Moment, Start};
 use super::record::Record;
 use super::room::Room as _;
-use super::slot::{Change, Slot, SlotTable, SlotsFull, Status};
+use super::slot::{Slot, SlotTable, SlotsFull, Write};
 use super::tombstone::{Release, Tombstones};
 
 /// How long a lapsed record is kept, for a late Renew to revive it.
@@ -46,7 +46,7 @@ pub enum Renewal {
     /// A live record; its lease was prolonged.
     Renewed,
     /// A lapsed record, live again.
-    Revived(Change),
+    Revived(Write),
     /// An id that was released a moment ago: nothing changed, and nothing is wrong.
     Released,
     /// No such id here.
@@ -57,7 +57,7 @@ pub enum Renewal {
 #[derive(Debug, Default)]
 pub struct Expired {
     /// Of records that lapsed.
-    pub changes: Vec<Change>,
+    pub changes: Vec<Write>,
     /// Instances that somebody has to dial, and then to call [`LeaseTable::answered`] or [`LeaseTable::unanswered`].
     pub trials: BTreeSet<Label>,
 }
@@ -167,13 +167,13 @@ impl LeaseTable {
     /// Takes a record that gost registers, or renews it if it is held as it is. An instance that registers at
     /// another's entrypoint has replaced it: the other's records lapse. Nothing happens if the id's Deregister overtook
     /// this; an id that was held and released is registered anew.
-    pub fn register(&mut self, now: Instant, holding: Holding) -> Result<Vec<Change>, SlotsFull> {
+    pub fn register(&mut self, now: Instant, holding: Holding) -> Result<Vec<Write>, SlotsFull> {
         let moment = self.start.moment(now);
         if self.suppresses(moment, &holding.record.id) {
             return Ok(Vec::new());
         }
         let record = holding.record.clone();
-        let mut changes: Vec<Change> = self.take(moment, holding, Sign::Registered)?.into_iter().collect();
+        let mut changes: Vec<Write> = self.take(moment, holding, Sign::Registered)?.into_iter().collect();
         if let Some(former) = self.instances.claim(&record) {
             changes.extend(self.lapse_at(moment, &former, &record));
         }
@@ -181,7 +181,7 @@ impl LeaseTable {
     }
 
     /// The same, without replacing an instance: where this one is was not said, but guessed.
-    pub fn register_beside(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+    pub fn register_beside(&mut self, now: Instant, holding: Holding) -> Result<Option<Write>, SlotsFull> {
         let now = self.start.moment(now);
         if self.suppresses(now, &holding.record.id) {
             return Ok(None);
@@ -191,11 +191,11 @@ impl LeaseTable {
 
     /// Takes the record of a connector that gost renews, without replacing an instance: a Renew says nothing about who
     /// came last. But who comes next replaces it.
-    pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Change>, SlotsFull> {
+    pub fn adopt(&mut self, now: Instant, holding: Holding) -> Result<Option<Write>, SlotsFull> {
         self.take(self.start.moment(now), holding, Sign::Renewed)
     }
 
-    fn take(&mut self, now: Moment, holding: Holding, sign: Sign) -> Result<Option<Change>, SlotsFull> {
+    fn take(&mut self, now: Moment, holding: Holding, sign: Sign) -> Result<Option<Write>, SlotsFull> {
         let id = holding.record.id.clone();
         let ttl = self.instances.period(&holding.record.node).ttl(self.ttl);
         let Some(lease) = self.leases.get_mut(&id) else {
@@ -271,7 +271,7 @@ impl LeaseTable {
     }
 
     /// Releases an id, known or not: its Register may still be on the way.
-    pub fn release(&mut self, now: Instant, id: &Label) -> Option<Change> {
+    pub fn release(&mut self, now: Instant, id: &Label) -> Option<Write> {
         let (id, lease) = match self.leases.remove_entry(id) {
             Some((id, lease)) => (id, Some(lease)),
             None => (id.clone(), None),
@@ -311,14 +311,14 @@ impl LeaseTable {
     }
 
     /// The gost of an instance is dead: its records lapse.
-    pub fn lapse_instance(&mut self, now: Instant, node: &Label) -> Vec<Change> {
+    pub fn lapse_instance(&mut self, now: Instant, node: &Label) -> Vec<Write> {
         let now = self.start.moment(now);
         let ids: Vec<_> = self.instances.ids(node).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
     /// A record is left to another owner: it lapses.
-    pub fn lapse_one(&mut self, now: Instant, id: &Label) -> Option<Change> {
+    pub fn lapse_one(&mut self, now: Instant, id: &Label) -> Option<Write> {
         self.lapse(self.start.moment(now), id)
     }
 
@@ -370,11 +370,6 @@ impl LeaseTable {
         self.deadlines.peek().map(|Reverse((due, _))| self.start.instant(*due))
     }
 
-    /// Says how the owner is.
-    pub fn say(&mut self, status: Status) -> Change {
-        self.slots.say(status)
-    }
-
     /// Gives back the room of a peak that is over.
     pub fn give_back(&mut self) {
         self.leases.give_back();
@@ -398,7 +393,7 @@ impl LeaseTable {
         holding: Holding,
         sign: Sign,
         deadline: Moment,
-    ) -> Result<Change, SlotsFull> {
+    ) -> Result<Write, SlotsFull> {
         let change = self.slots.put(holding.record.clone())?;
         let id = holding.record.id.clone();
         self.tombstones.remove(&id);
@@ -413,14 +408,14 @@ impl LeaseTable {
     }
 
     /// Lapses the records that a replaced instance has at the replacement's entrypoint.
-    fn lapse_at(&mut self, now: Moment, former: &Label, by: &Record) -> Vec<Change> {
+    fn lapse_at(&mut self, now: Moment, former: &Label, by: &Record) -> Vec<Write> {
         let at = |record: &Record| record.address == by.address && record.is_routers() == by.is_routers();
         let held = |id: &&Label| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
         let ids: Vec<_> = self.instances.ids(former).filter(held).cloned().collect();
         ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
-    fn lapse(&mut self, now: Moment, id: &Label) -> Option<Change> {
+    fn lapse(&mut self, now: Moment, id: &Label) -> Option<Write> {
         let lease = self.leases.get_mut(id)?;
         let slot = lease.slot.take()?;
         (lease.deadline, lease.on_trial) = (now + self.keep_lapsed, false);

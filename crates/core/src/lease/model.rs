@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::slot::tests::record;
-use crate::slot::{Change, Content, Slot};
+use crate::slot::{Content, Slot, Write};
 use crate::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -180,8 +180,8 @@ impl Model {
 struct Slots(BTreeMap<Slot, Content>);
 
 impl Slots {
-    fn take(&mut self, changes: impl IntoIterator<Item = Change>) {
-        self.0.extend(changes.into_iter().map(|change| (change.slot, change.cell.content)));
+    fn take(&mut self, changes: impl IntoIterator<Item = Write>) {
+        self.0.extend(changes.into_iter().map(|change| (change.slot, change.content)));
     }
 
     /// The ids in them; each has one.
@@ -198,7 +198,7 @@ impl Slots {
 }
 
 /// What the table makes of a step; `ids` are those that are live of the instance that asks.
-fn apply(table: &mut LeaseTable, now: Instant, step: &Step, ids: &[u8]) -> Vec<Change> {
+fn apply(table: &mut LeaseTable, now: Instant, step: &Step, ids: &[u8]) -> Vec<Write> {
     match step {
         Step::Register { id, node, port } => {
             let address = format!("10.0.0.1:{}", 80 + port).into();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::label::Label;
 use super::super::moment::Moment;
-use super::super::slot::Change;
+use super::super::slot::Write;
 use super::super::tombstone::Release;
 use super::{Holding, Lease, LeaseTable, Sign};
 
@@ -25,7 +25,7 @@ pub struct Kept {
 impl LeaseTable {
     /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed. How long ago
     /// ids were released is not known, so it counts as now.
-    pub fn restore(&mut self, now: Instant, kept: Kept) -> Vec<Change> {
+    pub fn restore(&mut self, now: Instant, kept: Kept) -> Vec<Write> {
         let now = self.start.moment(now);
         let Kept { held, lapsed, released, periods } = kept;
         for (id, release) in released {
@@ -45,7 +45,7 @@ impl LeaseTable {
     }
 
     /// A gost may need longer than its period to call an agent that was away.
-    fn restore_live(&mut self, now: Moment, holding: Holding) -> Option<Change> {
+    fn restore_live(&mut self, now: Moment, holding: Holding) -> Option<Write> {
         let record = holding.record.clone();
         let ttl = self.instances.period(&record.node).ttl(self.ttl).max(self.ttl);
         if self.is_known(now, &record.id) {

@@ -65,7 +65,7 @@ fn say(agent: &Agent, peer: &Owner, records: &[(&str, usize)], rules: &[Rule]) {
     let records = records.iter().map(|(id, number)| Content::Record(record(id, *number)));
     let rules = rules.iter().map(|rule| Content::Rule(Arc::new(rule.clone())));
     let mut changes: Vec<Change> = (1..).zip(records).map(|(n, content)| change(n, n, content)).collect();
-    changes.extend((0..).zip(rules).map(|(n, content)| change(FIRST_RULE + n, n + 1, content)));
+    changes.extend((0..).zip(rules).map(|(n, content)| change(FIRST_RULE + n, 50 + n, content)));
     changes.push(change(STATUS_SLOT, 100, Content::Status(Status::Ready)));
     tell(agent, peer, changes);
     hear(agent, peer);

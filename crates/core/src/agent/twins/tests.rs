@@ -27,8 +27,8 @@ fn holding(address: &str) -> Holding {
     Holding { record: Arc::new(record(address)), dial: "127.0.0.1:80".into() }
 }
 
-fn change(slot: u32, seq: u64, content: Content) -> Change {
-    Change { slot, cell: Cell { seq, content } }
+fn change(slot: u32, version: u64, content: Content) -> Change {
+    Change { slot, cell: Cell { version, content } }
 }
 
 /// The other agent has the connector, too.

@@ -46,7 +46,7 @@ fn again(generation: u64) -> Owner {
 fn what_a_peers_rule_closes_is_closed_here_under_every_name_until_it_says_no_more() {
     let (agent, b) = with_names(Restored::default());
     assert!(!is_closed(&agent));
-    overhear(&agent, &b, change(FIRST_RULE + 7, 50, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
     assert!(is_closed(&agent));
     assert_eq!((agent.counts().rules, agent.counts().own_rules), (3, 2), "it is no claim");
     unsay(&agent, &b, FIRST_RULE + 7);
@@ -96,19 +96,19 @@ fn a_claim_with_a_dollar_closes_every_name_of_its_tunnel() {
     assert_eq!(agent.claim("mine", tunnel(1)), Ok(true));
     assert!(!is_closed(&agent));
     let theirs = Rule { endpoint: private, ..rule("theirs", 1, 1) };
-    overhear(&agent, &b, change(FIRST_RULE, 50, Content::Rule(Arc::new(theirs))));
+    overhear(&agent, &b, change(FIRST_RULE, 150, Content::Rule(Arc::new(theirs))));
     assert!(is_closed(&agent), "at whatever agent");
 }
 
 #[test]
 fn a_tunnel_is_not_open_while_the_agent_that_closes_it_starts_again() {
     let (agent, b) = with_names(Restored::default());
-    overhear(&agent, &b, change(FIRST_RULE + 7, 50, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
     // The next start's records are heard before its rules.
     say(&agent, &again(2), &[], &[]);
     assert!(is_closed_by_name(&agent));
     advance(CLOSED_FOR / 2);
-    overhear(&agent, &again(2), change(FIRST_RULE, 50, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &again(2), change(FIRST_RULE, 150, Content::Rule(Arc::new(closing()))));
     advance(CLOSED_FOR);
     agent.collect_changes();
     assert!(is_closed_by_name(&agent), "it says so now");
@@ -130,7 +130,7 @@ fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes_it() 
     let (agent, b) = with_names(Restored::default());
     agent.use_journal();
     agent.take_batch();
-    overhear(&agent, &b, change(FIRST_RULE + 7, 50, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
     let kept = |agent: &Agent| agent.take_batch().rules.into_iter().collect::<Vec<_>>();
     let journal = kept(&agent);
     assert_eq!(journal, [(closing().key(), Some(Arc::new(closing())))]);
