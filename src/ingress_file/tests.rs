@@ -136,5 +136,5 @@ async fn what_cannot_be_read_is_not_overwritten_while_it_may_be_needed() {
     assert_eq!(kept.world.ingress.set_rule("a", ONE), Ok(true));
     fs::remove_dir(path(&kept.folder)).unwrap();
     kept.until_text("it is mended", &claim("a")).await;
-    assert_eq!(kept.health.report().unwrap().problem, None);
+    kept.until("nothing is wrong any more", |report| report.problem.is_none()).await;
 }
