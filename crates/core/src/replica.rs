@@ -82,7 +82,7 @@ impl Replica {
         }
     }
 
-    /// How far it goes; [`0`] as long as there may be gaps from the start on.
+    /// How far it goes; 0 as long as there may be gaps from the start on.
     pub fn version(&self) -> Version {
         self.version
     }
