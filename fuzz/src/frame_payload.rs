@@ -346,17 +346,20 @@ fn values(input: &mut Input<'_>) -> Vec<(u32, String)> {
     let count = input.byte() % 6;
     let mut values = Vec::new();
     for _ in 0..count {
-        let (what, seq) = (input.byte(), 1 + u64::from(input.byte()));
+        let (what, version) = (input.byte(), 1 + u64::from(input.byte()));
         let slot = u32::from(what % 8);
         let n = what / 64;
         let value = match what / 8 % 8 {
-            0 => (slot, format!("-{seq}")),
-            1 => (0, format!("s{seq}\u{1f}{}", ["ready", "draining", "left", "x"][usize::from(n)])),
-            2..4 => (slot, format!("t{seq}\u{1f}{n}\u{1f}{TUNNEL}\u{1f}n\u{1f}10.0.0.{n}:80")),
-            4 => (slot, format!("u{seq}\u{1f}{n}\u{1f}t{n}\u{1f}n{n}\u{1f}10.0.0.1:80")),
+            0 => (slot, format!("-{version}")),
+            1 => (0, format!("s{version}\u{1f}{}", ["ready", "draining", "left", "x"][usize::from(n)])),
+            2..4 => (slot, format!("t{version}\u{1f}{n}\u{1f}{TUNNEL}\u{1f}n\u{1f}10.0.0.{n}:80")),
+            4 => (slot, format!("u{version}\u{1f}{n}\u{1f}t{n}\u{1f}n{n}\u{1f}10.0.0.1:80")),
             5 => {
                 let tunnel = format!("4d21094e-b74c-4916-86c1-d9fa36ea677{n}");
-                (1_000_001 + slot, format!("r{seq}\u{1f}x{}\u{1f}{tunnel}\u{1f}{}", seq % 2, seq / 2))
+                (
+                    1_000_001 + slot,
+                    format!("r{version}\u{1f}x{}\u{1f}{tunnel}\u{1f}{}", version % 2, version / 2),
+                )
             }
             _ => (u32::from(input.number()), String::from_utf8_lossy(input.counted()).into_owned()),
         };

@@ -33,8 +33,8 @@ impl Agent {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
                 let status = status.map(|change| change.cell.version);
                 cluster.publish(changes).await;
-                if let Some(seq) = status {
-                    self.shared.status_told.send_replace(seq);
+                if let Some(version) = status {
+                    self.shared.status_told.send_replace(version);
                 }
                 continue;
             }

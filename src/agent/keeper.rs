@@ -104,6 +104,5 @@ impl Agent {
     pub(super) fn not_written(&self, batch: Batch, error: &WriteError) {
         let lost = matches!(error, WriteError::StartedAfresh { .. });
         self.with(|state, _| state.not_written(batch, error.to_string(), lost));
-        self.shared.touched.notify_one();
     }
 }

@@ -46,7 +46,7 @@ struct Shared {
     touched: Notify,
     /// Whether the journal has it all.
     kept: watch::Sender<bool>,
-    /// The number of the last status that the gossip was told.
+    /// The version of the last status that the gossip was told.
     status_told: watch::Sender<Version>,
     /// Rises with every change of the directory.
     revision: watch::Sender<u64>,

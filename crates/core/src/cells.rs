@@ -171,8 +171,8 @@ mod tests {
     }
 
     fn fill(cells: &mut Cells, slots: impl IntoIterator<Item = (Slot, Version)>) {
-        for (slot, seq) in slots {
-            assert!(cells.insert(Instant::now(), slot, cell(seq)).is_none());
+        for (slot, version) in slots {
+            assert!(cells.insert(Instant::now(), slot, cell(version)).is_none());
         }
     }
 

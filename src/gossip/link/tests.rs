@@ -128,8 +128,8 @@ impl Room {
         }
     }
 
-    pub(super) fn publish(&mut self, n: u8, seq: u64) {
-        let effects = self.links.get_mut(&addr(n)).unwrap().0.handle_changes(self.now, vec![change(seq)]);
+    pub(super) fn publish(&mut self, n: u8, version: u64) {
+        let effects = self.links.get_mut(&addr(n)).unwrap().0.handle_changes(self.now, vec![change(version)]);
         self.perform(addr(n), effects);
     }
 
@@ -230,8 +230,8 @@ fn a_lost_push_is_said_again() {
     let mut room = Room::new(2);
     room.meet();
     room.lose = |kind, n| kind == Kind::Push && !n.is_multiple_of(4);
-    for seq in 1..=50 {
-        room.publish(1, seq);
+    for version in 1..=50 {
+        room.publish(1, version);
         room.run(200);
     }
     assert!(room.numbers().len() >= 40, "{} of 50", room.numbers().len());

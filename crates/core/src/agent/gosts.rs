@@ -139,8 +139,8 @@ impl State {
     ) -> Vec<Dial> {
         let orphans = self.connections.take_orphans(room, |node| is_dialled(&node.into()));
         let orphans = orphans.iter().map(|node| Label::from(&**node));
-        // What is on trial and is being dialled asks again.
-        // A gost on trial has nothing but this to show that it is not frozen.
+        // A gost on trial has nothing but its answer to show that it is not frozen. One that is being dialled already is
+        // on trial again soon.
         let asked = trials.into_iter().filter(|node| !is_dialled(node)).map(|node| (node, true));
         let nodes: BTreeMap<Label, bool> =
             orphans.map(|node| (node, false)).chain(asked).take(room).collect();

@@ -14,7 +14,7 @@ impl State {
     /// The records of a tunnel name, in the order in which gost should try them. Equals take turns: by a number that is
     /// another one for each answer.
     pub fn resolve(&mut self, now: Instant, name: &str, turn: u64) -> Vec<Arc<Record>> {
-        self.effects.is_due |= self.want(now, name);
+        self.want(now, name);
         let ranked = rank(self.directory.lookup(name), self.order, turn, |entry| self.judge(now, entry));
         ranked.map(|entry| entry.record.clone()).collect()
     }

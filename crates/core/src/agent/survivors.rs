@@ -37,19 +37,15 @@ struct Entrypoint {
 }
 
 impl Survivors {
-    /// A visitor asks for a record with this entrypoint. True if it is to be dialled now.
-    fn want(&mut self, now: Instant, address: &Address, owner: &AgentName) -> bool {
+    /// A visitor asks for a record with this entrypoint.
+    fn want(&mut self, now: Instant, address: &Address, owner: &AgentName) {
         if let Some(known) = self.0.get_mut(address) {
             known.wanted = now;
-            return known.due <= now;
-        }
-        if self.0.len() < MAX_ENTRYPOINTS {
+        } else if self.0.len() < MAX_ENTRYPOINTS {
             let known =
                 Entrypoint { owner: owner.clone(), wanted: now, due: now, answers: false, told: false };
             self.0.insert(address.clone(), known);
-            return true;
         }
-        false
     }
 
     /// Those that are to be dialled now; they are due again after a pause.
@@ -99,16 +95,14 @@ impl State {
         });
     }
 
-    /// Notes which entrypoints of silent peers a visitor wants. True if one is to be dialled now.
-    pub(super) fn want(&mut self, now: Instant, name: &str) -> bool {
+    /// Notes which entrypoints of silent peers a visitor wants.
+    pub(super) fn want(&mut self, now: Instant, name: &str) {
         let Self { directory, liveness, survivors, .. } = self;
-        let mut is_due = false;
         for entry in directory.lookup(name) {
             if is_remembered(liveness, now, &entry.owner.name) {
-                is_due |= survivors.want(now, &entry.record.address, &entry.owner.name);
+                survivors.want(now, &entry.record.address, &entry.owner.name);
             }
         }
-        is_due
     }
 
     /// How a record of a peer is treated.

@@ -13,7 +13,8 @@ pub const FRESH: Duration = Duration::from_secs(2);
 /// A gost that has not renewed for this long does not renew, although it answers: three times the longest
 /// `tunnel.ttl` that anybody is known to use.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(900);
-/// How long a lease goes on while its gost is dialled: the dial's own second, and as long as many may wait for theirs.
+/// How long a lease goes on while its gost is dialled: a second for the connection, one for the answer, and as long
+/// as many may wait for theirs.
 const TRIAL: Duration = Duration::from_secs(5);
 
 /// What follows when the only gost of an agent asks where a tunnel is.

@@ -87,9 +87,9 @@ fn nobody_of_fifty_is_suspected_in_ten_minutes_at_twenty_per_cent_loss() {
 fn a_burst_of_changes_makes_nobody_suspect() {
     let mut room = Room::new(5);
     room.meet();
-    for seq in 1..=20_000 {
-        room.publish(1, seq);
-        if seq % 10 == 0 {
+    for version in 1..=20_000 {
+        room.publish(1, version);
+        if version % 10 == 0 {
             room.run(1);
         }
     }
