@@ -19,9 +19,9 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::cluster::{NODE, id, tunnel};
 use gossd_lab::table::{Column, Out};
 
-const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 /// Clock ticks a second, in which /proc counts; the same on every Linux.
 const TICKS: f64 = 100.0;
 /// What systemd waits before it starts an agent that was killed, as in the unit.
@@ -199,9 +199,8 @@ impl Agent {
 }
 
 fn body(n: usize) -> String {
-    format!(
-        r#"{{"id":"c23d4f42-c892-42b3-8b74-{n:012x}","name":"4d21094e-b74c-4916-86c1-{n:012x}","node":"{NODE}","network":"tcp","address":":8420"}}"#
-    )
+    let (id, name) = (id(n), tunnel(n));
+    format!(r#"{{"id":"{id}","name":"{name}","node":"{NODE}","network":"tcp","address":":8420"}}"#)
 }
 
 /// Registers on kept connections, which have to stay open: their end would be the gost's.

@@ -7,6 +7,7 @@
 //! ```
 
 mod calls;
+mod cluster;
 mod footprint;
 mod newcomer;
 mod propagation;

@@ -14,9 +14,9 @@ use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
-use gossd_core::lease::Holding;
-use gossd_core::record::{Draft, Network, Record};
+use gossd_core::record::Draft;
 
+use crate::cluster::{holding_anew, tunnel};
 use gossd_lab::table::{Column, Out};
 
 /// Milliseconds of a clock tick, in which /proc counts; the same on every Linux.
@@ -52,7 +52,7 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     ]);
     let owner = Daemon::start(Config::loopback("owner".parse()?)).await?;
     for n in 0..args.records {
-        owner.agent().register(Caller::local(1), record(n))?;
+        owner.agent().register(Caller::local(1), holding_anew(n))?;
     }
     for _ in 0..args.rounds {
         let idle = longest_call(&owner, Duration::from_millis(500)).await;
@@ -103,14 +103,6 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn record(n: usize) -> Holding {
-    let id = uuid::Uuid::new_v4().to_string().into();
-    let (name, node) =
-        (format!("4d21094e-b74c-4916-86c1-{n:012x}").into(), "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into());
-    let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
-    Holding { record: Arc::new(record), dial: "".into() }
-}
-
 async fn longest_call(owner: &Daemon, during: Duration) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
     let calls = tokio::spawn(call_until(owner.agent().clone(), stop.clone()));
@@ -130,7 +122,7 @@ async fn call_until(agent: gossd::agent::Agent, stop: Arc<AtomicBool>) -> Durati
         let renewed =
             agent.renew(Caller::local(1), nobody, &Heal { dial: &|_| String::new(), fallback: None });
         assert!(renewed.is_ok(), "nobody has no record to make room for");
-        agent.resolve("4d21094e-b74c-4916-86c1-000000000000");
+        agent.resolve(&tunnel(0));
         longest = longest.max(start.elapsed());
     }
     longest

@@ -12,15 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use gossd::agent::Agent;
-use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::wire::Kind;
 use gossd_core::connection::Caller;
-use gossd_core::lease::Holding;
-use gossd_core::record::{Network, Record};
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
+use crate::cluster::{self, holding_anew, tunnel};
 use gossd_lab::table::{Cell, Column, Out};
 
 #[derive(clap::Args)]
@@ -71,7 +69,13 @@ async fn compare(args: &Args, out: Out) -> anyhow::Result<()> {
 
 /// In the order of the columns.
 async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
-    let agents = start(args, push).await?;
+    let loss = args.loss;
+    let agents = cluster::start(args.agents, |config| {
+        config.faults = Some(Arc::new(move |kind, _| {
+            (kind == Kind::Push && !push) || (loss > 0.0 && rand::rng().random_bool(loss))
+        }));
+    })
+    .await?;
     let board = Arc::new(Board::default());
     let mut observers = JoinSet::new();
     for (n, agent) in agents.iter().enumerate() {
@@ -84,7 +88,7 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
         pace.tick().await;
         let at = n % agents.len();
         board.expect(n, at, agents.len() - 1);
-        agents[at].agent().register(Caller::local(1), record(n))?;
+        agents[at].agent().register(Caller::local(1), holding_anew(n))?;
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     while board.open() > 0 {
@@ -100,31 +104,6 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
     Ok([p50, p99, max, per_change(frames), per_change(bytes), others])
 }
 
-async fn start(args: &Args, push: bool) -> anyhow::Result<Vec<Daemon>> {
-    let mut agents: Vec<Daemon> = Vec::new();
-    let loss = args.loss;
-    for n in 0..args.agents {
-        let mut config = Config::loopback(format!("agent-{n}").parse()?);
-        config.faults = Some(Arc::new(move |kind, _| {
-            (kind == Kind::Push && !push) || (loss > 0.0 && rand::rng().random_bool(loss))
-        }));
-        if let Some(first) = agents.first() {
-            config.join = vec![first.gossip.to_string().parse()?];
-        }
-        agents.push(Daemon::start(config).await?);
-        // Hosts do not do their rounds in step; agents started in one moment would, and share two cores.
-        tokio::time::sleep(Duration::from_millis(1_000 / args.agents as u64)).await;
-    }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !agents.iter().all(|a| a.peers() == args.agents - 1 && a.counts().agents == args.agents) {
-        ensure!(Instant::now() < deadline, "the agents did not all meet in 60 s");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // Round trips are measured by then, and the exchanges of the start are over.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    Ok(agents)
-}
-
 /// Frames and bytes of pushes and acks, and bytes of everything else.
 fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
     let sum = |of: &dyn Fn(&Daemon) -> u64| agents.iter().map(of).sum::<u64>();
@@ -132,17 +111,6 @@ fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
     let bytes = sum(&|a| a.counters().sent_bytes_of(Kind::Push) + a.counters().sent_bytes_of(Kind::PushAck));
     let all = sum(&|a| Kind::ALL.into_iter().map(|kind| a.counters().sent_bytes_of(kind)).sum());
     (frames, bytes, all - bytes)
-}
-
-fn record(n: usize) -> Holding {
-    let id = uuid::Uuid::new_v4().to_string().into();
-    let (name, node) = (name(n).into(), "e1342e00-b1d2-4ae1-ba9c-b026c0540cff".into());
-    let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
-    Holding { record: Arc::new(record), dial: "".into() }
-}
-
-fn name(n: usize) -> String {
-    format!("4d21094e-b74c-4916-86c1-{n:012x}")
 }
 
 /// Looks up what is expected whenever the directory changes.
@@ -155,7 +123,7 @@ async fn observe(me: usize, agent: Agent, board: Arc<Board>) -> anyhow::Result<(
         let now = Instant::now();
         next = board.take_expected(me, next, &mut open);
         open.retain(|n| {
-            let there = !agent.resolve(&name(*n)).is_empty();
+            let there = !agent.resolve(&tunnel(*n)).is_empty();
             if there {
                 board.seen(*n, now);
             }

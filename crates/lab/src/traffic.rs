@@ -5,22 +5,19 @@
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::gossip::wire::Kind;
 use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
-use gossd_core::lease::Holding;
-use gossd_core::record::{Draft, Network, Record};
+use gossd_core::record::Draft;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::cluster::{self, NODE, come_and_go, holding, id, tunnel};
 use gossd_lab::table::{Column, Out, Table};
 
-const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 /// How often gost renews by default.
 const RENEW: Duration = Duration::from_secs(15);
 
@@ -45,7 +42,7 @@ pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
 }
 
 async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
-    let agents = start(args.agents).await?;
+    let agents = cluster::start(args.agents, |_| {}).await?;
     let table = out.table([
         Column::Number("agents", 0),
         Column::Number("records", 0),
@@ -79,25 +76,6 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(count: usize) -> anyhow::Result<Vec<Daemon>> {
-    let mut agents: Vec<Daemon> = Vec::new();
-    for n in 0..count {
-        let mut config = Config::loopback(format!("agent-{n}").parse()?);
-        config.join =
-            agents.first().map(|first| first.gossip.to_string().parse()).transpose()?.into_iter().collect();
-        agents.push(Daemon::start(config).await?);
-        // Hosts do not do their rounds in step.
-        sleep(Duration::from_secs(1) / u32::try_from(count)?).await;
-    }
-    let begun = Instant::now();
-    while !agents.iter().all(|agent| agent.peers() == count - 1 && agent.counts().agents == count) {
-        ensure!(begun.elapsed() < Duration::from_secs(60), "the agents did not all meet in 60 s");
-        sleep(Duration::from_millis(50)).await;
-    }
-    sleep(Duration::from_secs(5)).await;
-    Ok(agents)
-}
-
 async fn known(agents: &[Daemon], records: usize) -> anyhow::Result<()> {
     let begun = Instant::now();
     while agents.iter().any(|agent| agent.counts().records < records) {
@@ -107,22 +85,6 @@ async fn known(agents: &[Daemon], records: usize) -> anyhow::Result<()> {
     // What anti-entropy says of them again is over then.
     sleep(Duration::from_secs(10)).await;
     Ok(())
-}
-
-fn id(n: usize) -> String {
-    format!("c23d4f42-c892-42b3-8b74-{n:012x}")
-}
-
-fn name(n: usize) -> String {
-    format!("4d21094e-b74c-4916-86c1-{n:012x}")
-}
-
-fn holding(n: usize) -> Holding {
-    let (id, name, address) = (id(n).into(), name(n).into(), "10.0.0.1:8420".into());
-    Holding {
-        record: Arc::new(Record { id, name, node: NODE.into(), network: Network::Tcp, address }),
-        dial: "".into(),
-    }
 }
 
 struct Rows<'a> {
@@ -169,7 +131,7 @@ async fn renew(agents: &[Daemon], records: usize, seconds: u64) -> anyhow::Resul
         pace.tick().await;
         while (next as f64) < tick as f64 * per_tick {
             let n = next % records.max(1);
-            let (id, name) = (id(n), name(n));
+            let (id, name) = (id(n), tunnel(n));
             let draft = Draft { id: &id, name: &name, node: NODE, network: "", address: "" };
             agents[n % agents.len()].agent().renew(Caller::local(1), draft, &heal)?;
             next += 1;
@@ -188,13 +150,7 @@ async fn change(agents: &[Daemon], rate: u32, seconds: u64) -> anyhow::Result<()
     for n in 0..u64::from(rate) * seconds / 2 {
         pace.tick().await;
         let n = (1 << 20) + usize::try_from(n)?;
-        let agent = agents[n % agents.len()].agent();
-        agent.register(Caller::local(2), holding(n))?;
-        let (id, name) = (id(n), name(n));
-        agent.deregister(
-            Caller::local(2),
-            Draft { id: &id, name: &name, node: NODE, network: "", address: "" },
-        );
+        come_and_go(agents[n % agents.len()].agent(), n)?;
     }
     Ok(())
 }

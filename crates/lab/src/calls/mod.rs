@@ -17,7 +17,6 @@ mod load;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -27,15 +26,13 @@ use gossd::daemon::Daemon;
 use gossd::plugin::grpc::generated as proto;
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
-use gossd_core::record::{Draft, Network, Record};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::time::MissedTickBehavior;
 
 use self::load::{Call, Measured, Pace};
+use crate::cluster::{NODE, come_and_go, holding, id, tunnel};
 use gossd_lab::table::{Cell, Column, Out};
-
-const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -102,37 +99,16 @@ async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
     Ok([agent, Daemon::start(config).await?])
 }
 
-fn tunnel(n: usize) -> String {
-    format!("4d21094e-b74c-4916-86c1-{n:012x}")
-}
-
-fn id(n: usize) -> String {
-    format!("c23d4f42-c892-42b3-8b74-{n:012x}")
-}
-
-fn holding(n: usize) -> Holding {
-    let (id, name, address) = (id(n).into(), tunnel(n).into(), "10.0.0.1:8420".into());
-    Holding {
-        record: Arc::new(Record { id, name, node: NODE.into(), network: Network::Tcp, address }),
-        dial: "".into(),
-    }
-}
-
 /// Registers and takes back, for ever.
 async fn change(agent: Agent, a_second: u32) {
     let mut pace = tokio::time::interval(Duration::from_secs(2) / a_second.max(1));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for n in 1 << 20.. {
         pace.tick().await;
-        if agent.register(Caller::local(2), holding(n)).is_err() {
-            eprintln!("no room for changes");
+        if let Err(error) = come_and_go(&agent, n) {
+            eprintln!("no room for changes: {error}");
             return;
         }
-        let (id, name) = (id(n), tunnel(n));
-        agent.deregister(
-            Caller::local(2),
-            Draft { id: &id, name: &name, node: NODE, network: "", address: "" },
-        );
     }
 }
 
