@@ -74,14 +74,15 @@ impl Dials {
     }
 }
 
-/// The dials that run: as many as there are entrypoints, and none for longer than a second.
+/// The dials that run: as many as there are entrypoints, and none for longer than two seconds. Their gosts are asked: one
+/// that is frozen would hold each visitor up for 15 s.
 #[derive(Default)]
 pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
 
 impl SurvivorDials {
     pub(super) fn start(&mut self, address: Address) {
         self.0.spawn(async move {
-            let dialled = dial_each(&BTreeSet::from([address.clone()]), false).await;
+            let dialled = dial_each(&BTreeSet::from([address.clone()]), true).await;
             (address, dialled)
         });
     }
@@ -206,5 +207,11 @@ mod tests {
         assert_eq!(dial_all(&frozen_at, false).await, Dialled::Answered);
         assert_eq!(dial_all(&frozen_at, true).await, Dialled::Silent);
         assert_eq!(dial_all(&lives_at, true).await, Dialled::Answered);
+        let mut survivors = SurvivorDials::default();
+        for (at, dialled) in [(&frozen_at, Dialled::Silent), (&lives_at, Dialled::Answered)] {
+            let address = at.first().unwrap();
+            survivors.start(address.clone());
+            assert_eq!(survivors.next().await, Some((address.clone(), dialled)), "of a dead agent");
+        }
     }
 }
