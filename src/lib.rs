@@ -18,7 +18,7 @@
 //! and what an agent makes of calls, of its peers and of time. It has no clock, socket, file or random source; its
 //! dependencies and its lints keep it so. Around it, each module may use those to its right, never those to its left:
 //!
-//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → gossd_core`
+//! `main → cli → daemon → {ingress_file → plugin, ops → listeners} → agent → {gossip, journal} → gossd_core`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
@@ -27,8 +27,7 @@
 //! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
 //! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
-//! | [`admin`] | what an agent tells operators: status, explanations, events, the page, probes | sockets of others |
-//! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
+//! | [`ops`] | the operators' door, by TCP and a Unix socket: status, page, probes; by the socket leave, drain, keys, taking over | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
 //! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
@@ -101,17 +100,16 @@
     reason = "this is for those who work on it: --document-private-items"
 )]
 
-pub(crate) mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
-pub(crate) mod control;
 pub mod daemon;
 pub mod gossip;
 pub(crate) mod ingress_file;
 pub mod journal;
 pub(crate) mod listeners;
 pub(crate) mod metrics;
+pub(crate) mod ops;
 pub mod plugin;
 pub(crate) mod secret_file;
 pub(crate) mod unix_socket;

@@ -91,6 +91,30 @@ async fn a_status_and_the_members_are_printed_for_people_and_for_programs() {
 }
 
 #[tokio::test]
+async fn verbs_that_read_can_ask_the_control_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Process::keeping("a", folder.path(), &[]);
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register(CONNECTOR, TUNNEL).await;
+    let socket = folder.path().join("a.sock");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let by_socket = |words: &[&str]| ended(asking(nobody, words).arg("--control").arg(&socket));
+    for (words, text) in [
+        (&["status"][..], "a  gossd "),
+        (&["members"], "a (this)"),
+        (&["services"], TUNNEL),
+        (&["get", TUNNEL], CONNECTOR),
+        (&["explain", TUNNEL], "the only one; a is alive"),
+    ] {
+        let (stdout, stderr, code) = by_socket(words);
+        assert!(code == 0 && stdout.contains(text), "{words:?}: {stdout}{stderr}");
+    }
+    drop(a);
+    let (_, stderr, code) = by_socket(&["status"]);
+    assert!(code == 1 && stderr.contains(&format!("no agent answers at {}", socket.display())), "{stderr}");
+}
+
+#[tokio::test]
 async fn tunnels_are_listed_up_to_a_limit_and_searched() {
     let (a, _b, mut gost) = two_agents().await;
     gost.register("2", "other").await;

@@ -117,7 +117,7 @@ async fn whatever_a_peer_says_nothing_ends_and_it_is_named() {
     goes_on(&cluster, "x").await;
     let said = member(agent, "puppet").await;
     assert!(said["refused"]["count"].as_u64().expect("a number") > 15, "{said:#}");
-    assert!(said["problems"].to_string().contains("words of puppet were refused"), "{said:#}");
+    assert!(said["problems"].to_string().contains("messages from puppet were rejected"), "{said:#}");
     assert!(member(agent, "agent-1").await["refused"].is_null(), "nothing against the other");
     let metrics = ask(agent, "/metrics").await;
     assert!(metrics.contains(r#"gossd_peer_refused_total{peer="puppet",reason="malformed"}"#), "{metrics}");

@@ -178,12 +178,22 @@ async fn one_that_cannot_start_changes_nothing() {
 /// A process that makes the agent stop, takes what it held, and ends without a word.
 fn vanishing_successor(socket: &Path) {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("an agent");
-    stream.write_all(b"{\"takeover\":{\"name\":\"a\",\"version\":\"0\"}}\n").expect("it reads");
-    let mut byte = [0];
+    let ask = "POST /take-over?name=a&version=0 HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\
+               Upgrade: gossd-take-over\r\n\r\n";
+    stream.write_all(ask.as_bytes()).expect("it reads");
+    let read_to = |stream: &mut std::os::unix::net::UnixStream, end: &str| {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it answers");
+            text.extend(byte);
+        }
+        String::from_utf8(text).expect("text")
+    };
+    assert!(read_to(&mut stream, "\r\n\r\n").starts_with("HTTP/1.1 101 "));
+    stream.write_all(b"\n").expect("it reads");
     // The sockets that come with the line are closed, because nobody takes them.
-    while byte != *b"\n" {
-        stream.read_exact(&mut byte).expect("it answers");
-    }
+    assert!(read_to(&mut stream, "\n").starts_with("sockets "));
     stream.write_all(b"go\n").expect("it reads");
     let mut len = [0; 8];
     stream.read_exact(&mut len).expect("a length");

@@ -15,7 +15,7 @@ use crate::plugin::tls::TlsFiles;
 use gossd_core::hostname::Naming;
 use gossd_core::quota::Quota;
 
-/// What they say, the keys read.
+/// The configuration, with the keys read from their file.
 pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
     let keyring = match &args.key_file {
         Some(path) => keyfile::read(path)?,
@@ -24,17 +24,14 @@ pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
     config_with(keyring, args)
 }
 
-/// What the flags say, but for the keys.
+/// The configuration with these keys.
 pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Config> {
     let gossip = match args.gossip {
         Some(addr) => addr,
         None if keyring.is_public() => DEFAULT_GOSSIP_LOOPBACK.parse()?,
         None => DEFAULT_GOSSIP_KEYED.parse()?,
     };
-    let name = match args.name {
-        Some(name) => name,
-        None => paths::host_name().context("this host has no name; set --name")?,
-    };
+    let name = paths::name(args.name)?;
     let data_dir = match args.data_dir {
         Some(path) if path.as_os_str() == "none" => None,
         Some(path) => Some(path),

@@ -19,16 +19,15 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 
 use self::kept::Kept;
-use self::outside::{About, outside};
-use crate::admin::{self, Admin};
+use self::outside::outside;
 use crate::agent::{Agent, Dialling};
 use crate::config::{Adjustable, Config};
-use crate::control::takeover::predecessor::Predecessor;
-use crate::control::{self, Control};
 use crate::gossip::counters::Counters;
 use crate::gossip::{self, Cluster, JoinPoint};
 use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
+use crate::ops::takeover::predecessor::Predecessor;
+use crate::ops::{self, About, Ops};
 use crate::plugin::bounds;
 use crate::plugin::gate::Gate;
 use crate::plugin::reload::{Files, Latest};
@@ -61,7 +60,9 @@ impl Former<'_> {
         match self {
             Self::Ended => Ok(None),
             Self::Left(snapshot) => Ok(Some(std::mem::take(snapshot))),
-            Self::Runs(predecessor) => Ok(Some(predecessor.stop().await?)),
+            Self::Runs(predecessor) => {
+                Ok(Some(predecessor.stop().await.context("the agent that runs does not hand over")?))
+            }
         }
     }
 }
@@ -88,7 +89,7 @@ pub struct Daemon {
     pub advertised: SocketAddr,
     agent: Agent,
     cluster: Cluster,
-    control: Control,
+    ops: Arc<Ops>,
     leave_on_stop: bool,
     /// Where peers were before this start.
     remembered: Vec<JoinPoint>,
@@ -180,7 +181,8 @@ impl Daemon {
             cluster: config.cluster.clone(),
             address: advertised,
             joins,
-            dropped_log_lines: config.dropped_log_lines,
+            handles: handles.clone(),
+            journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
         };
         let gossip_config = gossip::Config {
             owner,
@@ -202,18 +204,16 @@ impl Daemon {
             tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));
         }
         tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
-        let journal_id = config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name));
         if config.hold {
             tasks.spawn(hold::keep(config.name, handles.duplicate()?));
         }
-        let control = Control::new(agent.clone(), cluster.clone(), handles.clone(), journal_id);
-        let control_file =
-            config.control.and_then(|path| serve_control(&path, replaces, &control, &mut tasks));
-
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
         let (ingress_file, file_health) = file::keep(config.ingress_file, &ingress, hold, &mut tasks);
+        let outside = outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, about);
+        let ops = Ops::new(agent.clone(), cluster.clone(), outside);
+        let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
@@ -221,8 +221,7 @@ impl Daemon {
         let admin = match admin_listener {
             Some(listener) => {
                 let address = listener.local_addr()?;
-                let outside = outside(&cluster, &ingress, &meter, file_health, about);
-                tasks.spawn(admin::serve(listener, Admin::new(agent.clone(), outside)));
+                tasks.spawn(ops::serve(ops.clone(), listener, false));
                 Some(address)
             }
             None => None,
@@ -235,7 +234,7 @@ impl Daemon {
             advertised,
             agent,
             cluster,
-            control,
+            ops,
             leave_on_stop: config.leave_on_stop,
             remembered,
             tasks,
@@ -285,9 +284,9 @@ impl Daemon {
         &self.meter.closed
     }
 
-    /// What `gossd leave` waits for to end the process.
-    pub fn control(&self) -> &Control {
-        &self.control
+    /// What an operator makes the agent do: it ends the process when the agent has left, or is succeeded.
+    pub fn ops(&self) -> &Arc<Ops> {
+        &self.ops
     }
 
     /// The sockets that somebody has to keep for whoever comes next.
@@ -322,7 +321,7 @@ impl Daemon {
         let _ = std::mem::replace(&mut self.stop_plugin, stop).send(());
         let goodbye = async {
             if self.leave_on_stop {
-                self.control.say_goodbye().await;
+                self.ops.say_goodbye().await;
             }
         };
         // Reads that wait for peers have waited for long enough.
@@ -411,13 +410,13 @@ impl Secrets {
 fn serve_control(
     path: &Path,
     replaces: bool,
-    control: &Control,
+    ops: &Arc<Ops>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> Option<SocketFile> {
     let bind = if replaces { unix_socket::replace } else { unix_socket::bind };
-    match bind(path, control::MODE) {
+    match bind(path, ops::SOCKET_MODE) {
         Ok((listener, file)) => {
-            tasks.spawn(control.clone().serve(listener));
+            tasks.spawn(ops::serve(ops.clone(), listener, true));
             Some(file)
         }
         Err(error) => {

@@ -62,6 +62,7 @@ pub struct AgentKeys {
     /// Its name.
     pub name: String,
     /// Whether it is the one that was asked.
+    #[serde(rename = "this")]
     pub asked: bool,
     /// For how long it has been silent; none if it is heard.
     pub silent_seconds: Option<u64>,

@@ -9,8 +9,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::Outcome;
 use super::lines::Listing;
-use crate::admin::report::IngressFile as Report;
 use crate::metrics::{Sheet, amount};
+use crate::ops::report::IngressFile as Report;
 
 /// A handle; clones share one state. The default is for an agent without such a file: its path is empty.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::lines::tests::{HASH_OF_ONE, ONE, World};
 use super::*;
-use crate::admin::report::IngressFile as Report;
+use crate::ops::report::IngressFile as Report;
 use gossd_core::hostname::Naming;
 
 const SOON: Duration = Duration::from_secs(20);

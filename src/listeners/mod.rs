@@ -5,7 +5,7 @@
 //! | who keeps the sockets meanwhile | where |
 //! |---|---|
 //! | systemd's file descriptor store, or its socket units | [`inherited`], `cli::supervisor` |
-//! | the running agent, until it hands them over | `control::takeover` |
+//! | the running agent, until it hands them over | `ops::takeover` |
 //! | `gossd hold`, for containers that share a network | [`hold`] |
 //!
 //! Knows addresses and file descriptors, not what is said on them.

@@ -1,30 +1,46 @@
-//! Whether an agent is ready, and why not: for load balancers, orchestrators and operators. Says nothing about
-//! plugin calls, which are answered in any case.
+//! `/livez` and `/readyz`: whether an agent is ready, and why not, for load balancers, orchestrators and operators.
+//! Plugin calls are answered in any case.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::http::StatusCode;
+
 use super::report::IngressFile;
-use gossd_core::agent::View;
+use super::routes::Shared;
+use gossd_core::agent::{DRAINING, View};
 use gossd_core::liveness::Standing;
 
-/// In which time a newcomer has heard all that its peers know: ten times what 100,000 records take on loopback.
+/// How long a newcomer needs for all records of its peers, at most: ten times what 100,000 take on loopback.
 const CATCH_UP: Duration = Duration::from_secs(20);
 
-/// What was reached once, and then holds.
+/// Conditions that hold for good once they are met.
 pub(super) struct Readiness {
     joins: bool,
     met: AtomicBool,
     caught_up: AtomicBool,
 }
 
+pub(super) async fn readyz(State(ops): Shared) -> (StatusCode, String) {
+    let view = ops.agent.view();
+    let file = (ops.outside.ingress_file)();
+    let reasons = ops.readiness.reasons(&view, ops.cluster.peers(), file.as_ref());
+    // Draining is no reason: this host goes on using the agent.
+    let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
+    if reasons.is_empty() {
+        return (StatusCode::OK, format!("ready\n{draining}"));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &draining)
+}
+
 impl Readiness {
-    /// Of an agent that has peers to join, or has not.
+    /// Of an agent that has peers to join, or none.
     pub(super) fn new(joins: bool) -> Self {
         Self { joins, met: AtomicBool::new(false), caught_up: AtomicBool::new(false) }
     }
 
-    /// Why the agent is not ready, a sentence each; none if it is.
+    /// Why the agent is not ready, a sentence for each reason; empty if it is.
     pub(super) fn reasons(&self, view: &View, peers: usize, file: Option<&IngressFile>) -> Vec<String> {
         let mut reasons = Vec::new();
         reasons.extend(view.journal.problem.as_ref().map(|why| format!("the journal: {why}")));
@@ -55,9 +71,9 @@ impl Readiness {
         }
         let names = missing.join(", ");
         Some(if view.uptime < CATCH_UP {
-            format!("catching up: {names} has not told all its records yet")
+            format!("catching up: {names} has not sent all its records yet")
         } else {
-            format!("not caught up within {} s: {names} has not told all its records", CATCH_UP.as_secs())
+            format!("not caught up within {} s: {names} has not sent all its records", CATCH_UP.as_secs())
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The page: one file, and the policy under which a browser runs just that and loads nothing. Knows nothing of what
-//! the page shows.
+//! `/`: the page, one file, and the policy under which a browser runs this file alone and loads nothing. Knows nothing of
+//! what the page shows.
 
 use std::sync::LazyLock;
 
@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 const PAGE: &str = include_str!("page.html");
 
-/// Names in the page come from strangers. Its script writes them as text; if it ever did otherwise, a script of
-/// theirs would have another hash, and Chromium refuses to make markup of text at all.
+/// Names in the page come from strangers. The page's script writes them as text. If it ever wrote markup, a stranger's
+/// script would have another hash, and Chromium makes no markup of text at all.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let style = hash_between("<style>", "</style>");
     let script = hash_between("<script type=\"module\">", "</script>");

@@ -1,34 +1,36 @@
-//! Why a tunnel, or a host's tunnel, is answered as it is: each record with its place, or the reason why it is hidden.
+//! `/explain.json`: why a Get for a tunnel, or for a host's tunnel, is answered as it is. Each record with its place, or
+//! with the reason why it is hidden.
 
-use axum::extract::{Query, State as Shared};
+use axum::extract;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 
+use super::Ops;
 use super::report::{self, Explanation, Lease, State};
+use super::routes::{Answer, Asked, Failure, Shared, json};
 use super::status::{millis, state};
-use super::{Admin, json};
 use gossd_core::agent::Candidate;
 use gossd_core::rank::Order;
 use gossd_core::record::Network;
 use gossd_core::rule::TunnelId;
 
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Which {
     #[serde(default)]
     name: String,
 }
 
-pub(super) async fn explain_json(Shared(admin): Shared<Admin>, Query(query): Query<Asked>) -> Response {
-    if query.name.is_empty() {
-        return (StatusCode::BAD_REQUEST, "which one? /explain.json?name=TUNNEL-OR-HOST\n").into_response();
+pub(super) async fn explain_json(extract::State(ops): Shared, Asked(Which { name }): Asked<Which>) -> Answer {
+    if name.is_empty() {
+        let text = "which one? /explain.json?name=TUNNEL-OR-HOST";
+        return Err(Failure(StatusCode::BAD_REQUEST, text.into()));
     }
-    json(&admin.explain(&query.name))
+    Ok(json(&ops.explain(&name)))
 }
 
-impl Admin {
+impl Ops {
     /// Where a tunnel, or the tunnel of a host name, is attached, and why Get answers as it does.
-    pub(crate) fn explain(&self, asked: &str) -> Explanation {
+    fn explain(&self, asked: &str) -> Explanation {
         let mut found = self.agent.explain(asked);
         let (mut host, mut name) = (None, (!found.is_empty()).then(|| asked.to_owned()));
         if found.is_empty()
@@ -99,9 +101,9 @@ fn why(found: &Candidate, order: Order, listed: usize) -> String {
         (None, State::Dead) => format!("hidden: {agent} has given no sign of life for {silent}"),
         (None, State::Draining) => format!("hidden: {agent} is draining"),
         (None, State::Left) => format!("hidden: {agent} has left"),
-        (None, State::Starting) => format!("hidden: {agent} has not told all its records yet"),
+        (None, State::Starting) => format!("hidden: {agent} has not sent all its records yet"),
         (None, State::Alive | State::Suspect) => {
-            "hidden: the same connector is listed by a better word".into()
+            "hidden: another record of the same connector is listed".into()
         }
         (Some(_), State::Suspect) => format!("last: {agent} has not been heard for {silent} and may be gone"),
         (Some(_), State::Dead) => {

@@ -1,7 +1,37 @@
-//! What an agent says of itself: the one report that `/status.json`, the page and the command line show, each in
-//! its own way. Plain data with names that do not change; nothing of how the agent keeps it inside.
+//! The reports of an agent, as JSON: the one form that every path, the page and the command line share. Plain data, whose
+//! names and units do not change; nothing of how the agent keeps its state.
 
 use serde::{Deserialize, Serialize};
+
+use crate::gossip::keys::{Lack, Report};
+
+/// The body of every answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// Why, for people.
+    pub error: String,
+}
+
+/// `/leave`, `/drain`, `/undrain`: what was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// Always true; what was not done is a [`Failure`].
+    pub done: bool,
+    /// What was done, in a sentence.
+    pub text: String,
+}
+
+/// `/keys/add`, `/keys/use`, `/keys/remove`: who has which keys after the change. `/keys.json` is the [`Report`] alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyChange {
+    /// What was done, in a sentence.
+    pub text: String,
+    /// The keys of every agent.
+    #[serde(flatten)]
+    pub report: Report,
+    /// The agents that do not have the change yet.
+    pub lacking: Vec<Lack>,
+}
 
 /// `/status.json`: the agent and its peers at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,7 +40,7 @@ pub(crate) struct Status {
     pub version: String,
     /// The agent's name.
     pub name: String,
-    /// Which of its starts: higher at each.
+    /// The agent's generation: higher at each start.
     pub generation: u64,
     /// The cluster's id.
     pub cluster: String,
@@ -59,21 +89,21 @@ pub(crate) struct Holds {
     pub private_tunnels: usize,
 }
 
-/// How an agent is, as seen from the one that reports.
+/// The state of an agent, as seen from the reporting one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// It is heard, or it is the one that reports: its records are listed first.
+    /// It is heard, or it is the reporting agent itself. Its records are listed first.
     Alive,
-    /// Not heard for a while: its records are listed last.
+    /// It has been silent for a while. Its records are listed last.
     Suspect,
-    /// Not heard for so long that its records are hidden, or never.
+    /// It has been silent for so long that its records are hidden, or was never heard.
     Dead,
-    /// It was told to drain: its records are hidden everywhere but there.
+    /// It drains: its records are hidden everywhere but at itself.
     Draining,
-    /// It said goodbye.
+    /// It left.
     Left,
-    /// It has not said yet that all its records are told, so none is shown.
+    /// It has not sent all its records yet, so none of them is listed.
     Starting,
 }
 
@@ -82,40 +112,40 @@ pub(crate) enum State {
 pub(crate) struct Member {
     /// Its name.
     pub name: String,
-    /// Whether it is the one that reports.
+    /// Whether it is the reporting agent itself.
     pub this: bool,
-    /// Which of its starts; none if none is shown yet.
+    /// Its generation; none if none is listed yet.
     pub generation: Option<u64>,
-    /// Where its gossip is reached, `ip:port`; none if that is not known any more.
+    /// Where its gossip is reached, `ip:port`; none while it is not heard.
     pub address: Option<String>,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// The round-trip time to it in milliseconds, smoothed; none before it was measured.
+    /// The smoothed round-trip time to it in milliseconds; none before the first measurement.
     pub rtt_ms: Option<f64>,
-    /// Seconds since its last sign of life, if it is silent.
+    /// Seconds since its last sign of life; none if it is not silent.
     pub silent_seconds: Option<f64>,
     /// Its records that are known here.
     pub records: usize,
-    /// What is held against it: words of it that were refused here.
+    /// Its messages that were rejected here, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
 }
 
-/// Words of an agent that were refused.
+/// Messages of an agent that were rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     /// How many.
     pub count: u64,
-    /// What the last ones were.
+    /// What the last of them were.
     pub last: String,
 }
 
-/// How the journal is.
+/// The state of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
-    /// `kept` on disk, `behind` for the moment, `failing`, or `none`.
+    /// `kept`: all changes are on disk; `behind` for the moment; `failing`; or `none`.
     pub state: String,
-    /// Why it is failing, or why there is none although one was wanted.
+    /// Why it is failing, or why there is none although one is configured.
     pub problem: Option<String>,
     /// Changes that are not on disk yet.
     pub pending: usize,
@@ -130,22 +160,22 @@ pub(crate) struct IngressFile {
     pub path: String,
     /// Its lines.
     pub lines: usize,
-    /// Host names that are known and not in it: there is no room for them, or no line can tell them.
+    /// Known host names that are not in it: there is no room for them, or no line can express them.
     pub left_out: usize,
-    /// Lines of an earlier start, which stay until this one can know better.
+    /// Lines of an earlier start, which stay until this start has caught up.
     pub former: usize,
-    /// How often it was written since the start.
+    /// Writes since the start.
     pub writes: u64,
-    /// How often it could not be.
+    /// Writes that failed since the start.
     pub failures: u64,
-    /// Why it is not as it should be; none if it is.
+    /// Why its content is not what it should be; none if it is.
     pub problem: Option<String>,
 }
 
 /// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Services {
-    /// How many tunnels match; more than are listed if there is a limit.
+    /// How many tunnels match, those beyond the limit included.
     pub total: usize,
     /// The first of them, by id.
     pub services: Vec<Service>,
@@ -167,25 +197,25 @@ pub(crate) struct Service {
 /// `/explain.json?name=NAME`: where a tunnel, or the tunnel of a host, is attached, and why Get answers as it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Explanation {
-    /// What was asked: a tunnel's id or a host name.
+    /// The tunnel's id or host name in the request.
     pub asked: String,
-    /// How a host name leads to a tunnel; none if the question was a tunnel's id, or leads nowhere.
+    /// The rule by which the host name leads to a tunnel; none if `asked` is a tunnel's id or leads nowhere.
     pub host: Option<Host>,
-    /// The tunnel's id; none if the question leads to none.
+    /// The tunnel's id; none if `asked` leads to no tunnel.
     pub name: Option<String>,
     /// Whether the tunnel is private, under all its host names: gost turns visitors away.
     #[serde(default)]
     pub private: bool,
-    /// One sentence that sums it up.
+    /// The result in one sentence.
     pub verdict: String,
     /// Its records, in the order of an answer, the hidden ones last.
     pub candidates: Vec<Candidate>,
 }
 
-/// How a host name leads to a tunnel.
+/// The rule by which a host name leads to a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Host {
-    /// The rule that holds: the host itself or a wildcard.
+    /// The rule: the host itself or a wildcard.
     pub rule: String,
     /// `configured` by the operator, `claimed` by a tunnel, or the `hash` host that every tunnel has.
     pub by: String,
@@ -193,12 +223,12 @@ pub(crate) struct Host {
     pub private: bool,
 }
 
-/// One record, and what becomes of it in an answer.
+/// One record, and its place in an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Candidate {
     /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
     pub rank: Option<usize>,
-    /// Why there, or why hidden: a sentence.
+    /// Why the record has this place, or why it is hidden: a sentence.
     pub why: String,
     /// The connector's id.
     pub id: String,
@@ -210,11 +240,11 @@ pub(crate) struct Candidate {
     pub address: String,
     /// The agent that it is registered at.
     pub agent: String,
-    /// How that agent is.
+    /// The state of that agent.
     pub state: State,
-    /// The round-trip time to that agent in milliseconds; none for the one that reports.
+    /// The round-trip time to that agent in milliseconds; none for the reporting agent.
     pub rtt_ms: Option<f64>,
-    /// Seconds for which this agent has known the record as it is.
+    /// Seconds since the record last changed, as far as the reporting agent knows.
     pub known_seconds: f64,
     /// Its lease, if it is registered here; only its owner knows it.
     pub lease: Option<Lease>,
@@ -229,36 +259,31 @@ pub(crate) struct Lease {
     pub period_seconds: Option<f64>,
 }
 
-/// What happened, as the data of one of `/events`; its id is the event's.
+/// The data of one event of `/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event {
-    /// A record is shown from now on.
+    /// A record is listed from now on.
     RecordUp(Record),
-    /// A record is not shown any more.
+    /// A record is not listed any more.
     RecordDown(Record),
     /// A peer is heard, for the first time or again.
-    PeerUp {
-        /// Its name.
-        agent: String,
-    },
+    PeerUp(Peer),
     /// A peer is silent; its records come last.
-    PeerSuspect {
-        /// Its name.
-        agent: String,
-    },
-    /// A peer said goodbye.
-    PeerLeft {
-        /// Its name.
-        agent: String,
-    },
+    PeerSuspect(Peer),
+    /// A peer left.
+    PeerLeft(Peer),
     /// A peer has been dead for so long that it is forgotten.
-    PeerForgotten {
-        /// Its name.
-        agent: String,
-    },
-    /// Events between the last one that the reader had and the next one are gone: read the status again.
+    PeerForgotten(Peer),
+    /// Events that the reader does not have are gone: it has to read the status again.
     Missed,
+}
+
+/// A peer, in an [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub agent: String,
 }
 
 /// A record, in an [`Event`].
@@ -275,16 +300,9 @@ pub(crate) struct Record {
 }
 
 impl Event {
-    /// The event's name on the wire, as in its data.
-    pub(crate) fn tag(&self) -> &'static str {
-        match self {
-            Self::RecordUp(_) => "record-up",
-            Self::RecordDown(_) => "record-down",
-            Self::PeerUp { .. } => "peer-up",
-            Self::PeerSuspect { .. } => "peer-suspect",
-            Self::PeerLeft { .. } => "peer-left",
-            Self::PeerForgotten { .. } => "peer-forgotten",
-            Self::Missed => "missed",
-        }
+    /// The event's name in the stream, the same as `event` in the data.
+    pub(crate) fn tag(&self) -> String {
+        let data = serde_json::to_value(self).unwrap_or_default();
+        data["event"].as_str().unwrap_or_default().to_owned()
     }
 }

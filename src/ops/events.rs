@@ -1,5 +1,5 @@
-//! `/events`: what happens, as server-sent events. A reader that was away goes on where it was, by `Last-Event-ID`;
-//! if too much happened meanwhile, it is told to look at the status again.
+//! `/events`: changes of records and peers, as server-sent events. A reader that was away goes on behind `Last-Event-ID`;
+//! if too much happened meanwhile, it gets `missed`, and has to read the status again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,27 +11,28 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
-use super::Admin;
 use super::report;
+use super::routes::Shared;
 use crate::agent::Agent;
 use gossd_core::event::Event as Happened;
-use gossd_core::record::{Owner, Record};
+use gossd_core::record::{AgentName, Owner, Record};
 
-/// Events taken under the lock at once.
+/// Events copied under one lock.
 const BATCH: usize = 256;
-/// A silent stream says that it is there, for proxies and readers.
+/// How often a silent stream sends a comment, so that proxies and readers know that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(super) async fn events(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    let generation = admin.agent.owner().generation;
+pub(super) async fn events(State(ops): Shared, headers: HeaderMap) -> Response {
+    let agent = ops.agent.clone();
+    let generation = agent.owner().generation;
     let resumed =
         headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(|id| number(id, generation));
-    let after = resumed.unwrap_or_else(|| Some(admin.agent.view().last_event));
-    let reader = Reader { changed: admin.agent.watch(), agent: admin.agent, after, waiting: Vec::new() };
+    let after = resumed.unwrap_or_else(|| Some(agent.view().last_event));
+    let reader = Reader { changed: agent.watch(), agent, after, waiting: Vec::new() };
     Sse::new(reader.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
-/// An id is `GENERATION-NUMBER`: numbers of another start mean nothing.
+/// The number in an id, which is `GENERATION-NUMBER`. None of another start: its numbers mean nothing here.
 fn number(id: &str, generation: u64) -> Option<u64> {
     let (start, number) = id.split_once('-')?;
     (start.parse() == Ok(generation)).then(|| number.parse().ok())?
@@ -40,7 +41,7 @@ fn number(id: &str, generation: u64) -> Option<u64> {
 struct Reader {
     agent: Agent,
     changed: watch::Receiver<u64>,
-    /// The last event that it had; none if that is not known here.
+    /// The last event that the reader has; none if its number is not known here.
     after: Option<u64>,
     /// The next ones, last first.
     waiting: Vec<Event>,
@@ -71,7 +72,7 @@ impl Reader {
                 self.after = Some(*last);
                 let events = happened.iter().rev();
                 self.waiting =
-                    events.filter_map(|(n, event)| self::event(generation, *n, &told(event))).collect();
+                    events.filter_map(|(n, event)| self::event(generation, *n, &reported(event))).collect();
             } else if self.changed.changed().await.is_err() {
                 return None;
             }
@@ -79,20 +80,20 @@ impl Reader {
     }
 }
 
-fn event(generation: u64, number: u64, told: &report::Event) -> Option<Event> {
-    let event = Event::default().id(format!("{generation}-{number}")).event(told.tag());
-    event.json_data(told).ok()
+fn event(generation: u64, number: u64, data: &report::Event) -> Option<Event> {
+    let event = Event::default().id(format!("{generation}-{number}")).event(data.tag());
+    event.json_data(data).ok()
 }
 
-fn told(event: &Happened) -> report::Event {
-    let name = |name: &gossd_core::record::AgentName| name.as_str().to_owned();
+fn reported(event: &Happened) -> report::Event {
+    let peer = |name: &AgentName| report::Peer { agent: name.as_str().to_owned() };
     match event {
         Happened::Up(owner, record) => report::Event::RecordUp(of(owner, record)),
         Happened::Down(owner, record) => report::Event::RecordDown(of(owner, record)),
-        Happened::Heard(agent) => report::Event::PeerUp { agent: name(agent) },
-        Happened::Suspected(agent) => report::Event::PeerSuspect { agent: name(agent) },
-        Happened::Left(agent) => report::Event::PeerLeft { agent: name(agent) },
-        Happened::Forgotten(agent) => report::Event::PeerForgotten { agent: name(agent) },
+        Happened::Heard(agent) => report::Event::PeerUp(peer(agent)),
+        Happened::Suspected(agent) => report::Event::PeerSuspect(peer(agent)),
+        Happened::Left(agent) => report::Event::PeerLeft(peer(agent)),
+        Happened::Forgotten(agent) => report::Event::PeerForgotten(peer(agent)),
     }
 }
 

@@ -1,26 +1,63 @@
-//! From the agent's view to its report: the words and units that stay.
+//! `/status.json`, `/services.json`, `/metrics`: from the agent's view to the words and units of the report, which stay.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Outside;
-use super::report::{Holds, IngressFile, Journal, Member, Refused, Service, State, Status};
+use axum::extract;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use prometheus_client::encoding::text::encode;
+use serde::Deserialize;
+
+use super::Ops;
+use super::report::{Holds, Journal, Member, Refused, Service, Services, State, Status};
+use super::routes::{Answer, Asked, Failure, Shared, json};
 use gossd_core::agent::{DRAINING, MemberView, Tunnel, View};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::Order;
-use gossd_core::record::{AgentName, Owner};
 use gossd_core::slot;
 
-/// The report of a view.
-pub(super) fn status(
-    owner: &Owner,
-    view: &View,
-    outside: &Outside,
-    addresses: &HashMap<AgentName, SocketAddr>,
-    ingress_file: Option<IngressFile>,
-    unready: Vec<String>,
-) -> Status {
+/// Tunnels in one answer, if the query sets no limit.
+pub(crate) const LIMIT: usize = 100;
+/// Tunnels in one answer at most.
+pub(crate) const MAX_LIMIT: usize = 10_000;
+
+pub(super) async fn status_json(extract::State(ops): Shared) -> Response {
+    json(&status(&ops))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    search: String,
+    limit: Option<usize>,
+}
+
+pub(super) async fn services_json(
+    extract::State(ops): Shared,
+    Asked(Search { search, limit }): Asked<Search>,
+) -> Response {
+    let (total, tunnels) = ops.agent.tunnels(&search, limit.unwrap_or(LIMIT).min(MAX_LIMIT));
+    json(&Services { total, services: tunnels.iter().map(service).collect() })
+}
+
+pub(super) async fn metrics(extract::State(ops): Shared) -> Answer {
+    const TYPE: (HeaderName, &str) =
+        (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let mut text = String::new();
+    match encode(&mut text, &ops.outside.metrics) {
+        Ok(()) => Ok(([TYPE], text).into_response()),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+fn status(ops: &Ops) -> Status {
+    let (view, outside) = (ops.agent.view(), &ops.outside);
+    let peers = ops.cluster.peers_now().into_iter();
+    let addresses: HashMap<_, _> = peers.map(|peer| (peer.owner.name, peer.addr)).collect();
+    let ingress_file = (outside.ingress_file)();
+    let unready = ops.readiness.reasons(&view, addresses.len(), ingress_file.as_ref());
     let ready = unready.is_empty();
     let mut problems = unready;
     if view.draining {
@@ -41,19 +78,20 @@ pub(super) fn status(
         let (name, refused) = (&member.name, refused(member)?);
         let Refused { count, last } = refused;
         Some(format!(
-            "{count} words of {name} were refused, the last ones {last}: it is broken, or somebody else has its key"
+            "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
         ))
     }));
     let members = view.members.iter().enumerate().map(|(at, member)| {
-        let address = if at == 0 { Some(outside.address) } else { addresses.get(&member.name).copied() };
+        let address =
+            if at == 0 { Some(outside.about.address) } else { addresses.get(&member.name).copied() };
         as_member(member, at == 0, address)
     });
     Status {
         version: env!("CARGO_PKG_VERSION").into(),
-        name: owner.name.as_str().into(),
-        generation: owner.generation,
-        cluster: outside.cluster.clone(),
-        address: outside.address.to_string(),
+        name: ops.agent.owner().name.as_str().into(),
+        generation: ops.agent.owner().generation,
+        cluster: outside.about.cluster.clone(),
+        address: outside.about.address.to_string(),
         uptime_seconds: view.uptime.as_secs_f64(),
         ready,
         problems,
@@ -72,7 +110,7 @@ pub(super) fn status(
             private_tunnels: view.counts.private,
         },
         members: members.collect(),
-        journal: journal(view),
+        journal: journal(&view),
         ingress_file,
         last_event: view.last_event,
     }
@@ -108,7 +146,7 @@ fn refused(member: &MemberView) -> Option<Refused> {
     Some(Refused { count: complaint.total(), last: complaint.last.text().into() })
 }
 
-/// How an agent is, in one word.
+/// The state of an agent.
 pub(super) fn state(member: &MemberView) -> State {
     match (member.status, member.standing) {
         (Some(slot::Status::Left), _) => State::Left,
@@ -120,13 +158,13 @@ pub(super) fn state(member: &MemberView) -> State {
     }
 }
 
-/// A tunnel's line.
-pub(super) fn service(tunnel: &Tunnel) -> Service {
+/// A tunnel in `/services.json`.
+fn service(tunnel: &Tunnel) -> Service {
     let agents = tunnel.agents.iter().map(|name| name.as_str().to_owned()).collect();
     Service { name: tunnel.name.to_string(), listed: tunnel.listed, hidden: tunnel.hidden, agents }
 }
 
-/// Milliseconds, to the microsecond.
+/// Milliseconds, rounded to microseconds.
 pub(super) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
