@@ -183,8 +183,8 @@ fn parse_rule(text: &str) -> Result<(String, String), String> {
     Ok((host.into(), tunnel.into()))
 }
 
-/// The filter's parser takes any word that is no level for a target: `warning` would let nothing through but what a
-/// module of that name says.
+/// The filter's parser takes any word that is no level for a target: `warning` would let nothing through but the lines of
+/// a module of that name.
 fn parse_level(text: &str) -> Result<LogLevel, String> {
     const LEVELS: &str = "error, warn, info, debug, trace or off";
     // It also counts its places without the blanks before a directive, and cuts where they would be: a wrong name, or no
