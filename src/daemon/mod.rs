@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::rustls::ServerConfig;
 
 pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 
@@ -33,8 +34,8 @@ use crate::plugin::bounds;
 use crate::plugin::gate::Gate;
 use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Entrances};
-use crate::plugin::tls::{Tls, TlsFiles};
-use crate::plugin::token::Known;
+use crate::plugin::tls::TlsFiles;
+use crate::plugin::token::TokenHashes;
 use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 use gossd_core::agent::{Counts, Settings};
@@ -281,7 +282,7 @@ impl Daemon {
     }
 
     /// How many plugin connections were closed for their callers' faults.
-    pub fn plugin_closed(&self) -> &bounds::Counters {
+    pub fn plugin_closed(&self) -> &bounds::ClosedCounts {
         &self.meter.closed
     }
 
@@ -376,8 +377,8 @@ fn keep_journal(
 
 /// What was read from the plugin's files.
 struct Secrets {
-    tokens: Option<(Tokens, Files<Known>)>,
-    tls: Option<(Files<Tls>, Latest<Tls>)>,
+    tokens: Option<(Tokens, Files<TokenHashes>)>,
+    tls: Option<(Files<ServerConfig>, Latest<ServerConfig>)>,
 }
 
 impl Secrets {
@@ -394,7 +395,7 @@ impl Secrets {
         every: Duration,
         told: &watch::Receiver<()>,
         tasks: &mut JoinSet<anyhow::Result<()>>,
-    ) -> (Tokens, Option<Latest<Tls>>) {
+    ) -> (Tokens, Option<Latest<ServerConfig>>) {
         let tokens = self.tokens.map(|(tokens, files)| {
             tasks.spawn(files.follow(every, told.clone()));
             tokens
