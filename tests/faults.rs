@@ -508,7 +508,7 @@ async fn without_a_writable_folder_the_agent_goes_on_in_memory() {
     let mut gost = FakeGost::start("n", agent.plugin).await;
     gost.register("1", "t").await;
     assert_eq!(agent.get("t").await.len(), 1);
-    assert!(agent.log().contains("going on in memory"));
+    assert!(agent.log().contains("continuing in memory"));
 }
 
 #[tokio::test]

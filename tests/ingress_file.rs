@@ -248,11 +248,11 @@ async fn a_file_that_cannot_be_written_is_told_once_everywhere_and_so_is_its_rep
     let log = agent.log();
     let told = |text: &str| log.matches(text).count();
     assert_eq!(
-        told("WARN cannot write the ingress file, gost goes on with the old one: No such file"),
+        told("WARN cannot write the ingress file, gost continues with the old one: No such file"),
         1,
         "{log}"
     );
-    assert_eq!(told("this user has to be able to make files in that folder"), 1, "{log}");
+    assert_eq!(told("this user must be able to create files in that folder"), 1, "{log}");
     assert_eq!(told("INFO the ingress file is written again"), 1, "{log}");
 }
 

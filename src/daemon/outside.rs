@@ -1,4 +1,4 @@
-//! What the admin listener tells that is not the agent's own.
+//! What the admin listener shows beside the agent's own state.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::ingress_file;
 use crate::metrics::Runtime;
 use crate::plugin::{By, Ingress, Meter};
 
-/// What the admin listener tells of the gossip's configuration.
+/// What the admin listener shows of the configuration.
 pub(super) struct About {
     pub(super) cluster: String,
     pub(super) address: SocketAddr,
@@ -24,7 +24,7 @@ pub(super) fn outside(
     cluster: &Cluster,
     ingress: &Ingress,
     meter: &Meter,
-    ingress_file: ingress_file::Health,
+    ingress_file: ingress_file::FileHealth,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -34,10 +34,10 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(ingress_file.clone()));
     metrics.register_collector(Box::new(Runtime::current()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-    metrics.register("gossd_build", "This program", build);
+    metrics.register("gossd_build", "Version of this program", build);
     let (peers, ingress) = (cluster.clone(), ingress.clone());
     let About { cluster, address, joins, dropped_log_lines } = about;
-    let dropped = "Log lines that were dropped: standard error did not take them";
+    let dropped = "Log lines dropped because standard error did not accept them";
     metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
     let by_name = move || peers.peers_now().into_iter().map(|peer| (peer.owner.name, peer.addr)).collect();
     Outside {

@@ -1,4 +1,4 @@
-//! The file as it is kept, in real time on a real disk.
+//! The file on a real disk, in real time.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ const SOON: Duration = Duration::from_secs(20);
 const NO_HOLD: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// A file that is kept until this is dropped.
+/// A file that is kept up to date until this is dropped.
 struct Kept {
     world: World,
     folder: TempDir,
-    health: Health,
+    health: FileHealth,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -117,7 +117,7 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(path(folder), path(&copy)).unwrap();
     let path = path(&copy);
-    let lister = Lister::new(world.ingress.clone(), Bounds::USUAL);
+    let lister = Lister::new(world.ingress.clone(), FileLimits::USUAL);
     let mut keeper = Keeper { path: path.clone(), lister, former: None, is: None };
     let basis = |holds| Basis { hosts: 0, names: world.names.get(), holds };
     assert!(matches!(keeper.go(&basis(true), true).written, Ok(false)));
