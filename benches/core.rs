@@ -1,5 +1,5 @@
-//! What a call and a frame cost without sockets: looking a tunnel up among many, ranking, taking a change, sealing and
-//! opening, and the codec of a push.
+//! The cost of a call and of a frame without sockets: looking up one tunnel among many, ranking, applying a change,
+//! encrypting and decrypting, and the codec of a push.
 //!
 //! `cargo bench --bench core`
 
@@ -37,7 +37,7 @@ fn owner(n: usize) -> Owner {
     Owner { name: format!("agent-{n}").parse().expect("a name"), generation: 1 }
 }
 
-/// What an owner of these records says.
+/// The changes of an owner of these records.
 fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
     let (mut slots, mut versions) = (SlotTable::default(), Versions::default());
     let records: Vec<Write> = records.map(|record| slots.put(record).expect("room")).collect();
@@ -86,7 +86,7 @@ fn ranking(c: &mut Criterion) {
 fn applying(c: &mut Criterion) {
     let changes = said((0..RECORDS).map(|n| record(n, &tunnel(n))));
     let (owner, mut slots, mut versions) = (owner(0), SlotTable::default(), Versions::default());
-    // As late as what the directory has.
+    // Brings the version up to that of the directory.
     (0..=RECORDS).for_each(|_| drop(versions.change(Write::status(Status::Ready))));
     let mut full = directory(&owner, &changes);
     let mut other = false;

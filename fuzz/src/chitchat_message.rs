@@ -1,5 +1,5 @@
-//! Messages of chitchat, on the way that they take from a frame to chitchat: whatever they are, chitchat goes on, answers
-//! those whom it should, knows agents only, and says of us what we said.
+//! Messages of chitchat on their way from a frame to chitchat. Whatever they contain, chitchat continues, answers the
+//! right peers, knows agents only, and keeps our own state unchanged.
 
 use std::cell::OnceCell;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::input::Input;
 
-/// Messages of one input.
+/// Most messages of one input.
 const MESSAGES: usize = 4;
 const CLUSTER: &str = "c";
 
@@ -29,7 +29,7 @@ thread_local! {
     static RUNTIME: OnceCell<Runtime> = const { OnceCell::new() };
 }
 
-/// Messages, each a byte that says how it is made.
+/// Messages, each after a byte that selects how to make it.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut messages = Vec::new();
@@ -79,7 +79,7 @@ async fn heard(messages: Vec<Vec<u8>>) {
         if to == asker {
             break;
         }
-        // Not all of them: unpacking takes long.
+        // Not every time, because decompressing takes long.
         if answer.len() % 8 == 0 {
             ChitchatMessage::deserialize(&mut &answer[..]).expect("what it says can be understood");
         }
@@ -93,7 +93,7 @@ async fn heard(messages: Vec<Vec<u8>>) {
     running.end();
 }
 
-/// A peer may have written over it.
+/// A peer may have overwritten our own key.
 async fn says(running: &mut AntiEntropy) {
     let [status, version] = running.round().await;
     assert_eq!((status.as_deref(), version.as_deref()), (Some("ready"), Some("9")));
@@ -114,7 +114,7 @@ fn all_are_agents(members: &[Member]) {
     );
 }
 
-/// Hears signs of life and of death, and who says what has to be refused, and nothing else.
+/// Records the news. Only signs of life and death, and refused messages, may come.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<News>>);
 
@@ -162,14 +162,15 @@ fn message(input: &mut Input<'_>) -> Vec<u8> {
     }
 }
 
-/// The magic number, the version and what kind it is.
+/// The magic number, the version and the kind.
 fn head(kind: u8) -> Vec<u8> {
     let mut message = 45_139_u16.to_le_bytes().to_vec();
     message.extend([0, kind]);
     message
 }
 
-/// What is answered with a refusal, for knowing that all before was heard: cheaper than an exchange.
+/// A message that is answered with a refusal, because it claims that everything older was received: cheaper than an
+/// exchange.
 fn misled() -> Vec<u8> {
     let mut message = head(0);
     0_u16.serialize(&mut message);
@@ -188,7 +189,7 @@ fn member(input: &mut Input<'_>, to: &mut Vec<u8>) {
     ChitchatId::new(name, 5 + u64::from(n / 64), addr(1 + n % 8)).serialize(to);
 }
 
-/// Small as a rule, or near the end.
+/// Mostly small, or near the maximum.
 fn number(input: &mut Input<'_>) -> u64 {
     let byte = input.byte();
     match byte {

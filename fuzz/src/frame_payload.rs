@@ -1,5 +1,6 @@
-//! Opened frames of a few peers, fed into a link and what an agent hears of it: only an owner says what is shown as its,
-//! nobody changes what was registered here, and what is sent goes to whom it should, and opens there.
+//! Decrypted frames of a few peers, fed into a link and the agent behind it. Only an owner decides about its records,
+//! nobody changes what was registered here, and each frame that is sent goes to the right peer and can be decrypted
+//! there.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -26,16 +27,16 @@ use rand::rngs::StdRng;
 
 use super::input::Input;
 
-/// Frames of one input.
+/// Most frames of one input.
 const FRAMES: usize = 12;
-/// Admitted at the start; one more process is not.
+/// Peers that are admitted at the start; one more process is not.
 const PEERS: u8 = 2;
-/// A header around a payload that could not be compressed.
+/// The size of the headers around an incompressible payload.
 const HEADER: usize = 64;
-/// Our one tunnel.
+/// The one tunnel that is registered here.
 const TUNNEL: &str = "ours";
 
-/// Steps, each a byte that says what a peer does, and who.
+/// Steps, each after a byte that selects a peer and what it does.
 pub fn run(data: &[u8]) {
     let mut room = Room::new();
     let mut input = Input(data);
@@ -53,9 +54,9 @@ struct Process {
     addr: SocketAddr,
     session: Session,
     counter: u64,
-    /// The number that our last ping asked it to repeat.
+    /// The nonce that our last ping asked the peer to repeat.
     nonce: u64,
-    /// The last question that it was asked.
+    /// The last question to the peer.
     question: Vec<u8>,
 }
 
@@ -65,7 +66,7 @@ struct Room {
     sealer: Arc<Sealer>,
     agent: Agent,
     processes: Vec<Process>,
-    /// Whose records were said to be which.
+    /// The records that each owner has sent.
     said: HashSet<(String, Arc<Record>)>,
 }
 
@@ -129,7 +130,7 @@ impl Room {
         }
     }
 
-    /// A frame of a kind.
+    /// Sends a frame of a kind.
     fn say(&mut self, n: usize, kind: Kind, payload: &[u8]) {
         let process = &mut self.processes[n];
         process.counter += 1;
@@ -140,7 +141,7 @@ impl Room {
         self.deliver(n, Some((kind, payload)), plain);
     }
 
-    /// A frame with any header.
+    /// Sends a frame with any header.
     fn raw(&mut self, n: usize, input: &mut Input<'_>) {
         let process = &self.processes[n];
         let mut plain = process.session.to_vec();
@@ -166,7 +167,7 @@ impl Room {
         self.say(n, Kind::Push, &payload);
     }
 
-    /// An answer to the last question.
+    /// Answers the last question.
     fn answer(&mut self, n: usize, input: &mut Input<'_>) {
         let question = self.processes[n].question.clone();
         let Ok(question) = wire::decode::<Question<'_>>(&question) else { return };
@@ -216,7 +217,7 @@ impl Room {
         self.perform(effects, Some(n));
     }
 
-    /// What an owner is said to have said.
+    /// Notes the records that a frame claims for its owner.
     fn note(&mut self, n: usize, kind: Kind, payload: &[u8]) {
         let peer = self.processes[n].owner.name.to_string();
         let (name, changes) = match kind {
@@ -297,7 +298,7 @@ impl Room {
     }
 
     fn all_said(&self, owner: &Owner, changes: &[Change]) {
-        // What our former start said is passed on by others.
+        // Others pass on the state of our former start.
         if owner.name.as_str() == "a" {
             return;
         }
@@ -341,7 +342,7 @@ fn ours() -> Record {
     Record { id, name, node, network: Network::Tcp, address: "192.0.2.7:80".into() }
 }
 
-/// Slots and values: made up of a few numbers, or as they are said.
+/// Slots and values: made from a few numbers, or taken from the input.
 fn values(input: &mut Input<'_>) -> Vec<(u32, String)> {
     let count = input.byte() % 6;
     let mut values = Vec::new();

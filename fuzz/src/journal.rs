@@ -1,5 +1,5 @@
-//! Journals as a start reads them: what is taken could have been registered, is written as it was read, and is what the
-//! agent then answers and tells. A file that is damaged is noticed, and ends nothing.
+//! Journals as a start reads them. An accepted entry could have been registered, is written the same way again, and is
+//! what the agent then answers and sends. A damaged file is noticed, and ends nothing.
 
 use std::cell::{Cell as Flag, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,10 +27,10 @@ use gossd_core::tombstone::Release;
 
 use super::input::Input;
 
-/// One input in so many may be a whole file, chosen by what is in it: files are a hundred times slower.
+/// One input in this many may be a whole file, chosen by its content: files are a hundred times slower.
 const FILES: u64 = 1_024;
 
-/// What an entry is that is neither a word nor a rule.
+/// The tag of an entry that is neither a word nor a rule.
 const ENTRYPOINT: u8 = 0xfe;
 const PERIOD: u8 = 0xfd;
 
@@ -115,7 +115,7 @@ fn check(restored: &Restored) {
     }
 }
 
-/// What an agent says of it, its peers understand.
+/// What an agent sends of it, its peers accept.
 fn told(slot: Slot, content: Content) {
     let cell = Cell { version: 1, content };
     assert_eq!(slots::parse_value(slot, &slots::value(&cell)), Some(cell));
@@ -142,11 +142,11 @@ fn starts(restored: Restored) {
 
 thread_local! {
     static FILE: OnceCell<Vec<u8>> = const { OnceCell::new() };
-    /// redb may panic over a damaged file, which is caught.
+    /// redb may panic over a damaged file; the panic is caught.
     static TOLERANT: Flag<bool> = const { Flag::new(false) };
 }
 
-/// Writes over some bytes of a good file, or cuts it.
+/// Overwrites some bytes of a good file, or truncates it.
 fn damaged(mut input: Input<'_>) {
     let mut file = FILE.with(|file| file.get_or_init(good).clone());
     while !input.is_empty() {

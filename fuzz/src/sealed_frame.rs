@@ -1,5 +1,5 @@
-//! Frames as they come from the network: what does not open is told apart as it should be, and nothing opens that was not
-//! sealed here.
+//! Frames as they come from the network: one that cannot be decrypted gets the right reason, and none is decrypted that
+//! was not encrypted here.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use super::input::Input;
 
 /// Where the ciphertext starts.
 const HEADER: usize = 3 + 4 + 24;
-/// Above this, compressing takes most of the time.
+/// Above this, compression would take most of the time.
 const SMALL: usize = 160;
 
 thread_local! {
@@ -29,7 +29,7 @@ fn key(n: u8) -> String {
     String::from_utf8(line).expect("letters")
 }
 
-/// As it is in a header.
+/// The key id as it stands in a header.
 fn spelled(id: KeyId) -> [u8; 4] {
     u32::from_str_radix(&id.to_string(), 16).expect("hexadecimal digits").to_be_bytes()
 }
@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// Bytes of anybody.
+/// Bytes of a stranger.
 fn from_outside(sealer: &Sealer, bytes: &[u8]) {
     let want = if bytes.len() < OVERHEAD || !bytes.starts_with(b"gs") {
         OpenError::NotAFrame
@@ -69,7 +69,7 @@ fn from_outside(sealer: &Sealer, bytes: &[u8]) {
     }
 }
 
-/// A right header before any bytes.
+/// A valid header before any bytes.
 fn forged(sealer: &Sealer, mut input: Input<'_>) {
     let keyring = sealer.keyring();
     let ids: Vec<KeyId> = keyring.ids().collect();
@@ -79,7 +79,7 @@ fn forged(sealer: &Sealer, mut input: Input<'_>) {
     from_outside(sealer, &frame);
 }
 
-/// A frame of ours opens, and is spoilt by whatever is changed in it.
+/// A frame of ours can be decrypted, and any change in it is noticed.
 fn sealed([ours, cluster, stranger]: [&Sealer; 3], mut input: Input<'_>) {
     let ids: Vec<KeyId> = ours.keyring().ids().collect();
     let with = ids[usize::from(input.byte()) % ids.len()];
@@ -98,7 +98,7 @@ fn sealed([ours, cluster, stranger]: [&Sealer; 3], mut input: Input<'_>) {
     assert!(ours.open(shorter).is_err());
 }
 
-/// What is inside, after it opened.
+/// The content of a decrypted frame.
 fn inside(plain: &[u8]) {
     if let Ok((header, payload)) = wire::split(plain) {
         assert!(payload.len() < plain.len());

@@ -1,5 +1,5 @@
-//! Slots as peers spell them: whatever is understood is spelled so that others understand the same, and whatever a
-//! Register takes can be told.
+//! Slots as peers encode them: an accepted one is encoded so that others understand the same, and whatever a Register
+//! accepts can be sent.
 
 use std::str;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot};
 
 use super::input::Input;
 
-/// Of one of the three kinds of slots, or any slot, or the fields of a Register.
+/// One of the three kinds of slots, or any slot, or the fields of a Register.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let how = input.byte();
@@ -30,7 +30,7 @@ fn slot_and_value(text: &str) {
     let Ok(slot) = slot.parse() else { return };
     if let Some((cell, more)) = slots::read(slot, text) {
         assert!(slot <= MAX_SLOT, "{slot}");
-        // What is appended is left alone.
+        // Appended fields are left alone.
         assert_eq!(slots::read(slot, &text[..text.len() - more.len()]), Some((cell, "")));
     }
     value(slot, text);
@@ -60,7 +60,7 @@ fn value(slot: Slot, text: &str) {
     comes_back(slot, &cell);
 }
 
-/// What is told is understood, as it was meant, and has one spelling.
+/// An encoded cell is decoded unchanged, and has one encoding.
 fn comes_back(slot: Slot, cell: &Cell) {
     let spelled = slots::value(cell);
     assert!(spelled.len() <= slots::MAX_VALUE, "{} bytes", spelled.len());
@@ -69,7 +69,7 @@ fn comes_back(slot: Slot, cell: &Cell) {
     assert_eq!(read.map(|cell| slots::value(&cell)), Some(spelled));
 }
 
-/// Fields on lines.
+/// The fields of a Register, one per line.
 fn register(text: &str) {
     let mut lines = text.split('\n');
     let mut field = || lines.next().unwrap_or_default();

@@ -130,9 +130,9 @@ async fn what_cannot_be_read_is_not_overwritten_while_it_may_be_needed() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(path(&folder)).unwrap();
     let kept = Kept::start(World::new(Names::default()), folder, LONG);
-    kept.until("it is told and tried again", |report| report.failures >= 2).await;
+    kept.until("it is reported and tried again", |report| report.failures >= 2).await;
     let problem = kept.health.report().unwrap().problem.unwrap();
-    assert!(problem.contains("it is there, and no file"), "{problem}");
+    assert!(problem.contains("it exists and is no file"), "{problem}");
     assert_eq!(kept.world.ingress.set_rule("a", ONE), Ok(true));
     fs::remove_dir(path(&kept.folder)).unwrap();
     kept.until_text("it is mended", &claim("a")).await;

@@ -1,5 +1,5 @@
-//! What tests switch in an agent that they run, by variables: parts of it do not work, so that a test has to notice; its clock
-//! is wrong; or it forgets sooner. `gossd` itself knows none of them.
+//! Test switches of an agent, set by variables: some parts do not work, so that a test has to notice; the clock is
+//! wrong; or the agent forgets sooner. `gossd` itself has none of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use gossd::config::Config;
 use gossd::gossip::wire::Kind;
 use gossd_core::agent::Broken;
 
-/// Parts that do not work, with commas between: see [`broken`].
+/// Parts that do not work, separated by commas: see [`broken`].
 pub(crate) const BROKEN: &str = "GOSSD_TEST_BROKEN";
-/// By how many seconds its clock is ahead.
+/// How many seconds the clock is ahead.
 const CLOCK_AHEAD: &str = "GOSSD_TEST_CLOCK_AHEAD";
 /// After how many seconds dead agents are forgotten.
 pub(crate) const DEAD_GRACE: &str = "GOSSD_TEST_DEAD_GRACE";
-/// How many times as fast as usual empty slots and lapsed records are forgotten.
+/// How many times faster than usual empty slots and lapsed records are forgotten.
 pub(crate) const HURRY: &str = "GOSSD_TEST_HURRY";
 
-/// Changes what the variables say. One that cannot be understood ends the process: a test that breaks nothing shows nothing.
+/// Applies the variables. An invalid one ends the process, because a test without its sabotage proves nothing.
 pub(crate) fn apply(config: &mut Config) {
     if let Err(error) = try_apply(config, |name| std::env::var(name).ok()) {
         eprintln!("{error:#}");
@@ -61,7 +61,7 @@ fn broken(config: &mut Config, part: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No frame of a kind gets through.
+/// Loses every frame of a kind.
 fn lose(config: &mut Config, lost: Kind) {
     let others = config.faults.take();
     config.faults =

@@ -1,5 +1,5 @@
-//! What can happen to hosts and the network between them, and what is promised then to visitors of every host whose
-//! gost lives. Each scenario runs with both plugin types.
+//! What can happen to hosts and to the network between them, and the promise for visitors of every host whose gost
+//! lives. Each scenario runs with both plugin types.
 
 mod agent;
 mod away;
@@ -15,10 +15,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::measured::{ALLOWANCE, Measured, Promise};
-use crate::visits::Moment;
+use crate::visits::UnixMillis;
 use crate::world::{HOST, Plan, PluginType, TUNNEL, World};
 
-/// What a scenario does to its world.
+/// The steps of a scenario.
 type Run = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = anyhow::Result<Measured>> + 'a>>;
 
 /// One fault, and its promise.
@@ -26,17 +26,17 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What is broken.
     pub(crate) fault: &'static str,
-    /// What visitors get all the same.
+    /// What visitors can still expect.
     pub(crate) promise: &'static str,
-    /// The plugin types with which it is run with every change.
+    /// The plugin types that run for every change.
     short: &'static [PluginType],
-    /// Why a real gost cannot be told to do this.
+    /// Why a real gost cannot do this.
     pub(crate) simulated_only: Option<&'static str>,
     plan: fn() -> Plan,
     pub(crate) run: Run,
 }
 
-/// Both, for [`Scenario::short`], and each alone.
+/// Both plugin types.
 const BOTH: &[PluginType] = &[PluginType::Grpc, PluginType::Http];
 const GRPC: &[PluginType] = &[PluginType::Grpc];
 const HTTP: &[PluginType] = &[PluginType::Http];
@@ -58,13 +58,13 @@ impl Scenario {
         Self { plan, ..self }
     }
 
-    /// Its world.
+    /// The plan of the scenario's world.
     pub(crate) fn plan(&self, plugin: PluginType) -> Plan {
         Plan { plugin, ..(self.plan)() }
     }
 
-    /// Whether a set has it: `short`, `long`, or names with commas between, each with `/grpc` or `/http` if only that
-    /// type is meant.
+    /// Whether a set includes it: `short`, `long`, or names separated by commas, each with `/grpc` or `/http` for that
+    /// plugin type alone.
     pub(crate) fn is_in(&self, set: &str, plugin: PluginType) -> bool {
         match set {
             "long" => true,
@@ -77,7 +77,7 @@ impl Scenario {
     }
 }
 
-/// All of them.
+/// All scenarios.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     let files = [
         gost::SCENARIOS,
@@ -91,29 +91,29 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     files.into_iter().flatten()
 }
 
-/// The one of that name.
+/// The scenario with this name.
 pub(crate) fn named(name: &str) -> &'static Scenario {
     all().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
 
-/// Something that does not work, and a scenario whose visitors have to feel that.
+/// A sabotage, and the scenario whose visitors have to notice it.
 pub(crate) struct Noticed {
-    pub(crate) broken: Broken,
+    pub(crate) broken: Sabotage,
     pub(crate) scenario: &'static str,
     pub(crate) plugin: PluginType,
 }
 
 /// What is broken on purpose.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Broken {
-    /// Parts of every agent.
+pub(crate) enum Sabotage {
+    /// These parts of every agent.
     Agents(&'static str),
-    /// Nobody keeps listeners.
+    /// The keeping of listeners.
     Listeners,
 }
 
-impl Broken {
-    /// A world where it is.
+impl Sabotage {
+    /// The plan of a world in which it is broken.
     pub(crate) fn apply(self, plan: Plan) -> Plan {
         match self {
             Self::Agents(parts) => {
@@ -125,7 +125,7 @@ impl Broken {
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Sabotage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agents(parts) => parts,
@@ -134,22 +134,22 @@ impl fmt::Display for Broken {
     }
 }
 
-/// All of them.
+/// All sabotages.
 pub(crate) const NOTICED: [Noticed; 6] = [
-    noticed(Broken::Agents("push,anti-entropy"), "registered-everywhere", PluginType::Http),
-    noticed(Broken::Agents("leases"), "gost-killed", PluginType::Grpc),
-    noticed(Broken::Agents("suspicion"), "host-lost", PluginType::Http),
-    noticed(Broken::Listeners, "agent-killed-held", PluginType::Grpc),
-    noticed(Broken::Agents("rules"), "registered-everywhere", PluginType::Grpc),
-    noticed(Broken::Agents("dials"), "agent-restarted-renewed-seldom", PluginType::Http),
+    noticed(Sabotage::Agents("push,anti-entropy"), "registered-everywhere", PluginType::Http),
+    noticed(Sabotage::Agents("leases"), "gost-killed", PluginType::Grpc),
+    noticed(Sabotage::Agents("suspicion"), "host-lost", PluginType::Http),
+    noticed(Sabotage::Listeners, "agent-killed-held", PluginType::Grpc),
+    noticed(Sabotage::Agents("rules"), "registered-everywhere", PluginType::Grpc),
+    noticed(Sabotage::Agents("dials"), "agent-restarted-renewed-seldom", PluginType::Http),
 ];
 
-const fn noticed(broken: Broken, scenario: &'static str, plugin: PluginType) -> Noticed {
+const fn noticed(broken: Sabotage, scenario: &'static str, plugin: PluginType) -> Noticed {
     Noticed { broken, scenario, plugin }
 }
 
-/// How visitors at these hosts felt what began at a moment.
-fn felt(world: &World, since: Moment, hosts: &[&str], promised: Promise) -> Measured {
+/// What visitors at these hosts noticed since a moment.
+fn felt(world: &World, since: UnixMillis, hosts: &[&str], promised: Promise) -> Measured {
     Measured::of(&world.visits, since, hosts, promised)
 }
 
@@ -161,7 +161,7 @@ async fn attached_twice(world: &mut World) -> anyhow::Result<()> {
     world.visitors(&["b", "c"], HOST).await
 }
 
-/// A tunnel attached at a only, and visitors at all.
+/// A tunnel attached at a only, and visitors at all hosts.
 async fn attached_once(world: &mut World) -> anyhow::Result<()> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -171,12 +171,12 @@ async fn attached_once(world: &mut World) -> anyhow::Result<()> {
 /// The hosts of most worlds.
 const ALL: [&str; 3] = ["a", "b", "c"];
 
-/// The time that a fault lasts, or needs to be felt.
+/// Waits while a fault lasts or takes effect.
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Long enough for every request that could break a promise to have ended: gost and visitors give up after 15 s.
+/// Waits until every request that could break a promise has ended: gost and visitors give up after 15 s.
 async fn hung_ones_end(promised: Duration) {
     tokio::time::sleep(promised * ALLOWANCE + Duration::from_secs(16)).await;
 }
