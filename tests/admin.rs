@@ -1,4 +1,4 @@
-//! What the admin listener tells of real agents: status, readiness, metrics, explanations and events.
+//! The admin listener of real agents: status, readiness, metrics, explanations and events.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ fn pair(a: &str, b: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn the_status_tells_of_the_agent_and_its_peers() {
+async fn the_status_shows_the_agent_and_its_peers() {
     let folder = tempfile::tempdir().unwrap();
     let a = Process::keeping("a", folder.path(), &[]);
     let mut b = Process::start("b", &["--join", &a.gossip.to_string()]);

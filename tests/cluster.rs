@@ -1,4 +1,4 @@
-//! Agents in one process, through real sockets: each way of replication alone, loss, newcomers, strangers.
+//! Agents in one process, through real sockets: each way of replication alone, loss, new agents, strangers.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -245,7 +245,7 @@ struct Partition {
 }
 
 impl Partition {
-    /// What an agent of the far side, or of the near one, loses.
+    /// What an agent of one side loses.
     fn faults(&self, far_side: bool) -> Faults {
         let this = self.clone();
         losing(move |_, to| {
@@ -276,7 +276,7 @@ fn renew(agent: &Daemon, id: &str) {
     assert!(agent.agent().renew(Caller::local(1), named(id), &heal).expect("there is room"));
 }
 
-/// Cuts the cluster in half for a time; both sides go on, and both know everything soon after it is healed.
+/// Cuts the cluster in half for a while; both sides continue, and both know everything soon after it is healed.
 async fn cut_and_heal(cut: Duration, adjust: impl Fn(&mut Config)) {
     let partition = Partition::default();
     let cluster = partition.cluster(adjust).await;
@@ -323,7 +323,7 @@ async fn after_a_partition_longer_than_ttl_and_grace_both_sides_know_everything_
 #[tokio::test(flavor = "multi_thread")]
 async fn at_twenty_per_cent_loss_a_change_is_everywhere_within_a_tenth_of_a_second() {
     let cluster = TestCluster::start(3, |n, config| config.faults = Some(lossy(40 + n as u64))).await;
-    // Round trips are measured by then.
+    // By then, round trips are measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut times = Vec::new();
     for n in 0..200 {

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// How long a guest is served before it is sent home.
 const GUEST: Duration = Duration::from_millis(200);
 
-/// An address by which this machine is, to itself, another host. Connecting a UDP socket sends nothing.
+/// An address of this machine that is not loopback. Connecting a UDP socket sends nothing.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -38,7 +38,7 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// None where this machine has no address but loopback.
+    /// `None` if this machine has only loopback addresses.
     async fn new() -> Option<Self> {
         let ip = own_address()?;
         let key = keyring::generate().to_string();
@@ -64,7 +64,7 @@ impl Hosts {
 }
 
 #[tokio::test]
-async fn over_http_the_answer_says_that_the_connection_ends() {
+async fn an_http_guest_is_sent_home_by_its_answer() {
     let Some(hosts) = Hosts::new().await else {
         eprintln!("SKIPPED: this machine has no address but loopback");
         return;
@@ -91,7 +91,7 @@ async fn counted(plugin: SocketAddr, dials: Arc<AtomicUsize>) -> Channel {
 }
 
 #[tokio::test]
-async fn over_grpc_the_connection_says_goodbye_and_no_call_fails() {
+async fn a_grpc_guest_is_sent_home_and_no_call_fails() {
     let Some(hosts) = Hosts::new().await else {
         eprintln!("SKIPPED: this machine has no address but loopback");
         return;

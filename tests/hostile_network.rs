@@ -1,5 +1,5 @@
-//! Attackers with the network and without a key, against the gossip port of a real agent: whatever they send, nothing
-//! changes but counters, nothing is answered, and what they take is bounded.
+//! Attackers who control the network and have no key, against the gossip port of a real agent. Whatever they send, only
+//! counters change, nothing is answered, and what they take is bounded.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ async fn join(agent: &Daemon, key: &str, name: &str, generation: u64) -> Puppet 
     puppet
 }
 
-/// All that an attacker could want to change.
+/// Everything that an attacker could want to change.
 fn state(agent: &Daemon) -> (Counts, Vec<String>, Vec<String>, u64, String) {
     let view = agent.agent().view();
     let members = view.members.iter();
@@ -62,8 +62,8 @@ fn dropped(agent: &Daemon) -> u64 {
     Dropped::ALL.iter().map(|(why, _)| agent.counters().dropped(*why)).sum()
 }
 
-/// Sends frames from a socket of its own, at a pace that the kernel's buffers stand; each has to be dropped for one of
-/// these reasons, and none answered.
+/// Sends frames from a socket of its own, at a pace that the kernel's buffers can take. Each frame has to be dropped
+/// for one of these reasons, and none answered.
 async fn attack(agent: &Daemon, what: &str, frames: &[Vec<u8>], reasons: &[Dropped]) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     let of = || reasons.iter().map(|why| agent.counters().dropped(*why)).sum::<u64>();
@@ -81,7 +81,7 @@ async fn attack(agent: &Daemon, what: &str, frames: &[Vec<u8>], reasons: &[Dropp
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing() {
+async fn frames_that_cannot_be_decrypted_are_counted_and_change_nothing() {
     let (key, other) = (generate(), generate());
     let (cluster, puppet) = cluster(&key).await;
     let (agent, mut rng) = (&cluster.agents[0], StdRng::seed_from_u64(1));
@@ -117,7 +117,7 @@ async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_recorded_is_nothing_new() {
+async fn replayed_frames_change_nothing() {
     let key = generate();
     let (cluster, puppet) = cluster(&key).await;
     let agent = &cluster.agents[0];
@@ -127,7 +127,7 @@ async fn what_was_recorded_is_nothing_new() {
     }
     let last = puppet.frame_as(20_000, Kind::Push, &push(8, 2, &[RECORD]));
     eventually(SOON, "its window moves on", || {
-        // Lost ones are sent again: only the first is taken.
+        // Lost frames are sent again: only the first one counts.
         let _ = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(&last, agent.gossip));
         agent.counters().dropped(Dropped::Replayed) > 0
     })
@@ -140,7 +140,7 @@ async fn what_was_recorded_is_nothing_new() {
     attack(agent, "reflected", &own_frames(&puppet), &[Dropped::Reflected]).await;
 }
 
-/// What the agent said to a puppet.
+/// The frames that the agent sent to a puppet.
 fn own_frames(puppet: &Puppet) -> Vec<Vec<u8>> {
     let frames = puppet.heard();
     assert!(frames.len() > 3, "it was greeted and thanked");
@@ -148,7 +148,7 @@ fn own_frames(puppet: &Puppet) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_answered_rarely() {
+async fn an_agent_without_memory_answers_replayed_frames_like_strangers_and_rarely() {
     let key = generate();
     let (_cluster, puppet) = cluster(&key).await;
     let recorded = puppet.sent();
@@ -157,7 +157,7 @@ async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_
     config.keyring = keyed(&[&key]);
     let young = Daemon::start(config).await.expect("an agent starts");
     let begun = Instant::now();
-    // The first is a ping that asks.
+    // The first is a ping with a question.
     let frames: Vec<_> = recorded.iter().chain(std::iter::repeat_n(&recorded[0], 3_000)).cloned().collect();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     for (n, frame) in (1..).zip(&frames) {
@@ -176,7 +176,7 @@ async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_retired_key_sealed_does_not_open_any_more() {
+async fn frames_under_a_retired_key_are_rejected() {
     let (old, new) = (generate(), generate());
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("keys");
@@ -199,15 +199,15 @@ async fn what_a_retired_key_sealed_does_not_open_any_more() {
     attack(&agent, "with a retired key", &[puppet.sent(), fresh].concat(), &[Dropped::UnknownKey]).await;
 }
 
-/// A connection that has sent this.
+/// A connection that has sent these bytes.
 async fn open(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("the agent listens");
-    // It may be closed before all of it is taken.
+    // The agent may close it before it has received everything.
     let _ = stream.write_all(bytes).await;
     stream
 }
 
-/// Waits until the agent closes it, having said nothing.
+/// Waits until the agent closes the connection without an answer.
 async fn closed(stream: &mut TcpStream) {
     let read = timeout(SOON, stream.read(&mut [0; 1])).await.expect("closed by the agent");
     assert!(matches!(read, Ok(0) | Err(_)), "an answer");
@@ -269,7 +269,7 @@ async fn however_many_connections_are_held_a_peer_gets_in_and_the_number_is_boun
     }
     let crowded = || agent.counters().dropped(Dropped::Crowded);
     let most = u64::try_from(MAX_UNPROVEN).expect("few");
-    // Some may have been silent for too long by now, on a busy machine.
+    // On a busy machine, some may have been closed for their silence by now.
     let gone = || crowded() + agent.counters().dropped(Dropped::Connection);
     eventually(SOON, "the first ones went", || gone() >= most * 3).await;
     let taken = agent.counters().received_of(Kind::Push);

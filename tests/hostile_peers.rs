@@ -1,5 +1,5 @@
-//! Attackers with the key: a peer that says what no agent says. Nothing ends, what it may make others hold is bounded,
-//! it writes nothing but its own slots, and it is named. What it says honestly counts: whoever has the key is a member.
+//! Attackers with the key: a peer that sends what no agent sends. Nothing ends, what it can make others hold is
+//! bounded, it writes only its own slots, and it is named. Its valid messages count: a holder of the key is a member.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Two agents with a record each, and a peer of the first that nobody wrote.
+/// Two agents with a record each, and a puppet that is a peer of the first.
 async fn cluster() -> (TestCluster, Puppet) {
     let key = generate();
     let keyring = || Keyring::parse(&key).expect("a key");
@@ -41,7 +41,7 @@ async fn ask(agent: &Daemon, path: &str) -> String {
     call(agent.admin.expect("it has one"), &request("GET", path, "")).await.body
 }
 
-/// What `gossd status` says of a member.
+/// The status of a member.
 async fn member(agent: &Daemon, name: &str) -> Value {
     let status: Value = serde_json::from_str(&ask(agent, "/status.json").await).expect("JSON");
     let members = status["members"].as_array().expect("a list");
@@ -50,7 +50,7 @@ async fn member(agent: &Daemon, name: &str) -> Value {
     member
 }
 
-/// Whether both agents still hear each other's words.
+/// Both agents still receive each other's changes.
 async fn goes_on(cluster: &TestCluster, id: &str) {
     cluster.agents[1].agent().register(Caller::local(1), record(id, "goes-on")).expect("room");
     eventually(SOON, "a change arrives", || ids(&cluster.agents[0], "goes-on") == [id]).await;
@@ -61,12 +61,12 @@ async fn a_push_writes_its_senders_slots_and_nobody_elses() {
     let (cluster, puppet) = cluster().await;
     let (agent, other) = (&cluster.agents[0], &cluster.agents[1]);
     puppet.get_ready().await;
-    // The slots that the others' records are in, with higher numbers, and empty.
+    // Claims that the slots of the others' records are empty, with higher versions.
     puppet.push(9, &[(1, "-9"), (2, "-9"), (1_000_001, "-9")]).await;
     puppet.push(10, &[(3, "t10\u{1f}z\u{1f}t\u{1f}node-6\u{1f}10.6.6.6:666")]).await;
     eventually(SOON, "its own record", || agent.agent().resolve("t").len() == 3).await;
     assert_eq!(ids(agent, "t"), ["0", "1", "z"], "its own beside the other's, not in its place");
-    // Of the receiver itself, which it may be told what it said before, and of nobody else.
+    // About the receiver itself, to which a peer may send its own former state, and about nobody else.
     for former in [agent.agent().owner().generation, other.agent().owner().generation] {
         let changes = vec![(1, "-99")];
         let lie = Push { age_us: 0, id: 7, former: Some(former), since: 0, until: 99, changes };
@@ -87,12 +87,12 @@ async fn a_push_writes_its_senders_slots_and_nobody_elses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_peer_says_nothing_ends_and_it_is_named() {
+async fn whatever_a_peer_sends_nothing_ends_and_the_peer_is_named() {
     let (mut cluster, puppet) = cluster().await;
     let mut rng = StdRng::seed_from_u64(5);
     for n in 0..2_000_usize {
         let kind = Kind::ALL[n % Kind::ALL.len()];
-        // A conflict ends a young agent that believes it; it needs its session, which nobody guesses.
+        // A conflict would end a young agent that believes it; it needs that agent's session, which nobody can guess.
         let payload: Vec<u8> = (0..n % 200).map(|_| rng.random()).collect();
         puppet.say(kind, &payload).await;
         if n % 50 == 0 {
@@ -127,7 +127,7 @@ async fn whatever_a_peer_says_nothing_ends_and_it_is_named() {
     }
 }
 
-/// A chitchat message in which so many agents are made up.
+/// A chitchat message with this many invented agents.
 fn made_up(from: u32, count: u16) -> Vec<u8> {
     let mut bytes = vec![0x53, 0xb0, 0, 0];
     bytes.extend(count.to_le_bytes());

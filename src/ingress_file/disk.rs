@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_where_the_draft_is_made_is_removed_and_not_followed() {
+    fn a_link_at_the_drafts_path_is_removed_and_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, victim) = (folder.path().join("hosts"), folder.path().join("victim"));
         fs::write(&victim, "kept").unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_neither_read_nor_replaced() {
+    fn a_path_that_is_no_file_is_neither_read_nor_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         fs::create_dir(&path).unwrap();

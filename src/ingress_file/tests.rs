@@ -126,7 +126,7 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_not_overwritten_while_it_may_be_needed() {
+async fn an_unreadable_file_is_not_overwritten_while_it_may_be_needed() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(path(&folder)).unwrap();
     let kept = Kept::start(World::new(Names::default()), folder, LONG);

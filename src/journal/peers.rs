@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_found_again_and_nonsense_is_not() {
+    fn peers_are_restored_and_invalid_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), &"a".parse().unwrap());
         assert!(read(&path).is_empty(), "no file");

@@ -135,7 +135,7 @@ fn everything_comes_back() {
 }
 
 #[test]
-fn what_is_known_of_gosts_comes_back_and_goes() {
+fn entries_about_gosts_are_restored_and_removed() {
     let dir = dir();
     let (mut journal, restored) = open(&dir);
     assert!(restored.leases.periods.is_empty() && restored.entrypoints.is_empty());
@@ -164,7 +164,7 @@ fn what_is_known_of_gosts_comes_back_and_goes() {
 }
 
 #[test]
-fn what_cannot_have_been_known_of_gosts_is_skipped() {
+fn impossible_entries_about_gosts_are_skipped() {
     use super::gosts::{read_entrypoint, read_period, spell_entrypoint};
     for (node, millis) in [(&b""[..], 1), (b"n", 0), (b"n", u64::MAX), (b"a\nb", 1), (b"\xff", 1)] {
         assert_eq!(read_period(node, millis), None, "{node:?} {millis}");
@@ -186,7 +186,7 @@ fn what_cannot_have_been_known_of_gosts_is_skipped() {
 }
 
 #[test]
-fn whether_the_agent_drains_is_as_it_was_said_last() {
+fn the_last_drain_state_is_restored() {
     let dir = dir();
     for (said, drains) in [(None, false), (Some(true), true), (None, true), (Some(false), false)] {
         let (mut journal, _) = open(&dir);

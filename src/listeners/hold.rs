@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_agent_keeps_is_given_to_the_next_one_after_its_end() {
+    async fn kept_sockets_are_given_to_the_next_agent() {
         let name = name("held");
         let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
         assert!(fetch(&name).await.unwrap().is_empty(), "nothing yet");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_comes_for_is_closed() {
+    async fn sockets_that_nobody_takes_are_closed() {
         let name = name("lost");
         let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

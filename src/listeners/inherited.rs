@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_the_wrong_kind_is_nobodys() {
+    fn a_socket_of_the_wrong_kind_is_not_taken() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
         let connected = std::net::TcpStream::connect(listener().1);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_keeper_has_at_an_old_address_is_in_the_way_of_no_new_one() {
+    async fn a_kept_socket_at_an_old_address_blocks_no_new_one() {
         let ((plugin, at), (tcp, gossip), (admin, admin_at)) = (listener(), listener(), listener());
         let udp = UdpSocket::bind(gossip).unwrap();
         let keeper = [

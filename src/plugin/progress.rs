@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_used_is_worth_least_and_what_is_in_use_most() {
+    fn unused_connections_are_worth_least_and_busy_ones_most() {
         let now = Instant::now();
         let later = now + HITCH;
         let mut worths = [

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_could_not_be_meant_is_refused_without_quoting_it() {
+    fn an_invalid_token_file_is_refused_without_quoting_it() {
         let long = "x".repeat(MAX_TOKEN + 1);
         for (text, want) in [
             ("", "no token"),

@@ -1,5 +1,5 @@
-//! One HTTP/1.1 connection, byte by byte: what is written is exactly what a client sends, and nothing of the
-//! answer is smoothed over. Knows nothing of service discovery.
+//! One HTTP/1.1 connection, byte by byte: exactly what a client sends, and the whole answer unchanged. Knows nothing of
+//! service discovery.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// An answer from memory that takes this long is no answer.
+/// Longer than an answer from memory takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A kept-alive connection.
@@ -43,7 +43,7 @@ impl Connection {
         Self { stream, unread: Vec::new() }
     }
 
-    /// Sends a request and takes its answer, which must be all that arrives.
+    /// Sends a request and returns its answer, which must be all that arrives.
     pub(crate) async fn call(&mut self, request: &str) -> Answer {
         self.send(request).await;
         let answer =

@@ -1,5 +1,5 @@
-//! A peer without an agent behind it: it has a key, and says whatever it is told to. What it says honestly is recorded,
-//! for those who have no key and replay it.
+//! A peer without an agent: it has a key, and sends whatever a test wants. Its valid frames are recorded, for attackers
+//! without a key that replay them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use gossd_core::slot::Slot;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// One process of a peer. Its end is silence.
+/// One process of a peer. At its end it becomes silent.
 pub(crate) struct Puppet {
     said: Arc<Said>,
     answering: JoinHandle<()>,
@@ -26,9 +26,9 @@ struct Said {
     counter: AtomicU64,
     name: String,
     generation: u64,
-    /// What it sent, sealed.
+    /// The encrypted frames that it sent.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// What the agent sent it, sealed.
+    /// The encrypted frames that the agent sent to it.
     heard: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -39,7 +39,7 @@ impl Drop for Puppet {
 }
 
 impl Puppet {
-    /// Says hello to an agent, and answers its challenges from now on.
+    /// Introduces itself to an agent, and answers its challenges from now on.
     pub(crate) async fn start(
         agent: SocketAddr,
         keyring: Keyring,
@@ -63,44 +63,44 @@ impl Puppet {
         Self { said, answering }
     }
 
-    /// Says something; small enough for a datagram, or it is cut.
+    /// Sends a payload, which must be small enough for a datagram.
     pub(crate) async fn say(&self, kind: Kind, payload: &[u8]) {
         self.said.say(kind, payload).await;
     }
 
-    /// Pushes changes of its slots, in the words of `gossip::slots`.
+    /// Pushes changes of its slots, in the encoding of `gossip::slots`.
     pub(crate) async fn push(&self, until: u64, changes: &[(Slot, &str)]) {
         self.say(Kind::Push, &push(self.said.counter.load(Ordering::Relaxed), until, changes)).await;
     }
 
-    /// Pushes that it is ready, so that what it holds is shown.
+    /// Pushes that it is ready, so that its records are listed.
     pub(crate) async fn get_ready(&self) {
         self.push(1, &[(0, "s1\u{1f}ready")]).await;
     }
 
-    /// A frame of it that it does not send.
+    /// A frame of it that is not sent.
     pub(crate) fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
         let counter = self.said.counter.fetch_add(1, Ordering::Relaxed);
         self.frame_as(counter, kind, payload)
     }
 
-    /// The same, with a counter of one's choice.
+    /// A frame with a chosen counter.
     pub(crate) fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
         self.said.frame_as(counter, kind, payload)
     }
 
-    /// All that it said.
+    /// All frames that it sent.
     pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
         self.said.sent.lock().expect("no panic holds it").clone()
     }
 
-    /// All that it was told.
+    /// All frames that it received.
     pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.said.heard.lock().expect("no panic holds it").clone()
     }
 }
 
-/// A [`Push`] of some records, of which these are all.
+/// A [`Push`] that is complete with these records.
 pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
     let changes = changes.to_vec();
     wire::encode(&Push { age_us: 0, id, former: None, since: 0, until, changes })

@@ -171,7 +171,7 @@ fn a_reserved_name_below_a_claimed_wildcard_leads_nowhere() {
 }
 
 #[test]
-fn what_there_is_no_room_for_is_counted_and_leads_to_nobody_else() {
+fn names_that_do_not_fit_are_counted_and_lead_to_no_other_tunnel() {
     let fixed = [("*.example.org", ONE), ("fixed.example.net", ONE)];
     let world = World::new(names(&[], 1, &[], &fixed));
     world.attach(ONE);

@@ -37,7 +37,7 @@ fn start_on(bytes: &[u8], what: &str) -> Restored {
 }
 
 #[test]
-fn a_file_of_anything_is_set_aside() {
+fn a_file_of_random_bytes_is_set_aside() {
     let mut noise = vec![0_u8; 100_000];
     rand::fill(&mut noise[..]);
     let mut magic = image(true)[..9].to_vec();

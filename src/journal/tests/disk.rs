@@ -94,7 +94,7 @@ const DOOMED: &str = "GOSSD_TEST_DOOMED_JOURNAL";
 const STAY: u32 = 5;
 
 #[test]
-fn what_was_written_is_there_after_a_kill() {
+fn written_batches_survive_a_kill() {
     if let Ok(doomed) = std::env::var(DOOMED) {
         return write_until_killed(&doomed);
     }
@@ -148,7 +148,7 @@ fn kill_at_some_moment(dir: &TempDir, from: u32) -> u32 {
 
 fn doomed(dir: &TempDir, from: u32) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "journal::tests::disk::what_was_written_is_there_after_a_kill", "--nocapture"])
+        .args(["--exact", "journal::tests::disk::written_batches_survive_a_kill", "--nocapture"])
         .env(DOOMED, format!("{from} {}", dir.path().display()))
         .stdout(Stdio::piped())
         .spawn()
