@@ -15,50 +15,50 @@
 //! # The map
 //!
 //! The rules are a crate of their own, [`gossd_core`]: records, leases, claims, slots, the directory, liveness, ranking,
-//! and what an agent makes of calls, of its peers and of time. It has no clock, socket, file or random source; its
-//! dependencies and its lints keep it so. Around it, each module may use those to its right, never those to its left:
+//! and the agent's decisions about calls, peers and time. It has no clock, socket, file or random source; its dependencies
+//! and its lints keep it so. Around it, each module may use those to its right, never those to its left:
 //!
 //! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → gossd_core`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
 //! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
-//! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
+//! | [`journal`] | own leases, gosts' periods and entrypoints, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
-//! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
+//! | [`ingress_file`] | host names in a file that gost itself reads | protocols |
 //! | [`admin`] | what an agent tells operators: status, explanations, events, the page, probes | sockets of others |
 //! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
-//! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
-//! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
-//! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
-//! | [`metrics`] | figures in the format that Prometheus reads | what they mean |
-//! | [`config`] | what the operator said, checked | how it was said |
+//! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | protocols |
+//! | [`secret_file`] | files of keys and tokens, closed to other users | their content |
+//! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
+//! | [`metrics`] | metrics in the format that Prometheus reads | their meaning |
+//! | [`config`] | the operator's settings, checked | flags, variables and files |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
 //!
 //! Read [`gossd_core`] first, then [`agent`], [`plugin`] and [`gossip`].
 //!
-//! # Words
+//! # Terms
 //!
 //! An *agent* is one running gossd; every start of it has a higher *generation*. An *instance* is one gost
 //! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
-//! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. Whoever knows
-//! less of an owner than its version asks for the rest, and that is *repair*; versions travel in pings and, with membership,
-//! by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
-//! it, in a slot like a record's. A tunnel that any rule *closes* to the public is private under all its names. A *keyring*
-//! is the keys of an agent: the first *seals* frames, all *open* them.
+//! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. An agent
+//! that has less of an owner than the owner's version asks for the rest: *repair*. Versions are sent in pings and, with
+//! membership, by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that gets a rule by `SetRule`
+//! *claims* the name, in a slot like a record's. A tunnel that any rule makes *private* is so under all its names. A
+//! *keyring* is the keys of an agent: the first one encrypts (*seals*) frames, all of them decrypt (*open*) them.
 //!
 //! # Invariants
 //!
-//! Besides the tests named here, `gossd-simulate` of crates/lab holds 2 to 6 and 11 against a thousand stories of clusters in
-//! virtual time, whatever is lost, cut, crashed or restarted.
+//! Besides the tests named here, `gossd-simulate` of crates/lab checks 2 to 6 and 11 in a thousand stories of clusters in
+//! virtual time, with loss, partitions, crashes and restarts.
 //!
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot. Only in an agent's first half
-//!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
+//!    second, a question waits for records of the peers: [`plugin::gate`].
 //! 2. Renewals never leave the host: `gossd_core::agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own
 //!    version: `gossd_core::agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies

@@ -31,7 +31,7 @@ fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// In memory where that is possible: for hundreds of journals that a busy disk would hold up.
+/// In memory if possible: a busy disk would delay hundreds of journals.
 fn quick_dir() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| dir())
 }
@@ -392,7 +392,7 @@ fn nobody_else_can_read_a_journal() {
     assert_eq!(fs::read_dir(&state).unwrap().count(), 2, "the journal and its lock");
 }
 
-/// A journal that held twenty thousand records and holds ten; the bytes of its file.
+/// A journal that held twenty thousand records and holds ten, and the size of its file.
 fn mostly_free(dir: &TempDir) -> (Journal, u64) {
     let (mut journal, _) = open(dir);
     let all = holding(0..20_000);
@@ -426,7 +426,7 @@ fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
     assert_eq!(open(&dir).1.leases.held.len(), 10);
 }
 
-/// A journal as the first version wrote it, compressed. Never changed.
+/// A journal written by the first version, compressed. Never changed.
 const FROZEN: &[u8] = include_bytes!("../../tests/frozen/journal-0.1.zst");
 
 #[test]

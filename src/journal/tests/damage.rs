@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A file of some journal that was closed, or that the agent was killed with.
+/// The file of a journal that was closed, or whose agent was killed.
 fn image(clean: bool) -> Vec<u8> {
     let dir = dir();
     let (mut journal, _) = open(&dir);
@@ -15,7 +15,7 @@ fn image(clean: bool) -> Vec<u8> {
     fs::read(file(&dir)).unwrap()
 }
 
-/// Starts an agent on a file, which must work; on damage it starts with nothing, and the file is kept.
+/// Starts an agent on a file, which must work. On damage it starts empty, and the file is kept.
 fn start_on(bytes: &[u8], what: &str) -> Restored {
     let dir = quick_dir();
     fs::write(file(&dir), bytes).unwrap();
@@ -83,7 +83,7 @@ fn a_flipped_byte_is_found_wherever_it_is() {
             let what = format!("byte {at} of {}, closed: {clean}", image.len());
             let restored = start_on(&flipped, &what);
             let whole = restored.leases.held.len() == 120;
-            // A file that was not closed goes back to the commit before the one that does not verify.
+            // A file that was not closed falls back to the commit before the invalid one.
             assert!(whole || restored.set_aside.is_some() || !clean, "{what}");
             assert!(restored.leases.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
         }
@@ -230,7 +230,7 @@ fn damage_found_while_running_asks_for_everything_again() {
         let (mut journal, _) = Journal::open(dir.path(), &name(), 50).unwrap();
         let old = fs::read(file(&dir)).unwrap();
         journal.write(&batch([hold("a")])).unwrap();
-        // As after a failed write.
+        // The state after a failed write.
         journal.store = None;
         spoil(&file(&dir), &old);
         let words = batch([hold("b")]);
