@@ -30,7 +30,6 @@ impl<'a> Sheet<'a> {
         metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
-    /// A gauge.
     pub(crate) fn level(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }

@@ -35,7 +35,6 @@ struct RunningDial {
 }
 
 impl Dials {
-    /// How many more dials may run.
     pub(super) fn room(&self) -> usize {
         MAX_DIALS.saturating_sub(self.tasks.len())
     }

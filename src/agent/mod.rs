@@ -163,9 +163,8 @@ impl Agent {
     pub async fn say(&self, status: Status) {
         let version = self.with(|state, now| state.say(now, status));
         // This agent holds the sender, so the channel cannot close.
-        let published = async {
-            drop(self.shared.status_published.subscribe().wait_for(|published| *published >= version).await)
-        };
+        let mut status = self.shared.status_published.subscribe();
+        let published = async { drop(status.wait_for(|published| *published >= version).await) };
         tokio::join!(published, self.flush());
     }
 
@@ -185,7 +184,6 @@ impl Agent {
         answer
     }
 
-    /// Does not wait.
     fn perform(&self, Effects { is_due, is_revised, is_touched, lines }: Effects) {
         if is_due {
             self.shared.changed.notify_one();

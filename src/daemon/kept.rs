@@ -20,7 +20,6 @@ pub(super) struct StartState {
     pub(super) journal: Result<Option<Journal>, String>,
     /// The ids in the journal, if the journal may differ from what was restored.
     pub(super) differs: Option<Vec<Label>>,
-    /// The peers that an earlier start knew.
     pub(super) peers: Peers,
 }
 
@@ -86,7 +85,6 @@ fn is_alike(one: &journal::Restored, other: &journal::Restored) -> bool {
     numbers(one) == numbers(other)
 }
 
-/// The ids of all records and releases.
 fn ids(kept: &journal::Restored) -> Vec<Label> {
     let leases = &kept.leases;
     let records = leases.held.iter().chain(&leases.lapsed).map(|holding| holding.record.id.clone());

@@ -41,7 +41,6 @@ impl FileHealth {
         }
     }
 
-    /// Notes what the file should contain.
     fn note_listing(&self, listing: &Listing, former: usize) {
         let mut report = self.lock();
         let before = std::mem::replace(&mut report.left_out, listing.left_out);

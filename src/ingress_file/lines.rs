@@ -65,7 +65,6 @@ enum Origin {
     Former,
 }
 
-/// Makes the listing.
 pub(super) struct Lister {
     ingress: Ingress,
     bounds: FileLimits,

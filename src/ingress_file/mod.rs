@@ -92,7 +92,6 @@ impl IngressFile {
         Self { ingress, held_until: Instant::now() + hold, health, keeper }
     }
 
-    /// The state of the file.
     pub(crate) fn health(&self) -> &FileHealth {
         &self.health
     }

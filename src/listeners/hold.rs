@@ -75,7 +75,6 @@ impl Holder {
         Ok(Self { listener, held: Vec::new(), owner: None, waiting: Vec::new(), expires: None })
     }
 
-    /// Serves for ever.
     pub(crate) async fn serve(mut self) -> anyhow::Result<()> {
         let (messages, mut received) = mpsc::channel::<QueuedEvent>(MAX_CLIENTS);
         let mut clients = JoinSet::new();

@@ -151,7 +151,6 @@ impl Inherited {
         Some(socket.into())
     }
 
-    /// The roles of the sockets that were not taken.
     pub(super) fn left(&self) -> Vec<&'static str> {
         let mut left: Vec<_> = self.sockets.iter().map(|(role, _)| role.as_str()).collect();
         left.dedup();

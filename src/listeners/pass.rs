@@ -13,7 +13,6 @@ use tokio::net::UnixStream;
 
 /// Most sockets beside one line: an agent's five, and room for many plugin addresses.
 pub(crate) const MAX_SOCKETS: usize = 32;
-/// Longest line.
 const MAX_LINE: usize = 16 << 10;
 
 /// Sends a line and a newline, with descriptors beside its first byte.

@@ -36,7 +36,6 @@ struct ProgressState {
     stuck: Option<Instant>,
     calls: HashMap<u64, CallStep>,
     last_call: u64,
-    /// When the last call ended.
     idle: Instant,
 }
 

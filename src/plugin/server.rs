@@ -132,7 +132,6 @@ async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::
     }
 }
 
-/// What all connections share.
 struct Server {
     gate: Gate,
     http: auto::Builder<TokioExecutor>,

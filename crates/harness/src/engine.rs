@@ -81,7 +81,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts a container.
     pub(crate) async fn run(&self, name: &str, spec: &Spec) -> anyhow::Result<()> {
         let endpoint = |(network, ip, aliases): &(String, Option<String>, Vec<String>)| {
             let settings = EndpointSettings {
@@ -121,12 +120,10 @@ impl Engine {
         self.start(name).await
     }
 
-    /// Starts a stopped container again.
     pub(crate) async fn start(&self, name: &str) -> anyhow::Result<()> {
         self.docker.start_container(name, None).await.with_context(|| format!("starting {name}"))
     }
 
-    /// Sends a signal.
     pub(crate) async fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         self.docker.kill_container(name, Some(options)).await.with_context(|| format!("{signal} to {name}"))
@@ -138,7 +135,6 @@ impl Engine {
         self.ended(name).await
     }
 
-    /// Waits until a container has ended.
     pub(crate) async fn ended(&self, name: &str) -> anyhow::Result<()> {
         for _ in 0..500 {
             let found = self.docker.inspect_container(name, None).await?;
@@ -160,13 +156,11 @@ impl Engine {
         done.with_context(|| format!("freezing {name}"))
     }
 
-    /// Removes a container, running or not.
     pub(crate) async fn remove(&self, name: &str) -> anyhow::Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         self.docker.remove_container(name, Some(options)).await.with_context(|| format!("removing {name}"))
     }
 
-    /// Disconnects a container from a network.
     pub(crate) async fn disconnect(&self, network: &str, container: &str) -> anyhow::Result<()> {
         let request = NetworkDisconnectRequest { container: container.into(), force: Some(false) };
         self.docker.disconnect_network(network, request).await.context("taking it off the network")
@@ -251,7 +245,6 @@ impl Engine {
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
     }
 
-    /// The containers of this run, running or not.
     pub(crate) async fn containers(&self) -> anyhow::Result<Vec<String>> {
         let mine = HashMap::from([("label", vec![format!("{LABEL}={}", self.run)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&mine).build();
@@ -269,7 +262,6 @@ impl Engine {
         Ok(folder.into())
     }
 
-    /// Removes all containers and networks of this run.
     pub(crate) async fn clean(&self) -> anyhow::Result<()> {
         // Containers that share a namespace are removed before the owner of the namespace.
         let mut names = self.containers().await?;

@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::measured::Measured;
 use self::scenarios::{NOTICED, Noticed, Scenario};
 use self::table::ScenarioResult;
-use self::world::{Plan, PluginType, World};
+use self::world::{Plan, PluginKind, World};
 
 /// Scenarios in containers.
 #[derive(Debug, Parser)]
@@ -63,7 +63,6 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What all runs share.
 struct RunSetup {
     /// Part of the name of every container of this process.
     run: String,
@@ -72,8 +71,8 @@ struct RunSetup {
 }
 
 async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
-    let chosen: Vec<(&'static Scenario, PluginType)> = scenarios::all()
-        .flat_map(|scenario| [PluginType::Grpc, PluginType::Http].map(|plugin| (scenario, plugin)))
+    let chosen: Vec<(&'static Scenario, PluginKind)> = scenarios::all()
+        .flat_map(|scenario| [PluginKind::Grpc, PluginKind::Http].map(|plugin| (scenario, plugin)))
         .filter(|(scenario, plugin)| scenario.is_in(&args.set, *plugin))
         .collect();
     if args.list {
@@ -136,7 +135,6 @@ async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The version of a real gost.
 fn version(gost: &Path) -> anyhow::Result<String> {
     let ran = Command::new(gost).arg("-V").output().with_context(|| gost.display().to_string())?;
     let said = String::from_utf8_lossy(&ran.stdout);
@@ -147,7 +145,7 @@ fn version(gost: &Path) -> anyhow::Result<String> {
 /// One run, and how long it took.
 async fn one(
     scenario: &'static Scenario,
-    plugin: PluginType,
+    plugin: PluginKind,
     setup: &RunSetup,
     number: u32,
 ) -> (anyhow::Result<Measured>, Duration) {

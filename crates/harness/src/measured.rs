@@ -30,7 +30,6 @@ pub(crate) struct Measured {
     pub(crate) felt: Duration,
     /// The duration of the slowest successful request.
     pub(crate) longest: Duration,
-    /// Requests that failed.
     pub(crate) failed: usize,
     pub(crate) of: usize,
     pub(crate) promised: Promise,

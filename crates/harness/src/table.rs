@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use crate::measured::Measured;
 use crate::scenarios::Scenario;
-use crate::world::PluginType;
+use crate::world::PluginKind;
 
 /// The result of a scenario over all its runs; none is left out.
 pub(crate) struct ScenarioResult {
     scenario: &'static Scenario,
-    plugin: PluginType,
+    plugin: PluginKind,
     runs: Vec<anyhow::Result<Measured>>,
     took: Duration,
-    /// Why it was not run.
     skipped: Option<&'static str>,
 }
 
 impl ScenarioResult {
-    pub(crate) fn of(scenario: &'static Scenario, plugin: PluginType) -> Self {
+    pub(crate) fn of(scenario: &'static Scenario, plugin: PluginKind) -> Self {
         Self { scenario, plugin, runs: Vec::new(), took: Duration::ZERO, skipped: None }
     }
 
-    pub(crate) fn skipped(scenario: &'static Scenario, plugin: PluginType, why: &'static str) -> Self {
+    pub(crate) fn skipped(scenario: &'static Scenario, plugin: PluginKind, why: &'static str) -> Self {
         Self { skipped: Some(why), ..Self::of(scenario, plugin) }
     }
 
@@ -40,7 +39,7 @@ impl ScenarioResult {
     }
 
     /// Whether this is the result of that scenario and plugin type, was run, and kept its promise.
-    pub(crate) fn is_kept_by(&self, scenario: &str, plugin: PluginType) -> bool {
+    pub(crate) fn is_kept_by(&self, scenario: &str, plugin: PluginKind) -> bool {
         self.scenario.name == scenario && self.plugin == plugin && !self.runs.is_empty() && self.is_kept()
     }
 
@@ -83,7 +82,7 @@ pub(crate) fn markdown(outcomes: &[ScenarioResult], gost: &str) -> String {
     };
     let row = |outcome: &ScenarioResult| {
         let Scenario { name, fault, promise, .. } = outcome.scenario;
-        let [grpc, http] = [PluginType::Grpc, PluginType::Http].map(|plugin| cell(outcome, plugin));
+        let [grpc, http] = [PluginKind::Grpc, PluginKind::Http].map(|plugin| cell(outcome, plugin));
         format!("| `{name}` | {fault} | {promise} | {grpc} | {http} |\n")
     };
     let mut outcomes_once: Vec<&ScenarioResult> = outcomes.iter().collect();

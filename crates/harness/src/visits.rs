@@ -41,7 +41,6 @@ impl Visit {
     }
 }
 
-/// All requests so far.
 #[derive(Clone, Default)]
 pub(crate) struct Visits(Arc<Mutex<Vec<Visit>>>);
 
@@ -68,7 +67,6 @@ impl Visits {
         visits.into_iter().filter(|visit| visit.to.ends_with(MEMBERS_PORT)).collect()
     }
 
-    /// How many requests failed.
     pub(crate) fn failed(&self, from: UnixMillis, until: UnixMillis, hosts: &[&str]) -> usize {
         self.between(from, until, hosts).iter().filter(|visit| !visit.ok).count()
     }

@@ -42,17 +42,14 @@ pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> anyhow:
     Ok(agents)
 }
 
-/// The id of the n-th connector.
 pub(crate) fn id(n: usize) -> String {
     format!("c23d4f42-c892-42b3-8b74-{n:012x}")
 }
 
-/// The tunnel of the n-th connector.
 pub(crate) fn tunnel(n: usize) -> String {
     format!("4d21094e-b74c-4916-86c1-{n:012x}")
 }
 
-/// The n-th connector.
 pub(crate) fn holding(n: usize) -> Holding {
     of_id(&id(n), n)
 }
@@ -62,7 +59,6 @@ pub(crate) fn holding_anew(n: usize) -> Holding {
     of_id(&uuid::Uuid::new_v4().to_string(), n)
 }
 
-/// Registers and deregisters the n-th connector.
 pub(crate) fn come_and_go(agent: &Agent, n: usize) -> anyhow::Result<()> {
     agent.register(Caller::local(2), holding(n))?;
     let (id, name) = (id(n), tunnel(n));

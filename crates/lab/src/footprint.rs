@@ -107,7 +107,6 @@ impl Process {
     }
 }
 
-/// An agent.
 struct MeasuredAgent {
     process: Process,
     plugin: String,
@@ -172,7 +171,6 @@ impl MeasuredAgent {
         Ok(usize::try_from(records)?)
     }
 
-    /// How often this agent suspected a peer.
     async fn suspicions(&self) -> anyhow::Result<u64> {
         let metrics = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
         let line = metrics.lines().find_map(|line| line.strip_prefix("gossd_suspicions_total "));

@@ -46,7 +46,6 @@ fn try_apply(config: &mut Config, variable: impl Fn(&str) -> Option<String>) -> 
     Ok(())
 }
 
-/// Breaks a part.
 fn broken(config: &mut Config, part: &str) -> anyhow::Result<()> {
     let Broken { leases, suspicion, rules, dials } = &mut config.broken;
     match part {

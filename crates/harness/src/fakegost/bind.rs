@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::connector::{ClientConnection, halves};
-use crate::gost::Handler;
+use crate::gost::GostInstance;
 use crate::line::{Bind, Hello, RelayRequest, read_line};
 use crate::tunnel::GostTunnel;
 
 /// A client that sends nothing for this long is disconnected.
 const FIRST_LINE: Duration = Duration::from_secs(15);
 
-impl Handler {
+impl GostInstance {
     /// A connection at the tunnel's port.
     pub(crate) async fn serve_client(self: Arc<Self>, stream: TcpStream) {
         let (mut reader, writer) = halves(stream);

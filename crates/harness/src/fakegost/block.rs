@@ -28,7 +28,6 @@ pub(crate) struct BlockArgs {
     udp_only: bool,
 }
 
-/// Drops packets until `ended`.
 pub(crate) async fn run(args: &BlockArgs, ended: impl Future<Output = ()>) -> anyhow::Result<()> {
     let rules = args.rules();
     ensure!(!rules.is_empty(), "nothing to block: --from, --to, --longer-than or --fragments");

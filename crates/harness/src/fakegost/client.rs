@@ -42,7 +42,6 @@ pub(crate) struct ClientArgs {
     udp: bool,
 }
 
-/// Runs for ever.
 pub(crate) async fn run(args: ClientArgs) -> anyhow::Result<()> {
     ensure!(!args.say.contains('\n') && args.say.len() < 1024, "--say is one line of less than 1 KiB");
     let mut retry = Duration::ZERO;

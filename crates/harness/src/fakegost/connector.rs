@@ -23,7 +23,6 @@ const MAX_PENDING: usize = MAX_CONNECTIONS;
 const PING_PERIOD: Duration = Duration::from_secs(10);
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 
-/// One client's connection.
 pub(crate) struct ClientConnection {
     pub(crate) id: String,
     /// `tcp` or `udp`.
@@ -57,7 +56,6 @@ impl ClientConnection {
         !self.to_client.is_closed()
     }
 
-    /// Closes the connection from this side.
     pub(crate) fn close(&self) {
         self.closing.notify_one();
     }

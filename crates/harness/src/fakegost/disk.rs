@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// The file that takes the space.
 const FILLER: &str = "fakegost-filler";
 /// The file system of a test is smaller. Filling a larger one would fill the host's own.
 const MAX: usize = 1 << 30;
 
-/// Takes all free space.
 pub(crate) fn fill(path: &Path) -> anyhow::Result<()> {
     let filler = filler(path);
     let mut file = File::options().append(true).create(true).open(&filler);

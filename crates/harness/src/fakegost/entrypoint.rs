@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::connector::{ClientConnection, halves};
-use crate::gost::Handler;
+use crate::gost::GostInstance;
 use crate::http_wire::{Head, HttpMessage, Unsized, answer};
 use crate::line::{Hello, RelayRequest, read_line};
 
@@ -34,7 +34,6 @@ enum TunnelWay {
     Remote(TcpStream),
 }
 
-/// Why there is no way.
 enum NoWay {
     /// There is no rule, or none for visitors.
     Route,
@@ -42,7 +41,7 @@ enum NoWay {
     Service,
 }
 
-impl Handler {
+impl GostInstance {
     /// Serves a connection at an entrypoint. Like gost, waits for its first byte for ever.
     pub(crate) async fn visit(self: Arc<Self>, stream: TcpStream) {
         let mut first = [0];

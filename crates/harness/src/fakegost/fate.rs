@@ -43,7 +43,6 @@ impl OddsArgs {
     }
 }
 
-/// What happens to one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PacketFate {
     pub(crate) lost: bool,

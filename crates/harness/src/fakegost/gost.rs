@@ -50,7 +50,7 @@ pub(crate) struct GostArgs {
 }
 
 /// One handler instance; its node is new with every start and every reload.
-pub(crate) struct Handler {
+pub(crate) struct GostInstance {
     pub(crate) node: String,
     pub(crate) plugins: Arc<Registry>,
     pub(crate) tunnels: GostTunnels,
@@ -60,9 +60,8 @@ pub(crate) struct Handler {
     pub(crate) goodbyes: watch::Sender<()>,
 }
 
-/// A started instance.
-struct RunningHandler {
-    gost: Arc<Handler>,
+struct RunningInstance {
+    gost: Arc<GostInstance>,
     listeners: JoinSet<()>,
 }
 
@@ -102,7 +101,7 @@ async fn start_all(
     args: &GostArgs,
     ttl: Duration,
     plugins: &Arc<Registry>,
-) -> anyhow::Result<Vec<RunningHandler>> {
+) -> anyhow::Result<Vec<RunningInstance>> {
     let mut instances = Vec::new();
     for number in 0..args.instances {
         instances.push(start(args, number, ttl, plugins.clone()).await?);
@@ -115,7 +114,7 @@ async fn start(
     number: u16,
     ttl: Duration,
     plugins: Arc<Registry>,
-) -> anyhow::Result<RunningHandler> {
+) -> anyhow::Result<RunningInstance> {
     let node = Uuid::new_v4().to_string();
     let later =
         |address: &String| later_port(address, number).with_context(|| format!("no host:port: {address}"));
@@ -124,7 +123,7 @@ async fn start(
     let tunnel = later(&args.tunnel)?;
     let tunnels = GostTunnels::new(node.clone(), ttl, plugins.clone());
     let (goodbyes, _) = watch::channel(());
-    let gost = Arc::new(Handler { node, plugins, tunnels, address, goodbyes });
+    let gost = Arc::new(GostInstance { node, plugins, tunnels, address, goodbyes });
     let mut listeners = JoinSet::new();
     for entrypoint in Some(&gost.address).filter(|address| !address.is_empty()).into_iter().chain(&more) {
         let gost = gost.clone();
@@ -133,7 +132,7 @@ async fn start(
     let for_clients = gost.clone();
     listeners.spawn(accept(listen(&tunnel).await?, move |stream| for_clients.clone().serve_client(stream)));
     say(&format!("gost {} entrypoint {} tunnel {tunnel}", gost.node, gost.address));
-    Ok(RunningHandler { gost, listeners })
+    Ok(RunningInstance { gost, listeners })
 }
 
 /// The address of a later instance; for the first one, the given address verbatim.

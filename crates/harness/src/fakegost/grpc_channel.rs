@@ -44,7 +44,6 @@ pub(crate) struct GrpcChannel {
 enum ChannelState {
     /// Not connected; the next call dials.
     Idle,
-    /// Calls wait.
     Connecting,
     Ready(GrpcConnection),
     /// All addresses failed: calls fail until one is connected.
@@ -124,7 +123,6 @@ impl GrpcChannel {
         });
     }
 
-    /// Notes that a connection has ended.
     fn ended(&self, connection: &GrpcConnection) {
         self.state.send_if_modified(|state| {
             let is_current = matches!(state, ChannelState::Ready(current) if current.is(connection));

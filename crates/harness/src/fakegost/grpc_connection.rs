@@ -24,7 +24,6 @@ const FRAME_HEADER: usize = 9;
 const KIND: usize = 3;
 const SETTINGS: u8 = 4;
 
-/// The answer to a call.
 pub(crate) type GrpcResponse = Response<Incoming>;
 
 /// Why a call has no answer.
@@ -62,7 +61,6 @@ impl GrpcConnection {
         Ok(Self { requests, ended, identity: Arc::new(()) })
     }
 
-    /// One call.
     pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<GrpcResponse, Unsent> {
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         self.requests.clone().try_send_request(request).await.map_err(|mut error| {

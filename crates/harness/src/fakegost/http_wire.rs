@@ -6,9 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Longest head.
 const MAX_HEAD: usize = 16 << 10;
-/// Longest body.
 const MAX_BODY: usize = 4 << 20;
 
 /// A start line and its fields, in their order.
@@ -18,7 +16,6 @@ pub(crate) struct Head {
     fields: Vec<(String, String)>,
 }
 
-/// A request or an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpMessage {
     pub(crate) head: Head,
@@ -113,7 +110,6 @@ impl Head {
         self.fields.push((name.into(), value.into()));
     }
 
-    /// The status of an answer.
     pub(crate) fn status(&self) -> anyhow::Result<u16> {
         let status = self.start.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.with_context(|| format!("no status: {:?}", self.start))

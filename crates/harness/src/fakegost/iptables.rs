@@ -12,7 +12,6 @@ pub(crate) const LOST: [&str; 4] = ["-j", "NFQUEUE", "--queue-num", "65535"];
 /// An Ethernet's MTU, used if no interface has one.
 const DEFAULT_MTU: usize = 1_500;
 
-/// One rule.
 pub(crate) struct PacketRule {
     pub(crate) table: &'static str,
     pub(crate) chain: &'static str,
@@ -65,7 +64,6 @@ fn iptables(how: &str, PacketRule { table, chain, spec }: &PacketRule) -> anyhow
     Ok(())
 }
 
-/// The words of a rule.
 pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }

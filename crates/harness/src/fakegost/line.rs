@@ -52,7 +52,6 @@ pub(crate) struct Bind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelayRequest {
     pub(crate) tunnel: String,
-    /// The host name that the visitor requests.
     pub(crate) host: String,
 }
 

@@ -21,14 +21,12 @@ pub(crate) struct ServiceFields {
     pub(crate) address: String,
 }
 
-/// A plugin type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum PluginProtocol {
     Http,
     Grpc,
 }
 
-/// The plugin settings of gost.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PluginArgs {
     /// The plugin type

@@ -13,7 +13,6 @@ pub(crate) fn say(line: &str) {
     }
 }
 
-/// Prints a JSON line.
 pub(crate) fn say_json(line: &Value) {
     say(&line.to_string());
 }

@@ -17,7 +17,6 @@ pub(crate) struct TargetArgs {
     say: String,
 }
 
-/// Runs for ever.
 pub(crate) async fn run(args: TargetArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&args.listen).await?;
     say("ready");

@@ -41,7 +41,6 @@ pub(crate) struct VisitorArgs {
     tunnel: Option<String>,
 }
 
-/// Visits for ever.
 pub(crate) async fn run(args: VisitorArgs) -> anyhow::Result<()> {
     ensure!(args.every_ms > 0, "--every-ms must not be 0");
     let every = Duration::from_millis(args.every_ms);
@@ -71,7 +70,6 @@ async fn visit(entrypoint: Arc<VisitedEntrypoint>, every: Duration) {
 struct VisitedEntrypoint {
     name: String,
     host: String,
-    /// The tunnel that a member names.
     tunnel: Option<String>,
     /// The last resolved address, and when that was.
     address: Mutex<Option<(SocketAddr, Instant)>>,

@@ -96,7 +96,6 @@ async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-/// The id of a key.
 fn id(key: &str) -> anyhow::Result<KeyId> {
     Ok(Keyring::parse(key)?.sealing())
 }

@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use crate::measured::{ALLOWANCE, Measured, Promise};
 use crate::visits::UnixMillis;
-use crate::world::{HOST, Plan, PluginType, TUNNEL, World};
+use crate::world::{HOST, Plan, PluginKind, TUNNEL, World};
 
-/// The steps of a scenario.
 type Run = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = anyhow::Result<Measured>> + 'a>>;
 
 /// One fault, and its promise.
@@ -29,24 +28,23 @@ pub(crate) struct Scenario {
     /// What visitors can still expect.
     pub(crate) promise: &'static str,
     /// The plugin types that run for every change.
-    short: &'static [PluginType],
+    short: &'static [PluginKind],
     /// Why a real gost cannot do this.
     pub(crate) simulated_only: Option<&'static str>,
     plan: fn() -> Plan,
     pub(crate) run: Run,
 }
 
-/// Both plugin types.
-const BOTH: &[PluginType] = &[PluginType::Grpc, PluginType::Http];
-const GRPC: &[PluginType] = &[PluginType::Grpc];
-const HTTP: &[PluginType] = &[PluginType::Http];
+const BOTH: &[PluginKind] = &[PluginKind::Grpc, PluginKind::Http];
+const GRPC: &[PluginKind] = &[PluginKind::Grpc];
+const HTTP: &[PluginKind] = &[PluginKind::Http];
 
 impl Scenario {
     const fn new(name: &'static str, fault: &'static str, promise: &'static str, run: Run) -> Self {
         Self { name, fault, promise, short: &[], simulated_only: None, plan: Plan::default, run }
     }
 
-    const fn short(self, short: &'static [PluginType]) -> Self {
+    const fn short(self, short: &'static [PluginKind]) -> Self {
         Self { short, ..self }
     }
 
@@ -59,13 +57,13 @@ impl Scenario {
     }
 
     /// The plan of the scenario's world.
-    pub(crate) fn plan(&self, plugin: PluginType) -> Plan {
+    pub(crate) fn plan(&self, plugin: PluginKind) -> Plan {
         Plan { plugin, ..(self.plan)() }
     }
 
     /// Whether a set includes it: `short`, `long`, or names separated by commas, each with `/grpc` or `/http` for that
     /// plugin type alone.
-    pub(crate) fn is_in(&self, set: &str, plugin: PluginType) -> bool {
+    pub(crate) fn is_in(&self, set: &str, plugin: PluginKind) -> bool {
         match set {
             "long" => true,
             "short" => self.short.contains(&plugin),
@@ -77,7 +75,6 @@ impl Scenario {
     }
 }
 
-/// All scenarios.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     let files = [
         gost::SCENARIOS,
@@ -91,7 +88,6 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     files.into_iter().flatten()
 }
 
-/// The scenario with this name.
 pub(crate) fn named(name: &str) -> &'static Scenario {
     all().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
@@ -100,7 +96,7 @@ pub(crate) fn named(name: &str) -> &'static Scenario {
 pub(crate) struct Noticed {
     pub(crate) broken: Sabotage,
     pub(crate) scenario: &'static str,
-    pub(crate) plugin: PluginType,
+    pub(crate) plugin: PluginKind,
 }
 
 /// What is broken on purpose.
@@ -134,17 +130,16 @@ impl fmt::Display for Sabotage {
     }
 }
 
-/// All sabotages.
 pub(crate) const NOTICED: [Noticed; 6] = [
-    noticed(Sabotage::Agents("push,anti-entropy"), "registered-everywhere", PluginType::Http),
-    noticed(Sabotage::Agents("leases"), "gost-killed", PluginType::Grpc),
-    noticed(Sabotage::Agents("suspicion"), "host-lost", PluginType::Http),
-    noticed(Sabotage::Listeners, "agent-killed-held", PluginType::Grpc),
-    noticed(Sabotage::Agents("rules"), "registered-everywhere", PluginType::Grpc),
-    noticed(Sabotage::Agents("dials"), "agent-restarted-renewed-seldom", PluginType::Http),
+    noticed(Sabotage::Agents("push,anti-entropy"), "registered-everywhere", PluginKind::Http),
+    noticed(Sabotage::Agents("leases"), "gost-killed", PluginKind::Grpc),
+    noticed(Sabotage::Agents("suspicion"), "host-lost", PluginKind::Http),
+    noticed(Sabotage::Listeners, "agent-killed-held", PluginKind::Grpc),
+    noticed(Sabotage::Agents("rules"), "registered-everywhere", PluginKind::Grpc),
+    noticed(Sabotage::Agents("dials"), "agent-restarted-renewed-seldom", PluginKind::Http),
 ];
 
-const fn noticed(broken: Sabotage, scenario: &'static str, plugin: PluginType) -> Noticed {
+const fn noticed(broken: Sabotage, scenario: &'static str, plugin: PluginKind) -> Noticed {
     Noticed { broken, scenario, plugin }
 }
 

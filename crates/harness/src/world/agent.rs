@@ -152,12 +152,10 @@ impl World {
         Ok(())
     }
 
-    /// Waits until an agent has logged a text.
     pub(crate) async fn says(&self, name: &str, what: &str) -> anyhow::Result<()> {
         self.until_said(&self.agent(name), what).await
     }
 
-    /// How often an agent has logged a text.
     pub(crate) async fn said(&self, name: &str, what: &str) -> anyhow::Result<usize> {
         Ok(self.engine.log(&self.agent(name)).await?.matches(what).count())
     }

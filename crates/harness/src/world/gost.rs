@@ -20,7 +20,6 @@ const TARGET: &str = "127.0.0.1:9000";
 const BOUND: [&str; 2] = ["\"bound\"", "create tunnel on"];
 
 impl World {
-    /// Starts a new gost on a host.
     pub(crate) async fn start_gost(&self, name: &str) -> anyhow::Result<()> {
         let mut folders =
             vec![format!("{}:/ingress:ro", self.folder.join(format!("{name}-ingress")).display())];
@@ -160,7 +159,6 @@ impl World {
         self.bound.lock().expect("no panic holds it").clone()
     }
 
-    /// Kills a client.
     pub(crate) async fn kill_client(&self, name: &str) -> anyhow::Result<()> {
         self.engine.kill(&self.container(name, "client")).await
     }

@@ -39,16 +39,15 @@ const AGENTS: &str = "gossd-plugin:8000";
 const FIRST: u8 = 10;
 const RING: u8 = 3;
 
-/// gost's plugin type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum PluginType {
+pub(crate) enum PluginKind {
     /// gost's default.
     #[default]
     Grpc,
     Http,
 }
 
-impl fmt::Display for PluginType {
+impl fmt::Display for PluginKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Grpc => "grpc",
@@ -57,12 +56,10 @@ impl fmt::Display for PluginType {
     }
 }
 
-/// The settings of a world.
 #[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The plugin type of gosts.
-    pub(crate) plugin: PluginType,
+    pub(crate) plugin: PluginKind,
     /// The program of a real gost for hosts and clients; `None` for the simulated one.
     pub(crate) real_gost: Option<PathBuf>,
     /// The Renew period of tunnels.
@@ -77,7 +74,6 @@ pub(crate) struct Plan {
     pub(crate) unnamed_entrypoint: bool,
     /// Gosts send their Deregisters at SIGTERM.
     pub(crate) goodbye: bool,
-    /// More flags of every agent.
     pub(crate) flags: Vec<String>,
     /// Test switches of every agent, as variables. If there are any, the agents run the lab's program, which has
     /// switches.
@@ -92,7 +88,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            plugin: PluginType::default(),
+            plugin: PluginKind::default(),
             real_gost: None,
             ttl: RENEW,
             second_address: false,
@@ -166,7 +162,6 @@ impl World {
         self.all_met(names).await
     }
 
-    /// Adds a host.
     pub(crate) async fn add_host(&mut self, name: &str) -> anyhow::Result<()> {
         let number = u8::try_from(self.hosts.len())? + FIRST;
         self.add_host_at(name, number).await
@@ -273,7 +268,6 @@ impl World {
         Ok(container)
     }
 
-    /// Ends a disturbance.
     pub(crate) async fn heal(&self, container: &str) -> anyhow::Result<()> {
         self.engine.signal(container, "SIGTERM").await?;
         self.engine.ended(container).await
@@ -304,7 +298,6 @@ impl World {
         format!("{}-{name}-{part}", self.prefix)
     }
 
-    /// A host's address.
     pub(crate) fn ip(&self, name: &str) -> String {
         self.ip_of(self.hosts.get(name).copied().unwrap_or_default())
     }

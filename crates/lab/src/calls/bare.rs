@@ -88,7 +88,6 @@ fn parse(json: &str) -> serde_json::Result<proto::Service> {
     Ok(proto::Service { id, name, node, network, address })
 }
 
-/// The key of a tunnel's records.
 pub(crate) fn key(tunnel: &str) -> String {
     format!("gost:sd:{tunnel}")
 }

@@ -17,7 +17,6 @@ pub(crate) struct LoadCall {
     pub grpc: bool,
 }
 
-/// The pace of a load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoadPace {
     /// Connections, each with one call at a time.
@@ -28,7 +27,6 @@ pub(crate) struct LoadPace {
     pub rate: Option<f64>,
 }
 
-/// The result of a load.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadResult {
     /// Calls a second.

@@ -99,7 +99,6 @@ async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
     Ok([agent, Daemon::start(config).await?])
 }
 
-/// Registers and deregisters, for ever.
 async fn change(agent: Agent, a_second: u32) {
     let mut pace = tokio::time::interval(Duration::from_secs(2) / a_second.max(1));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);

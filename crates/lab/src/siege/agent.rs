@@ -92,7 +92,6 @@ impl BesiegedAgent {
         Ok(Self { child, plugin, gossip, admin })
     }
 
-    /// Waits until a metric is not 0.
     #[expect(clippy::disallowed_methods, reason = "nothing else goes on yet")]
     pub(crate) fn wait_for(&self, metric: &str) -> anyhow::Result<()> {
         let begun = Instant::now();

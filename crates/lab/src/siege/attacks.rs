@@ -11,7 +11,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{clients, network};
 
-/// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attack {
     /// No attack, for comparison.
@@ -94,7 +93,6 @@ impl Attack {
     }
 }
 
-/// The parameters of an attacker.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) attack: Attack,
@@ -126,7 +124,6 @@ impl Orders {
     }
 }
 
-/// The result of an attacker.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct AttackReport {
     pub(crate) sent: u64,
@@ -153,7 +150,6 @@ pub(crate) fn finish(child: Child) -> anyhow::Result<AttackReport> {
     serde_json::from_slice(&output.stdout).context("a report")
 }
 
-/// Runs an attacker in this process.
 pub(crate) fn run(orders: &Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {

@@ -33,7 +33,6 @@ pub(crate) struct Renewer {
 }
 
 impl Renewer {
-    /// Registers the connector.
     pub(crate) fn start(plugin: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(plugin)?;
         stream.set_nodelay(true)?;

@@ -14,7 +14,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wire::{self, HttpClient};
 
-/// How an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// As a service manager ends it.
@@ -55,7 +54,6 @@ pub(crate) struct SoakAgent {
 pub(crate) struct Figures {
     /// Resident bytes.
     pub(crate) memory: f64,
-    /// Open files.
     pub(crate) files: f64,
     /// By name and labels, as in the agent's output.
     pub(crate) metrics: BTreeMap<String, f64>,
@@ -92,7 +90,6 @@ impl SoakAgent {
         (self.setup.advertised, self.gossip.port()).into()
     }
 
-    /// The process, if it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
@@ -163,13 +160,11 @@ impl SoakAgent {
         Ok(())
     }
 
-    /// Bytes of the journal on disk.
     pub(crate) fn journal(&self) -> u64 {
         let path = self.setup.folder.join(format!("{}.journal", self.setup.name));
         path.metadata().map_or(0, |found| found.len())
     }
 
-    /// The last lines of its log.
     pub(crate) fn log(&self, lines: usize) -> String {
         let log = fs::read_to_string(log_of(&self.setup.folder, self.name())).unwrap_or_default();
         let skip = log.lines().count().saturating_sub(lines);

@@ -25,14 +25,11 @@ pub(crate) struct GostHost {
     pub(crate) advertised: Ipv4Addr,
 }
 
-/// An action of a gost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum GostAction {
-    /// Some of its clients reconnect.
     Churn(usize),
     /// Some of its clients go, and return after this long.
     Away(usize, Duration),
-    /// All of its clients reconnect at once.
     Storm,
     /// It stops in good order, and starts on that host.
     Move(usize),

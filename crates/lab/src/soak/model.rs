@@ -33,7 +33,6 @@ pub(crate) struct GetAnswer {
     pub(crate) services: Vec<ListedRecord>,
 }
 
-/// An attached connector.
 #[derive(Clone, Debug)]
 pub(crate) struct Attached {
     pub(crate) id: String,

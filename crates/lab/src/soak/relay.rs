@@ -24,7 +24,6 @@ pub(crate) enum LinkState {
     Down,
 }
 
-/// The sockets of a relay.
 pub(crate) struct Relay {
     udp: UdpSocket,
     tcp: TcpListener,

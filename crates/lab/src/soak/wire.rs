@@ -24,7 +24,6 @@ struct HttpConnection {
     unread: Vec<u8>,
 }
 
-/// The answer to a request.
 pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) body: String,
@@ -104,7 +103,6 @@ impl HttpConnection {
     }
 }
 
-/// A request without a body.
 pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 }
