@@ -31,7 +31,8 @@ const V4: char = '\u{1d}';
 pub fn value(cell: &Cell) -> String {
     let version = cell.version;
     match &cell.content {
-        Content::Empty => format!("-{version}"),
+        // Nothing of a later version is read here.
+        Content::Empty | Content::Later(_) => format!("-{version}"),
         Content::Status(status) => format!("s{version}{TEXT}{}", word(*status)),
         Content::Rule(rule) => {
             let Rule { host, endpoint, clock } = &**rule;

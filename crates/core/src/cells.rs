@@ -100,7 +100,7 @@ impl Cells {
         let cells = self.from(from).take_while(move |(first, _)| *first < until);
         let cells = cells.flat_map(|(first, page)| page.iter(first));
         let held = move |(slot, cell): &(Slot, &Cell)| {
-            (from..until).contains(slot) && cell.version <= version && cell.content != Content::Empty
+            (from..until).contains(slot) && cell.version <= version && !cell.content.is_empty()
         };
         cells.filter(held).map(|(slot, _)| slot)
     }
@@ -112,7 +112,7 @@ impl Cells {
             let now = page.start.moment(now);
             for place in &mut page.cells {
                 let old = |heard: &mut Heard| {
-                    heard.cell.content == Content::Empty
+                    heard.cell.content.is_empty()
                         && heard.cell.version <= known
                         && now.since(heard.since) >= age
                 };

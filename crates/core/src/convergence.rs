@@ -10,7 +10,7 @@ use super::directory::Directory;
 use super::lease::{Holding, LeaseTable};
 use super::record::{Generation, Owner};
 use super::slot::tests::record;
-use super::slot::{Change, Content, Slot, Status, Versions, Write};
+use super::slot::{Change, Slot, Status, Versions, Write};
 use super::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -91,11 +91,9 @@ fn shown(directory: &Directory) -> BTreeSet<(String, String, Slot, u64)> {
 }
 
 fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
-    let record = |change: &Change| match &change.cell.content {
-        Content::Record(r) => {
-            Some((r.id.to_string(), r.name.to_string(), change.slot, life.owner.generation))
-        }
-        Content::Empty | Content::Status(_) | Content::Rule(_) => None,
+    let record = |change: &Change| {
+        let record = change.cell.content.record()?;
+        Some((record.id.to_string(), record.name.to_string(), change.slot, life.owner.generation))
     };
     life.last.iter().filter_map(record).collect()
 }

@@ -16,7 +16,7 @@ use super::record::{AgentName, Generation, Owner, Record};
 use super::replica::{Extent, Part, Replica};
 use super::room::Room as _;
 use super::rule::Rule;
-use super::slot::{Cell, Change, Content, MAX_SLOT, Slot, Status, Version};
+use super::slot::{Cell, Change, MAX_SLOT, Slot, Status, Version};
 use super::tunnels::Tunnels;
 
 /// Agents that a directory keeps apart: five times the 200 that a cluster is designed for.
@@ -282,12 +282,7 @@ impl Directory {
     /// What an owner claims, as far as is known.
     pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
-        cells
-            .filter_map(|(_, cell)| match &cell.content {
-                Content::Rule(rule) => Some(rule.clone()),
-                Content::Empty | Content::Record(_) | Content::Status(_) => None,
-            })
-            .collect()
+        cells.filter_map(|(_, cell)| cell.content.rule().cloned()).collect()
     }
 
     /// Since when that is known.
@@ -387,38 +382,35 @@ impl Directory {
 
     fn reindex(&mut self, owner: &Arc<Owner>, change: &Change, before: Option<Cell>) {
         let Change { slot, cell } = change;
-        match before.map(|cell| cell.content) {
-            Some(Content::Record(record)) => self.hide(owner, *slot, &record),
-            Some(Content::Rule(rule)) => self.hosts.release(owner, *slot, &rule),
-            Some(Content::Empty | Content::Status(_)) | None => {}
-        }
-        match &cell.content {
-            Content::Record(record) => {
-                let entry = Entry {
-                    owner: owner.clone(),
-                    slot: *slot,
-                    version: cell.version,
-                    record: record.clone(),
-                };
-                self.events.push(Event::Up(owner.clone(), record.clone()));
-                self.add_entry(entry);
+        if let Some(before) = before {
+            if let Some(record) = before.content.record() {
+                self.hide(owner, *slot, record);
             }
-            Content::Rule(rule) => self.hosts.hold(owner, *slot, rule),
-            Content::Empty | Content::Status(_) => {}
+            if let Some(rule) = before.content.rule() {
+                self.hosts.release(owner, *slot, rule);
+            }
+        }
+        if let Some(record) = cell.content.record() {
+            let entry =
+                Entry { owner: owner.clone(), slot: *slot, version: cell.version, record: record.clone() };
+            self.events.push(Event::Up(owner.clone(), record.clone()));
+            self.add_entry(entry);
+        }
+        if let Some(rule) = cell.content.rule() {
+            self.hosts.hold(owner, *slot, rule);
         }
     }
 
     fn unindex(&mut self, replica: &Replica) {
         for (slot, cell) in replica.cells().iter() {
-            match &cell.content {
-                Content::Record(record) => self.hide(&replica.owner, slot, record),
-                Content::Rule(rule) => {
-                    self.hosts.release(&replica.owner, slot, rule);
-                    if self.hosts.claimed(&rule.key()).is_none() {
-                        self.orphans.push(rule.clone());
-                    }
+            if let Some(record) = cell.content.record() {
+                self.hide(&replica.owner, slot, record);
+            }
+            if let Some(rule) = cell.content.rule() {
+                self.hosts.release(&replica.owner, slot, rule);
+                if self.hosts.claimed(&rule.key()).is_none() {
+                    self.orphans.push(rule.clone());
                 }
-                Content::Empty | Content::Status(_) => {}
             }
         }
     }
@@ -471,6 +463,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slot::Content;
     use super::super::slot::tests::{Talker, record};
     use super::*;
 

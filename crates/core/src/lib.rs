@@ -1,7 +1,8 @@
 //! The rules, without the world: no clock, socket, file or random source. Time and randomness come in as
 //! arguments, changes come out as values.
 //!
-//! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
+//! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster) and
+//! [`codec`] (the same as bytes),
 //! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
 //! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
 //! (everybody's). What makes one agent of all that: [`agent`].
@@ -12,6 +13,7 @@ pub mod address;
 pub mod agent;
 pub mod cells;
 pub mod claim;
+pub mod codec;
 pub mod complaint;
 pub mod connection;
 #[cfg(test)]

@@ -7,7 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::record::check_field;
 
 /// Ticks of the claims' logical clock: a claim has one more than any claim that its maker knew of.
 pub type Clock = u64;
@@ -15,8 +18,8 @@ pub type Clock = u64;
 pub const MAX_CLOCK: Clock = 1 << 53;
 
 /// A tunnel's id: 16 arbitrary bytes, spelled as a UUID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TunnelId(Uuid);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TunnelId(#[serde(with = "uuid::serde::compact")] Uuid);
 
 impl TunnelId {
     /// Parses 8-4-4-4-12 hexadecimal digits.
@@ -77,8 +80,8 @@ impl fmt::Display for HashHost {
     }
 }
 
-/// Where a rule leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a rule leads. No field is ever changed or added: what is encoded would go on with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The tunnel.
     pub tunnel: TunnelId,
@@ -100,8 +103,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A claim on a host name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A claim on a host name. Its fields are encoded in this order, so that they are never changed, only appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The name, as [`super::hostname`] writes it.
     pub host: Arc<str>,
@@ -129,10 +132,12 @@ impl Rule {
         RuleKey { host: self.host.clone(), tunnel: self.endpoint.tunnel }
     }
 
-    /// Whether it could have been said: its clock was reached, and a hash host is its own tunnel's.
+    /// Whether an agent can have claimed it: its clock was reached, and a hash host is its own tunnel's. Of its host, only
+    /// what every field keeps to is checked: one that is spelled otherwise is never asked for.
     pub fn is_plausible(&self) -> bool {
         let own = |hash| hash == HashHost::of(self.endpoint.tunnel);
-        self.clock <= MAX_CLOCK && HashHost::parse(&self.host).is_none_or(own)
+        let given = !self.host.is_empty() && check_field("", &self.host).is_ok();
+        given && self.clock <= MAX_CLOCK && HashHost::parse(&self.host).is_none_or(own)
     }
 
     /// The order in which claims on one host win.

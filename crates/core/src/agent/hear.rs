@@ -11,7 +11,7 @@ use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
 use crate::rule::Rule;
-use crate::slot::{Change, Content, Slot, Status, Version};
+use crate::slot::{Change, Slot, Status, Version};
 
 /// What an agent hears from its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,14 +117,12 @@ impl State {
             let applied = self.directory.apply(now, owner, change);
             let news = applied == Applied::New;
             refused += u64::from(applied == Applied::Refused);
-            if news && change.cell.content == Content::Status(Status::Left) {
+            if news && change.cell.content.status() == Some(Status::Left) {
                 self.liveness.forget(&owner.name);
                 self.log.extend([Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
             }
-            if let Content::Rule(rule) = &change.cell.content
-                && news
-            {
+            if news && let Some(rule) = change.cell.content.rule() {
                 self.give_way(now, rule);
             }
         }

@@ -12,7 +12,7 @@ use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
 use crate::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
-use crate::slot::{Change, Content, Status, Write};
+use crate::slot::{Change, Status, Write};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
@@ -131,21 +131,17 @@ impl State {
 
     /// What our former self said of a slot, in the order in which it said it: its last word counts.
     pub(super) fn hear_former_self(&mut self, now: Instant, owner: &Owner, change: &Change) {
-        let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
+        let before = self.former.cell(owner, change.slot).and_then(|cell| cell.content.rule().cloned());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
         // What our rules close, our flags say.
         let is_claim = |rule: &Arc<Rule>| !rule.is_closing();
-        if let Some(Content::Rule(rule)) = before
-            && is_claim(&rule)
-        {
+        if let Some(rule) = before.filter(is_claim) {
             self.claims.forget(&rule.key());
             self.directory.hosts_mut().forget(&rule.key());
         }
-        if let Content::Rule(rule) = &change.cell.content
-            && is_claim(rule)
-        {
+        if let Some(rule) = change.cell.content.rule().filter(|rule| is_claim(rule)) {
             self.remember(rule.clone());
         }
     }
