@@ -21,7 +21,6 @@ use gossd_core::rule::Rule;
 
 #[cfg(feature = "fuzz")]
 pub mod entries;
-mod gosts;
 mod kept;
 pub(crate) mod peers;
 pub(crate) mod snapshot;

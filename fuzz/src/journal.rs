@@ -8,14 +8,12 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use gossd::agent::Agent;
-use gossd::gossip::slots;
 use gossd::journal::Restored;
-use gossd::journal::entries::{
-    read, read_file, read_gosts, write_entrypoint, write_file, write_rule, write_word,
-};
+use gossd::journal::entries::{Entries, read, read_file, write, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
+use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
 use gossd_core::lease::{Holding, Kept, Word};
 use gossd_core::quota::Quota;
@@ -30,10 +28,6 @@ use super::input::Input;
 /// One input in so many may be a whole file, chosen by what is in it: files are a hundred times slower.
 const FILES: u64 = 1_024;
 
-/// What an entry is that is neither a word nor a rule.
-const ENTRYPOINT: u8 = 0xfe;
-const PERIOD: u8 = 0xfd;
-
 /// Entries, or changes to a good file.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
@@ -43,28 +37,18 @@ pub fn run(data: &[u8]) {
         }
         return;
     }
-    let [mut words, mut rules, mut entrypoints] = [const { BTreeMap::new() }; 3];
-    let mut periods = BTreeMap::new();
+    let mut tables = [const { BTreeMap::new() }; 4];
     while !input.is_empty() {
-        let kind = input.byte();
+        let table = usize::from(input.byte() % 4);
         let (key, value) = (input.counted(), input.counted());
-        match kind {
-            ENTRYPOINT => drop(entrypoints.insert(key, value)),
-            PERIOD => drop(periods.insert(key, hash(value))),
-            _ if kind.is_multiple_of(2) => drop(words.insert(key, value)),
-            _ => drop(rules.insert(key, value)),
-        }
+        tables[table].insert(key.to_vec(), value.to_vec());
     }
-    let [words, rules, entrypoints] =
-        [words, rules, entrypoints].map(|entries| entries.into_iter().collect::<Vec<_>>());
-    let periods: Vec<_> = periods.into_iter().collect();
-    let gosts = read_gosts(&periods, &entrypoints);
-    assert!(gosts.leases.periods.len() <= periods.len() && gosts.entrypoints.len() <= entrypoints.len());
-    let mut restored = read(&words, &rules);
-    let Kept { held, lapsed, released, .. } = &restored.leases;
-    let taken = held.len() + lapsed.len() + released.len();
-    assert!(taken <= words.len() && restored.rules.len() <= rules.len());
-    (restored.leases.periods, restored.entrypoints) = (gosts.leases.periods, gosts.entrypoints);
+    let tables = tables.map(|table| table.into_iter().collect::<Vec<_>>());
+    let [words, rules, periods, entrypoints] = tables.each_ref().map(Vec::len);
+    let restored = read(&Entries { tables: tables.into(), draining: false });
+    let Kept { held, lapsed, released, periods: learned } = &restored.leases;
+    assert!(held.len() + lapsed.len() + released.len() <= words && restored.rules.len() <= rules);
+    assert!(learned.len() <= periods && restored.entrypoints.len() <= entrypoints);
     check(&restored);
     starts(restored);
 }
@@ -86,39 +70,48 @@ fn check(restored: &Restored) {
         }
         assert!(Entrypoint::parse(&address.to_string()).is_ok(), "{address}");
         assert!(holding.dial.is_empty() || Entrypoint::parse(&holding.dial.to_string()).is_ok());
-        let kept = write_word(&word, 0).expect("it is kept");
-        let id = id.text();
-        let again = read(&[(id.as_bytes(), &kept)], &[]);
-        let again = again.leases;
+        let again = kept(|batch| batch.words.extend([(id.clone(), word.clone())])).leases;
         let found = if matches!(word, Word::Held(_)) { &again.held } else { &again.lapsed };
         assert_eq!(found, std::slice::from_ref(holding), "written as it was read");
         told(1, Content::Record(holding.record.clone()));
     }
     for (id, release) in released {
-        let kept = write_word(&Word::Released(*release), 7).expect("it is kept");
-        let again = read(&[(id.text().as_bytes(), &kept)], &[]).leases.released;
-        assert_eq!(again, [(id.clone(), *release)]);
+        let again = kept(|batch| batch.words.extend([(id.clone(), Word::Released(*release))]));
+        assert_eq!(again.leases.released, [(id.clone(), *release)]);
     }
-    assert!(periods.iter().all(|(node, period)| !node.text().is_empty() && !period.is_zero()));
+    for (node, period) in periods {
+        assert!(!node.text().is_empty() && !period.is_zero());
+        let again = kept(|batch| batch.periods.extend([(node.clone(), Some(*period))]));
+        assert_eq!(again.leases.periods, [(node.clone(), *period)]);
+    }
     for registered in &restored.entrypoints {
         let Place { address, dial } = &registered.place;
         assert!(Entrypoint::parse(&address.to_string()).is_ok(), "{address}");
         assert!(dial.is_empty() || Entrypoint::parse(&dial.to_string()).is_ok());
-        let (key, kept) = write_entrypoint(registered);
-        assert_eq!(read_gosts(&[], &[(&key, &kept)]).entrypoints, std::slice::from_ref(registered));
+        let key = registered.key.clone();
+        let again = kept(|batch| batch.entrypoints.extend([(key, Some(registered.clone()))]));
+        assert_eq!(again.entrypoints, std::slice::from_ref(registered));
     }
     for rule in &restored.rules {
         assert!(rule.is_plausible());
-        let (key, kept) = write_rule(rule);
-        assert_eq!(read(&[], &[(&key, &kept)]).rules, std::slice::from_ref(rule));
+        let again = kept(|batch| batch.rules.extend([(rule.key(), Some(Arc::new(rule.clone())))]));
+        assert_eq!(again.rules, std::slice::from_ref(rule));
         told(FIRST_RULE, Content::Rule(Arc::new(rule.clone())));
     }
 }
 
+/// What a start makes of a batch of one.
+fn kept(note: impl FnOnce(&mut Batch)) -> Restored {
+    let mut batch = Batch::default();
+    note(&mut batch);
+    read(&write(&batch))
+}
+
 /// What an agent says of it, its peers understand.
 fn told(slot: Slot, content: Content) {
-    let cell = Cell { version: 1, content };
-    assert_eq!(slots::parse_value(slot, &slots::value(&cell)), Some(cell));
+    let (cell, mut bytes) = (Cell { version: 1, content }, Vec::new());
+    encode_cell(&cell, &mut bytes);
+    assert_eq!(decode_cell(slot, &bytes), Some(cell));
 }
 
 fn starts(restored: Restored) {

@@ -4,8 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Restored;
-use super::gosts::spell_entrypoint;
-use super::kept::{spell_rule, spell_word};
+use super::kept::{bytes, read as read_kept};
 use super::store::{Contents, Entries};
 use gossd_core::agent::Batch;
 use gossd_core::record::Generation;
@@ -19,29 +18,13 @@ struct Snapshot {
 
 /// The bytes of everything that a process of that generation holds.
 pub(crate) fn write(generation: Generation, all: &Batch) -> Vec<u8> {
-    let Batch { words, rules, periods, entrypoints, draining } = all;
-    let numbered = words.iter().zip(0..);
-    let words =
-        numbered.filter_map(|((id, word), n)| Some((id.text().as_bytes().into(), spell_word(word, n)?)));
-    let millis = periods.iter().filter_map(|(node, period)| {
-        let millis = u64::try_from((*period)?.as_millis()).ok()?;
-        Some((node.text().as_bytes().into(), millis))
-    });
-    let entries = Entries {
-        words: words.collect(),
-        rules: rules.values().flatten().map(|rule| spell_rule(rule)).collect(),
-        periods: millis.collect(),
-        entrypoints: entrypoints.values().flatten().map(spell_entrypoint).collect(),
-        draining: draining.unwrap_or_default(),
-    };
-    // Numbers and lists of bytes always serialize.
-    postcard::to_stdvec(&Snapshot { generation, entries }).unwrap_or_default()
+    bytes(&Snapshot { generation, entries: Entries::of(all) })
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
-    let (Snapshot { generation, entries }, _) = postcard::take_from_bytes(bytes).ok()?;
+    let Snapshot { generation, entries } = read_kept(bytes)?;
     Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
 }
 

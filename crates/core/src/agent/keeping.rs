@@ -29,18 +29,13 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.is_without_gosts() && self.words.is_empty() && self.rules.is_empty() && self.draining.is_none()
+        self.len() == 0
     }
 
     /// How many entries it has.
     pub fn len(&self) -> usize {
         let gosts = self.periods.len() + self.entrypoints.len();
         self.words.len() + self.rules.len() + gosts + usize::from(self.draining.is_some())
-    }
-
-    /// Whether nothing of it is about gosts.
-    pub fn is_without_gosts(&self) -> bool {
-        self.periods.is_empty() && self.entrypoints.is_empty()
     }
 }
 
