@@ -13,6 +13,7 @@ use gossd::gossip::seal::Sealer;
 use gossd::gossip::slots;
 use gossd::gossip::wire::{self, Header, Kind};
 use gossd_core::address::Host;
+use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::directory::{Directory, Entry};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::{Judged, Order, rank};
@@ -148,5 +149,30 @@ fn codec(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, lookup, ranking, applying, sealing, codec);
+/// The value of a slot: in the bytes of core, and as the text that frames still have.
+fn cells(c: &mut Criterion) {
+    let Change { slot, cell } = said(std::iter::once(record(7, &tunnel(7)))).swap_remove(0);
+    let (mut bytes, text) = (Vec::new(), slots::value(&cell));
+    encode_cell(&cell, &mut bytes);
+    let mut group = c.benchmark_group("cell");
+    let mut buffer = Vec::with_capacity(bytes.len());
+    group.bench_function(format!("encode {} bytes", bytes.len()), |b| {
+        b.iter(|| {
+            buffer.clear();
+            encode_cell(black_box(&cell), &mut buffer);
+        });
+    });
+    group.bench_function(format!("decode {} bytes", bytes.len()), |b| {
+        b.iter(|| decode_cell(slot, black_box(&bytes)));
+    });
+    group.bench_function(format!("encode {} bytes of text", text.len()), |b| {
+        b.iter(|| slots::value(black_box(&cell)));
+    });
+    group.bench_function(format!("decode {} bytes of text", text.len()), |b| {
+        b.iter(|| slots::parse_value(slot, black_box(&text)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, lookup, ranking, applying, sealing, codec, cells);
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! What a slot holds, as bytes: the same in a peer's frame and in a journal. First the number of what it is, then its
 //! fields; the bytes end where whoever carries them says. A later version may append fields to each and have kinds of its
-//! own: what this one does not understand is kept as it came, and encoded again byte for byte.
+//! own: what this one does not understand is kept as it came, and encoded again byte for byte. Whoever adds a field reads it
+//! from what is behind those that there are now, where there is nothing if a former version wrote it.
 //!
 //! What is read was written by a stranger: it is bounded before anything is allocated, and is only what an agent can have
 //! written.

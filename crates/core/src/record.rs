@@ -14,8 +14,8 @@ pub const MAX_FIELD: usize = 512;
 /// Longest agent name, in bytes: chitchat repeats it in every digest, which must fit one message.
 pub const MAX_AGENT_NAME: usize = 64;
 
-/// One connector of one tunnel, with an address that other hosts can dial. Its fields are encoded in this order, so that
-/// they are never changed, only appended.
+/// One connector of one tunnel, with an address that other hosts can dial. Its fields are encoded in this order, so
+/// that they are never changed; how one is added, [`super::codec`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Connector id: unique per bind, never reused.

@@ -80,7 +80,7 @@ impl fmt::Display for HashHost {
     }
 }
 
-/// Where a rule leads. No field is ever changed or added: what is encoded would go on with it.
+/// Where a rule leads. A part of how a rule is encoded, so that no field is ever changed or added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The tunnel.
@@ -103,7 +103,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A claim on a host name. Its fields are encoded in this order, so that they are never changed, only appended.
+/// A claim on a host name. Its fields are encoded in this order, so that they are never changed; how one is
+/// added, [`super::codec`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// The name, as [`super::hostname`] writes it.
