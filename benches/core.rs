@@ -47,7 +47,7 @@ fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
 fn directory(owner: &Owner, changes: &[Change]) -> Directory {
     let mut directory = Directory::default();
     for change in changes {
-        directory.apply(Instant::now(), owner, change);
+        directory.say(Instant::now(), owner, change);
     }
     directory.take_events();
     directory
@@ -68,7 +68,7 @@ fn ranking(c: &mut Criterion) {
         let mut all = Directory::default();
         for n in 0..entries {
             for change in said(std::iter::once(record(n, &tunnel(0)))) {
-                all.apply(Instant::now(), &owner(n), &change);
+                all.say(Instant::now(), &owner(n), &change);
             }
         }
         let judge = |_: &Entry| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
