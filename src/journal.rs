@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::Claim;
 use gossd_core::lease;
 use gossd_core::record::{AgentName, Generation};
-use gossd_core::rule::Rule;
 
 #[cfg(feature = "fuzz")]
 pub mod entries;
@@ -48,7 +48,7 @@ pub struct Restored {
     /// Where instances registered.
     pub entrypoints: Vec<Registered>,
     /// The claims on host names.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Claim>,
     /// Whether it drained.
     pub draining: bool,
     /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.

@@ -86,7 +86,7 @@
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
 //!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
 //! 11. A host name leads to one tunnel, the same at every agent that has heard the same, in whatever order:
-//!     `gossd_core::agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
+//!     `gossd_core::agent::hostnames::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
 //!     tunnel's while any agent has a record of it: `tests/ingress.rs`.
 //! 12. However keys are changed, and wherever, agents that were not forced apart have a key in common, and come to the
 //!     same keys: `gossip::keyring::tests`, the property there, and `gossip::link::rotation`.

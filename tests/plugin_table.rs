@@ -418,7 +418,7 @@ async fn a_call_means_the_same_whatever_brings_it() {
     ] {
         tell(title, &story, Quota::default()).await;
     }
-    let two = Quota { records: 2, rules: 2, ..Quota::default() };
+    let two = Quota { records: 2, claims: 2, ..Quota::default() };
     tell("an agent that is full", &an_agent_that_is_full(), two).await;
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use gossd::gossip::slots;
 use gossd_core::hostname::Naming;
+use gossd_core::hostname::{Claim, Endpoint, HashHost, TunnelId};
 use gossd_core::record::MAX_FIELD;
-use gossd_core::rule::{Endpoint, HashHost, Rule, TunnelId};
-use gossd_core::slot::{Cell, Content, FIRST_RULE};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM};
 
 use super::input::Input;
 
@@ -100,8 +100,8 @@ fn claimed(naming: &Naming, key: &str) {
     assert!(hash.is_none_or(|hash| hash == HashHost::of(tunnel)), "another tunnel's hash host");
     assert!(key.starts_with('.') || naming.is_for_tunnels(key));
     let endpoint = Endpoint { tunnel, private: false };
-    let rule = Rule { host: key.into(), endpoint, clock: 1 };
+    let rule = Claim { host: key.into(), endpoint, clock: 1 };
     assert!(rule.is_plausible());
-    let cell = Cell { version: 1, content: Content::Rule(Arc::new(rule)) };
-    assert_eq!(slots::parse_value(FIRST_RULE, &slots::value(&cell)), Some(cell));
+    let cell = Cell { version: 1, content: Content::Claim(Arc::new(rule)) };
+    assert_eq!(slots::parse_value(FIRST_CLAIM, &slots::value(&cell)), Some(cell));
 }

@@ -17,12 +17,12 @@ use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+use gossd_core::hostname::{Claim, Endpoint, TunnelId};
 use gossd_core::lease::{Holding, Kept, Word};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record, check_field};
-use gossd_core::rule::{Endpoint, Rule, TunnelId};
-use gossd_core::slot::{Cell, Content, FIRST_RULE, Slot};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM, Slot};
 use gossd_core::tombstone::Release;
 
 use super::input::Input;
@@ -111,7 +111,7 @@ fn check(restored: &Restored) {
         assert!(rule.is_plausible());
         let (key, kept) = write_rule(rule);
         assert_eq!(read(&[], &[(&key, &kept)]).rules, std::slice::from_ref(rule));
-        told(FIRST_RULE, Content::Rule(Arc::new(rule.clone())));
+        told(FIRST_CLAIM, Content::Claim(Arc::new(rule.clone())));
     }
 }
 
@@ -128,7 +128,7 @@ fn starts(restored: Restored) {
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
     let private = BTreeSet::new();
     let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, private, broken, hurry: 1 };
-    let kept = Held { leases, entrypoints, rules, draining };
+    let kept = Held { leases, entrypoints, claims: rules, draining };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();
     assert!(counts.own_records <= held.len() && counts.agents == 1);
@@ -171,7 +171,7 @@ fn good() -> Vec<u8> {
         Holding { record: Arc::new(record), dial: Address::from("127.0.0.1:80") }
     };
     let endpoint = Endpoint { tunnel: TunnelId::from_bytes([7; 16]), private: false };
-    let rule = Rule { host: "x.example.org".into(), endpoint, clock: 3 };
+    let rule = Claim { host: "x.example.org".into(), endpoint, clock: 3 };
     let mut batch = Batch::default();
     batch.words.insert("held".into(), Word::Held(holding("held")));
     batch.words.insert("lapsed".into(), Word::Lapsed(holding("lapsed")));
@@ -182,7 +182,7 @@ fn good() -> Vec<u8> {
     batch.entrypoints.insert(key, Some(registered));
     batch.periods.insert("n".into(), Some(Duration::from_secs(15)));
     batch.draining = Some(true);
-    batch.rules.insert(rule.key(), Some(Arc::new(rule)));
+    batch.claims.insert(rule.key(), Some(Arc::new(rule)));
     let file = write_file(&batch);
     let restored = read_file(file.clone()).expect("a good file");
     let Kept { held, lapsed, released, periods } = &restored.leases;

@@ -34,7 +34,7 @@ const CALLS: usize = 6;
 /// Between calls; no byte of a text.
 const END: u8 = 0xff;
 
-const QUOTA: Quota = Quota { records: 4, rules: 3, bytes: 4_096 };
+const QUOTA: Quota = Quota { records: 4, claims: 3, bytes: 4_096 };
 
 thread_local! {
     static REACHED: Host = Host::advertised("192.0.2.7").expect("an address");
@@ -208,7 +208,7 @@ impl Gost {
             let tunnel = |endpoint: &str| endpoint.trim_start_matches('$').to_ascii_lowercase();
             assert_eq!(tunnel(&leads), tunnel(&said.endpoint), "{said:?}");
         }
-        assert!(self.agent.counts().own_rules <= QUOTA.rules);
+        assert!(self.agent.counts().own_claims <= QUOTA.claims);
     }
 
     fn ask_rule(&self, query: &[u8]) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gossd::gossip::slots;
 use gossd_core::address::{Entrypoint, Host};
 use gossd_core::record::{Draft, check_field};
-use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM, MAX_SLOT, STATUS_SLOT, Slot};
 
 use super::input::Input;
 
@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
     match how % 5 {
         0 => value(STATUS_SLOT, text),
         1 => value(1 + Slot::from(how), text),
-        2 => value(FIRST_RULE + Slot::from(how), text),
+        2 => value(FIRST_CLAIM + Slot::from(how), text),
         3 => slot_and_value(text),
         _ => register(text),
     }
@@ -43,12 +43,12 @@ fn value(slot: Slot, text: &str) {
     match &cell.content {
         Content::Empty => {}
         Content::Status(_) => assert_eq!(slot, STATUS_SLOT),
-        Content::Rule(rule) => {
-            assert!(slot >= FIRST_RULE && rule.is_plausible());
+        Content::Claim(rule) => {
+            assert!(slot >= FIRST_CLAIM && rule.is_plausible());
             assert!(!rule.host.is_empty() && check_field("", &rule.host).is_ok());
         }
         Content::Record(record) => {
-            assert!((STATUS_SLOT + 1..FIRST_RULE).contains(&slot));
+            assert!((STATUS_SLOT + 1..FIRST_CLAIM).contains(&slot));
             for label in [&record.id, &record.name, &record.node] {
                 let text = label.text();
                 assert!(!text.is_empty() && check_field("", &text).is_ok(), "{label:?}");

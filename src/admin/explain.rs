@@ -9,9 +9,9 @@ use super::report::{self, Explanation, Lease, State};
 use super::status::{millis, state};
 use super::{Admin, json};
 use gossd_core::agent::Candidate;
+use gossd_core::hostname::TunnelId;
 use gossd_core::rank::Order;
 use gossd_core::record::Network;
-use gossd_core::rule::TunnelId;
 
 #[derive(Deserialize)]
 pub(super) struct Asked {

@@ -39,7 +39,7 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.level("gossd_records_max", "Records that may be registered here", amount(view.quota.records))?;
     sheet.level("gossd_records_lapsed", "Own records that lapsed and may be revived", amount(view.lapsed))?;
     sheet.level("gossd_tunnels", "Tunnels with a record anywhere", amount(view.tunnels))?;
-    sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.rules))?;
+    sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.claims))?;
     sheet.count("gossd_lapses", "Own records that lapsed", view.changes.lapsed)?;
     sheet.count(
         "gossd_lapses_by_get",

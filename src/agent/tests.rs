@@ -80,22 +80,22 @@ async fn a_stream_of_changes_shares_commits_and_none_waits_long_for_its_own() {
 #[tokio::test(start_paused = true)]
 async fn no_peer_can_end_the_replication_of_claims() {
     use crate::gossip::slots;
+    use gossd_core::hostname::Claim;
     use gossd_core::replica::Extent;
-    use gossd_core::rule::Rule;
-    use gossd_core::slot::{Cell, Change, Content, FIRST_RULE, STATUS_SLOT};
+    use gossd_core::slot::{Cell, Change, Content, FIRST_CLAIM, STATUS_SLOT};
     let (agent, b) = (agent(), Owner { name: "b".parse().unwrap(), generation: 1 });
     let endpoint = |n: u128| Endpoint { tunnel: TunnelId::from_bytes(n.to_be_bytes()), private: false };
-    let latest = Rule { host: "y".into(), endpoint: endpoint(0), clock: 1 << 53 };
+    let latest = Claim { host: "y".into(), endpoint: endpoint(0), clock: 1 << 53 };
     let change = |slot, content| Change { slot, cell: Cell { version: 1, content } };
     let changes = vec![
-        change(FIRST_RULE, Content::Rule(Arc::new(latest))),
+        change(FIRST_CLAIM, Content::Claim(Arc::new(latest))),
         change(STATUS_SLOT, Content::Status(Status::Ready)),
     ];
     let extent = Extent { until: 1, ..Extent::default() };
     agent.handle(News::Changed { owner: b, changes, extent });
     assert_eq!(agent.claim("x", endpoint(1)), Ok(true));
     let told = agent.collected();
-    let claims: Vec<_> = told.iter().filter(|change| change.slot >= FIRST_RULE).collect();
+    let claims: Vec<_> = told.iter().filter(|change| change.slot >= FIRST_CLAIM).collect();
     assert!(!claims.is_empty());
     for change in claims {
         let value = slots::value(&change.cell);

@@ -5,8 +5,8 @@ use std::time::Instant as StdInstant;
 
 use gossd_core::agent::{Candidate, Counts, HealedFrom, State, Tunnel, View};
 use gossd_core::event::Event;
+use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
-use gossd_core::rule::HashHost;
 use tokio::time::Instant;
 
 use super::Agent;

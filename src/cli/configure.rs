@@ -44,7 +44,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     let naming = naming.context("--ingress-domain or --ingress-reserved")?;
     let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
     let names = Names::new(naming, rules).context("--ingress-rule")?;
-    let quota = Quota { records: args.max_records, rules: args.max_rules, bytes: args.max_bytes };
+    let quota = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
     let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
     let admin = match args.admin {

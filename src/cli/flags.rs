@@ -114,7 +114,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_MAX_RECORDS", value_name = "COUNT", default_value_t = Quota::default().records, value_parser = parse_count)]
     pub(super) max_records: usize,
     /// Ingress rules that may be set here
-    #[arg(long, env = "GOSSD_MAX_RULES", value_name = "COUNT", default_value_t = Quota::default().rules, value_parser = parse_count)]
+    #[arg(long, env = "GOSSD_MAX_RULES", value_name = "COUNT", default_value_t = Quota::default().claims, value_parser = parse_count)]
     pub(super) max_rules: usize,
     /// Bytes of memory that both may take
     #[arg(long, env = "GOSSD_MAX_BYTES", value_name = "BYTES", default_value_t = Quota::default().bytes)]

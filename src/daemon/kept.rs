@@ -68,7 +68,7 @@ impl Kept {
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
             let journal::Restored { leases, entrypoints, rules, draining, .. } = kept;
-            Restored { leases, entrypoints, rules, draining }
+            Restored { leases, entrypoints, claims: rules, draining }
         });
         let peers = match &config.data_dir {
             Some(folder) => {

@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use uuid::Uuid;
 
 use gossd_core::address::{Address, Entrypoint};
+use gossd_core::hostname::{Claim, Endpoint};
 use gossd_core::label::Label;
 use gossd_core::record::{MAX_FIELD, Network, Record, check_field};
-use gossd_core::rule::{Endpoint, Rule};
-use gossd_core::slot::{Cell, Content, FIRST_RULE, MAX_SLOT, STATUS_SLOT, Slot, Status, Version};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM, MAX_SLOT, STATUS_SLOT, Slot, Status, Version};
 
 /// Longest value, in bytes: five fields and their frame.
 pub const MAX_VALUE: usize = 5 * MAX_FIELD + 64;
@@ -33,8 +33,8 @@ pub fn value(cell: &Cell) -> String {
     match &cell.content {
         Content::Empty => format!("-{version}"),
         Content::Status(status) => format!("s{version}{TEXT}{}", word(*status)),
-        Content::Rule(rule) => {
-            let Rule { host, endpoint, clock } = &**rule;
+        Content::Claim(rule) => {
+            let Claim { host, endpoint, clock } = &**rule;
             format!("r{version}{TEXT}{host}{TEXT}{endpoint}{TEXT}{clock}")
         }
         Content::Record(record) => {
@@ -81,8 +81,8 @@ pub fn read(slot: Slot, value: &str) -> Option<(Cell, &str)> {
         (STATUS_SLOT, "s") => Content::Status(parse_status(text(&mut rest)?)?),
         (STATUS_SLOT, _) => return None,
         (_, "-") => Content::Empty,
-        (FIRST_RULE.., "r") => Content::Rule(Arc::new(parse_rule(&mut rest)?)),
-        (FIRST_RULE.., _) => return None,
+        (FIRST_CLAIM.., "r") => Content::Claim(Arc::new(parse_rule(&mut rest)?)),
+        (FIRST_CLAIM.., _) => return None,
         (_, "t") => Content::Record(Arc::new(parse_record(Network::Tcp, &mut rest)?)),
         (_, "u") => Content::Record(Arc::new(parse_record(Network::Udp, &mut rest)?)),
         _ => return None,
@@ -156,11 +156,11 @@ fn parse_label(rest: &mut &str) -> Option<Label> {
 
 /// Host names are spelled by whoever claims them, so only what every field keeps to is checked: one that is
 /// spelled otherwise is never asked for.
-fn parse_rule(rest: &mut &str) -> Option<Rule> {
+fn parse_rule(rest: &mut &str) -> Option<Claim> {
     let host = text(rest).filter(|host| !host.is_empty() && check_field("", host).is_ok())?;
     let endpoint = Endpoint::parse(text(rest)?)?;
     let clock = text(rest)?.parse().ok()?;
-    Some(Rule { host: host.into(), endpoint, clock }).filter(Rule::is_plausible)
+    Some(Claim { host: host.into(), endpoint, clock }).filter(Claim::is_plausible)
 }
 
 #[cfg(test)]
@@ -168,14 +168,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use gossd_core::rule::{Clock, MAX_CLOCK};
+    use gossd_core::hostname::{Clock, MAX_CLOCK};
     use gossd_core::slot::MAX_EACH;
 
     const UUID: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 
     fn rule(host: &str, endpoint: &str, clock: Clock) -> Content {
         let endpoint = Endpoint::parse(endpoint).unwrap();
-        Content::Rule(Arc::new(Rule { host: host.into(), endpoint, clock }))
+        Content::Claim(Arc::new(Claim { host: host.into(), endpoint, clock }))
     }
 
     fn record([id, name, node, address]: [&str; 4]) -> Content {
@@ -193,9 +193,9 @@ mod tests {
             (MAX_EACH, record(["i", "host@0c4d", "n", "[fd00::1]:80"])),
             (1, record([UUID, "host@0c4d", UUID, "255.255.255.255:65535"])),
             (1, record([&UUID.to_uppercase(), UUID, "4d21094e-b74c-1916-86c1-d9fa36ea677b", "10.0.0.1:080"])),
-            (FIRST_RULE, rule("x", UUID, 0)),
+            (FIRST_CLAIM, rule("x", UUID, 0)),
             (MAX_SLOT, rule(".example.org", &format!("${UUID}"), MAX_CLOCK)),
-            (FIRST_RULE + 1, Content::Empty),
+            (FIRST_CLAIM + 1, Content::Empty),
             (
                 1,
                 record([
@@ -215,7 +215,7 @@ mod tests {
     fn what_is_not_a_slot_is_refused() {
         let good = value(&Cell { version: 3, content: record(["i", "t", "n", "h:1"]) });
         assert!(parse_value(1, &good).is_some());
-        for slot in [STATUS_SLOT, FIRST_RULE, MAX_SLOT, MAX_SLOT + 1, Slot::MAX] {
+        for slot in [STATUS_SLOT, FIRST_CLAIM, MAX_SLOT, MAX_SLOT + 1, Slot::MAX] {
             assert_eq!(parse_value(slot, &good), None, "{slot}");
         }
         assert_eq!(parse_value(MAX_SLOT + 1, "-3"), None);
@@ -248,7 +248,7 @@ mod tests {
             (1, record(["i", "t", "n", "h:1"])),
             (1, Content::Empty),
             (STATUS_SLOT, Content::Status(Status::Ready)),
-            (FIRST_RULE, rule("x", UUID, 7)),
+            (FIRST_CLAIM, rule("x", UUID, 7)),
         ] {
             let cell = Cell { version: 3, content };
             let known = value(&cell);
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_rule_has_its_own_slots_and_nothing_else_has() {
         let good = value(&Cell { version: 3, content: rule("x", UUID, 7) });
-        let parse = |value: &str| parse_value(FIRST_RULE, value);
+        let parse = |value: &str| parse_value(FIRST_CLAIM, value);
         assert!(parse(&good).is_some());
         assert!(parse(&good.replace("\u{1f}x", "\u{1f}a6265c6d9847a4be")).is_some(), "its hash host");
         assert_eq!(parse_value(1, &good), None);

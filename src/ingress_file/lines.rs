@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::plugin::{By, Ingress, Names};
+use gossd_core::hostname::Endpoint;
 use gossd_core::hostname::Naming;
-use gossd_core::rule::Endpoint;
 
 /// Most lines: the hash hosts of 100,000 tunnels, and as many claims. gost reads them all every second.
 pub(super) const MAX_LINES: usize = 200_000;

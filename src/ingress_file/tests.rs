@@ -77,7 +77,10 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     let writes = kept.health.report().unwrap().writes;
     assert!(writes <= 4, "{writes}");
     let before = kept.world.agent.hosts_revision();
-    assert_eq!(kept.world.agent.claim("no name", gossd_core::rule::Endpoint::parse(ONE).unwrap()), Ok(true));
+    assert_eq!(
+        kept.world.agent.claim("no name", gossd_core::hostname::Endpoint::parse(ONE).unwrap()),
+        Ok(true)
+    );
     assert!(before < kept.world.agent.hosts_revision());
     sleep(PACE * 2).await;
     assert_eq!(kept.health.report().unwrap().writes, writes, "no line changed");

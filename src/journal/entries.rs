@@ -11,8 +11,8 @@ use super::store::{Contents, Entries, Entry, Stamp, Store};
 use super::{Restored, guarded};
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::Claim;
 use gossd_core::lease::Word;
-use gossd_core::rule::Rule;
 
 /// What a start makes of entries: of words by their id, and of claims by their key.
 pub fn read(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Restored {
@@ -36,7 +36,7 @@ pub fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
 }
 
 /// How a claim is written: key and value.
-pub fn write_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
+pub fn write_rule(rule: &Claim) -> (Vec<u8>, Vec<u8>) {
     spell_rule(rule)
 }
 

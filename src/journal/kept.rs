@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::store::Fault;
 use gossd_core::address::Entrypoint;
+use gossd_core::hostname::{Claim, Clock, Endpoint, TunnelId};
 use gossd_core::label::Label;
 use gossd_core::lease::{Holding, Word};
 use gossd_core::record::{Network, Record, check_field};
-use gossd_core::rule::{Clock, Endpoint, Rule, TunnelId};
 use gossd_core::tombstone::Release;
 
 /// A claim, as it lies in the file. Fields are never changed, only appended.
@@ -60,21 +60,21 @@ pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
 }
 
 /// See [`KeptRule`].
-pub(super) fn spell_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn spell_rule(rule: &Claim) -> (Vec<u8>, Vec<u8>) {
     let at = [rule.endpoint.tunnel.as_bytes(), rule.host.as_bytes()].concat();
     (at, KeptRule::bytes(rule).unwrap_or_default())
 }
 
 /// A claim, if it is one that could have been said.
-pub(super) fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
+pub(super) fn read_rule(key: &[u8], kept: &[u8]) -> Option<Claim> {
     let (tunnel, host) = key.split_first_chunk::<16>()?;
     let (KeptRule { clock, private }, _) = postcard::take_from_bytes(kept).ok()?;
     let endpoint = Endpoint { tunnel: TunnelId::from_bytes(*tunnel), private };
-    Some(Rule { host: read_id(host)?.into(), endpoint, clock }).filter(Rule::is_plausible)
+    Some(Claim { host: read_id(host)?.into(), endpoint, clock }).filter(Claim::is_plausible)
 }
 
 impl KeptRule {
-    pub(super) fn bytes(rule: &Rule) -> Result<Vec<u8>, Fault> {
+    pub(super) fn bytes(rule: &Claim) -> Result<Vec<u8>, Fault> {
         let kept = Self { clock: rule.clock, private: rule.endpoint.private };
         postcard::to_stdvec(&kept).map_err(|error| Fault::Io(io::Error::other(error)))
     }

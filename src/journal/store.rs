@@ -16,10 +16,10 @@ use super::gosts::{read_entrypoint, read_period, spell_entrypoint, spell_key};
 use super::kept::{Kept, KeptHolding, KeptRule, read_id, read_rule};
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::{Claim, ClaimKey};
 use gossd_core::label::Label;
 use gossd_core::lease::{self, Word};
 use gossd_core::record::Generation;
-use gossd_core::rule::{Rule, RuleKey};
 use gossd_core::tombstone::{MAX_TOMBSTONES, Release};
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it.
@@ -64,7 +64,7 @@ pub(super) struct Contents {
     pub(super) stamp: Stamp,
     pub(super) leases: lease::Kept,
     pub(super) entrypoints: Vec<Registered>,
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Vec<Claim>,
     pub(super) draining: bool,
     /// Bytes of all of it, without what a tree needs around them.
     size: u64,
@@ -204,9 +204,9 @@ impl Store {
             }
             tables.forget_oldest(self.max_released)?;
             // Opening a table for writing costs a commit a page, used or not.
-            if !batch.rules.is_empty() {
+            if !batch.claims.is_empty() {
                 let mut rules = transaction.open_table(RULES)?;
-                for (key, rule) in &batch.rules {
+                for (key, rule) in &batch.claims {
                     note_rule(&mut rules, key, rule.as_deref())?;
                 }
             }
@@ -445,8 +445,8 @@ fn note_gosts(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Fault
 
 fn note_rule(
     table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    key: &RuleKey,
-    rule: Option<&Rule>,
+    key: &ClaimKey,
+    rule: Option<&Claim>,
 ) -> Result<(), Fault> {
     let at = [key.tunnel.as_bytes(), key.host.as_bytes()].concat();
     match rule {

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use super::*;
 use gossd_core::entrypoints::EntrypointKey;
 use gossd_core::entrypoints::Place;
+use gossd_core::hostname::Endpoint;
 use gossd_core::label::Label;
 use gossd_core::lease::Holding;
 use gossd_core::lease::Word;
 use gossd_core::record::{Network, Record};
-use gossd_core::rule::Endpoint;
 use gossd_core::tombstone::Release;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -71,14 +71,14 @@ fn batch<const N: usize>(entries: [(&str, Word); N]) -> Batch {
     Batch { words, ..Batch::default() }
 }
 
-fn rule(host: &str, clock: u64) -> Rule {
+fn rule(host: &str, clock: u64) -> Claim {
     let endpoint = Endpoint::parse("$4d21094e-b74c-4916-86c1-d9fa36ea677b").unwrap();
-    Rule { host: host.into(), endpoint, clock }
+    Claim { host: host.into(), endpoint, clock }
 }
 
-fn claiming<const N: usize>(rules: [Rule; N]) -> Batch {
+fn claiming<const N: usize>(rules: [Claim; N]) -> Batch {
     let rules = rules.into_iter().map(|rule| (rule.key(), Some(Arc::new(rule)))).collect();
-    Batch { rules, ..Batch::default() }
+    Batch { claims: rules, ..Batch::default() }
 }
 
 fn hold(id: &str) -> (&str, Word) {
@@ -251,7 +251,7 @@ fn claims_come_back_as_they_were_said_last() {
     assert_eq!(restored.rules, []);
     journal.write(&claiming([rule("x", 7), rule("y.example.org", 8), rule("gone", 9)])).unwrap();
     let mut batch = claiming([rule("x", 3)]);
-    batch.rules.insert(rule("gone", 9).key(), None);
+    batch.claims.insert(rule("gone", 9).key(), None);
     journal.write(&batch).unwrap();
     drop(journal);
     assert_eq!(open(&dir).1.rules, [rule("x", 3), rule("y.example.org", 8)]);

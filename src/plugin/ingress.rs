@@ -4,8 +4,8 @@ use super::Refusal;
 use super::reload::Latest;
 use crate::agent::Agent;
 use gossd_core::hostname::Naming;
+use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
 use gossd_core::record::{FieldError, FieldProblem};
-use gossd_core::rule::{Endpoint, HashHost, TunnelId};
 use std::collections::{BTreeSet, HashMap};
 
 /// gost's ingress, as one agent answers it.

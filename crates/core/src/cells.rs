@@ -159,7 +159,7 @@ fn place(slot: Slot) -> (Slot, usize) {
 #[cfg(test)]
 mod tests {
     use super::super::slot::tests::record;
-    use super::super::slot::{FIRST_RULE, MAX_SLOT};
+    use super::super::slot::{FIRST_CLAIM, MAX_SLOT};
     use super::*;
 
     fn cell(version: Version) -> Cell {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn parts_have_all_that_is_after_the_mark_once_and_in_order() {
         let mut cells = Cells::default();
-        let slots = (0..5_000).chain(FIRST_RULE - 3..FIRST_RULE + 3).chain([MAX_SLOT]);
+        let slots = (0..5_000).chain(FIRST_CLAIM - 3..FIRST_CLAIM + 3).chain([MAX_SLOT]);
         fill(&mut cells, slots.clone().map(|slot| (slot, u64::from(slot % 7) + 1)));
         for version in [0, 5, 7] {
             let (mut told, mut from) = (Vec::new(), Some(0));

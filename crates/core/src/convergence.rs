@@ -95,7 +95,7 @@ fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
         Content::Record(r) => {
             Some((r.id.to_string(), r.name.to_string(), change.slot, life.owner.generation))
         }
-        Content::Empty | Content::Status(_) | Content::Rule(_) => None,
+        Content::Empty | Content::Status(_) | Content::Claim(_) => None,
     };
     life.last.iter().filter_map(record).collect()
 }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::hosts::Hosts;
+use super::hostname::Claim;
+use super::hostname::Hosts;
 use super::label::Label;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner, Record};
 use super::replica::{Extent, Part, Replica};
 use super::room::Room as _;
-use super::rule::Rule;
 use super::slot::{Cell, Change, Content, MAX_SLOT, Slot, Status, Version};
 use super::tunnels::Tunnels;
 
@@ -58,7 +58,7 @@ pub struct Directory {
     entries: usize,
     hosts: Hosts,
     /// Claims that nobody says any more because their owner is gone, not because it took them back.
-    orphans: Vec<Arc<Rule>>,
+    orphans: Vec<Arc<Claim>>,
     /// What was shown and hidden since somebody took it.
     events: Vec<Event>,
     share: Share,
@@ -92,7 +92,7 @@ impl Directory {
     }
 
     /// The claims of owners that are gone since the last call; somebody has to remember them.
-    pub fn take_orphans(&mut self) -> Vec<Arc<Rule>> {
+    pub fn take_orphans(&mut self) -> Vec<Arc<Claim>> {
         std::mem::take(&mut self.orphans)
     }
 
@@ -280,11 +280,11 @@ impl Directory {
     }
 
     /// What an owner claims, as far as is known.
-    pub fn rules_of(&self, owner: &Owner) -> Vec<Arc<Rule>> {
+    pub fn claims_of(&self, owner: &Owner) -> Vec<Arc<Claim>> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
         cells
             .filter_map(|(_, cell)| match &cell.content {
-                Content::Rule(rule) => Some(rule.clone()),
+                Content::Claim(claim) => Some(claim.clone()),
                 Content::Empty | Content::Record(_) | Content::Status(_) => None,
             })
             .collect()
@@ -389,7 +389,7 @@ impl Directory {
         let Change { slot, cell } = change;
         match before.map(|cell| cell.content) {
             Some(Content::Record(record)) => self.hide(owner, *slot, &record),
-            Some(Content::Rule(rule)) => self.hosts.release(owner, *slot, &rule),
+            Some(Content::Claim(claim)) => self.hosts.release(owner, *slot, &claim),
             Some(Content::Empty | Content::Status(_)) | None => {}
         }
         match &cell.content {
@@ -403,7 +403,7 @@ impl Directory {
                 self.events.push(Event::Up(owner.clone(), record.clone()));
                 self.add_entry(entry);
             }
-            Content::Rule(rule) => self.hosts.hold(owner, *slot, rule),
+            Content::Claim(claim) => self.hosts.hold(owner, *slot, claim),
             Content::Empty | Content::Status(_) => {}
         }
     }
@@ -412,10 +412,10 @@ impl Directory {
         for (slot, cell) in replica.cells().iter() {
             match &cell.content {
                 Content::Record(record) => self.hide(&replica.owner, slot, record),
-                Content::Rule(rule) => {
-                    self.hosts.release(&replica.owner, slot, rule);
-                    if self.hosts.claimed(&rule.key()).is_none() {
-                        self.orphans.push(rule.clone());
+                Content::Claim(claim) => {
+                    self.hosts.release(&replica.owner, slot, claim);
+                    if self.hosts.claimed(&claim.key()).is_none() {
+                        self.orphans.push(claim.clone());
                     }
                 }
                 Content::Empty | Content::Status(_) => {}

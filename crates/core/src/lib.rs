@@ -3,15 +3,14 @@
 //!
 //! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
 //! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
-//! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
-//! (everybody's). What makes one agent of all that: [`agent`].
+//! replicas and [`tunnels`]), [`rank`] (the order of an answer). Which tunnel has which host name: [`hostname`]. What makes
+//! one agent of all that: [`agent`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test's time begins somewhere"))]
 
 pub mod address;
 pub mod agent;
 pub mod cells;
-pub mod claim;
 pub mod complaint;
 pub mod connection;
 #[cfg(test)]
@@ -20,7 +19,6 @@ pub mod directory;
 pub mod entrypoints;
 pub mod event;
 pub mod hostname;
-pub mod hosts;
 pub mod instance;
 pub mod label;
 pub mod lease;
@@ -32,7 +30,6 @@ pub mod rank;
 pub mod record;
 pub mod replica;
 pub mod room;
-pub mod rule;
 pub mod slot;
 pub mod tombstone;
 pub mod tunnels;

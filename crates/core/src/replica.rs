@@ -91,7 +91,7 @@ impl Replica {
     pub fn status(&self) -> Option<Status> {
         match self.cells.get(STATUS_SLOT)?.content {
             Content::Status(status) => Some(status),
-            Content::Empty | Content::Record(_) | Content::Rule(_) => None,
+            Content::Empty | Content::Record(_) | Content::Claim(_) => None,
         }
     }
 

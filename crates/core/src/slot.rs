@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::hostname::Claim;
 use super::record::Record;
-use super::rule::Rule;
 
 /// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], those after it records, and those from
-/// [`FIRST_RULE`] on rules.
+/// [`FIRST_CLAIM`] on rules.
 pub type Slot = u32;
 /// The owner's own rising number of a change. Of two changes of a slot the higher one holds.
 pub type Version = u64;
@@ -18,7 +18,7 @@ pub const STATUS_SLOT: Slot = 0;
 /// Most records, and most rules, of one owner: ten times the records that a cluster is designed for.
 pub const MAX_EACH: Slot = 1_000_000;
 /// The first slot of rules.
-pub const FIRST_RULE: Slot = MAX_EACH + 1;
+pub const FIRST_CLAIM: Slot = MAX_EACH + 1;
 /// Highest slot of one owner. A bound against hostile slot numbers.
 pub const MAX_SLOT: Slot = 2 * MAX_EACH;
 
@@ -41,7 +41,7 @@ pub enum Content {
     /// A live record.
     Record(Arc<Record>),
     /// A claim on a host name.
-    Rule(Arc<Rule>),
+    Claim(Arc<Claim>),
     /// The owner's status; only in [`STATUS_SLOT`].
     Status(Status),
 }
@@ -52,7 +52,7 @@ impl Content {
         match self {
             Self::Empty | Self::Status(_) => 0,
             Self::Record(record) => record.size(),
-            Self::Rule(rule) => rule.size(),
+            Self::Claim(claim) => claim.size(),
         }
     }
 }
@@ -63,9 +63,9 @@ impl From<Arc<Record>> for Content {
     }
 }
 
-impl From<Arc<Rule>> for Content {
-    fn from(rule: Arc<Rule>) -> Self {
-        Self::Rule(rule)
+impl From<Arc<Claim>> for Content {
+    fn from(claim: Arc<Claim>) -> Self {
+        Self::Claim(claim)
     }
 }
 
@@ -136,8 +136,8 @@ impl Default for SlotTable {
 
 impl SlotTable {
     /// For rules.
-    pub fn for_rules() -> Self {
-        Self::of(FIRST_RULE, MAX_SLOT)
+    pub fn for_claims() -> Self {
+        Self::of(FIRST_CLAIM, MAX_SLOT)
     }
 
     fn of(next: Slot, last: Slot) -> Self {

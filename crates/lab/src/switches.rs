@@ -48,11 +48,11 @@ fn try_apply(config: &mut Config, variable: impl Fn(&str) -> Option<String>) -> 
 
 /// Breaks a part.
 fn broken(config: &mut Config, part: &str) -> anyhow::Result<()> {
-    let Broken { leases, suspicion, rules, dials } = &mut config.broken;
+    let Broken { leases, suspicion, names, dials } = &mut config.broken;
     match part {
         "leases" => *leases = true,
         "suspicion" => *suspicion = true,
-        "rules" => *rules = true,
+        "rules" => *names = true,
         "dials" => *dials = true,
         "push" => lose(config, Kind::Push),
         "anti-entropy" => lose(config, Kind::Chitchat),

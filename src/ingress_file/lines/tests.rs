@@ -11,11 +11,11 @@ use crate::agent::Agent;
 use crate::plugin::reload::Latest;
 use gossd_core::agent::{Broken, Restored, Settings};
 use gossd_core::connection::Caller;
+use gossd_core::hostname::TunnelId;
 use gossd_core::lease::Holding;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
-use gossd_core::rule::TunnelId;
 
 pub(in crate::ingress_file) const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 /// [`ONE`]'s.
@@ -214,7 +214,7 @@ fn a_former_starts_lines_stay_while_nothing_is_known_of_their_names() {
     assert_eq!(text(&mut former), private, "what the operator says now holds for them");
     assert_eq!(world.ingress.set_rule("old", &tunnel(4)), Ok(true));
     assert!(text(&mut former).contains(&format!("\nold {}\n", tunnel(4))));
-    let key = gossd_core::rule::RuleKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
+    let key = gossd_core::hostname::ClaimKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
     assert!(!former.contains_key(&*key.host), "what was known once is never a former start's again");
 }
 

@@ -7,10 +7,10 @@ use super::effects::Line;
 use crate::complaint::Refusal;
 use crate::directory::Applied;
 use crate::event::Event as Happened;
+use crate::hostname::Claim;
 use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
-use crate::rule::Rule;
 use crate::slot::{Change, Content, Slot, Status, Version};
 
 /// What an agent hears from its peers.
@@ -122,10 +122,10 @@ impl State {
                 self.log.extend([Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
             }
-            if let Content::Rule(rule) = &change.cell.content
+            if let Content::Claim(claim) = &change.cell.content
                 && news
             {
-                self.give_way(now, rule);
+                self.give_way(now, claim);
             }
         }
         if refused > 0 {
@@ -135,8 +135,8 @@ impl State {
         self.directory.reach(owner, extent.since, extent.until);
         if self.directory.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.
-            for rule in self.directory.rules_of(owner) {
-                self.give_way(now, &rule);
+            for claim in self.directory.claims_of(owner) {
+                self.give_way(now, &claim);
             }
         }
         let yielded = self.note_news(now);
@@ -151,7 +151,7 @@ impl State {
         self.effects.is_revised = true;
     }
 
-    fn give_way(&mut self, now: Instant, rival: &Rule) {
+    fn give_way(&mut self, now: Instant, rival: &Claim) {
         let change = self.yield_to(rival);
         self.tell_all(now, change);
     }

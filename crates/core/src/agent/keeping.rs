@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::State;
 use super::effects::Line;
 use crate::entrypoints::{EntrypointKey, Registered};
+use crate::hostname::{Claim, ClaimKey};
 use crate::label::Label;
 use crate::lease::Word;
-use crate::rule::{Rule, RuleKey};
 
 /// What changed and is to be kept, as it is now.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Batch {
     /// The newest word on each id.
     pub words: BTreeMap<Label, Word>,
     /// Claims on host names; none for one that is not said any more.
-    pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
+    pub claims: BTreeMap<ClaimKey, Option<Arc<Claim>>>,
     /// Renew periods of instances; none for one that is not known any more.
     pub periods: BTreeMap<Label, Option<Duration>>,
     /// Where instances registered; none for one that is not known any more.
@@ -29,13 +29,13 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.is_without_gosts() && self.words.is_empty() && self.rules.is_empty() && self.draining.is_none()
+        self.is_without_gosts() && self.words.is_empty() && self.claims.is_empty() && self.draining.is_none()
     }
 
     /// How many entries it has.
     pub fn len(&self) -> usize {
         let gosts = self.periods.len() + self.entrypoints.len();
-        self.words.len() + self.rules.len() + gosts + usize::from(self.draining.is_some())
+        self.words.len() + self.claims.len() + gosts + usize::from(self.draining.is_some())
     }
 
     /// Whether nothing of it is about gosts.
@@ -119,11 +119,11 @@ impl State {
         if lost {
             self.touch_all();
         } else {
-            let Batch { words, rules, periods, entrypoints, draining } = batch;
+            let Batch { words, claims, periods, entrypoints, draining } = batch;
             self.leases.touch(words.into_keys());
             self.leases.touch_periods(periods.into_keys());
             self.entrypoints.touched().extend(entrypoints.into_keys());
-            self.claims.touch(rules.into_keys());
+            self.claims.touch(claims.into_keys());
             if draining.is_some() {
                 self.drain.touch();
             }
@@ -151,7 +151,7 @@ impl State {
         let entrypoints = std::mem::take(self.entrypoints.touched());
         Batch {
             words: ids.into_iter().map(|id| (id.clone(), self.leases.word(&id))).collect(),
-            rules: keys.into_iter().map(|key| (key.clone(), self.claims.word(&key))).collect(),
+            claims: keys.into_iter().map(|key| (key.clone(), self.claims.word(&key))).collect(),
             periods: self.leases.take_periods(),
             entrypoints: entrypoints
                 .into_iter()

@@ -7,10 +7,9 @@ mod effects;
 mod gosts;
 mod heal;
 mod hear;
+mod hostnames;
 mod keeping;
-mod names;
 mod resolve;
-mod rules;
 mod survivors;
 mod tables;
 mod twins;
@@ -30,19 +29,19 @@ pub use self::keeping::Batch;
 pub use self::tables::Table;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
-use crate::claim::ClaimTable;
 use crate::complaint::Complaints;
 use crate::connection::{Caller, ConnectionId, Connections};
 use crate::directory::Directory;
 use crate::entrypoints::{Entrypoints, Registered};
 use crate::event::Log;
+use crate::hostname::ClaimTable;
+use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
 use crate::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
 use crate::liveness::Liveness;
 use crate::quota::{Full, Quota, Share};
 use crate::rank::Order;
 use crate::record::{Draft, Owner, Record};
-use crate::rule::{Rule, TunnelId};
 use crate::slot::{Cell, Slot, Status, Version, Versions, Write};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
@@ -80,7 +79,7 @@ pub struct Broken {
     /// Peers are alive for ever.
     pub suspicion: bool,
     /// The host name of a tunnel that is attached here has no rule here: the second question is not answered.
-    pub rules: bool,
+    pub names: bool,
     /// A gost that answers a dial loses its leases sooner than one that was not dialled.
     pub dials: bool,
 }
@@ -93,7 +92,7 @@ pub struct Restored {
     /// Where gosts registered.
     pub entrypoints: Vec<Registered>,
     /// Claims on host names.
-    pub rules: Vec<Rule>,
+    pub claims: Vec<Claim>,
     /// Whether it drained.
     pub draining: bool,
 }
@@ -101,8 +100,8 @@ pub struct Restored {
 impl Restored {
     /// Whether it kept no record and no claim.
     pub fn is_empty(&self) -> bool {
-        let Self { leases: Kept { held, lapsed, released, periods: _ }, rules, .. } = self;
-        held.is_empty() && lapsed.is_empty() && released.is_empty() && rules.is_empty()
+        let Self { leases: Kept { held, lapsed, released, periods: _ }, claims, .. } = self;
+        held.is_empty() && lapsed.is_empty() && released.is_empty() && claims.is_empty()
     }
 }
 
@@ -128,7 +127,7 @@ pub struct State {
     entrypoints: Entrypoints,
     claims: ClaimTable,
     /// Until when tunnels stay closed that nobody says are: who said so is not heard yet, or again.
-    closing: rules::Closing,
+    closing: hostnames::Closing,
     drain: drain::Drain,
     /// When claims are to be looked at next.
     next_look: Option<Instant>,
@@ -181,9 +180,9 @@ pub struct Counts {
     /// Agents whose records are known, this one included.
     pub agents: usize,
     /// Claims on host names made here.
-    pub own_rules: usize,
+    pub own_claims: usize,
     /// Claims on host names known, of all owners.
-    pub rules: usize,
+    pub claims: usize,
     /// Tunnels known to be closed to the public.
     pub private: usize,
 }
@@ -207,7 +206,7 @@ impl State {
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
             claims: ClaimTable::default(),
-            closing: rules::Closing::default(),
+            closing: hostnames::Closing::default(),
             drain: drain::Drain::of(restored.draining),
             next_look: None,
             next_tidying: now,
@@ -228,11 +227,11 @@ impl State {
             counts: Changes::default(),
         };
         state.entrypoints.restore(restored.entrypoints);
-        for rule in restored.rules.iter().filter(|rule| rule.is_closing()) {
-            state.close_for_now(now, &Arc::new(rule.clone()));
+        for claim in restored.claims.iter().filter(|claim| claim.is_closing()) {
+            state.close_for_now(now, &Arc::new(claim.clone()));
         }
         let mut changes = state.claims.close(&settings.private);
-        changes.extend(state.claims.restore(restored.rules));
+        changes.extend(state.claims.restore(restored.claims));
         changes.extend(state.leases.restore(now, restored.leases));
         state.tell_all(now, changes);
         state.note_closed(now);

@@ -2,11 +2,11 @@
 
 use super::State;
 use super::survivors::MAX_ENTRYPOINTS;
-use crate::claim::MAX_REMEMBERED;
 use crate::connection::MAX_INSTANCES;
 use crate::directory::{MAX_AGENTS, MAX_GENERATIONS};
 use crate::entrypoints::MAX_REGISTERED;
 use crate::event::MAX_EVENTS;
+use crate::hostname::MAX_REMEMBERED;
 use crate::instance::MAX_IDLE;
 use crate::liveness::MAX_PEERS;
 use crate::slot::{MAX_EACH, MAX_SLOT};
@@ -39,7 +39,7 @@ impl State {
             ("registered_entrypoints", self.entrypoints.len(), MAX_REGISTERED),
             ("slot_gaps", leases.slot_gaps(), MAX_EACH as usize),
             ("slot_places", directory.places(), generations * (MAX_SLOT as usize + 16)),
-            ("claims", claims.len(), quota.rules + MAX_REMEMBERED),
+            ("claims", claims.len(), quota.claims + MAX_REMEMBERED),
             ("outbox", self.outbox.len(), MAX_SLOT as usize + 1),
             ("agents", directory.agents().count(), MAX_AGENTS),
             ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),

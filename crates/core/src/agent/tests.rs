@@ -6,9 +6,9 @@ pub(super) use self::handle::{Agent, advance, now};
 
 use super::*;
 use crate::address::Address;
+use crate::hostname::Endpoint;
 use crate::record::{Generation, Network};
 use crate::replica::{EMPTY_KEPT, Extent};
-use crate::rule::Endpoint;
 use crate::slot::{Change, Version};
 use crate::slot::{Content, STATUS_SLOT};
 use crate::tombstone::Release;

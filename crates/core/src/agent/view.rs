@@ -161,8 +161,8 @@ impl State {
             own_records: self.leases.live(),
             records: self.directory.len(),
             agents: self.directory.owners().count(),
-            own_rules: self.claims.said(),
-            rules: self.directory.hosts().len(),
+            own_claims: self.claims.said(),
+            claims: self.directory.hosts().len(),
             private: self.directory.hosts().private(),
         }
     }

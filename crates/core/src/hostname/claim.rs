@@ -1,109 +1,21 @@
 //! What gost's ingress keeps: which tunnel a host name belongs to. A rule that an agent was told is its *claim*;
 //! of several claims on one host the earliest wins, by a logical clock that every claim carries. A tunnel that any rule
 //! closes to the public is private under all its names: what an operator's rules close, agents tell each other by a
-//! [`Rule::closing`] it.
+//! [`Claim::closing`] it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use md5::{Digest as _, Md5};
-use uuid::Uuid;
+use super::{Endpoint, HashHost, TunnelId};
 
 /// Ticks of the claims' logical clock: a claim has one more than any claim that its maker knew of.
 pub type Clock = u64;
 /// Higher ones are hostile: a cluster that makes a million claims a second needs 285 years to get there.
 pub const MAX_CLOCK: Clock = 1 << 53;
 
-/// A tunnel's id: 16 arbitrary bytes, spelled as a UUID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TunnelId(Uuid);
-
-impl TunnelId {
-    /// Parses 8-4-4-4-12 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        // The crate knows more spellings than gost does.
-        if text.len() != uuid::fmt::Hyphenated::LENGTH {
-            return None;
-        }
-        Uuid::try_parse(text).ok().map(Self)
-    }
-
-    /// From its bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
-
-    /// Its bytes.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
-    }
-
-    /// Lower case, as gost spells it and as its records are named.
-    pub fn spell(self, buffer: &mut [u8; 36]) -> &str {
-        self.0.hyphenated().encode_lower(buffer)
-    }
-}
-
-impl fmt::Display for TunnelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
-}
-
-/// A tunnel's hash host: the host name that every tunnel has without asking, 16 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HashHost([u8; 8]);
-
-impl HashHost {
-    /// Of a tunnel, as gost computes it: from the spelling of its id.
-    pub fn of(tunnel: TunnelId) -> Self {
-        let digest = Md5::digest(tunnel.spell(&mut [0; 36]).as_bytes());
-        let mut start = [0; 8];
-        start.copy_from_slice(&digest[..8]);
-        Self(start)
-    }
-
-    /// The hash host that a lower-case name is, if it is one.
-    pub fn parse(host: &str) -> Option<Self> {
-        let plain = host.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let number = (host.len() == 16 && plain).then(|| u64::from_str_radix(host, 16))?;
-        number.ok().map(|number| Self(number.to_be_bytes()))
-    }
-}
-
-impl fmt::Display for HashHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", u64::from_be_bytes(self.0))
-    }
-}
-
-/// Where a rule leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The tunnel.
-    pub tunnel: TunnelId,
-    /// Whether the tunnel is closed to the public entrypoint; gost marks that with a `$`.
-    pub private: bool,
-}
-
-impl Endpoint {
-    /// Parses `[$]UUID`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let id = text.strip_prefix('$');
-        Some(Self { tunnel: TunnelId::parse(id.unwrap_or(text))?, private: id.is_some() })
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.private { "$" } else { "" }, self.tunnel)
-    }
-}
-
 /// A claim on a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The name, as [`super::hostname`] writes it.
+pub struct Claim {
+    /// The name, as [`super::Naming`] writes it.
     pub host: Arc<str>,
     /// Where it leads.
     pub endpoint: Endpoint,
@@ -111,7 +23,7 @@ pub struct Rule {
     pub clock: Clock,
 }
 
-impl Rule {
+impl Claim {
     /// Says that a tunnel is private, and claims no host name: its host is none that anybody could ask for. It holds for as
     /// long as an agent says it.
     pub fn closing(tunnel: TunnelId) -> Self {
@@ -125,8 +37,8 @@ impl Rule {
     }
 
     /// What tells claims apart: a tunnel has one claim on a host, whoever holds it.
-    pub fn key(&self) -> RuleKey {
-        RuleKey { host: self.host.clone(), tunnel: self.endpoint.tunnel }
+    pub fn key(&self) -> ClaimKey {
+        ClaimKey { host: self.host.clone(), tunnel: self.endpoint.tunnel }
     }
 
     /// Whether it could have been said: its clock was reached, and a hash host is its own tunnel's.
@@ -146,9 +58,9 @@ impl Rule {
     }
 }
 
-/// See [`Rule::key`].
+/// See [`Claim::key`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RuleKey {
+pub struct ClaimKey {
     /// The name.
     pub host: Arc<str>,
     /// The tunnel.
@@ -160,56 +72,24 @@ pub(super) mod tests {
     use super::*;
 
     pub(crate) fn tunnel(number: u128) -> TunnelId {
-        TunnelId(Uuid::from_u128(number))
+        TunnelId::from_bytes(number.to_be_bytes())
     }
 
-    pub(crate) fn rule(host: &str, number: u128, clock: Clock) -> Arc<Rule> {
+    pub(crate) fn claim(host: &str, number: u128, clock: Clock) -> Arc<Claim> {
         let endpoint = Endpoint { tunnel: tunnel(number), private: false };
-        Arc::new(Rule { host: host.into(), endpoint, clock })
-    }
-
-    #[test]
-    fn an_endpoint_is_a_uuid_as_gost_spells_it_perhaps_with_a_dollar() {
-        for (text, want) in [
-            ("4d21094e-b74c-4916-86c1-d9fa36ea677b", Some("4d21094e-b74c-4916-86c1-d9fa36ea677b")),
-            ("$4d21094e-b74c-4916-86c1-d9fa36ea677b", Some("$4d21094e-b74c-4916-86c1-d9fa36ea677b")),
-            ("4D21094E-B74C-4916-86C1-D9FA36EA677B", Some("4d21094e-b74c-4916-86c1-d9fa36ea677b")),
-            ("00000000-0000-0000-0000-000000000000", Some("00000000-0000-0000-0000-000000000000")),
-            ("4d21094eb74c491686c1d9fa36ea677b", None),
-            ("{4d21094e-b74c-4916-86c1-d9fa36ea677b}", None),
-            ("$$4d21094e-b74c-4916-86c1-d9fa36ea677", None),
-            ("example.org", None),
-            ("", None),
-            ("$", None),
-        ] {
-            assert_eq!(Endpoint::parse(text).map(|e| e.to_string()).as_deref(), want, "{text}");
-        }
+        Arc::new(Claim { host: host.into(), endpoint, clock })
     }
 
     #[test]
     fn a_rule_that_closes_a_tunnel_is_told_from_a_claim_and_names_no_host() {
-        let closing = Rule::closing(tunnel(7));
+        let closing = Claim::closing(tunnel(7));
         assert!(closing.is_closing() && closing.is_plausible());
-        assert!(!rule("x", 7, 0).is_closing());
+        assert!(!claim("x", 7, 0).is_closing());
         let private = Endpoint { private: true, ..closing.endpoint };
         for host in ["x", "$", "$x", &tunnel(7).to_string(), &format!("${}", tunnel(8))] {
-            assert!(!Rule { host: (*host).into(), endpoint: private, clock: 0 }.is_closing(), "{host}");
+            assert!(!Claim { host: (*host).into(), endpoint: private, clock: 0 }.is_closing(), "{host}");
         }
-        let naming = super::super::hostname::Naming::default();
+        let naming = super::super::Naming::default();
         assert!(naming.key(&closing.host).is_err() && naming.candidates(&closing.host).count() == 0);
     }
-
-    #[test]
-    fn the_hash_host_is_gosts() {
-        // Made with `printf %s UUID | md5sum`.
-        let tunnel = TunnelId::parse("4d21094e-b74c-4916-86c1-d9fa36ea677b").unwrap();
-        assert_eq!(HashHost::parse(HASH), Some(HashHost::of(tunnel)));
-        for other in
-            ["", "1234", "0123456789abcdeg", "0123456789ABCDEF", "0123456789abcdef0", "+123456789abcdef"]
-        {
-            assert_eq!(HashHost::parse(other), None, "{other}");
-        }
-    }
-
-    const HASH: &str = "a6265c6d9847a4be";
 }

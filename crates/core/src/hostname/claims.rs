@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::room::Room as _;
-use super::rule::{Clock, Rule, RuleKey, TunnelId};
-use super::slot::{Slot, SlotTable, SlotsFull, Write};
+use super::{Claim, ClaimKey, Clock, TunnelId};
+use crate::room::Room as _;
+use crate::slot::{Slot, SlotTable, SlotsFull, Write};
 
 /// Between two looks at a claim.
 pub const LAP: Duration = Duration::from_secs(60);
@@ -27,21 +27,21 @@ const MAX_AWAY: u32 = 2;
 /// Claims looked at in one go, to keep the lock short.
 const BATCH: usize = 128;
 /// Claims that are remembered at most; a bound against owners that come and go.
-pub const MAX_REMEMBERED: usize = super::slot::MAX_EACH as usize;
+pub const MAX_REMEMBERED: usize = crate::slot::MAX_EACH as usize;
 
 /// The claims of one owner.
 #[derive(Debug)]
 pub struct ClaimTable {
-    claims: HashMap<RuleKey, Claim>,
+    claims: HashMap<ClaimKey, Kept>,
     slots: SlotTable,
     /// Who is to be looked at next; an entry whose ticket is not its claim's is stale.
-    turns: VecDeque<(RuleKey, u64)>,
+    turns: VecDeque<(ClaimKey, u64)>,
     last_ticket: u64,
-    touched: BTreeSet<RuleKey>,
+    touched: BTreeSet<ClaimKey>,
     said: usize,
     bytes: usize,
     /// Claims made before we can have heard what others say, by host.
-    young: HashMap<Arc<str>, RuleKey>,
+    young: HashMap<Arc<str>, ClaimKey>,
     /// The highest clock that the journal had.
     restored: Clock,
     /// Tunnels that the operator's rules close, and where the cluster is told so.
@@ -51,8 +51,8 @@ pub struct ClaimTable {
 }
 
 #[derive(Debug)]
-struct Claim {
-    rule: Arc<Rule>,
+struct Kept {
+    claim: Arc<Claim>,
     /// None if it is only remembered.
     slot: Option<Slot>,
     /// Looks in a row without a record of the tunnel.
@@ -87,14 +87,14 @@ pub struct Looked {
     /// Of our own slots.
     pub changes: Vec<Write>,
     /// Claims that were remembered, and are no more.
-    pub forgotten: Vec<RuleKey>,
+    pub forgotten: Vec<ClaimKey>,
 }
 
 impl Default for ClaimTable {
     fn default() -> Self {
         Self {
             claims: HashMap::new(),
-            slots: SlotTable::for_rules(),
+            slots: SlotTable::for_claims(),
             turns: VecDeque::new(),
             last_ticket: 0,
             touched: BTreeSet::new(),
@@ -111,16 +111,16 @@ impl Default for ClaimTable {
 impl ClaimTable {
     /// Takes back what a journal kept, but for the tunnels that others said were closed; see
     /// [`Self::note_closed_elsewhere`].
-    pub fn restore(&mut self, rules: Vec<Rule>) -> Vec<Write> {
+    pub fn restore(&mut self, claims: Vec<Claim>) -> Vec<Write> {
         let mut changes = Vec::new();
-        for rule in rules {
-            if rule.is_closing() {
-                self.closed_elsewhere.insert(rule.endpoint.tunnel);
+        for claim in claims {
+            if claim.is_closing() {
+                self.closed_elsewhere.insert(claim.endpoint.tunnel);
                 continue;
             }
-            let key = rule.key();
-            self.restored = self.restored.max(rule.clock);
-            changes.extend(self.say(Arc::new(rule)).ok().flatten());
+            let key = claim.key();
+            self.restored = self.restored.max(claim.clock);
+            changes.extend(self.say(Arc::new(claim)).ok().flatten());
             if let Some(claim) = self.claims.get_mut(&key) {
                 claim.probation = PROBATION;
             }
@@ -130,25 +130,25 @@ impl ClaimTable {
     }
 
     /// Says a claim, which has its whole grace again; nothing else changes if it is said already.
-    pub fn say(&mut self, rule: Arc<Rule>) -> Result<Option<Write>, SlotsFull> {
-        let key = rule.key();
-        let change = self.put(rule)?;
+    pub fn say(&mut self, claim: Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
+        let key = claim.key();
+        let change = self.put(claim)?;
         if let Some(claim) = self.claims.get_mut(&key) {
             (claim.idle, claim.away) = (0, 0);
         }
         Ok(change)
     }
 
-    fn put(&mut self, rule: Arc<Rule>) -> Result<Option<Write>, SlotsFull> {
-        let key = rule.key();
-        let before = self.claims.get(&key).and_then(|claim| Some((claim.slot?, claim.rule.clone())));
+    fn put(&mut self, claim: Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
+        let key = claim.key();
+        let before = self.claims.get(&key).and_then(|claim| Some((claim.slot?, claim.claim.clone())));
         let change = match before {
-            Some((_, said)) if said == rule => None,
-            Some((slot, _)) => Some(self.slots.replace(slot, rule.clone())),
+            Some((_, said)) if said == claim => None,
+            Some((slot, _)) => Some(self.slots.replace(slot, claim.clone())),
             None => {
-                let change = self.slots.put(rule.clone())?;
+                let change = self.slots.put(claim.clone())?;
                 self.said += 1;
-                self.bytes += rule.size();
+                self.bytes += claim.size();
                 Some(change)
             }
         };
@@ -156,7 +156,7 @@ impl ClaimTable {
         if change.is_some() {
             self.touched.insert(key.clone());
         }
-        self.keep(key, rule, slot);
+        self.keep(key, claim, slot);
         Ok(change)
     }
 
@@ -171,7 +171,7 @@ impl ClaimTable {
                 continue;
             }
             // An agent's rules and claims together are far from filling its slots.
-            let Ok(change) = self.slots.put(Arc::new(Rule::closing(*tunnel))) else { break };
+            let Ok(change) = self.slots.put(Arc::new(Claim::closing(*tunnel))) else { break };
             self.closed.insert(*tunnel, change.slot);
             changes.push(change);
         }
@@ -183,7 +183,7 @@ impl ClaimTable {
         let changed =
             if closed { self.closed_elsewhere.insert(tunnel) } else { self.closed_elsewhere.remove(&tunnel) };
         if changed {
-            self.touched.insert(Rule::closing(tunnel).key());
+            self.touched.insert(Claim::closing(tunnel).key());
         }
     }
 
@@ -193,22 +193,22 @@ impl ClaimTable {
     }
 
     /// Remembers a claim of an owner that is gone.
-    pub fn remember(&mut self, rule: Arc<Rule>) {
-        let key = rule.key();
+    pub fn remember(&mut self, claim: Arc<Claim>) {
+        let key = claim.key();
         if !self.claims.contains_key(&key) {
-            self.keep(key, rule, None);
+            self.keep(key, claim, None);
         }
     }
 
     /// Forgets a claim that is only remembered.
-    pub fn forget(&mut self, key: &RuleKey) {
+    pub fn forget(&mut self, key: &ClaimKey) {
         if !self.says(key) {
             self.claims.remove(key);
         }
     }
 
     /// Notes that a claim was made before we can have heard what others say.
-    pub fn note_young(&mut self, key: RuleKey) {
+    pub fn note_young(&mut self, key: ClaimKey) {
         self.young.insert(key.host.clone(), key);
     }
 
@@ -219,24 +219,24 @@ impl ClaimTable {
 
     /// Another tunnel's claim on a host was heard. If ours was made too soon to know and would win, it is said
     /// again as what it is: later.
-    pub fn yield_to(&mut self, rival: &Rule, later: Clock) -> Option<Write> {
+    pub fn yield_to(&mut self, rival: &Claim, later: Clock) -> Option<Write> {
         let key = self.young.get(&rival.host).filter(|key| key.tunnel != rival.endpoint.tunnel)?.clone();
         self.young.remove(&rival.host);
-        let ours = self.claims.get(&key).filter(|claim| claim.slot.is_some())?.rule.clone();
+        let ours = self.claims.get(&key).filter(|claim| claim.slot.is_some())?.claim.clone();
         if ours.rank() > rival.rank() {
             return None;
         }
-        self.say(Arc::new(Rule { clock: later, ..(*ours).clone() })).ok().flatten()
+        self.say(Arc::new(Claim { clock: later, ..(*ours).clone() })).ok().flatten()
     }
 
     /// Takes back a claim.
-    pub fn unsay(&mut self, key: &RuleKey) -> Option<Write> {
+    pub fn unsay(&mut self, key: &ClaimKey) -> Option<Write> {
         let claim = self.claims.remove(key)?;
         self.silence(&claim)
     }
 
     /// Looks at the claims whose turn it is; says no more than `most`.
-    pub fn look(&mut self, most: usize, look: impl Fn(&RuleKey) -> Look) -> Looked {
+    pub fn look(&mut self, most: usize, look: impl Fn(&ClaimKey) -> Look) -> Looked {
         let mut looked = Looked::default();
         for _ in 0..self.batch() {
             let Some((key, ticket)) = self.turns.pop_front() else { break };
@@ -258,7 +258,7 @@ impl ClaimTable {
     }
 
     /// Whether a claim is said here.
-    pub fn says(&self, key: &RuleKey) -> bool {
+    pub fn says(&self, key: &ClaimKey) -> bool {
         self.claims.get(key).is_some_and(|claim| claim.slot.is_some())
     }
 
@@ -271,7 +271,7 @@ impl ClaimTable {
 
     /// Entries that there is room for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.claims.room() + self.turns.room() + self.young.room()
     }
 
@@ -296,7 +296,7 @@ impl ClaimTable {
     }
 
     /// The claims whose state changed since the last call.
-    pub fn take_touched(&mut self) -> BTreeSet<RuleKey> {
+    pub fn take_touched(&mut self) -> BTreeSet<ClaimKey> {
         std::mem::take(&mut self.touched)
     }
 
@@ -311,7 +311,7 @@ impl ClaimTable {
     }
 
     /// Counts claims as changed again: they could not be written.
-    pub fn touch(&mut self, keys: impl IntoIterator<Item = RuleKey>) {
+    pub fn touch(&mut self, keys: impl IntoIterator<Item = ClaimKey>) {
         self.touched.extend(keys);
     }
 
@@ -319,25 +319,25 @@ impl ClaimTable {
     pub fn touch_all(&mut self) {
         let said = self.claims.iter().filter(|(_, claim)| claim.slot.is_some());
         self.touched.extend(said.map(|(key, _)| key.clone()));
-        self.touched.extend(self.closed_elsewhere.iter().map(|tunnel| Rule::closing(*tunnel).key()));
+        self.touched.extend(self.closed_elsewhere.iter().map(|tunnel| Claim::closing(*tunnel).key()));
     }
 
     /// What a journal has to keep of a claim: nothing unless it is said.
-    pub fn word(&self, key: &RuleKey) -> Option<Arc<Rule>> {
-        let closing = Rule::closing(key.tunnel);
+    pub fn word(&self, key: &ClaimKey) -> Option<Arc<Claim>> {
+        let closing = Claim::closing(key.tunnel);
         if closing.key() == *key {
             return self.closed_elsewhere.contains(&key.tunnel).then(|| Arc::new(closing));
         }
-        self.claims.get(key).filter(|claim| claim.slot.is_some()).map(|claim| claim.rule.clone())
+        self.claims.get(key).filter(|claim| claim.slot.is_some()).map(|claim| claim.claim.clone())
     }
 
-    fn judge(&mut self, key: &RuleKey, look: Look, most: usize, looked: &mut Looked) {
+    fn judge(&mut self, key: &ClaimKey, look: Look, most: usize, looked: &mut Looked) {
         let (restored, is_full) = (self.restored, self.said >= most);
         let Some(claim) = self.claims.get_mut(key) else { return };
         claim.idle = if look.alive { 0 } else { claim.idle + 1 };
         let unproven = claim.probation > 0;
         claim.probation = claim.probation.saturating_sub(1);
-        let clock = claim.rule.clock;
+        let clock = claim.claim.clock;
         // While we were away, the name may have become another's.
         let lost = unproven && !look.alive && look.rival.is_some_and(|since| since > restored);
         let is_away = !look.here && look.elsewhere.is_some_and(|since| since <= clock);
@@ -358,7 +358,7 @@ impl ClaimTable {
         }
     }
 
-    fn give_up(&mut self, key: &RuleKey, looked: &mut Looked) {
+    fn give_up(&mut self, key: &ClaimKey, looked: &mut Looked) {
         match self.claims.remove(key) {
             Some(claim) if claim.slot.is_some() => looked.changes.extend(self.silence(&claim)),
             Some(_) | None => looked.forgotten.push(key.clone()),
@@ -366,29 +366,29 @@ impl ClaimTable {
     }
 
     /// Says a claim with the tunnel's first clock, so that it does not lose what another agent said.
-    fn say_first(&mut self, key: &RuleKey, clock: Clock, looked: &mut Looked) {
+    fn say_first(&mut self, key: &ClaimKey, clock: Clock, looked: &mut Looked) {
         let Some(claim) = self.claims.get(key) else { return };
-        let rule = Arc::new(Rule { clock, ..(*claim.rule).clone() });
+        let claim = Arc::new(Claim { clock, ..(*claim.claim).clone() });
         // Without a free slot it stays as it was.
-        looked.changes.extend(self.put(rule).ok().flatten());
+        looked.changes.extend(self.put(claim).ok().flatten());
     }
 
-    fn keep(&mut self, key: RuleKey, rule: Arc<Rule>, slot: Option<Slot>) {
-        if let Some(claim) = self.claims.get_mut(&key) {
-            (claim.rule, claim.slot) = (rule, slot);
+    fn keep(&mut self, key: ClaimKey, claim: Arc<Claim>, slot: Option<Slot>) {
+        if let Some(kept) = self.claims.get_mut(&key) {
+            (kept.claim, kept.slot) = (claim, slot);
             return;
         }
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         self.turns.push_back((key.clone(), ticket));
-        self.claims.insert(key, Claim { rule, slot, idle: 0, probation: 0, away: 0, ticket });
+        self.claims.insert(key, Kept { claim, slot, idle: 0, probation: 0, away: 0, ticket });
     }
 
-    fn silence(&mut self, claim: &Claim) -> Option<Write> {
+    fn silence(&mut self, claim: &Kept) -> Option<Write> {
         let slot = claim.slot?;
-        self.touched.insert(claim.rule.key());
+        self.touched.insert(claim.claim.key());
         self.said -= 1;
-        self.bytes -= claim.rule.size();
+        self.bytes -= claim.claim.size();
         Some(self.slots.clear(slot))
     }
 
@@ -406,19 +406,19 @@ impl Look {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::Endpoint;
-    use super::super::rule::tests::rule;
-    use super::super::slot::Content;
+    use super::super::Endpoint;
+    use super::super::claim;
     use super::*;
+    use crate::slot::Content;
 
     const ALIVE: Look = Look { alive: true, ..Look::NOTHING };
     const HERE: Look = Look { here: true, ..ALIVE };
     /// Of a claim that is only remembered.
     const KNOWN: Look = Look { claimed: Some(4), ..Look::NOTHING };
 
-    fn table(rule: &Arc<Rule>) -> ClaimTable {
+    fn table(claim: &Arc<Claim>) -> ClaimTable {
         let mut table = ClaimTable::default();
-        assert!(table.say(rule.clone()).unwrap().is_some());
+        assert!(table.say(claim.clone()).unwrap().is_some());
         table
     }
 
@@ -428,46 +428,46 @@ mod tests {
 
     #[test]
     fn a_claim_is_said_once() {
-        let rule = rule("x", 1, 4);
-        let mut table = table(&rule);
-        assert_eq!(table.say(rule.clone()).unwrap(), None);
-        assert_eq!((table.said(), table.bytes()), (1, rule.size()));
+        let claim = claim("x", 1, 4);
+        let mut table = table(&claim);
+        assert_eq!(table.say(claim.clone()).unwrap(), None);
+        assert_eq!((table.said(), table.bytes()), (1, claim.size()));
         assert_eq!(table.take_touched().len(), 1);
         assert!(!table.is_touched());
         let private =
-            Arc::new(Rule { endpoint: Endpoint { private: true, ..rule.endpoint }, ..(*rule).clone() });
+            Arc::new(Claim { endpoint: Endpoint { private: true, ..claim.endpoint }, ..(*claim).clone() });
         let change = table.say(private.clone()).unwrap().unwrap();
-        assert_eq!(change.content, Content::Rule(private));
-        assert_eq!((table.said(), table.bytes()), (1, rule.size()));
-        assert!(table.unsay(&rule.key()).is_some() && table.unsay(&rule.key()).is_none());
-        assert_eq!((table.said(), table.bytes(), table.word(&rule.key())), (0, 0, None));
+        assert_eq!(change.content, Content::Claim(private));
+        assert_eq!((table.said(), table.bytes()), (1, claim.size()));
+        assert!(table.unsay(&claim.key()).is_some() && table.unsay(&claim.key()).is_none());
+        assert_eq!((table.said(), table.bytes(), table.word(&claim.key())), (0, 0, None));
     }
 
     #[test]
     fn a_name_is_kept_for_an_hour_without_a_record_and_then_free() {
-        let rule = rule("x", 1, 4);
-        let mut table = table(&rule);
+        let claim = claim("x", 1, 4);
+        let mut table = table(&claim);
         assert!(times(&mut table, MAX_IDLE - 1, Look::NOTHING).is_empty());
         assert!(times(&mut table, 3, ALIVE).is_empty(), "a record anywhere starts the hour anew");
         assert!(times(&mut table, MAX_IDLE - 1, Look::NOTHING).is_empty());
         let freed = times(&mut table, 1, Look::NOTHING);
         assert_eq!(freed[0].content, Content::Empty);
-        assert!(!table.says(&rule.key()) && table.pace().is_none());
+        assert!(!table.says(&claim.key()) && table.pace().is_none());
     }
 
     #[test]
     fn a_remembered_claim_is_said_once_nobody_else_says_it() {
-        let rule = rule("x", 1, 4);
+        let claim = claim("x", 1, 4);
         let mut table = ClaimTable::default();
-        table.remember(rule.clone());
+        table.remember(claim.clone());
         let said_by_another = Look { said: Some(4), ..KNOWN };
-        assert!(times(&mut table, 3, said_by_another).is_empty() && !table.says(&rule.key()));
+        assert!(times(&mut table, 3, said_by_another).is_empty() && !table.says(&claim.key()));
         let said = times(&mut table, 1, Look { said: Some(9), ..KNOWN });
-        assert_eq!(said[0].content, Content::Rule(rule.clone()), "another may say it with a later clock");
-        assert!(table.word(&rule.key()).is_some(), "and it is journaled");
+        assert_eq!(said[0].content, Content::Claim(claim.clone()), "another may say it with a later clock");
+        assert!(table.word(&claim.key()).is_some(), "and it is journaled");
 
         let mut full = ClaimTable::default();
-        full.remember(rule.clone());
+        full.remember(claim.clone());
         assert!(full.look(0, |_| KNOWN).changes.is_empty(), "not over the quota");
         assert_eq!(
             times(&mut full, 1, Look { said: Some(4), here: true, ..KNOWN }).len(),
@@ -478,45 +478,48 @@ mod tests {
 
     #[test]
     fn an_inherited_claim_has_its_hour_and_no_more() {
-        let rule = rule("x", 1, 4);
+        let claim = claim("x", 1, 4);
         let mut table = ClaimTable::default();
-        table.remember(rule.clone());
+        table.remember(claim.clone());
         let freed = times(&mut table, MAX_IDLE, KNOWN);
         assert_eq!(freed.len(), 2, "said, and taken back");
-        assert!(!table.says(&rule.key()));
+        assert!(!table.says(&claim.key()));
     }
 
     #[test]
     fn a_remembered_claim_that_others_took_back_is_forgotten() {
-        let rule = rule("x", 1, 4);
+        let claim = claim("x", 1, 4);
         let mut table = ClaimTable::default();
-        table.remember(rule.clone());
-        assert_eq!(table.look(9, |_| HERE).forgotten, [rule.key()]);
+        table.remember(claim.clone());
+        assert_eq!(table.look(9, |_| HERE).forgotten, [claim.key()]);
         assert!(!table.is_touched(), "it never was in the journal");
     }
 
     #[test]
     fn a_claim_made_too_soon_gives_way_once_if_it_would_win() {
         for (ours, theirs, yields) in [(1, 60, true), (61, 60, false)] {
-            let rule1 = rule("x", 1, ours);
+            let rule1 = claim("x", 1, ours);
             let mut table = table(&rule1);
             table.note_young(rule1.key());
-            assert_eq!(table.yield_to(&rule("y", 2, theirs), 61), None, "another host");
-            assert_eq!(table.yield_to(&rule("x", 1, theirs), 61), None, "its own tunnel");
-            let change = table.yield_to(&rule("x", 2, theirs), 61);
-            assert_eq!(change.map(|change| change.content), yields.then(|| Content::Rule(rule("x", 1, 61))));
-            assert_eq!(table.yield_to(&rule("x", 2, 99), 100), None, "and only once");
+            assert_eq!(table.yield_to(&claim("y", 2, theirs), 61), None, "another host");
+            assert_eq!(table.yield_to(&claim("x", 1, theirs), 61), None, "its own tunnel");
+            let change = table.yield_to(&claim("x", 2, theirs), 61);
+            assert_eq!(
+                change.map(|change| change.content),
+                yields.then(|| Content::Claim(claim("x", 1, 61)))
+            );
+            assert_eq!(table.yield_to(&claim("x", 2, 99), 100), None, "and only once");
         }
-        let rule1 = rule("x", 1, 1);
+        let rule1 = claim("x", 1, 1);
         let mut table = table(&rule1);
         table.note_young(rule1.key());
         table.grow_up();
-        assert_eq!(table.yield_to(&rule("x", 2, 60), 61), None);
+        assert_eq!(table.yield_to(&claim("x", 2, 60), 61), None);
     }
 
     #[test]
     fn a_claim_is_left_to_the_agent_that_has_the_tunnel_now() {
-        let mut table = table(&rule("x", 1, 4));
+        let mut table = table(&claim("x", 1, 4));
         assert!(
             times(&mut table, 2, Look { elsewhere: Some(5), ..ALIVE }).is_empty(),
             "not to a later claim"
@@ -537,16 +540,16 @@ mod tests {
 
     #[test]
     fn the_tunnels_first_claim_counts_wherever_it_is_said() {
-        let mut table = table(&rule("x", 1, 9));
+        let mut table = table(&claim("x", 1, 9));
         let said = times(&mut table, 1, Look { claimed: Some(4), ..HERE });
-        assert_eq!(said[0].content, Content::Rule(rule("x", 1, 4)));
+        assert_eq!(said[0].content, Content::Claim(claim("x", 1, 4)));
     }
 
     #[test]
     fn a_claim_from_the_journal_yields_to_a_tunnel_that_lives_unless_its_own_does() {
         let restored = || {
             let mut table = ClaimTable::default();
-            assert_eq!(table.restore(vec![(*rule("x", 1, 4)).clone()]).len(), 1);
+            assert_eq!(table.restore(vec![(*claim("x", 1, 4)).clone()]).len(), 1);
             assert!(!table.is_touched());
             table
         };
@@ -564,7 +567,7 @@ mod tests {
         for count in [1_u32, 59, 61, 7_000, 20_000] {
             let mut table = ClaimTable::default();
             for n in 0..count {
-                table.say(rule(&n.to_string(), u128::from(n), 1)).unwrap();
+                table.say(claim(&n.to_string(), u128::from(n), 1)).unwrap();
             }
             let pace = table.pace().unwrap();
             let looks = LAP.as_nanos().div_ceil(pace.as_nanos());
@@ -584,11 +587,11 @@ mod tests {
 
     #[test]
     fn what_the_operators_rules_close_is_said_for_as_long_as_they_do() {
-        let mut table = table(&rule("x", 1, 4));
+        let mut table = table(&claim("x", 1, 4));
         table.take_touched();
-        let tunnels = [1, 2, 3].map(super::super::rule::tests::tunnel);
+        let tunnels = [1, 2, 3].map(super::super::tunnel);
         let contents = |changes: Vec<Write>| changes.into_iter().map(|change| change.content);
-        let closing = |tunnel| Content::Rule(Arc::new(Rule::closing(tunnel)));
+        let closing = |tunnel| Content::Claim(Arc::new(Claim::closing(tunnel)));
         let said = contents(table.close(&tunnels[..2].iter().copied().collect()));
         assert_eq!(said.collect::<Vec<_>>(), [closing(tunnels[0]), closing(tunnels[1])]);
         assert!(table.close(&tunnels[..2].iter().copied().collect()).is_empty(), "once");
@@ -600,8 +603,8 @@ mod tests {
 
     #[test]
     fn what_others_close_is_kept_for_the_next_start() {
-        let (mut table, tunnel) = (ClaimTable::default(), super::super::rule::tests::tunnel(1));
-        let key = Rule::closing(tunnel).key();
+        let (mut table, tunnel) = (ClaimTable::default(), super::super::tunnel(1));
+        let key = Claim::closing(tunnel).key();
         table.note_closed_elsewhere(tunnel, true);
         assert_eq!(table.take_touched(), [key.clone()].into());
         let kept = table.word(&key).unwrap();
@@ -617,13 +620,13 @@ mod tests {
     #[test]
     fn the_room_of_a_peak_is_given_back() {
         let mut table = ClaimTable::default();
-        let rules: Vec<_> = (0..10_000).map(|n| rule(&n.to_string(), 1, 1)).collect();
-        for rule in &rules {
-            assert!(table.say(rule.clone()).unwrap().is_some());
-            table.note_young(rule.key());
+        let claims: Vec<_> = (0..10_000).map(|n| claim(&n.to_string(), 1, 1)).collect();
+        for claim in &claims {
+            assert!(table.say(claim.clone()).unwrap().is_some());
+            table.note_young(claim.key());
         }
-        for rule in &rules[10..] {
-            assert!(table.unsay(&rule.key()).is_some());
+        for claim in &claims[10..] {
+            assert!(table.unsay(&claim.key()).is_some());
         }
         table.grow_up();
         assert!(table.room() >= 20_000);

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use super::record::{FieldError, FieldProblem};
-use super::rule::{HashHost, TunnelId};
+use super::{HashHost, TunnelId};
+use crate::record::{FieldError, FieldProblem};
 
 /// Longest name, in bytes: DNS's.
 const MAX_NAME: usize = 253;
@@ -163,8 +163,8 @@ fn is_port(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tunnel;
     use super::*;
-    use crate::rule::tests::tunnel;
 
     fn naming() -> Naming {
         let domains = ["example.com", "Tunnels.Example.Com."].map(str::to_owned);

@@ -188,7 +188,7 @@ impl Slots {
     fn live(&self) -> BTreeSet<String> {
         let record = |content: &Content| match content {
             Content::Record(record) => Some(record.id.to_string()),
-            Content::Empty | Content::Status(_) | Content::Rule(_) => None,
+            Content::Empty | Content::Status(_) | Content::Claim(_) => None,
         };
         let ids: Vec<_> = self.0.values().filter_map(record).collect();
         let set: BTreeSet<_> = ids.iter().cloned().collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use gossd_core::agent::Candidate;
-use gossd_core::claim::LAP;
+use gossd_core::hostname::LAP;
 use gossd_core::liveness::Standing;
 use tokio::time::{Instant, sleep};
 

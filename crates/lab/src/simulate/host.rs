@@ -10,12 +10,12 @@ use gossd::gossip::{Cluster, Config, INTERVAL};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Broken, Restored, Settings};
 use gossd_core::entrypoints::{EntrypointKey, Registered};
+use gossd_core::hostname::{Claim, ClaimKey};
 use gossd_core::label::Label;
 use gossd_core::lease::{Kept, Word};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Generation, Owner};
-use gossd_core::rule::{Rule, RuleKey};
 use gossd_core::tombstone::Release;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ pub(crate) struct Disk {
     periods: BTreeMap<Label, Duration>,
     entrypoints: BTreeMap<EntrypointKey, Registered>,
     draining: bool,
-    rules: BTreeMap<RuleKey, Arc<Rule>>,
+    claims: BTreeMap<ClaimKey, Arc<Claim>>,
     generation: Generation,
 }
 
@@ -181,8 +181,8 @@ fn restore(disk: &Mutex<Disk>, wall: u64) -> (Generation, Restored) {
     let periods = disk.periods.clone().into_iter().collect();
     let leases = Kept { held, lapsed, released: disk.released.clone(), periods };
     let entrypoints = disk.entrypoints.values().cloned().collect();
-    let rules = disk.rules.values().map(|rule| (**rule).clone()).collect();
-    (disk.generation, Restored { leases, entrypoints, rules, draining: disk.draining })
+    let claims = disk.claims.values().map(|claim| (**claim).clone()).collect();
+    (disk.generation, Restored { leases, entrypoints, claims, draining: disk.draining })
 }
 
 fn write(disk: &Mutex<Disk>, batch: Batch) {
@@ -211,10 +211,10 @@ fn write(disk: &Mutex<Disk>, batch: Batch) {
         }
     }
     disk.draining = batch.draining.unwrap_or(disk.draining);
-    for (key, rule) in batch.rules {
-        match rule {
-            Some(rule) => drop(disk.rules.insert(key, rule)),
-            None => drop(disk.rules.remove(&key)),
+    for (key, claim) in batch.claims {
+        match claim {
+            Some(claim) => drop(disk.claims.insert(key, claim)),
+            None => drop(disk.claims.remove(&key)),
         }
     }
 }

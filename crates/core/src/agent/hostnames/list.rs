@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::State;
-use crate::rule::HashHost;
+use crate::agent::State;
+use crate::hostname::HashHost;
 
 /// Names that are copied at once: half a millisecond, most of it for memory that is in no cache.
 const BITE: usize = 8_192;
@@ -45,13 +45,13 @@ fn bite_of(host: &Arc<str>, bites: usize) -> usize {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::tests::{Agent, HERE, with_quota};
     use super::*;
     use crate::agent::Restored;
+    use crate::agent::tests::{Agent, HERE, with_quota};
+    use crate::hostname::{Endpoint, TunnelId};
     use crate::lease::Holding;
     use crate::quota::Quota;
     use crate::record::{Network, Record};
-    use crate::rule::{Endpoint, TunnelId};
 
     fn agent() -> Agent {
         with_quota(Quota::default(), Restored::default())

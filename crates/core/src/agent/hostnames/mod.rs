@@ -1,17 +1,18 @@
 //! Which tunnel a host name belongs to: claims made here, claims that others say, and those that nobody says any
 //! more but that have to be kept for a while.
 
+mod list;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
-use crate::claim::{LAP, Look};
 use crate::directory::{Applied, Directory};
+use crate::hostname::{Claim, ClaimKey, Endpoint, LAP, Look, MAX_CLOCK, TunnelId};
 use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
-use crate::rule::{Endpoint, MAX_CLOCK, Rule, RuleKey, TunnelId};
 use crate::slot::{Change, Content, Status, Write};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
@@ -36,7 +37,7 @@ impl State {
     /// Where a host leads, by its key; see [`crate::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
         let endpoint = self.directory.hosts().endpoint(host);
-        endpoint.filter(|found| !(self.broken.rules && self.has_own(&found.tunnel.to_string())))
+        endpoint.filter(|found| !(self.broken.names && self.has_own(&found.tunnel.to_string())))
     }
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
@@ -47,7 +48,7 @@ impl State {
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
     pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
         let hosts = self.directory.hosts();
-        let key = RuleKey { host: host.into(), tunnel: endpoint.tunnel };
+        let key = ClaimKey { host: host.into(), tunnel: endpoint.tunnel };
         if hosts.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
             self.directory.hosts_mut().forget(&key);
             let change = self.claims.unsay(&key);
@@ -56,17 +57,17 @@ impl State {
         }
         let since = hosts.claimed(&key);
         let clock = since.unwrap_or(hosts.next_clock());
-        let rule = Rule { host: key.host.clone(), endpoint, clock };
+        let claim = Claim { host: key.host.clone(), endpoint, clock };
         if !self.claims.says(&key) {
-            if self.claims.said() >= self.quota.rules {
-                return Err(Full::Rules(self.quota.rules));
+            if self.claims.said() >= self.quota.claims {
+                return Err(Full::Claims(self.quota.claims));
             }
-            self.make_room(rule.size())?;
+            self.make_room(claim.size())?;
         }
         if since.is_none() && self.is_young(now) {
             self.claims.note_young(key);
         }
-        let change = self.claims.say(Arc::new(rule))?;
+        let change = self.claims.say(Arc::new(claim))?;
         self.tell_all(now, change);
         Ok(true)
     }
@@ -79,7 +80,7 @@ impl State {
         if !self.is_young(now) {
             self.claims.grow_up();
         }
-        let most = self.quota.rules;
+        let most = self.quota.claims;
         let Self { owner: us, claims, directory, liveness, .. } = self;
         let seen = Seen { now, us, directory, liveness };
         let looked = claims.look(most, |key| seen.look(key));
@@ -92,19 +93,19 @@ impl State {
 
     /// Remembers what owners claimed that are gone, and for a while what they closed.
     pub(super) fn remember_orphans(&mut self, now: Instant) {
-        for rule in self.directory.take_orphans() {
-            if rule.is_closing() {
-                self.close_for_now(now, &rule);
+        for claim in self.directory.take_orphans() {
+            if claim.is_closing() {
+                self.close_for_now(now, &claim);
             } else {
-                self.remember(rule);
+                self.remember(claim);
             }
         }
     }
 
     /// A tunnel stays closed for a while although nobody says so.
-    pub(super) fn close_for_now(&mut self, now: Instant, rule: &Arc<Rule>) {
-        if self.directory.hosts_mut().remember(rule) {
-            self.closing.0.insert(rule.endpoint.tunnel, now + CLOSED_FOR);
+    pub(super) fn close_for_now(&mut self, now: Instant, claim: &Arc<Claim>) {
+        if self.directory.hosts_mut().remember(claim) {
+            self.closing.0.insert(claim.endpoint.tunnel, now + CLOSED_FOR);
         }
     }
 
@@ -115,7 +116,7 @@ impl State {
             self.closing.0.iter().filter(|(_, until)| due(until)).map(|(tunnel, _)| *tunnel).collect();
         for tunnel in open {
             self.closing.0.remove(&tunnel);
-            self.directory.hosts_mut().forget(&Rule::closing(tunnel).key());
+            self.directory.hosts_mut().forget(&Claim::closing(tunnel).key());
         }
         for tunnel in self.directory.hosts_mut().take_changed() {
             let closed = self.directory.hosts().is_closed_elsewhere(&self.owner, tunnel);
@@ -123,9 +124,9 @@ impl State {
         }
     }
 
-    fn remember(&mut self, rule: Arc<Rule>) {
-        if self.claims.can_remember() && self.directory.hosts_mut().remember(&rule) {
-            self.claims.remember(rule);
+    fn remember(&mut self, claim: Arc<Claim>) {
+        if self.claims.can_remember() && self.directory.hosts_mut().remember(&claim) {
+            self.claims.remember(claim);
         }
     }
 
@@ -136,22 +137,22 @@ impl State {
             return;
         }
         // What our rules close, our flags say.
-        let is_claim = |rule: &Arc<Rule>| !rule.is_closing();
-        if let Some(Content::Rule(rule)) = before
-            && is_claim(&rule)
+        let is_claim = |claim: &Arc<Claim>| !claim.is_closing();
+        if let Some(Content::Claim(claim)) = before
+            && is_claim(&claim)
         {
-            self.claims.forget(&rule.key());
-            self.directory.hosts_mut().forget(&rule.key());
+            self.claims.forget(&claim.key());
+            self.directory.hosts_mut().forget(&claim.key());
         }
-        if let Content::Rule(rule) = &change.cell.content
-            && is_claim(rule)
+        if let Content::Claim(claim) = &change.cell.content
+            && is_claim(claim)
         {
-            self.remember(rule.clone());
+            self.remember(claim.clone());
         }
     }
 
     /// A claim of another owner was heard: one of ours that was made too soon to know of it gives way.
-    pub(super) fn yield_to(&mut self, rival: &Rule) -> Option<Write> {
+    pub(super) fn yield_to(&mut self, rival: &Claim) -> Option<Write> {
         // The rival's owner may not be shown yet.
         let later = self.directory.hosts().next_clock().max(rival.clock + 1).min(MAX_CLOCK);
         self.claims.yield_to(rival, later)
@@ -172,7 +173,7 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn look(&self, key: &RuleKey) -> Look {
+    fn look(&self, key: &ClaimKey) -> Look {
         let hosts = self.directory.hosts();
         let elsewhere = hosts.holders(key).filter(|(owner, _)| ***owner != *self.us);
         let elsewhere = elsewhere.filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
@@ -190,20 +191,20 @@ impl Seen<'_> {
         }
     }
 
-    fn lives(&self, key: &RuleKey, tunnel: TunnelId) -> bool {
-        self.attached(&RuleKey { host: key.host.clone(), tunnel }).next().is_some()
+    fn lives(&self, key: &ClaimKey, tunnel: TunnelId) -> bool {
+        self.attached(&ClaimKey { host: key.host.clone(), tunnel }).next().is_some()
     }
 
     fn is_sure(&self, owner: &Owner) -> bool {
         self.liveness.standing(self.now, &owner.name) == Standing::Live
     }
 
-    fn has(&self, owner: &Owner, key: &RuleKey) -> bool {
+    fn has(&self, owner: &Owner, key: &ClaimKey) -> bool {
         self.attached(key).any(|other| other == owner)
     }
 
     /// The agents that have a record of a claim's tunnel, as far as they are not known to be dead.
-    fn attached(&self, key: &RuleKey) -> impl Iterator<Item = &Owner> {
+    fn attached(&self, key: &ClaimKey) -> impl Iterator<Item = &Owner> {
         let mut buffer = [0; 36];
         let entries = self.directory.lookup(key.tunnel.spell(&mut buffer));
         entries.iter().map(|entry| &*entry.owner).filter(|owner| *owner == self.us || self.is_there(owner))

@@ -11,13 +11,13 @@ use super::super::tests::{
 use super::super::{Broken, LEASE_TTL, Restored, Settings};
 use super::*;
 use crate::agent::News;
-use crate::claim::{GRACE, LAP};
+use crate::hostname::{GRACE, LAP};
 use crate::lease::Holding;
 use crate::quota::Quota;
 use crate::rank::Order;
 use crate::record::{Draft, Network, Record};
 use crate::replica::Extent;
-use crate::slot::{Content, FIRST_RULE, STATUS_SLOT, Slot};
+use crate::slot::{Content, FIRST_CLAIM, STATUS_SLOT, Slot};
 
 /// Almost the grace.
 const NEARLY: Duration = GRACE.saturating_sub(LAP.saturating_mul(2));
@@ -36,8 +36,8 @@ pub(super) fn tunnel(number: usize) -> Endpoint {
     Endpoint::parse(TUNNELS[number]).unwrap()
 }
 
-fn rule(host: &str, number: usize, clock: u64) -> Rule {
-    Rule { host: host.into(), endpoint: tunnel(number), clock }
+fn claim(host: &str, number: usize, clock: u64) -> Claim {
+    Claim { host: host.into(), endpoint: tunnel(number), clock }
 }
 
 fn record(id: &str, number: usize) -> Arc<Record> {
@@ -61,11 +61,11 @@ fn renew(agent: &Agent, id: &str) {
 }
 
 /// What a peer says: contents of record slots, and rules.
-fn say(agent: &Agent, peer: &Owner, records: &[(&str, usize)], rules: &[Rule]) {
+fn say(agent: &Agent, peer: &Owner, records: &[(&str, usize)], claims: &[Claim]) {
     let records = records.iter().map(|(id, number)| Content::Record(record(id, *number)));
-    let rules = rules.iter().map(|rule| Content::Rule(Arc::new(rule.clone())));
+    let claims = claims.iter().map(|claim| Content::Claim(Arc::new(claim.clone())));
     let mut changes: Vec<Change> = (1..).zip(records).map(|(n, content)| change(n, n, content)).collect();
-    changes.extend((0..).zip(rules).map(|(n, content)| change(FIRST_RULE + n, 50 + n, content)));
+    changes.extend((0..).zip(claims).map(|(n, content)| change(FIRST_CLAIM + n, 50 + n, content)));
     changes.push(change(STATUS_SLOT, 100, Content::Status(Status::Ready)));
     tell(agent, peer, changes);
     hear(agent, peer);
@@ -105,7 +105,7 @@ fn the_first_tunnel_keeps_a_name_and_the_other_is_told_no() {
     assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "again");
     assert_eq!(leads_to(&agent, "x"), Some(1));
     assert_eq!(agent.collect_changes(), 2, "one change, said once, and that we are ready");
-    assert_eq!((agent.counts().own_rules, agent.counts().rules), (1, 1));
+    assert_eq!((agent.counts().own_claims, agent.counts().claims), (1, 1));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn both_sides_of_a_partition_come_to_the_same_end() {
         }
         attach(&agent, "1", ours.0);
         assert_eq!(agent.claim("x", tunnel(ours.0)), Ok(true), "before they meet");
-        say(&agent, &b, &[("2", theirs.0)], &[rule("x", theirs.0, theirs.1)]);
+        say(&agent, &b, &[("2", theirs.0)], &[claim("x", theirs.0, theirs.1)]);
         assert_eq!(leads_to(&agent, "x"), Some(winner));
         assert_eq!(agent.claim("x", tunnel(1 - winner)), Ok(false));
         assert_eq!(agent.claim("x", tunnel(winner)), Ok(true));
@@ -149,18 +149,18 @@ fn both_sides_of_a_partition_come_to_the_same_end() {
 fn the_loser_that_is_told_no_gives_its_claim_up() {
     let (agent, b) = (agent(), owner("b", 1));
     agent.claim("x", tunnel(1)).unwrap();
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 1)]);
-    assert_eq!(agent.counts().own_rules, 1, "it may still win, if the other goes");
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 1)]);
+    assert_eq!(agent.counts().own_claims, 1, "it may still win, if the other goes");
     assert_eq!(agent.claim("x", tunnel(1)), Ok(false));
-    assert_eq!(agent.counts().own_rules, 0);
-    unsay(&agent, &b, FIRST_RULE);
+    assert_eq!(agent.counts().own_claims, 0);
+    unsay(&agent, &b, FIRST_CLAIM);
     assert_eq!(leads_to(&agent, "x"), None);
 }
 
 #[test]
 fn a_name_outlives_its_owner_and_moves_with_its_tunnel() {
     let (agent, b) = (agent(), owner("b", 1));
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 7)]);
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 7)]);
     lose(&agent, &b);
     advance(LEASE_TTL * 2);
     agent.handle(News::Forgotten { owner: b.clone() });
@@ -169,34 +169,34 @@ fn a_name_outlives_its_owner_and_moves_with_its_tunnel() {
     assert_eq!(agent.claim("x", tunnel(1)), Ok(false), "it is kept for the tunnel that reconnects");
     attach(&agent, "1", 0);
     run(&agent, 2 * LAP, || renew(&agent, "1"));
-    assert_eq!(agent.counts().own_rules, 1, "and said here from now on");
-    assert_eq!(agent.lock().claims.word(&rule("x", 0, 0).key()).unwrap().clock, 7, "as what it was");
+    assert_eq!(agent.counts().own_claims, 1, "and said here from now on");
+    assert_eq!(agent.lock().claims.word(&claim("x", 0, 0).key()).unwrap().clock, 7, "as what it was");
 }
 
 #[test]
 fn a_name_whose_owner_and_tunnel_are_gone_is_free_after_an_hour() {
     let (agent, b) = (agent(), owner("b", 1));
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 7)]);
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 7)]);
     lose(&agent, &b);
     advance(LEASE_TTL * 2);
     agent.handle(News::Forgotten { owner: b });
     run(&agent, NEARLY, || assert_eq!(leads_to(&agent, "x"), Some(0)));
     run(&agent, 3 * LAP, || {});
-    assert_eq!((leads_to(&agent, "x"), agent.counts().rules), (None, 0));
+    assert_eq!((leads_to(&agent, "x"), agent.counts().claims), (None, 0));
 }
 
 #[test]
 fn a_peer_that_starts_again_without_its_journal_loses_no_name() {
     let (agent, first, second) = (agent(), owner("b", 1), owner("b", 2));
-    say(&agent, &first, &[("2", 0)], &[rule("x", 0, 7)]);
+    say(&agent, &first, &[("2", 0)], &[claim("x", 0, 7)]);
     say(&agent, &second, &[("3", 0)], &[]);
     assert_eq!(leads_to(&agent, "x"), Some(0));
     let healed = with_quota(Quota::default(), Restored::default());
-    say(&healed, &owner("a", 4), &[("1", 0)], &[rule("x", 0, 7)]);
+    say(&healed, &owner("a", 4), &[("1", 0)], &[claim("x", 0, 7)]);
     assert_eq!(leads_to(&healed, "x"), Some(0), "nor has the one that started again");
     attach(&healed, "1", 0);
     run(&healed, 2 * LAP, || renew(&healed, "1"));
-    assert_eq!(healed.counts().own_rules, 1);
+    assert_eq!(healed.counts().own_claims, 1);
 }
 
 #[test]
@@ -205,14 +205,14 @@ fn a_name_is_left_to_the_agent_that_has_the_tunnel_now() {
     attach(&agent, "1", 0);
     agent.claim("x", tunnel(0)).unwrap();
     detach(&agent, "1");
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 1)]);
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 1)]);
     run(&agent, 2 * LAP, || hear(&agent, &b));
-    assert_eq!((agent.counts().own_rules, leads_to(&agent, "x")), (0, Some(0)));
+    assert_eq!((agent.counts().own_claims, leads_to(&agent, "x")), (0, Some(0)));
 }
 
 #[test]
 fn claims_from_the_journal_are_answered_at_once_and_kept_for_an_hour() {
-    let restored = Restored { rules: vec![rule("x", 0, 7)], ..Restored::default() };
+    let restored = Restored { claims: vec![claim("x", 0, 7)], ..Restored::default() };
     let agent = with_quota(Quota::default(), restored);
     assert_eq!(leads_to(&agent, "x"), Some(0));
     assert_eq!(agent.claim("x", tunnel(1)), Ok(false));
@@ -223,9 +223,9 @@ fn claims_from_the_journal_are_answered_at_once_and_kept_for_an_hour() {
 
 #[test]
 fn a_claim_from_an_old_journal_takes_no_name_from_a_living_tunnel_for_long() {
-    let restored = Restored { rules: vec![rule("x", 0, 7)], ..Restored::default() };
+    let restored = Restored { claims: vec![claim("x", 0, 7)], ..Restored::default() };
     let (agent, b) = (with_quota(Quota::default(), restored), owner("b", 1));
-    say(&agent, &b, &[("2", 1)], &[rule("x", 1, 9)]);
+    say(&agent, &b, &[("2", 1)], &[claim("x", 1, 9)]);
     run(&agent, 2 * LAP, || hear(&agent, &b));
     assert_eq!(leads_to(&agent, "x"), Some(1));
 }
@@ -236,10 +236,10 @@ fn what_changes_of_claims_goes_to_the_journal() {
     agent.use_journal();
     agent.claim("x", tunnel(0)).unwrap();
     let batch = agent.take_batch();
-    assert_eq!(batch.rules[&rule("x", 0, 0).key()].as_deref(), Some(&rule("x", 0, 1)));
+    assert_eq!(batch.claims[&claim("x", 0, 0).key()].as_deref(), Some(&claim("x", 0, 1)));
     assert!(agent.take_batch().is_empty());
     agent.not_written(batch, false);
-    assert_eq!(agent.take_batch().rules.len(), 1, "again, if it could not be written");
+    assert_eq!(agent.take_batch().claims.len(), 1, "again, if it could not be written");
 }
 
 #[test]
@@ -247,14 +247,14 @@ fn nobody_else_can_write_our_claims() {
     let agent = agent();
     agent.claim("x", tunnel(0)).unwrap();
     agent.collect_changes();
-    let forged = vec![change(FIRST_RULE, 90, Content::Rule(Arc::new(rule("x", 1, 0))))];
+    let forged = vec![change(FIRST_CLAIM, 90, Content::Claim(Arc::new(claim("x", 1, 0))))];
     tell(&agent, &agent.owner().clone(), forged);
     assert_eq!((leads_to(&agent, "x"), agent.collect_changes()), (Some(0), 0));
 }
 
 #[test]
 fn an_agent_that_is_full_refuses_and_keeps_what_it_has() {
-    let quota = Quota { records: 2, rules: 1, bytes: 1 << 20 };
+    let quota = Quota { records: 2, claims: 1, bytes: 1 << 20 };
     let agent = with_quota(quota, Restored::default());
     attach(&agent, "1", 0);
     attach(&agent, "2", 0);
@@ -266,7 +266,7 @@ fn an_agent_that_is_full_refuses_and_keeps_what_it_has() {
     assert_eq!(third(), Ok(()), "and makes room when it goes");
 
     agent.claim("x", tunnel(0)).unwrap();
-    assert_eq!(agent.claim("y", tunnel(0)), Err(Full::Rules(1)));
+    assert_eq!(agent.claim("y", tunnel(0)), Err(Full::Claims(1)));
     assert_eq!(agent.claim("x", tunnel(0)), Ok(true));
     assert_eq!((leads_to(&agent, "x"), leads_to(&agent, "y")), (Some(0), None));
 }
@@ -274,7 +274,7 @@ fn an_agent_that_is_full_refuses_and_keeps_what_it_has() {
 #[test]
 fn bytes_are_bounded_and_what_has_lapsed_gives_way() {
     let size = record("1", 0).size();
-    let quota = Quota { records: 10, rules: 10, bytes: 2 * size };
+    let quota = Quota { records: 10, claims: 10, bytes: 2 * size };
     let agent = with_quota(quota, Restored::default());
     attach(&agent, "1", 0);
     advance(LEASE_TTL);

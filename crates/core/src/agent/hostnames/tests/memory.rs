@@ -35,15 +35,15 @@ fn run_both(p: &Agent, q: &Agent, time: Duration, mut act: impl FnMut()) {
 #[test]
 fn a_remembered_loser_that_is_told_no_is_no_ghost() {
     let (agent, b, c) = (agent(), owner("b", 1), owner("c", 1));
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 5)]);
-    say(&agent, &c, &[("3", 1)], &[rule("x", 1, 9)]);
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 5)]);
+    say(&agent, &c, &[("3", 1)], &[claim("x", 1, 9)]);
     forget(&agent, &c);
     assert_eq!(agent.claim("x", tunnel(1)), Ok(false));
-    unsay(&agent, &b, FIRST_RULE);
+    unsay(&agent, &b, FIRST_CLAIM);
     unsay(&agent, &b, 1);
     run(&agent, GRACE * 3, || {});
     assert_eq!(
-        (leads_to(&agent, "x"), agent.counts().rules),
+        (leads_to(&agent, "x"), agent.counts().claims),
         (None, 0),
         "nobody says it, and no tunnel lives"
     );
@@ -52,7 +52,7 @@ fn a_remembered_loser_that_is_told_no_is_no_ghost() {
 #[test]
 fn a_name_of_a_lost_host_is_kept_at_an_agent_that_starts_afterwards() {
     let (p, c) = (named("p"), owner("c", 1));
-    say(&p, &c, &[("2", 0)], &[rule("x", 0, 7)]);
+    say(&p, &c, &[("2", 0)], &[claim("x", 0, 7)]);
     forget(&p, &c);
     // Two minutes after the host was lost, another agent is restarted (or added).
     let q = named("q");
@@ -64,7 +64,7 @@ fn a_name_of_a_lost_host_is_kept_at_an_agent_that_starts_afterwards() {
 #[test]
 fn two_agents_do_not_disagree_for_as_long_as_a_tunnel_lives() {
     let (p, c) = (named("p"), owner("c", 1));
-    say(&p, &c, &[("2", 0)], &[rule("x", 0, 7)]);
+    say(&p, &c, &[("2", 0)], &[claim("x", 0, 7)]);
     forget(&p, &c);
     let q = named("q");
     // Tunnel 0 has another connector at q, which was not told the name.
@@ -120,7 +120,7 @@ fn an_agent_that_has_just_started_takes_no_name_that_was_anothers_for_days() {
     let (agent, b) = (agent(), owner("b", 1));
     attach(&agent, "1", 1);
     let _ = agent.claim("x", tunnel(1));
-    say(&agent, &b, &[("2", 0)], &[rule("x", 0, 60)]);
+    say(&agent, &b, &[("2", 0)], &[claim("x", 0, 60)]);
     run(&agent, 3 * LAP, || {
         renew(&agent, "1");
         hear(&agent, &b);
@@ -131,7 +131,7 @@ fn an_agent_that_has_just_started_takes_no_name_that_was_anothers_for_days() {
 #[test]
 fn a_refused_register_forgets_nothing() {
     let size = record("1", 0).size();
-    let agent = with_quota(Quota { records: 10, rules: 10, bytes: 2 * size + 10 }, Restored::default());
+    let agent = with_quota(Quota { records: 10, claims: 10, bytes: 2 * size + 10 }, Restored::default());
     attach(&agent, "1", 0);
     advance(LEASE_TTL);
     agent.collect_changes();
@@ -155,8 +155,8 @@ fn a_gost_that_is_replaced_makes_room_for_its_successor() {
 fn a_stale_word_of_our_former_self_brings_nothing_back() {
     let agent = agent();
     let former = owner("a", 4);
-    let said = change(FIRST_RULE, 3, Content::Rule(Arc::new(rule("x", 0, 5))));
-    overhear(&agent, &former, change(FIRST_RULE, 9, Content::Empty));
+    let said = change(FIRST_CLAIM, 3, Content::Claim(Arc::new(claim("x", 0, 5))));
+    overhear(&agent, &former, change(FIRST_CLAIM, 9, Content::Empty));
     overhear(&agent, &former, said);
     assert_eq!(leads_to(&agent, "x"), None);
 }
@@ -165,19 +165,19 @@ fn a_stale_word_of_our_former_self_brings_nothing_back() {
 fn what_our_former_self_took_back_is_not_remembered() {
     let agent = agent();
     let former = owner("a", 4);
-    let said = change(FIRST_RULE, 3, Content::Rule(Arc::new(rule("x", 0, 5))));
+    let said = change(FIRST_CLAIM, 3, Content::Claim(Arc::new(claim("x", 0, 5))));
     overhear(&agent, &former, said);
-    overhear(&agent, &former, change(FIRST_RULE, 9, Content::Empty));
+    overhear(&agent, &former, change(FIRST_CLAIM, 9, Content::Empty));
     assert_eq!(leads_to(&agent, "x"), None);
 }
 
 #[test]
 fn a_claim_that_was_taken_back_is_not_said_from_memory() {
     let (agent, b, c) = (agent(), owner("b", 1), owner("c", 1));
-    say(&agent, &c, &[], &[rule("x", 0, 5)]);
+    say(&agent, &c, &[], &[claim("x", 0, 5)]);
     forget(&agent, &c);
-    say(&agent, &b, &[], &[rule("x", 0, 5)]);
-    unsay(&agent, &b, FIRST_RULE);
+    say(&agent, &b, &[], &[claim("x", 0, 5)]);
+    unsay(&agent, &b, FIRST_CLAIM);
     attach(&agent, "1", 1);
     assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "it was free");
     attach(&agent, "2", 0);
@@ -191,18 +191,18 @@ fn a_claim_that_was_taken_back_is_not_said_from_memory() {
 #[test]
 fn a_later_claim_of_the_same_tunnel_costs_it_no_name() {
     let (agent, b, c, d) = (agent(), owner("b", 1), owner("c", 1), owner("d", 1));
-    say(&agent, &c, &[], &[rule("x", 0, 5)]);
+    say(&agent, &c, &[], &[claim("x", 0, 5)]);
     forget(&agent, &c);
-    say(&agent, &b, &[("2", 1)], &[rule("x", 1, 7)]);
+    say(&agent, &b, &[("2", 1)], &[claim("x", 1, 7)]);
     assert_eq!(leads_to(&agent, "x"), Some(0));
-    say(&agent, &d, &[("3", 0)], &[rule("x", 0, 9)]);
+    say(&agent, &d, &[("3", 0)], &[claim("x", 0, 9)]);
     assert_eq!(leads_to(&agent, "x"), Some(0));
 }
 
 #[test]
 fn live_records_do_not_grow_over_the_bytes() {
     let size = record("1", 0).size();
-    let agent = with_quota(Quota { records: 10, rules: 10, bytes: size + 10 }, Restored::default());
+    let agent = with_quota(Quota { records: 10, claims: 10, bytes: size + 10 }, Restored::default());
     attach(&agent, "1", 0);
     let grown =
         Record { address: format!("{}.example.org:80", "a".repeat(400)).into(), ..(*record("1", 0)).clone() };
@@ -214,9 +214,9 @@ fn live_records_do_not_grow_over_the_bytes() {
 #[test]
 fn a_restored_claim_of_a_tunnel_that_is_away_has_its_hour() {
     // The loser of a concurrent claim is still said by b; our agent restarts while the winner's client is away.
-    let restored = Restored { rules: vec![rule("x", 0, 7)], ..Restored::default() };
+    let restored = Restored { claims: vec![claim("x", 0, 7)], ..Restored::default() };
     let (agent, b) = (with_quota(Quota::default(), restored), owner("b", 1));
-    say(&agent, &b, &[("2", 1)], &[rule("x", 1, 7)]);
+    say(&agent, &b, &[("2", 1)], &[claim("x", 1, 7)]);
     run(&agent, 3 * LAP, || hear(&agent, &b));
     assert_eq!(leads_to(&agent, "x"), Some(0));
 }
@@ -224,7 +224,7 @@ fn a_restored_claim_of_a_tunnel_that_is_away_has_its_hour() {
 #[test]
 fn a_claim_made_before_its_rival_is_shown_gives_way_when_it_is() {
     let (agent, b) = (with_quota(Quota::default(), Restored::default()), owner("b", 1));
-    let rival = change(FIRST_RULE, 1, Content::Rule(Arc::new(rule("x", 0, 7))));
+    let rival = change(FIRST_CLAIM, 1, Content::Claim(Arc::new(claim("x", 0, 7))));
     overhear(&agent, &b, rival);
     attach(&agent, "2", 1);
     assert_eq!(agent.claim("x", tunnel(1)), Ok(true), "nobody is shown yet");

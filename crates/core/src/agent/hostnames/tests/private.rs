@@ -1,8 +1,8 @@
 //! Tunnels that are closed to the public: under every name, at every agent, for as long as anybody says so.
 
 use super::*;
+use crate::hostname::HashHost;
 use crate::lease::Kept;
-use crate::rule::HashHost;
 
 /// Tunnel 1's hash host.
 fn hash() -> String {
@@ -29,12 +29,12 @@ fn with_names(restored: Restored) -> (Agent, Owner) {
     for name in ["mine", ".wild.org"] {
         assert_eq!(agent.claim(name, tunnel(1)), Ok(true));
     }
-    say(&agent, &b, &[], &[rule("theirs", 1, 1)]);
+    say(&agent, &b, &[], &[claim("theirs", 1, 1)]);
     (agent, b)
 }
 
-fn closing() -> Rule {
-    Rule::closing(tunnel(1).tunnel)
+fn closing() -> Claim {
+    Claim::closing(tunnel(1).tunnel)
 }
 
 /// What a new start of b says.
@@ -46,22 +46,22 @@ fn again(generation: u64) -> Owner {
 fn what_a_peers_rule_closes_is_closed_here_under_every_name_until_it_says_no_more() {
     let (agent, b) = with_names(Restored::default());
     assert!(!is_closed(&agent));
-    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &b, change(FIRST_CLAIM + 7, 150, Content::Claim(Arc::new(closing()))));
     assert!(is_closed(&agent));
-    assert_eq!((agent.counts().rules, agent.counts().own_rules), (3, 2), "it is no claim");
-    unsay(&agent, &b, FIRST_RULE + 7);
+    assert_eq!((agent.counts().claims, agent.counts().own_claims), (3, 2), "it is no claim");
+    unsay(&agent, &b, FIRST_CLAIM + 7);
     assert!(!is_closed(&agent), "at once");
 }
 
 #[test]
-fn what_our_own_rules_close_is_told_and_taken_back_at_a_reload() {
+fn what_our_own_claims_close_is_told_and_taken_back_at_a_reload() {
     let (agent, _) = with_names(Restored::default());
     agent.collect_changes();
     let closed = [tunnel(1).tunnel].into();
     agent.adjust(Order::Random, Quota::default(), &closed);
     assert!(is_closed(&agent));
     let told = agent.collected();
-    assert_eq!(told[0].cell.content, Content::Rule(Arc::new(closing())));
+    assert_eq!(told[0].cell.content, Content::Claim(Arc::new(closing())));
     agent.adjust(Order::Random, Quota::default(), &closed);
     assert_eq!(agent.collect_changes(), 0, "once");
     agent.adjust(Order::Random, Quota::default(), &[].into());
@@ -84,7 +84,7 @@ fn what_our_rules_close_is_told_before_we_say_that_we_are_ready() {
     attach(&agent, "1", 1);
     assert!(agent.endpoint(&hash()).unwrap().private);
     let told: Vec<_> = agent.collected().into_iter().map(|change| change.cell.content).collect();
-    assert!(told.contains(&Content::Rule(Arc::new(closing()))));
+    assert!(told.contains(&Content::Claim(Arc::new(closing()))));
 }
 
 #[test]
@@ -95,20 +95,20 @@ fn a_claim_with_a_dollar_closes_every_name_of_its_tunnel() {
     assert!(is_closed(&agent));
     assert_eq!(agent.claim("mine", tunnel(1)), Ok(true));
     assert!(!is_closed(&agent));
-    let theirs = Rule { endpoint: private, ..rule("theirs", 1, 1) };
-    overhear(&agent, &b, change(FIRST_RULE, 150, Content::Rule(Arc::new(theirs))));
+    let theirs = Claim { endpoint: private, ..claim("theirs", 1, 1) };
+    overhear(&agent, &b, change(FIRST_CLAIM, 150, Content::Claim(Arc::new(theirs))));
     assert!(is_closed(&agent), "at whatever agent");
 }
 
 #[test]
 fn a_tunnel_is_not_open_while_the_agent_that_closes_it_starts_again() {
     let (agent, b) = with_names(Restored::default());
-    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &b, change(FIRST_CLAIM + 7, 150, Content::Claim(Arc::new(closing()))));
     // The next start's records are heard before its rules.
     say(&agent, &again(2), &[], &[]);
     assert!(is_closed_by_name(&agent));
     advance(CLOSED_FOR / 2);
-    overhear(&agent, &again(2), change(FIRST_RULE, 150, Content::Rule(Arc::new(closing()))));
+    overhear(&agent, &again(2), change(FIRST_CLAIM, 150, Content::Claim(Arc::new(closing()))));
     advance(CLOSED_FOR);
     agent.collect_changes();
     assert!(is_closed_by_name(&agent), "it says so now");
@@ -130,28 +130,28 @@ fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes_it() 
     let (agent, b) = with_names(Restored::default());
     agent.use_journal();
     agent.take_batch();
-    overhear(&agent, &b, change(FIRST_RULE + 7, 150, Content::Rule(Arc::new(closing()))));
-    let kept = |agent: &Agent| agent.take_batch().rules.into_iter().collect::<Vec<_>>();
+    overhear(&agent, &b, change(FIRST_CLAIM + 7, 150, Content::Claim(Arc::new(closing()))));
+    let kept = |agent: &Agent| agent.take_batch().claims.into_iter().collect::<Vec<_>>();
     let journal = kept(&agent);
     assert_eq!(journal, [(closing().key(), Some(Arc::new(closing())))]);
 
-    let restored = Restored { leases: Kept::default(), rules: vec![closing()], ..Restored::default() };
+    let restored = Restored { leases: Kept::default(), claims: vec![closing()], ..Restored::default() };
     let after = with_quota(Quota::default(), restored);
     after.use_journal();
     attach(&after, "1", 1);
     assert!(after.endpoint(&hash()).unwrap().private, "before any peer is heard");
     assert!(
-        !after.collected().iter().any(|change| change.cell.content == Content::Rule(Arc::new(closing())))
+        !after.collected().iter().any(|change| change.cell.content == Content::Claim(Arc::new(closing())))
     );
     say(&after, &b, &[], &[closing()]);
     advance(2 * CLOSED_FOR);
     after.collect_changes();
     assert!(after.is_private(tunnel(1).tunnel));
     kept(&after);
-    unsay(&after, &b, FIRST_RULE);
+    unsay(&after, &b, FIRST_CLAIM);
     assert_eq!(kept(&after), [(closing().key(), None)], "and the journal forgets it");
 
-    let alone = with_quota(Quota::default(), Restored { rules: vec![closing()], ..Restored::default() });
+    let alone = with_quota(Quota::default(), Restored { claims: vec![closing()], ..Restored::default() });
     alone.use_journal();
     advance(CLOSED_FOR);
     alone.collect_changes();
