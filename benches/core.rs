@@ -44,8 +44,13 @@ fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
     records.into_iter().chain([Write::status(Status::Ready)]).map(|write| versions.change(write)).collect()
 }
 
+/// The directory of an agent that holds nothing itself.
+fn empty() -> Directory {
+    Directory::new(&owner(RECORDS))
+}
+
 fn directory(owner: &Owner, changes: &[Change]) -> Directory {
-    let mut directory = Directory::default();
+    let mut directory = empty();
     for change in changes {
         directory.say(Instant::now(), owner, change);
     }
@@ -65,7 +70,7 @@ fn lookup(c: &mut Criterion) {
 fn ranking(c: &mut Criterion) {
     let mut group = c.benchmark_group("rank");
     for entries in [1, 3, 10, 100] {
-        let mut all = Directory::default();
+        let mut all = empty();
         for n in 0..entries {
             for change in said(std::iter::once(record(n, &tunnel(0)))) {
                 all.say(Instant::now(), &owner(n), &change);
@@ -100,7 +105,7 @@ fn applying(c: &mut Criterion) {
     });
     c.bench_function("a hundred slots of a newcomer", |b| {
         b.iter_batched_ref(
-            Directory::default,
+            empty,
             |directory| {
                 for change in &changes[..100] {
                     directory.apply(Instant::now(), &owner, change);

@@ -69,6 +69,10 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
     Life { owner, said, last: last.into_values().collect() }
 }
 
+fn us() -> Owner {
+    Owner { name: "us".parse().unwrap(), generation: 1 }
+}
+
 /// The last word on every slot arrives, and that it is the last.
 fn repair(directory: &mut Directory, life: &Life, first: usize) {
     let mut cells = life.last.clone();
@@ -78,7 +82,7 @@ fn repair(directory: &mut Directory, life: &Life, first: usize) {
         directory.apply(Instant::now(), &life.owner, change);
     }
     let until = life.said.iter().map(|change| change.cell.version).max().unwrap_or_default();
-    directory.reach(&life.owner, 0, until);
+    directory.reach(Instant::now(), &life.owner, 0, until);
 }
 
 /// What a directory shows of the tunnels, comparable.
@@ -108,7 +112,7 @@ proptest! {
         first in any::<usize>(),
     ) {
         let life = live(1, &calls);
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&us());
         for at in &deliveries {
             directory.apply(Instant::now(), &life.owner, at.get(&life.said));
         }
@@ -127,7 +131,7 @@ proptest! {
         order in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..150),
     ) {
         let lives = [live(1, &former), live(2, &latter)];
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&us());
         for (second, at) in &order {
             let life = &lives[usize::from(*second)];
             directory.apply(Instant::now(), &life.owner, at.get(&life.said));
@@ -136,9 +140,9 @@ proptest! {
             repair(&mut directory, life, 0);
         }
         prop_assert_eq!(shown(&directory), truth(&lives[1]));
-        directory.forget(&lives[0].owner);
+        directory.forget(Instant::now(), &lives[0].owner);
         prop_assert_eq!(shown(&directory), truth(&lives[1]));
-        directory.forget(&lives[1].owner);
+        directory.forget(Instant::now(), &lives[1].owner);
         prop_assert!(directory.is_empty());
     }
 

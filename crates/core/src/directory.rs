@@ -1,4 +1,4 @@
-//! The read index: tunnel name → entries of all owners, and [`Hosts`]. Knows what each generation of each agent said, and
+//! The read index: tunnel name → entries of all owners, and their [`Claims`]. Knows what each generation of each agent said, and
 //! shows one generation per agent: the newest that said it is ready.
 //!
 //! [`Directory::apply`] is idempotent and commutative per slot, so it does not matter by which way, how
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::hostname::Claim;
-use super::hostname::Hosts;
+use super::hostname::{Claim, Claims, Endpoint, HashHost};
 use super::label::Label;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner, Record};
@@ -51,14 +50,12 @@ pub enum Applied {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directory {
     agents: HashMap<AgentName, Agent>,
     index: Tunnels,
     entries: usize,
-    hosts: Hosts,
-    /// Claims that nobody says any more because their owner is gone, not because it took them back.
-    orphans: Vec<Arc<Claim>>,
+    claims: Claims,
     /// What was shown and hidden since somebody took it.
     events: Vec<Event>,
     share: Share,
@@ -76,24 +73,48 @@ struct Agent {
 }
 
 impl Directory {
+    /// The directory of this agent, in which nobody is shown yet.
+    pub fn new(us: &Owner) -> Self {
+        Self {
+            agents: HashMap::new(),
+            index: Tunnels::default(),
+            entries: 0,
+            claims: Claims::new(us),
+            events: Vec::new(),
+            share: Share::default(),
+            bytes: 0,
+        }
+    }
+
     /// The entries of a tunnel name, in no particular order.
     pub fn lookup(&self, name: &str) -> &[Entry] {
         self.index.lookup(&name.into())
     }
 
-    /// Which tunnel a host name belongs to.
-    pub fn hosts(&self) -> &Hosts {
-        &self.hosts
+    /// Where a host leads: to the tunnel with the earliest claim on it, or else to the one whose hash host it is.
+    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
+        let hashed = || self.index.of_hash_host(HashHost::parse(host)?);
+        self.claims.winner(host).or_else(|| Some(self.claims.endpoint_of(hashed()?)))
     }
 
-    /// The same, to remember claims and to forget them.
-    pub fn hosts_mut(&mut self) -> &mut Hosts {
-        &mut self.hosts
+    /// The claims of all owners.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
-    /// The claims of owners that are gone since the last call; somebody has to remember them.
-    pub fn take_orphans(&mut self) -> Vec<Arc<Claim>> {
-        std::mem::take(&mut self.orphans)
+    /// The same, for the owner.
+    pub fn claims_mut(&mut self) -> &mut Claims {
+        &mut self.claims
+    }
+
+    /// The hash hosts of all tunnels with a record, in no particular order.
+    pub fn hash_hosts(&self) -> impl Iterator<Item = HashHost> {
+        self.index.hash_hosts()
+    }
+
+    /// Rises with every change of what host names lead to.
+    pub fn hosts_revision(&self) -> u64 {
+        self.index.revision() + self.claims.revision()
     }
 
     /// What was shown and hidden since the last call, in that order; somebody has to take it.
@@ -135,7 +156,7 @@ impl Directory {
             let owner = replica.owner.clone();
             self.reindex(&owner, change, before);
         } else if replica.is_complete() {
-            self.show(owner);
+            self.show(now, owner);
         } else {
             self.bytes -= agent.forget_surplus();
         }
@@ -143,14 +164,14 @@ impl Directory {
     }
 
     /// All that an owner said between two versions has been applied.
-    pub fn reach(&mut self, owner: &Owner, since: Version, until: Version) {
+    pub fn reach(&mut self, now: Instant, owner: &Owner, since: Version, until: Version) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
         let is_shown = agent.shown == Some(owner.generation);
         let is_superseded = agent.is_superseded(owner.generation);
         let Some(replica) = agent.generations.get_mut(&owner.generation) else { return };
         replica.reach(since, until);
         if replica.is_complete() && !is_shown && !is_superseded {
-            self.show(owner);
+            self.show(now, owner);
         }
     }
 
@@ -158,7 +179,7 @@ impl Directory {
     pub fn say(&mut self, now: Instant, us: &Owner, change: &Change) {
         self.take(now, us, change);
         let since = self.replica(us).map_or(0, Replica::version);
-        self.reach(us, since, since.max(change.cell.version));
+        self.reach(now, us, since, since.max(change.cell.version));
     }
 
     /// How far an owner's words are known; none if they are of no interest any more.
@@ -210,9 +231,8 @@ impl Directory {
     /// Gives back the room of a peak that is over.
     pub fn give_back(&mut self) {
         self.index.give_back();
-        self.hosts.give_back();
+        self.claims.give_back();
         self.agents.give_back();
-        self.orphans.give_back();
     }
 
     /// Whether a change would go over what its owner, or all of them, may make us hold.
@@ -249,13 +269,13 @@ impl Directory {
     }
 
     /// Forgets one generation of an agent, with all that it said; of the shown one, all before it as well.
-    pub fn forget(&mut self, owner: &Owner) {
+    pub fn forget(&mut self, now: Instant, owner: &Owner) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
         let Some(replica) = agent.generations.remove(&owner.generation) else { return };
         if agent.shown == Some(owner.generation) {
             agent.shown = None;
             agent.generations.retain(|generation, _| *generation > owner.generation);
-            self.unindex(&replica);
+            self.unindex(now, &replica);
         }
         if self.agents.get(&owner.name).is_some_and(|agent| agent.generations.is_empty()) {
             self.agents.remove(&owner.name);
@@ -282,12 +302,7 @@ impl Directory {
     /// What an owner claims, as far as is known.
     pub fn claims_of(&self, owner: &Owner) -> Vec<Arc<Claim>> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
-        cells
-            .filter_map(|(_, cell)| match &cell.content {
-                Content::Claim(claim) => Some(claim.clone()),
-                Content::Empty | Content::Record(_) | Content::Status(_) => None,
-            })
-            .collect()
+        cells.filter_map(|(_, cell)| cell.content.claim().cloned()).collect()
     }
 
     /// Since when that is known.
@@ -339,7 +354,7 @@ impl Directory {
     }
 
     /// Replaces the shown generation of an agent by a newer one, in one step: no reader sees a gap.
-    fn show(&mut self, owner: &Owner) {
+    fn show(&mut self, now: Instant, owner: &Owner) {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return };
         let former = agent.shown.replace(owner.generation);
         let newer = agent.generations.split_off(&owner.generation);
@@ -356,7 +371,7 @@ impl Directory {
         }
         // Afterwards, so that what both generations claim has no orphan.
         for replica in replaced.values() {
-            self.unindex(replica);
+            self.unindex(now, replica);
         }
         // The owner may have lost it, and ask for it.
         if let Some(agent) = self.agents.get_mut(&owner.name) {
@@ -387,10 +402,13 @@ impl Directory {
 
     fn reindex(&mut self, owner: &Arc<Owner>, change: &Change, before: Option<Cell>) {
         let Change { slot, cell } = change;
-        match before.map(|cell| cell.content) {
-            Some(Content::Record(record)) => self.hide(owner, *slot, &record),
-            Some(Content::Claim(claim)) => self.hosts.release(owner, *slot, &claim),
-            Some(Content::Empty | Content::Status(_)) | None => {}
+        let before = before.map(|cell| cell.content);
+        if let Some(Content::Record(record)) = &before {
+            self.hide(owner, *slot, record);
+        }
+        let (former, claim) = (before.as_ref().and_then(Content::claim), cell.content.claim());
+        if former.is_some() || claim.is_some() {
+            self.claims.change(owner, *slot, former.map(|claim| &**claim), claim);
         }
         match &cell.content {
             Content::Record(record) => {
@@ -403,21 +421,15 @@ impl Directory {
                 self.events.push(Event::Up(owner.clone(), record.clone()));
                 self.add_entry(entry);
             }
-            Content::Claim(claim) => self.hosts.hold(owner, *slot, claim),
-            Content::Empty | Content::Status(_) => {}
+            Content::Empty | Content::Claim(_) | Content::Status(_) => {}
         }
     }
 
-    fn unindex(&mut self, replica: &Replica) {
+    fn unindex(&mut self, now: Instant, replica: &Replica) {
         for (slot, cell) in replica.cells().iter() {
             match &cell.content {
                 Content::Record(record) => self.hide(&replica.owner, slot, record),
-                Content::Claim(claim) => {
-                    self.hosts.release(&replica.owner, slot, claim);
-                    if self.hosts.claimed(&claim.key()).is_none() {
-                        self.orphans.push(claim.clone());
-                    }
-                }
+                Content::Claim(claim) => self.claims.lose(now, &replica.owner, slot, claim),
                 Content::Empty | Content::Status(_) => {}
             }
         }
@@ -427,9 +439,6 @@ impl Directory {
         self.entries += 1;
         if let Some(agent) = self.agents.get_mut(&entry.owner.name) {
             agent.entries += 1;
-        }
-        if self.index.lookup(&entry.record.name).is_empty() {
-            self.hosts.tunnel_appeared(&entry.record.name);
         }
         self.index.add(entry);
     }
@@ -445,9 +454,6 @@ impl Directory {
             agent.entries -= 1;
         }
         self.events.push(Event::Down(owner.clone(), record.clone()));
-        if self.index.lookup(&record.name).is_empty() {
-            self.hosts.tunnel_vanished(&record.name);
-        }
     }
 }
 
@@ -501,7 +507,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_before_its_owner_is_ready() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         let changes = said(&["1", "2"]);
         tell(&mut directory, &owner("a", 1), &changes[..2]);
         assert!(ids(&directory, "t").is_empty());
@@ -511,7 +517,7 @@ mod tests {
 
     #[test]
     fn a_newer_generation_replaces_the_older_one_at_once() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
         let changes = said(&["2", "3"]);
         tell(&mut directory, &owner("a", 2), &changes[..2]);
@@ -527,21 +533,21 @@ mod tests {
 
     #[test]
     fn a_generation_is_not_shown_while_something_that_it_had_at_its_start_may_be_missing() {
-        let (mut directory, us) = (Directory::default(), owner("a", 1));
+        let (mut directory, us) = (Directory::new(&owner("us", 1)), owner("a", 1));
         let changes = said(&["1", "2"]);
         for change in changes.iter().rev() {
             directory.apply(Instant::now(), &us, change);
         }
         assert!(ids(&directory, "t").is_empty(), "there may be others");
-        directory.reach(&us, 0, 2);
+        directory.reach(Instant::now(), &us, 0, 2);
         assert!(ids(&directory, "t").is_empty(), "the owner was not ready by then");
-        directory.reach(&us, 2, 3);
+        directory.reach(Instant::now(), &us, 2, 3);
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
     }
 
     #[test]
     fn what_a_newer_generation_replaced_is_kept_for_its_owner_until_it_is_forgotten() {
-        let (mut directory, former) = (Directory::default(), owner("a", 1));
+        let (mut directory, former) = (Directory::new(&owner("us", 1)), owner("a", 1));
         for generation in 1..=3 {
             tell(&mut directory, &owner("a", generation), &said(&[&generation.to_string()]));
         }
@@ -549,35 +555,35 @@ mod tests {
         let part = directory.part(&owner("a", 2), 0, 0).unwrap();
         assert_eq!(part.changes.len(), 2);
         assert_eq!((directory.version(&owner("a", 2)), directory.len()), (None, 1), "it is not asked for");
-        directory.forget(&owner("a", 2));
+        directory.forget(Instant::now(), &owner("a", 2));
         assert_eq!((directory.part(&owner("a", 2), 0, 0), directory.len()), (None, 1));
     }
 
     #[test]
     fn nothing_older_comes_back_when_the_shown_generation_is_forgotten() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         for generation in 1..=2 {
             tell(&mut directory, &owner("a", generation), &said(&["1"]));
         }
-        directory.forget(&owner("a", 2));
+        directory.forget(Instant::now(), &owner("a", 2));
         assert!(directory.is_empty() && directory.agents().count() == 0);
     }
 
     #[test]
     fn agents_do_not_touch_each_other() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         tell(&mut directory, &owner("a", 1), &said(&["1"]));
         tell(&mut directory, &owner("b", 9), &said(&["2"]));
-        directory.forget(&owner("b", 8));
+        directory.forget(Instant::now(), &owner("b", 8));
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
-        directory.forget(&owner("b", 9));
+        directory.forget(Instant::now(), &owner("b", 9));
         assert_eq!(ids(&directory, "t"), ["1"]);
         assert_eq!(directory.owners().count(), 1);
     }
 
     #[test]
     fn what_grows_without_end_is_bounded() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         let changes = said(&["1"]);
         for generation in 0..50 {
             directory.apply(Instant::now(), &owner("a", generation), &changes[0]);
@@ -593,7 +599,7 @@ mod tests {
 
     #[test]
     fn an_owner_cannot_make_others_hold_more_than_its_share_and_all_together_not_more_than_theirs() {
-        let (mut directory, now) = (Directory::default(), Instant::now());
+        let (mut directory, now) = (Directory::new(&owner("us", 1)), Instant::now());
         let share = Share { owner: 2 * Share::FLOOR, all: 4 * Share::FLOOR };
         directory.set_share(share);
         // Sparse and empty: what takes most for the fewest bytes said.
@@ -605,7 +611,7 @@ mod tests {
         assert!(fill(&mut directory, &owner("greedy", 1)) > 1_000);
         assert!(directory.bytes() <= share.owner);
         assert_eq!(directory.version(&owner("greedy", 1)), None, "it is not asked for more");
-        directory.reach(&owner("greedy", 1), 0, 9);
+        directory.reach(Instant::now(), &owner("greedy", 1), 0, 9);
         assert_eq!(directory.part(&owner("greedy", 1), 0, 0), None, "nobody is told that this is all");
         for generation in 2..20 {
             fill(&mut directory, &owner("greedy", generation));
@@ -617,7 +623,9 @@ mod tests {
         assert_eq!(directory.apply(now, &owner("honest", 1), &change(9, 9)), Applied::New);
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
         for name in directory.agents().cloned().collect::<Vec<_>>() {
-            (1..20).for_each(|generation| directory.forget(&Owner { name: name.clone(), generation }));
+            (1..20).for_each(|generation| {
+                directory.forget(Instant::now(), &Owner { name: name.clone(), generation })
+            });
         }
         assert_eq!(directory.bytes(), 0);
     }
@@ -636,14 +644,14 @@ mod tests {
 
     #[test]
     fn what_is_shown_and_hidden_is_told_once_and_a_restart_is_not() {
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&owner("us", 1));
         tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
         assert_eq!(events(&mut directory), ["1 up at a", "2 up at a"]);
         tell(&mut directory, &owner("a", 1), &said(&["1", "2"]));
         assert!(events(&mut directory).is_empty(), "known");
         tell(&mut directory, &owner("a", 2), &said(&["2", "3"]));
         assert_eq!(events(&mut directory), ["1 down at a", "3 up at a"], "2 stayed");
-        directory.forget(&owner("a", 2));
+        directory.forget(Instant::now(), &owner("a", 2));
         assert_eq!(events(&mut directory), ["2 down at a", "3 down at a"]);
     }
 }

@@ -47,6 +47,11 @@ pub enum Content {
 }
 
 impl Content {
+    /// The claim, if it is one.
+    pub fn claim(&self) -> Option<&Arc<Claim>> {
+        if let Self::Claim(claim) = self { Some(claim) } else { None }
+    }
+
     /// What it takes besides its cell, roughly, in bytes.
     pub fn size(&self) -> usize {
         match self {

@@ -1,18 +1,23 @@
-//! Tunnel name → the entries that are shown of it. Nearly every tunnel has one, so that one takes no allocation, and no
-//! name beside its record's.
+//! Tunnel name → the entries that are shown of it, and hash host → tunnel. Nearly every tunnel has one entry, so that one
+//! takes no allocation, and no name beside its record's.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::slice;
 
 use super::directory::Entry;
+use super::hostname::{HashHost, TunnelId};
 use super::label::Label;
 use super::room::Room as _;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Tunnels(HashSet<Tunnel>);
+pub struct Tunnels {
+    by_name: HashSet<Tunnel>,
+    by_hash: HashMap<HashHost, TunnelId>,
+    revision: u64,
+}
 
 /// A set's element is its name.
 #[derive(Debug)]
@@ -25,62 +30,96 @@ enum Tunnel {
 impl Tunnels {
     /// The entries of a name, in no particular order.
     pub fn lookup(&self, name: &Label) -> &[Entry] {
-        self.0.get(name).map_or(&[], Tunnel::entries)
+        self.by_name.get(name).map_or(&[], Tunnel::entries)
     }
 
     /// Every tunnel with an entry, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&Label, &[Entry])> {
-        self.0.iter().map(|tunnel| (tunnel.name(), tunnel.entries()))
+        self.by_name.iter().map(|tunnel| (tunnel.name(), tunnel.entries()))
     }
 
     /// How many tunnels have an entry.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_name.len()
     }
 
     /// Whether none has.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_name.is_empty()
+    }
+
+    /// The tunnel with a hash host, if it has an entry.
+    pub fn of_hash_host(&self, host: HashHost) -> Option<TunnelId> {
+        self.by_hash.get(&host).copied()
+    }
+
+    /// The hash hosts of all tunnels, in no particular order.
+    pub fn hash_hosts(&self) -> impl Iterator<Item = HashHost> {
+        self.by_hash.keys().copied()
+    }
+
+    /// Rises with every change of what hash hosts lead to.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Gives back the room of a peak that is over.
     pub fn give_back(&mut self) {
-        self.0.give_back();
+        self.by_name.give_back();
+        self.by_hash.give_back();
     }
 
     /// Entries that there is room for.
     #[cfg(test)]
     pub(super) fn room(&self) -> usize {
-        self.0.room()
+        self.by_name.room() + self.by_hash.room()
     }
 
     /// Adds an entry.
     pub fn add(&mut self, entry: Entry) {
-        let tunnel = match self.0.take(&entry.record.name) {
-            None => Tunnel::One(entry),
+        let tunnel = match self.by_name.take(&entry.record.name) {
+            None => {
+                if let Some(tunnel) = spelled(&entry.record.name) {
+                    self.revision += 1;
+                    self.by_hash.insert(HashHost::of(tunnel), tunnel);
+                }
+                Tunnel::One(entry)
+            }
             Some(Tunnel::One(first)) => Tunnel::Several(vec![first, entry]),
             Some(Tunnel::Several(mut entries)) => {
                 entries.push(entry);
                 Tunnel::Several(entries)
             }
         };
-        self.0.insert(tunnel);
+        self.by_name.insert(tunnel);
     }
 
     /// Removes the first entry of a name that is meant.
     pub fn remove(&mut self, name: &Label, meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.lookup(name).iter().position(meant)?;
-        match self.0.take(name)? {
-            Tunnel::One(entry) => Some(entry),
+        let removed = match self.by_name.take(name)? {
+            Tunnel::One(entry) => entry,
             Tunnel::Several(mut entries) => {
                 let removed = entries.swap_remove(at);
                 if !entries.is_empty() {
-                    self.0.insert(Tunnel::Several(entries));
+                    self.by_name.insert(Tunnel::Several(entries));
+                    return Some(removed);
                 }
-                Some(removed)
+                removed
             }
+        };
+        if let Some(tunnel) = spelled(name) {
+            self.revision += 1;
+            self.by_hash.remove(&HashHost::of(tunnel));
         }
+        Some(removed)
     }
+}
+
+/// The tunnel whose records have this name: one in another spelling is another name.
+fn spelled(name: &Label) -> Option<TunnelId> {
+    let name = name.text();
+    TunnelId::parse(&name).filter(|tunnel| tunnel.spell(&mut [0; 36]) == &*name)
 }
 
 impl Tunnel {
@@ -153,16 +192,30 @@ mod tests {
     }
 
     #[test]
+    fn a_live_tunnel_has_its_hash_host() {
+        let mut tunnels = Tunnels::default();
+        let name = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+        tunnels.add(entry("1", name));
+        tunnels.add(entry("2", "host@4d21094e-b74c-4916-86c1-d9fa36ea677b"));
+        let lookup = |tunnels: &Tunnels, host| tunnels.of_hash_host(HashHost::parse(host).unwrap());
+        assert_eq!(lookup(&tunnels, "a6265c6d9847a4be").map(|id| id.to_string()).as_deref(), Some(name));
+        assert_eq!(lookup(&tunnels, "a6265c6d9847a4bf"), None);
+        tunnels.remove(&name.into(), |_| true);
+        assert_eq!(lookup(&tunnels, "a6265c6d9847a4be"), None);
+    }
+
+    #[test]
     fn the_room_of_a_peak_is_given_back() {
         let (mut tunnels, all) = (Tunnels::default(), 10_000);
+        let name = |n: usize| format!("4d21094e-b74c-4916-86c1-{n:012x}");
         for n in 0..all {
-            tunnels.add(entry(&n.to_string(), &n.to_string()));
+            tunnels.add(entry(&n.to_string(), &name(n)));
         }
         for n in 10..all {
-            tunnels.remove(&n.to_string().into(), |_| true);
+            tunnels.remove(&name(n).into(), |_| true);
         }
-        assert!(tunnels.room() >= all);
+        assert!(tunnels.room() >= 2 * all);
         tunnels.give_back();
-        assert!(tunnels.room() < 100 && tunnels.len() == 10, "{}", tunnels.room());
+        assert!(tunnels.room() < 200 && tunnels.len() == 10, "{}", tunnels.room());
     }
 }

@@ -43,9 +43,8 @@ impl State {
             self.effects.lines.push(Line::Lapsed { records });
         }
         self.tell_all(now, changes);
-        let changes = self.look_at_claims(now);
-        self.tell_all(now, changes);
-        self.note_closed(now);
+        self.check_claims(now);
+        self.directory.claims_mut().open_due(now);
         let changes = self.let_guests_go(now);
         self.tell_all(now, changes);
         let dials = self.dials(trials, room, is_dialled);
@@ -78,7 +77,6 @@ impl State {
         self.former.drop_empty(now, empty_kept);
         self.former.give_back();
         self.leases.give_back();
-        self.claims.give_back();
         let Self { connections, leases, .. } = self;
         connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());
         connections.give_back();

@@ -104,7 +104,7 @@ impl State {
             self.hear_former_self(now, owner, change);
         }
         self.former.note(owner, extent);
-        self.former.reach(owner, extent.since, extent.until);
+        self.former.reach(now, owner, extent.since, extent.until);
         // Nobody watches what it shows, and its claims are remembered already.
         self.drop_news_of_former();
     }
@@ -122,9 +122,7 @@ impl State {
                 self.log.extend([Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
             }
-            if let Content::Claim(claim) = &change.cell.content
-                && news
-            {
+            if let Some(claim) = change.cell.content.claim().filter(|_| news) {
                 self.give_way(now, claim);
             }
         }
@@ -132,7 +130,7 @@ impl State {
             self.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
         self.directory.note(owner, extent);
-        self.directory.reach(owner, extent.since, extent.until);
+        self.directory.reach(now, owner, extent.since, extent.until);
         if self.directory.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.
             for claim in self.directory.claims_of(owner) {
@@ -143,8 +141,6 @@ impl State {
         self.tell_all(now, yielded);
         // The driver dials.
         self.effects.is_due |= self.connections.has_orphans();
-        self.remember_orphans(now);
-        self.note_closed(now);
         if self.met.is_none() && self.directory.generation(&owner.name).is_some() {
             self.met = Some(now);
         }
@@ -172,13 +168,12 @@ impl State {
 
     fn handle_forgotten(&mut self, now: Instant, owner: Owner) {
         if owner.name == self.owner.name {
-            self.former.forget(&owner);
+            self.former.forget(now, &owner);
             self.drop_news_of_former();
         } else if self.is_gone(now, &owner.name)
             || self.directory.generation(&owner.name) != Some(owner.generation)
         {
             self.forget(now, &owner);
-            self.note_closed(now);
             self.log.extend([Happened::Forgotten(owner.name.clone())]);
             self.effects.is_revised = true;
             self.effects.lines.push(Line::Forgotten { agent: owner });
@@ -207,15 +202,12 @@ impl State {
 
     fn drop_news_of_former(&mut self) {
         self.former.take_events();
-        self.former.take_orphans();
-        self.former.hosts_mut().take_changed();
     }
 
     pub(super) fn forget(&mut self, now: Instant, owner: &Owner) {
-        self.directory.forget(owner);
+        self.directory.forget(now, owner);
         self.effects.is_revised = true;
         self.note_events();
-        self.remember_orphans(now);
         if self.directory.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);
         }

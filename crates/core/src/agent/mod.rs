@@ -16,7 +16,6 @@ mod twins;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::drain::DRAINING;
@@ -34,7 +33,6 @@ use crate::connection::{Caller, ConnectionId, Connections};
 use crate::directory::Directory;
 use crate::entrypoints::{Entrypoints, Registered};
 use crate::event::Log;
-use crate::hostname::ClaimTable;
 use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
 use crate::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
@@ -125,12 +123,9 @@ pub struct State {
     order: Order,
     leases: LeaseTable,
     entrypoints: Entrypoints,
-    claims: ClaimTable,
-    /// Until when tunnels stay closed that nobody says are: who said so is not heard yet, or again.
-    closing: hostnames::Closing,
     drain: drain::Drain,
-    /// When claims are to be looked at next.
-    next_look: Option<Instant>,
+    /// When claims are to be checked next.
+    next_check: Option<Instant>,
     /// When empty slots are to be given back next.
     next_tidying: Instant,
     directory: Directory,
@@ -205,13 +200,11 @@ impl State {
             order: settings.order,
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
-            claims: ClaimTable::default(),
-            closing: hostnames::Closing::default(),
             drain: drain::Drain::of(restored.draining),
-            next_look: None,
+            next_check: None,
             next_tidying: now,
-            directory: Directory::default(),
-            former: Directory::default(),
+            directory: Directory::new(&settings.owner),
+            former: Directory::new(&settings.owner),
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
@@ -227,14 +220,11 @@ impl State {
             counts: Changes::default(),
         };
         state.entrypoints.restore(restored.entrypoints);
-        for claim in restored.claims.iter().filter(|claim| claim.is_closing()) {
-            state.close_for_now(now, &Arc::new(claim.clone()));
-        }
-        let mut changes = state.claims.close(&settings.private);
-        changes.extend(state.claims.restore(restored.claims));
+        let claims = state.directory.claims_mut();
+        let mut changes = claims.restore(now, restored.claims);
+        changes.extend(claims.close(&settings.private));
         changes.extend(state.leases.restore(now, restored.leases));
         state.tell_all(now, changes);
-        state.note_closed(now);
         state.directory.set_share(Share::of(&settings.quota));
         state.former.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
@@ -327,9 +317,9 @@ impl State {
         (self.order, self.quota) = (order, quota);
         self.directory.set_share(Share::of(&quota));
         self.former.set_share(Share::of(&quota));
-        let changes = self.claims.close(private);
+        let changes = self.directory.claims_mut().close(private);
         self.tell_all(now, changes);
-        if !private.iter().all(|tunnel| self.directory.hosts().is_private(*tunnel)) {
+        if !private.iter().all(|tunnel| self.directory.claims().is_private(*tunnel)) {
             self.effects.lines.push(Line::NotAllPrivate);
         }
     }
@@ -357,7 +347,7 @@ impl State {
     /// When there is something to do although nobody calls.
     fn next_due(&self) -> Option<Instant> {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
-        let others = [self.closing.next_deadline(), self.survivors.next_due(), self.next_look];
+        let others = [self.directory.claims().next_deadline(), self.survivors.next_due(), self.next_check];
         others.into_iter().flatten().chain(leases).min()
     }
 
@@ -390,12 +380,12 @@ impl State {
     /// the lock short.
     fn make_room(&mut self, bytes: usize) -> Result<(), Full> {
         const MOST: usize = 64;
-        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.claims.bytes();
+        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.directory.claims().bytes();
         if firm + bytes > self.quota.bytes {
             return Err(Full::Bytes(self.quota.bytes));
         }
         for _ in 0..MOST {
-            let held = self.leases.bytes() + self.claims.bytes();
+            let held = self.leases.bytes() + self.directory.claims().bytes();
             let over = held + bytes > self.quota.bytes || self.leases.lapsed() > self.quota.records;
             if !over || !self.leases.forget_oldest_lapsed() {
                 break;
@@ -421,12 +411,12 @@ impl State {
     /// How much waits to be written.
     fn touched(&self) -> usize {
         let drain = usize::from(self.drain.is_touched());
-        self.leases.touched() + self.entrypoints.touched_len() + self.claims.touched() + drain
+        self.leases.touched() + self.entrypoints.touched_len() + self.directory.claims().touched() + drain
     }
 
     fn is_touched(&self) -> bool {
         let gosts = self.leases.is_touched() || self.entrypoints.touched_len() > 0;
-        gosts || self.claims.is_touched() || self.drain.is_touched()
+        gosts || self.directory.claims().touched() > 0 || self.drain.is_touched()
     }
 
     /// Our own change: for those who ask here, and for the cluster.

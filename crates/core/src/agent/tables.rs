@@ -25,7 +25,7 @@ pub struct Table {
 
 impl State {
     pub(super) fn tables(&self) -> Vec<Table> {
-        let Self { leases, claims, directory, former, quota, .. } = self;
+        let Self { leases, directory, former, quota, .. } = self;
         let records = leases.live() + leases.lapsed();
         let generations = directory.generations();
         let (spoken, instances) = self.connections.len();
@@ -39,7 +39,7 @@ impl State {
             ("registered_entrypoints", self.entrypoints.len(), MAX_REGISTERED),
             ("slot_gaps", leases.slot_gaps(), MAX_EACH as usize),
             ("slot_places", directory.places(), generations * (MAX_SLOT as usize + 16)),
-            ("claims", claims.len(), quota.claims + MAX_REMEMBERED),
+            ("claims", directory.claims().checked(), quota.claims + MAX_REMEMBERED),
             ("outbox", self.outbox.len(), MAX_SLOT as usize + 1),
             ("agents", directory.agents().count(), MAX_AGENTS),
             ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),

@@ -4,6 +4,8 @@ mod handle;
 
 pub(super) use self::handle::{Agent, advance, now};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::address::Address;
 use crate::hostname::Endpoint;

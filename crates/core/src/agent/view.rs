@@ -161,9 +161,9 @@ impl State {
             own_records: self.leases.live(),
             records: self.directory.len(),
             agents: self.directory.owners().count(),
-            own_claims: self.claims.said(),
-            claims: self.directory.hosts().len(),
-            private: self.directory.hosts().private(),
+            own_claims: self.directory.claims().stated(),
+            claims: self.directory.claims().len(),
+            private: self.directory.claims().private(),
         }
     }
 

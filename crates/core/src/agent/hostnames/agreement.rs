@@ -98,7 +98,7 @@ impl Three {
     }
 
     fn look(&mut self, at: usize) {
-        self.agents[at].lock().next_look = None;
+        self.agents[at].lock().next_check = None;
         self.hear(at, at);
     }
 

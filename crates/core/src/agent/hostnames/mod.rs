@@ -3,162 +3,103 @@
 
 mod list;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
 use crate::directory::{Applied, Directory};
-use crate::hostname::{Claim, ClaimKey, Endpoint, LAP, Look, MAX_CLOCK, TunnelId};
+use crate::hostname::{Claim, ClaimKey, Endpoint, Found, LAP, MAX_CLOCK, TunnelId};
 use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
-use crate::slot::{Change, Content, Status, Write};
+use crate::slot::{Change, Status, Write};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
 /// two seconds.
 const CATCH_UP: Duration = Duration::from_secs(3);
-/// How long a tunnel stays closed after nobody says any more that it is: an agent that said so may be starting again, or
-/// this one may, and has not heard it yet. An operator who opens a tunnel while its agent runs does not wait for this.
-const CLOSED_FOR: Duration = LAP;
-
-/// Until when tunnels stay closed that nobody says are closed.
-#[derive(Debug, Default)]
-pub(super) struct Closing(BTreeMap<TunnelId, Instant>);
-
-impl Closing {
-    /// When the next one is open again.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.0.values().min().copied()
-    }
-}
 
 impl State {
     /// Where a host leads, by its key; see [`crate::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        let endpoint = self.directory.hosts().endpoint(host);
+        let endpoint = self.directory.endpoint(host);
         endpoint.filter(|found| !(self.broken.names && self.has_own(&found.tunnel.to_string())))
     }
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
     pub fn is_private(&self, tunnel: TunnelId) -> bool {
-        self.directory.hosts().is_private(tunnel)
+        self.directory.claims().is_private(tunnel)
     }
 
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
     pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        let hosts = self.directory.hosts();
+        let claims = self.directory.claims();
         let key = ClaimKey { host: host.into(), tunnel: endpoint.tunnel };
-        if hosts.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
-            self.directory.hosts_mut().forget(&key);
-            let change = self.claims.unsay(&key);
-            self.tell_all(now, change);
+        if claims.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
+            let write = self.directory.claims_mut().withdraw(&key);
+            self.tell_all(now, write);
             return Ok(false);
         }
-        let since = hosts.claimed(&key);
-        let clock = since.unwrap_or(hosts.next_clock());
+        let since = claims.claimed(&key);
+        let clock = since.unwrap_or(claims.next_clock());
         let claim = Claim { host: key.host.clone(), endpoint, clock };
-        if !self.claims.says(&key) {
-            if self.claims.said() >= self.quota.claims {
+        if !claims.states(&key) {
+            if claims.stated() >= self.quota.claims {
                 return Err(Full::Claims(self.quota.claims));
             }
             self.make_room(claim.size())?;
         }
-        if since.is_none() && self.is_young(now) {
-            self.claims.note_young(key);
+        let is_young = since.is_none() && self.is_young(now);
+        let claims = self.directory.claims_mut();
+        let write = claims.state(Arc::new(claim))?;
+        if is_young {
+            claims.note_young(&key);
         }
-        let change = self.claims.say(Arc::new(claim))?;
-        self.tell_all(now, change);
+        self.tell_all(now, write);
         Ok(true)
     }
 
-    /// Looks at some of our claims: what is to be told.
-    pub(super) fn look_at_claims(&mut self, now: Instant) -> Vec<Write> {
-        if self.next_look.is_some_and(|at| at > now) {
-            return Vec::new();
+    /// Checks some of the claims that are stated or remembered here.
+    pub(super) fn check_claims(&mut self, now: Instant) {
+        if self.next_check.is_some_and(|at| at > now) {
+            return;
         }
         if !self.is_young(now) {
-            self.claims.grow_up();
+            self.directory.claims_mut().grow_up();
         }
-        let most = self.quota.claims;
-        let Self { owner: us, claims, directory, liveness, .. } = self;
-        let seen = Seen { now, us, directory, liveness };
-        let looked = claims.look(most, |key| seen.look(key));
-        for key in looked.forgotten {
-            directory.hosts_mut().forget(&key);
+        for key in self.directory.claims_mut().take_turns() {
+            let Self { owner: us, directory, liveness, .. } = &*self;
+            let found = Seen { now, us, directory, liveness }.found(&key);
+            let write = self.directory.claims_mut().check(&key, found, self.quota.claims);
+            self.tell_all(now, write);
         }
-        self.next_look = self.claims.pace().map(|pace| now + pace);
-        looked.changes
+        self.next_check = self.directory.claims().pace().map(|pace| now + pace);
     }
 
-    /// Remembers what owners claimed that are gone, and for a while what they closed.
-    pub(super) fn remember_orphans(&mut self, now: Instant) {
-        for claim in self.directory.take_orphans() {
-            if claim.is_closing() {
-                self.close_for_now(now, &claim);
-            } else {
-                self.remember(claim);
-            }
-        }
-    }
-
-    /// A tunnel stays closed for a while although nobody says so.
-    pub(super) fn close_for_now(&mut self, now: Instant, claim: &Arc<Claim>) {
-        if self.directory.hosts_mut().remember(claim) {
-            self.closing.0.insert(claim.endpoint.tunnel, now + CLOSED_FOR);
-        }
-    }
-
-    /// Opens the tunnels that have been closed like that for long enough, and notes for the journal what others say.
-    pub(super) fn note_closed(&mut self, now: Instant) {
-        let due = |until: &Instant| *until <= now;
-        let open: Vec<TunnelId> =
-            self.closing.0.iter().filter(|(_, until)| due(until)).map(|(tunnel, _)| *tunnel).collect();
-        for tunnel in open {
-            self.closing.0.remove(&tunnel);
-            self.directory.hosts_mut().forget(&Claim::closing(tunnel).key());
-        }
-        for tunnel in self.directory.hosts_mut().take_changed() {
-            let closed = self.directory.hosts().is_closed_elsewhere(&self.owner, tunnel);
-            self.claims.note_closed_elsewhere(tunnel, closed);
-        }
-    }
-
-    fn remember(&mut self, claim: Arc<Claim>) {
-        if self.claims.can_remember() && self.directory.hosts_mut().remember(&claim) {
-            self.claims.remember(claim);
-        }
-    }
-
-    /// What our former self said of a slot, in the order in which it said it: its last word counts.
+    /// What our former self stated in a slot, in the order in which it did: its last word counts.
     pub(super) fn hear_former_self(&mut self, now: Instant, owner: &Owner, change: &Change) {
         let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
         // What our rules close, our flags say.
-        let is_claim = |claim: &Arc<Claim>| !claim.is_closing();
-        if let Some(Content::Claim(claim)) = before
-            && is_claim(&claim)
-        {
-            self.claims.forget(&claim.key());
-            self.directory.hosts_mut().forget(&claim.key());
+        let is_claim = |claim: &&Arc<Claim>| !claim.is_closing();
+        if let Some(claim) = before.as_ref().and_then(|before| before.claim()).filter(is_claim) {
+            self.directory.claims_mut().forget(&claim.key());
         }
-        if let Content::Claim(claim) = &change.cell.content
-            && is_claim(claim)
-        {
-            self.remember(claim.clone());
+        if let Some(claim) = change.cell.content.claim().filter(is_claim) {
+            self.directory.claims_mut().remember(now, claim);
         }
     }
 
-    /// A claim of another owner was heard: one of ours that was made too soon to know of it gives way.
+    /// A claim of another owner became known: one of ours that was made too soon to know of it gives way.
     pub(super) fn yield_to(&mut self, rival: &Claim) -> Option<Write> {
+        let claims = self.directory.claims_mut();
         // The rival's owner may not be shown yet.
-        let later = self.directory.hosts().next_clock().max(rival.clock + 1).min(MAX_CLOCK);
-        self.claims.yield_to(rival, later)
+        let later = claims.next_clock().max(rival.clock + 1).min(MAX_CLOCK);
+        claims.yield_to(rival, later)
     }
 
-    /// Whether this agent may not have heard yet what its peers say.
+    /// Whether this agent may not have heard yet what its peers state.
     pub fn is_young(&self, now: Instant) -> bool {
         now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
     }
@@ -173,21 +114,15 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    fn look(&self, key: &ClaimKey) -> Look {
-        let hosts = self.directory.hosts();
-        let elsewhere = hosts.holders(key).filter(|(owner, _)| ***owner != *self.us);
-        let elsewhere = elsewhere.filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
-        Look {
+    fn found(&self, key: &ClaimKey) -> Found {
+        let claims = self.directory.claims();
+        let elsewhere = claims.others(key).filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
+        let rivals = claims.rivals(key).filter(|(tunnel, _)| self.lives(key, *tunnel));
+        Found {
             alive: self.attached(key).next().is_some(),
             here: self.attached(key).any(|owner| *owner == *self.us),
             elsewhere: elsewhere.map(|(_, since)| since).min(),
-            rival: hosts
-                .rivals(key)
-                .filter(|(tunnel, _)| self.lives(key, *tunnel))
-                .map(|(_, since)| since)
-                .max(),
-            claimed: hosts.claimed(key),
-            said: hosts.holders(key).map(|(_, since)| since).min(),
+            rival: rivals.map(|(_, since)| since).max(),
         }
     }
 

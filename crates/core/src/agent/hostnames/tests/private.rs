@@ -1,7 +1,7 @@
 //! Tunnels that are closed to the public: under every name, at every agent, for as long as anybody says so.
 
 use super::*;
-use crate::hostname::HashHost;
+use crate::hostname::{CLOSED_FOR, HashHost};
 use crate::lease::Kept;
 
 /// Tunnel 1's hash host.
