@@ -13,11 +13,12 @@ use gossd::gossip::seal::Sealer;
 use gossd::gossip::slots;
 use gossd::gossip::wire::{self, Header, Kind};
 use gossd_core::address::Host;
-use gossd_core::directory::{Directory, Entry};
+use gossd_core::directory::Directory;
 use gossd_core::liveness::Standing;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::slot::{Change, SlotTable, Status, Versions, Write};
+use gossd_core::tunnels::Entry;
 
 /// Records of a large cluster.
 const RECORDS: usize = 100_000;
@@ -52,9 +53,8 @@ fn empty() -> Directory {
 fn directory(owner: &Owner, changes: &[Change]) -> Directory {
     let mut directory = empty();
     for change in changes {
-        directory.say(Instant::now(), owner, change);
+        directory.say(Instant::now(), owner, change, &mut Vec::new());
     }
-    directory.take_events();
     directory
 }
 
@@ -73,7 +73,7 @@ fn ranking(c: &mut Criterion) {
         let mut all = empty();
         for n in 0..entries {
             for change in said(std::iter::once(record(n, &tunnel(0)))) {
-                all.say(Instant::now(), &owner(n), &change);
+                all.say(Instant::now(), &owner(n), &change, &mut Vec::new());
             }
         }
         let judge = |_: &Entry| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
@@ -99,8 +99,7 @@ fn applying(c: &mut Criterion) {
         b.iter(|| {
             other = !other;
             let write = slots.replace(5, record(RECORDS + usize::from(other), &tunnel(RECORDS)));
-            full.apply(Instant::now(), &owner, black_box(&versions.change(write)));
-            full.take_events();
+            full.apply(Instant::now(), &owner, black_box(&versions.change(write)), &mut Vec::new());
         });
     });
     c.bench_function("a hundred slots of a newcomer", |b| {
@@ -108,7 +107,7 @@ fn applying(c: &mut Criterion) {
             empty,
             |directory| {
                 for change in &changes[..100] {
-                    directory.apply(Instant::now(), &owner, change);
+                    directory.apply(Instant::now(), &owner, change, &mut Vec::new());
                 }
             },
             BatchSize::SmallInput,

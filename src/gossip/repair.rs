@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire::{self, Answer, Question};
-use gossd_core::directory::MAX_AGENTS;
 use gossd_core::record::Owner;
 use gossd_core::replica::{Extent, Part};
+use gossd_core::replicas::MAX_AGENTS;
 use gossd_core::slot::{Change, MAX_SLOT, Slot, Version};
 
 /// An unanswered question is asked again after a round trip and a bit, but not sooner than this, and after twice as long

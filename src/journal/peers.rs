@@ -13,7 +13,7 @@ use super::{beside, private_file};
 use gossd_core::record::AgentName;
 
 /// Peers that are kept: as many as a directory keeps apart.
-const MAX_PEERS: usize = gossd_core::directory::MAX_AGENTS;
+const MAX_PEERS: usize = gossd_core::replicas::MAX_AGENTS;
 /// Bytes that such a file may have: [`MAX_PEERS`] of the longest names and addresses.
 const MAX_BYTES: u64 = 128 * MAX_PEERS as u64;
 /// How long a peer is kept that is not heard: a day, in which a lost host is repaired or given up.

@@ -20,8 +20,10 @@ const PAGE_BYTES: usize = size_of::<Page>() + 64;
 #[derive(Debug, Default)]
 pub struct Cells {
     pages: BTreeMap<Slot, Box<Page>>,
-    /// Of all contents.
+    /// Of all contents, in bytes.
     contents: usize,
+    /// How many of them are records.
+    records: usize,
 }
 
 #[derive(Debug)]
@@ -56,10 +58,19 @@ impl Cells {
         let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::new(now)));
         page.newest = page.newest.max(cell.version);
         self.contents += cell.content.size();
+        self.records += usize::from(is_record(&cell));
         let since = page.start.moment(now);
         let before = page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell);
-        self.contents -= before.as_ref().map_or(0, |before| before.content.size());
+        if let Some(before) = &before {
+            self.contents -= before.content.size();
+            self.records -= usize::from(is_record(before));
+        }
         before
+    }
+
+    /// How many hold a record.
+    pub fn records(&self) -> usize {
+        self.records
     }
 
     /// How much memory they take, roughly, in bytes.
@@ -149,6 +160,10 @@ impl Page {
     fn iter(&self, first: Slot) -> impl Iterator<Item = (Slot, &Cell)> {
         (first..).zip(&self.cells).filter_map(|(slot, heard)| Some((slot, &heard.as_ref()?.cell)))
     }
+}
+
+fn is_record(cell: &Cell) -> bool {
+    matches!(cell.content, Content::Record(_))
 }
 
 /// The number of a slot's page, and where it is there.

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::directory::MAX_AGENTS;
 use super::record::AgentName;
+use super::replicas::MAX_AGENTS;
 
 /// A peer is worth a line of the log this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);

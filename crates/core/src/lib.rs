@@ -29,6 +29,7 @@ pub mod quota;
 pub mod rank;
 pub mod record;
 pub mod replica;
+pub mod replicas;
 pub mod room;
 pub mod slot;
 pub mod tombstone;

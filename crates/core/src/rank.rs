@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::address::Address;
-use super::directory::Entry;
 use super::label::Label;
 use super::liveness::Standing;
 use super::record::Owner;
+use super::tunnels::Entry;
 
 /// In which order the records of live agents are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

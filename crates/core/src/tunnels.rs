@@ -5,11 +5,29 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::slice;
+use std::sync::Arc;
 
-use super::directory::Entry;
+use super::event::Event;
 use super::hostname::{HashHost, TunnelId};
 use super::label::Label;
+use super::record::{Owner, Record};
+use super::replica::Replica;
+use super::replicas::Shift;
 use super::room::Room as _;
+use super::slot::{Cell, Content, Slot, Version};
+
+/// One record as one owner holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who holds it.
+    pub owner: Arc<Owner>,
+    /// Where the owner holds it.
+    pub slot: Slot,
+    /// When the owner wrote it.
+    pub version: Version,
+    /// What it holds.
+    pub record: Arc<Record>,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -75,8 +93,52 @@ impl Tunnels {
         self.by_name.room() + self.by_hash.room()
     }
 
-    /// Adds an entry.
-    pub fn add(&mut self, entry: Entry) {
+    /// Follows what is shown. What comes and goes is added to the events; a record that both generations of an agent have was
+    /// there all the time.
+    pub fn follow(&mut self, shift: &Shift<'_>, events: &mut Vec<Event>) {
+        match shift {
+            Shift::Nothing => {}
+            Shift::Slot { owner, change, before } => {
+                if let Some(Cell { content: Content::Record(record), .. }) = before {
+                    self.hide(owner, change.slot, record);
+                    events.push(Event::Down(owner.clone(), record.clone()));
+                }
+                if let Content::Record(record) = &change.cell.content {
+                    self.show(owner, change.slot, change.cell.version, record);
+                    events.push(Event::Up(owner.clone(), record.clone()));
+                }
+            }
+            Shift::Generation { shown, hidden } => {
+                let of = |replica: &Option<&Replica>, other: &Option<&Replica>| -> HashSet<Arc<Record>> {
+                    let needed = replica.iter().filter(|_| other.is_some());
+                    needed.flat_map(|replica| records(replica)).map(|(.., record)| record.clone()).collect()
+                };
+                let (after, before) = (of(shown, hidden), of(hidden, shown));
+                for (owner, slot, version, record) in shown.iter().flat_map(|replica| records(replica)) {
+                    self.show(owner, slot, version, record);
+                    if !before.contains(record) {
+                        events.push(Event::Up(owner.clone(), record.clone()));
+                    }
+                }
+                for (owner, slot, _, record) in hidden.iter().flat_map(|replica| records(replica)) {
+                    self.hide(owner, slot, record);
+                    if !after.contains(record) {
+                        events.push(Event::Down(owner.clone(), record.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn show(&mut self, owner: &Arc<Owner>, slot: Slot, version: Version, record: &Arc<Record>) {
+        self.add(Entry { owner: owner.clone(), slot, version, record: record.clone() });
+    }
+
+    fn hide(&mut self, owner: &Owner, slot: Slot, record: &Record) {
+        self.remove(&record.name, |entry| entry.slot == slot && *entry.owner == *owner);
+    }
+
+    fn add(&mut self, entry: Entry) {
         let tunnel = match self.by_name.take(&entry.record.name) {
             None => {
                 if let Some(tunnel) = spelled(&entry.record.name) {
@@ -95,7 +157,7 @@ impl Tunnels {
     }
 
     /// Removes the first entry of a name that is meant.
-    pub fn remove(&mut self, name: &Label, meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    fn remove(&mut self, name: &Label, meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.lookup(name).iter().position(meant)?;
         let removed = match self.by_name.take(name)? {
             Tunnel::One(entry) => entry,
@@ -114,6 +176,14 @@ impl Tunnels {
         }
         Some(removed)
     }
+}
+
+/// The records of a replica, with their slots and versions.
+fn records(replica: &Replica) -> impl Iterator<Item = (&Arc<Owner>, Slot, Version, &Arc<Record>)> {
+    replica.cells().iter().filter_map(|(slot, cell)| match &cell.content {
+        Content::Record(record) => Some((&replica.owner, slot, cell.version, record)),
+        Content::Empty | Content::Claim(_) | Content::Status(_) => None,
+    })
 }
 
 /// The tunnel whose records have this name: one in another spelling is another name.
@@ -162,9 +232,6 @@ const _: () = assert!(size_of::<Tunnel>() == size_of::<Entry>(), "most tunnels h
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::super::record::Owner;
     use super::super::slot::tests::record;
     use super::*;
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::effects::Line;
 use crate::complaint::Refusal;
-use crate::directory::Applied;
 use crate::event::Event as Happened;
 use crate::hostname::Claim;
 use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
+use crate::replicas::Applied;
 use crate::slot::{Change, Content, Slot, Status, Version};
 
 /// What an agent hears from its peers.
@@ -65,14 +65,14 @@ impl State {
     pub fn version(&self, owner: &Owner) -> Option<Version> {
         match (*owner == self.owner, owner.name == self.owner.name) {
             (true, _) => None,
-            (_, true) => self.former.version(owner),
-            (_, false) => self.directory.version(owner),
+            (_, true) => self.former.replicas.version(owner),
+            (_, false) => self.directory.replicas.version(owner),
         }
     }
 
     /// What an owner said after a version, from a slot on; none if that is not known without gaps.
     pub fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
-        self.directory.part(owner, after, from)
+        self.directory.replicas.part(owner, after, from)
     }
 
     /// Hears from the cluster.
@@ -99,22 +99,19 @@ impl State {
     }
 
     fn handle_former_self(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
-        changes.extend(self.former.emptied(owner, extent, &changes));
+        changes.extend(self.former.replicas.emptied(owner, extent, &changes));
         for change in &changes {
             self.hear_former_self(now, owner, change);
         }
-        self.former.note(owner, extent);
-        self.former.reach(now, owner, extent.since, extent.until);
-        // Nobody watches what it shows, and its claims are remembered already.
-        self.drop_news_of_former();
+        self.former.reach(owner, extent);
     }
 
     fn handle_words(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
-        let shown = self.directory.generation(&owner.name);
-        changes.extend(self.directory.emptied(owner, extent, &changes));
-        let mut refused = 0;
+        let shown = self.directory.replicas.generation(&owner.name);
+        changes.extend(self.directory.replicas.emptied(owner, extent, &changes));
+        let (mut events, mut refused) = (Vec::new(), 0);
         for change in &changes {
-            let applied = self.directory.apply(now, owner, change);
+            let applied = self.directory.apply(now, owner, change, &mut events);
             let news = applied == Applied::New;
             refused += u64::from(applied == Applied::Refused);
             if news && change.cell.content == Content::Status(Status::Left) {
@@ -129,19 +126,21 @@ impl State {
         if refused > 0 {
             self.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
-        self.directory.note(owner, extent);
-        self.directory.reach(now, owner, extent.since, extent.until);
-        if self.directory.generation(&owner.name) != shown {
+        self.directory.replicas.note(owner, extent);
+        self.directory.reach(now, owner, extent.since, extent.until, &mut events);
+        if self.directory.replicas.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.
-            for claim in self.directory.claims_of(owner) {
+            for claim in self.directory.replicas.claims_of(owner) {
                 self.give_way(now, &claim);
             }
         }
-        let yielded = self.note_news(now);
+        // They may decide about a connector that is held here as well.
+        let yielded = self.compare_with(now, &events);
+        self.log.extend(events);
         self.tell_all(now, yielded);
         // The driver dials.
         self.effects.is_due |= self.connections.has_orphans();
-        if self.met.is_none() && self.directory.generation(&owner.name).is_some() {
+        if self.met.is_none() && self.directory.replicas.generation(&owner.name).is_some() {
             self.met = Some(now);
         }
         self.effects.is_revised = true;
@@ -155,7 +154,7 @@ impl State {
     fn handle_heard(&mut self, now: Instant, owner: &Owner, trip: Option<Duration>) {
         let before = self.liveness.standing(now, &owner.name);
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
-        self.postponed.remove(owner);
+        self.directory.replicas.postpone(owner, false);
         let live = self.liveness.standing(now, &owner.name) == Standing::Live;
         if live && before != Standing::Live {
             self.log.extend([Happened::Heard(owner.name.clone())]);
@@ -168,17 +167,16 @@ impl State {
 
     fn handle_forgotten(&mut self, now: Instant, owner: Owner) {
         if owner.name == self.owner.name {
-            self.former.forget(now, &owner);
-            self.drop_news_of_former();
+            self.former.forget(&owner);
         } else if self.is_gone(now, &owner.name)
-            || self.directory.generation(&owner.name) != Some(owner.generation)
+            || self.directory.replicas.generation(&owner.name) != Some(owner.generation)
         {
             self.forget(now, &owner);
             self.log.extend([Happened::Forgotten(owner.name.clone())]);
             self.effects.is_revised = true;
             self.effects.lines.push(Line::Forgotten { agent: owner });
         } else {
-            self.postponed.insert(owner);
+            self.directory.replicas.postpone(&owner, true);
             // The driver looks at it again, but has to know that there is something to look at.
             self.effects.is_due = true;
         }
@@ -194,21 +192,18 @@ impl State {
 
     /// Notes a sign of life, unless it is of one who said goodbye: its last frames are still under way.
     fn hear(&mut self, now: Instant, owner: &Owner, note: impl FnOnce(&mut Liveness, Instant, &AgentName)) {
-        let shown = self.directory.generation(&owner.name) == Some(owner.generation);
-        if !(shown && self.directory.status(&owner.name) == Some(Status::Left)) {
+        let shown = self.directory.replicas.generation(&owner.name) == Some(owner.generation);
+        if !(shown && self.directory.replicas.status(&owner.name) == Some(Status::Left)) {
             note(&mut self.liveness, now, &owner.name);
         }
     }
 
-    fn drop_news_of_former(&mut self) {
-        self.former.take_events();
-    }
-
     pub(super) fn forget(&mut self, now: Instant, owner: &Owner) {
-        self.directory.forget(now, owner);
+        let mut events = Vec::new();
+        self.directory.forget(now, owner, &mut events);
+        self.log.extend(events);
         self.effects.is_revised = true;
-        self.note_events();
-        if self.directory.generation(&owner.name).is_none() {
+        if self.directory.replicas.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);
         }
     }

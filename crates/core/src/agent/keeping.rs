@@ -123,7 +123,7 @@ impl State {
             self.leases.touch(words.into_keys());
             self.leases.touch_periods(periods.into_keys());
             self.entrypoints.touched().extend(entrypoints.into_keys());
-            self.directory.claims_mut().touch(claims.into_keys());
+            self.directory.claims.touch(claims.into_keys());
             if draining.is_some() {
                 self.drain.touch();
             }
@@ -139,7 +139,7 @@ impl State {
     fn touch_all(&mut self) {
         self.leases.touch_all();
         self.entrypoints.touch_all();
-        self.directory.claims_mut().touch_all();
+        self.directory.claims.touch_all();
         self.drain.touch();
     }
 
@@ -147,11 +147,11 @@ impl State {
     fn take_changed(&mut self) -> Batch {
         self.told_touched = false;
         let ids = self.leases.take_touched();
-        let keys = self.directory.claims_mut().take_touched();
+        let keys = self.directory.claims.take_touched();
         let entrypoints = std::mem::take(self.entrypoints.touched());
         Batch {
             words: ids.into_iter().map(|id| (id.clone(), self.leases.word(&id))).collect(),
-            claims: keys.into_iter().map(|key| (key.clone(), self.directory.claims().kept(&key))).collect(),
+            claims: keys.into_iter().map(|key| (key.clone(), self.directory.claims.kept(&key))).collect(),
             periods: self.leases.take_periods(),
             entrypoints: entrypoints
                 .into_iter()
@@ -166,7 +166,7 @@ impl State {
         self.told_touched = false;
         self.leases.take_touched();
         self.leases.take_periods();
-        self.directory.claims_mut().take_touched();
+        self.directory.claims.take_touched();
         self.entrypoints.touched().clear();
         self.drain.take_touched();
     }

@@ -4,6 +4,7 @@
 mod drain;
 mod due;
 mod effects;
+mod former;
 mod gosts;
 mod heal;
 mod hear;
@@ -15,7 +16,7 @@ mod tables;
 mod twins;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use self::drain::DRAINING;
@@ -130,13 +131,11 @@ pub struct State {
     next_tidying: Instant,
     directory: Directory,
     /// What our former generations said, as peers remember it.
-    former: Directory,
+    former: former::Former,
     liveness: Liveness,
     connections: Connections,
     evidence: gosts::Evidence,
     survivors: survivors::Survivors,
-    /// Dead agents that chitchat forgot and we do not yet, because it was probably us that vanished.
-    postponed: HashSet<Owner>,
     /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
     /// slots.
     outbox: BTreeMap<Slot, Cell>,
@@ -204,12 +203,11 @@ impl State {
             next_check: None,
             next_tidying: now,
             directory: Directory::new(&settings.owner),
-            former: Directory::new(&settings.owner),
+            former: former::Former::default(),
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
             survivors: survivors::Survivors::default(),
-            postponed: HashSet::new(),
             outbox: BTreeMap::new(),
             journal: keeping::Health::Absent(None),
             journal_bytes: 0,
@@ -220,13 +218,13 @@ impl State {
             counts: Changes::default(),
         };
         state.entrypoints.restore(restored.entrypoints);
-        let claims = state.directory.claims_mut();
+        let claims = &mut state.directory.claims;
         let mut changes = claims.restore(now, restored.claims);
         changes.extend(claims.close(&settings.private));
         changes.extend(state.leases.restore(now, restored.leases));
         state.tell_all(now, changes);
-        state.directory.set_share(Share::of(&settings.quota));
-        state.former.set_share(Share::of(&settings.quota));
+        state.directory.replicas.set_share(Share::of(&settings.quota));
+        state.former.replicas.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
             state.connections.orphan((*node.text()).into());
@@ -315,11 +313,11 @@ impl State {
     /// Nothing that is held goes for it.
     pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         (self.order, self.quota) = (order, quota);
-        self.directory.set_share(Share::of(&quota));
-        self.former.set_share(Share::of(&quota));
-        let changes = self.directory.claims_mut().close(private);
+        self.directory.replicas.set_share(Share::of(&quota));
+        self.former.replicas.set_share(Share::of(&quota));
+        let changes = self.directory.claims.close(private);
         self.tell_all(now, changes);
-        if !private.iter().all(|tunnel| self.directory.claims().is_private(*tunnel)) {
+        if !private.iter().all(|tunnel| self.directory.claims.is_private(*tunnel)) {
             self.effects.lines.push(Line::NotAllPrivate);
         }
     }
@@ -339,15 +337,10 @@ impl State {
         &self.leases
     }
 
-    /// What is known of all owners.
-    pub fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
     /// When there is something to do although nobody calls.
     fn next_due(&self) -> Option<Instant> {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
-        let others = [self.directory.claims().next_deadline(), self.survivors.next_due(), self.next_check];
+        let others = [self.directory.claims.next_deadline(), self.survivors.next_due(), self.next_check];
         others.into_iter().flatten().chain(leases).min()
     }
 
@@ -380,12 +373,12 @@ impl State {
     /// the lock short.
     fn make_room(&mut self, bytes: usize) -> Result<(), Full> {
         const MOST: usize = 64;
-        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.directory.claims().bytes();
+        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.directory.claims.bytes();
         if firm + bytes > self.quota.bytes {
             return Err(Full::Bytes(self.quota.bytes));
         }
         for _ in 0..MOST {
-            let held = self.leases.bytes() + self.directory.claims().bytes();
+            let held = self.leases.bytes() + self.directory.claims.bytes();
             let over = held + bytes > self.quota.bytes || self.leases.lapsed() > self.quota.records;
             if !over || !self.leases.forget_oldest_lapsed() {
                 break;
@@ -394,37 +387,24 @@ impl State {
         Ok(())
     }
 
-    /// Keeps what the directory showed and hid, for those who watch.
-    fn note_events(&mut self) {
-        let events = self.directory.take_events();
-        self.log.extend(events);
-    }
-
-    /// The same of a peer's news, which may decide about a connector that is held here as well.
-    fn note_news(&mut self, now: Instant) -> Vec<Write> {
-        let events = self.directory.take_events();
-        let changes = self.compare_with(now, &events);
-        self.log.extend(events);
-        changes
-    }
-
     /// How much waits to be written.
     fn touched(&self) -> usize {
         let drain = usize::from(self.drain.is_touched());
-        self.leases.touched() + self.entrypoints.touched_len() + self.directory.claims().touched() + drain
+        self.leases.touched() + self.entrypoints.touched_len() + self.directory.claims.touched() + drain
     }
 
     fn is_touched(&self) -> bool {
         let gosts = self.leases.is_touched() || self.entrypoints.touched_len() > 0;
-        gosts || self.directory.claims().touched() > 0 || self.drain.is_touched()
+        gosts || self.directory.claims.touched() > 0 || self.drain.is_touched()
     }
 
     /// Our own change: for those who ask here, and for the cluster.
     fn tell(&mut self, now: Instant, write: Write) -> Version {
         let change = self.versions.change(write);
         let version = change.cell.version;
-        self.directory.say(now, &self.owner, &change);
-        self.note_events();
+        let mut events = Vec::new();
+        self.directory.say(now, &self.owner, &change, &mut events);
+        self.log.extend(events);
         self.outbox.insert(change.slot, change.cell);
         (self.effects.is_due, self.effects.is_revised) = (true, true);
         version

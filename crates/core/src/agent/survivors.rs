@@ -10,9 +10,9 @@ use super::State;
 use super::effects::Line;
 use super::gosts::Dialled;
 use crate::address::Address;
-use crate::directory::Entry;
 use crate::liveness::{Liveness, PRESERVE, Standing};
 use crate::record::AgentName;
+use crate::tunnels::Entry;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;

@@ -3,12 +3,12 @@
 use super::State;
 use super::survivors::MAX_ENTRYPOINTS;
 use crate::connection::MAX_INSTANCES;
-use crate::directory::{MAX_AGENTS, MAX_GENERATIONS};
 use crate::entrypoints::MAX_REGISTERED;
 use crate::event::MAX_EVENTS;
 use crate::hostname::MAX_REMEMBERED;
 use crate::instance::MAX_IDLE;
 use crate::liveness::MAX_PEERS;
+use crate::replicas::{MAX_AGENTS, MAX_GENERATIONS};
 use crate::slot::{MAX_EACH, MAX_SLOT};
 use crate::tombstone::MAX_TOMBSTONES;
 
@@ -27,7 +27,7 @@ impl State {
     pub(super) fn tables(&self) -> Vec<Table> {
         let Self { leases, directory, former, quota, .. } = self;
         let records = leases.live() + leases.lapsed();
-        let generations = directory.generations();
+        let generations = directory.replicas.generations();
         let (spoken, instances) = self.connections.len();
         let all = [
             ("released", leases.released(), MAX_TOMBSTONES),
@@ -38,15 +38,15 @@ impl State {
             ("instances", leases.instances(), records + MAX_IDLE),
             ("registered_entrypoints", self.entrypoints.len(), MAX_REGISTERED),
             ("slot_gaps", leases.slot_gaps(), MAX_EACH as usize),
-            ("slot_places", directory.places(), generations * (MAX_SLOT as usize + 16)),
-            ("claims", directory.claims().checked(), quota.claims + MAX_REMEMBERED),
+            ("slot_places", directory.replicas.places(), generations * (MAX_SLOT as usize + 16)),
+            ("claims", directory.claims.checked(), quota.claims + MAX_REMEMBERED),
             ("outbox", self.outbox.len(), MAX_SLOT as usize + 1),
-            ("agents", directory.agents().count(), MAX_AGENTS),
+            ("agents", directory.replicas.agents().count(), MAX_AGENTS),
             ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),
-            ("former_generations", former.generations(), MAX_GENERATIONS),
+            ("former_generations", former.replicas.generations(), MAX_GENERATIONS),
             ("peers", self.liveness.peers().count(), MAX_PEERS),
             ("silent_entrypoints", self.survivors.len(), MAX_ENTRYPOINTS),
-            ("postponed", self.postponed.len(), MAX_AGENTS),
+            ("postponed", directory.replicas.postponed().count(), MAX_AGENTS),
             ("connection_instances", instances, spoken * MAX_INSTANCES),
             ("events", self.log.len(), MAX_EVENTS),
         ];

@@ -351,7 +351,7 @@ fn the_room_of_a_peak_is_given_back() {
     agent.collect_changes();
     let room = || {
         let state = agent.lock();
-        (state.leases.room(), state.directory.places())
+        (state.leases.room(), state.directory.replicas.places())
     };
     assert!(room().0 >= 5_000 && room().1 >= 5_000);
     advance(EMPTY_KEPT.max(LEASE_TTL));

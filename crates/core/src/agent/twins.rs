@@ -8,11 +8,11 @@
 use std::time::Instant;
 
 use super::State;
-use crate::directory::Entry;
 use crate::event::Event;
 use crate::liveness::Standing;
 use crate::record::{Owner, Record};
 use crate::slot::Write;
+use crate::tunnels::Entry;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.

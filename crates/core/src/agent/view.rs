@@ -9,7 +9,6 @@ use super::keeping::Health;
 use super::tables::Table;
 use super::{Changes, Counts, HealedFrom, State};
 use crate::complaint::Complaint;
-use crate::directory::Entry;
 use crate::event::Event;
 use crate::label::Label;
 use crate::liveness::Standing;
@@ -17,6 +16,7 @@ use crate::quota::Quota;
 use crate::rank::{Order, rank};
 use crate::record::{AgentName, Generation, Record};
 use crate::slot::Status;
+use crate::tunnels::Entry;
 
 /// The agent at one moment.
 #[derive(Clone, Debug)]
@@ -121,12 +121,13 @@ impl State {
         joins: bool,
     ) -> bool {
         let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
-        let has_told = |name: &AgentName| self.directory.status(name).is_some();
+        let has_told = |name: &AgentName| self.directory.replicas.status(name).is_some();
         let mut heard = self.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
         (!joins || heard.peek().is_some())
             && heard.all(has_told)
             && known.all(|name| {
-                has_told(name) && (is_live(name) || self.directory.status(name) == Some(Status::Left))
+                has_told(name)
+                    && (is_live(name) || self.directory.replicas.status(name) == Some(Status::Left))
             })
     }
 
@@ -147,7 +148,7 @@ impl State {
 
     /// The ids of all tunnels, in no particular order.
     pub fn tunnel_ids(&self) -> Vec<Label> {
-        self.directory.tunnels().map(|(name, _)| name.clone()).collect()
+        self.directory.tunnels.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// At most `limit` events after that number; None if some of them are gone.
@@ -159,18 +160,18 @@ impl State {
     pub fn counts(&self) -> Counts {
         Counts {
             own_records: self.leases.live(),
-            records: self.directory.len(),
-            agents: self.directory.owners().count(),
-            own_claims: self.directory.claims().stated(),
-            claims: self.directory.claims().len(),
-            private: self.directory.claims().private(),
+            records: self.directory.replicas.records(),
+            agents: self.directory.replicas.owners().count(),
+            own_claims: self.directory.claims.stated(),
+            claims: self.directory.claims.len(),
+            private: self.directory.claims.private(),
         }
     }
 
     /// The agent and its peers.
     pub fn view(&self, now: Instant) -> View {
         let own = &self.owner.name;
-        let mut names: BTreeSet<&AgentName> = self.directory.agents().collect();
+        let mut names: BTreeSet<&AgentName> = self.directory.replicas.agents().collect();
         names.extend(self.liveness.peers().map(|(name, _)| name));
         names.remove(own);
         let members = std::iter::once(own).chain(names).map(|name| self.member(now, name));
@@ -178,7 +179,7 @@ impl State {
             members: members.collect(),
             counts: self.counts(),
             lapsed: self.leases.lapsed(),
-            tunnels: self.directory.tunnels_len(),
+            tunnels: self.directory.tunnels.len(),
             quota: self.quota,
             order: self.order,
             changes: self.counts,
@@ -209,16 +210,16 @@ impl State {
     }
 
     fn member(&self, now: Instant, name: &AgentName) -> MemberView {
-        let generation = self.directory.generation(name);
+        let generation = self.directory.replicas.generation(name);
         let own = *name == self.owner.name;
         MemberView {
             name: name.clone(),
             generation,
-            status: self.directory.status(name),
+            status: self.directory.replicas.status(name),
             standing: if own { Standing::Live } else { self.liveness.standing(now, name) },
             trip: if own { Some(Duration::ZERO) } else { self.liveness.trip(name) },
             silence: self.liveness.silence(now, name),
-            records: self.directory.len_of(name),
+            records: self.directory.replicas.records_of(name),
             complaint: self.complaints.of(name),
         }
     }
@@ -232,7 +233,7 @@ impl State {
     }
 
     fn candidate(&self, now: Instant, rank: Option<usize>, entry: &Entry) -> Candidate {
-        let since = self.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
+        let since = self.directory.replicas.known_since(&entry.owner, entry.slot).unwrap_or(now);
         let own = *entry.owner == self.owner;
         Candidate {
             rank,

@@ -10,6 +10,8 @@ use super::own::CLOSED_FOR;
 use super::upkeep::{MAX_REMEMBERED, Turns};
 use super::{Claim, ClaimKey, Clock, Endpoint, MAX_CLOCK, TunnelId};
 use crate::record::Owner;
+use crate::replica::Replica;
+use crate::replicas::Shift;
 use crate::room::Room as _;
 use crate::slot::{Slot, SlotTable};
 
@@ -143,15 +145,35 @@ impl Claims {
         self.len == 0
     }
 
-    /// An owner has another claim in a slot than before, or none. This agent's own claims are here already.
-    pub(crate) fn change(
+    /// Follows what is shown of other owners. This agent's own claims are here already.
+    pub(crate) fn follow(&mut self, now: Instant, shift: &Shift<'_>) {
+        match shift {
+            Shift::Nothing => {}
+            Shift::Slot { owner, change, before } => {
+                let before = before.as_ref().and_then(|cell| cell.content.claim());
+                self.change(owner, change.slot, before.map(|claim| &**claim), change.cell.content.claim());
+            }
+            Shift::Generation { shown, hidden } => {
+                for (owner, slot, claim) in shown.iter().flat_map(|replica| claims(replica)) {
+                    self.change(owner, slot, None, Some(claim));
+                }
+                // Afterwards, so that what both generations claim was stated all the time.
+                for (owner, slot, claim) in hidden.iter().flat_map(|replica| claims(replica)) {
+                    self.lose(now, owner, slot, claim);
+                }
+            }
+        }
+    }
+
+    /// An owner has another claim in a slot than before, or none.
+    pub(super) fn change(
         &mut self,
         owner: &Arc<Owner>,
         slot: Slot,
         before: Option<&Claim>,
         after: Option<&Arc<Claim>>,
     ) {
-        if **owner == *self.us {
+        if (before.is_none() && after.is_none()) || **owner == *self.us {
             return;
         }
         self.replace(owner, slot, before, after);
@@ -164,7 +186,7 @@ impl Claims {
     }
 
     /// An owner is gone that had a claim in a slot. The claim is remembered, unless somebody else has it.
-    pub(crate) fn lose(&mut self, now: Instant, owner: &Owner, slot: Slot, claim: &Arc<Claim>) {
+    pub(super) fn lose(&mut self, now: Instant, owner: &Owner, slot: Slot, claim: &Arc<Claim>) {
         if *owner != *self.us && self.remove(&claim.host, stated_by(owner, slot)) {
             self.remember(now, claim);
         }
@@ -276,6 +298,12 @@ impl Claims {
         }
         true
     }
+}
+
+/// The claims of a replica, with their slots.
+fn claims(replica: &Replica) -> impl Iterator<Item = (&Arc<Owner>, Slot, &Arc<Claim>)> {
+    let cells = replica.cells().iter();
+    cells.filter_map(|(slot, cell)| Some((&replica.owner, slot, cell.content.claim()?)))
 }
 
 pub(super) fn stated_by(owner: &Owner, slot: Slot) -> impl Fn(&Held) -> bool {

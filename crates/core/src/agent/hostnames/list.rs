@@ -16,20 +16,20 @@ impl State {
 
     /// In how many bites the claimed hosts are to be copied.
     pub fn claimed_bites(&self) -> usize {
-        self.directory.claims().hosts().count().div_ceil(BITE).max(1)
+        self.directory.claims.hosts().count().div_ceil(BITE).max(1)
     }
 
     /// The keys of the claims in one of so many bites, in no particular order. A host that is claimed all the while is in
     /// one.
     pub fn claimed_hosts(&self, bite: usize, bites: usize) -> Vec<Arc<str>> {
-        let claimed = self.directory.claims().hosts();
+        let claimed = self.directory.claims.hosts();
         claimed.filter(|host| bite_of(host, bites) == bite).cloned().collect()
     }
 
     /// The hash hosts of all tunnels that have a record, in no particular order.
     pub fn hash_hosts(&self) -> Vec<HashHost> {
         // They lie in one piece: a hundred thousand take less than a bite of claims.
-        self.directory.hash_hosts().collect()
+        self.directory.tunnels.hash_hosts().collect()
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
-use crate::directory::{Applied, Directory};
+use crate::directory::Directory;
 use crate::hostname::{Claim, ClaimKey, Endpoint, Found, LAP, MAX_CLOCK, TunnelId};
 use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
+use crate::replicas::Applied;
 use crate::slot::{Change, Status, Write};
 
 /// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
@@ -27,15 +28,15 @@ impl State {
 
     /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
     pub fn is_private(&self, tunnel: TunnelId) -> bool {
-        self.directory.claims().is_private(tunnel)
+        self.directory.claims.is_private(tunnel)
     }
 
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
     pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        let claims = self.directory.claims();
+        let claims = &self.directory.claims;
         let key = ClaimKey { host: host.into(), tunnel: endpoint.tunnel };
         if claims.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
-            let write = self.directory.claims_mut().withdraw(&key);
+            let write = self.directory.claims.withdraw(&key);
             self.tell_all(now, write);
             return Ok(false);
         }
@@ -49,7 +50,7 @@ impl State {
             self.make_room(claim.size())?;
         }
         let is_young = since.is_none() && self.is_young(now);
-        let claims = self.directory.claims_mut();
+        let claims = &mut self.directory.claims;
         let write = claims.state(Arc::new(claim))?;
         if is_young {
             claims.note_young(&key);
@@ -64,36 +65,36 @@ impl State {
             return;
         }
         if !self.is_young(now) {
-            self.directory.claims_mut().grow_up();
+            self.directory.claims.grow_up();
         }
-        for key in self.directory.claims_mut().take_turns() {
+        for key in self.directory.claims.take_turns() {
             let Self { owner: us, directory, liveness, .. } = &*self;
             let found = Seen { now, us, directory, liveness }.found(&key);
-            let write = self.directory.claims_mut().check(&key, found, self.quota.claims);
+            let write = self.directory.claims.check(&key, found, self.quota.claims);
             self.tell_all(now, write);
         }
-        self.next_check = self.directory.claims().pace().map(|pace| now + pace);
+        self.next_check = self.directory.claims.pace().map(|pace| now + pace);
     }
 
     /// What our former self stated in a slot, in the order in which it did: its last word counts.
     pub(super) fn hear_former_self(&mut self, now: Instant, owner: &Owner, change: &Change) {
-        let before = self.former.cell(owner, change.slot).map(|cell| cell.content.clone());
+        let before = self.former.replicas.cell(owner, change.slot).map(|cell| cell.content.clone());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
         // What our rules close, our flags say.
         let is_claim = |claim: &&Arc<Claim>| !claim.is_closing();
         if let Some(claim) = before.as_ref().and_then(|before| before.claim()).filter(is_claim) {
-            self.directory.claims_mut().forget(&claim.key());
+            self.directory.claims.forget(&claim.key());
         }
         if let Some(claim) = change.cell.content.claim().filter(is_claim) {
-            self.directory.claims_mut().remember(now, claim);
+            self.directory.claims.remember(now, claim);
         }
     }
 
     /// A claim of another owner became known: one of ours that was made too soon to know of it gives way.
     pub(super) fn yield_to(&mut self, rival: &Claim) -> Option<Write> {
-        let claims = self.directory.claims_mut();
+        let claims = &mut self.directory.claims;
         // The rival's owner may not be shown yet.
         let later = claims.next_clock().max(rival.clock + 1).min(MAX_CLOCK);
         claims.yield_to(rival, later)
@@ -115,7 +116,7 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn found(&self, key: &ClaimKey) -> Found {
-        let claims = self.directory.claims();
+        let claims = &self.directory.claims;
         let elsewhere = claims.others(key).filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
         let rivals = claims.rivals(key).filter(|(tunnel, _)| self.lives(key, *tunnel));
         Found {
@@ -146,7 +147,7 @@ impl Seen<'_> {
     }
 
     fn is_there(&self, owner: &Owner) -> bool {
-        let status = self.directory.status(&owner.name);
+        let status = self.directory.replicas.status(&owner.name);
         matches!(status, Some(Status::Ready | Status::Draining))
             && self.liveness.standing(self.now, &owner.name) != Standing::Hidden
     }

@@ -171,7 +171,7 @@ fn a_name_outlives_its_owner_and_moves_with_its_tunnel() {
     run(&agent, 2 * LAP, || renew(&agent, "1"));
     assert_eq!(agent.counts().own_claims, 1, "and said here from now on");
     assert_eq!(
-        agent.lock().directory.claims().kept(&claim("x", 0, 0).key()).unwrap().clock,
+        agent.lock().directory.claims.kept(&claim("x", 0, 0).key()).unwrap().clock,
         7,
         "as what it was"
     );

@@ -1,0 +1,42 @@
+//! What our former starts stated, as peers remember it. Their records heal Renews of ids that this start does not know;
+//! nobody is answered from them.
+
+use std::time::{Duration, Instant};
+
+use crate::record::Owner;
+use crate::replica::Extent;
+use crate::replicas::{Applied, Replicas, Shift};
+use crate::slot::Change;
+use crate::tunnels::Tunnels;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    pub(super) replicas: Replicas,
+    pub(super) tunnels: Tunnels,
+}
+
+impl Former {
+    pub(super) fn apply(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
+        let (applied, shift) = self.replicas.apply(now, owner, change);
+        self.tunnels.follow(&shift, &mut Vec::new());
+        applied
+    }
+
+    /// All that `extent` has of an owner has been applied.
+    pub(super) fn reach(&mut self, owner: &Owner, extent: &Extent) {
+        self.replicas.note(owner, extent);
+        let shift = self.replicas.reach(owner, extent.since, extent.until);
+        self.tunnels.follow(&shift, &mut Vec::new());
+    }
+
+    pub(super) fn forget(&mut self, owner: &Owner) {
+        let hidden = self.replicas.forget(owner);
+        self.tunnels.follow(&Shift::Generation { shown: None, hidden: hidden.as_ref() }, &mut Vec::new());
+    }
+
+    pub(super) fn tidy(&mut self, now: Instant, age: Duration) {
+        self.replicas.tidy(now, age);
+        self.tunnels.give_back();
+    }
+}
