@@ -24,7 +24,7 @@ impl Collector for Agent {
         let healed = self.heals().into_iter().map(|(from, times)| ([("from", word(from))], times));
         sheet.counts("gossd_heals", "Renews of unknown ids, by where their record was found", healed)?;
         peers(&view, &mut sheet)?;
-        tables(&view, &mut sheet)?;
+        levels(&view, &mut sheet)?;
         journal(&view, &mut sheet)
     }
 }
@@ -82,10 +82,10 @@ fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     )
 }
 
-fn tables(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
-    let held = view.tables.iter().map(|table| ([("table", table.word)], amount(table.held)));
+fn levels(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let held = view.levels.iter().map(|level| ([("table", level.word)], amount(level.held)));
     sheet.levels("gossd_table_entries", "Entries of the agent's tables", held)?;
-    let most = view.tables.iter().map(|table| ([("table", table.word)], amount(table.most)));
+    let most = view.levels.iter().map(|level| ([("table", level.word)], amount(level.most)));
     sheet.levels("gossd_table_entries_max", "Entries that each may have, as it is now", most)
 }
 

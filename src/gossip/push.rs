@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::slots;
 use super::wire;
+use gossd_core::capacity::GiveBack as _;
 use gossd_core::record::Generation;
-use gossd_core::room::Room as _;
 use gossd_core::slot::{Cell, Change, Slot, Version};
 
 /// The first change goes out at once; those of the next moments share a frame.

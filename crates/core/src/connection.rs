@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::room::Room as _;
+use super::capacity::GiveBack as _;
 
 /// Instances that one connection is remembered for; a gost with more tunnel services than that is not known.
 pub const MAX_INSTANCES: usize = 256;
@@ -140,7 +140,7 @@ impl Connections {
         self.open.keys().map(|node| &**node)
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.spoken.give_back();
         self.open.give_back();
@@ -148,10 +148,10 @@ impl Connections {
         self.nameless.give_back();
     }
 
-    /// Entries that there is room for.
+    /// Entries that there is capacity for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.spoken.room() + self.open.room()
+    pub(super) fn capacity(&self) -> usize {
+        self.spoken.capacity() + self.open.capacity()
     }
 
     /// How many connections spoke, and for how many instances.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_peak_is_given_back() {
+    fn the_capacity_of_a_peak_is_given_back() {
         let mut connections = Connections::default();
         for n in 0..10_000 {
             connections.spoke(Caller::local(n), &n.to_string());
@@ -222,9 +222,9 @@ mod tests {
         for n in 10..10_000 {
             connections.closed(n);
         }
-        assert!(connections.room() >= 20_000);
+        assert!(connections.capacity() >= 20_000);
         connections.give_back();
         assert_eq!(connections.len(), (10, 10));
-        assert!(connections.room() < 200, "{}", connections.room());
+        assert!(connections.capacity() < 200, "{}", connections.capacity());
     }
 }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::directory::Directory;
 use super::lease::{Holding, LeaseTable};
 use super::record::{Generation, Owner};
+use super::replica::Extent;
 use super::slot::tests::record;
 use super::slot::{Change, Content, Slot, Status, Versions, Write};
 use super::tombstone::IN_FLIGHT;
@@ -82,7 +83,8 @@ fn repair(directory: &mut Directory, life: &Life, first: usize) {
         directory.apply(Instant::now(), &life.owner, change, &mut Vec::new());
     }
     let until = life.said.iter().map(|change| change.cell.version).max().unwrap_or_default();
-    directory.reach(Instant::now(), &life.owner, 0, until, &mut Vec::new());
+    let extent = Extent { until, ..Extent::default() };
+    directory.reach(Instant::now(), &life.owner, &extent, &mut Vec::new());
 }
 
 /// What a directory shows of the tunnels, comparable.

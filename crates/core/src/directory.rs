@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::event::Event;
 use super::hostname::{Claims, Endpoint, HashHost};
 use super::record::Owner;
+use super::replica::Extent;
 use super::replicas::{Applied, Replicas, Shift};
-use super::slot::{Change, Version};
+use super::slot::Change;
 use super::tunnels::{Entry, Tunnels};
 
 /// See the module.
@@ -63,19 +64,13 @@ impl Directory {
         self.tunnels.follow(&shift, events);
         self.claims.follow(now, &shift);
         let since = self.replicas.version(us).unwrap_or_default();
-        self.reach(now, us, since, since.max(change.cell.version), events);
+        let extent = Extent { since, until: since.max(change.cell.version), whole: None };
+        self.reach(now, us, &extent, events);
     }
 
-    /// All that an owner stated between two versions has been applied.
-    pub fn reach(
-        &mut self,
-        now: Instant,
-        owner: &Owner,
-        since: Version,
-        until: Version,
-        events: &mut Vec<Event>,
-    ) {
-        let shift = self.replicas.reach(owner, since, until);
+    /// See [`Replicas::reach`].
+    pub fn reach(&mut self, now: Instant, owner: &Owner, extent: &Extent, events: &mut Vec<Event>) {
+        let shift = self.replicas.reach(owner, extent);
         self.tunnels.follow(&shift, events);
         self.claims.follow(now, &shift);
     }
@@ -102,11 +97,15 @@ mod tests {
     use super::super::record::Generation;
     use super::super::replicas::{MAX_AGENTS, MAX_GENERATIONS};
     use super::super::slot::tests::{Talker, record};
-    use super::super::slot::{Cell, Content, MAX_SLOT, Status};
+    use super::super::slot::{Cell, Content, MAX_SLOT, Status, Version};
     use super::*;
 
     fn owner(name: &str, generation: Generation) -> Owner {
         Owner { name: name.parse().unwrap(), generation }
+    }
+
+    fn extent(since: Version, until: Version) -> Extent {
+        Extent { since, until, whole: None }
     }
 
     fn ids(directory: &Directory, name: &str) -> Vec<String> {
@@ -169,9 +168,9 @@ mod tests {
             directory.apply(Instant::now(), &us, change, &mut Vec::new());
         }
         assert!(ids(&directory, "t").is_empty(), "there may be others");
-        directory.reach(Instant::now(), &us, 0, 2, &mut Vec::new());
+        directory.reach(Instant::now(), &us, &extent(0, 2), &mut Vec::new());
         assert!(ids(&directory, "t").is_empty(), "the owner was not ready by then");
-        directory.reach(Instant::now(), &us, 2, 3, &mut Vec::new());
+        directory.reach(Instant::now(), &us, &extent(2, 3), &mut Vec::new());
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
     }
 
@@ -247,7 +246,7 @@ mod tests {
         assert!(fill(&mut directory, &owner("greedy", 1)) > 1_000);
         assert!(directory.replicas.bytes() <= share.owner);
         assert_eq!(directory.replicas.version(&owner("greedy", 1)), None, "it is not asked for more");
-        directory.reach(Instant::now(), &owner("greedy", 1), 0, 9, &mut Vec::new());
+        directory.reach(Instant::now(), &owner("greedy", 1), &extent(0, 9), &mut Vec::new());
         assert_eq!(
             directory.replicas.part(&owner("greedy", 1), 0, 0),
             None,

@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod capacity;
 pub mod cells;
 pub mod complaint;
 pub mod connection;
@@ -30,7 +31,6 @@ pub mod rank;
 pub mod record;
 pub mod replica;
 pub mod replicas;
-pub mod room;
 pub mod slot;
 pub mod tombstone;
 pub mod tunnels;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::capacity::GiveBack as _;
 use super::hostname::Claim;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner};
 use super::replica::{Extent, Part, Replica};
-use super::room::Room as _;
 use super::slot::{Cell, Change, MAX_SLOT, Slot, Status, Version};
 
 /// Agents that are kept apart: five times the 200 that a cluster is designed for.
@@ -42,7 +42,7 @@ pub struct Replicas {
     bytes: usize,
 }
 
-/// Of one agent.
+/// The generations of one agent.
 #[derive(Debug, Default)]
 struct Generations {
     /// The shown one, the one that it replaced, and newer ones that are not ready yet.
@@ -85,7 +85,8 @@ impl Replicas {
     /// Takes over what an owner said, whoever passed it on.
     pub fn apply<'a>(&'a mut self, now: Instant, owner: &Owner, change: &'a Change) -> (Applied, Shift<'a>) {
         if self.is_too_much(owner, change) {
-            if let Some(replica) = self.replica_mut(owner) {
+            let agent = self.agents.get_mut(&owner.name);
+            if let Some(replica) = agent.and_then(|agent| agent.all.get_mut(&owner.generation)) {
                 replica.refuse();
             }
             return (Applied::Refused, Shift::Nothing);
@@ -95,7 +96,8 @@ impl Replicas {
 
     /// The same without a bound, for what we state ourselves.
     pub fn take<'a>(&'a mut self, now: Instant, owner: &Owner, change: &'a Change) -> (Applied, Shift<'a>) {
-        if change.slot > MAX_SLOT || !self.has_place(&owner.name) {
+        let has_place = self.agents.len() < MAX_AGENTS || self.agents.contains_key(&owner.name);
+        if change.slot > MAX_SLOT || !has_place {
             return (Applied::Refused, Shift::Nothing);
         }
         let agent = self.agents.entry(owner.name.clone()).or_default();
@@ -117,12 +119,13 @@ impl Replicas {
         (Applied::New, Shift::Nothing)
     }
 
-    /// All that an owner stated between two versions has been applied.
-    pub fn reach(&mut self, owner: &Owner, since: Version, until: Version) -> Shift<'_> {
+    /// All that an owner stated, to that extent, has been applied.
+    pub fn reach(&mut self, owner: &Owner, extent: &Extent) -> Shift<'_> {
         let Some(agent) = self.agents.get_mut(&owner.name) else { return Shift::Nothing };
         let may_be_shown = agent.shown.is_none_or(|shown| owner.generation > shown);
         let Some(replica) = agent.all.get_mut(&owner.generation) else { return Shift::Nothing };
-        replica.reach(since, until);
+        replica.note(extent);
+        replica.reach(extent.since, extent.until);
         if may_be_shown && replica.is_complete() { self.show(owner) } else { Shift::Nothing }
     }
 
@@ -145,19 +148,12 @@ impl Replicas {
         self.replica(owner)?.part(after, from)
     }
 
-    /// See [`Replica::note`].
-    pub fn note(&mut self, owner: &Owner, extent: &Extent) {
-        if let Some(replica) = self.replica_mut(owner) {
-            replica.note(extent);
-        }
-    }
-
     /// See [`Replica::emptied`].
     pub fn emptied(&self, owner: &Owner, extent: &Extent, changes: &[Change]) -> Vec<Change> {
         self.replica(owner).map_or_else(Vec::new, |replica| replica.emptied(extent, changes))
     }
 
-    /// Gives back the slots that have been empty for that long, and the room of a peak that is over.
+    /// Gives back the slots that have been empty for that long, and the capacity of a peak that is over.
     pub fn tidy(&mut self, now: Instant, age: Duration) {
         self.all_mut().for_each(|replica| replica.drop_empty(now, age));
         self.recount();
@@ -218,7 +214,7 @@ impl Replicas {
 
     /// What the shown generation of an agent states of itself.
     pub fn status(&self, name: &AgentName) -> Option<Status> {
-        self.shown(name)?.status()
+        self.agents.get(name)?.shown()?.status()
     }
 
     /// The shown generation of an agent.
@@ -282,24 +278,12 @@ impl Replicas {
         self.agents.get(&owner.name)?.all.get(&owner.generation)
     }
 
-    fn replica_mut(&mut self, owner: &Owner) -> Option<&mut Replica> {
-        self.agents.get_mut(&owner.name)?.all.get_mut(&owner.generation)
-    }
-
-    fn shown(&self, name: &AgentName) -> Option<&Replica> {
-        self.agents.get(name)?.shown()
-    }
-
     fn all(&self) -> impl Iterator<Item = &Replica> {
         self.agents.values().flat_map(|agent| agent.all.values())
     }
 
     fn all_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
         self.agents.values_mut().flat_map(|agent| agent.all.values_mut())
-    }
-
-    fn has_place(&self, name: &AgentName) -> bool {
-        self.agents.len() < MAX_AGENTS || self.agents.contains_key(name)
     }
 
     /// Replaces the shown generation of an agent by a newer one.

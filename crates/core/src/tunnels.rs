@@ -7,13 +7,13 @@ use std::hash::{Hash, Hasher};
 use std::slice;
 use std::sync::Arc;
 
+use super::capacity::GiveBack as _;
 use super::event::Event;
 use super::hostname::{HashHost, TunnelId};
 use super::label::Label;
 use super::record::{Owner, Record};
 use super::replica::Replica;
 use super::replicas::Shift;
-use super::room::Room as _;
 use super::slot::{Cell, Content, Slot, Version};
 
 /// One record as one owner holds it.
@@ -81,16 +81,16 @@ impl Tunnels {
         self.revision
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.by_name.give_back();
         self.by_hash.give_back();
     }
 
-    /// Entries that there is room for.
+    /// Entries that there is capacity for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.by_name.room() + self.by_hash.room()
+    pub(super) fn capacity(&self) -> usize {
+        self.by_name.capacity() + self.by_hash.capacity()
     }
 
     /// Follows what is shown. What comes and goes is added to the events; a record that both generations of an agent have was
@@ -103,9 +103,10 @@ impl Tunnels {
                     self.hide(owner, change.slot, record);
                     events.push(Event::Down(owner.clone(), record.clone()));
                 }
-                if let Content::Record(record) = &change.cell.content {
-                    self.show(owner, change.slot, change.cell.version, record);
+                if let Cell { content: Content::Record(record), version } = &change.cell {
+                    let (owner, record) = (owner.clone(), record.clone());
                     events.push(Event::Up(owner.clone(), record.clone()));
+                    self.add(Entry { owner, slot: change.slot, version: *version, record });
                 }
             }
             Shift::Generation { shown, hidden } => {
@@ -115,7 +116,7 @@ impl Tunnels {
                 };
                 let (after, before) = (of(shown, hidden), of(hidden, shown));
                 for (owner, slot, version, record) in shown.iter().flat_map(|replica| records(replica)) {
-                    self.show(owner, slot, version, record);
+                    self.add(Entry { owner: owner.clone(), slot, version, record: record.clone() });
                     if !before.contains(record) {
                         events.push(Event::Up(owner.clone(), record.clone()));
                     }
@@ -128,10 +129,6 @@ impl Tunnels {
                 }
             }
         }
-    }
-
-    fn show(&mut self, owner: &Arc<Owner>, slot: Slot, version: Version, record: &Arc<Record>) {
-        self.add(Entry { owner: owner.clone(), slot, version, record: record.clone() });
     }
 
     fn hide(&mut self, owner: &Owner, slot: Slot, record: &Record) {
@@ -272,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_peak_is_given_back() {
+    fn the_capacity_of_a_peak_is_given_back() {
         let (mut tunnels, all) = (Tunnels::default(), 10_000);
         let name = |n: usize| format!("4d21094e-b74c-4916-86c1-{n:012x}");
         for n in 0..all {
@@ -281,8 +278,8 @@ mod tests {
         for n in 10..all {
             tunnels.remove(&name(n).into(), |_| true);
         }
-        assert!(tunnels.room() >= 2 * all);
+        assert!(tunnels.capacity() >= 2 * all);
         tunnels.give_back();
-        assert!(tunnels.room() < 200 && tunnels.len() == 10, "{}", tunnels.room());
+        assert!(tunnels.capacity() < 200 && tunnels.len() == 10, "{}", tunnels.capacity());
     }
 }

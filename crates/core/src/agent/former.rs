@@ -23,10 +23,9 @@ impl Former {
         applied
     }
 
-    /// All that `extent` has of an owner has been applied.
+    /// See [`Replicas::reach`].
     pub(super) fn reach(&mut self, owner: &Owner, extent: &Extent) {
-        self.replicas.note(owner, extent);
-        let shift = self.replicas.reach(owner, extent.since, extent.until);
+        let shift = self.replicas.reach(owner, extent);
         self.tunnels.follow(&shift, &mut Vec::new());
     }
 

@@ -126,8 +126,7 @@ impl State {
         if refused > 0 {
             self.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
-        self.directory.replicas.note(owner, extent);
-        self.directory.reach(now, owner, extent.since, extent.until, &mut events);
+        self.directory.reach(now, owner, extent, &mut events);
         if self.directory.replicas.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.
             for claim in self.directory.replicas.claims_of(owner) {

@@ -10,9 +10,9 @@ mod heal;
 mod hear;
 mod hostnames;
 mod keeping;
+mod levels;
 mod resolve;
 mod survivors;
-mod tables;
 mod twins;
 mod view;
 
@@ -26,7 +26,7 @@ pub use self::gosts::{Dial, Dialled, MAX_DIALS};
 pub use self::heal::{Heal, HealedFrom};
 pub use self::hear::News;
 pub use self::keeping::Batch;
-pub use self::tables::Table;
+pub use self::levels::Level;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
 use crate::complaint::Complaints;

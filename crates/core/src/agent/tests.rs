@@ -339,7 +339,7 @@ fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_starte
 }
 
 #[test]
-fn the_room_of_a_peak_is_given_back() {
+fn the_capacity_of_a_peak_is_given_back() {
     let agent = agent();
     let all: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
     for id in &all {
@@ -351,7 +351,7 @@ fn the_room_of_a_peak_is_given_back() {
     agent.collect_changes();
     let room = || {
         let state = agent.lock();
-        (state.leases.room(), state.directory.replicas.places())
+        (state.leases.capacity(), state.directory.replicas.places())
     };
     assert!(room().0 >= 5_000 && room().1 >= 5_000);
     advance(EMPTY_KEPT.max(LEASE_TTL));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::keeping::Health;
-use super::tables::Table;
+use super::levels::Level;
 use super::{Changes, Counts, HealedFrom, State};
 use crate::complaint::Complaint;
 use crate::event::Event;
@@ -37,8 +37,8 @@ pub struct View {
     pub changes: Changes,
     /// Its journal.
     pub journal: JournalView,
-    /// What it keeps, with how much of it there is and may be.
-    pub tables: Vec<Table>,
+    /// How full its tables are.
+    pub levels: Vec<Level>,
     /// Whether so many peers vanished together that it was probably us.
     pub doubts_itself: bool,
     /// Whether it was told to drain.
@@ -189,7 +189,7 @@ impl State {
                 pending: self.touched() + self.writing,
                 bytes: self.journal_bytes,
             },
-            tables: self.tables(),
+            levels: self.levels(),
             doubts_itself: self.liveness.doubts_itself(),
             draining: self.drain.on,
             uptime: now.saturating_duration_since(self.started),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::own::CLOSED_FOR;
-use super::upkeep::{MAX_REMEMBERED, Turns};
+use super::upkeep::{MAX_REMEMBERED, Upkeep};
 use super::{Claim, ClaimKey, Clock, Endpoint, MAX_CLOCK, TunnelId};
+use crate::capacity::GiveBack as _;
 use crate::record::Owner;
 use crate::replica::Replica;
 use crate::replicas::Shift;
-use crate::room::Room as _;
 use crate::slot::{Slot, SlotTable};
 
 /// See the module.
@@ -29,8 +29,9 @@ pub struct Claims {
     pub(super) slots: SlotTable,
     pub(super) stated: usize,
     pub(super) bytes: usize,
-    /// The checks of the claims that this agent states or remembers.
-    pub(super) turns: Turns,
+    /// Of the claims that this agent states or remembers, in the order of their turns.
+    pub(super) upkeep: BTreeMap<ClaimKey, Upkeep>,
+    pub(super) last_turn: Option<ClaimKey>,
     /// The highest clock that the journal had.
     pub(super) restored: Clock,
     /// Whether this agent has learned by now what others claim.
@@ -74,7 +75,8 @@ impl Claims {
             slots: SlotTable::for_claims(),
             stated: 0,
             bytes: 0,
-            turns: Turns::default(),
+            upkeep: BTreeMap::new(),
+            last_turn: None,
             restored: 0,
             is_grown: false,
             closing: BTreeMap::new(),
@@ -181,7 +183,7 @@ impl Claims {
             && self.of(&before).next().is_none()
         {
             // It was taken back: there is nothing to remember.
-            self.turns.end(&before);
+            self.upkeep.remove(&before);
         }
     }
 
@@ -201,24 +203,25 @@ impl Claims {
         }
         if claim.is_closing() {
             self.closing.insert(key.tunnel, now + CLOSED_FOR);
-        } else if self.turns.len() - self.stated < MAX_REMEMBERED {
-            self.turns.begin(key);
+        } else if self.upkeep.len() - self.stated < MAX_REMEMBERED {
+            self.upkeep.entry(key).or_default();
         } else {
-            return self.turns.end(&key);
+            self.upkeep.remove(&key);
+            return;
         }
         self.add(Held { claim: claim.clone(), owner: None, slot: 0 });
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.by_host.give_back();
         self.closed.give_back();
     }
 
-    /// Entries that there is room for.
+    /// Entries that there is capacity for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.by_host.room() + self.closed.room()
+    pub(super) fn capacity(&self) -> usize {
+        self.by_host.capacity() + self.closed.capacity()
     }
 
     pub(super) fn of(&self, key: &ClaimKey) -> impl Iterator<Item = &Held> {

@@ -26,7 +26,7 @@ impl Claims {
             self.restored = self.restored.max(claim.clock);
             let key = claim.key();
             writes.extend(self.state(claim).ok().flatten());
-            if let Some(upkeep) = self.turns.of(&key) {
+            if let Some(upkeep) = self.upkeep.get_mut(&key) {
                 upkeep.probation = PROBATION;
             }
         }
@@ -38,7 +38,7 @@ impl Claims {
     pub fn state(&mut self, claim: Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
         let key = claim.key();
         let write = self.put(claim)?;
-        if let Some(upkeep) = self.turns.of(&key) {
+        if let Some(upkeep) = self.upkeep.get_mut(&key) {
             (upkeep.idle, upkeep.away) = (0, 0);
         }
         Ok(write)
@@ -56,7 +56,7 @@ impl Claims {
             self.stated += 1;
             self.bytes += claim.size();
         }
-        self.turns.begin(key.clone());
+        self.upkeep.entry(key.clone()).or_default();
         self.touched.insert(key);
         let (us, before) = (self.us.clone(), before.map(|(_, before)| before));
         self.replace(&us, write.slot, before.as_deref(), Some(&claim));
@@ -65,7 +65,7 @@ impl Claims {
 
     /// Takes back a claim, and remembers it no more.
     pub fn withdraw(&mut self, key: &ClaimKey) -> Option<Write> {
-        self.turns.end(key);
+        self.upkeep.remove(key);
         self.remove(&key.host, |held| held.is_remembered() && held.is_of(key.tunnel));
         let own = self.own(key)?;
         let (slot, size) = (own.slot, own.claim.size());
@@ -120,7 +120,7 @@ impl Claims {
 
     /// Notes that a claim was made before this agent can have learned what others claim.
     pub fn note_young(&mut self, key: &ClaimKey) {
-        if let Some(upkeep) = self.turns.of(key) {
+        if let Some(upkeep) = self.upkeep.get_mut(key) {
             upkeep.young = true;
         }
     }
@@ -139,7 +139,7 @@ impl Claims {
         let ours = |held: &&Held| self.is_ours(held) && !held.is_of(rival.endpoint.tunnel);
         let ours: Vec<_> = self.on(&rival.host).filter(ours).map(|held| held.claim.clone()).collect();
         let young = |claim: &Arc<Claim>| {
-            self.turns.of(&claim.key()).is_some_and(|upkeep| std::mem::take(&mut upkeep.young))
+            self.upkeep.get_mut(&claim.key()).is_some_and(|upkeep| std::mem::take(&mut upkeep.young))
         };
         let ours = ours.into_iter().find(young).filter(|ours| ours.rank() <= rival.rank())?;
         self.state(Arc::new(Claim { clock: later, ..(*ours).clone() })).ok().flatten()
@@ -189,7 +189,7 @@ impl Claims {
     pub fn touch_all(&mut self) {
         let closing = self.closed.keys().map(|tunnel| Claim::closing(*tunnel).key());
         let closing = closing.filter(|key| self.is_known_elsewhere(key));
-        let stated = self.turns.keys().filter(|key| self.states(key)).cloned();
+        let stated = self.upkeep.keys().filter(|key| self.states(key)).cloned();
         let all: Vec<ClaimKey> = closing.chain(stated).collect();
         self.touched.extend(all);
     }

@@ -345,7 +345,7 @@ fn what_others_close_is_kept_for_the_next_start() {
 }
 
 #[test]
-fn the_room_of_a_peak_is_given_back() {
+fn the_capacity_of_a_peak_is_given_back() {
     let mut claims = empty();
     let all: Vec<_> = (0..10_000)
         .map(|n| {
@@ -359,7 +359,7 @@ fn the_room_of_a_peak_is_given_back() {
     for claim in &all[10..] {
         assert!(claims.withdraw(&claim.key()).is_some());
     }
-    assert!(claims.room() >= 20_000);
+    assert!(claims.capacity() >= 20_000);
     claims.give_back();
-    assert!(claims.room() < 200 && claims.len() == 10 && claims.checked() == 10, "{}", claims.room());
+    assert!(claims.capacity() < 200 && claims.len() == 10 && claims.checked() == 10, "{}", claims.capacity());
 }

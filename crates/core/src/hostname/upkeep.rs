@@ -4,7 +4,6 @@
 //! Time is counted in checks, not read: an agent that was stopped for a while must not take the tunnels that it has not heard
 //! of since for dead ones.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +40,6 @@ pub struct Found {
     pub rival: Option<Clock>,
 }
 
-/// The claims that are checked, in the order of their turns.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    upkeep: BTreeMap<ClaimKey, Upkeep>,
-    /// Who had its turn last.
-    last: Option<ClaimKey>,
-}
-
 /// What the checks of a claim found so far.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep {
@@ -62,56 +53,21 @@ pub(super) struct Upkeep {
     pub(super) young: bool,
 }
 
-impl Turns {
-    pub(super) fn begin(&mut self, key: ClaimKey) -> &mut Upkeep {
-        self.upkeep.entry(key).or_default()
-    }
-
-    pub(super) fn end(&mut self, key: &ClaimKey) {
-        self.upkeep.remove(key);
-    }
-
-    pub(super) fn of(&mut self, key: &ClaimKey) -> Option<&mut Upkeep> {
-        self.upkeep.get_mut(key)
-    }
-
-    pub(super) fn keys(&self) -> impl Iterator<Item = &ClaimKey> {
-        self.upkeep.keys()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.upkeep.len()
-    }
-
-    /// As many as have their turn if there is a check a second.
-    fn batch(&self) -> usize {
-        self.len().div_ceil(60).min(BATCH)
-    }
-
-    fn next(&mut self) -> Option<ClaimKey> {
-        let after = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let next = self.upkeep.range((after, Bound::Unbounded)).next();
-        let (key, _) = next.or_else(|| self.upkeep.first_key_value())?;
-        self.last = Some(key.clone());
-        self.last.clone()
-    }
-}
-
 impl Claims {
     /// The claims whose turn it is to be checked.
     pub fn take_turns(&mut self) -> Vec<ClaimKey> {
-        (0..self.turns.batch()).map_while(|_| self.turns.next()).collect()
+        (0..self.batch()).map_while(|_| self.next_turn()).collect()
     }
 
     /// When the next claims have their turn, for each to have one once a [`LAP`]; none without claims.
     pub fn pace(&self) -> Option<Duration> {
-        let goes = u32::try_from(self.turns.len().div_ceil(self.turns.batch().max(1))).ok()?;
+        let goes = u32::try_from(self.upkeep.len().div_ceil(self.batch().max(1))).ok()?;
         LAP.checked_div(goes)
     }
 
     /// How many claims are checked, because this agent states or remembers them.
     pub fn checked(&self) -> usize {
-        self.turns.len()
+        self.upkeep.len()
     }
 
     /// Checks a claim: what is to be stated for it, or not any more. This agent states no more than `most`.
@@ -119,7 +75,7 @@ impl Claims {
         let claimed = self.claimed(key)?;
         let own = self.own(key).map(|held| held.claim.clock);
         let is_remembered = self.of(key).any(|held| held.is_remembered());
-        let upkeep = self.turns.of(key)?;
+        let upkeep = self.upkeep.get_mut(key)?;
         upkeep.idle = if found.alive { 0 } else { upkeep.idle + 1 };
         let is_away = !found.here && found.elsewhere.is_some_and(|since| since <= own.unwrap_or(claimed));
         upkeep.away = if is_away { upkeep.away.saturating_add(1) } else { 0 };
@@ -141,5 +97,18 @@ impl Claims {
         let model = model.filter(|_| is_due)?.claim.clone();
         // Without a free slot it stays as it was.
         self.put(Arc::new(Claim { clock: claimed, ..(*model).clone() })).ok().flatten()
+    }
+
+    /// As many as have their turn if there is a check a second.
+    fn batch(&self) -> usize {
+        self.upkeep.len().div_ceil(60).min(BATCH)
+    }
+
+    fn next_turn(&mut self) -> Option<ClaimKey> {
+        let after = self.last_turn.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.upkeep.range((after, Bound::Unbounded)).next();
+        let (key, _) = next.or_else(|| self.upkeep.first_key_value())?;
+        self.last_turn = Some(key.clone());
+        self.last_turn.clone()
     }
 }

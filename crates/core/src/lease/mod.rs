@@ -15,11 +15,11 @@ pub use self::doubt::{Asked, FRESH, LONGEST_PERIOD};
 pub use self::restore::Kept;
 
 use super::address::Address;
+use super::capacity::GiveBack as _;
 use super::instance::Instances;
 use super::label::Label;
 use super::moment::{Moment, Start};
 use super::record::Record;
-use super::room::Room as _;
 use super::slot::{Slot, SlotTable, SlotsFull, Write};
 use super::tombstone::{Release, Tombstones};
 
@@ -370,7 +370,7 @@ impl LeaseTable {
         self.deadlines.peek().map(|Reverse((due, _))| self.start.instant(*due))
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.leases.give_back();
         self.deadlines.give_back();

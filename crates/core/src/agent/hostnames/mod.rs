@@ -117,33 +117,23 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn found(&self, key: &ClaimKey) -> Found {
         let claims = &self.directory.claims;
-        let elsewhere = claims.others(key).filter(|(owner, _)| self.is_sure(owner) && self.has(owner, key));
-        let rivals = claims.rivals(key).filter(|(tunnel, _)| self.lives(key, *tunnel));
+        let agents = self.attached(key.tunnel);
+        let elsewhere = claims.others(key).filter(|(owner, _)| {
+            self.liveness.standing(self.now, &owner.name) == Standing::Live && agents.contains(&&***owner)
+        });
+        let rivals = claims.rivals(key).filter(|(tunnel, _)| !self.attached(*tunnel).is_empty());
         Found {
-            alive: self.attached(key).next().is_some(),
-            here: self.attached(key).any(|owner| *owner == *self.us),
+            alive: !agents.is_empty(),
+            here: agents.contains(&self.us),
             elsewhere: elsewhere.map(|(_, since)| since).min(),
             rival: rivals.map(|(_, since)| since).max(),
         }
     }
 
-    fn lives(&self, key: &ClaimKey, tunnel: TunnelId) -> bool {
-        self.attached(&ClaimKey { host: key.host.clone(), tunnel }).next().is_some()
-    }
-
-    fn is_sure(&self, owner: &Owner) -> bool {
-        self.liveness.standing(self.now, &owner.name) == Standing::Live
-    }
-
-    fn has(&self, owner: &Owner, key: &ClaimKey) -> bool {
-        self.attached(key).any(|other| other == owner)
-    }
-
-    /// The agents that have a record of a claim's tunnel, as far as they are not known to be dead.
-    fn attached(&self, key: &ClaimKey) -> impl Iterator<Item = &Owner> {
-        let mut buffer = [0; 36];
-        let entries = self.directory.lookup(key.tunnel.spell(&mut buffer));
-        entries.iter().map(|entry| &*entry.owner).filter(|owner| *owner == self.us || self.is_there(owner))
+    /// The agents that have a record of a tunnel, as far as they are not known to be dead.
+    fn attached(&self, tunnel: TunnelId) -> Vec<&Owner> {
+        let entries = self.directory.lookup(tunnel.spell(&mut [0; 36])).iter();
+        entries.map(|entry| &*entry.owner).filter(|owner| *owner == self.us || self.is_there(owner)).collect()
     }
 
     fn is_there(&self, owner: &Owner) -> bool {

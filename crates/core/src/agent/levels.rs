@@ -12,10 +12,10 @@ use crate::replicas::{MAX_AGENTS, MAX_GENERATIONS};
 use crate::slot::{MAX_EACH, MAX_SLOT};
 use crate::tombstone::MAX_TOMBSTONES;
 
-/// A table at one moment.
+/// How full a table is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Its name in metrics.
+pub struct Level {
+    /// The table's name in metrics.
     pub word: &'static str,
     /// Its entries.
     pub held: usize,
@@ -24,7 +24,7 @@ pub struct Table {
 }
 
 impl State {
-    pub(super) fn tables(&self) -> Vec<Table> {
+    pub(super) fn levels(&self) -> Vec<Level> {
         let Self { leases, directory, former, quota, .. } = self;
         let records = leases.live() + leases.lapsed();
         let generations = directory.replicas.generations();
@@ -50,6 +50,6 @@ impl State {
             ("connection_instances", instances, spoken * MAX_INSTANCES),
             ("events", self.log.len(), MAX_EVENTS),
         ];
-        all.map(|(word, held, most)| Table { word, held, most }).to_vec()
+        all.map(|(word, held, most)| Level { word, held, most }).to_vec()
     }
 }
