@@ -47,8 +47,8 @@
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
 //! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. Whoever knows
 //! less of an owner than its version asks for the rest, and that is *repair*; versions travel in pings and, with membership,
-//! by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
-//! it, in a slot like a record's. A tunnel that any rule *closes* to the public is private under all its names. A *keyring*
+//! by *anti-entropy*. A *claim* is a tunnel's right to a *host name*; the agent that gets it states
+//! it, in a slot like a record's. A tunnel that any claim *closes* to the public is private under all its names. A *keyring*
 //! is the keys of an agent: the first *seals* frames, all *open* them.
 //!
 //! # Invariants

@@ -34,7 +34,7 @@ pub enum AddressError {
     /// No port, or a colon too many.
     #[error("is not host:port (an IPv6 host needs brackets)")]
     NotHostPort,
-    /// `:0` means that gost chose a port which it does not tell.
+    /// `:0` means that gost chose a port which it does not report.
     #[error("has port 0: give gost's `entrypoint` a fixed port")]
     PortZero,
     /// Something that is not a number from 1 to 65535.
@@ -102,7 +102,7 @@ impl Host {
         }
     }
 
-    /// An IP address, or [`Host::Unusable`] where it says nothing to another host.
+    /// An IP address, or [`Host::Unusable`] where it means nothing to another host.
     pub fn from_ip(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
         if ip.is_unspecified() || ip.is_loopback() { Self::Unusable } else { Self::Ip(ip) }

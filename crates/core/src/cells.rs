@@ -16,7 +16,7 @@ const MOST_CHANGES: usize = 1_024;
 /// A page's memory, with its place in the tree.
 const PAGE_BYTES: usize = size_of::<Page>() + 64;
 
-/// Slot → its cell, what the owner said last of it, and since when that is known.
+/// Slot → its cell, the last that is known of it, and since when.
 #[derive(Debug, Default)]
 pub struct Cells {
     pages: BTreeMap<Slot, Box<Page>>,
@@ -106,7 +106,7 @@ impl Cells {
         (changes, None)
     }
 
-    /// The slots of a range that hold something said up to a version.
+    /// The slots of a range that hold something that was written up to a version.
     pub fn held(&self, from: Slot, until: Slot, version: Version) -> impl Iterator<Item = Slot> {
         let cells = self.from(from).take_while(move |(first, _)| *first < until);
         let cells = cells.flat_map(|(first, page)| page.iter(first));

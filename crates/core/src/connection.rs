@@ -1,4 +1,4 @@
-//! Which plugin connections spoke for which instances. When the last one that spoke for an instance closes, its gost may
+//! Which plugin connections carried calls of which instances. When the last one of an instance closes, its gost may
 //! be dead: it closes nothing while it lives, but may drop idle connections.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -35,21 +35,21 @@ impl Caller {
     }
 }
 
-/// The open connections, and the instances that nobody has looked at since their last one closed.
+/// The open connections, and the instances that were not looked at since their last one closed.
 #[derive(Debug, Default)]
 pub struct Connections {
     spoken: HashMap<ConnectionId, HashSet<Arc<str>>>,
-    /// How many open connections spoke for an instance.
+    /// How many open connections carried calls of an instance.
     open: HashMap<Arc<str>, usize>,
     orphans: BTreeSet<Arc<str>>,
-    /// Open connections of gosts of this host that did not say for which instance they speak: questions do not.
+    /// Open connections of gosts of this host whose instance is unknown: questions do not name it.
     nameless: HashSet<ConnectionId>,
     /// Instances of other hosts. Those that have not called since this process began are not known.
     guests: HashSet<Arc<str>>,
 }
 
 impl Connections {
-    /// A caller spoke for an instance.
+    /// A caller named its instance.
     pub fn spoke(&mut self, caller: Caller, node: &str) {
         self.orphans.remove(node);
         let nodes = self.spoken.entry(caller.connection).or_default();
@@ -73,7 +73,7 @@ impl Connections {
         }
     }
 
-    /// A connection closed. Whether it was some gost's, nobody knows which one's.
+    /// A connection closed. Whether it was the connection of a gost whose instance is unknown.
     pub fn closed(&mut self, connection: ConnectionId) -> bool {
         let was_nameless = self.nameless.remove(&connection) && !self.spoken.contains_key(&connection);
         for node in self.spoken.remove(&connection).into_iter().flatten() {
@@ -125,7 +125,7 @@ impl Connections {
         guests.retain(|node| open.contains_key(node) || is_known(node));
     }
 
-    /// Whether an open connection spoke for the instance.
+    /// Whether an open connection carried calls of the instance.
     pub fn has(&self, node: &str) -> bool {
         self.open.contains_key(node)
     }
@@ -135,7 +135,7 @@ impl Connections {
         self.spoken.get(&connection).is_some_and(|nodes| nodes.contains(node))
     }
 
-    /// The instances that open connections spoke for.
+    /// The instances whose calls open connections carried.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
         self.open.keys().map(|node| &**node)
     }
@@ -154,7 +154,7 @@ impl Connections {
         self.spoken.capacity() + self.open.capacity()
     }
 
-    /// How many connections spoke, and for how many instances.
+    /// How many connections carried calls of known instances, and of how many instances.
     pub fn len(&self) -> (usize, usize) {
         (self.spoken.len(), self.open.len())
     }

@@ -122,7 +122,7 @@ mod tests {
         changes
     }
 
-    /// In the order in which it was said.
+    /// In the order of the changes.
     fn tell(directory: &mut Directory, owner: &Owner, changes: &[Change]) -> Vec<String> {
         let mut events = Vec::new();
         for change in changes {
@@ -235,7 +235,7 @@ mod tests {
         let (mut directory, now) = (Directory::new(&owner("us", 1)), Instant::now());
         let share = Share { owner: 2 * Share::FLOOR, all: 4 * Share::FLOOR };
         directory.replicas.set_share(share);
-        // Sparse and empty: what takes most for the fewest bytes said.
+        // Sparse and empty: what takes most for the fewest bytes.
         let change =
             |n: u32, version| Change { slot: n * 16 + 1, cell: Cell { version, content: Content::Empty } };
         let fill = |directory: &mut Directory, owner: &Owner| {
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(ids(&directory, "t"), ["1", "2"]);
         for name in directory.replicas.agents().cloned().collect::<Vec<_>>() {
             (1..20).for_each(|generation| {
-                directory.forget(Instant::now(), &Owner { name: name.clone(), generation }, &mut Vec::new())
+                directory.forget(Instant::now(), &Owner { name: name.clone(), generation }, &mut Vec::new());
             });
         }
         assert_eq!(directory.replicas.bytes(), 0);

@@ -168,7 +168,7 @@ impl Instances {
     }
 
     /// The instance of a record has its entrypoint, unless another claims that: it was there before this agent could
-    /// tell who came last.
+    /// show who came last.
     pub fn claim_if_vacant(&mut self, record: &Record) {
         self.claims.entry(claim_of(record)).or_insert_with(|| record.node.clone());
     }

@@ -167,7 +167,7 @@ fn parse(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|uuid| split(*uuid).is_some())
 }
 
-/// What is random of a UUID; none if all of it may be said.
+/// What is random of a UUID; none if all of it may be shown.
 fn split(uuid: Uuid) -> Option<(Turn, [u8; 15])> {
     let bytes = uuid.as_bytes();
     if bytes[6] >> 4 != 4 || bytes[8] >> 6 != 0b10 {

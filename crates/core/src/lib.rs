@@ -1,10 +1,11 @@
 //! The rules, without the world: no clock, socket, file or random source. Time and randomness come in as
 //! arguments, changes come out as values.
 //!
-//! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
-//! replicas and [`tunnels`]), [`rank`] (the order of an answer). Which tunnel has which host name: [`hostname`]. What makes
-//! one agent of all that: [`agent`].
+//! Reading order: [`record`], [`label`] and [`address`] (what gost registers), [`slot`] (what an owner publishes), [`lease`]
+//! (the owner's records), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`cells`] and [`replica`] (a copy of
+//! what one generation of an owner published), [`replicas`] (of all, and which of them are shown), [`tunnels`] (the index of
+//! what is shown, by tunnel), [`hostname`] (who has which host name), [`directory`] (these three in step), [`rank`] (the order
+//! of an answer). What makes one agent of all that: [`agent`].
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test's time begins somewhere"))]
 

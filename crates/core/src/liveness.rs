@@ -1,5 +1,5 @@
 //! What an agent thinks of its peers: who is alive as seen from here, whose records come last, and whose are
-//! hidden. Judges by what it is told; measures nothing itself.
+//! hidden. Judges by what it is given; measures nothing itself.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -35,9 +35,9 @@ pub struct Liveness {
 
 #[derive(Debug)]
 struct Peer {
-    /// Heard from directly, and not silent since.
+    /// Frames of it arrived here, and it was not silent since.
     heard: bool,
-    /// When it last gave a sign of life, directly or through others; of no meaning while it is heard.
+    /// When it last gave a sign of life, directly or through others; of no meaning while it is alive.
     last_sign: Instant,
     trip: Option<Duration>,
 }
@@ -48,7 +48,7 @@ impl Liveness {
         Self { ttl, peers: HashMap::new() }
     }
 
-    /// A peer is heard; perhaps a round trip to it was measured.
+    /// A frame of a peer arrived; perhaps a round trip to it was measured.
     pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
         let peer = self.peer(now, name);
         peer.heard = true;
@@ -56,7 +56,7 @@ impl Liveness {
         peer.trip = trip.or(peer.trip);
     }
 
-    /// A peer has not been heard for `silence`.
+    /// Nothing of a peer has arrived for `silence`.
     pub fn silent(&mut self, now: Instant, name: &AgentName, silence: Duration) {
         let peer = self.peer(now, name);
         if peer.heard {
@@ -65,12 +65,12 @@ impl Liveness {
         }
     }
 
-    /// Somebody else heard of a peer's life.
+    /// Another agent had a sign of life of a peer.
     pub fn hearsay(&mut self, now: Instant, name: &AgentName) {
         self.peer(now, name).last_sign = now;
     }
 
-    /// A peer said goodbye, or has been dead for so long that it does not count any more.
+    /// A peer left, or has been dead for so long that it does not count any more.
     pub fn forget(&mut self, name: &AgentName) {
         self.peers.remove(name);
     }
@@ -88,12 +88,12 @@ impl Liveness {
         }
     }
 
-    /// Whether more than half of the peers vanished together: it is probably us, and an alarm is due.
+    /// Whether more than half of the peers vanished together: it was probably us that vanished, and an alarm is due.
     pub fn doubts_itself(&self) -> bool {
         self.peers.values().any(|peer| !peer.heard && self.vanished_together(peer))
     }
 
-    /// How long a peer that is not heard has given no sign of life.
+    /// How long a silent peer has given no sign of life.
     pub fn silence(&self, now: Instant, name: &AgentName) -> Option<Duration> {
         let peer = self.peers.get(name).filter(|peer| !peer.heard)?;
         Some(now.saturating_duration_since(peer.last_sign))
@@ -104,7 +104,7 @@ impl Liveness {
         self.peers.get(name)?.trip
     }
 
-    /// The peers met, and whether each is heard.
+    /// The peers met, and whether each is alive.
     pub fn peers(&self) -> impl Iterator<Item = (&AgentName, bool)> {
         self.peers.iter().map(|(name, peer)| (name, peer.heard))
     }

@@ -20,7 +20,7 @@ impl Default for Quota {
     }
 }
 
-/// How much of what others say is kept, in bytes of memory, roughly: a bound against owners that make things up.
+/// How much is kept of other owners, in bytes of memory, roughly: a bound against owners that make things up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Of one start of one owner.
@@ -30,7 +30,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// What nobody takes from an owner: some thousand records.
+    /// What every owner may have: some thousand records.
     pub const FLOOR: usize = 1 << 20;
 
     /// Of agents with such a quota, or with the usual one if that is more: each owner what it may hold itself and half

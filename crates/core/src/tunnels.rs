@@ -110,11 +110,11 @@ impl Tunnels {
                 }
             }
             Shift::Generation { shown, hidden } => {
-                let of = |replica: &Option<&Replica>, other: &Option<&Replica>| -> HashSet<Arc<Record>> {
-                    let needed = replica.iter().filter(|_| other.is_some());
-                    needed.flat_map(|replica| records(replica)).map(|(.., record)| record.clone()).collect()
+                let of = |replica: Option<&Replica>, other: Option<&Replica>| -> HashSet<Arc<Record>> {
+                    let needed = replica.into_iter().filter(|_| other.is_some());
+                    needed.flat_map(records).map(|(.., record)| record.clone()).collect()
                 };
-                let (after, before) = (of(shown, hidden), of(hidden, shown));
+                let (after, before) = (of(*shown, *hidden), of(*hidden, *shown));
                 for (owner, slot, version, record) in shown.iter().flat_map(|replica| records(replica)) {
                     self.add(Entry { owner: owner.clone(), slot, version, record: record.clone() });
                     if !before.contains(record) {

@@ -12,7 +12,7 @@ use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
 use crate::slot::Change;
 
-/// How often agents that chitchat forgot, and we did not, are looked at.
+/// How often agents are looked at that gossip forgot, and we did not.
 const POSTPONED: Duration = Duration::from_secs(10);
 /// How often slots that have long been empty are given back.
 const TIDYING: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub struct Due {
     pub dials: Vec<Dial>,
     /// Entrypoints of silent peers, to be dialled.
     pub survivors: Vec<Address>,
-    /// When to look again if nobody calls.
+    /// When to look again if there is no call before.
     pub next: Instant,
 }
 

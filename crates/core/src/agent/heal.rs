@@ -1,5 +1,5 @@
 //! What a Renew of an unknown id can be healed from. gost registers a connector once and never again, and its
-//! Renews carry no address, so whoever lost a record has to find its address elsewhere.
+//! Renews carry no address, so an agent that lost a record has to find its address elsewhere.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tunnels::Tunnels;
 
 /// What the caller of a Renew can add.
 pub struct Heal<'a> {
-    /// Where to dial an instance that spoke from there and is reached at this address; empty if unknown.
+    /// Where to dial an instance that is reached at this address; empty if unknown.
     pub dial: &'a dyn Fn(&str) -> String,
     /// The address of instances that were there before this agent, if the operator gave one.
     pub fallback: Option<Address>,

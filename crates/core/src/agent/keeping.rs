@@ -1,4 +1,4 @@
-//! What a journal has to keep: what changed, in batches, until it is told that it is written.
+//! What a journal has to keep: changes, in batches, each until the journal has written it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::lease::Word;
 /// What changed and is to be kept, as it is now.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The newest word on each id.
+    /// The newest state of each id.
     pub words: BTreeMap<Label, Word>,
-    /// Claims on host names; none for one that is not said any more.
+    /// Claims on host names; none for one that is not stated any more.
     pub claims: BTreeMap<ClaimKey, Option<Arc<Claim>>>,
     /// Renew periods of instances; none for one that is not known any more.
     pub periods: BTreeMap<Label, Option<Duration>>,
@@ -92,7 +92,7 @@ impl State {
         self.take_changed()
     }
 
-    /// What changed since this was asked last. [`Self::written`] or [`Self::not_written`] has to be told what came of it.
+    /// What changed since this was asked last. The result goes to [`Self::written`] or [`Self::not_written`].
     pub fn take_batch(&mut self) -> Batch {
         let batch = self.take_changed();
         self.writing = batch.len();

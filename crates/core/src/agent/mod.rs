@@ -1,4 +1,4 @@
-//! An agent without the world: what it holds, and what it makes of calls, of what peers say, and of time. Time comes in as
+//! An agent without the world: what it holds, and what it makes of calls, of peers' changes, and of time. Time comes in as
 //! an argument; what is to be done comes out as the answer and as [`Effects`].
 
 mod drain;
@@ -47,7 +47,7 @@ use crate::slot::{Cell, Slot, Status, Version, Versions, Write};
 /// long a silent peer's records are listed after its last sign of life.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 
-/// Instances that are looked at when a gost goes and nobody knows which: more than any host has.
+/// Instances that are looked at when an unknown gost goes: more than any host has.
 const MAX_NAMELESS: usize = 64;
 
 /// How an agent behaves.
@@ -55,7 +55,7 @@ const MAX_NAMELESS: usize = 64;
 pub struct Settings {
     /// Who it is.
     pub owner: Owner,
-    /// [`LEASE_TTL`], or as the operator says.
+    /// [`LEASE_TTL`], or the operator's setting.
     pub lease_ttl: Duration,
     /// In which order records are listed.
     pub order: Order,
@@ -115,7 +115,7 @@ pub struct State {
     effects: Effects,
     /// When the driver looks by itself.
     armed: Option<Instant>,
-    /// Whether the keeper was told that something waits for the journal.
+    /// Whether the keeper knows that something waits for the journal.
     told_touched: bool,
     started: Instant,
     /// When the first peer was shown.
@@ -130,13 +130,13 @@ pub struct State {
     /// When empty slots are to be given back next.
     next_tidying: Instant,
     directory: Directory,
-    /// What our former generations said, as peers remember it.
+    /// What our former generations stated, as peers remember it.
     former: former::Former,
     liveness: Liveness,
     connections: Connections,
     evidence: gosts::Evidence,
     survivors: survivors::Survivors,
-    /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
+    /// Changes to be sent to the cluster. A newer change of a slot replaces an older one, so there are never more than
     /// slots.
     outbox: BTreeMap<Slot, Cell>,
     journal: keeping::Health,
@@ -229,7 +229,7 @@ impl State {
         for node in nodes {
             state.connections.orphan((*node.text()).into());
         }
-        // After the records, so that nobody who has heard it misses one.
+        // After the records, so that whoever has the status has all of them.
         state.tell(now, Write::status(if restored.draining { Status::Draining } else { Status::Ready }));
         if restored.draining {
             state.effects.lines.push(Line::StillDraining);
@@ -246,7 +246,7 @@ impl State {
         Ok(())
     }
 
-    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    /// The same for a gost that sent no address. If another, connected gost has the address that was found, both stay.
     pub fn register_unsaid(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
         let record = &holding.record;
         self.connections.spoke(caller, &record.node.text());
@@ -262,8 +262,8 @@ impl State {
         Ok(())
     }
 
-    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is; false if nothing
-    /// does.
+    /// Prolongs the lease of a connector. An unknown one is healed, if its address can be found; false if
+    /// not.
     pub fn renew(
         &mut self,
         now: Instant,
@@ -309,7 +309,7 @@ impl State {
         self.effects.is_due = true;
     }
 
-    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
+    /// Lists in this order from now on, holds so much at most, and closes these tunnels to the public.
     /// Nothing that is held goes for it.
     pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         (self.order, self.quota) = (order, quota);
@@ -337,14 +337,14 @@ impl State {
         &self.leases
     }
 
-    /// When there is something to do although nobody calls.
+    /// When there is something to do without a call.
     fn next_due(&self) -> Option<Instant> {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
         let others = [self.directory.claims.next_deadline(), self.survivors.next_due(), self.next_check];
         others.into_iter().flatten().chain(leases).min()
     }
 
-    /// What is to be done, since this was asked last. Whoever calls anything else here asks this afterwards.
+    /// What is to be done since the last call of this. It has to be called after every other call.
     pub fn take_effects(&mut self) -> Effects {
         let mut effects = std::mem::take(&mut self.effects);
         // The driver sleeps until what was due first when it looked.
@@ -398,7 +398,7 @@ impl State {
         gosts || self.directory.claims.touched() > 0 || self.drain.is_touched()
     }
 
-    /// Our own change: for those who ask here, and for the cluster.
+    /// Makes a change of our own: for the answers of this agent, and for the cluster.
     fn tell(&mut self, now: Instant, write: Write) -> Version {
         let change = self.versions.change(write);
         let version = change.cell.version;

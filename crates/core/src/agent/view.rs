@@ -1,4 +1,4 @@
-//! What the agent can tell of itself: snapshots for operators and metrics, taken under the lock as quickly as a
+//! What the agent shows of itself: snapshots for operators and metrics, taken under the lock as quickly as a
 //! plugin call is served.
 
 use std::collections::{BTreeSet, HashSet};
@@ -39,9 +39,9 @@ pub struct View {
     pub journal: JournalView,
     /// How full its tables are.
     pub levels: Vec<Level>,
-    /// Whether so many peers vanished together that it was probably us.
+    /// Whether so many peers vanished together that it was probably us that vanished.
     pub doubts_itself: bool,
-    /// Whether it was told to drain.
+    /// Whether it drains.
     pub draining: bool,
     /// Since it was made.
     pub uptime: Duration,
@@ -56,7 +56,7 @@ pub struct MemberView {
     pub name: AgentName,
     /// Which of its starts is shown; none if none is.
     pub generation: Option<Generation>,
-    /// What it says of itself; none if it has not said yet that all is told.
+    /// Its own status; none if it has not published all that it had at its start.
     pub status: Option<Status>,
     /// How its records are treated.
     pub standing: Standing,
@@ -112,8 +112,8 @@ pub struct Candidate {
 }
 
 impl State {
-    /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
-    /// looked for.
+    /// Whether the records of these peers, and of all others that are alive, are known; and at least one peer is alive, if
+    /// this agent looks for peers.
     pub fn has_caught_up<'a>(
         &self,
         now: Instant,
@@ -136,7 +136,7 @@ impl State {
         self.heals.counts()
     }
 
-    /// Whether so many peers vanished together that it was probably us: an alarm.
+    /// Whether so many peers vanished together that it was probably us that vanished: an alarm.
     pub fn doubts_itself(&self) -> bool {
         self.liveness.doubts_itself()
     }

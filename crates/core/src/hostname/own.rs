@@ -25,7 +25,7 @@ impl Claims {
             }
             self.restored = self.restored.max(claim.clock);
             let key = claim.key();
-            writes.extend(self.state(claim).ok().flatten());
+            writes.extend(self.state(&claim).ok().flatten());
             if let Some(upkeep) = self.upkeep.get_mut(&key) {
                 upkeep.probation = PROBATION;
             }
@@ -35,7 +35,7 @@ impl Claims {
     }
 
     /// States a claim, which has its whole grace again; nothing else changes if it is stated already.
-    pub fn state(&mut self, claim: Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
+    pub fn state(&mut self, claim: &Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
         let key = claim.key();
         let write = self.put(claim)?;
         if let Some(upkeep) = self.upkeep.get_mut(&key) {
@@ -44,11 +44,11 @@ impl Claims {
         Ok(write)
     }
 
-    pub(super) fn put(&mut self, claim: Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
+    pub(super) fn put(&mut self, claim: &Arc<Claim>) -> Result<Option<Write>, SlotsFull> {
         let key = claim.key();
         let before = self.own(&key).map(|held| (held.slot, held.claim.clone()));
         let write = match &before {
-            Some((_, before)) if *before == claim => return Ok(None),
+            Some((_, before)) if before == claim => return Ok(None),
             Some((slot, _)) => self.slots.replace(*slot, claim.clone()),
             None => self.slots.put(claim.clone())?,
         };
@@ -59,7 +59,7 @@ impl Claims {
         self.upkeep.entry(key.clone()).or_default();
         self.touched.insert(key);
         let (us, before) = (self.us.clone(), before.map(|(_, before)| before));
-        self.replace(&us, write.slot, before.as_deref(), Some(&claim));
+        self.replace(&us, write.slot, before.as_deref(), Some(claim));
         Ok(Some(write))
     }
 
@@ -142,7 +142,7 @@ impl Claims {
             self.upkeep.get_mut(&claim.key()).is_some_and(|upkeep| std::mem::take(&mut upkeep.young))
         };
         let ours = ours.into_iter().find(young).filter(|ours| ours.rank() <= rival.rank())?;
-        self.state(Arc::new(Claim { clock: later, ..(*ours).clone() })).ok().flatten()
+        self.state(&Arc::new(Claim { clock: later, ..(*ours).clone() })).ok().flatten()
     }
 
     /// Whether this agent states a claim.

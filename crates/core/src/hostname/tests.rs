@@ -26,7 +26,7 @@ fn empty() -> Claims {
 /// This agent states a claim.
 fn stating(claim: &Arc<Claim>) -> Claims {
     let mut claims = empty();
-    assert!(claims.state(claim.clone()).unwrap().is_some());
+    assert!(claims.state(claim).unwrap().is_some());
     claims
 }
 
@@ -155,12 +155,12 @@ fn a_claim_is_remembered_when_its_last_owner_is_gone() {
 fn a_claim_is_stated_once() {
     let x = claim("x", 1, 4);
     let mut claims = stating(&x);
-    assert_eq!(claims.state(x.clone()).unwrap(), None);
+    assert_eq!(claims.state(&x).unwrap(), None);
     assert_eq!((claims.stated(), claims.bytes()), (1, x.size()));
     assert_eq!(claims.take_touched().len(), 1);
     assert_eq!(claims.touched(), 0);
     let private = Arc::new(Claim { endpoint: Endpoint { private: true, ..x.endpoint }, ..(*x).clone() });
-    let write = claims.state(private.clone()).unwrap().unwrap();
+    let write = claims.state(&private).unwrap().unwrap();
     assert_eq!(write.content, Content::Claim(private));
     assert_eq!((claims.stated(), claims.bytes(), claims.len()), (1, x.size(), 1));
     assert!(claims.withdraw(&x.key()).is_some() && claims.withdraw(&x.key()).is_none());
@@ -292,7 +292,7 @@ fn every_claim_has_its_turn_once_a_lap_in_short_goes() {
     for count in [1_u32, 59, 61, 7_000, 20_000] {
         let mut claims = empty();
         for n in 0..count {
-            claims.state(claim(&n.to_string(), u128::from(n), 1)).unwrap();
+            claims.state(&claim(&n.to_string(), u128::from(n), 1)).unwrap();
         }
         let pace = claims.pace().unwrap();
         let goes = LAP.as_nanos().div_ceil(pace.as_nanos());
@@ -354,7 +354,7 @@ fn the_capacity_of_a_peak_is_given_back() {
         })
         .collect();
     for claim in &all {
-        assert!(claims.state(claim.clone()).unwrap().is_some());
+        assert!(claims.state(claim).unwrap().is_some());
     }
     for claim in &all[10..] {
         assert!(claims.withdraw(&claim.key()).is_some());

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::claims::Held;
 use super::{Claim, ClaimKey, Claims, Clock};
 use crate::slot::{MAX_EACH, Write};
 
@@ -74,7 +75,7 @@ impl Claims {
     pub fn check(&mut self, key: &ClaimKey, found: Found, most: usize) -> Option<Write> {
         let claimed = self.claimed(key)?;
         let own = self.own(key).map(|held| held.claim.clock);
-        let is_remembered = self.of(key).any(|held| held.is_remembered());
+        let is_remembered = self.of(key).any(Held::is_remembered);
         let upkeep = self.upkeep.get_mut(key)?;
         upkeep.idle = if found.alive { 0 } else { upkeep.idle + 1 };
         let is_away = !found.here && found.elsewhere.is_some_and(|since| since <= own.unwrap_or(claimed));
@@ -96,7 +97,7 @@ impl Claims {
         let model = self.own(key).or_else(|| self.of(key).min_by_key(|held| !held.is_remembered()));
         let model = model.filter(|_| is_due)?.claim.clone();
         // Without a free slot it stays as it was.
-        self.put(Arc::new(Claim { clock: claimed, ..(*model).clone() })).ok().flatten()
+        self.put(&Arc::new(Claim { clock: claimed, ..(*model).clone() })).ok().flatten()
     }
 
     /// As many as have their turn if there is a check a second.

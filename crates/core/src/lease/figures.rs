@@ -33,7 +33,7 @@ impl LeaseTable {
         leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
     }
 
-    /// A record of the same instance and handler, from which the address of an unknown one can be told.
+    /// A record of the same instance and handler, which shows the address of an unknown one.
     pub fn sibling(&self, node: &Label, routers: bool) -> Option<&Holding> {
         let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id));
         let mut holdings = leases.map(|lease| &lease.holding);

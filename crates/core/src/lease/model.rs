@@ -175,7 +175,7 @@ impl Model {
     }
 }
 
-/// What the table said of each slot last.
+/// The last content of each slot that the table wrote.
 #[derive(Default)]
 struct Slots(BTreeMap<Slot, Content>);
 

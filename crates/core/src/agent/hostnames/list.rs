@@ -1,4 +1,4 @@
-//! Which host names there are, for whoever lists them all: copied in bites, so that no plugin call waits for a list.
+//! The list of all host names: copied in bites, so that no plugin call waits for a list.
 
 use std::sync::Arc;
 

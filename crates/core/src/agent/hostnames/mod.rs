@@ -1,5 +1,5 @@
-//! Which tunnel a host name belongs to: claims made here, claims that others say, and those that nobody says any
-//! more but that have to be kept for a while.
+//! Which tunnel a host name belongs to: claims that this agent states, claims of other owners, and claims that are remembered
+//! because their owner is gone.
 
 mod list;
 
@@ -15,8 +15,7 @@ use crate::record::Owner;
 use crate::replicas::Applied;
 use crate::slot::{Change, Status, Write};
 
-/// How long after meeting its first peer an agent may take to hear the others: a hundred thousand records take
-/// two seconds.
+/// How long after meeting its first peer an agent may take to get all records: a hundred thousand take two seconds.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 impl State {
@@ -26,7 +25,7 @@ impl State {
         endpoint.filter(|found| !(self.broken.names && self.has_own(&found.tunnel.to_string())))
     }
 
-    /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
+    /// Whether a tunnel is closed to the public under all its names: by its operator's rule or its client's claim.
     pub fn is_private(&self, tunnel: TunnelId) -> bool {
         self.directory.claims.is_private(tunnel)
     }
@@ -51,7 +50,7 @@ impl State {
         }
         let is_young = since.is_none() && self.is_young(now);
         let claims = &mut self.directory.claims;
-        let write = claims.state(Arc::new(claim))?;
+        let write = claims.state(&Arc::new(claim))?;
         if is_young {
             claims.note_young(&key);
         }
@@ -76,13 +75,13 @@ impl State {
         self.next_check = self.directory.claims.pace().map(|pace| now + pace);
     }
 
-    /// What our former self stated in a slot, in the order in which it did: its last word counts.
+    /// What our former self stated in a slot, in the order in which it did: the last change counts.
     pub(super) fn hear_former_self(&mut self, now: Instant, owner: &Owner, change: &Change) {
         let before = self.former.replicas.cell(owner, change.slot).map(|cell| cell.content.clone());
         if self.former.apply(now, owner, change) != Applied::New {
             return;
         }
-        // What our rules close, our flags say.
+        // The operator's rules are in the flags.
         let is_claim = |claim: &&Arc<Claim>| !claim.is_closing();
         if let Some(claim) = before.as_ref().and_then(|before| before.claim()).filter(is_claim) {
             self.directory.claims.forget(&claim.key());
@@ -100,7 +99,7 @@ impl State {
         claims.yield_to(rival, later)
     }
 
-    /// Whether this agent may not have heard yet what its peers state.
+    /// Whether this agent may not know yet what its peers state.
     pub fn is_young(&self, now: Instant) -> bool {
         now < self.started + LAP && self.met.is_none_or(|met| now < met + CATCH_UP)
     }
