@@ -53,16 +53,19 @@ impl Directory {
         events: &mut Vec<Event>,
     ) -> Applied {
         let (applied, shift) = self.replicas.apply(now, owner, change);
-        self.tunnels.follow(&shift, events);
-        self.claims.follow(now, &shift);
+        if let Some(shift) = &shift {
+            self.tunnels.follow(shift, events);
+            self.claims.follow(now, shift);
+        }
         applied
     }
 
     /// The same for what we state ourselves, which is known without gaps.
     pub fn say(&mut self, now: Instant, us: &Owner, change: &Change, events: &mut Vec<Event>) {
-        let (_, shift) = self.replicas.take(now, us, change);
-        self.tunnels.follow(&shift, events);
-        self.claims.follow(now, &shift);
+        if let (_, Some(shift)) = self.replicas.take(now, us, change) {
+            self.tunnels.follow(&shift, events);
+            self.claims.follow(now, &shift);
+        }
         let since = self.replicas.version(us).unwrap_or_default();
         let extent = Extent { since, until: since.max(change.cell.version), whole: None };
         self.reach(now, us, &extent, events);
@@ -70,17 +73,19 @@ impl Directory {
 
     /// See [`Replicas::reach`].
     pub fn reach(&mut self, now: Instant, owner: &Owner, extent: &Extent, events: &mut Vec<Event>) {
-        let shift = self.replicas.reach(owner, extent);
-        self.tunnels.follow(&shift, events);
-        self.claims.follow(now, &shift);
+        if let Some(shift) = self.replicas.reach(owner, extent) {
+            self.tunnels.follow(&shift, events);
+            self.claims.follow(now, &shift);
+        }
     }
 
     /// See [`Replicas::forget`].
     pub fn forget(&mut self, now: Instant, owner: &Owner, events: &mut Vec<Event>) {
-        let hidden = self.replicas.forget(owner);
-        let shift = Shift::Generation { shown: None, hidden: hidden.as_ref() };
-        self.tunnels.follow(&shift, events);
-        self.claims.follow(now, &shift);
+        if let Some(hidden) = self.replicas.forget(owner) {
+            let shift = Shift::Generation { shown: None, hidden: Some(&hidden) };
+            self.tunnels.follow(&shift, events);
+            self.claims.follow(now, &shift);
+        }
     }
 
     /// Gives back the slots that have been empty for that long, and the room of a peak that is over.

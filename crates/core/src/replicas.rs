@@ -55,25 +55,11 @@ struct Generations {
 /// What is shown differently since a step.
 #[must_use = "the indexes have to follow"]
 #[derive(Debug)]
-pub enum Shift<'a> {
-    /// Nothing is.
-    Nothing,
-    /// A slot of a shown generation.
-    Slot {
-        /// Whose.
-        owner: Arc<Owner>,
-        /// What it holds now.
-        change: &'a Change,
-        /// What it held before.
-        before: Option<Cell>,
-    },
+pub(crate) enum Shift<'a> {
+    /// A slot of a shown generation holds something else than before.
+    Slot { owner: Arc<Owner>, change: &'a Change, before: Option<Cell> },
     /// An agent is shown by another generation, or not any more.
-    Generation {
-        /// The generation that is shown now.
-        shown: Option<&'a Replica>,
-        /// The one that was.
-        hidden: Option<&'a Replica>,
-    },
+    Generation { shown: Option<&'a Replica>, hidden: Option<&'a Replica> },
 }
 
 impl Replicas {
@@ -83,50 +69,60 @@ impl Replicas {
     }
 
     /// Takes over what an owner said, whoever passed it on.
-    pub fn apply<'a>(&'a mut self, now: Instant, owner: &Owner, change: &'a Change) -> (Applied, Shift<'a>) {
+    pub(crate) fn apply<'a>(
+        &'a mut self,
+        now: Instant,
+        owner: &Owner,
+        change: &'a Change,
+    ) -> (Applied, Option<Shift<'a>>) {
         if self.is_too_much(owner, change) {
             let agent = self.agents.get_mut(&owner.name);
             if let Some(replica) = agent.and_then(|agent| agent.all.get_mut(&owner.generation)) {
                 replica.refuse();
             }
-            return (Applied::Refused, Shift::Nothing);
+            return (Applied::Refused, None);
         }
         self.take(now, owner, change)
     }
 
     /// The same without a bound, for what we state ourselves.
-    pub fn take<'a>(&'a mut self, now: Instant, owner: &Owner, change: &'a Change) -> (Applied, Shift<'a>) {
+    pub(crate) fn take<'a>(
+        &'a mut self,
+        now: Instant,
+        owner: &Owner,
+        change: &'a Change,
+    ) -> (Applied, Option<Shift<'a>>) {
         let has_place = self.agents.len() < MAX_AGENTS || self.agents.contains_key(&owner.name);
         if change.slot > MAX_SLOT || !has_place {
-            return (Applied::Refused, Shift::Nothing);
+            return (Applied::Refused, None);
         }
         let agent = self.agents.entry(owner.name.clone()).or_default();
         if agent.is_superseded(owner.generation) {
-            return (Applied::Superseded, Shift::Nothing);
+            return (Applied::Superseded, None);
         }
         let fresh = || Replica::new(Arc::new(owner.clone()));
         let replica = agent.all.entry(owner.generation).or_insert_with(fresh);
         let held = replica.cells().bytes();
-        let Some(before) = replica.take(now, change) else { return (Applied::Known, Shift::Nothing) };
+        let Some(before) = replica.take(now, change) else { return (Applied::Known, None) };
         self.bytes = self.bytes + replica.cells().bytes() - held;
         if agent.shown == Some(owner.generation) {
-            return (Applied::New, Shift::Slot { owner: replica.owner.clone(), change, before });
+            return (Applied::New, Some(Shift::Slot { owner: replica.owner.clone(), change, before }));
         }
         if replica.is_complete() {
             return (Applied::New, self.show(owner));
         }
         self.bytes -= agent.forget_surplus();
-        (Applied::New, Shift::Nothing)
+        (Applied::New, None)
     }
 
     /// All that an owner stated, to that extent, has been applied.
-    pub fn reach(&mut self, owner: &Owner, extent: &Extent) -> Shift<'_> {
-        let Some(agent) = self.agents.get_mut(&owner.name) else { return Shift::Nothing };
+    pub(crate) fn reach(&mut self, owner: &Owner, extent: &Extent) -> Option<Shift<'_>> {
+        let agent = self.agents.get_mut(&owner.name)?;
         let may_be_shown = agent.shown.is_none_or(|shown| owner.generation > shown);
-        let Some(replica) = agent.all.get_mut(&owner.generation) else { return Shift::Nothing };
+        let replica = agent.all.get_mut(&owner.generation)?;
         replica.note(extent);
         replica.reach(extent.since, extent.until);
-        if may_be_shown && replica.is_complete() { self.show(owner) } else { Shift::Nothing }
+        if may_be_shown && replica.is_complete() { self.show(owner) } else { None }
     }
 
     /// How far an owner's words are known; none if they are of no interest any more.
@@ -287,15 +283,15 @@ impl Replicas {
     }
 
     /// Replaces the shown generation of an agent by a newer one.
-    fn show(&mut self, owner: &Owner) -> Shift<'_> {
-        let Some(agent) = self.agents.get_mut(&owner.name) else { return Shift::Nothing };
+    fn show(&mut self, owner: &Owner) -> Option<Shift<'_>> {
+        let agent = self.agents.get_mut(&owner.name)?;
         let former = agent.shown.replace(owner.generation);
         agent.is_postponed = false;
         // The former one stays: the owner may have lost it, and ask for it.
         agent.all.retain(|generation, _| *generation >= owner.generation || Some(*generation) == former);
         self.recount();
         let of = |generation| self.agents.get(&owner.name)?.all.get(&generation);
-        Shift::Generation { shown: of(owner.generation), hidden: former.and_then(of) }
+        Some(Shift::Generation { shown: of(owner.generation), hidden: former.and_then(of) })
     }
 }
 

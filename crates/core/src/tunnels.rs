@@ -95,9 +95,8 @@ impl Tunnels {
 
     /// Follows what is shown. What comes and goes is added to the events; a record that both generations of an agent have was
     /// there all the time.
-    pub fn follow(&mut self, shift: &Shift<'_>, events: &mut Vec<Event>) {
+    pub(crate) fn follow(&mut self, shift: &Shift<'_>, events: &mut Vec<Event>) {
         match shift {
-            Shift::Nothing => {}
             Shift::Slot { owner, change, before } => {
                 if let Some(Cell { content: Content::Record(record), .. }) = before {
                     self.hide(owner, change.slot, record);

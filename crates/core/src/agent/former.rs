@@ -19,19 +19,24 @@ pub(super) struct Former {
 impl Former {
     pub(super) fn apply(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
         let (applied, shift) = self.replicas.apply(now, owner, change);
-        self.tunnels.follow(&shift, &mut Vec::new());
+        if let Some(shift) = &shift {
+            self.tunnels.follow(shift, &mut Vec::new());
+        }
         applied
     }
 
     /// See [`Replicas::reach`].
     pub(super) fn reach(&mut self, owner: &Owner, extent: &Extent) {
-        let shift = self.replicas.reach(owner, extent);
-        self.tunnels.follow(&shift, &mut Vec::new());
+        if let Some(shift) = self.replicas.reach(owner, extent) {
+            self.tunnels.follow(&shift, &mut Vec::new());
+        }
     }
 
     pub(super) fn forget(&mut self, owner: &Owner) {
-        let hidden = self.replicas.forget(owner);
-        self.tunnels.follow(&Shift::Generation { shown: None, hidden: hidden.as_ref() }, &mut Vec::new());
+        if let Some(hidden) = self.replicas.forget(owner) {
+            let shift = Shift::Generation { shown: None, hidden: Some(&hidden) };
+            self.tunnels.follow(&shift, &mut Vec::new());
+        }
     }
 
     pub(super) fn tidy(&mut self, now: Instant, age: Duration) {

@@ -1,5 +1,5 @@
 //! The claims of all owners, by host name: who states which, in which slot, since when. Each is kept once: what this agent
-//! claims ([`own`](super::own)), what other owners claim, and what is remembered of owners that are gone. Reads look a name
+//! claims (own.rs), what other owners claim, and what is remembered of owners that are gone. Reads look a name
 //! up and allocate nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -150,7 +150,6 @@ impl Claims {
     /// Follows what is shown of other owners. This agent's own claims are here already.
     pub(crate) fn follow(&mut self, now: Instant, shift: &Shift<'_>) {
         match shift {
-            Shift::Nothing => {}
             Shift::Slot { owner, change, before } => {
                 let before = before.as_ref().and_then(|cell| cell.content.claim());
                 self.change(owner, change.slot, before.map(|claim| &**claim), change.cell.content.claim());
@@ -195,7 +194,7 @@ impl Claims {
     }
 
     /// Remembers a claim that no owner states, unless it is known: a claim on a host until its checks end it, that a tunnel
-    /// is closed for [`CLOSED_FOR`].
+    /// is closed for a while.
     pub fn remember(&mut self, now: Instant, claim: &Arc<Claim>) {
         let key = claim.key();
         if self.of(&key).next().is_some() {
