@@ -71,7 +71,7 @@ impl Directory {
         self.reach(now, us, &extent, events);
     }
 
-    /// See [`Replicas::reach`].
+    /// All that an owner stated, to that extent, has been applied.
     pub fn reach(&mut self, now: Instant, owner: &Owner, extent: &Extent, events: &mut Vec<Event>) {
         if let Some(shift) = self.replicas.reach(owner, extent) {
             self.tunnels.follow(&shift, events);

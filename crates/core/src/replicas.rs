@@ -1,7 +1,7 @@
 //! What each generation of each agent stated, and which generation of an agent is shown: the newest that stated all that it
 //! had at its start, which ends with its status.
 //!
-//! [`Replicas::apply`] is idempotent and commutative per slot, so it does not matter by which way, how
+//! `Replicas::apply` is idempotent and commutative per slot, so it does not matter by which way, how
 //! often, or in which order a change arrives.
 
 use std::collections::{BTreeMap, HashMap};
