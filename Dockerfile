@@ -1,12 +1,12 @@
 # gossd, static and alone in its image:
 #   docker build -t gossd .
-# The last stage needs /out/gossd and an empty /out/data from wherever; scripts/docker-test.sh gives it a folder.
+# The last stage needs /out/gossd and an empty /out/data from any source; scripts/docker-test.sh gives it a folder.
 
 ARG RUST_IMAGE=rust:1-slim-bookworm
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY . .
-# Naming the target keeps procedural macros, which the compiler loads, dynamic.
+# With an explicit target, procedural macros, which the compiler loads, stay dynamic.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
  && RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target "$target" --bin gossd \
  && mkdir -p /out/data \
@@ -14,7 +14,7 @@ RUN target=$(rustc -vV | sed -n 's/^host: //p') \
 
 FROM scratch
 COPY --from=build /out/gossd /gossd
-# The journal and the control socket; a new volume on it gets this owner.
+# The journal and the control socket; a new volume here gets this owner.
 COPY --from=build --chown=65532:65532 /out/data /data
 # With an arena for each thread, glibc's allocator keeps a tenth more memory over the weeks.
 ENV GOSSD_DATA_DIR=/data GOSSD_CONTROL=/data/gossd.sock MALLOC_ARENA_MAX=1

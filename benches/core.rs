@@ -1,5 +1,5 @@
-//! What a call and a frame cost without sockets: looking a tunnel up among many, ranking, taking a change, sealing and
-//! opening, and the codec of a push.
+//! The cost of a call and of a frame without sockets: looking up one tunnel among many, ranking, applying a change,
+//! encrypting and decrypting, and the codec of a push.
 //!
 //! `cargo bench --bench core`
 
@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use gossd::gossip::keyring::Keyring;
-use gossd::gossip::seal::Sealer;
-use gossd::gossip::slots;
-use gossd::gossip::wire::{self, Header, Kind};
 use gossd_core::address::Host;
-use gossd_core::directory::{Directory, Entry};
+use gossd_core::codec::{decode_cell, encode_cell};
+use gossd_core::directory::Directory;
+use gossd_core::link::keyring::Keyring;
+use gossd_core::link::seal::Sealer;
+use gossd_core::link::wire::{self, Header, Kind};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::slot::{Change, SlotTable, Status, Versions, Write};
+use gossd_core::tunnels::Entry;
 
 /// Records of a large cluster.
 const RECORDS: usize = 100_000;
@@ -37,19 +38,23 @@ fn owner(n: usize) -> Owner {
     Owner { name: format!("agent-{n}").parse().expect("a name"), generation: 1 }
 }
 
-/// What an owner of these records says.
+/// The changes of an owner of these records.
 fn said(records: impl Iterator<Item = Arc<Record>>) -> Vec<Change> {
     let (mut slots, mut versions) = (SlotTable::default(), Versions::default());
     let records: Vec<Write> = records.map(|record| slots.put(record).expect("room")).collect();
     records.into_iter().chain([Write::status(Status::Ready)]).map(|write| versions.change(write)).collect()
 }
 
+/// The directory of an agent that holds nothing itself.
+fn empty() -> Directory {
+    Directory::new(&owner(RECORDS))
+}
+
 fn directory(owner: &Owner, changes: &[Change]) -> Directory {
-    let mut directory = Directory::default();
+    let mut directory = empty();
     for change in changes {
-        directory.apply(Instant::now(), owner, change);
+        directory.say(Instant::now(), owner, change, &mut Vec::new());
     }
-    directory.take_events();
     directory
 }
 
@@ -65,10 +70,10 @@ fn lookup(c: &mut Criterion) {
 fn ranking(c: &mut Criterion) {
     let mut group = c.benchmark_group("rank");
     for entries in [1, 3, 10, 100] {
-        let mut all = Directory::default();
+        let mut all = empty();
         for n in 0..entries {
             for change in said(std::iter::once(record(n, &tunnel(0)))) {
-                all.apply(Instant::now(), &owner(n), &change);
+                all.say(Instant::now(), &owner(n), &change, &mut Vec::new());
             }
         }
         let judge = |_: &Entry| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
@@ -86,7 +91,7 @@ fn ranking(c: &mut Criterion) {
 fn applying(c: &mut Criterion) {
     let changes = said((0..RECORDS).map(|n| record(n, &tunnel(n))));
     let (owner, mut slots, mut versions) = (owner(0), SlotTable::default(), Versions::default());
-    // As late as what the directory has.
+    // Brings the version up to that of the directory.
     (0..=RECORDS).for_each(|_| drop(versions.change(Write::status(Status::Ready))));
     let mut full = directory(&owner, &changes);
     let mut other = false;
@@ -94,16 +99,15 @@ fn applying(c: &mut Criterion) {
         b.iter(|| {
             other = !other;
             let write = slots.replace(5, record(RECORDS + usize::from(other), &tunnel(RECORDS)));
-            full.apply(Instant::now(), &owner, black_box(&versions.change(write)));
-            full.take_events();
+            full.apply(Instant::now(), &owner, black_box(&versions.change(write)), &mut Vec::new());
         });
     });
     c.bench_function("a hundred slots of a newcomer", |b| {
         b.iter_batched_ref(
-            Directory::default,
+            empty,
             |directory| {
                 for change in &changes[..100] {
-                    directory.apply(Instant::now(), &owner, change);
+                    directory.apply(Instant::now(), &owner, change, &mut Vec::new());
                 }
             },
             BatchSize::SmallInput,
@@ -116,7 +120,7 @@ fn sealing(c: &mut Criterion) {
     let mut group = c.benchmark_group("seal");
     for bytes in [100, 1_000, 60_000] {
         let plain = vec![7; bytes];
-        let key = sealer.keyring().sealing();
+        let key = sealer.keyring.sealing();
         let frame = sealer.seal(key, [1; 24], &plain);
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(format!("seal {bytes} bytes"), |b| {
@@ -129,24 +133,43 @@ fn sealing(c: &mut Criterion) {
 
 fn codec(c: &mut Criterion) {
     let changes = said(std::iter::once(record(7, &tunnel(7))));
-    let value = slots::value(&changes[0].cell);
+    let mut value = Vec::new();
+    encode_cell(&changes[0].cell, &mut value);
     let changes = vec![(changes[0].slot, &*value)];
     let push = wire::Push { age_us: 9, id: 9, former: None, since: 8, until: 9, changes };
     let from = "10.0.0.1:8002".parse().expect("an address");
-    let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number(), compressed: false };
+    let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number() };
     let plain = wire::pack(header, &wire::encode(&push));
     c.bench_function("a push of one record: encode and pack", |b| {
         b.iter(|| wire::pack(header, &wire::encode(black_box(&push))));
     });
-    c.bench_function("a push of one record: unpack, decode and parse", |b| {
+    c.bench_function("a push of one record: split, decode and parse", |b| {
         b.iter(|| {
-            let (header, packed) = wire::split(black_box(&plain)).expect("a frame");
-            let payload = wire::unpack(&header, packed).expect("a payload");
-            let push: wire::Push<'_> = wire::decode(&payload).expect("a push");
-            push.changes.iter().filter_map(|(slot, value)| slots::parse_value(*slot, value)).count()
+            let (_, payload) = wire::split(black_box(&plain)).expect("a frame");
+            let push: wire::Push<'_> = wire::decode(payload).expect("a push");
+            push.changes.iter().filter_map(|(slot, value)| decode_cell(*slot, value)).count()
         });
     });
 }
 
-criterion_group!(benches, lookup, ranking, applying, sealing, codec);
+/// A cell as frames and journals have it.
+fn cells(c: &mut Criterion) {
+    let Change { slot, cell } = said(std::iter::once(record(7, &tunnel(7)))).swap_remove(0);
+    let mut bytes = Vec::new();
+    encode_cell(&cell, &mut bytes);
+    let mut group = c.benchmark_group("cell");
+    let mut buffer = Vec::with_capacity(bytes.len());
+    group.bench_function(format!("encode {} bytes", bytes.len()), |b| {
+        b.iter(|| {
+            buffer.clear();
+            encode_cell(black_box(&cell), &mut buffer);
+        });
+    });
+    group.bench_function(format!("decode {} bytes", bytes.len()), |b| {
+        b.iter(|| decode_cell(slot, black_box(&bytes)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, lookup, ranking, applying, sealing, codec, cells);
 criterion_main!(benches);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that has to hold before a change lands; CI runs just this. `--fast` is what one runs before a commit: formatting,
-# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, h2load,
-# redis-server and Chromium, which GOSSD_SKIP_BROWSER=1 does without, and a Docker engine for the last steps, which are
-# skipped without one unless GOSSD_REQUIRE_DOCKER=1.
+# Everything that has to hold before a change lands; CI runs exactly this. `--fast` is for before a commit: formatting,
+# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, h2load, redis-server and Chromium
+# (GOSSD_SKIP_BROWSER=1 goes without), and a Docker engine for the last steps. Without an engine these are skipped, unless
+# GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,15 +48,14 @@ fi
 
 quick
 step scripts/supply.sh
-# Slower: agents in one process and programs of their own, through real sockets; the simulated gost beside recordings of a
-# real one; and what the fuzzers found worth keeping. Two at a time, because they measure what is promised.
+# Slower: agents in one process and as programs, through real sockets; the simulated gost compared with recordings of a
+# real one; and the inputs that the fuzzers kept. Two at a time, because they measure promised times.
 step tests --test '*' --no-fail-fast -- --test-threads 2
 step tests --benches
 # The measuring programs still work; the figures of such a short run mean nothing.
 step scripts/static.sh
 built=$(scripts/static.sh)
 lab() { "$built/gossd-lab" "$@"; }
-simulate() { "$built/gossd-simulate" "$@"; }
 step lab propagation --agents 3 --changes 10
 step lab newcomer --records 2000
 step lab traffic --records 0,500 --rates 50 --seconds 1
@@ -64,19 +63,22 @@ step lab footprint --records 2000 --seconds 1 --starts 2
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
 step lab siege --short
-# A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail.
+# A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail. The same seeds are the
+# same stories, to the byte, in every process and on any number of threads.
+same() { diff <(lab simulate --seeds 50) <(lab simulate --seeds 50 --jobs 1); }
 notice() {
-  # Not just any failure: stories have to be told, and to fail.
+  # Not just any failure: stories have to run, and to fail.
   local said
-  said=$(simulate --seeds 10 --broken "$1" 2>&1 || true)
+  said=$(lab simulate --seeds 10 --broken "$1" 2>&1 || true)
   grep 'of 10 stories failed' <<<"$said"
 }
-step simulate --seeds 1000
+step lab simulate --seeds 1000
+step same
 step notice leases
 step notice suspicion
-# A week of agents that restart and gosts that come and go, in half a minute; the figures are checked, too.
+# A week of agents that restart and gosts that come and go, in half a minute; figures are checked too.
 step lab soak --short
-# Slowest: hosts in containers, broken for real; and a Debian machine on which the package is installed and purged.
+# Slowest: real faults of hosts in containers; and a Debian machine on which the package is installed and purged.
 skipped=()
 if docker version >/dev/null 2>&1; then
   step scripts/docker-test.sh --set short --noticed

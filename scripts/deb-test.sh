@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian package on a machine that systemd runs, uses it, upgrades it and purges it; then on three that make
-# a cluster, breaks that, and finds out why as a new user would. The machines are containers that are made of Debian's
+# Installs the Debian package on a machine with systemd, uses it, upgrades it and purges it. Then installs it on three
+# machines, breaks their cluster, and finds the cause as a new user would. The machines are containers made of Debian's
 # packages; this needs root, a Docker engine and mmdebstrap, but no registry of images.
 #
 #   scripts/deb-test.sh [PACKAGE]
@@ -34,7 +34,7 @@ clean() {
 }
 trap clean EXIT
 
-# This machine's release of Debian, from where this machine gets its packages; kept as an image for the next time.
+# This machine's release of Debian, from this machine's package sources; kept as an image for the next run.
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 if [ "$(docker inspect --format '{{.Config.Labels.packages}}' "gossd-debian:$suite" 2>/dev/null)" != "$PACKAGES" ]; then
   for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do [ -s $sources ] && break; done
@@ -46,7 +46,7 @@ if [ "$(docker inspect --format '{{.Config.Labels.packages}}' "gossd-debian:$sui
   rm "$folder/root.tar"
 fi
 
-# systemd mounts, and writes below its own control group; the units' own filters are what is tested.
+# systemd mounts, and writes below its own control group, so the container is not confined; the unit's own filters are tested.
 create() { # NAME FLAGS...: a machine with the package in /root
   local machine=$run-$1
   docker create --name "$machine" --hostname "$1" --cgroupns private --cap-add SYS_ADMIN --env container=docker \

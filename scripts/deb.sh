@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs gossd for Debian and its kin: one static program, so that it runs on any release of them. Prints the file's path;
-# beside it is gossd.debug, with the lines that a stack trace of the program leads to.
+# Packs gossd for Debian and its derivatives: one static program, so that it runs on any of their releases. Prints the path
+# of the package; beside it is gossd.debug, with the source lines for stack traces.
 #
 #   scripts/deb.sh [--program FILE | FLAGS OF cargo build; --release]
 set -euo pipefail
@@ -11,8 +11,8 @@ command -v dpkg-deb >/dev/null || fail 'dpkg-deb is missing: this needs Debian, 
 command -v objcopy >/dev/null || fail 'objcopy is missing (Debian: apt-get install binutils)'
 (($#)) || set -- --release
 
-# Naming the target keeps procedural macros, which the compiler loads, dynamic. The program does not tell where it was
-# built, so that it is the same wherever that is.
+# With an explicit target, procedural macros, which the compiler loads, stay dynamic. The program does not contain the path
+# of its build, so that it is the same for every path.
 build() { # FLAGS OF cargo build: prints the program
   local target sources built remap
   target=$(rustc -vV | sed -n 's/^host: //p')
@@ -41,13 +41,13 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 umask 022
 put() { install -D --mode "$1" "$2" "$tree/$3"; }
-# As above, from standard input, compressed without a time.
+# The same from standard input, compressed without a timestamp.
 zip() { mkdir -p "$tree/${1%/*}"; gzip --best --no-name >"$tree/$1.gz"; }
 
 out=${CARGO_TARGET_DIR:-target}/debian
 mkdir -p "$out"
 put 755 "$program" usr/bin/gossd
-# A stack trace still names functions. Their lines would be four fifths of the program.
+# A stack trace still names functions. Their source lines would be four fifths of the program.
 objcopy --only-keep-debug --compress-debug-sections "$program" "$out/gossd.debug"
 objcopy --strip-debug --add-gnu-debuglink="$out/gossd.debug" "$tree/usr/bin/gossd"
 put 644 examples/systemd/gossd.service lib/systemd/system/gossd.service

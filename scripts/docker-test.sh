@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The tests in containers: three tunnel hosts and more, broken in every way that crates/harness knows. They need a Docker
+# The tests in containers: three or more tunnel hosts, broken in every way that crates/harness knows. They need a Docker
 # engine, but no registry and no other image: everything is built here, from this tree and this machine's iptables.
-# gost is simulated, unless a program of it is given (static: its image has nothing else), by --gost or GOSSD_GOST.
+# gost is simulated, unless --gost or GOSSD_GOST names the program of a real one (static: its image has nothing else).
 #
 #   scripts/docker-test.sh [--set short|long|NAME[/grpc|/http],...] [--repeat N] [--jobs N] [--list] [--table FILE]
 #                          [--noticed] [--gost FILE]
 set -euo pipefail
-# Paths are meant from where this is called.
+# Relative paths count from the caller's folder.
 here=$PWD
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -25,7 +25,7 @@ built=$(scripts/static.sh)
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 
-# Builds an image from a folder and the Dockerfile on standard input, in place of the one that had the name.
+# Builds an image from a folder and the Dockerfile on standard input, and replaces the one of the same name.
 image() {
   local old new
   old=$(docker images --quiet --no-trunc "$1:latest")
@@ -34,8 +34,8 @@ image() {
   if [ -n "$old" ] && [ "$old" != "$new" ]; then docker rmi "$old" >/dev/null 2>&1 || true; fi
 }
 
-# The last stage of the Dockerfile that users build, with the program from above; a gost to play; and an agent that can be
-# broken on purpose.
+# The last stage of the users' Dockerfile with the program from above; a gost to play; and an agent that can be broken on
+# purpose.
 mkdir -p "$context"/gossd-harness/{out/data,more/tmp}
 chmod 1777 "$context/gossd-harness/more/tmp"
 cp "$built/gossd" "$context/gossd-harness/out/"
@@ -46,7 +46,7 @@ cp "$built/fakegost" "$built/gossd-lab" "$context/gossd-harness/more/"
   echo 'ENTRYPOINT []'
 } | image gossd-harness
 
-# This machine's iptables with all that it loads, for faults in a network namespace.
+# This machine's iptables with everything that it loads, for faults in a network namespace.
 extensions=$(find /usr/lib* -name 'libxt_NFQUEUE.so' -printf '%h\n' -quit)
 [ -d "$extensions" ] || fail 'no folder of iptables extensions below /usr/lib'
 mkdir -p "$context/gossd-tools/"{run,tmp,usr/sbin}

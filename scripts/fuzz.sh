@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes what reads bytes of others: every target in fuzz/fuzz_targets, or those named, for so many executions each, one
-# after the other. Needs Rust's nightly toolchain, cargo-fuzz and a C++ compiler. Exits with 1 if anything was found.
+# Fuzzes the code that reads foreign bytes: every target in fuzz/fuzz_targets, or the named ones, one after the other, with
+# this many executions each. Needs Rust's nightly toolchain, cargo-fuzz and a C++ compiler. Exits with 1 if anything was found.
 #
 #   scripts/fuzz.sh [--runs N] [--keep] [TARGET...]
 #
-# What it learns stays in the target folder, and is where the next run starts. With --keep, the least of it that reaches all
-# code that was reached goes to fuzz/corpus, an input a line, for tests/corpus.rs. No sanitizer: gossd forbids unsafe code, and
-# they cost most of the executions; assertions and checks for overflow are on, of dependencies too.
+# The inputs found stay in the target folder, and the next run starts from them. With --keep, a smallest set that reaches the
+# same code goes to fuzz/corpus, one input per line, for tests/corpus.rs. No sanitizer: gossd forbids unsafe code, and they
+# cost most of the executions. Assertions and overflow checks are on, also in dependencies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,7 +48,7 @@ built=$work/$(rustc -vV | sed -n 's/^host: //p')/release
 pid=
 trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true' EXIT
 
-# What the corpus of a target is, as files.
+# The corpus of a target, as files.
 unpack() {
   local n=0 line
   mkdir -p "$2"
@@ -58,7 +58,7 @@ unpack() {
   done <"$1"
 }
 
-# The other way: the short ones first, up to the size that a corpus may have.
+# The other direction: short inputs first, up to the size limit of a corpus.
 pack() {
   find "$1" -type f -exec base64 -w 0 {} \; -exec echo \; | awk '{ print length, $0 }' | sort -n -k 1,1 -k 2 | cut -d ' ' -f 2- |
     awk '{ size += length + 1 } size <= 100000' >"$2"
@@ -83,7 +83,7 @@ for target in "${targets[@]}"; do
   executed=${executed:-0}
   edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
   findings=$(find "$artifacts" -type f | wc -l)
-  # One that did not come to its end has found something, or not even begun.
+  # A target that did not finish has found something, or has not even begun.
   if ((findings == 0 && executed < runs)); then findings=?; fi
   [ "$findings" = 0 ] || found=1
   printf '%-20s %12s %9s %7s %9s\n' "$target" "$executed" $((executed * 1000 / elapsed)) "${edges:-0}" "$findings"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds what the checks run: gossd, the simulated gost, the scenarios and the measuring programs, optimised a little, and
-# static, so that they run in an image with nothing else. Prints the folder that they are in.
+# Builds the programs that the checks run: gossd, the simulated gost, the scenarios and the measuring programs, optimised a
+# little, and static, so that they run in an image with nothing else. Prints their folder.
 #
 #   scripts/static.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Naming the target keeps procedural macros, which the compiler loads, dynamic. All in one go, so that each crate is built
-# once, whoever needs which of its features.
+# With an explicit target, procedural macros, which the compiler loads, stay dynamic. One command for all, so that each crate
+# is built once with all the features that are needed.
 target=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --profile harness --target "$target" \
   --package gossd --package gossd-harness --package gossd-lab --bins >&2

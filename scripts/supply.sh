@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether all that Cargo.lock brings is from crates.io, under licences that .deny.toml allows, and in one version each;
-# and, where the advisories' database can be fetched from github.com, whether any of it is known to be weak.
+# Checks that every crate in Cargo.lock comes from crates.io, has a licence that .deny.toml allows, and has one version; and,
+# if the advisory database can be fetched from github.com, that no crate has a known weakness.
 #
 #   scripts/supply.sh
 set -euo pipefail
@@ -10,8 +10,8 @@ VERSION=0.20.2
 
 if ! cargo deny --version >/dev/null 2>&1; then
   echo "supply.sh: installing cargo-deny $VERSION, once (some minutes of processor time)" >&2
-  # Not where gossd is built: a cache of that would keep its leftovers. Without optimisation, which takes longer than it
-  # saves: it reads one lock file.
+  # Not in gossd's target folder, whose cache would keep the leftovers. Without optimisation, which would take longer than it
+  # saves: cargo-deny reads one lock file.
   env -u CARGO_TARGET_DIR -u RUSTFLAGS CARGO_PROFILE_DEV_DEBUG=0 \
     cargo install cargo-deny --version "$VERSION" --locked --quiet --debug
 fi
@@ -23,5 +23,5 @@ elif [ "${GOSSD_REQUIRE_ADVISORIES:-}" = 1 ]; then
   echo 'supply.sh: the advisories cannot be fetched, and GOSSD_REQUIRE_ADVISORIES=1' >&2
   exit 1
 else
-  echo 'SKIPPED: the advisories cannot be fetched; nothing has shown that no crate is known to be weak' >&2
+  echo 'SKIPPED: the advisories cannot be fetched; known weaknesses of crates were not checked' >&2
 fi

@@ -1,4 +1,4 @@
-//! What an agent is told, checked: every contradiction is found here, before anything is bound.
+//! An agent's configuration, and the check that finds every contradiction before anything is bound.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-use crate::gossip::JoinPoint;
-use crate::gossip::keyring::Keyring;
-use crate::gossip::transport::Faults;
+use crate::net::JoinPoint;
+use crate::net::transport::Faults;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
 use crate::plugin::tls::TlsFiles;
 use gossd_core::address::{Entrypoint, Host};
 use gossd_core::agent::Broken;
+use gossd_core::link::keyring::Keyring;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::AgentName;
 
-/// Where the plugin listens.
+/// Default address of the plugin.
 pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
-/// Where the admin listener is.
+/// Default address of the admin listener.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:8001";
-/// Where the gossip listens without a key.
+/// Default address of the gossip without a key.
 pub const DEFAULT_GOSSIP_LOOPBACK: &str = "127.0.0.1:8002";
-/// Where the gossip listens with a key.
+/// Default address of the gossip with a key.
 pub const DEFAULT_GOSSIP_KEYED: &str = "0.0.0.0:8002";
-/// The cluster's id.
+/// Default cluster id.
 pub const DEFAULT_CLUSTER: &str = "default";
 
 /// An agent's configuration.
@@ -35,73 +35,73 @@ pub const DEFAULT_CLUSTER: &str = "default";
 pub struct Config {
     /// Its name, unique in the cluster.
     pub name: AgentName,
-    /// Where gost's plugin calls come in: one address at least.
+    /// Addresses for gost's plugin calls: at least one.
     pub plugin: Vec<SocketAddr>,
-    /// Where they come in as well, from this host only.
+    /// A Unix socket for plugin calls from this host.
     pub plugin_socket: Option<PathBuf>,
-    /// The tokens of which a call needs one; without the file, every call is taken.
+    /// The file of tokens of which a call needs one; without the file, every call is taken.
     pub token_file: Option<PathBuf>,
-    /// Whether the plugin may take every call from other hosts.
+    /// Whether the plugin may take calls from other hosts without a token.
     pub insecure_plugin: bool,
-    /// What the plugin's port speaks TLS with.
+    /// The certificate of the plugin's TCP listeners, if they use TLS.
     pub tls: Option<TlsFiles>,
-    /// How much of the agent its callers may take.
+    /// The bounds on plugin connections.
     pub bounds: Bounds,
-    /// How often the tokens' and certificate's files are looked at.
+    /// How often the files of tokens and certificate are checked for changes.
     pub reload_interval: Duration,
-    /// Where operators, probes and metrics come in; none for no such listener.
+    /// The address for operators, probes and metrics; `None` for no admin listener.
     pub admin: Option<SocketAddr>,
-    /// Whether the agent does without that listener if its address is taken: nobody asked for it.
+    /// Whether the agent starts without the admin listener if its address is taken, because it is only the default.
     pub admin_may_give_way: bool,
-    /// Where peers come in.
+    /// The address for peers.
     pub gossip: SocketAddr,
-    /// How other hosts reach this one, if the operator said so.
+    /// The host name or address under which other hosts reach this one, if configured.
     pub advertise: Option<Host>,
-    /// Where to find peers.
+    /// The addresses of peers to join.
     pub join: Vec<JoinPoint>,
-    /// The keys that seal and open gossip.
+    /// The keys that encrypt gossip.
     pub keyring: Keyring,
-    /// Where they were read from, and are written when they change.
+    /// The file of the keyring. Changes of keys are written to it.
     pub key_file: Option<PathBuf>,
-    /// Agents of different clusters do not understand each other.
+    /// Agents of different clusters ignore each other.
     pub cluster: String,
-    /// How long a record lives without a Renew, until its Renew period is known.
+    /// The TTL of a record until its gost's Renew period is known.
     pub lease_ttl: Duration,
-    /// In which order a Get lists records.
+    /// The order of records in an answer to Get.
     pub order: Order,
-    /// How much the agent holds at most.
+    /// The limits on what the agent holds.
     pub quota: Quota,
-    /// Which host names are whose whatever tunnels claim, and which ones they may.
+    /// The operator's rules for host names, and which names tunnels may claim.
     pub names: Names,
-    /// Where the host names that are known are written for gosts that read them; none for no such file.
+    /// The file of known host names, for gosts that read it; `None` for no file.
     pub ingress_file: Option<PathBuf>,
-    /// Where gosts are that were attached before this agent ran, as their `entrypoint` says.
+    /// The entrypoint of gosts that were attached before this agent ran, as in their `entrypoint` setting.
     pub fallback: Option<Entrypoint>,
-    /// The folder of the journal; none to keep everything in memory only.
+    /// The folder of the journal; `None` to keep everything in memory only.
     pub data_dir: Option<PathBuf>,
-    /// The socket through which `gossd leave`, `gossd drain` and `gossd keys` speak to this agent; none for no such socket.
+    /// The socket for `gossd leave`, `gossd drain` and `gossd keys`; `None` for no control socket.
     pub control: Option<PathBuf>,
-    /// Whether `gossd hold` of this network namespace keeps the listeners while the agent is replaced.
+    /// Whether a `gossd hold` in this network namespace keeps the sockets while the agent is replaced.
     pub hold: bool,
-    /// Whether to say goodbye when told to stop, for agents that will not come back.
+    /// Whether to leave the cluster at a stop, for agents that will not come back.
     pub leave_on_stop: bool,
-    /// Counts the log lines that nobody took; whoever writes the log does.
+    /// Counts the log lines that were dropped; the log's writer increments it.
     pub dropped_log_lines: Counter,
-    /// When dead agents are forgotten.
+    /// After how long dead agents are forgotten.
     pub dead_grace: Duration,
-    /// How often states are exchanged.
+    /// How often agents compare their boards.
     pub gossip_interval: Duration,
-    /// By how much a test wants the clock ahead.
+    /// Tests: how far the clock is ahead.
     pub clock_ahead: Duration,
-    /// What a test has broken.
+    /// Tests: which behaviour is broken.
     pub broken: Broken,
-    /// How many times as fast as usual a test wants the agent to forget.
+    /// Tests: how many times faster than usual the agent forgets.
     pub hurry: u32,
-    /// Frames that tests want lost.
+    /// Tests: frames to be lost.
     pub faults: Option<Faults>,
 }
 
-/// What of a configuration takes effect while the agent runs.
+/// The settings that can change while the agent runs.
 pub struct Adjustable {
     /// See [`Config::order`].
     pub order: Order,
@@ -116,29 +116,29 @@ pub struct Adjustable {
 /// A contradiction in the configuration. Nothing was started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Whoever reaches that address could read and forge everything.
+    /// Anybody who reaches that address could read and forge everything.
     #[error(
         "gossip on {0} needs a key: run `(umask 077; gossd keygen > key)`, copy the file to every host, and add \
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
-    /// Whoever reaches that address could redirect every tunnel.
+    /// Anybody who reaches that address could redirect every tunnel.
     #[error(
         "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write \
          `(umask 077; openssl rand -hex 32 > FILE)`, add `--token-file FILE`, and set the same `token` in gost's plugin \
-         section; or listen on 127.0.0.1 or with --plugin-socket; or say --insecure-plugin"
+         section; or listen on 127.0.0.1 or with --plugin-socket; or set --insecure-plugin"
     )]
     OpenPlugin(SocketAddr),
-    /// No record could live that short without a gap, or would ever lapse.
+    /// With a shorter TTL, records would lapse between two Renews; with a longer one, hardly ever.
     #[error("--lease-ttl must be from 5 to 3600 seconds")]
     LeaseTtl,
-    /// Longer than any name needs, or empty: it is part of every seal.
+    /// Empty, or longer than any name needs. The id is part of every seal.
     #[error("--cluster is empty, longer than 128 bytes, or has control characters")]
     Cluster,
 }
 
 impl Config {
-    /// A keyless agent on loopback, with ports that the system chooses.
+    /// An agent without a key on loopback, with ports that the system chooses.
     pub fn loopback(name: AgentName) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
@@ -169,8 +169,8 @@ impl Config {
             hold: false,
             leave_on_stop: false,
             dropped_log_lines: Counter::default(),
-            dead_grace: crate::gossip::DEAD_GRACE,
-            gossip_interval: crate::gossip::INTERVAL,
+            dead_grace: gossd_core::link::DEAD_GRACE,
+            gossip_interval: gossd_core::link::INTERVAL,
             clock_ahead: Duration::ZERO,
             broken: Broken::default(),
             hurry: 1,
@@ -178,12 +178,12 @@ impl Config {
         }
     }
 
-    /// What of it takes effect while the agent runs.
+    /// The settings that can change while the agent runs.
     pub fn adjustable(self) -> Adjustable {
         Adjustable { order: self.order, quota: self.quota, names: self.names, join: self.join }
     }
 
-    /// Finds what contradicts itself.
+    /// Finds contradictions.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
@@ -230,7 +230,7 @@ mod tests {
         ] {
             let keyless = Config { gossip: gossip.parse().unwrap(), ..config() };
             assert_eq!(keyless.validate().is_ok(), fine, "{gossip}");
-            let keyring = Keyring::parse(&crate::gossip::keyring::generate()).unwrap();
+            let keyring = Keyring::parse(&crate::net::keyfile::generate().line()).unwrap();
             assert!(Config { keyring, ..keyless }.validate().is_ok(), "{gossip} with a key");
         }
         let refusal = Config { gossip: "0.0.0.0:1".parse().unwrap(), ..config() }.validate().unwrap_err();

@@ -1,9 +1,10 @@
-//! Keeps an agent's own state over its restarts: the newest word on every id that it owns, what it knows of its gosts, its
-//! claims on host names, whether it drains, and its generation, in one file. This half minds the file: who may use it, and what happens when it is damaged or the disk is
-//! full. The other half, `store`, minds what is inside.
+//! An agent's own state over restarts, in one file: the newest word on every id that it owns, the periods and
+//! entrypoints of its gosts, its claims on host names, whether it drains, and its generation. This half handles the
+//! file: who may use it, and what happens when it is damaged or the disk is full. The other half, `store`, handles its
+//! content.
 //!
-//! Must not know what a lease is, who decides that something is worth keeping, or what time it is. It blocks
-//! on the disk, so it is called from a blocking thread.
+//! Must not know what a lease is, who decides what is worth keeping, or what time it is. Its calls block on the disk,
+//! so they are made from a blocking thread.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,13 +16,12 @@ use std::path::{Path, PathBuf};
 
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::Claim;
 use gossd_core::lease;
 use gossd_core::record::{AgentName, Generation};
-use gossd_core::rule::Rule;
 
 #[cfg(feature = "fuzz")]
 pub mod entries;
-mod gosts;
 mod kept;
 pub(crate) mod peers;
 pub(crate) mod snapshot;
@@ -31,48 +31,48 @@ mod tests;
 
 use store::{Contents, Fault, Stamp, Store};
 
-/// How many damaged files are kept for whoever wants to know why; then the one that was written first goes.
+/// How many damaged files are kept for inspection; then the oldest one is removed.
 const MAX_SET_ASIDE: u32 = 10;
 
-/// Commits between two looks at how much of the file is free: a quarter of a minute of an agent whose clients never stop
-/// coming and going.
+/// Commits between two checks of the free space in the file: a quarter of a minute, if clients come and go all the
+/// time.
 const LOOK_EVERY: u32 = if cfg!(test) { 16 } else { 1_024 };
 
-/// What a journal kept.
+/// The content of a journal.
 #[derive(Debug)]
 pub struct Restored {
-    /// Of this start: higher than that of any start before it, on disk already.
+    /// The generation of this start: higher than that of any earlier start, and already on disk.
     pub generation: Generation,
-    /// What it owned, and what it knew of its gosts.
+    /// The leases that it owned, and the Renew periods of its gosts.
     pub leases: lease::Kept,
     /// Where instances registered.
     pub entrypoints: Vec<Registered>,
     /// The claims on host names.
-    pub rules: Vec<Rule>,
-    /// Whether it drained.
+    pub rules: Vec<Claim>,
+    /// Whether the agent drained.
     pub draining: bool,
-    /// Where a file is now that was damaged, or none of ours; the journal started afresh without it.
+    /// The new name of a file that was damaged or no journal; a fresh journal has replaced it.
     pub set_aside: Option<PathBuf>,
 }
 
-/// An agent's journal. One process at a time has it: the lock is held until this is dropped.
+/// An agent's journal. One process at a time can use it: the lock is held until this is dropped.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// None after a failure: the store takes no more until it is opened again.
+    /// `None` after a failure, until the file is opened again.
     store: Option<Store>,
-    /// What the file says of itself at least, so that a file which went back in time is noticed.
+    /// A lower bound of the file's stamp: an older file shows that the file went back in time.
     stamp: Stamp,
-    /// Commits since the last look at how much of the file is free.
+    /// Commits since the last check of the free space.
     unlooked: u32,
     /// Declared last, so that it outlives the store.
     _lock: Lock,
 }
 
-/// Why there is no journal. Whatever the file holds, it still does.
+/// Why there is no journal. The content of the file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Two agents with one name would write one state.
+    /// Two agents with one name would write the same state.
     #[error(
         "{path} is in use: another agent of this name is running on this host; \
          stop it, or give this one another --name or another state directory"
@@ -81,7 +81,7 @@ pub enum OpenError {
         /// The journal.
         path: PathBuf,
     },
-    /// This program must not touch what it would not understand.
+    /// This program must not change what it cannot read.
     #[error("{path} was written by a newer gossd; run that one, or move the file away to start without it")]
     Newer {
         /// The journal.
@@ -92,37 +92,37 @@ pub enum OpenError {
     Unusable {
         /// The journal.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A batch that was not kept.
+/// Why a batch was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Nothing of the batch may be assumed kept, everything before it is. The same batch can be written again,
-    /// and the journal recovers by itself once the disk does.
+    /// No part of the batch may count as written; everything before it is. The same batch can be written again, and the
+    /// journal works again once the disk does.
     #[error("cannot write {path}: {source}")]
     Failed {
         /// The journal.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file was found damaged or gone, and the journal is empty now: everything has to be written again,
-    /// this batch too.
+    /// The file was damaged or gone, and the journal is empty now: everything has to be written again, including this
+    /// batch.
     #[error("{path} was damaged or removed, and started afresh{}", kept_as(.set_aside.as_deref()))]
     StartedAfresh {
         /// The journal.
         path: PathBuf,
-        /// Where the damaged file is now, if there was one.
+        /// The new name of the damaged file, if there was one.
         set_aside: Option<PathBuf>,
     },
 }
 
 impl Journal {
-    /// Opens or creates `<dir>/<name>.journal`, raises the generation durably to the higher of the last one
-    /// plus 1 and `at_least`, and returns what was kept. A file that is damaged or none of ours is renamed.
+    /// Opens or creates `<dir>/<name>.journal`. Raises the generation on disk to the last one plus 1, or to `at_least`
+    /// if that is higher. Returns the content. A file that is damaged or no journal is renamed.
     pub fn open(dir: &Path, name: &AgentName, at_least: Generation) -> Result<(Self, Restored), OpenError> {
         let path = dir.join(format!("{name}.journal"));
         let start = || -> Result<(Opened, Lock), Fault> {
@@ -137,14 +137,14 @@ impl Journal {
         Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
     }
 
-    /// What tells whether two processes mean the same journal: device and inode of its lock, wherever it is mounted. None
-    /// where no agent of this name has been.
+    /// Identifies a journal across processes and mounts: device and inode of its lock. `None` if no agent of this name
+    /// has been here.
     pub fn id(dir: &Path, name: &AgentName) -> Option<(u64, u64)> {
         let lock = beside(&dir.join(format!("{name}.journal")), "lock");
         fs::metadata(lock).ok().map(|lock| (lock.dev(), lock.ino()))
     }
 
-    /// Makes a batch durable, in one commit that has reached the disk when this returns.
+    /// Writes a batch in one commit, which is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
         let failed =
             |path: &Path, fault: Fault| WriteError::Failed { path: path.into(), source: fault.into() };
@@ -173,7 +173,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives back what was taken at a peak that is over. What is kept stays so, whether that works or not.
+    /// Shrinks the file after a peak. Whether that works or not, the content stays.
     fn shrink(&mut self) {
         let (Some(mut store), length) = (self.store.take(), self.bytes()) else { return };
         let shrunk = guarded(move || {
@@ -189,17 +189,17 @@ impl Journal {
         }
     }
 
-    /// Bytes of its file; 0 if there is none.
+    /// The size of the file in bytes; 0 if there is none.
     pub fn bytes(&self) -> u64 {
         self.path.metadata().map_or(0, |found| found.len())
     }
 
-    /// Where the journal is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// After a failure, which the file may or may not have survived.
+    /// Opens the file again after a failure, which the file may not have survived.
     fn reopen(&mut self) -> Result<Opened, Fault> {
         let known = self.stamp;
         let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
@@ -208,18 +208,18 @@ impl Journal {
     }
 }
 
-/// A journal's file, opened and written to once.
+/// A journal's file, after its first write.
 struct Opened {
     store: Store,
     stamp: Stamp,
     contents: Contents,
-    /// There was no file, or none that could be used.
+    /// Whether the file is fresh, because there was none or none that could be used.
     afresh: bool,
     set_aside: Option<PathBuf>,
 }
 
-/// Opens the file and brings its stamp forward; a file that cannot be believed is set aside for a fresh one,
-/// which starts with the stamp `first`.
+/// Opens the file and raises its stamp. A file that cannot be trusted is renamed, and a fresh one starts with the stamp
+/// `first`.
 fn open_or_replace(
     path: &Path,
     first: Stamp,
@@ -245,7 +245,7 @@ fn open_or_replace(
     Ok(Opened { store, stamp: first, contents: Contents::default(), afresh: true, set_aside })
 }
 
-/// A new file, which appears under its name only once it is complete: a crash leaves none that looks damaged.
+/// Creates a file that gets its name only when it is complete, so that a crash leaves no file that looks damaged.
 fn start_afresh(path: &Path, stamp: Stamp) -> Result<Store, Fault> {
     let draft = beside(path, "new");
     let created = private_file(&draft, true).map_err(Fault::Io).and_then(|_| Store::create(&draft, stamp));
@@ -260,19 +260,19 @@ fn start_afresh(path: &Path, stamp: Stamp) -> Result<Store, Fault> {
     named
 }
 
-/// Renames a damaged file so that somebody can look at it. Returns its new name.
+/// Renames a damaged file for inspection. Returns the new name.
 fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
     let names: Vec<PathBuf> = (1..=MAX_SET_ASIDE).map(|n| beside(path, &format!("damaged-{n}"))).collect();
     let written = |name: &PathBuf| fs::symlink_metadata(name).and_then(|found| found.modified()).ok();
-    // A free name counts as written before any file.
+    // A free name counts as older than any file.
     let name = names.into_iter().min_by_key(written).unwrap_or_else(|| beside(path, "damaged"));
     fs::rename(path, &name)?;
     sync_entries(path)?;
     Ok(name)
 }
 
-/// Runs what touches the store. redb verifies its checksums when it opens a file, but does not promise that
-/// nothing in a hostile or failing file makes it panic; and a panic here would end the agent.
+/// Catches panics of the store. redb verifies its checksums when it opens a file, but may still panic on a hostile or
+/// failing file, and a panic here would end the agent.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -281,8 +281,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     })
 }
 
-/// The right to use a journal, for as long as it lives. It is a file of its own, because the journal's file
-/// is closed, renamed and replaced while the right has to last.
+/// The exclusive right to a journal. It is a file of its own, because the journal's file is closed, renamed and
+/// replaced while the right lasts.
 #[derive(Debug)]
 struct Lock(File);
 
@@ -297,7 +297,7 @@ impl Lock {
     }
 }
 
-/// Said aloud: closing would not free the lock while a child process, not yet at its `exec`, shares the file.
+/// Unlocks explicitly: closing would not, while a child process that has not reached its `exec` shares the file.
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = self.0.unlock();
@@ -320,7 +320,7 @@ fn private_file(path: &Path, empty: bool) -> io::Result<File> {
     options.open(path)
 }
 
-/// Makes names in the journal's directory durable; elsewhere than on unix a directory cannot be opened.
+/// Makes the names in the journal's directory durable. Only on Unix can a directory be opened.
 fn sync_entries(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }

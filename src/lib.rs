@@ -15,56 +15,57 @@
 //! # The map
 //!
 //! The rules are a crate of their own, [`gossd_core`]: records, leases, claims, slots, the directory, liveness, ranking,
-//! and what an agent makes of calls, of its peers and of time. It has no clock, socket, file or random source; its
-//! dependencies and its lints keep it so. Around it, each module may use those to its right, never those to its left:
+//! the protocol between agents, and the agent's decisions about calls, peers and time. It has no clock, socket, file or
+//! random source; its dependencies and its lints keep it so. Around it, each module may use those to its right, never those
+//! to its left:
 //!
-//! `main → cli → daemon → {ingress_file → plugin, control → listeners} → agent → {gossip, journal} → gossd_core`
+//! `main → cli → daemon → {ingress_file → plugin, ops → listeners} → agent → {net, journal} → gossd_core`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
-//! | [`gossip`] | push, repair, membership, sessions, keys, seals, sockets | what a lease is |
-//! | [`journal`] | own leases, what is known of gosts, claims, draining and generation on disk | what a lease is, what time it is |
+//! | [`net`] | the sockets of `gossd_core::link`, its task, names to join at, the key file | the content of frames |
+//! | [`journal`] | own leases, gosts' periods and entrypoints, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
-//! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | gossip |
-//! | [`ingress_file`] | host names in a file that gost reads by itself | protocols |
-//! | [`admin`] | what an agent tells operators: status, explanations, events, the page, probes | sockets of others |
-//! | [`control`] | leave, drain, keys and taking over, from a Unix socket | the plugin |
-//! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | what is said on them |
-//! | [`secret_file`] | files of keys and tokens: closed to others | what is in them |
-//! | [`unix_socket`] | socket files: bound, replaced, removed | what is said on them |
-//! | [`metrics`] | figures in the format that Prometheus reads | what they mean |
-//! | [`config`] | what the operator said, checked | how it was said |
+//! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | the network |
+//! | [`ingress_file`] | host names in a file that gost itself reads | protocols |
+//! | [`ops`] | the operators' door, by TCP and a Unix socket: status, page, probes; by the socket leave, drain, keys, taking over | the plugin |
+//! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | protocols |
+//! | [`secret_file`] | files of keys and tokens, closed to other users | their content |
+//! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
+//! | [`metrics`] | metrics in the format that Prometheus reads | their meaning |
+//! | [`config`] | the operator's settings, checked | flags, variables and files |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
 //! | [`cli`] | flags, verbs, everything printed | the inside of an agent |
 //!
-//! Read [`gossd_core`] first, then [`agent`], [`plugin`] and [`gossip`].
+//! Read [`gossd_core`] first, then [`agent`], [`plugin`] and [`net`].
 //!
-//! # Words
+//! # Terms
 //!
 //! An *agent* is one running gossd; every start of it has a higher *generation*. An *instance* is one gost
 //! handler instance. A *record* is what gost registered; the agent that it was registered at is its *owner*,
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
-//! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. Whoever knows
-//! less of an owner than its version asks for the rest, and that is *repair*; versions travel in pings and, with membership,
-//! by *anti-entropy*. A *rule* says which tunnel a host name belongs to; an agent that was told one *claims*
-//! it, in a slot like a record's. A tunnel that any rule *closes* to the public is private under all its names. A *keyring*
-//! is the keys of an agent: the first *seals* frames, all *open* them.
+//! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. An agent
+//! that has less of an owner than the owner's version asks for the rest: *repair*. Versions are sent in pings. The *board*
+//! has a card of every agent, also of the silent ones; agents compare a hash of it, and exchange cards if it differs. A
+//! *claim* is a tunnel's right to a *host name*; the agent that gets it by `SetRule` states it, in a slot like a record's. A
+//! tunnel that any claim makes *private* is so under all its names. A *keyring* is the keys of an agent: the
+//! first one encrypts (*seals*) frames, all of them decrypt (*open*) them.
 //!
 //! # Invariants
 //!
-//! Besides the tests named here, `gossd-simulate` of crates/lab holds 2 to 6 and 11 against a thousand stories of clusters in
-//! virtual time, whatever is lost, cut, crashed or restarted.
+//! Besides the tests named here, `gossd-lab simulate` checks 2 to 6 and 11 in a thousand stories of clusters in
+//! virtual time, with loss, partitions, crashes and restarts.
 //!
 //! 1. A plugin call waits for nothing but memory: no disk, network, DNS or other agent. The calls of
 //!    [`plugin::ServiceDiscovery`] and [`agent::Agent`] are not `async`, so they cannot. Only in an agent's first half
-//!    second, a question waits for what could make its answer less empty: [`plugin::gate`].
+//!    second, a question waits for records of the peers: [`plugin::gate`].
 //! 2. Renewals never leave the host: `gossd_core::agent::tests::renewals_leave_nothing_to_tell`.
 //! 3. Only the owner writes a record; everything else is a cache of it, ordered by the owner's own
 //!    version: `gossd_core::agent::tests::nobody_else_can_write_our_records`, `gossd_core::convergence` for any order, and for copies
 //!    of copies `gossd_core::replica`. A push
 //!    names no owner: it is the session's agent, so nobody can push another's slots. Others are asked for them only
-//!    while the owner is not heard, `gossip::link::tests`.
+//!    while the owner is not heard, `gossd_core::link::tests`.
 //! 4. The first Deregister of an id wins over every call that was in flight beside it; an id that is registered again
 //!    later is a new record: `gossd_core::convergence::the_first_deregister_wins_over_all_that_is_in_flight_beside_it`,
 //!    and over restarts `gossd_core::agent::tests::what_the_journal_kept_is_answered_from_the_first_moment` and `tests/own_gost.rs`.
@@ -76,20 +77,20 @@
 //! 6. A Get lists no record of a superseded or dead instance or generation:
 //!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
 //!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
-//!    usable port or host: the tables in `gossd_core::address` and `gossip::slots`; and what is surely alive
+//!    usable port or host: the tables in `gossd_core::address` and `gossd_core::link::slots`; and what is surely alive
 //!    before what may be: `gossd_core::rank`.
 //! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
-//!    sends can end a loop: the tests of `gossip::seal`, `gossip::link` and `tests/cluster.rs`; `tests/hostile_*.rs`,
+//!    sends can end a loop: the tests of `gossd_core::link::seal`, `gossd_core::link` and `tests/cluster.rs`; `tests/hostile_*.rs`,
 //!    and what the fuzzers kept, `tests/corpus.rs`.
 //! 8. [`gossd_core`] reads no clock, socket, file or random source: its Cargo.toml and its clippy.toml.
 //! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
-//!     `gossip::antientropy::tests::the_end_of_chitchat_is_an_error`.
+//!     `daemon::tests::a_task_that_ends_fails_or_panics_is_a_fault`.
 //! 11. A host name leads to one tunnel, the same at every agent that has heard the same, in whatever order:
-//!     `gossd_core::agent::rules::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
+//!     `gossd_core::agent::hostnames::agreement::whatever_was_claimed_where_and_heard_when_all_come_to_one_answer`; and it stays that
 //!     tunnel's while any agent has a record of it: `tests/ingress.rs`.
 //! 12. However keys are changed, and wherever, agents that were not forced apart have a key in common, and come to the
-//!     same keys: `gossip::keyring::tests`, the property there, and `gossip::link::rotation`.
+//!     same keys: `gossd_core::link::keyring::tests`, the property there, and `gossd_core::link::tests::rotation`.
 //!
 //! # Deliberately absent
 //!
@@ -101,17 +102,16 @@
     reason = "this is for those who work on it: --document-private-items"
 )]
 
-pub(crate) mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
-pub(crate) mod control;
 pub mod daemon;
-pub mod gossip;
 pub(crate) mod ingress_file;
 pub mod journal;
 pub(crate) mod listeners;
 pub(crate) mod metrics;
+pub mod net;
+pub(crate) mod ops;
 pub mod plugin;
 pub(crate) mod secret_file;
 pub(crate) mod unix_socket;

@@ -1,5 +1,5 @@
-//! How the modules' figures become Prometheus metrics: each module writes its own on a [`Sheet`] when somebody asks.
-//! Knows none of them.
+//! How the modules' numbers become Prometheus metrics: at each scrape, every module writes its own on a [`Sheet`].
+//! Knows none of the modules.
 
 use std::fmt;
 
@@ -8,34 +8,33 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// Seconds: from what one call takes in memory to what a starved host takes.
+/// Seconds: from the time of a call in memory to that on a starved host.
 pub(crate) const CALL_BUCKETS: [f64; 12] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0];
 /// Seconds: from loopback to a repair over an ocean.
 pub(crate) const LAG_BUCKETS: [f64; 12] =
     [0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// Where a module writes its figures.
+/// A scrape's output, to which a module writes its metrics.
 pub(crate) struct Sheet<'a>(DescriptorEncoder<'a>);
 
 impl<'a> Sheet<'a> {
-    /// On what the library gives.
+    /// Writes to the library's encoder.
     pub(crate) fn new(encoder: DescriptorEncoder<'a>) -> Self {
         Self(encoder)
     }
 
-    /// What only rises. The library adds `_total` to the name.
+    /// A counter. The library adds `_total` to the name.
     pub(crate) fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
     }
 
-    /// What rises and falls.
     pub(crate) fn level(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    /// The same, a value for each set of labels.
+    /// A counter with a value for each set of labels.
     pub(crate) fn counts<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -49,7 +48,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    /// What rises and falls, a value for each set of labels.
+    /// A gauge with a value for each set of labels.
     pub(crate) fn levels<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -63,7 +62,7 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
-    /// How long things took.
+    /// A histogram for each set of labels.
     pub(crate) fn histogram<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -78,12 +77,12 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// The runtime that everything runs on.
+/// The tokio runtime, as a source of metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Runtime(tokio::runtime::Handle);
 
 impl Runtime {
-    /// The one that this is called on.
+    /// The runtime of the caller.
     pub(crate) fn current() -> Self {
         Self(tokio::runtime::Handle::current())
     }
@@ -94,13 +93,13 @@ impl Collector for Runtime {
         let tasks = self.0.metrics().num_alive_tasks();
         Sheet::new(encoder).level(
             "gossd_tasks",
-            "Tasks that have not ended: some, and some for every connection",
+            "Running tasks: some, and some for each connection",
             amount(tasks),
         )
     }
 }
 
-/// A count as a gauge's value: exact up to 2^53.
+/// A count as the value of a gauge: exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts of records and bytes are far smaller")]
 pub(crate) fn amount(count: usize) -> f64 {
     count as f64

@@ -1,8 +1,8 @@
-//! Files that hold secrets: keys, tokens, private keys. They are read only if nobody but their owner and their group can
-//! read or change them. Knows nothing of what is in them.
+//! Files that hold secrets: keys, tokens, private keys. They are read only if nobody but their owner and their group
+//! can read or change them. Knows nothing of the content.
 //!
-//! The group may, because a service's secrets belong to root and are read by its group: the Debian package and systemd's
-//! credentials are such, and a Kubernetes Secret.
+//! The group is allowed because a service's secrets often belong to root and are read through a group: with the Debian
+//! package, with systemd's credentials and with a Kubernetes Secret.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _};
@@ -11,23 +11,24 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-/// Longest secret file, in bytes; a hundred times any that makes sense.
+/// Longest secret file in bytes: a hundred times any useful one.
 pub(crate) const MAX_LEN: u64 = 1 << 20;
-/// What users who are neither the owner nor in the group may do: nothing.
+/// The permission bits of users who are neither owner nor in the group.
 const OTHERS: u32 = 0o007;
-/// Set aside at once for what has no length, such as a pipe: a buffer that grows leaves secrets behind.
+/// First buffer for a file without a known length, such as a pipe. A buffer that grows would leave copies of the secret
+/// in memory.
 const LEAST: u64 = 16 << 10;
 
-/// Why a file is not taken. Never quotes what is in it.
+/// Why a secret file was refused. The text never quotes the content.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    /// Not there, or not for us.
+pub(crate) enum SecretFileError {
+    /// The file does not exist, or this user may not read it.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// Whoever is on this host may have read or changed it.
+    /// Every user of this host may have read or changed it.
     #[error(
-        "every user of this host may read or change it (mode {mode:04o}): `chmod 600 {}`, or 640 where gossd reads it \
-         by its group", path.display()
+        "every user of this host may read or change it (mode {mode:04o}): `chmod 600 {}`, or 640 if gossd reads it \
+         through its group", path.display()
     )]
     Open {
         /// The file's permissions.
@@ -40,28 +41,28 @@ pub(crate) enum Refused {
     TooLong,
 }
 
-/// Reads a file whole, and wipes it from memory when it is dropped.
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refused> {
+/// Reads a whole file. The content is wiped from memory when it is dropped.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let file = File::open(path)?;
-    // Of what was opened, not of what has the name by now.
+    // Of the opened file: the name may lead to another one by now.
     let found = file.metadata()?;
     let mode = found.mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(Refused::Open { mode, path: path.into() });
+        return Err(SecretFileError::Open { mode, path: path.into() });
     }
     let room = found.len().clamp(LEAST, MAX_LEN) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or_default()));
     file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_LEN { Err(Refused::TooLong) } else { Ok(bytes) }
+    if bytes.len() as u64 > MAX_LEN { Err(SecretFileError::TooLong) } else { Ok(bytes) }
 }
 
-/// The permissions with which a secret replaces a file that had these.
+/// The permissions for a secret that replaces a file of this mode.
 pub(crate) fn closed(mode: u32) -> Permissions {
     Permissions::from_mode(mode & 0o7777 & !OTHERS)
 }
 
-/// Takes a file that a secret is about to be written to from everybody but its owner, if others could read it: a shell's
-/// `>` makes such files. A terminal or pipe stays as it is.
+/// Before a secret is written to this file: removes the permissions of everybody but the owner, if others could read
+/// it. A shell's `>` makes such files. A terminal or pipe stays as it is.
 pub(crate) fn close(file: &File) -> io::Result<()> {
     let found = file.metadata()?;
     if found.is_file() && found.mode() & OTHERS != 0 {
@@ -117,7 +118,7 @@ mod tests {
         let link = folder.path().join("link");
         let file = file(0o644);
         std::os::unix::fs::symlink(file.path(), &link).unwrap();
-        assert!(matches!(read(&link), Err(Refused::Open { mode: 0o644, .. })));
+        assert!(matches!(read(&link), Err(SecretFileError::Open { mode: 0o644, .. })));
         file.as_file().set_permissions(Permissions::from_mode(0o600)).unwrap();
         assert!(read(&link).is_ok());
     }
@@ -128,8 +129,8 @@ mod tests {
         file.as_file().set_len(MAX_LEN).unwrap();
         assert!(read(file.path()).is_ok());
         file.as_file().set_len(MAX_LEN + 1).unwrap();
-        assert!(matches!(read(file.path()), Err(Refused::TooLong)));
-        assert!(matches!(read(Path::new("/nonexistent")), Err(Refused::Unreadable(_))));
+        assert!(matches!(read(file.path()), Err(SecretFileError::TooLong)));
+        assert!(matches!(read(Path::new("/nonexistent")), Err(SecretFileError::Unreadable(_))));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Unix sockets in the file system: bound where a dead process left one, never where a live one listens unless that is
-//! what the caller wants, and removed at the end. Knows nothing of what is said on them.
+//! Unix sockets in the file system. Binding replaces the file of a dead process, and that of a live one only on
+//! request; the end removes it. Knows no protocol.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// Removes the socket's file when it is dropped, if it is still the same one: a successor may have put its own there.
+/// Removes the socket's file when dropped, unless a successor has put another file there.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode; none of a file that is not to be removed.
+    /// Device and inode; `None` if the file is not to be removed.
     id: Option<(u64, u64)>,
 }
 
@@ -25,12 +25,12 @@ impl Drop for SocketFile {
 }
 
 impl SocketFile {
-    /// The file that is there.
+    /// The file that exists at this path.
     pub fn at(path: &Path) -> Self {
         Self { path: path.into(), id: id(path) }
     }
 
-    /// Leaves the file where it is: somebody else listens there.
+    /// Leaves the file in place: another process listens there.
     pub fn leave(mut self) {
         self.id = None;
     }
@@ -40,8 +40,8 @@ fn id(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Binds a socket whose file has these permissions. One that a dead process left behind is replaced; a live
-/// one, and a file that is no socket, stay.
+/// Binds a socket whose file has these permissions. The file of a dead process is replaced. The socket of a live
+/// process, and a file that is no socket, stay: an error.
 pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
@@ -49,11 +49,11 @@ pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFi
     replace(path, mode)
 }
 
-/// The same, in the place of a live one too, which gets no new connections from then on. There is a socket at the path
-/// all the time.
+/// Binds like [`bind`], and also replaces the socket of a live process, which gets no new connections from then on. At
+/// every moment there is a socket at the path.
 pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "that file is no socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file there is no socket"));
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! `gossd check`: finds what would keep an agent from its work, says what to do, and leaves no trace.
+//! `gossd check` finds what would keep an agent from working, names the remedy, and leaves no trace.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::common::process::{Process, gossd};
 use serde_json::Value;
 
-/// What was printed, and the exit code.
+/// The output, and the exit code.
 fn check(folder: &Path, flags: &[&str]) -> (String, i32) {
     let control = folder.join("run/gossd.sock");
     let mut command = gossd();
@@ -29,14 +29,14 @@ fn check(folder: &Path, flags: &[&str]) -> (String, i32) {
     (String::from_utf8(output.stdout).expect("text"), output.status.code().expect("it ended by itself"))
 }
 
-/// The first line about something.
+/// The first line about a check.
 fn line<'a>(text: &'a str, check: &str) -> &'a str {
     let about = |line: &&str| line.get(6..).is_some_and(|rest| rest.starts_with(check));
     text.lines().find(about).unwrap_or_else(|| panic!("nothing about {check}: {text}"))
 }
 
 #[test]
-fn a_host_that_is_fine_is_found_so_and_left_as_it_was() {
+fn a_good_host_passes_every_check_and_is_left_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key");
     fs::write(&key, gossd().arg("keygen").output().unwrap().stdout).unwrap();
@@ -63,7 +63,7 @@ fn a_host_that_is_fine_is_found_so_and_left_as_it_was() {
 }
 
 #[test]
-fn what_would_fail_is_found_at_once_the_worst_first() {
+fn failing_checks_are_found_at_once_the_worst_first() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("data"), "no folder").unwrap();
     let tokens = folder.path().join("tokens");
@@ -113,7 +113,7 @@ fn what_would_fail_is_found_at_once_the_worst_first() {
 }
 
 #[test]
-fn an_agent_that_runs_already_is_told_from_another_and_from_a_stranger() {
+fn a_running_agent_is_distinguished_from_another_and_from_a_stranger() {
     let folder = tempfile::tempdir().unwrap();
     let control = folder.path().join("run/gossd.sock");
     let run = |name: &str| Process::start(name, &["--control", control.to_str().unwrap()]);
@@ -172,7 +172,7 @@ fn the_file_of_host_names_has_to_be_written_and_to_be_what_gost_reads() {
 }
 
 #[test]
-fn what_contradicts_itself_is_found() {
+fn contradictions_are_found() {
     let folder = tempfile::tempdir().unwrap();
     for (flags, about, told) in [
         (&["--gossip", "0.0.0.0:0"][..], "settings", "needs a key"),

@@ -1,5 +1,5 @@
-//! The verbs that ask a running agent: what they print for people and for programs, how they end, and what they say
-//! when there is nobody to ask.
+//! The verbs that ask a running agent: their output for people and for programs, their exit codes, and their errors
+//! when no agent answers.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -25,14 +25,14 @@ fn asking(admin: SocketAddr, words: &[&str]) -> Command {
     command
 }
 
-/// What a verb printed, and its exit code.
+/// The output of a verb, and its exit code.
 fn ended(command: &mut Command) -> (String, String, i32) {
     let Output { stdout, stderr, status } = command.output().expect("gossd runs");
     let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).expect("text"));
     (stdout, stderr, status.code().expect("it ended by itself"))
 }
 
-/// What a verb printed, which has to be without complaint.
+/// The output of a verb, which must not complain.
 fn printed(agent: &Process, words: &[&str]) -> String {
     let (stdout, stderr, code) = ended(&mut asking(agent.admin, words));
     assert_eq!((&*stderr, code), ("", 0), "{words:?}: {stdout}");
@@ -45,7 +45,7 @@ fn json(agent: &Process, words: &[&str]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// Asks until the table has a text.
+/// Asks until the table contains a text.
 async fn until(agent: &Process, words: &[&str], text: &str) -> String {
     let start = Instant::now();
     loop {
@@ -88,6 +88,30 @@ async fn a_status_and_the_members_are_printed_for_people_and_for_programs() {
     assert_eq!(rows[2][..2], ["a", "alive"]);
     assert_eq!(rows[2][rows[2].len() - 2..], ["1", &*peer]);
     assert_eq!(json(&b, &["members"])["members"][1]["name"], "a");
+}
+
+#[tokio::test]
+async fn verbs_that_read_can_ask_the_control_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Process::keeping("a", folder.path(), &[]);
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register(CONNECTOR, TUNNEL).await;
+    let socket = folder.path().join("a.sock");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let by_socket = |words: &[&str]| ended(asking(nobody, words).arg("--control").arg(&socket));
+    for (words, text) in [
+        (&["status"][..], "a  gossd "),
+        (&["members"], "a (this)"),
+        (&["services"], TUNNEL),
+        (&["get", TUNNEL], CONNECTOR),
+        (&["explain", TUNNEL], "the only one; a is alive"),
+    ] {
+        let (stdout, stderr, code) = by_socket(words);
+        assert!(code == 0 && stdout.contains(text), "{words:?}: {stdout}{stderr}");
+    }
+    drop(a);
+    let (_, stderr, code) = by_socket(&["status"]);
+    assert!(code == 1 && stderr.contains(&format!("no agent answers at {}", socket.display())), "{stderr}");
 }
 
 #[tokio::test]
@@ -196,7 +220,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn what_happens_is_printed_as_it_happens_over_a_restart_until_ctrl_c() {
+async fn events_are_printed_over_a_restart_until_ctrl_c() {
     let mut a = Process::start("a", &[]);
     let (mut people, programs) = (Watch::start(a.admin, &[]), Watch::start(a.admin, &["--json"]));
     let begin = format!("watching a at {} until ctrl-c", a.admin);
@@ -282,7 +306,7 @@ fn without_an_agent_one_line_says_so_and_what_to_do() {
     }
 }
 
-/// A server that gives everybody the same answer; the first request that it gets.
+/// A server that gives everybody the same answer; also the first request that it gets.
 fn stranger(answer: Vec<u8>) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -304,7 +328,7 @@ fn ok(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_stranger_is_told_from_an_agent_in_one_line() {
+fn a_stranger_is_recognized_in_one_line() {
     let agent = Process::start("a", &[]);
     let plugin = |words: &[&str]| ended(&mut asking(agent.plugin, words));
     for words in VERBS {

@@ -1,4 +1,4 @@
-//! Agents in one process, through real sockets: each way of replication alone, loss, newcomers, strangers.
+//! Agents in one process, through real sockets: each way of replication alone, loss, new agents, strangers.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use crate::common::{TestCluster, eventually, ids, named, record};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::gossip::counters::Dropped;
-use gossd::gossip::keyring::{Keyring, generate};
-use gossd::gossip::seal::VERSION;
-use gossd::gossip::transport::Faults;
-use gossd::gossip::wire::Kind;
+use gossd::net::keyfile::generate;
+use gossd::net::transport::Faults;
 use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
+use gossd_core::link::counters::Dropped;
+use gossd_core::link::keyring::Keyring;
+use gossd_core::link::seal::VERSION;
+use gossd_core::link::wire::Kind;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,7 +43,7 @@ async fn without_pushes_the_cluster_still_converges() {
     for (n, agent) in cluster.agents.iter().enumerate() {
         agent.agent().register(Caller::local(1), record(&n.to_string(), "t")).unwrap();
     }
-    cluster.all_hold(SOON, "anti-entropy brings every record everywhere", 3).await;
+    cluster.all_hold(SOON, "repair brings every record everywhere", 3).await;
     cluster.agents[0].agent().deregister(Caller::local(1), named("0"));
     cluster.all_hold(SOON, "and takes it away", 2).await;
     assert!(cluster.agents.iter().all(|agent| ids(agent, "t") == ["1", "2"]));
@@ -50,7 +51,7 @@ async fn without_pushes_the_cluster_still_converges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
+async fn without_the_board_towards_one_peer_a_change_still_arrives_by_push() {
     let cut = Arc::new(AtomicBool::new(false));
     let mut cluster = TestCluster::start(2, |_, _| {}).await;
     let deaf = Arc::new(std::sync::OnceLock::<SocketAddr>::new());
@@ -58,7 +59,9 @@ async fn without_chitchat_towards_one_peer_a_change_still_arrives_by_push() {
         .add(2, |_, config| {
             let (cut, deaf) = (cut.clone(), deaf.clone());
             config.faults = Some(losing(move |kind, to| {
-                kind == Kind::Chitchat && cut.load(Ordering::Relaxed) && deaf.get() == Some(&to)
+                matches!(kind, Kind::Digest | Kind::Cards)
+                    && cut.load(Ordering::Relaxed)
+                    && deaf.get() == Some(&to)
             }));
         })
         .await;
@@ -142,11 +145,11 @@ fn suspicions(cluster: &TestCluster) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_with_another_key_or_cluster_changes_nothing_and_is_counted() {
-    let key = generate();
+    let key = generate().line();
     let keyed = |text: &str| Keyring::parse(text).expect("a key");
     let mut cluster = TestCluster::start(2, |_, config| config.keyring = keyed(&key)).await;
     cluster.agents[0].agent().register(Caller::local(1), record("1", "t")).unwrap();
-    cluster.add(2, |_, config| config.keyring = keyed(&generate())).await;
+    cluster.add(2, |_, config| config.keyring = keyed(&generate().line())).await;
     cluster
         .add(3, |_, config| {
             config.keyring = keyed(&key);
@@ -223,7 +226,7 @@ async fn agents_on_ipv6_find_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_joins_itself_and_nobody_else_runs_alone() {
-    let probe = gossd::gossip::transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let probe = gossd::net::transport::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let own = probe.addr;
     drop(probe);
     let cluster = TestCluster::start(1, |_, config| {
@@ -245,7 +248,7 @@ struct Partition {
 }
 
 impl Partition {
-    /// What an agent of the far side, or of the near one, loses.
+    /// What an agent of one side loses.
     fn faults(&self, far_side: bool) -> Faults {
         let this = self.clone();
         losing(move |_, to| {
@@ -276,7 +279,7 @@ fn renew(agent: &Daemon, id: &str) {
     assert!(agent.agent().renew(Caller::local(1), named(id), &heal).expect("there is room"));
 }
 
-/// Cuts the cluster in half for a time; both sides go on, and both know everything soon after it is healed.
+/// Cuts the cluster in half for a while; both sides continue, and both know everything soon after it is healed.
 async fn cut_and_heal(cut: Duration, adjust: impl Fn(&mut Config)) {
     let partition = Partition::default();
     let cluster = partition.cluster(adjust).await;
@@ -323,7 +326,7 @@ async fn after_a_partition_longer_than_ttl_and_grace_both_sides_know_everything_
 #[tokio::test(flavor = "multi_thread")]
 async fn at_twenty_per_cent_loss_a_change_is_everywhere_within_a_tenth_of_a_second() {
     let cluster = TestCluster::start(3, |n, config| config.faults = Some(lossy(40 + n as u64))).await;
-    // Round trips are measured by then.
+    // By then, round trips are measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut times = Vec::new();
     for n in 0..200 {

@@ -1,4 +1,4 @@
-//! What is shipped for containers fits together: the Dockerfile, `examples/compose`, and what the manual says to type.
+//! The files for containers fit together: the Dockerfile, `examples/compose`, and the commands in the manual.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,10 +11,10 @@ use serde_norway::Value;
 
 const DOCKERFILE: &str = include_str!("../Dockerfile");
 const MANUAL: &str = include_str!("../docs/containers.md");
-/// What every gost here is told, wherever it is mounted from.
+/// The configuration of every gost here, wherever it is mounted from.
 const GOST_FILE: &str = "/gost.yml";
 
-// What is used of Compose's format. A key that is not spelled so would be refused by Compose, or ignored.
+// The part of Compose's format that is used here. Compose would refuse or ignore a key with another spelling.
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +104,7 @@ fn compose() -> Compose {
 }
 
 impl Service {
-    /// Where a path in the container comes from.
+    /// The source of a path in the container.
     fn mounted(&self, at: &str) -> Option<&str> {
         self.volumes.iter().find_map(|volume| match volume.split(':').collect::<Vec<_>>()[..] {
             [source, target] | [source, target, "ro"] if target == at => Some(source),
@@ -112,7 +112,7 @@ impl Service {
         })
     }
 
-    /// The published port on this machine, and whose it is in the container.
+    /// The published port on this machine, and its port in the container.
     fn port(&self) -> (u16, u16) {
         let [port] = &self.ports[..] else { panic!("one port: {:?}", self.ports) };
         let (outer, inner) =
@@ -121,7 +121,7 @@ impl Service {
     }
 }
 
-/// What `gossd gost-config` prints where the service's variables are set; fails on a variable that says nonsense.
+/// The output of `gossd gost-config` with the service's variables; fails if a variable is invalid.
 fn gost_config(service: &Service) -> String {
     let output = gossd().arg("gost-config").envs(&service.environment).output().expect("gossd runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -263,7 +263,7 @@ fn every_file_that_is_mounted_is_there() {
         }
     }
     assert_eq!(found, 5);
-    // But the key, which is made by who types what the manual says, and not to be committed.
+    // Except the key: the reader of the manual makes it, and it must not be committed.
     let key = folder().join(&compose.secrets["key"].file);
     assert!(walk().contains(&format!(
         "docker run --rm gossd keygen | sudo install -g 65532 -m 640 /dev/stdin {}\n",
@@ -272,7 +272,7 @@ fn every_file_that_is_mounted_is_there() {
     assert!(include_str!("../.gitignore").lines().any(|line| line == "/examples/compose/key"));
 }
 
-/// What the manual says to type.
+/// The commands in the manual.
 fn walk() -> &'static str {
     let walk = MANUAL.split_once("<!-- compose -->\n```sh\n").expect("the walk is there").1;
     walk.split_once("```").expect("its end").0
@@ -313,7 +313,7 @@ fn the_image_says_only_what_gossd_knows() {
     for setting in line("ENV ").split(' ') {
         let (variable, path) = setting.split_once('=').expect("a value");
         if variable == "MALLOC_ARENA_MAX" {
-            // The allocator's, and as the unit has it.
+            // As in the systemd unit: fewer arenas of the allocator.
             let unit = include_str!("../examples/systemd/gossd.service");
             assert!(unit.contains(&format!("\nEnvironment={setting}\n")));
             continue;
@@ -327,7 +327,7 @@ fn the_image_says_only_what_gossd_knows() {
     assert_eq!(line("CMD "), "[\"run\"]");
     assert!(line("HEALTHCHECK ").ends_with("CMD [\"/gossd\", \"healthcheck\"]"));
     assert!(self::variables("healthcheck").contains("GOSSD_CONTROL"), "it asks where the image says");
-    // scripts/docker-test.sh makes this stage of what was built outside.
+    // scripts/docker-test.sh makes this stage from programs that were built outside.
     let copies = stage.lines().filter(|line| line.starts_with("COPY ")).count();
     assert_eq!(stage.matches("COPY --from=build ").count(), copies);
     assert_eq!(stage.matches("FROM ").count(), 1);

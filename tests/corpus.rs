@@ -1,4 +1,4 @@
-//! What the fuzzers found worth keeping, once more: no input breaks a promise. `scripts/fuzz.sh` finds others.
+//! The inputs that the fuzzers kept, once more: none breaks a promise. `scripts/fuzz.sh` finds others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
 }
 
-/// Runs a target's inputs, which are in base64 on a line each. There have to be some.
+/// Runs the inputs of a target, one per line in base64. There has to be at least one.
 fn replay(target: &str, run: fn(&[u8])) {
     let path = folder("corpus").join(target).with_extension("base64");
     let corpus = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -52,7 +52,7 @@ macro_rules! replay {
 
 replay! {
     address_completion
-    chitchat_message
+    board_cards
     config_file
     frame_payload
     ingress_host

@@ -1,6 +1,5 @@
-//! What is promised when something breaks: a scenario for each promise, through real sockets, with real
-//! processes where a process dies. Each prints the time that it measured and allows twice the promised one,
-//! because test machines are shared.
+//! The promises for faults: one scenario per promise, through real sockets, with real processes where a process dies.
+//! Each prints the measured time and allows twice the promised one, because test machines are shared.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,16 +11,16 @@ use crate::common::process::{Process, get, gossd};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A busy machine may hold anything up for this long: promises of milliseconds are for their figures to show.
+/// A busy machine may delay anything for this long. Promises of milliseconds are checked by the figures instead.
 const HELD_UP: Duration = Duration::from_millis(500);
 
-/// Prints a promise beside what was measured, and allows twice as much and a machine that is busy.
+/// Prints a promise and the measured time. Allows twice as much, and the delay of a busy machine.
 fn kept(promise: &str, promised: Duration, measured: Duration) {
     println!("PROMISE {promise}: promised {promised:?}, measured {measured:?}");
     assert!(measured <= promised * 2 + HELD_UP, "{promise}: {measured:?}");
 }
 
-/// Waits until an agent's answer is as wanted; how long that took.
+/// Waits until an agent's answer is as wanted. Returns how long that took.
 async fn until(agent: &Process, name: &str, what: &str, wanted: impl Fn(&[String]) -> bool) -> Duration {
     let start = Instant::now();
     let mut connection = Connection::open(agent.plugin).await;
@@ -58,7 +57,7 @@ async fn three(folder: &Path, flags: &[&str]) -> [Process; 3] {
     agents
 }
 
-/// Waits until a record of each is listed by all.
+/// Waits until all agents list a record of each.
 async fn meet(agents: &[Process]) {
     static PROBES: AtomicUsize = AtomicUsize::new(0);
     for agent in agents {
@@ -129,7 +128,7 @@ async fn a_gost_that_drops_idle_connections_loses_nothing() {
     let mut gost = FakeGost::start("n", agent.plugin).await;
     gost.register("1", "t").await;
     gost.drop_connections();
-    // The dials and some: what would have been taken away is by then.
+    // Longer than the dials take: a record that they would remove is gone by then.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(agent.get("t").await, [gost.entrypoint.to_string()]);
     assert_eq!(gost.renew("1", "t").await, 200);
@@ -200,7 +199,7 @@ async fn when_a_host_is_lost_its_records_come_last_and_go_at_the_ttl() {
     let start = Instant::now();
     drop(a);
     drop(lost);
-    // Records of live agents take turns, so ten answers in a row tell that one of the two is last.
+    // Records of live agents take turns, so ten answers in a row show that one of the two is always last.
     let mut connection = Connection::open(c.plugin).await;
     let mut streak = 0;
     while streak < 10 {
@@ -231,7 +230,7 @@ async fn when_only_its_agent_is_lost_a_gost_stays_until_it_refuses() {
     until_all(&[&b, &c], "t", "it is listed", |answer| answer.len() == 1).await;
     drop(a);
     let start = Instant::now();
-    // Longer than the TTL; visitors ask.
+    // Longer than the TTL, while visitors ask.
     let mut connection = Connection::open(c.plugin).await;
     while start.elapsed() < Duration::from_secs(8) {
         assert_eq!(get(&mut connection, "t").await.len(), 1, "after {:?}", start.elapsed());
@@ -321,7 +320,7 @@ fn verb(folder: &Path, name: &str, verb: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn who_leaves_is_hidden_at_once_and_stops() {
+async fn an_agent_that_leaves_is_hidden_at_once_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let [mut a, b, c] = three(folder.path(), &[]).await;
     let mut gost = FakeGost::start("n", a.plugin).await;
@@ -356,7 +355,7 @@ async fn a_draining_agent_is_hidden_elsewhere_until_it_is_undone() {
 }
 
 #[test]
-fn who_drains_without_a_journal_is_told_that_a_restart_undoes_it() {
+fn draining_without_a_journal_warns_that_a_restart_undoes_it() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("a.sock");
     let _agent = Process::start("a", &["--control", socket.to_str().unwrap()]);
@@ -508,16 +507,16 @@ async fn without_a_writable_folder_the_agent_goes_on_in_memory() {
     let mut gost = FakeGost::start("n", agent.plugin).await;
     gost.register("1", "t").await;
     assert_eq!(agent.get("t").await.len(), 1);
-    assert!(agent.log().contains("going on in memory"));
+    assert!(agent.log().contains("continuing in memory"));
 }
 
 #[tokio::test]
-async fn what_was_registered_fifty_milliseconds_ago_survives_a_kill() {
+async fn a_record_older_than_fifty_milliseconds_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Process::keeping("a", folder.path(), &[]);
     let mut gost = FakeGost::start("n", agent.plugin).await;
     for n in 0..10 {
-        // The journal has more to do all the while, and is at another point of it each time.
+        // The journal is busy all the time, and at another point each time.
         for m in 0..3 * n {
             gost.register(&format!("{n}-{m}"), "others").await;
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -542,7 +541,7 @@ async fn what_was_registered_fifty_milliseconds_ago_survives_a_kill() {
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// None where this user may not mount.
+    /// `None` if this user may not mount.
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let mut mount = std::process::Command::new("mount");

@@ -1,5 +1,5 @@
-//! Every YAML for gost that `gossd gost-config` prints, that the README and the manual show and that `examples/gost` has: it has
-//! only keys that gost knows, and what it calls is served. Each plugin in it is called as gost would call it.
+//! Every YAML for gost: the output of `gossd gost-config`, the blocks in the README and the manual, and
+//! `examples/gost`. Each has only keys that gost knows, and each of its plugins is called as gost would call it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use tonic::{Code, Request};
 
 const README: &str = include_str!("../README.md");
 const MANUAL: &str = include_str!("../docs/gost.md");
-/// In the certificate of every agent here.
+/// The name in the certificate of every agent here.
 const NAME: &str = "gost-1.example.org";
-/// The manual's, too.
+/// The token in the manual.
 const TOKEN: &str = "0b7c1f0e5d7a4c9f8e21d3a6b5947c10";
 
-// What gost reads, as far as it is used here. A key that is not spelled so would be ignored by gost.
+// The part of gost's format that is used here. gost would ignore a key with another spelling.
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,7 +195,7 @@ enum Asked {
     Ingress,
 }
 
-/// The files that an agent is told of, in a folder of their own.
+/// The files for an agent's flags, in a folder of their own.
 struct Files {
     folder: tempfile::TempDir,
     certificate: String,
@@ -222,7 +222,7 @@ impl Files {
     }
 }
 
-/// Asks as the plugin section says; panics if that does not work, or if a token in it is not needed.
+/// Calls as the plugin section configures; panics if that fails, or if its token is not needed.
 async fn ask(asked: Asked, plugin: &Plugin, files: &Files) {
     for token in [plugin.token.as_deref(), None] {
         let is_taken = match &*plugin.r#type {
@@ -242,7 +242,7 @@ async fn is_taken_over_http(asked: Asked, plugin: &Plugin, token: Option<&str>, 
     if let Some(Tls { secure, server_name }) = &plugin.tls {
         assert_eq!(*secure, server_name.is_some());
         client = client.danger_accept_invalid_certs(!secure);
-        // Where gost calls an address and looks for a name, this client knows only how to call a name.
+        // gost calls an address and checks another name; this client can only call a name.
         if let Some(name) = server_name {
             let addr = url.socket_addrs(|| None).expect("an address")[0];
             client = client.resolve(name, addr);
@@ -274,7 +274,7 @@ async fn is_taken_over_grpc(asked: Asked, plugin: &Plugin, token: Option<&str>, 
     let mut endpoint = Endpoint::from_shared(addr).expect("an address");
     if let Some(Tls { secure, server_name }) = &plugin.tls {
         assert_eq!(*secure, server_name.is_some());
-        // This client always checks; a gost that does not would be content with less.
+        // This client always checks, which is stricter than a gost that does not.
         let name = server_name.as_deref().unwrap_or(NAME);
         let trust = Certificate::from_pem(&files.certificate);
         let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name(name);
@@ -308,7 +308,7 @@ fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
 
 // What is printed.
 
-/// What `gossd gost-config` prints.
+/// The output of `gossd gost-config`.
 fn printed(flags: &[String], folder: &Path) -> String {
     let output = gossd().arg("gost-config").args(flags).current_dir(folder).output().expect("gossd runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -526,7 +526,7 @@ async fn the_example_of_a_configuration_file_is_understood() {
     let path = path.to_str().expect("text");
     Gost::parse(&printed(&["--config".to_owned(), path.to_owned()], files.folder.path())).plugins();
 
-    // What is commented out is a setting as well.
+    // A setting that is commented out also counts.
     let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
     let shown = |line: &str| line.strip_prefix("# ").filter(|rest| is_setting(rest)).map(str::to_owned);
     let all: Vec<_> = text.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned())).collect();

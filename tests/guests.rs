@@ -10,10 +10,11 @@ use crate::common::eventually;
 use crate::common::http::{Connection, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::gossip::keyring::{self, Keyring};
+use gossd::net::keyfile;
 use gossd::plugin::bounds::Bounds;
 use gossd::plugin::grpc::generated::GetServiceRequest;
 use gossd::plugin::grpc::generated::sd_client::SdClient;
+use gossd_core::link::keyring::Keyring;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -22,7 +23,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// How long a guest is served before it is sent home.
 const GUEST: Duration = Duration::from_millis(200);
 
-/// An address by which this machine is, to itself, another host. Connecting a UDP socket sends nothing.
+/// An address of this machine that is not loopback. Connecting a UDP socket sends nothing.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -38,10 +39,10 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// None where this machine has no address but loopback.
+    /// `None` if this machine has only loopback addresses.
     async fn new() -> Option<Self> {
         let ip = own_address()?;
-        let key = keyring::generate().to_string();
+        let key = keyfile::generate().line().to_string();
         let bounds = Bounds { guest: GUEST, ..Bounds::default() };
         let plugin = vec![SocketAddr::new(ip, 0)];
         let config = Config { plugin, insecure_plugin: true, bounds, ..Self::config("b", ip, &key) };
@@ -64,7 +65,7 @@ impl Hosts {
 }
 
 #[tokio::test]
-async fn over_http_the_answer_says_that_the_connection_ends() {
+async fn an_http_guest_is_sent_home_by_its_answer() {
     let Some(hosts) = Hosts::new().await else {
         eprintln!("SKIPPED: this machine has no address but loopback");
         return;
@@ -91,7 +92,7 @@ async fn counted(plugin: SocketAddr, dials: Arc<AtomicUsize>) -> Channel {
 }
 
 #[tokio::test]
-async fn over_grpc_the_connection_says_goodbye_and_no_call_fails() {
+async fn a_grpc_guest_is_sent_home_and_no_call_fails() {
     let Some(hosts) = Hosts::new().await else {
         eprintln!("SKIPPED: this machine has no address but loopback");
         return;

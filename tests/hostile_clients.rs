@@ -1,5 +1,5 @@
-//! Clients of the plugin port that mean harm, many at a time, while a gost on a kept-alive connection renews: each of
-//! its calls is answered, and what the others take is bounded. Single slow clients are in `plugin_bounds`.
+//! Many malicious clients of the plugin's port, while a gost renews on a kept-alive connection: each of its calls is
+//! answered, and what the others take is bounded. Single slow clients are in `plugin_bounds`.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -30,19 +30,19 @@ async fn agent(max_connections: usize, patience: Duration) -> Daemon {
 
 async fn open(agent: &Daemon, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(agent.plugin).await.expect("the agent listens");
-    // It may be closed before all of it is taken.
+    // The agent may close it before it has received everything.
     let _ = stream.write_all(bytes).await;
     stream
 }
 
-/// All that comes until the agent closes the connection, by whatever means.
+/// Everything that arrives until the agent closes the connection, in whatever way.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _end_or_reset = timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("the agent closes it");
     bytes
 }
 
-/// Renews as long as the attack goes on, and once after it, always on one connection. What came of the attack.
+/// Renews during the attack, and once after it, always on one connection. Returns the result of the attack.
 async fn besieged<T>(agent: &Daemon, attack: impl Future<Output = T>) -> T {
     let mut gost = FakeGost::start("node-1", agent.plugin).await;
     gost.register("1", "t").await;
@@ -138,7 +138,7 @@ async fn heads_without_end_are_refused_in_both_protocols() {
         let mut endless = open(&agent, &frames::hello()).await;
         let head = frames::get(1, "/sd?name=t");
         let _ = endless.write_all(&frames::frame(HEADERS, 0, 1, &head[9..])).await;
-        // A literal field that is not to be remembered: "a: xxx…".
+        // A literal field without indexing: "a: xxx…".
         let field = [&[0, 1, b'a', 0x7f, 0x81, 0x06][..], &[b'x'; 896]].concat();
         let more = frames::frame(9, 0, 1, &field.repeat(10));
         let mut sent = 0;
@@ -161,7 +161,7 @@ async fn of_two_thousand_connections_those_that_do_nothing_useful_go() {
             held.push(open(&agent, openings[n % openings.len()]).await);
         }
         let evicted = || agent.plugin_closed().closed(Closed::Evicted);
-        // Those that are no HTTP close by themselves; gost's own is never among the evicted.
+        // Connections that are not HTTP close by themselves; gost's own is never evicted.
         eventually(SOON, "most made room", || evicted() > 1_000).await;
         held
     };
@@ -176,7 +176,7 @@ async fn whoever_says_no_more_takes_no_room() {
             let asked = if n % 2 == 0 { GET } else { &GET[..20] };
             let mut stream = open(&agent, asked.as_bytes()).await;
             stream.shutdown().await.expect("half of it");
-            // With half of its call said, or with all of it: it may be gone before it could be answered.
+            // With half a call or a whole one: the connection may be closed before the answer.
             let answer = rest(&mut stream).await;
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 200 "), "{n}");
         }

@@ -1,19 +1,21 @@
-//! Attackers with the network and without a key, against the gossip port of a real agent: whatever they send, nothing
-//! changes but counters, nothing is answered, and what they take is bounded.
+//! Attackers who control the network and have no key, against the gossip port of a real agent. Whatever they send, only
+//! counters change, nothing is answered, and what they take is bounded.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::common::puppet::{Puppet, push};
+use crate::common::puppet::{Puppet, cell, push, record_cell};
 use crate::common::{TestCluster, eventually, ids, record};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::gossip::counters::Dropped;
-use gossd::gossip::incoming::MAX_UNPROVEN;
-use gossd::gossip::keyring::{Keyring, generate};
-use gossd::gossip::wire::{self, Kind};
+use gossd::net::incoming::MAX_UNPROVEN;
+use gossd::net::keyfile::generate;
 use gossd_core::agent::Counts;
 use gossd_core::connection::Caller;
+use gossd_core::link::counters::Dropped;
+use gossd_core::link::keyring::Keyring;
+use gossd_core::link::wire::{self, Kind};
+use gossd_core::slot::Content;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,7 +24,9 @@ use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
 /// A record of the puppet's, in slot 1, with sequence number 2.
-const RECORD: (u32, &str) = (1, "t2\u{1f}p\u{1f}t\u{1f}node-2\u{1f}10.0.0.2:8420");
+fn a_record() -> (u32, Vec<u8>) {
+    (1, record_cell(2, ["p", "t", "node-2", "10.0.0.2:8420"]))
+}
 
 fn keyed(lines: &[&str]) -> Keyring {
     Keyring::parse(&lines.join("\n")).expect("keys")
@@ -36,7 +40,7 @@ async fn cluster(key: &str) -> (TestCluster, Puppet) {
     }
     let puppet = join(&cluster.agents[0], key, "puppet", 1).await;
     puppet.get_ready().await;
-    puppet.push(2, &[RECORD]).await;
+    puppet.push(2, &[a_record()]).await;
     eventually(SOON, "all is known", || ids(&cluster.agents[0], "t") == ["0", "1", "p"]).await;
     (cluster, puppet)
 }
@@ -49,7 +53,7 @@ async fn join(agent: &Daemon, key: &str, name: &str, generation: u64) -> Puppet 
     puppet
 }
 
-/// All that an attacker could want to change.
+/// Everything that an attacker could want to change.
 fn state(agent: &Daemon) -> (Counts, Vec<String>, Vec<String>, u64, String) {
     let view = agent.agent().view();
     let members = view.members.iter();
@@ -62,8 +66,8 @@ fn dropped(agent: &Daemon) -> u64 {
     Dropped::ALL.iter().map(|(why, _)| agent.counters().dropped(*why)).sum()
 }
 
-/// Sends frames from a socket of its own, at a pace that the kernel's buffers stand; each has to be dropped for one of
-/// these reasons, and none answered.
+/// Sends frames from a socket of its own, at a pace that the kernel's buffers can take. Each frame has to be dropped
+/// for one of these reasons, and none answered.
 async fn attack(agent: &Daemon, what: &str, frames: &[Vec<u8>], reasons: &[Dropped]) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     let of = || reasons.iter().map(|why| agent.counters().dropped(*why)).sum::<u64>();
@@ -81,8 +85,8 @@ async fn attack(agent: &Daemon, what: &str, frames: &[Vec<u8>], reasons: &[Dropp
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing() {
-    let (key, other) = (generate(), generate());
+async fn frames_that_cannot_be_decrypted_are_counted_and_change_nothing() {
+    let (key, other) = (generate().line(), generate().line());
     let (cluster, puppet) = cluster(&key).await;
     let (agent, mut rng) = (&cluster.agents[0], StdRng::seed_from_u64(1));
     let mut random = |len: usize| {
@@ -92,7 +96,8 @@ async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing()
     };
     let bytes: Vec<_> = (0..500).map(|n| random(n * 3)).collect();
     attack(agent, "random bytes", &bytes, &[Dropped::NotAFrame]).await;
-    let real = puppet.frame(Kind::Push, &push(1_000, 9, &[(2, "t9\u{1f}x\u{1f}t\u{1f}n\u{1f}10.0.0.3:1")]));
+    let real =
+        puppet.frame(Kind::Push, &push(1_000, 9, &[(2, record_cell(9, ["x", "t", "n", "10.0.0.3:1"]))]));
     let cut: Vec<_> = (0..real.len()).map(|len| real[..len].to_vec()).collect();
     attack(agent, "cut short", &cut, &[Dropped::NotAFrame, Dropped::BadSeal]).await;
     let bits = (0..real.len() * 8).map(|bit| {
@@ -117,17 +122,17 @@ async fn what_was_not_sealed_for_us_is_counted_and_changes_and_answers_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_recorded_is_nothing_new() {
-    let key = generate();
+async fn replayed_frames_change_nothing() {
+    let key = generate().line();
     let (cluster, puppet) = cluster(&key).await;
     let agent = &cluster.agents[0];
-    let held_back = puppet.frame(Kind::Push, &push(7, 9, &[(1, "-9")]));
+    let held_back = puppet.frame(Kind::Push, &push(7, 9, &[(1, cell(9, Content::Empty))]));
     for _ in 0..40 {
-        puppet.push(2, &[RECORD]).await;
+        puppet.push(2, &[a_record()]).await;
     }
-    let last = puppet.frame_as(20_000, Kind::Push, &push(8, 2, &[RECORD]));
+    let last = puppet.frame_as(20_000, Kind::Push, &push(8, 2, &[a_record()]));
     eventually(SOON, "its window moves on", || {
-        // Lost ones are sent again: only the first is taken.
+        // Lost frames are sent again: only the first one counts.
         let _ = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(&last, agent.gossip));
         agent.counters().dropped(Dropped::Replayed) > 0
     })
@@ -140,7 +145,7 @@ async fn what_was_recorded_is_nothing_new() {
     attack(agent, "reflected", &own_frames(&puppet), &[Dropped::Reflected]).await;
 }
 
-/// What the agent said to a puppet.
+/// The frames that the agent sent to a puppet.
 fn own_frames(puppet: &Puppet) -> Vec<Vec<u8>> {
     let frames = puppet.heard();
     assert!(frames.len() > 3, "it was greeted and thanked");
@@ -148,8 +153,8 @@ fn own_frames(puppet: &Puppet) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_answered_rarely() {
-    let key = generate();
+async fn an_agent_without_memory_answers_replayed_frames_like_strangers_and_rarely() {
+    let key = generate().line();
     let (_cluster, puppet) = cluster(&key).await;
     let recorded = puppet.sent();
     drop(puppet);
@@ -157,7 +162,7 @@ async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_
     config.keyring = keyed(&[&key]);
     let young = Daemon::start(config).await.expect("an agent starts");
     let begun = Instant::now();
-    // The first is a ping that asks.
+    // The first is a ping with a question.
     let frames: Vec<_> = recorded.iter().chain(std::iter::repeat_n(&recorded[0], 3_000)).cloned().collect();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     for (n, frame) in (1..).zip(&frames) {
@@ -176,8 +181,8 @@ async fn to_an_agent_that_remembers_nothing_recordings_are_of_strangers_and_are_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_retired_key_sealed_does_not_open_any_more() {
-    let (old, new) = (generate(), generate());
+async fn frames_under_a_retired_key_are_rejected() {
+    let (old, new) = (generate().line(), generate().line());
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("keys");
     std::fs::write(&file, format!("{}\n{}\n", *new, *old)).expect("written");
@@ -195,19 +200,19 @@ async fn what_a_retired_key_sealed_does_not_open_any_more() {
         agent.counters().dropped(Dropped::UnknownKey) > 0
     })
     .await;
-    let fresh = vec![puppet.frame(Kind::Push, &push(9, 9, &[RECORD]))];
+    let fresh = vec![puppet.frame(Kind::Push, &push(9, 9, &[a_record()]))];
     attack(&agent, "with a retired key", &[puppet.sent(), fresh].concat(), &[Dropped::UnknownKey]).await;
 }
 
-/// A connection that has sent this.
+/// A connection that has sent these bytes.
 async fn open(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("the agent listens");
-    // It may be closed before all of it is taken.
+    // The agent may close it before it has received everything.
     let _ = stream.write_all(bytes).await;
     stream
 }
 
-/// Waits until the agent closes it, having said nothing.
+/// Waits until the agent closes the connection without an answer.
 async fn closed(stream: &mut TcpStream) {
     let read = timeout(SOON, stream.read(&mut [0; 1])).await.expect("closed by the agent");
     assert!(matches!(read, Ok(0) | Err(_)), "an answer");
@@ -219,7 +224,7 @@ fn framed(frame: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_bring_nothing_new_from_a_peer_are_closed_and_counted() {
-    let key = generate();
+    let key = generate().line();
     let (cluster, puppet) = cluster(&key).await;
     let agent = &cluster.agents[0];
     let before = state(agent);
@@ -246,21 +251,24 @@ async fn connections_that_bring_nothing_new_from_a_peer_are_closed_and_counted()
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
-    let mut proven = open(agent.gossip, &framed(&puppet.frame(Kind::Push, &push(9, 2, &[RECORD])))).await;
+    let mut proven = open(agent.gossip, &framed(&puppet.frame(Kind::Push, &push(9, 2, &[a_record()])))).await;
     for stream in [&mut silent, &mut begun, &mut replaying] {
         closed(stream).await;
     }
     timeout(SOON, drip).await.expect("the dripping one is closed").expect("it only writes");
     assert_eq!(count(Dropped::Connection), dropped + 4, "and not the peer's");
     let taken = agent.counters().received_of(Kind::Push);
-    proven.write_all(&framed(&puppet.frame(Kind::Push, &push(10, 2, &[RECORD])))).await.expect("it is open");
+    proven
+        .write_all(&framed(&puppet.frame(Kind::Push, &push(10, 2, &[a_record()]))))
+        .await
+        .expect("it is open");
     eventually(SOON, "a peer may pause", || agent.counters().received_of(Kind::Push) > taken).await;
     assert_eq!(state(agent), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn however_many_connections_are_held_a_peer_gets_in_and_the_number_is_bounded() {
-    let key = generate();
+    let key = generate().line();
     let (cluster, puppet) = cluster(&key).await;
     let agent = &cluster.agents[0];
     let mut held = Vec::new();
@@ -269,11 +277,11 @@ async fn however_many_connections_are_held_a_peer_gets_in_and_the_number_is_boun
     }
     let crowded = || agent.counters().dropped(Dropped::Crowded);
     let most = u64::try_from(MAX_UNPROVEN).expect("few");
-    // Some may have been silent for too long by now, on a busy machine.
+    // On a busy machine, some may have been closed for their silence by now.
     let gone = || crowded() + agent.counters().dropped(Dropped::Connection);
     eventually(SOON, "the first ones went", || gone() >= most * 3).await;
     let taken = agent.counters().received_of(Kind::Push);
-    let _peer = open(agent.gossip, &framed(&puppet.frame(Kind::Push, &push(11, 2, &[RECORD])))).await;
+    let _peer = open(agent.gossip, &framed(&puppet.frame(Kind::Push, &push(11, 2, &[a_record()])))).await;
     eventually(SOON, "the peer is heard", || agent.counters().received_of(Kind::Push) > taken).await;
     for stream in held.iter_mut().take(MAX_UNPROVEN * 3) {
         closed(stream).await;

@@ -1,5 +1,5 @@
-//! Host names of tunnels, as three gosts and their visitors meet them: real agents, real sockets, gost's own
-//! order of calls.
+//! Host names of tunnels as three gosts and their visitors use them: real agents, real sockets, gost's own order of
+//! calls.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ const TWO: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
 /// One that is private.
 const THREE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
 
-/// Where an agent sends the visitors of a host.
+/// Where an agent sends the visitors of a host name.
 async fn endpoint(plugin: SocketAddr, host: &str) -> String {
     let mut connection = Connection::open(plugin).await;
     let answer = connection.call(&request("GET", &format!("/ingress?host={host}"), "")).await;
@@ -30,7 +30,7 @@ async fn endpoint(plugin: SocketAddr, host: &str) -> String {
     answer.json()["endpoint"].as_str().expect("never null").to_owned()
 }
 
-/// Waits until agents send the visitors of a host there; how long that took.
+/// Waits until agents send the visitors of a host name to this endpoint. Returns how long that took.
 async fn until(plugins: &[SocketAddr], host: &str, wanted: &str) -> Duration {
     let start = Instant::now();
     for plugin in plugins {
@@ -148,7 +148,7 @@ async fn partition(until_forgotten: bool) {
     lone.set(cluster.agents[2].advertised).expect("once");
     let [a, b, c] = [0, 1, 2].map(|n| cluster.agents[n].plugin);
     let mut gosts = [FakeGost::start("n1", a).await, FakeGost::start("n2", c).await];
-    // What an agent claims before it can have heard its peers counts less.
+    // A claim that an agent makes before it can have received its peers' claims counts less.
     tokio::time::sleep(Duration::from_millis(3_200)).await;
     cut.store(true, Ordering::Relaxed);
 
@@ -216,7 +216,7 @@ async fn names_survive_a_restart_of_all_agents() {
 }
 
 #[tokio::test]
-async fn what_the_operator_says_comes_before_what_tunnels_claim() {
+async fn the_operators_rules_come_before_the_claims_of_tunnels() {
     let rule =
         format!("www.example.com={ONE},*.example.com={ONE},*.example.org=${THREE},www.example.org={THREE}");
     let flags = [
@@ -267,7 +267,7 @@ async fn what_the_operator_says_comes_before_what_tunnels_claim() {
     }
 }
 
-/// Where an agent sends the visitors of a host, by gost's other plugin type.
+/// Where an agent sends the visitors of a host name, over gRPC.
 async fn endpoint_by_grpc(plugin: SocketAddr, host: &str) -> String {
     let channel = Endpoint::from_shared(format!("http://{plugin}")).expect("an address");
     let channel = channel.connect().await.expect("the agent listens");
@@ -282,7 +282,7 @@ async fn a_tunnel_that_a_rule_of_any_agent_makes_private_is_private_under_every_
     let file = folder.path().join("gossd.toml");
     let rule = |rule: &str| std::fs::write(&file, format!("ingress-rule = [{rule}]")).unwrap();
     rule(&format!("\"priv.example.test=${ONE}\""));
-    // The others' flags have no such rule.
+    // The flags of the other agents have no such rule.
     let mut a = Process::keeping("a", folder.path(), &["--config", file.to_str().unwrap()]);
     let join = a.gossip.to_string();
     let [b, mut c] = ["b", "c"].map(|name| Process::keeping(name, folder.path(), &["--join", &join]));
@@ -320,7 +320,8 @@ async fn a_tunnel_that_a_rule_of_any_agent_makes_private_is_private_under_every_
         assert!(told(agent, &["status"]).contains("; 1 private tunnel\n"), "{}", told(agent, &["status"]));
     }
 
-    // Neither a restart of the agent that has the rule nor of one that has it by hearsay opens the tunnel for a moment.
+    // Neither a restart of the agent with the rule, nor one of an agent that knows it from a peer, makes the tunnel
+    // public for a moment.
     a.kill_and_restart();
     for _ in 0..100 {
         assert_eq!(endpoint(c.plugin, names[2]).await, private);
@@ -335,7 +336,8 @@ async fn a_tunnel_that_a_rule_of_any_agent_makes_private_is_private_under_every_
     for name in names {
         until(&[a.plugin], name, &private).await;
     }
-    // Whoever has not heard the agent again keeps the tunnel closed for a while, whatever its rules are by then.
+    // While the agent with the rule is away, an agent that has restarted keeps the tunnel private for a time, whatever
+    // its own rules are.
     assert!(FakeGost::start("probe", a.plugin).await.set_rule("back", TWO).await);
     until(&all, "back", TWO).await;
     rule("");
@@ -378,14 +380,14 @@ async fn an_agent_that_starts_takes_no_name_from_a_living_tunnel() {
     let mut early = FakeGost::start("n0", c.plugin).await;
     early.bind("0", TWO, "early").await;
     until(&[a.plugin], "early", TWO).await;
-    // Three seconds after an agent knows a peer, what it claims is no claim of a newcomer any more.
+    // Three seconds after an agent knows a peer, its claims no longer count as those of a new agent.
     tokio::time::sleep(Duration::from_millis(3_500)).await;
     let mut gost = FakeGost::start("n1", a.plugin).await;
     for n in 0..5 {
         assert!(gost.set_rule(&format!("other-{n}"), ONE).await);
     }
     assert_eq!(gost.bind("1", ONE, "shop").await, ("shop".into(), true));
-    // A host boots: gossd and gost start, and a client that was waiting binds before either has heard of a.
+    // A host boots: gossd and gost start, and a waiting client binds before either knows of a.
     let b = Process::start("b", &["--join", &a.gossip.to_string()]);
     let mut other = FakeGost::start("n2", b.plugin).await;
     other.bind("2", TWO, "shop").await;

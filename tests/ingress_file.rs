@@ -1,5 +1,5 @@
-//! `--ingress-file`, as a gost that reads it meets it: real agents, killed and restarted, and a reader that looks all
-//! the while.
+//! `--ingress-file` as a gost that reads it sees it: real agents, killed and restarted, and a reader that reads all the
+//! time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use serde_json::Value;
 const SOON: Duration = Duration::from_secs(20);
 const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 const TWO: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
-/// Its client asks for no name.
+/// The tunnel whose client asks for no name.
 const BARE: &str = "9a5b2c1e-3f60-4c55-8a3e-0d1c7e0f4b21";
 
 /// An agent that keeps a file, and a journal if it has a folder for one.
@@ -28,7 +28,7 @@ fn start(name: &str, file: &Path, journal: Option<&Path>, flags: &[&str]) -> Pro
     }
 }
 
-/// What the file says of a host, as gost's loader splits a line.
+/// The line of a host name, split like gost's loader does.
 fn says(file: &Path, host: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(host)?.strip_prefix(' ').map(str::to_owned))
@@ -49,7 +49,7 @@ async fn metric(agent: &Process, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name}: {text}"))
 }
 
-/// Reads a file as often as it can, as gost does once a second: every time it is whole, and has a host.
+/// Reads a file as often as it can; gost does so once a second. Each time, the file is complete and has a host name.
 struct Reader {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<usize>>,
@@ -153,7 +153,7 @@ async fn no_name_is_ever_missing_while_an_agent_without_a_journal_is_killed_stop
         assert!(agent.ended(SOON).0.success());
         agent.restart();
     }
-    // Not even when nobody is there to say anything.
+    // Not even when no agent is running.
     peer.kill();
     agent.kill_and_restart();
     let mut gost = FakeGost::start("n3", agent.plugin).await;
@@ -177,7 +177,7 @@ async fn names_of_an_earlier_start_go_when_the_agent_knows_better() {
     let agent = start("a", &file, None, &flags);
     until(&file, "former", None).await;
     assert_eq!(fs::read_to_string(&file).unwrap(), "", "nothing is known, and a gost can read that");
-    // It is told once it is written.
+    // The status changes once the file is written.
     let start = Instant::now();
     while status(&agent).await["ingress_file"]["former"] != 0 {
         assert!(start.elapsed() < SOON, "{:#}", status(&agent).await);
@@ -212,7 +212,7 @@ async fn many_names_that_change_all_the_while_are_always_a_whole_file() {
 const PACES: Duration = Duration::from_secs(4);
 
 #[tokio::test]
-async fn a_file_that_cannot_be_written_is_told_once_everywhere_and_so_is_its_repair() {
+async fn a_failed_write_is_reported_once_everywhere_and_so_is_its_repair() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("not-yet");
     let file = place.join("hosts");
@@ -248,11 +248,11 @@ async fn a_file_that_cannot_be_written_is_told_once_everywhere_and_so_is_its_rep
     let log = agent.log();
     let told = |text: &str| log.matches(text).count();
     assert_eq!(
-        told("WARN cannot write the ingress file, gost goes on with the old one: No such file"),
+        told("WARN cannot write the ingress file, gost continues with the old one: No such file"),
         1,
         "{log}"
     );
-    assert_eq!(told("this user has to be able to make files in that folder"), 1, "{log}");
+    assert_eq!(told("this user must be able to create files in that folder"), 1, "{log}");
     assert_eq!(told("INFO the ingress file is written again"), 1, "{log}");
 }
 

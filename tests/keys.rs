@@ -48,7 +48,7 @@ impl Agent {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
-    /// What `gossd keys` says to it: the exit code and all that is printed.
+    /// Runs `gossd keys` at it. Returns the exit code and all output.
     fn keys(&self, line: &str) -> (Option<i32>, String) {
         keys(&self.folder.join(format!("{}.sock", self.name)), line, "")
     }
@@ -59,7 +59,7 @@ impl Agent {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    /// The names of its keys, the sealing one first.
+    /// The ids of its keys, the encrypting one first.
     fn ids(&self) -> Vec<String> {
         let report = self.report();
         report["keys"]
@@ -119,7 +119,7 @@ fn all_have(agents: &[Agent], ids: &[&str]) -> bool {
     agents.iter().all(|agent| agent.ids() == ids)
 }
 
-/// Asks agents for a tunnel all the time; how often, and how often it was not listed.
+/// Asks agents for a tunnel all the time. Counts the questions, and how often the tunnel was missing.
 fn watch(agents: &[Agent], tunnel: &'static str) -> (Arc<AtomicBool>, tokio::task::JoinHandle<(u32, u32)>) {
     let plugins: Vec<_> = agents.iter().map(|agent| agent.process.plugin).collect();
     let ended = Arc::new(AtomicBool::new(false));
@@ -257,7 +257,7 @@ async fn a_key_file_that_is_not_writable_keeps_the_old_key_and_stops_the_rotatio
     }
     assert!(b.keys("list").1.contains("in memory only: cannot write "), "it says why");
 
-    // Somebody makes it writable, and says so.
+    // The file becomes writable, and the agent gets SIGHUP.
     fs::set_permissions(b.key_file(), Permissions::from_mode(0o600)).unwrap();
     b.process.signal("-HUP");
     eventually(SOON, "it is written", || b.filed() == a.filed()).await;
@@ -268,7 +268,7 @@ async fn a_key_file_that_is_not_writable_keeps_the_old_key_and_stops_the_rotatio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_changed_by_hand_are_read_again_on_sighup_and_one_that_is_no_good_changes_nothing() {
+async fn files_changed_by_hand_are_read_again_on_sighup_and_an_unusable_one_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (new_key(), new_key());
     let agents = three(folder.path(), &old);

@@ -1,4 +1,4 @@
-//! What is shipped for Kubernetes fits together, and says nothing that gossd does not understand.
+//! The files for Kubernetes fit together, and contain nothing that gossd does not understand.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
     at(value, path).as_sequence().unwrap_or_else(|| panic!("no list at {path:?} in {value:?}"))
 }
 
-/// What a pod has: its two containers and its volumes.
+/// The parts of a pod: its two containers and its volumes.
 struct Pod {
     set: Value,
 }
@@ -55,7 +55,7 @@ impl Pod {
         at(self.template(), &["spec"])
     }
 
-    /// The one of that name in a list that has so many.
+    /// The container of this name in a list of this length.
     fn container(&self, kind: &str, name: &str, many: usize) -> &Value {
         let containers = list(self.spec(), &[kind]);
         assert_eq!(containers.len(), many, "{kind}");
@@ -74,7 +74,7 @@ impl Pod {
         self.container("containers", "gost", 1)
     }
 
-    /// What is mounted where: the volume that has this path in a container.
+    /// The volume that is mounted at this path of a container.
     fn mounted(&self, container: &Value, path: &str) -> &Value {
         let mounts = list(container, &["volumeMounts"]);
         let mount = mounts.iter().find(|mount| text(mount, &["mountPath"]) == path);
@@ -84,7 +84,7 @@ impl Pod {
     }
 }
 
-/// The agent's flags, as Kubernetes would fill them in for one pod.
+/// The agent's flags, filled in like Kubernetes does for one pod.
 fn flags(agent: &Value) -> Vec<String> {
     let args: Vec<&str> = list(agent, &["args"]).iter().map(|arg| arg.as_str().expect("text")).collect();
     assert_eq!(args[0], "run");
@@ -115,7 +115,7 @@ fn every_document_is_one_that_kubernetes_knows() {
 }
 
 #[test]
-fn the_agent_understands_its_flags_and_gost_is_told_what_it_prints_for_them() {
+fn the_agent_accepts_its_flags_and_gost_gets_what_it_prints_for_them() {
     let pod = Pod::read();
     let flags = flags(pod.agent());
     let help = gossd().args(["run", "--help"]).output().expect("gossd runs");

@@ -1,4 +1,4 @@
-//! What an agent makes of the gost beside it: through real sockets and both adapters, with processes that die.
+//! What an agent concludes about the gost beside it: through real sockets and both adapters, with processes that die.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -53,7 +53,7 @@ impl GrpcGost {
     }
 }
 
-/// Waits until an agent lists so many records of a tunnel; how long that took.
+/// Waits until an agent lists this many records of a tunnel. Returns how long that took.
 async fn until(agent: &Process, name: &str, what: &str, listed: usize) -> Duration {
     let start = Instant::now();
     while agent.get(name).await.len() != listed {
@@ -90,7 +90,7 @@ async fn a_gost_that_answers_has_its_whole_lease_after_a_restart_of_its_agent() 
     agent.is_kept().await;
     let killed = Instant::now();
     agent.kill_and_restart();
-    // Nobody renews it, and the lease is over by then; but its gost may renew seldom, and answers a dial.
+    // Nobody renews it, and its lease is over by then; but its gost may renew seldom, and answers a dial.
     while killed.elapsed() < Duration::from_secs(11) {
         assert_eq!(agent.get("t").await.len(), 1, "after {:?}", killed.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -133,7 +133,7 @@ async fn a_connected_gost_that_renews_seldom_loses_no_connector_while_it_answers
     assert_eq!(agent.get("t").await.len(), 1, "a late Renew revives it");
 }
 
-/// Both hosts hold a stale record of a tunnel whose clients are gone: what the gost at each is answered.
+/// Both hosts hold a stale record of a tunnel whose clients are gone, and the gost of each asks.
 async fn both_stale(folder: &Path) -> [Process; 2] {
     let mut agents = two(folder).await;
     let mut gosts = Vec::new();
@@ -151,7 +151,7 @@ async fn both_stale(folder: &Path) -> [Process; 2] {
     for agent in &agents {
         until(agent, "t", "both are back", 2).await;
     }
-    // The entrypoints go on listening.
+    // The entrypoints continue to listen.
     gosts.into_iter().for_each(std::mem::forget);
     agents
 }
@@ -207,7 +207,7 @@ async fn a_register_without_an_address_is_served_by_the_fallback_through_both_ad
 }
 
 #[tokio::test]
-async fn without_an_address_and_a_fallback_the_gost_that_registered_last_tells_it_over_restarts() {
+async fn without_an_address_and_a_fallback_that_of_the_last_gost_is_used_over_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Process::keeping("a", folder.path(), &[]);
     let mut http = FakeGost::start("n1", agent.plugin).await;

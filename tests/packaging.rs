@@ -1,4 +1,4 @@
-//! What `gossd` prints for packages: completions that shells can read, and manual pages that tell every verb and flag.
+//! The output of `gossd` for packages: completions that shells can read, and manual pages with every verb and flag.
 
 use std::collections::BTreeSet;
 use std::fs;

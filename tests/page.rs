@@ -1,5 +1,5 @@
-//! The page, in a real browser, before real agents: what an operator sees, finds and is warned of, and what
-//! strangers who choose names cannot do there.
+//! The page in a real browser, with real agents: what an operator sees, finds and is warned of, and that strangers who
+//! choose names can do nothing there.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -24,11 +24,11 @@ struct Operator {
     gosts: [FakeGost; 3],
 }
 
-/// A browser, unless the operator of this test goes without.
+/// A browser, unless this test is to run without.
 fn browser() -> Option<Browser> {
     if std::env::var_os("GOSSD_SKIP_BROWSER").is_some_and(|skip| skip == "1") {
         let words = "\n!! SKIPPED: the page was opened in no browser (GOSSD_SKIP_BROWSER=1)\n";
-        // Past what the test harness captures.
+        // Written past the capture of the test harness.
         std::io::stderr().write_all(words.as_bytes()).expect("standard error");
         return None;
     }
@@ -38,7 +38,7 @@ fn browser() -> Option<Browser> {
 }
 
 impl Operator {
-    /// Opens the page; none without a browser.
+    /// Opens the page; `None` without a browser.
     async fn arrive() -> Option<Self> {
         let mut browser = browser()?;
         let a = Process::start("a", &[]);
@@ -65,7 +65,7 @@ impl Operator {
         self.sees_within(SOON, selector, text)
     }
 
-    /// Waits until something that the selector finds has that in its text.
+    /// Waits until an element that the selector finds contains a text.
     fn sees_within(&mut self, deadline: Duration, selector: &str, text: &str) -> Duration {
         let (selector, text) = (json!(selector), json!(text));
         let found = format!("[...document.querySelectorAll({selector})]");
@@ -73,7 +73,7 @@ impl Operator {
             .until(deadline, &format!("{found}.some((element) => element.textContent.includes({text}))"))
     }
 
-    /// Waits until a selector finds so many.
+    /// Waits until a selector finds this many elements.
     fn counts(&mut self, selector: &str, count: usize) {
         let selector = json!(selector);
         self.browser.until(SOON, &format!("document.querySelectorAll({selector}).length === {count}"));
@@ -87,7 +87,7 @@ impl Operator {
         self.browser.until(SOON, &format!("{open} && document.querySelector('.open .candidate')"));
     }
 
-    /// Nothing was said on the console, nothing ran that should not, and nobody else was asked for anything.
+    /// Checks that the console is empty, that nothing ran that should not, and that no other address was requested.
     fn leaves_in_peace(&mut self) {
         assert_eq!(self.browser.complaints(), [""; 0]);
         let page = format!("http://{}/", self.agents[0].admin);
@@ -98,7 +98,7 @@ impl Operator {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_sees_three_agents_finds_a_tunnel_and_is_told_where_get_sends_its_visitors() {
+async fn an_operator_sees_three_agents_a_tunnel_and_where_its_visitors_are_sent() {
     let Some(mut operator) = Operator::arrive().await else { return };
     assert_eq!(operator.browser.texts(".picture .agent .name"), ["b", "c", "a"]);
     operator
@@ -176,7 +176,7 @@ async fn a_page_whose_agent_is_gone_says_since_when_and_goes_on_when_it_is_back(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_strangers_call_their_tunnels_is_shown_as_text_and_runs_nothing() {
+async fn tunnel_names_of_strangers_are_shown_as_text_and_run_nothing() {
     let long = "w".repeat(512);
     let names = [
         "<img src=x onerror=alert(1)>",

@@ -1,5 +1,5 @@
-//! Whose calls the plugin takes: tokens, their replacement while the agent runs, the flags that go with them,
-//! and the Unix socket.
+//! Which calls the plugin takes: tokens, their replacement while the agent runs, the flags for them, and the Unix
+//! socket.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(5);
 const RECORD: &str = r#"{"id":"i","name":"t","node":"n","network":"tcp","address":"10.0.0.1:80"}"#;
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// An agent with a token file, and the folder of it.
+/// An agent with a token file, and the file's folder.
 struct Guarded {
     agent: Daemon,
     folder: tempfile::TempDir,
@@ -162,11 +162,11 @@ async fn tokens_are_read_again_when_told() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_is_no_good_any_more_leaves_the_old_tokens_in_force() {
+async fn an_unusable_token_file_leaves_the_old_tokens_in_force() {
     let guarded = Guarded::start("old\n", Duration::from_millis(20)).await;
     for broken in ["", "two words\n"] {
         guarded.write(broken);
-        // Long enough for several looks; then the next good content shows that they took place.
+        // Long enough for several checks; the next usable content shows that they took place.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(guarded.status("old").await, 200, "{broken:?}");
         assert_eq!(guarded.status("two").await, 401, "{broken:?}");
@@ -180,7 +180,7 @@ async fn a_token_file_that_is_no_good_any_more_leaves_the_old_tokens_in_force() 
 }
 
 #[tokio::test]
-async fn a_token_file_that_is_no_good_ends_the_start_without_being_quoted() {
+async fn an_unusable_token_file_ends_the_start_without_being_quoted() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens");
     let start = || refusal_to_start(Config { token_file: Some(file.clone()), ..loopback() });
@@ -194,7 +194,7 @@ async fn a_token_file_that_is_no_good_ends_the_start_without_being_quoted() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_others_reach_needs_tokens_or_a_word() {
+async fn a_plugin_that_other_hosts_reach_needs_tokens_or_a_flag() {
     let plugin: SocketAddr = "0.0.0.0:0".parse().expect("an address");
     let error = refusal_to_start(Config { plugin: vec![plugin], ..loopback() }).await;
     assert!(error.contains("--token-file") && error.contains("--insecure-plugin"), "{error}");
@@ -202,7 +202,7 @@ async fn a_plugin_that_others_reach_needs_tokens_or_a_word() {
     assert!(Daemon::start(told).await.is_ok());
 }
 
-/// A call on a Unix socket: all that arrives until the agent has answered and closed.
+/// A call on a Unix socket: everything that arrives until the agent has answered and closed.
 async fn ask(path: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(path).await.expect("the agent listens");
     let request = request.replacen("\r\nHost", "\r\nConnection: close\r\nHost", 1);
@@ -278,7 +278,7 @@ async fn the_program_takes_the_flags_and_reads_its_files_again_on_sighup() {
         assert!(start.elapsed() < SOON, "never read again");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // Nothing waits for the log.
+    // The log is written by another thread.
     eventually(SOON, "it says so", || process.said().contains("read again")).await;
     let log = process.log();
     assert!(!log.contains("new\n"), "{log}");
@@ -294,10 +294,10 @@ fn half_a_certificate_is_a_mistake_on_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_closed_unix_connection_is_told_like_any_other() {
+async fn the_end_of_a_unix_connection_is_noticed_like_any_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let (agent, path) = with_socket(folder.path()).await;
-    // gost's entrypoint is a port where nothing listens: once its connection is closed, its record goes.
+    // gost's entrypoint is a port where nothing listens: once its connection is closed, its record is removed.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let record = RECORD.replace("10.0.0.1:80", &gone.to_string());
     let post = with_token(&request("POST", "/sd", &record), "right");

@@ -1,5 +1,5 @@
-//! What callers can take from the agent and from each other: slow ones, silent ones, too many of them. gost's
-//! own connections, idle for most of their life, must come to no harm.
+//! What callers can take from the agent and from each other: slow callers, silent ones, too many of them. gost's own
+//! connections, which are mostly idle, must not be affected.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(300);
-/// Long enough for every limit to have passed several times.
+/// Long enough for every limit to pass several times.
 const LONG: Duration = Duration::from_millis(1_500);
 const GET: &str = "/sd?name=t";
 
@@ -34,7 +34,7 @@ async fn open(agent: &Daemon) -> TcpStream {
     TcpStream::connect(agent.plugin).await.expect("the agent listens")
 }
 
-/// All that comes until the agent closes the connection, by whatever means.
+/// Everything that arrives until the agent closes the connection, in whatever way.
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = timeout(SOON, stream.read_to_end(&mut bytes)).await;
@@ -112,7 +112,7 @@ async fn a_head_that_comes_byte_by_byte_has_no_more_time_than_another() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_completed_is_told_so_and_changes_nothing() {
+async fn an_incomplete_body_is_refused_and_changes_nothing() {
     let agent = start(bounded(8, PATIENCE)).await;
     let mut slow = open(&agent).await;
     let body = r#"{"id":"i","name":"t","node":"n","network":"tcp","address":"10.0.0.1:80"}"#;
@@ -224,7 +224,7 @@ async fn among_used_connections_the_longest_idle_one_goes() {
 }
 
 #[tokio::test]
-async fn those_that_were_only_refused_go_before_an_idle_gost() {
+async fn connections_that_were_only_refused_go_before_an_idle_gost() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tokens");
     crate::common::write_secret(&file, "right\n");

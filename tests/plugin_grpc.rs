@@ -1,5 +1,5 @@
-//! gost's gRPC plugin calls through a real client and real sockets: what the table of meanings in
-//! `plugin_table.rs` cannot show of connections, codes, tokens, and the services beside gost's own.
+//! gost's gRPC plugin calls through a real client and real sockets: what the table in `plugin_table.rs` cannot show of
+//! connections, codes, tokens, and the services beside gost's own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -120,13 +120,13 @@ async fn an_idle_connection_is_kept_and_its_pings_are_answered() {
         .keep_alive_while_idle(true);
     let mut client = SdClient::new(pings.connect().await.expect("the agent listens"));
     client.register(register("i")).await.expect("it is taken");
-    // The silence is what is tested.
+    // The silence itself is tested.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let renew = RenewRequest { service: Some(service("i", "t", "")) };
     assert!(client.renew(renew).await.expect("the connection is there").into_inner().ok);
 }
 
-/// Carries one connection to the agent, so that a channel cannot hide its end by connecting again.
+/// Forwards one connection to the agent, so that a channel cannot hide its end by reconnecting.
 async fn relayed_once(plugin: SocketAddr) -> SocketAddr {
     let relay = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let addr = relay.local_addr().expect("an address");
@@ -155,7 +155,7 @@ async fn a_request_without_a_connector_is_one_without_an_id() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_unimplemented() {
+async fn other_grpc_paths_are_unimplemented() {
     let agent = agent().await;
     let channel = connect(agent.plugin).await;
     for path in ["/proto.SD/Nothing", "/proto.Router/GetRoute", "/proto.SD", "/nothing", "/"] {
@@ -199,14 +199,14 @@ async fn health_is_serving_for_both_plugins_and_for_all() {
 }
 
 #[tokio::test]
-async fn somebody_who_watches_health_does_not_keep_the_agent_from_stopping() {
+async fn a_watcher_of_health_does_not_keep_the_agent_from_stopping() {
     let agent = agent().await;
     let mut client = HealthClient::new(connect(agent.plugin).await);
     let _watch: Streaming<_> = client.watch(HealthCheckRequest::default()).await.expect("known").into_inner();
     assert!(tokio::time::timeout(Duration::from_secs(4), agent.stop()).await.is_ok());
 }
 
-/// What `grpcurl list` and `grpcurl describe` ask, in one version of the protocol.
+/// The questions of `grpcurl list` and `grpcurl describe`, in one version of the protocol.
 macro_rules! reflected {
     ($version:ident, $plugin:expr) => {{
         use tonic_reflection::pb::$version::ServerReflectionRequest;
@@ -335,7 +335,7 @@ async fn a_gost_that_only_drops_its_channel_loses_nothing() {
         .expect("it is taken");
 
     drop(client);
-    // Longer than the agent waits before it looks at a gost without connections.
+    // Longer than the agent waits before it dials a gost without connections.
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(ids(&agent, "t"), ["i"]);
 }

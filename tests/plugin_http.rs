@@ -1,5 +1,5 @@
-//! gost's HTTP plugin calls on real sockets, as its client and the documentation's curl write them, and what
-//! either would do with the answers.
+//! gost's HTTP plugin calls on real sockets, as its client and the documentation's curl write them, and what either
+//! would do with the answers.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -86,7 +86,7 @@ mod documented {
 }
 
 const NONE: &str = r#"{"services":[]}"#;
-/// A record that the tests of refusals find as it was.
+/// A record that must be unchanged after each refused call.
 const KEPT: &str = r#"{"id":"kept","name":"t","node":"n","network":"udp","address":"10.0.0.1:80"}"#;
 
 fn loopback() -> Config {
@@ -108,7 +108,7 @@ async fn agent_with_a_record() -> Daemon {
     agent
 }
 
-/// A recording as it was sent: the head's lines end in CRLF.
+/// A recording as it was sent: the lines of the head end in CRLF.
 fn on_the_wire(recording: &str) -> String {
     let (head, body) = recording.split_once("\n\n").expect("a head and a body");
     format!("{}\r\n\r\n{body}", head.replace('\n', "\r\n"))
@@ -131,7 +131,7 @@ fn register(id: &str, name: &str, address: &str) -> String {
     request("POST", "/sd", &body.to_string())
 }
 
-/// gost takes exactly 200 for success, and its connection lives on only if there is no body to read.
+/// For gost only 200 is success, and it reuses its connection only if there is no body to read.
 fn assert_written(answer: &Answer) {
     assert_eq!(answer.status_line, "HTTP/1.1 200 OK", "{answer:?}");
     assert_eq!(answer.header("content-length"), Some("0"));
@@ -175,9 +175,9 @@ async fn addresses(agent: &Daemon, name: &str) -> Vec<String> {
     services.iter().filter_map(|service| Some(service["address"].as_str()?.to_owned())).collect()
 }
 
-/// Registers an entrypoint and tells the address that peers will dial.
+/// Registers an entrypoint. Returns the address that peers will dial.
 async fn completed(agent: &Daemon, entrypoint: &str) -> String {
-    // Nobody listens there, so it is gone with its connection.
+    // Nothing listens there, so the record is removed when its connection closes.
     let mut gost = Connection::open(agent.plugin).await;
     assert_written(&gost.call(&register(entrypoint, "t", entrypoint)).await);
     let listed = addresses(agent, "t").await.join(" ");
@@ -219,7 +219,7 @@ async fn an_idle_connection_is_not_closed() {
     let agent = agent().await;
     let mut connection = Connection::open(agent.plugin).await;
     assert_written(&connection.call(&on_the_wire(recorded::REGISTER)).await);
-    // The silence is what is tested: gost never repeats a write that went to a closed connection.
+    // The silence itself is tested: gost never repeats a write that went to a closed connection.
     sleep(Duration::from_secs(2)).await;
     assert_written(&connection.call(&on_the_wire(recorded::RENEW)).await);
     assert_eq!(agent.counts().own_records, 1);
@@ -404,7 +404,7 @@ async fn other_methods_are_told_which_ones_work() {
 }
 
 #[tokio::test]
-async fn other_paths_are_told_where_the_plugin_is() {
+async fn other_paths_answer_where_the_plugin_is() {
     let agent = agent_with_a_record().await;
     let elsewhere = KEPT.replace("kept", "new");
     for path in ["/", "/sd/", "/sd/x", "//sd", "/SD", "/services?name=t", "/ingress/", "/Ingress"] {
@@ -542,7 +542,7 @@ async fn an_address_nobody_else_can_dial_gets_the_advertised_host() {
 }
 
 #[tokio::test]
-async fn without_an_advertised_host_the_gossips_is_taken() {
+async fn without_an_advertised_host_the_gossips_address_is_used() {
     let agent = agent().await;
     for entrypoint in [":80", "0.0.0.0:80", "[::]:80", "127.0.0.1:80", "[::1]:80"] {
         assert_eq!(completed(&agent, entrypoint).await, "127.0.0.1:80", "{entrypoint}");
@@ -571,7 +571,7 @@ async fn a_caller_on_another_host_is_dialled_where_it_called_from() {
     assert_eq!(completed(&agent, "gost-1.example.org:80").await, "gost-1.example.org:80");
 }
 
-/// An address by which this machine is, to itself, another host. Connecting a UDP socket sends nothing.
+/// An address of this machine that is not loopback. Connecting a UDP socket sends nothing.
 fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;

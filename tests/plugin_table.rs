@@ -1,5 +1,5 @@
-//! What a call means does not depend on the protocol that brings it: one table of calls, through each adapter
-//! and through both in turns, so that what one was told the other knows.
+//! A call means the same in every protocol: one table of calls, through each adapter and through both in turns, so that
+//! each adapter knows what the other was sent.
 
 use crate::common::http::{Answer, Connection, request};
 use gossd::config::Config;
@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use self::Call::{Deregister, Get, GetRule, Register, Renew, SetRule};
 use self::Meaning::{Done, Full, Refused, Rule, Set, Unknown};
 
-/// A call, however it travels.
+/// A call in any protocol.
 #[derive(Clone, Copy, Debug)]
 enum Call<'a> {
     Register(Draft<'a>),
@@ -31,23 +31,23 @@ enum Call<'a> {
     SetRule(&'a str, &'a str),
 }
 
-/// An answer, however it travelled.
+/// An answer in any protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Meaning {
     Done,
-    /// Renew of an id that nobody knows.
+    /// Renew of an unknown id.
     Unknown,
-    /// By id: the order of a Get is not the adapters' matter.
+    /// Sorted by id: the order of a Get is not up to the adapters.
     Listed(Vec<[String; 5]>),
     Rule(String),
     Set(bool),
-    /// The call makes no sense; why.
+    /// The call is invalid, and why.
     Refused(String),
-    /// There is no room for it; where.
+    /// There is no room, and where.
     Full(String),
 }
 
-/// Calls to one agent, one after the other, and what each is answered.
+/// Calls to one agent in a row, and their answers.
 type Story<'a> = Vec<(Call<'a>, Meaning)>;
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ enum Protocol {
     Grpc,
 }
 
-/// Who brings the odd calls of a story, and who the even ones.
+/// The protocols of the odd and of the even calls of a story.
 const TURNS: [[Protocol; 2]; 4] = [
     [Protocol::Http, Protocol::Http],
     [Protocol::Grpc, Protocol::Grpc],
@@ -229,8 +229,8 @@ fn what_nobody_could_dial_changes_nothing() -> Story<'static> {
 const EMPTY: &str =
     "address is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`";
 
-/// gost has no address where its configuration has a list of entrypoints, and no Renew has one.
-fn an_address_that_is_not_said_is_that_of_the_hosts_gost() -> Story<'static> {
+/// gost has no address if its configuration has a list of entrypoints, and no Renew has one.
+fn a_missing_address_is_that_of_the_hosts_gost() -> Story<'static> {
     let unsaid = |id, node| Draft { id, node, address: "", ..ONE };
     let [first, last, udp] = ["10.9.8.7:8420", "10.9.8.7:8421", "10.9.8.7:90"];
     let at = |id, node, address| Draft { id, node, address, ..ONE };
@@ -238,7 +238,7 @@ fn an_address_that_is_not_said_is_that_of_the_hosts_gost() -> Story<'static> {
     let router = |id, address| Draft { id, name: "host@r", network: "udp", address, ..ONE };
     vec![
         (Register(ONE), Done),
-        // That is no address of this host's, so perhaps nobody's.
+        // That is no address of this host, so perhaps of none.
         (Register(unsaid("a", "n")), refused(EMPTY)),
         (Renew(named(healed)), Unknown),
         (Deregister(named(ONE)), Done),
@@ -338,7 +338,7 @@ fn a_live_tunnel_has_its_hash_host() -> Story<'static> {
     ]
 }
 
-/// Whatever a tunnel is private by, it is under all its names.
+/// A private tunnel is private under all its names, whatever makes it so.
 fn a_private_tunnel() -> Story<'static> {
     const PRIVATE: &str = "$4d21094e-b74c-4916-86c1-d9fa36ea677b";
     vec![
@@ -408,7 +408,7 @@ async fn a_call_means_the_same_whatever_brings_it() {
         ("a router host is found by its name", a_router_host_is_found_by_its_name(&names)),
         ("missing fields change nothing", missing_fields_change_nothing()),
         ("what nobody could dial changes nothing", what_nobody_could_dial_changes_nothing()),
-        ("an address that is not said", an_address_that_is_not_said_is_that_of_the_hosts_gost()),
+        ("an address that is not said", a_missing_address_is_that_of_the_hosts_gost()),
         ("a private tunnel", a_private_tunnel()),
         ("fields out of bounds change nothing", fields_out_of_bounds_change_nothing(&long)),
         ("a host without a rule", a_host_without_a_rule()),
@@ -418,11 +418,11 @@ async fn a_call_means_the_same_whatever_brings_it() {
     ] {
         tell(title, &story, Quota::default()).await;
     }
-    let two = Quota { records: 2, rules: 2, ..Quota::default() };
+    let two = Quota { records: 2, claims: 2, ..Quota::default() };
     tell("an agent that is full", &an_agent_that_is_full(), two).await;
 }
 
-/// Tells a story to an agent, through each adapter and in turns.
+/// Makes the calls of a story, through each adapter and in turns.
 async fn tell(title: &str, story: &Story<'_>, quota: Quota) {
     for turns in TURNS {
         let mut caller = Caller::start(quota).await;
@@ -507,7 +507,7 @@ fn by_id(mut services: Vec<[String; 5]>) -> Meaning {
     Meaning::Listed(services)
 }
 
-/// What a gRPC error says.
+/// The meaning of a gRPC error.
 fn told(status: &Status) -> Meaning {
     match status.code() {
         Code::InvalidArgument => refused(status.message()),
@@ -539,7 +539,7 @@ fn written(call: Call<'_>) -> String {
     }
 }
 
-/// What an HTTP answer says.
+/// The meaning of an HTTP answer.
 fn read(call: Call<'_>, answer: &Answer) -> Meaning {
     let text = |value: &Value| value.as_str().expect("text, never null").to_owned();
     match (answer.status(), call) {

@@ -1,5 +1,5 @@
-//! The plugin over TLS: for clients that look at the certificate and for those that do not, in both versions of
-//! HTTP, while the certificate is replaced, and beside callers that speak something else or nothing.
+//! The plugin over TLS: for clients that check the certificate and for those that do not, in both versions of HTTP,
+//! while the certificate is replaced, and beside callers that send something else or nothing.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -30,7 +30,7 @@ const QUICK: Duration = Duration::from_millis(20);
 const NAME: &str = "agent.test";
 const NONE: &str = r#"{"services":[]}"#;
 
-/// A certificate authority, and the files of the agent that it vouches for.
+/// A certificate authority, and the files of an agent with a certificate of it.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
@@ -53,7 +53,7 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    /// A new certificate and its key in the agent's files; the certificate's bytes.
+    /// Writes a new certificate and its key to the agent's files. Returns the certificate's bytes.
     fn issue(&self) -> Vec<u8> {
         let (certificate, key, der) = self.make();
         self.write("cert.pem", &certificate);
@@ -106,7 +106,7 @@ impl Authority {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake")
     }
 
-    /// The certificate that newcomers see.
+    /// The certificate that new connections get.
     async fn seen(&self, agent: &Daemon) -> Vec<u8> {
         shown(&self.connect(agent.plugin, &[]).await)
     }
@@ -214,7 +214,7 @@ async fn a_replaced_certificate_is_for_newcomers_and_old_connections_go_on() {
 }
 
 #[tokio::test]
-async fn the_certificate_is_read_again_when_told() {
+async fn the_certificate_is_read_again_on_a_reload() {
     let authority = Authority::new();
     let old = authority.issue();
     let agent = Daemon::start(authority.config(NEVER)).await.expect("it starts");
@@ -225,14 +225,14 @@ async fn the_certificate_is_read_again_when_told() {
 }
 
 #[tokio::test]
-async fn a_replacement_that_is_no_good_keeps_the_old_certificate() {
+async fn an_unusable_replacement_keeps_the_old_certificate() {
     let authority = Authority::new();
     let old = authority.issue();
     let agent = authority.start().await;
     let (_, other_key, _) = authority.make();
     for (file, text) in [("cert.pem", "no certificate"), ("key.pem", "no key"), ("key.pem", &other_key)] {
         authority.write(file, text);
-        // Long enough for several looks; the good files at the end show that they took place.
+        // Long enough for several checks; the usable files at the end show that they took place.
         sleep(QUICK * 10).await;
         assert_eq!(authority.seen(&agent).await, old, "{file}: {text:.20}");
     }
@@ -241,7 +241,7 @@ async fn a_replacement_that_is_no_good_keeps_the_old_certificate() {
 }
 
 #[tokio::test]
-async fn files_that_are_no_good_end_the_start_and_are_named() {
+async fn unusable_files_end_the_start_and_are_named() {
     let authority = Authority::new();
     let (certificate, key, _) = authority.make();
     let (_, other_key, _) = authority.make();
@@ -304,7 +304,7 @@ async fn a_silent_handshake_does_not_keep_the_agent_from_stopping() {
     authority.issue();
     let agent = authority.start().await;
     let _silent = TcpStream::connect(agent.plugin).await.expect("it listens");
-    // Served after it, so the silent one has been accepted.
+    // This connection was served after the silent one, so the silent one has been accepted.
     get(&mut authority.connect(agent.plugin, &[]).await).await;
     let begun = Instant::now();
     agent.stop().await;

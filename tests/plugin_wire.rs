@@ -1,5 +1,5 @@
-//! gRPC as gost's client puts it on the wire, written byte by byte: frames, header compression and messages, so
-//! that what is true of the wire does not depend on a library that is at both ends.
+//! gRPC as gost's client puts it on the wire, written byte by byte: frames, header compression and messages. So the
+//! result does not depend on a library that is at both ends.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ mod messages {
     pub(super) const GET_RULE: &[u8] = b"\x0a\x0da.example.org\x12\x09service-0";
 
     pub(super) const OK: &[u8] = b"\x08\x01";
-    /// False is left out, as everything in protobuf that is zero.
+    /// False is left out, like every zero in protobuf.
     pub(super) const NOT_OK: &[u8] = b"";
     pub(super) const LISTED: &[u8] = REGISTER;
 }
@@ -60,25 +60,25 @@ impl Frame {
     }
 }
 
-/// A message as gRPC carries it: not compressed, so long, so.
+/// A message in gRPC's framing: uncompressed, with its length.
 fn message(protobuf: &[u8]) -> Vec<u8> {
     let len = u32::try_from(protobuf.len()).expect("short").to_be_bytes();
     [&[0], &len[..], protobuf].concat()
 }
 
-/// A text in a header block, as it is.
+/// A text in a header block, not compressed.
 fn text(text: &str) -> Vec<u8> {
     let len = u8::try_from(text.len()).expect("short");
     assert!(len < 127, "a longer one has a longer length");
     [&[len], text.as_bytes()].concat()
 }
 
-/// A call's head without any compression but for names and values that are in HTTP/2's own table.
+/// A call's head without compression, except for names and values of HTTP/2's static table.
 fn plain_head(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86]; // :method POST, :scheme http
     block.extend([&[0x04][..], &text(path)].concat());
     block.extend([&[0x01][..], &text("127.0.0.1:8000")].concat()); // :authority
-    // From here on, names below 15 fit no more into the first byte.
+    // From here on, a name's index above 14 does not fit into the first byte.
     block.extend([&[0x0f, 31 - 15][..], &text("application/grpc")].concat()); // content-type
     block.extend([&[0x0f, 58 - 15][..], &text("grpc-go/1.63.2")].concat()); // user-agent
     block.extend([&[0x00][..], &text("te"), &text("trailers")].concat());
@@ -86,7 +86,7 @@ fn plain_head(path: &str) -> Vec<u8> {
     block
 }
 
-/// The same as grpc-go writes it: every field is remembered by both sides, values in Huffman's code.
+/// The same head as grpc-go writes it: both sides store every field, and values are Huffman-coded.
 fn indexing_head(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     block.extend([&[0x44][..], &text(path)].concat());
@@ -98,10 +98,10 @@ fn indexing_head(path: &str) -> Vec<u8> {
     block
 }
 
-/// The head of every later call of the same path: all of it is remembered, the newest field as number 62.
+/// The head of every later call of the same path: all fields are stored, the newest as number 62.
 const REMEMBERED_HEAD: [u8; 8] = [0x83, 0x86, 0xc3, 0xc2, 0xc1, 0xc0, 0xbf, 0xbe];
 
-/// What came back on one stream.
+/// The answer on one stream.
 #[derive(Debug, Default)]
 struct Answer {
     head: Vec<(String, String)>,
@@ -115,13 +115,13 @@ impl Answer {
     }
 }
 
-/// gost's end of a connection.
+/// The client's end of a connection.
 struct Client {
     _agent: Daemon,
     stream: TcpStream,
     fields: fluke_hpack::Decoder<'static>,
     last_stream: u32,
-    /// Frames that came while others were waited for.
+    /// Frames that arrived while others were waited for.
     settled: bool,
     pongs: Vec<Vec<u8>>,
 }
@@ -131,7 +131,7 @@ impl Client {
         Self::connect_to(Bounds::default()).await
     }
 
-    /// As grpc-go begins: the preface, settings that change nothing, and no wait for the other side's.
+    /// As grpc-go begins: the preface, settings that change nothing, and no wait for the server's settings.
     async fn connect_to(bounds: Bounds) -> Self {
         let token_file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(&token_file, "secret\n").expect("a file can be written");
@@ -151,7 +151,7 @@ impl Client {
         self.stream.write_all(bytes).await.expect("the agent reads");
     }
 
-    /// A call in one piece: its head, and its message, which ends it.
+    /// A call in one piece: its head, and its message with the end of the stream.
     async fn call(&mut self, head: &[u8], protobuf: &[u8]) -> Answer {
         let stream = self.open(head).await;
         self.send(&Frame::bytes(DATA, END_STREAM, stream, &message(protobuf))).await;
@@ -164,7 +164,7 @@ impl Client {
         self.last_stream
     }
 
-    /// Reads until the answer has ended; does meanwhile what a client owes the connection.
+    /// Reads until the answer has ended; meanwhile does what a client has to do for the connection.
     async fn answer(&mut self, stream: u32) -> Answer {
         let mut answer = Answer::default();
         loop {
@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    /// Room for as many bytes as came, for the connection and for the stream.
+    /// Returns as much flow-control window as arrived, for the connection and for the stream.
     async fn give_back(&mut self, frame: &Frame) {
         let len = u32::try_from(frame.payload.len()).expect("short").to_be_bytes();
         self.send(&Frame::bytes(WINDOW_UPDATE, 0, 0, &len)).await;
@@ -237,7 +237,7 @@ impl Client {
     }
 }
 
-/// gost takes an answer for good only if all of this is so.
+/// gost takes an answer as success only if all of this holds.
 fn assert_answered(answer: &Answer, protobuf: &[u8]) {
     assert_eq!(answer.head[0], (":status".to_owned(), "200".to_owned()));
     let content_type = ("content-type".to_owned(), "application/grpc".to_owned());

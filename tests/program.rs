@@ -1,4 +1,4 @@
-//! The program itself: three processes on ports that the system chooses, spoken to by HTTP, stopped by signal.
+//! The program itself: three processes on ports that the system chooses, called over HTTP, stopped by a signal.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -39,7 +39,7 @@ async fn eventually_get(process: &Process, expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
+async fn a_record_at_any_of_three_agents_is_resolved_by_all() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
     let generated = gossd().arg("keygen").output().unwrap();
@@ -67,7 +67,7 @@ async fn what_is_registered_at_any_of_three_agents_is_resolved_by_all() {
 async fn a_signal_ends_the_program_with_zero_within_two_seconds() {
     for name in ["-TERM", "-INT"] {
         let mut process = Process::start("a", &[]);
-        // A connection that stays open, as gost's do, must not hold the end up.
+        // A connection that stays open, like gost's, must not delay the end.
         let kept = client();
         kept.get(format!("http://{}/sd?name=t", process.plugin)).send().await.unwrap();
         process.signal(name);
@@ -85,7 +85,7 @@ fn refused(flags: &[&str]) -> String {
 }
 
 #[test]
-fn what_cannot_work_is_refused_with_the_way_out() {
+fn settings_that_cannot_work_are_refused_with_a_remedy() {
     let keyless = refused(&["--gossip", "0.0.0.0:0"]);
     assert!(keyless.contains("gossd keygen") && keyless.contains("--key-file"), "{keyless}");
     let missing = refused(&["--key-file", "/nonexistent"]);

@@ -1,5 +1,5 @@
-//! What the README and the manual say to type works as typed, and prints what they say; the Chinese editions say the
-//! same; every link leads somewhere.
+//! The commands in the README and the manual work as typed and print what is shown; the Chinese editions say the same;
+//! every link leads somewhere.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::common::process::{Process, gossd};
 
 const README: &str = include_str!("../README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
-/// Pages of the manual whose tables, of figures, are in English only; the second has little else.
+/// Pages whose tables of figures are in English only. The second page consists of such tables.
 const FIGURES: &str = "docs/figures.md";
 const SCENARIOS: &str = "docs/scenarios.md";
 
@@ -24,7 +24,7 @@ fn block(page: &'static str, marker: &str) -> &'static str {
 
 #[test]
 fn the_three_agent_walk_works_as_typed() {
-    // The README's, and what the reference plays with the same three agents before they are ended.
+    // The README's commands, and those of the reference for the same three agents before they end.
     let (start, plugin, end) =
         (block(README, "walk"), block(REFERENCE, "plugin walk"), block(README, "walk ends"));
     let walk = [start, plugin, end].join("\n");
@@ -33,7 +33,7 @@ fn the_three_agent_walk_works_as_typed() {
     let directory = tempfile::tempdir().expect("a directory");
     let program = Path::new(env!("CARGO_BIN_EXE_gossd")).parent().expect("a folder");
     let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("PATH"));
-    // Job control gives each agent its number, as in an interactive shell; the trap ends them whatever happens.
+    // Job control numbers the agents, as in an interactive shell; the trap ends them in any case.
     let script = format!("set -m\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{walk}\nwait\n");
     let output = Command::new("bash")
         .args(["-c", &script])
@@ -126,21 +126,23 @@ async fn ask(agent: &Process, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn every_path_of_the_admin_listener_is_told_and_answers() {
+async fn every_path_is_documented_and_answers_where_it_is_documented() {
     let agent = Process::start("a", &[]);
     let told = first_column("| path | what |");
     for path in &told {
         let query = if path == "/explain.json" { "?name=t" } else { "" };
         assert_eq!(ask(&agent, &format!("{path}{query}")).await.0, 200, "{path}");
     }
-    let routes = include_str!("../src/admin/mod.rs").split(".route(\"").skip(1);
-    let routes: BTreeSet<String> =
-        routes.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
-    assert!(routes.len() >= 8);
-    assert_eq!(told, routes);
+    let socket = first_column("| path, on the control socket only | what |");
+    for path in &socket {
+        assert_eq!(ask(&agent, path).await.0, 403, "{path}");
+    }
     let (status, text) = ask(&agent, "/elsewhere").await;
     assert_eq!(status, 404);
-    assert!(told.iter().all(|path| text.contains(path)), "it says what there is: {text}");
+    let paths = text.split([' ', ',', ';']).filter(|word| word.starts_with('/'));
+    let paths: BTreeSet<String> = paths.map(str::to_owned).collect();
+    assert!(paths.len() >= 16);
+    assert_eq!(&told | &socket, paths, "it says what there is: {text}");
 }
 
 #[tokio::test]
@@ -148,7 +150,7 @@ async fn every_metric_is_in_the_table_and_the_table_has_no_other() {
     let agent = Process::start("a", &[]);
     let (_, text) = ask(&agent, "/metrics").await;
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    // As a query has to name them, and as the samples are named.
+    // By the names in queries, which are those of the samples.
     let real = families.map(|(family, kind)| match kind {
         "counter" => format!("{family}_total"),
         "info" => format!("{family}_info"),
@@ -185,14 +187,14 @@ fn every_exit_code_is_in_the_table_and_happens_and_the_table_has_no_other() {
     assert_eq!(help.map(|line| line.split_whitespace().next()?.parse().ok()).collect::<Vec<_>>(), told);
 }
 
-/// What of a README is the same in every language.
+/// The part of a page that is the same in every language.
 #[derive(Default)]
 struct Outline {
     /// The number signs of each heading.
     headings: Vec<String>,
-    /// Each fenced block after its language; those of shell without comments, which may be translated.
+    /// Each fenced block after its language; shell blocks without comments, which may be translated.
     blocks: Vec<String>,
-    /// Each row of a table: the code and the numbers in its first cell. Under a head, as many dashes as columns.
+    /// Each row of a table: the code and the numbers in its first cell. For a head, as many dashes as columns.
     rows: Vec<String>,
 }
 
@@ -216,20 +218,20 @@ impl Outline {
     }
 }
 
-/// A block as both languages have it: shell without its comments, anything else byte for byte.
+/// A block as in both languages: shell without its comments, anything else byte for byte.
 fn shown<'a>(language: &'a str, body: impl Iterator<Item = &'a str>) -> String {
     let lines: Vec<&str> =
         if language == "sh" { body.filter_map(without_comment).collect() } else { body.collect() };
     format!("{language}\n{}", lines.join("\n"))
 }
 
-/// A shell line up to its comment; None if it is nothing else.
+/// A shell line up to its comment; `None` for a comment alone.
 fn without_comment(line: &str) -> Option<&str> {
     let command = line.split(" # ").next()?.trim_end();
     (!command.trim_start().starts_with('#')).then_some(command)
 }
 
-/// What a first cell names that is not translated.
+/// The untranslated part of a row's first cell.
 fn names(cell: &str) -> String {
     let is_number = cell.parse::<u32>().is_ok();
     if is_number { cell.to_owned() } else { code(cell).collect::<Vec<_>>().join(" ") }
@@ -298,12 +300,12 @@ fn a_readme_is_read_in_three_minutes() {
     }
 }
 
-/// What stands between fences is no Markdown.
+/// A page without its fenced blocks, which are no Markdown.
 fn without_blocks(page: &str) -> String {
     page.split("```").step_by(2).collect()
 }
 
-/// Where the links and pictures of a page lead, but for other sites.
+/// The targets of the links and pictures of a page, except for other sites.
 fn links(page: &Path) -> Vec<String> {
     let text = without_blocks(&read(page));
     let links = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()));
@@ -356,7 +358,9 @@ fn the_figures_are_measured_by_programs_that_are_there() {
         let words: Vec<&str> = command.1.split(' ').collect();
         assert!(programs.contains(&format!("name = \"{}\"", words[0])), "{words:?}");
         if words[0] == "gossd-lab" {
-            assert!(verbs.contains(&format!("({}::Args)", words[2])), "{words:?}");
+            let (first, rest) = words[2].split_at(1);
+            let args = format!("({}::{}{rest}Args)", words[2], first.to_uppercase());
+            assert!(verbs.contains(&args), "{words:?}");
         }
         measured.insert(words[if words[0] == "gossd-lab" { 2 } else { 0 }]);
     }

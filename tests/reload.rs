@@ -1,4 +1,4 @@
-//! SIGHUP: what of a running agent's configuration changes, and what is said of the rest.
+//! SIGHUP: which settings of a running agent change, and what is logged about the others.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ async fn a_running_agent_takes_what_can_change_and_says_what_cannot() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_no_good_changes_nothing() {
+async fn an_invalid_configuration_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gossd.toml");
     std::fs::write(&file, "max-records = 1").unwrap();

@@ -1,5 +1,5 @@
-//! Secrets stay where they belong: no key, token or private key in anything that an agent prints, answers or leaves
-//! behind, however much it is asked to say; and no file of them is taken that others can read.
+//! Secrets stay where they belong. No key, token or private key is in anything that an agent prints, answers or leaves
+//! behind, even at the highest log level; and no secret file that others can read is accepted.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -23,10 +23,10 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 const SOON: Duration = Duration::from_secs(10);
 const TOKENS: [&str; 2] = ["first-token-5f1c9be07d", "second-token-91ad44c2e8"];
-/// What a caller has that is none of ours: perhaps ours of yesterday, or a neighbour's.
+/// A caller's token that is not ours: perhaps an old one, or a neighbour's.
 const WRONG: &str = "wrong-token-07e3b2aa61";
 
-/// Every way in which bytes are likely to be printed.
+/// Every form in which bytes are likely to be printed.
 fn spellings(secret: &[u8]) -> Vec<String> {
     let base64 = |text: String| text.trim_end_matches('=').to_owned();
     let hex = secret.iter().fold(String::new(), |mut hex, byte| {
@@ -48,7 +48,7 @@ fn find(text: &str, secrets: &[(&str, Vec<u8>)]) -> Option<String> {
     secrets.iter().find_map(spelled)
 }
 
-/// Its log once it has ended, with what else was collected.
+/// No text contains a secret.
 fn assert_silent(texts: &[(String, String)], secrets: &[(&str, Vec<u8>)]) {
     for (source, text) in texts {
         assert!(!text.is_empty(), "{source} says nothing at all");
@@ -151,7 +151,7 @@ async fn whatever_an_agent_says_tells_no_secret() {
     collect("keys use", said(&["keys", "use", &added, "--control", &control], ""));
     collect("keys list --json", list);
     collect("keys list", said(&["keys", "list", "--control", &control], ""));
-    // A file that is no good, in three ways, must not be quoted either.
+    // Unusable files of three kinds must not be quoted either.
     for (file, text) in [
         (&tokens, "töken ".to_owned() + TOKENS[0]),
         (&key, lines[0].clone()),
@@ -235,7 +235,7 @@ async fn a_file_that_is_opened_to_others_while_it_is_in_use_is_not_read_again() 
     for file in [&tokens, &key] {
         fs::set_permissions(file, Permissions::from_mode(0o604)).expect("ours");
     }
-    // It sees that of the tokens by itself.
+    // It notices the token file by itself.
     eventually(SOON, "it tells of the tokens", || agent.said().contains("`chmod 600 ")).await;
     agent.signal("-HUP");
     eventually(SOON, "it tells of the key", || {
@@ -274,7 +274,7 @@ fn keygen_closes_the_file_that_a_shell_made_for_it() {
     }
 }
 
-/// A program that may leave core files as large as it likes, where its folder is.
+/// A program that may leave core files of any size, in its folder.
 fn dumping(program: &str, folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("bash");
     command.args(["-c", "ulimit -c unlimited && exec \"$0\" \"$@\"", program]).args(args).current_dir(folder);

@@ -1,4 +1,4 @@
-//! What a service manager hears from a real agent: a test plays the manager, with a socket of its own.
+//! What a service manager gets from a real agent: the test plays the manager, with a socket of its own.
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
@@ -36,13 +36,13 @@ impl Manager {
         Self { socket, path, _folder: folder }
     }
 
-    /// An agent that it has started with more variables than its socket.
+    /// Starts an agent with more variables than the manager's socket.
     fn starts(&self, more: &[(&str, &str)]) -> Process {
         let socket = self.path.to_str().expect("text");
         Process::start_in("a", &[&[("NOTIFY_SOCKET", socket)], more].concat(), &[])
     }
 
-    /// The lines of the next message that is not about sockets to be kept.
+    /// The lines of the next message, except those about sockets to be kept.
     fn hears(&self) -> Vec<String> {
         loop {
             let (lines, _) = self.receives();
@@ -70,7 +70,7 @@ impl Manager {
         (text.lines().map(str::to_owned).collect(), sockets)
     }
 
-    /// The lines of a message that waits.
+    /// The lines of a waiting message.
     fn next_if_any(&self) -> Option<Vec<String>> {
         self.socket.set_nonblocking(true).expect("a socket");
         let mut message = [0; 4_096];
@@ -88,13 +88,13 @@ impl Manager {
 }
 
 #[test]
-fn the_journal_is_told_priorities_and_no_time_and_nobody_else_is() {
+fn only_the_journal_gets_priorities_and_no_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let said = |told: &dyn Fn(&File) -> String| {
         let path = folder.path().join("stderr");
         let file = File::create(&path).expect("a file");
         let mut command = gossd();
-        // It ends at once, with a warning before, because it is told to listen where it may not.
+        // It ends at once after a warning, because it may not listen at its address.
         command.args([
             "run",
             "--name",
@@ -121,7 +121,7 @@ fn the_journal_is_told_priorities_and_no_time_and_nobody_else_is() {
     assert!(elsewhere.starts_with("20") && elsewhere.contains("DEBUG open files"), "{elsewhere}");
 }
 
-/// Makes the agent reload, and tells at which microsecond it says that it began.
+/// Makes the agent reload. Returns the microsecond at which, by its message, it began.
 fn reload(agent: &Process, manager: &Manager) -> u128 {
     agent.signal("-HUP");
     let reloading = manager.hears();
@@ -132,7 +132,7 @@ fn reload(agent: &Process, manager: &Manager) -> u128 {
 }
 
 #[tokio::test]
-async fn a_service_manager_hears_that_the_agent_serves_reloads_and_stops() {
+async fn a_service_manager_is_notified_of_readiness_reloads_and_stops() {
     let manager = Manager::listening();
     let mut agent = manager.starts(&[]);
     assert_eq!(manager.hears(), ["READY=1", SERVING_NOTHING]);
@@ -175,7 +175,7 @@ fn its_sockets_are_kept_by_name_before_it_is_ready() {
 }
 
 #[test]
-fn one_that_cannot_start_leaves_no_port_at_which_gost_would_wait() {
+fn an_agent_that_cannot_start_leaves_no_port_at_which_gost_would_wait() {
     let (manager, folder) = (Manager::listening(), tempfile::tempdir().expect("a folder"));
     let (socket, missing) = (manager.path.to_str().expect("text"), folder.path().join("no-tokens"));
     let mut command = gossd();
@@ -205,7 +205,7 @@ fn one_that_cannot_start_leaves_no_port_at_which_gost_would_wait() {
 }
 
 #[test]
-fn a_watchdog_hears_a_beat_twice_in_its_time() {
+fn a_watchdog_gets_two_beats_per_period() {
     let manager = Manager::listening();
     let patience = PATIENCE.as_micros().to_string();
     let _agent = manager.starts(&[("WATCHDOG_USEC", &patience)]);
@@ -214,14 +214,14 @@ fn a_watchdog_hears_a_beat_twice_in_its_time() {
     for _ in 0..4 {
         assert_eq!(manager.hears(), ["WATCHDOG=1", SERVING_NOTHING]);
     }
-    // The first at once, and the others no sooner than half of the time after one another.
+    // The first comes at once, each other at least half of the time after the one before.
     let least = PATIENCE / 2 * 3;
     println!("four beats in {:?}, {least:?} at least", start.elapsed());
     assert!(start.elapsed() + PATIENCE / 10 >= least);
 }
 
 #[tokio::test]
-async fn the_status_tells_what_the_agent_holds() {
+async fn the_status_shows_what_the_agent_holds() {
     let manager = Manager::listening();
     let agent = manager.starts(&[("WATCHDOG_USEC", "100000")]);
     let record = r#"{"id":"1","name":"t","node":"n","network":"tcp","address":"gost.example.org:8420"}"#;

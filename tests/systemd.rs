@@ -1,4 +1,4 @@
-//! The unit and the configuration that are shipped for systemd: understood, and closed to what gossd does not need.
+//! The unit and the configuration for systemd: valid, and closed to everything that gossd does not need.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader};
@@ -14,15 +14,15 @@ use tempfile::TempDir;
 
 const UNIT: &str = include_str!("../examples/systemd/gossd.service");
 const SETTINGS: &str = include_str!("../examples/systemd/gossd.toml");
-/// Of ten, times ten: what systemd's own judgement may say at most. Most of it is the network, which gossd is for.
+/// The worst rating by systemd, in tenths of ten. Most of it is for the network, which gossd needs.
 const EXPOSURE: &str = "12";
 
-/// What the unit sets a key to.
+/// The values of a key in the unit.
 fn set(key: &str) -> Vec<&'static str> {
     UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
 }
 
-/// The unit, starting the program of these tests.
+/// The unit with the program of these tests.
 fn installed() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("gossd.service");
@@ -32,7 +32,7 @@ fn installed() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// What systemd says of the unit, if this machine has it, and whether it is content.
+/// The output of `systemd-analyze` for the unit, if this machine has it, and whether it succeeded.
 fn analyze(args: &[&str], unit: &Path) -> Option<(bool, String)> {
     let Ok(output) = Command::new("systemd-analyze").args(args).arg(unit).output() else {
         println!(
@@ -74,8 +74,8 @@ fn the_unit_starts_the_program_that_it_ships_settings_for() {
     assert_eq!(set("Restart"), ["on-failure"]);
 }
 
-/// Nobody, with no capability, where nothing can be written but one folder: what the unit promises, as far as it goes
-/// without systemd. scripts/deb-test.sh shows the rest.
+/// Nobody, without capabilities, with one writable folder: what the unit promises, as far as it works without systemd.
+/// scripts/deb-test.sh shows the rest.
 const CONFINED: &str = "set -e
 mount --make-rprivate /
 mount -o remount,bind,ro /
@@ -83,7 +83,7 @@ mount -t tmpfs -o size=64m,mode=700,uid=65534,gid=65534 state \"$1\"
 shift
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps -all --bounding-set -all --no-new-privs \"$@\"";
 
-/// Ended when the test is.
+/// A process that ends with the test.
 struct Confined(Child);
 
 impl Drop for Confined {
@@ -98,7 +98,7 @@ impl Confined {
         format!("/proc/{}/{file}", self.0.id()).into()
     }
 
-    /// A line of what the kernel says of it.
+    /// A line of the kernel's status of the process.
     fn status(&self, name: &str) -> String {
         let status = fs::read_to_string(self.proc("status")).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -120,7 +120,7 @@ async fn nobody_without_capabilities_runs_it_where_only_its_folder_can_be_writte
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours");
     let (state, key) = (folder.path().join("state"), folder.path().join("key"));
     fs::create_dir(&state).expect("a folder");
-    // As the package's: root's, for its group.
+    // As in the package: owned by root, readable by its group.
     crate::common::write_secret(&key, gossd().arg("keygen").output().expect("gossd runs").stdout);
     fs::set_permissions(&key, Permissions::from_mode(0o640)).expect("ours");
     chown(&key, Some(0), Some(65534)).expect("we are root");
@@ -146,7 +146,7 @@ async fn nobody_without_capabilities_runs_it_where_only_its_folder_can_be_writte
 
     let told = ["Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs"].map(|name| agent.status(name));
     assert_eq!(told, ["65534", "65534", "0000000000000000", "0000000000000000", "1"]);
-    // Not its own: so no process of its user gets at its memory, and no core file is made.
+    // Owned by root: so no process of the same user can read its memory, and no core file is made.
     assert_eq!(fs::metadata(agent.proc("environ")).expect("it runs").uid(), 0);
     let journal = agent.proc("root").join(state.strip_prefix("/").expect("absolute")).join("a.journal");
     eventually(Duration::from_secs(10), "the journal is written", || {
@@ -158,7 +158,7 @@ async fn nobody_without_capabilities_runs_it_where_only_its_folder_can_be_writte
     assert!(sent.success() && agent.0.wait().expect("it ends").success());
 }
 
-/// The settings that are shown but not made.
+/// The settings of the example, which are commented out.
 fn shown() -> String {
     let is_key = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
     let lines: Vec<_> = SETTINGS.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_key).collect();

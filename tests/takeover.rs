@@ -1,5 +1,5 @@
-//! The plugin's port does not refuse: an agent is replaced, by a process that takes over, under systemd's file descriptor
-//! store, and beside `gossd hold`, while calls go on.
+//! The plugin's port does not refuse. An agent is replaced by a process that takes over, under systemd's file
+//! descriptor store, and beside `gossd hold`, while calls continue.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -27,7 +27,7 @@ fn register(id: usize, entrypoint: SocketAddr) -> String {
     request("POST", "/sd", &body)
 }
 
-/// What counts calls that never stop: each on a connection of its own, as a visitor's after the agent's end is.
+/// Calls without end, each on a connection of its own, like those of visitors after an agent's end.
 struct Callers {
     stop: Arc<AtomicBool>,
     made: Arc<AtomicUsize>,
@@ -35,7 +35,7 @@ struct Callers {
 }
 
 impl Callers {
-    /// Registers tunnel after tunnel, and asks for each at once. What went wrong comes out at the end.
+    /// Registers tunnel after tunnel, and asks for each at once. Errors are reported at the end.
     fn start(plugin: SocketAddr, entrypoint: SocketAddr) -> Self {
         let (stop, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (stopped, count) = (stop.clone(), made.clone());
@@ -62,7 +62,7 @@ impl Callers {
         eventually(SOON, "calls are made", || self.made.load(Ordering::Relaxed) >= enough).await;
     }
 
-    /// How many were made, none of which may have failed.
+    /// How many calls were made; none may have failed.
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let wrong = self.task.await.expect("the caller ends");
@@ -94,7 +94,7 @@ async fn all_are_listed(plugin: SocketAddr, tunnels: usize) {
     }
 }
 
-/// A gost's entrypoint: a restarted agent looks whether it is alive.
+/// A gost's entrypoint: a restarted agent dials it to see whether gost is alive.
 fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -142,9 +142,9 @@ async fn without_an_agent_there_is_nothing_to_take_over_and_it_starts_as_usual()
     assert!(agent.said().contains("no agent runs here to take over from"), "{}", agent.said());
 }
 
-/// The agent that runs goes on after each of these, and both say why.
+/// The running agent continues after each of these, and both say why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_cannot_start_changes_nothing() {
+async fn a_successor_that_cannot_start_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_gost, entrypoint) = listen();
     let agent = Process::keeping("a", folder.path(), &[]);
@@ -175,15 +175,25 @@ async fn one_that_cannot_start_changes_nothing() {
     all_are_listed(agent.plugin, tunnels).await;
 }
 
-/// A process that makes the agent stop, takes what it held, and ends without a word.
+/// A process that makes the agent stop, takes what it held, and ends without starting.
 fn vanishing_successor(socket: &Path) {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("an agent");
-    stream.write_all(b"{\"takeover\":{\"name\":\"a\",\"version\":\"0\"}}\n").expect("it reads");
-    let mut byte = [0];
+    let ask = "POST /take-over?name=a&version=0 HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\
+               Upgrade: gossd-take-over\r\n\r\n";
+    stream.write_all(ask.as_bytes()).expect("it reads");
+    let read_to = |stream: &mut std::os::unix::net::UnixStream, end: &str| {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("it answers");
+            text.extend(byte);
+        }
+        String::from_utf8(text).expect("text")
+    };
+    assert!(read_to(&mut stream, "\r\n\r\n").starts_with("HTTP/1.1 101 "));
+    stream.write_all(b"\n").expect("it reads");
     // The sockets that come with the line are closed, because nobody takes them.
-    while byte != *b"\n" {
-        stream.read_exact(&mut byte).expect("it answers");
-    }
+    assert!(read_to(&mut stream, "\n").starts_with("sockets "));
     stream.write_all(b"go\n").expect("it reads");
     let mut len = [0; 8];
     stream.read_exact(&mut len).expect("a length");
@@ -209,7 +219,8 @@ async fn an_agent_whose_successor_vanishes_goes_on_and_can_be_taken_over_again()
     all_are_listed(second.plugin, callers.end().await).await;
 }
 
-/// A program with a listener as its descriptor 3, as systemd starts it; the shell puts it there, and is then the program.
+/// Starts a program with a listener as its descriptor 3, like systemd does; the shell sets it up and then becomes the
+/// program.
 fn activated(name: &str, listener: &TcpListener, program: &mut Command) -> Child {
     let listener: OwnedFd = listener.try_clone().expect("a duplicate").into();
     let mut shell = Command::new("sh");
@@ -228,7 +239,7 @@ fn run(plugin: &str, folder: &Path) -> Command {
     command
 }
 
-/// systemd holds the socket, and starts one agent after the other; nobody is refused, whatever ended the first.
+/// systemd holds the socket, and starts one agent after the other; no call is refused, whatever ended the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_systemd_keeps_serves_from_one_start_to_the_next() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -238,7 +249,7 @@ async fn a_socket_that_systemd_keeps_serves_from_one_start_to_the_next() {
     let callers = Callers::start(plugin, entrypoint);
     for name in ["kept-plugin", "plugin"] {
         callers.made(20).await;
-        // What a kill loses, at most 50 ms of registrations, is not what this is about.
+        // A kill may lose registrations of the last 50 ms, which is not tested here.
         let term = Command::new("kill").arg(agent.id().to_string()).status().expect("kill runs");
         assert!(term.success() && agent.wait().expect("it ends").success());
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -251,7 +262,7 @@ async fn a_socket_that_systemd_keeps_serves_from_one_start_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_socket_unit_says_where_the_agent_listens_and_one_that_does_not_fit_is_told() {
+async fn a_socket_unit_decides_where_the_agent_listens_and_one_that_does_not_fit_is_logged() {
     let folder = tempfile::tempdir().expect("a folder");
     let (listener, plugin) = listen();
     let mut agent = activated("plugin", &listener, &mut run("127.0.0.1:1", folder.path()));
@@ -287,7 +298,7 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
     let name = format!("held-{}", std::process::id());
     let holder = gossd().args(["hold", "--name", &name]).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut holder = Holder(holder);
-    // Whoever reads its log may go away.
+    // The reader of its log may go away.
     drop(holder.0.stderr.take());
     let mut agent = Process::keeping(&name, folder.path(), &["--hold"]);
     let plugin = agent.plugin;
@@ -310,7 +321,7 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_without_the_holder_that_it_was_promised_says_so() {
+async fn an_agent_that_needs_a_holder_logs_that_there_is_none() {
     let agent = Process::start(&format!("alone-{}", std::process::id()), &["--hold"]);
     eventually(SOON, "it says so", || agent.said().contains("no `gossd hold` of this name")).await;
     assert!(agent.get("t").await.is_empty(), "and serves");

@@ -1,4 +1,4 @@
-//! Entrypoints as gost's users write them: what is taken can be dialled, from any host, at the same port.
+//! Entrypoints as gost's users write them: an accepted one can be dialled from any host at the same port.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str;
@@ -10,7 +10,7 @@ use gossd_core::agent::Restored;
 use gossd_core::lease::{Holding, Kept};
 use gossd_core::record::{MAX_FIELD, Network, Record};
 
-/// The entrypoint, the host that replaces what nobody can dial, and another such host, on a line each.
+/// Three lines: the entrypoint, the host that replaces addresses that nobody can dial, and another such host.
 pub fn run(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
@@ -60,12 +60,12 @@ fn complete(text: &str, entrypoint: &Entrypoint, reachable: &Host, other: &Host)
     moved(&completed, &again, other);
 }
 
-/// A host that may stand in an address: what the operator gave as its own may be loopback.
+/// A host that may stand in an address. The operator's own setting may be loopback.
 fn is_usable(host: &Host) -> bool {
     Host::parse(host.to_string().trim_matches(['[', ']'])).is_ok_and(|parsed| parsed == *host)
 }
 
-/// The agent's host is another one now: its own gosts' addresses change with it, and no others.
+/// The agent's host has another address now: the addresses of its own gosts change with it, and no others.
 fn moved(completed: &str, entrypoint: &Entrypoint, to: &Host) {
     let reach = Reach::new(Some(to.clone()), Ipv4Addr::LOCALHOST.into(), None);
     let port = entrypoint.port();

@@ -1,10 +1,10 @@
-//! Configuration files: one that is taken says the flags that it looks like saying, and one that is not is told why.
+//! Configuration files: an accepted one sets the flags that its lines name, and a refused one gets a reason.
 
 use std::str;
 
 use gossd::cli::flags_of_file;
 
-/// More are seldom of use, and each costs a look at all flags there are.
+/// More lines are seldom useful, and each is compared with all flags.
 const LINES: usize = 6;
 
 pub fn run(data: &[u8]) {

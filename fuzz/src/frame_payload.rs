@@ -1,41 +1,46 @@
-//! Opened frames of a few peers, fed into a link and what an agent hears of it: only an owner says what is shown as its,
-//! nobody changes what was registered here, and what is sent goes to whom it should, and opens there.
+//! Decrypted frames of a few peers, fed into a link and the agent behind it. Only an owner decides about its records,
+//! nobody changes what was registered here, and each frame that is sent goes to the right peer and can be decrypted
+//! there.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd::agent::Agent;
-use gossd::gossip::counters::Counters;
-use gossd::gossip::keyring::Keyring;
-use gossd::gossip::link::{Effect, Link};
-use gossd::gossip::seal::{OVERHEAD, Opened, Sealer};
-use gossd::gossip::wire::{self, Answer, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session};
-use gossd::gossip::{Hearer as _, slots};
-use gossd_core::agent::News;
-use gossd_core::agent::{Broken, Candidate, LEASE_TTL, Restored, Settings};
+use gossd_core::agent::{Broken, Candidate, LEASE_TTL, News, Restored, Settings as Behaviour, State};
+use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::connection::Caller;
+use gossd_core::hostname::{Claim, Endpoint, TunnelId};
 use gossd_core::lease::Holding;
+use gossd_core::link::counters::Counters;
+use gossd_core::link::keyring::Keyring;
+use gossd_core::link::seal::{OVERHEAD, Opened};
+use gossd_core::link::wire::{
+    self, Answer, Cards, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session,
+};
+use gossd_core::link::{DEAD_GRACE, Effects, Frame, INTERVAL, Line, Link, Peer, Replicas, Settings};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
-use gossd_core::slot::{Change, Content, Version};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use gossd_core::replica::Part;
+use gossd_core::slot::{Cell, Change, Content, FIRST_CLAIM, Slot, Status, Version};
 
 use super::input::Input;
 
-/// Frames of one input.
+/// Most frames of one input.
 const FRAMES: usize = 12;
-/// Admitted at the start; one more process is not.
+/// Peers that are admitted at the start; one more process is not.
 const PEERS: u8 = 2;
-/// A header around a payload that could not be compressed.
+/// The longest header.
 const HEADER: usize = 64;
+/// What one input may make the link do, besides what follows from each card that it was given.
+const EFFECTS: usize = 32;
+/// Our name.
+const US: &str = "a";
 /// Our one tunnel.
 const TUNNEL: &str = "ours";
 
-/// Steps, each a byte that says what a peer does, and who.
+/// Steps, each after a byte that selects a peer and what it does.
 pub fn run(data: &[u8]) {
     let mut room = Room::new();
     let mut input = Input(data);
@@ -51,22 +56,72 @@ pub fn run(data: &[u8]) {
 struct Process {
     owner: Owner,
     addr: SocketAddr,
+    admitted: bool,
     session: Session,
     counter: u64,
-    /// The number that our last ping asked it to repeat.
+    /// The nonce that our last ping asked the peer to repeat.
     nonce: u64,
-    /// The last question that it was asked.
+    /// The last question to the peer.
     question: Vec<u8>,
 }
 
 struct Room {
     now: Instant,
     link: Link,
-    sealer: Arc<Sealer>,
-    agent: Agent,
+    state: State,
     processes: Vec<Process>,
-    /// Whose records were said to be which.
-    said: HashSet<(String, Arc<Record>)>,
+    /// Whose records were sent as which.
+    sent: HashSet<(String, Arc<Record>)>,
+    /// How many cards were sent.
+    cards: usize,
+}
+
+/// The state, which watches what the link makes of a frame or of time.
+struct Watch<'a> {
+    state: &'a mut State,
+    sent: &'a HashSet<(String, Arc<Record>)>,
+    /// Who sent the frame, if it is one.
+    by: Option<&'a Process>,
+    applied: usize,
+}
+
+impl Replicas for Watch<'_> {
+    fn apply(&mut self, now: Instant, news: News) {
+        self.applied += 1;
+        match &news {
+            News::Changed { owner, changes, .. } => {
+                assert!(self.by.is_some(), "only a frame says what changed");
+                self.all_sent(owner, changes);
+            }
+            News::Hearsay { .. } => assert!(self.by.is_some_and(|by| by.admitted), "a stranger's"),
+            News::Heard { .. } | News::Silent { .. } | News::Refused { .. } | News::Forgotten { .. } => {}
+        }
+        self.state.apply(now, news);
+        self.state.take_effects();
+    }
+
+    fn version(&self, owner: &Owner) -> Option<Version> {
+        self.state.version(owner)
+    }
+
+    fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
+        self.state.part(owner, after, from)
+    }
+}
+
+impl Watch<'_> {
+    fn all_sent(&self, owner: &Owner, changes: &[Change]) {
+        // What our former start sent is passed on by others.
+        if owner.name.as_str() == US {
+            return;
+        }
+        for Change { cell, .. } in changes {
+            if let Some(record) = cell.content.record() {
+                let sent = (owner.name.to_string(), record.clone());
+                assert!(self.sent.contains(&sent), "{owner} never sent {record:?}");
+            }
+        }
+    }
 }
 
 thread_local! {
@@ -87,68 +142,71 @@ fn owner(name: &str, generation: u64) -> Owner {
 
 impl Room {
     fn new() -> Self {
-        let us = owner("a", 5);
-        let sealer = Arc::new(Sealer::new(KEYRING.with(Keyring::clone), "c"));
-        let (counters, rng) = (Arc::new(Counters::default()), StdRng::seed_from_u64(7));
-        let link = Link::new(us.clone(), addr(1), sealer.clone(), counters, rng);
+        let now = START.with(|start| *start);
+        let us = owner(US, 5);
+        let settings = Settings {
+            owner: us.clone(),
+            addr: addr(1),
+            keyring: KEYRING.with(Keyring::clone),
+            key_file: true,
+            cluster: "c".into(),
+            interval: INTERVAL,
+            dead_grace: DEAD_GRACE,
+            seed: [7; 32],
+        };
+        let link = Link::new(now, settings, Arc::new(Counters::default()));
         let (order, quota, broken) = (Order::Nearest, Quota::default(), Broken::default());
         let (lease_ttl, private) = (LEASE_TTL, BTreeSet::new());
-        let settings = Settings { owner: us, lease_ttl, order, quota, private, broken, hurry: 1 };
-        let agent = Agent::new(settings, Restored::default());
+        let behaviour = Behaviour { owner: us, lease_ttl, order, quota, private, broken, hurry: 1 };
+        let mut state = State::new(now, &behaviour, Restored::default());
         let holding = Holding { record: Arc::new(ours()), dial: "".into() };
-        agent.register(Caller::local(1), holding).expect("there is room");
+        state.register(now, Caller::local(1), holding).expect("there is room");
         let process = |n: u8| Process {
             owner: owner(["b", "c", "c"][usize::from(n)], 5 + u64::from(n / PEERS)),
             addr: addr(2 + n),
+            admitted: false,
             session: [2 + n; 8],
             counter: 0,
             nonce: 0,
             question: Vec::new(),
         };
         let processes = (0..=PEERS).map(process).collect();
-        let now = START.with(|start| *start);
-        let mut room = Self { now, link, sealer, agent, processes, said: HashSet::new() };
+        let mut room = Self { now, link, state, processes, sent: HashSet::new(), cards: 0 };
         for n in 0..usize::from(PEERS) {
-            room.say(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: 0 }));
+            room.send(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: 0 }));
             room.admit(n);
+            assert!(room.processes[n].admitted);
         }
         room
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
         let what = input.byte();
-        let n = usize::from(what / 16) % self.processes.len();
-        match what % 16 {
-            kind @ 0..10 => self.say(n, Kind::ALL[usize::from(kind)], input.counted()),
-            10 => self.push(n, input),
-            11 => self.answer(n, input),
-            12 => self.admit(n),
-            13 => self.pass(u64::from(input.byte())),
-            14 => self.raw(n, input),
+        let n = usize::from(what / 17) % self.processes.len();
+        match what % 17 {
+            kind @ 0..11 => self.send(n, Kind::ALL[usize::from(kind)], input.counted()),
+            11 => self.push(n, input),
+            12 => self.answer(n, input),
+            13 => self.admit(n),
+            14 => self.pass(u64::from(input.byte())),
+            15 => self.raw(n, input),
             _ => self.ask(n, input),
         }
     }
 
     /// A frame of a kind.
-    fn say(&mut self, n: usize, kind: Kind, payload: &[u8]) {
+    fn send(&mut self, n: usize, kind: Kind, payload: &[u8]) {
         let process = &mut self.processes[n];
         process.counter += 1;
         let Process { session, counter, addr, .. } = *process;
-        let header = Header { session, counter, from: addr, kind: kind.number(), compressed: false };
-        let mut plain = wire::encode(&header);
-        plain.extend(payload);
-        self.deliver(n, Some((kind, payload)), plain);
+        self.deliver(n, wire::pack(Header { session, counter, from: addr, kind: kind.number() }, payload));
     }
 
-    /// A frame with any header.
+    /// Sends a frame with any header.
     fn raw(&mut self, n: usize, input: &mut Input<'_>) {
-        let process = &self.processes[n];
-        let mut plain = process.session.to_vec();
+        let mut plain = self.processes[n].session.to_vec();
         plain.extend(input.counted());
-        let said = wire::split(&plain).ok().and_then(|(header, packed)| {
-            Some((Kind::from_number(header.kind)?, wire::unpack(&header, packed).ok()?))
-        });
-        self.deliver(n, said.as_ref().map(|(kind, payload)| (*kind, payload.as_slice())), plain);
+        self.deliver(n, plain);
     }
 
     fn push(&mut self, n: usize, input: &mut Input<'_>) {
@@ -160,13 +218,13 @@ impl Room {
             former: (how == 1).then_some(4),
             since,
             until,
-            changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
+            changes: values.iter().map(|(slot, value)| (*slot, value.as_slice())).collect(),
         };
         let payload = wire::encode(&push);
-        self.say(n, Kind::Push, &payload);
+        self.send(n, Kind::Push, &payload);
     }
 
-    /// An answer to the last question.
+    /// Answers the last question.
     fn answer(&mut self, n: usize, input: &mut Input<'_>) {
         let question = self.processes[n].question.clone();
         let Ok(question) = wire::decode::<Question<'_>>(&question) else { return };
@@ -179,10 +237,10 @@ impl Room {
             next: (how & 1 == 1).then_some(question.from + 1 + u32::from(how >> 2)),
             whole: how & 2 == 2,
             until,
-            changes: values.iter().map(|(slot, value)| (*slot, value.as_str())).collect(),
+            changes: values.iter().map(|(slot, value)| (*slot, value.as_slice())).collect(),
         };
         let payload = wire::encode(&answer);
-        self.say(n, Kind::Answer, &payload);
+        self.send(n, Kind::Answer, &payload);
     }
 
     fn ask(&mut self, n: usize, input: &mut Input<'_>) {
@@ -190,7 +248,7 @@ impl Room {
         let (name, generation) = (["a", "b", "c", "d"][usize::from(whose % 4)], 5 + u64::from(whose / 128));
         let question = Question { name, generation, after, from };
         let payload = wire::encode(&question);
-        self.say(n, Kind::Question, &payload);
+        self.send(n, Kind::Question, &payload);
     }
 
     /// Answers our last ping.
@@ -198,141 +256,110 @@ impl Room {
         let Process { nonce, owner, .. } = &self.processes[n];
         let pong = Pong { nonce: *nonce, name: owner.name.as_str(), generation: owner.generation };
         let payload = wire::encode(&pong);
-        self.say(n, Kind::Pong, &payload);
+        self.send(n, Kind::Pong, &payload);
     }
 
     fn pass(&mut self, steps: u64) {
         self.now += Duration::from_millis(37 * steps);
-        let effects = self.link.handle_deadline(self.now);
-        self.perform(effects, None);
+        let mut watch = Watch { state: &mut self.state, sent: &self.sent, by: None, applied: 0 };
+        let effects = self.link.handle_due(self.now, &mut watch);
+        let applied = watch.applied;
+        self.perform(effects, None, applied);
     }
 
-    fn deliver(&mut self, n: usize, said: Option<(Kind, &[u8])>, plain: Vec<u8>) {
-        if let Some((kind, payload)) = said {
-            self.note(n, kind, payload);
-        }
-        let frame = Opened { plain, key: self.sealer.keyring().sealing() };
-        let effects = self.link.handle_frame(self.now, &frame);
-        self.perform(effects, Some(n));
+    fn deliver(&mut self, n: usize, plain: Vec<u8>) {
+        self.note(n, &plain);
+        let frame = Opened { plain, key: self.link.sealer().keyring.sealing() };
+        let by = Some(&self.processes[n]);
+        let mut watch = Watch { state: &mut self.state, sent: &self.sent, by, applied: 0 };
+        let effects = self.link.handle_frame(self.now, &frame, &mut watch);
+        let applied = watch.applied;
+        self.perform(effects, Some(n), applied);
     }
 
-    /// What an owner is said to have said.
-    fn note(&mut self, n: usize, kind: Kind, payload: &[u8]) {
+    /// Remembers what is sent as an owner's.
+    fn note(&mut self, n: usize, plain: &[u8]) {
+        let Ok((header, payload)) = wire::split(plain) else { return };
         let peer = self.processes[n].owner.name.to_string();
-        let (name, changes) = match kind {
-            Kind::Push => match wire::decode::<Push<'_>>(payload) {
+        let (name, changes) = match Kind::from_number(header.kind) {
+            Some(Kind::Push) => match wire::decode::<Push<'_>>(payload) {
                 Ok(push) => (peer, push.changes),
                 Err(_) => return,
             },
-            Kind::Answer => match wire::decode::<Answer<'_>>(payload) {
+            Some(Kind::Answer) => match wire::decode::<Answer<'_>>(payload) {
                 Ok(answer) => (answer.name.to_owned(), answer.changes),
                 Err(_) => return,
             },
+            Some(Kind::Cards) => {
+                self.cards += wire::decode::<Cards<'_>>(payload).map_or(0, |cards| cards.cards.len());
+                return;
+            }
             _ => return,
         };
-        for (slot, value) in changes {
-            if let Some(Content::Record(record)) = slots::parse_value(slot, value).map(|cell| cell.content) {
-                self.said.insert((name.clone(), record));
+        for (slot, bytes) in changes {
+            let cell = decode_cell(slot, bytes);
+            if let Some(record) = cell.as_ref().and_then(|cell| cell.content.record()) {
+                self.sent.insert((name.clone(), record.clone()));
             }
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, of: Option<usize>) {
-        assert!(effects.len() <= 32, "{} effects", effects.len());
-        for effect in effects {
-            match effect {
-                Effect::Send { to, kind, frame } => self.sent(to, kind, &frame),
-                Effect::Tell(event) => self.told(event, of),
-                Effect::Ask { owner, said } => {
-                    let version = self.agent.version(&owner);
-                    let missing = |version: &Version| said.is_none_or(|said| *version < said);
-                    if let Some(after) = version.filter(missing) {
-                        let effects = self.link.ask(self.now, &owner, after);
-                        self.perform(effects, None);
-                    }
-                }
-                Effect::Asked(question) => {
-                    let part = self.agent.part(&question.owner, question.after, question.from);
-                    let effects = self.link.answer(&question, part);
-                    self.perform(effects, None);
-                }
-                Effect::Chitchat { from, message } => {
-                    assert!(message.len() <= MAX_PAYLOAD);
-                    assert!(self.processes.iter().any(|process| process.addr == from.addr), "a stranger's");
-                }
-                Effect::Admitted(peer) => {
-                    let process = &mut self.processes[of.expect("by a frame")];
-                    (process.owner, process.addr) = (peer.owner, peer.addr);
-                }
-                Effect::Handshake(_) | Effect::NameTaken(_) | Effect::KeysTaken(_) => {}
+    fn perform(&mut self, effects: Effects, of: Option<usize>, applied: usize) {
+        let Effects { frames, is_fresh, sealer: _, peers: _, lag: _, lines, name_taken: _ } = effects;
+        // A card of somebody else is news, a question, and an address to ping.
+        let most = EFFECTS + 3 * self.cards;
+        let count = frames.len() + lines.len() + applied;
+        assert!(count <= most, "{count} effects");
+        assert!(!is_fresh || self.processes[of.expect("by a frame")].admitted, "a stranger's");
+        for line in lines {
+            if let Line::Joined { peer: Peer { owner, addr } } = line {
+                let process = &mut self.processes[of.expect("by a frame")];
+                (process.owner, process.addr, process.admitted) = (owner, addr, true);
             }
+        }
+        for frame in frames {
+            self.sent(&frame);
         }
     }
 
     /// Remembers what has to be answered.
-    fn sent(&mut self, to: SocketAddr, kind: Kind, frame: &[u8]) {
-        assert!(frame.len() <= MAX_PAYLOAD + HEADER + OVERHEAD, "{} bytes", frame.len());
-        let Some(process) = self.processes.iter_mut().find(|process| process.addr == to) else { return };
+    fn sent(&mut self, Frame { to, kind, bytes }: &Frame) {
+        assert!(bytes.len() <= MAX_PAYLOAD + HEADER + OVERHEAD, "{} bytes", bytes.len());
+        let Some(process) = self.processes.iter_mut().find(|process| process.addr == *to) else { return };
         if !matches!(kind, Kind::Ping | Kind::Question) {
             return;
         }
-        let opened = self.sealer.open(frame).expect("sealed with a key of ours");
-        let (header, packed) = wire::split(&opened.plain).expect("packed here");
-        assert_eq!(Kind::from_number(header.kind), Some(kind));
-        let payload = wire::unpack(&header, packed).expect("packed here");
-        if kind == Kind::Question {
-            process.question = payload;
-        } else if let Some(nonce) = wire::decode::<Ping>(&payload).expect("a ping").nonce {
+        let opened = self.link.sealer().open(bytes).expect("sealed with a key of ours");
+        let (header, payload) = wire::split(&opened.plain).expect("packed here");
+        assert_eq!(Kind::from_number(header.kind), Some(*kind));
+        if *kind == Kind::Question {
+            process.question = payload.to_vec();
+        } else if let Some(nonce) = wire::decode::<Ping>(payload).expect("a ping").nonce {
             process.nonce = nonce;
-        }
-    }
-
-    fn told(&mut self, event: News, of: Option<usize>) {
-        if let News::Changed { owner, changes, .. } = &event {
-            let teller = of.map(|n| &self.processes[n].owner.name);
-            assert!(teller.is_some(), "only a frame says what changed");
-            self.all_said(owner, changes);
-        }
-        self.agent.hear(event);
-    }
-
-    fn all_said(&self, owner: &Owner, changes: &[Change]) {
-        // What our former start said is passed on by others.
-        if owner.name.as_str() == "a" {
-            return;
-        }
-        for Change { cell, .. } in changes {
-            if let Content::Record(record) = &cell.content {
-                let said = (owner.name.to_string(), record.clone());
-                assert!(self.said.contains(&said), "{owner} never said {record:?}");
-            }
         }
     }
 
     fn check(&self) {
         assert!(self.link.live().count() <= self.processes.len());
-        let known = self.agent.explain(TUNNEL);
+        let known = self.state.explain(self.now, TUNNEL);
         let is_ours =
-            |candidate: &Candidate| candidate.owner.name.as_str() == "a" && *candidate.record == ours();
+            |candidate: &Candidate| candidate.owner.name.as_str() == US && *candidate.record == ours();
         assert!(known.iter().any(is_ours), "ours is ours: {known:?}");
-        let counts = self.agent.counts();
+        let counts = self.state.counts();
         assert_eq!(counts.own_records, 1);
-        let (total, tunnels) = self.agent.tunnels("", 64);
         let mut records = 0;
-        for tunnel in &tunnels {
-            for candidate in self.agent.explain(&tunnel.name.text()) {
+        for tunnel in self.state.tunnel_ids() {
+            for candidate in self.state.explain(self.now, &tunnel.text()) {
                 records += 1;
                 let name = candidate.owner.name.to_string();
-                if name == "a" {
+                if name == US {
                     assert_eq!(*candidate.record, ours(), "nobody else registers here");
                 } else {
-                    assert!(self.said.contains(&(name, candidate.record.clone())), "{candidate:?}");
+                    assert!(self.sent.contains(&(name, candidate.record.clone())), "{candidate:?}");
                 }
             }
         }
-        if total <= 64 {
-            assert_eq!(records, counts.records, "every record is of a tunnel");
-        }
+        assert_eq!(records, counts.records, "every record is of a tunnel");
     }
 }
 
@@ -341,29 +368,46 @@ fn ours() -> Record {
     Record { id, name, node, network: Network::Tcp, address: "192.0.2.7:80".into() }
 }
 
-/// Slots and values: made up of a few numbers, or as they are said.
-fn values(input: &mut Input<'_>) -> Vec<(u32, String)> {
+/// Slots and cells: made up of a few numbers, or as the input has them.
+fn values(input: &mut Input<'_>) -> Vec<(Slot, Vec<u8>)> {
     let count = input.byte() % 6;
     let mut values = Vec::new();
     for _ in 0..count {
         let (what, version) = (input.byte(), 1 + u64::from(input.byte()));
-        let slot = u32::from(what % 8);
+        let slot = Slot::from(what % 8);
         let n = what / 64;
-        let value = match what / 8 % 8 {
-            0 => (slot, format!("-{version}")),
-            1 => (0, format!("s{version}\u{1f}{}", ["ready", "draining", "left", "x"][usize::from(n)])),
-            2..4 => (slot, format!("t{version}\u{1f}{n}\u{1f}{TUNNEL}\u{1f}n\u{1f}10.0.0.{n}:80")),
-            4 => (slot, format!("u{version}\u{1f}{n}\u{1f}t{n}\u{1f}n{n}\u{1f}10.0.0.1:80")),
+        let (slot, content) = match what / 8 % 8 {
+            0 => (slot, Content::Empty),
+            1 => (0, Content::Status([Status::Ready, Status::Draining, Status::Left][usize::from(n % 3)])),
+            2..4 => {
+                let [id, name, node] = [&n.to_string(), TUNNEL, "n"].map(Into::into);
+                let address = (*format!("10.0.0.{n}:80")).into();
+                (slot, Content::Record(Arc::new(Record { id, name, node, network: Network::Tcp, address })))
+            }
+            4 => {
+                let [id, name, node] = ["", "t", "n"].map(|kind| (*format!("{kind}{n}")).into());
+                let address = "10.0.0.1:80".into();
+                (slot, Content::Record(Arc::new(Record { id, name, node, network: Network::Udp, address })))
+            }
             5 => {
                 let tunnel = format!("4d21094e-b74c-4916-86c1-d9fa36ea677{n}");
-                (
-                    1_000_001 + slot,
-                    format!("r{version}\u{1f}x{}\u{1f}{tunnel}\u{1f}{}", version % 2, version / 2),
-                )
+                let tunnel = TunnelId::parse(&tunnel).expect("a tunnel");
+                let endpoint = Endpoint { tunnel, private: false };
+                let rule = Claim { host: format!("x{}", version % 2).into(), endpoint, clock: version / 2 };
+                (FIRST_CLAIM + slot, Content::Claim(Arc::new(rule)))
             }
-            _ => (u32::from(input.number()), String::from_utf8_lossy(input.counted()).into_owned()),
+            _ => {
+                values.push((Slot::from(input.number()), input.counted().to_vec()));
+                continue;
+            }
         };
-        values.push(value);
+        let mut bytes = Vec::new();
+        encode_cell(&Cell { version, content }, &mut bytes);
+        if version == 256 {
+            // As a later version has it.
+            bytes.extend(input.counted());
+        }
+        values.push((slot, bytes));
     }
     values
 }

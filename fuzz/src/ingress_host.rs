@@ -1,13 +1,13 @@
-//! Host names, as visitors and tunnels write them: one spelling each, and no tunnel gets what is not for it.
+//! Host names as visitors and tunnels write them: each has one key, and no tunnel gets a name that is not for it.
 
 use std::str;
 use std::sync::Arc;
 
-use gossd::gossip::slots;
+use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::hostname::Naming;
+use gossd_core::hostname::{Claim, Endpoint, HashHost, TunnelId};
 use gossd_core::record::MAX_FIELD;
-use gossd_core::rule::{Endpoint, HashHost, Rule, TunnelId};
-use gossd_core::slot::{Cell, Content, FIRST_RULE};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM};
 
 use super::input::Input;
 
@@ -24,8 +24,8 @@ fn naming(domains: &[&str], min_label: usize, reserved: &[&str]) -> Naming {
     Naming::new(&owned(domains), min_label, &owned(reserved)).expect("these are names")
 }
 
-/// A host, behind a byte that says how names are understood: as one of some operators wants, or as the lines after the
-/// host say.
+/// A host name after a byte that selects the operator's settings: one of some fixed ones, or those in the lines after
+/// the host name.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let how = input.byte();
@@ -73,7 +73,7 @@ fn spellings(naming: &Naming, host: &str, key: &str) {
     }
 }
 
-/// A name is looked for under its own key first, then under wildcards that a rule could have.
+/// A name is looked up under its own key first, then under wildcards for which a rule could exist.
 fn looked_up(naming: &Naming, key: &str, candidates: &[String]) {
     if key.starts_with('.') {
         assert!(candidates.is_empty(), "a visitor has no wildcard");
@@ -82,14 +82,14 @@ fn looked_up(naming: &Naming, key: &str, candidates: &[String]) {
     assert_eq!(candidates[0], key);
     for wildcard in &candidates[1..] {
         assert!(wildcard.starts_with('.'), "{wildcard:?}");
-        // No rule can be made for what is above an IPv6 address.
+        // No rule can exist above an IPv6 address.
         if wildcard != "." && !key.contains(':') {
             assert_eq!(naming.key(&format!("*{wildcard}")).as_ref(), Ok(wildcard));
         }
     }
 }
 
-/// What a tunnel may have is plausible to every peer, and comes to it as it is.
+/// A name that a tunnel may have is plausible to every peer, and arrives unchanged.
 fn claimed(naming: &Naming, key: &str) {
     let tunnel = TunnelId::from_bytes([7; 16]);
     let name = key.strip_prefix('.').unwrap_or(key);
@@ -100,8 +100,9 @@ fn claimed(naming: &Naming, key: &str) {
     assert!(hash.is_none_or(|hash| hash == HashHost::of(tunnel)), "another tunnel's hash host");
     assert!(key.starts_with('.') || naming.is_for_tunnels(key));
     let endpoint = Endpoint { tunnel, private: false };
-    let rule = Rule { host: key.into(), endpoint, clock: 1 };
+    let rule = Claim { host: key.into(), endpoint, clock: 1 };
     assert!(rule.is_plausible());
-    let cell = Cell { version: 1, content: Content::Rule(Arc::new(rule)) };
-    assert_eq!(slots::parse_value(FIRST_RULE, &slots::value(&cell)), Some(cell));
+    let (cell, mut bytes) = (Cell { version: 1, content: Content::Claim(Arc::new(rule)) }, Vec::new());
+    encode_cell(&cell, &mut bytes);
+    assert_eq!(decode_cell(FIRST_CLAIM, &bytes), Some(cell));
 }

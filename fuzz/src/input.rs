@@ -1,6 +1,6 @@
-//! An input, taken apart from its start.
+//! An input that is consumed from its start.
 
-/// What is left of it. What is not there is zero or empty.
+/// The rest of the input. Missing bytes count as zero or empty.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -18,14 +18,14 @@ impl<'a> Input<'a> {
         u16::from_be_bytes([self.byte(), self.byte()])
     }
 
-    /// At most so many bytes.
+    /// At most this many bytes.
     pub fn take(&mut self, most: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(most.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// Bytes behind a byte that says how many.
+    /// Bytes after a byte with their number.
     pub fn counted(&mut self) -> &'a [u8] {
         let most = usize::from(self.byte());
         self.take(most)

@@ -1,5 +1,5 @@
-//! Journals as a start reads them: what is taken could have been registered, is written as it was read, and is what the
-//! agent then answers and tells. A file that is damaged is noticed, and ends nothing.
+//! Journals as a start reads them. An accepted entry could have been registered, is written the same way again, and is
+//! what the agent then answers and sends. A damaged file is noticed, and ends nothing.
 
 use std::cell::{Cell as Flag, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,31 +8,25 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use gossd::agent::Agent;
-use gossd::gossip::slots;
 use gossd::journal::Restored;
-use gossd::journal::entries::{
-    read, read_file, read_gosts, write_entrypoint, write_file, write_rule, write_word,
-};
+use gossd::journal::entries::{Entries, read, read_file, write, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
+use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+use gossd_core::hostname::{Claim, Endpoint, TunnelId};
 use gossd_core::lease::{Holding, Kept, Word};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record, check_field};
-use gossd_core::rule::{Endpoint, Rule, TunnelId};
-use gossd_core::slot::{Cell, Content, FIRST_RULE, Slot};
+use gossd_core::slot::{Cell, Content, FIRST_CLAIM, Slot};
 use gossd_core::tombstone::Release;
 
 use super::input::Input;
 
-/// One input in so many may be a whole file, chosen by what is in it: files are a hundred times slower.
+/// One input in this many may be a whole file, chosen by its content: files are a hundred times slower.
 const FILES: u64 = 1_024;
-
-/// What an entry is that is neither a word nor a rule.
-const ENTRYPOINT: u8 = 0xfe;
-const PERIOD: u8 = 0xfd;
 
 /// Entries, or changes to a good file.
 pub fn run(data: &[u8]) {
@@ -43,28 +37,18 @@ pub fn run(data: &[u8]) {
         }
         return;
     }
-    let [mut words, mut rules, mut entrypoints] = [const { BTreeMap::new() }; 3];
-    let mut periods = BTreeMap::new();
+    let mut tables = [const { BTreeMap::new() }; 4];
     while !input.is_empty() {
-        let kind = input.byte();
+        let table = usize::from(input.byte() % 4);
         let (key, value) = (input.counted(), input.counted());
-        match kind {
-            ENTRYPOINT => drop(entrypoints.insert(key, value)),
-            PERIOD => drop(periods.insert(key, hash(value))),
-            _ if kind.is_multiple_of(2) => drop(words.insert(key, value)),
-            _ => drop(rules.insert(key, value)),
-        }
+        tables[table].insert(key.to_vec(), value.to_vec());
     }
-    let [words, rules, entrypoints] =
-        [words, rules, entrypoints].map(|entries| entries.into_iter().collect::<Vec<_>>());
-    let periods: Vec<_> = periods.into_iter().collect();
-    let gosts = read_gosts(&periods, &entrypoints);
-    assert!(gosts.leases.periods.len() <= periods.len() && gosts.entrypoints.len() <= entrypoints.len());
-    let mut restored = read(&words, &rules);
-    let Kept { held, lapsed, released, .. } = &restored.leases;
-    let taken = held.len() + lapsed.len() + released.len();
-    assert!(taken <= words.len() && restored.rules.len() <= rules.len());
-    (restored.leases.periods, restored.entrypoints) = (gosts.leases.periods, gosts.entrypoints);
+    let tables = tables.map(|table| table.into_iter().collect::<Vec<_>>());
+    let [words, rules, periods, entrypoints] = tables.each_ref().map(Vec::len);
+    let restored = read(&Entries { tables: tables.into(), draining: false });
+    let Kept { held, lapsed, released, periods: learned } = &restored.leases;
+    assert!(held.len() + lapsed.len() + released.len() <= words && restored.rules.len() <= rules);
+    assert!(learned.len() <= periods && restored.entrypoints.len() <= entrypoints);
     check(&restored);
     starts(restored);
 }
@@ -86,39 +70,48 @@ fn check(restored: &Restored) {
         }
         assert!(Entrypoint::parse(&address.to_string()).is_ok(), "{address}");
         assert!(holding.dial.is_empty() || Entrypoint::parse(&holding.dial.to_string()).is_ok());
-        let kept = write_word(&word, 0).expect("it is kept");
-        let id = id.text();
-        let again = read(&[(id.as_bytes(), &kept)], &[]);
-        let again = again.leases;
+        let again = kept(|batch| batch.words.extend([(id.clone(), word.clone())])).leases;
         let found = if matches!(word, Word::Held(_)) { &again.held } else { &again.lapsed };
         assert_eq!(found, std::slice::from_ref(holding), "written as it was read");
         told(1, Content::Record(holding.record.clone()));
     }
     for (id, release) in released {
-        let kept = write_word(&Word::Released(*release), 7).expect("it is kept");
-        let again = read(&[(id.text().as_bytes(), &kept)], &[]).leases.released;
-        assert_eq!(again, [(id.clone(), *release)]);
+        let again = kept(|batch| batch.words.extend([(id.clone(), Word::Released(*release))]));
+        assert_eq!(again.leases.released, [(id.clone(), *release)]);
     }
-    assert!(periods.iter().all(|(node, period)| !node.text().is_empty() && !period.is_zero()));
+    for (node, period) in periods {
+        assert!(!node.text().is_empty() && !period.is_zero());
+        let again = kept(|batch| batch.periods.extend([(node.clone(), Some(*period))]));
+        assert_eq!(again.leases.periods, [(node.clone(), *period)]);
+    }
     for registered in &restored.entrypoints {
         let Place { address, dial } = &registered.place;
         assert!(Entrypoint::parse(&address.to_string()).is_ok(), "{address}");
         assert!(dial.is_empty() || Entrypoint::parse(&dial.to_string()).is_ok());
-        let (key, kept) = write_entrypoint(registered);
-        assert_eq!(read_gosts(&[], &[(&key, &kept)]).entrypoints, std::slice::from_ref(registered));
+        let key = registered.key.clone();
+        let again = kept(|batch| batch.entrypoints.extend([(key, Some(registered.clone()))]));
+        assert_eq!(again.entrypoints, std::slice::from_ref(registered));
     }
     for rule in &restored.rules {
         assert!(rule.is_plausible());
-        let (key, kept) = write_rule(rule);
-        assert_eq!(read(&[], &[(&key, &kept)]).rules, std::slice::from_ref(rule));
-        told(FIRST_RULE, Content::Rule(Arc::new(rule.clone())));
+        let again = kept(|batch| batch.claims.extend([(rule.key(), Some(Arc::new(rule.clone())))]));
+        assert_eq!(again.rules, std::slice::from_ref(rule));
+        told(FIRST_CLAIM, Content::Claim(Arc::new(rule.clone())));
     }
 }
 
-/// What an agent says of it, its peers understand.
+/// What a start makes of a batch of one.
+fn kept(note: impl FnOnce(&mut Batch)) -> Restored {
+    let mut batch = Batch::default();
+    note(&mut batch);
+    read(&write(&batch))
+}
+
+/// What an agent sends of it, its peers accept.
 fn told(slot: Slot, content: Content) {
-    let cell = Cell { version: 1, content };
-    assert_eq!(slots::parse_value(slot, &slots::value(&cell)), Some(cell));
+    let (cell, mut bytes) = (Cell { version: 1, content }, Vec::new());
+    encode_cell(&cell, &mut bytes);
+    assert_eq!(decode_cell(slot, &bytes), Some(cell));
 }
 
 fn starts(restored: Restored) {
@@ -128,7 +121,7 @@ fn starts(restored: Restored) {
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
     let private = BTreeSet::new();
     let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, private, broken, hurry: 1 };
-    let kept = Held { leases, entrypoints, rules, draining };
+    let kept = Held { leases, entrypoints, claims: rules, draining };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();
     assert!(counts.own_records <= held.len() && counts.agents == 1);
@@ -142,11 +135,11 @@ fn starts(restored: Restored) {
 
 thread_local! {
     static FILE: OnceCell<Vec<u8>> = const { OnceCell::new() };
-    /// redb may panic over a damaged file, which is caught.
+    /// redb may panic over a damaged file; the panic is caught.
     static TOLERANT: Flag<bool> = const { Flag::new(false) };
 }
 
-/// Writes over some bytes of a good file, or cuts it.
+/// Overwrites some bytes of a good file, or truncates it.
 fn damaged(mut input: Input<'_>) {
     let mut file = FILE.with(|file| file.get_or_init(good).clone());
     while !input.is_empty() {
@@ -171,7 +164,7 @@ fn good() -> Vec<u8> {
         Holding { record: Arc::new(record), dial: Address::from("127.0.0.1:80") }
     };
     let endpoint = Endpoint { tunnel: TunnelId::from_bytes([7; 16]), private: false };
-    let rule = Rule { host: "x.example.org".into(), endpoint, clock: 3 };
+    let rule = Claim { host: "x.example.org".into(), endpoint, clock: 3 };
     let mut batch = Batch::default();
     batch.words.insert("held".into(), Word::Held(holding("held")));
     batch.words.insert("lapsed".into(), Word::Lapsed(holding("lapsed")));
@@ -182,7 +175,7 @@ fn good() -> Vec<u8> {
     batch.entrypoints.insert(key, Some(registered));
     batch.periods.insert("n".into(), Some(Duration::from_secs(15)));
     batch.draining = Some(true);
-    batch.rules.insert(rule.key(), Some(Arc::new(rule)));
+    batch.claims.insert(rule.key(), Some(Arc::new(rule)));
     let file = write_file(&batch);
     let restored = read_file(file.clone()).expect("a good file");
     let Kept { held, lapsed, released, periods } = &restored.leases;

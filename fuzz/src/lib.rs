@@ -4,7 +4,7 @@
 #![allow(unreachable_pub, reason = "a test has these modules as its own, too")]
 
 pub mod address_completion;
-pub mod chitchat_message;
+pub mod board_cards;
 pub mod config_file;
 pub mod frame_payload;
 pub mod ingress_host;

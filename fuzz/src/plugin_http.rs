@@ -1,5 +1,5 @@
-//! gost's calls over HTTP, through the handlers: every call is answered at once, from memory and with one of few
-//! statuses; what is answered is what was registered, and what was deregistered never comes back.
+//! gost's calls over HTTP through the handlers. Every call is answered at once, from memory, with one of few statuses.
+//! Every answer was registered, and what was deregistered never comes back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::pin;
@@ -29,18 +29,18 @@ use serde_json::Value;
 
 use super::input::Input;
 
-/// Calls of one input.
+/// Most calls of one input.
 const CALLS: usize = 6;
-/// Between calls; no byte of a text.
+/// Separates calls; no text contains this byte.
 const END: u8 = 0xff;
 
-const QUOTA: Quota = Quota { records: 4, rules: 3, bytes: 4_096 };
+const QUOTA: Quota = Quota { records: 4, claims: 3, bytes: 4_096 };
 
 thread_local! {
     static REACHED: Host = Host::advertised("192.0.2.7").expect("an address");
 }
 
-/// Calls, each a byte that says which, and the query of a GET or the body of another call.
+/// Calls, each after a byte that selects it: the query of a GET, or the body of another call.
 pub fn run(data: &[u8]) {
     let mut gost = Gost::new(&mut Input(data));
     for call in data.get(1..).unwrap_or_default().split(|byte| *byte == END).take(CALLS) {
@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// The body of a call on [`PATH`], as far as it is looked at.
+/// The body of a call on [`PATH`], as far as it is checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -73,10 +73,10 @@ struct Gost {
     agent: Agent,
     ingress: Ingress,
     service: TowerToHyperService<Router>,
-    /// Ids that were registered or healed, with the tunnels that they were said to be of.
+    /// Ids that were registered or healed, with their tunnels.
     registered: HashMap<String, HashSet<String>>,
-    /// Ids that were deregistered and not registered since, and whether their Register came before: otherwise it may be
-    /// in flight.
+    /// Ids that were deregistered and not registered since, and whether a Register came before: otherwise one may be in
+    /// flight.
     released: HashMap<String, bool>,
 }
 
@@ -121,7 +121,7 @@ impl Gost {
         }
     }
 
-    /// The answer, which no call has to wait for.
+    /// The answer. No call may wait.
     fn answer(&self, method: &Method, uri: Uri, body: &[u8]) -> (StatusCode, Bytes) {
         let body = Body::from(Bytes::copy_from_slice(body));
         let mut request = Request::new(body);
@@ -208,7 +208,7 @@ impl Gost {
             let tunnel = |endpoint: &str| endpoint.trim_start_matches('$').to_ascii_lowercase();
             assert_eq!(tunnel(&leads), tunnel(&said.endpoint), "{said:?}");
         }
-        assert!(self.agent.counts().own_rules <= QUOTA.rules);
+        assert!(self.agent.counts().own_claims <= QUOTA.claims);
     }
 
     fn ask_rule(&self, query: &[u8]) {
@@ -222,7 +222,7 @@ impl Gost {
     }
 }
 
-/// A query as it is, or, behind a blank, a value that has to be escaped.
+/// A query unchanged; or, after a blank, a value to be escaped.
 fn uri(path: &str, said: &[u8]) -> Option<Uri> {
     let query = match said.split_first() {
         Some((b' ', value)) => {
@@ -241,7 +241,7 @@ fn asked(uri: &Uri, key: &str) -> String {
     pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// What a future comes to that waits for nothing.
+/// The result of a future that must not wait.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

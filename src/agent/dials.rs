@@ -1,4 +1,4 @@
-//! Dials of entrypoints: a connection is made and, where that is not enough, a question asked.
+//! Dials of entrypoints: a TCP connect and, where that is not enough, an HTTP request.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -12,40 +12,39 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// A gost that does not refuse within this time is not known to be dead. A refusal takes a round trip within the
-/// host; the rest is for hosts that are starved.
+/// A gost that does not refuse within this time may be alive. A refusal takes a round trip within the host; the rest is
+/// for starved hosts.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// A visitor's question for a host that no tunnel can have: the top-level domain is reserved.
+/// A visitor's request for a host name that no tunnel can have: its top-level domain is reserved.
 const NOBODYS: &[u8] =
     b"GET / HTTP/1.1\r\nHost: gossd.invalid\r\nUser-Agent: gossd\r\nConnection: close\r\n\r\n";
-/// Between the two refusals that tell of a death: one alone may be a gost that is about to listen.
+/// Time between the two refusals that show a dead gost. One refusal alone may come from a gost that is about to listen.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The dials that run. Nothing waits for them.
+/// The running dials. Nothing waits for them.
 #[derive(Default)]
 pub(super) struct Dials {
     tasks: JoinSet<(Dial, Dialled)>,
-    /// By instance: those that are to be dialled again are waiting for that.
-    running: HashMap<Label, Running>,
+    /// By instance. Some of them still wait before they dial again.
+    running: HashMap<Label, RunningDial>,
 }
 
-struct Running {
+struct RunningDial {
     task: AbortHandle,
     waits: bool,
 }
 
 impl Dials {
-    /// How many more there may be.
     pub(super) fn room(&self) -> usize {
         MAX_DIALS.saturating_sub(self.tasks.len())
     }
 
-    /// Whether an instance is being dialled, and not only to be dialled again.
+    /// Whether an instance is being dialled now, not only waiting to be dialled again.
     pub(super) fn has(&self, node: &Label) -> bool {
         self.running.get(node).is_some_and(|running| !running.waits)
     }
 
-    /// Dials an instance in place of what it waited for.
+    /// Dials an instance; a dial that waits for the same instance is replaced.
     pub(super) fn start(&mut self, dial: Dial) {
         let (node, later) = (dial.node.clone(), dial.later);
         let task = self.tasks.spawn(async move {
@@ -55,17 +54,17 @@ impl Dials {
             let dialled = dial_all(&dial.addresses, dial.asks).await;
             (dial, dialled)
         });
-        if let Some(before) = self.running.insert(node, Running { task, waits: later.is_some() }) {
+        if let Some(before) = self.running.insert(node, RunningDial { task, waits: later.is_some() }) {
             before.task.abort();
         }
     }
 
-    /// The next one that ended; none while none runs.
+    /// The next dial that ended; `None` while none runs.
     pub(super) async fn next(&mut self) -> Option<(Dial, Dialled)> {
         loop {
-            // One that was replaced.
+            // A dial that was replaced.
             let Ok((dial, dialled)) = self.tasks.join_next().await? else { continue };
-            // Another may have begun in the moment that this one ended.
+            // A new dial may have begun in the moment that this one ended.
             if self.running.get(&dial.node).is_some_and(|running| running.task.is_finished()) {
                 self.running.remove(&dial.node);
             }
@@ -74,8 +73,8 @@ impl Dials {
     }
 }
 
-/// The dials that run: as many as there are entrypoints, and none for longer than two seconds. Their gosts are asked: one
-/// that is frozen would hold each visitor up for 15 s.
+/// The running dials of dead agents' gosts: at most one per entrypoint, none longer than two seconds. Each gost also
+/// has to answer a request, because a frozen gost would delay each visitor by 15 s.
 #[derive(Default)]
 pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
 
@@ -87,7 +86,7 @@ impl SurvivorDials {
         });
     }
 
-    /// The next one that ended; none while none runs.
+    /// The next dial that ended; `None` while none runs.
     pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
         Some(self.0.join_next().await?.expect("nobody aborts them, and they do not panic"))
     }
@@ -123,15 +122,15 @@ async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
     all
 }
 
-/// Resolves when a process says or does anything about a visitor of a host that is nobody's: gost answers 502 at once, and
-/// nothing while it is frozen.
+/// Returns at any reaction to a visitor of a host name that belongs to nobody: gost answers 502 at once, and a frozen
+/// gost sends nothing.
 async fn ask(stream: &mut TcpStream) {
     if stream.write_all(NOBODYS).await.is_ok() {
         let _ = stream.read(&mut [0]).await;
     }
 }
 
-/// A listener that goes in the moment between the handshake and our look at it resets the connection.
+/// A listener that closes between the handshake and our read resets the connection.
 fn is_refusal(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
@@ -143,7 +142,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_dial_tells_a_gost_that_answers_from_one_that_refuses_and_from_silence() {
+    async fn a_dial_is_answered_refused_or_silent() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = Address::from(listener.local_addr().unwrap().to_string());
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gost_that_dies_between_the_handshake_and_our_look_at_it_refuses() {
+    async fn a_gost_that_dies_between_the_handshake_and_our_read_counts_as_refusing() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
         let mut dial = std::pin::pin!(dial_all(&addresses, false));
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gost_that_waits_to_be_dialled_again_is_dialled_at_once_if_it_loses_another_connection() {
+    async fn a_waiting_dial_is_replaced_by_one_that_is_due_at_once() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addresses = BTreeSet::from([Address::from(closed.local_addr().unwrap().to_string())]);
         let mut dials = Dials::default();
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gost_that_is_asked_has_to_answer_not_only_to_be_there() {
+    async fn a_gost_that_is_asked_must_answer_and_not_only_accept() {
         let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let lives = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let [frozen_at, lives_at] = [&frozen, &lives]

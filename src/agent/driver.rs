@@ -1,4 +1,4 @@
-//! The agent's own loop: what is due is done, changes are brought to the cluster, gosts are dialled.
+//! The agent's loop: does what is due, publishes changes to the cluster, dials gosts.
 
 use gossd_core::agent::{Dial, Dialled, Due};
 use gossd_core::slot::STATUS_SLOT;
@@ -6,14 +6,14 @@ use tokio::time::sleep_until;
 
 use super::Agent;
 use super::dials::{Dials, SurvivorDials};
-use crate::gossip::Cluster;
+use crate::net::Cluster;
 
-/// What an agent dials.
+/// Which gosts an agent dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialling {
     /// The gosts of its host, and those of silent peers.
     All,
-    /// The gosts of its host: where there are no others.
+    /// The gosts of its host only, for an agent without peers.
     OwnHost,
 }
 
@@ -34,7 +34,7 @@ impl Agent {
                 let status = status.map(|change| change.cell.version);
                 cluster.publish(changes).await;
                 if let Some(version) = status {
-                    self.shared.status_told.send_replace(version);
+                    self.shared.status_published.send_replace(version);
                 }
                 continue;
             }

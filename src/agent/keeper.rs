@@ -1,4 +1,5 @@
-//! Brings what changed to the journal, behind the replies, and goes on in memory when the journal cannot.
+//! Writes changes to the journal after the calls were answered, and continues in memory while the journal cannot be
+//! written.
 
 use std::time::Duration;
 
@@ -11,40 +12,41 @@ use crate::journal::{Journal, WriteError, snapshot};
 use gossd_core::agent::Batch;
 use gossd_core::label::Label;
 
-/// Changes of this long share a commit: what an agent loses when it is killed is 50 ms at most, with the disk's own time.
+/// Changes within this time share a commit. With the disk's own time, an agent that is killed loses at most the last 50
+/// ms.
 const COALESCE: Duration = Duration::from_millis(35);
-/// How long to wait with a journal that could not be written.
+/// How long to wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a stopping agent waits for its journal.
 const FLUSH: Duration = Duration::from_millis(500);
 
 impl Agent {
-    /// Says that a journal keeps what changes from now on; [`Self::keep`] has to be run.
+    /// From now on, changes are collected for a journal; [`Self::keep`] has to run.
     pub fn use_journal(&self) {
         self.with(|state, _| state.use_journal());
     }
 
-    /// Writes everything again: the journal may lack some of it, and have what is not known here, with these ids.
+    /// Writes everything again. The journal may lack some entries, and may contain these ids, which are unknown here.
     pub fn rewrite_journal(&self, others: Vec<Label>) {
         self.with(|state, _| state.rewrite_journal(others));
     }
 
-    /// All that a journal would keep, for a process that takes over.
+    /// Everything that a journal would contain, for a process that takes over.
     pub fn snapshot(&self) -> Vec<u8> {
         snapshot::write(self.owner().generation, &self.with(|state, _| state.all_kept()))
     }
 
-    /// Says why there is no journal although one was wanted.
+    /// Notes why there is no journal although one is configured.
     pub fn miss_journal(&self, why: String) {
         self.with(|state, _| state.miss_journal(why));
     }
 
-    /// Whether a journal keeps what changes, or is to do so once it can.
+    /// Whether changes are collected for a journal, even if it cannot be written now.
     pub fn has_journal(&self) -> bool {
         self.lock().has_journal()
     }
 
-    /// Writes what changes to the journal, for ever.
+    /// Writes changes to the journal, for ever.
     pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
         let mut journal = journal;
         loop {
@@ -69,7 +71,7 @@ impl Agent {
         }
     }
 
-    /// Waits for something to be kept. [`Self::written`] has to be told when it is.
+    /// Waits for changes to write. After the write, call [`Self::written`].
     pub async fn next_batch(&self) -> Batch {
         loop {
             self.shared.touched.notified().await;
@@ -81,7 +83,7 @@ impl Agent {
         }
     }
 
-    /// Waits until the journal has everything, or for a moment. Without one, there is nothing to wait for.
+    /// Waits until the journal has everything, for a limited time. Without a journal, returns at once.
     pub async fn flush(&self) {
         if !self.has_journal() {
             return;
@@ -94,7 +96,7 @@ impl Agent {
         self.with(|state, _| state.take_batch())
     }
 
-    /// The last batch is kept.
+    /// The last batch is on disk.
     pub fn written(&self) {
         if self.with(|state, _| state.written()) {
             self.shared.kept.send_replace(true);

@@ -1,4 +1,4 @@
-//! The agent's figures: records, what happened to them, peers as it sees them, and the journal.
+//! The agent's metrics: records and their changes, peers and their state, and the journal.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Collector for Agent {
         let healed = self.heals().into_iter().map(|(from, times)| ([("from", word(from))], times));
         sheet.counts("gossd_heals", "Renews of unknown ids, by where their record was found", healed)?;
         peers(&view, &mut sheet)?;
-        tables(&view, &mut sheet)?;
+        levels(&view, &mut sheet)?;
         journal(&view, &mut sheet)
     }
 }
@@ -35,11 +35,19 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
         ([("owner", "self")], amount(counts.own_records)),
         ([("owner", "peers")], amount(counts.records.saturating_sub(counts.own_records))),
     ];
-    sheet.levels("gossd_records", "Live records that are known, by whose they are", records)?;
-    sheet.level("gossd_records_max", "Records that may be registered here", amount(view.quota.records))?;
-    sheet.level("gossd_records_lapsed", "Own records that lapsed and may be revived", amount(view.lapsed))?;
+    sheet.levels("gossd_records", "Known live records, by owner", records)?;
+    sheet.level(
+        "gossd_records_max",
+        "Most records that may be registered here",
+        amount(view.quota.records),
+    )?;
+    sheet.level(
+        "gossd_records_lapsed",
+        "Own records that lapsed and can still be revived",
+        amount(view.lapsed),
+    )?;
     sheet.level("gossd_tunnels", "Tunnels with a record anywhere", amount(view.tunnels))?;
-    sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.rules))?;
+    sheet.level("gossd_rules", "Claims on host names that are known", amount(counts.claims))?;
     sheet.count("gossd_lapses", "Own records that lapsed", view.changes.lapsed)?;
     sheet.count(
         "gossd_lapses_by_get",
@@ -48,10 +56,10 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     )?;
     let dialled = ["answered", "refused", "silent"].map(|result| [("result", result)]);
     let dialled = dialled.into_iter().zip(view.changes.dialled);
-    sheet.counts("gossd_gost_dials", "Dials of gosts that may be dead, by what came of them", dialled)?;
+    sheet.counts("gossd_gost_dials", "Dials of gosts that may be dead, by result", dialled)?;
     let draining = f64::from(u8::from(view.draining));
-    sheet.level("gossd_draining", "1 while peers are told not to list what is registered here", draining)?;
-    sheet.level("gossd_private_tunnels", "Tunnels that are closed to the public", amount(counts.private))?;
+    sheet.level("gossd_draining", "1 while this agent drains and peers do not list its records", draining)?;
+    sheet.level("gossd_private_tunnels", "Tunnels that are private", amount(counts.private))?;
     sheet.count("gossd_revivals", "Own records that a late Renew revived", view.changes.revived)
 }
 
@@ -73,29 +81,33 @@ fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
             ([("peer", peer.name.as_str().to_owned()), ("reason", why.to_owned())], count)
         })
     });
-    sheet.counts("gossd_peer_refused", "Words of a peer that were refused", refused)?;
+    sheet.counts("gossd_peer_refused", "Messages from a peer that were rejected", refused)?;
     let doubts = f64::from(u8::from(view.doubts_itself));
     sheet.level(
         "gossd_doubts_itself",
-        "1 if so many peers vanished together that it was probably this host",
+        "1 if so many peers vanished together that the cause is probably this host",
         doubts,
     )
 }
 
-fn tables(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
-    let held = view.tables.iter().map(|table| ([("table", table.word)], amount(table.held)));
+fn levels(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
+    let held = view.levels.iter().map(|level| ([("table", level.word)], amount(level.held)));
     sheet.levels("gossd_table_entries", "Entries of the agent's tables", held)?;
-    let most = view.tables.iter().map(|table| ([("table", table.word)], amount(table.most)));
-    sheet.levels("gossd_table_entries_max", "Entries that each may have, as it is now", most)
+    let most = view.levels.iter().map(|level| ([("table", level.word)], amount(level.most)));
+    sheet.levels("gossd_table_entries_max", "Most entries of each table", most)
 }
 
 fn journal(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     let failing = f64::from(u8::from(view.journal.problem.is_some()));
-    sheet.level("gossd_journal_failing", "1 if the journal does not take what changes", failing)?;
+    sheet.level("gossd_journal_failing", "1 if the journal cannot be written", failing)?;
     sheet.level("gossd_journal_pending", "Changes that are not on disk yet", amount(view.journal.pending))?;
     let bytes = usize::try_from(view.journal.bytes).unwrap_or(usize::MAX);
     sheet.level("gossd_journal_bytes", "Bytes of the journal's file", amount(bytes))?;
-    sheet.count("gossd_journal_errors", "Batches that the journal did not take", view.changes.journal_errors)
+    sheet.count(
+        "gossd_journal_errors",
+        "Batches that could not be written to the journal",
+        view.changes.journal_errors,
+    )
 }
 
 fn word(from: HealedFrom) -> &'static str {

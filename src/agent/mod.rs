@@ -1,5 +1,5 @@
-//! The agent as the rest of the program has it: its state behind one lock, which decides and touches nothing. This reads
-//! the clock, once for each call, and does what is to be done when the lock is free again.
+//! The agent as the rest of the program uses it: its state behind one lock. The state decides and touches nothing. This
+//! module reads the clock once per call, and performs the state's effects after it has released the lock.
 
 mod dials;
 mod driver;
@@ -12,26 +12,24 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant as StdInstant;
 
-use gossd_core::address::Address;
 use gossd_core::agent::{Effects, Heal, News, Restored, Settings, State};
 use gossd_core::connection::{Caller, ConnectionId};
 use gossd_core::entrypoints::Place;
+use gossd_core::hostname::{Endpoint, TunnelId};
 use gossd_core::lease::Holding;
+use gossd_core::link::Replicas;
 use gossd_core::quota::{Full, Quota};
 use gossd_core::rank::Order;
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::replica::Part;
-use gossd_core::rule::{Endpoint, TunnelId};
 use gossd_core::slot::{Slot, Status, Version};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::driver::Dialling;
 
-use crate::gossip::Hearer;
-
-/// A handle; clones share one state. No method waits for anything but the lock, which is never held across
-/// an `.await` nor a system call.
+/// A handle; clones share one state. No method waits for anything but the lock, and the lock is never held across an
+/// `.await` or a system call.
 #[derive(Clone)]
 pub struct Agent {
     shared: Arc<Shared>,
@@ -40,20 +38,20 @@ pub struct Agent {
 struct Shared {
     owner: Owner,
     state: Mutex<State>,
-    /// Something is in the outbox, or due earlier than the driver knows.
+    /// Changes are to be published, or something is due earlier than the driver knows.
     changed: Notify,
-    /// Something waits for the journal.
+    /// Changes wait for the journal.
     touched: Notify,
-    /// Whether the journal has it all.
+    /// Whether the journal has all changes.
     kept: watch::Sender<bool>,
-    /// The version of the last status that the gossip was told.
-    status_told: watch::Sender<Version>,
+    /// The version of the last status that the gossip has published.
+    status_published: watch::Sender<Version>,
     /// Rises with every change of the directory.
     revision: watch::Sender<u64>,
 }
 
 impl Agent {
-    /// An agent that holds what a journal kept. The gosts of that are dialled.
+    /// An agent that holds the content of a journal. The gosts of restored records are dialled.
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut state = State::new(Instant::now().into_std(), &settings, restored);
         let effects = state.take_effects();
@@ -63,7 +61,7 @@ impl Agent {
             changed: Notify::new(),
             touched: Notify::new(),
             kept: watch::Sender::new(true),
-            status_told: watch::Sender::new(0),
+            status_published: watch::Sender::new(0),
             revision: watch::Sender::new(0),
         };
         let agent = Self { shared: Arc::new(shared) };
@@ -71,28 +69,40 @@ impl Agent {
         agent
     }
 
-    /// Who we are.
+    /// This agent's name and generation.
     pub fn owner(&self) -> &Owner {
         &self.shared.owner
     }
 
-    /// Takes a record: readable here before this returns, and on its way to the peers.
+    /// Takes a record. It can be read here before this returns; peers get it soon.
     pub fn register(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
         self.with(|state, now| state.register(now, caller, holding))
     }
 
-    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    /// Takes a record of a gost that said where it is, and remembers that for later calls without an address.
+    pub fn register_of_gost(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
+        self.with(|state, now| {
+            let Holding { record, dial } = &holding;
+            let (record, dial) = (record.clone(), dial.clone());
+            state.register(now, caller, holding)?;
+            state.note_entrypoint(caller, &record, &dial);
+            Ok(())
+        })
+    }
+
+    /// Takes a record whose address comes from another registration. If a gost is connected that registered there, both
+    /// use one entrypoint.
     pub fn register_unsaid(&self, caller: Caller, holding: Holding) -> Result<(), Full> {
         self.with(|state, now| state.register_unsaid(now, caller, holding))
     }
 
-    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is;
-    /// false if nothing does.
+    /// Extends the lease of a connector. An unknown connector is restored, if its address is known from anywhere;
+    /// otherwise returns false.
     pub fn renew(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> Result<bool, Full> {
         self.with(|state, now| state.renew(now, caller, draft, heal))
     }
 
-    /// Releases a connector, known or not.
+    /// Releases a connector, whether it is known or not.
     pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
         self.with(|state, now| state.deregister(now, caller, draft));
     }
@@ -102,29 +112,18 @@ impl Agent {
         self.with(|state, _| state.connection_closed(connection));
     }
 
-    /// A gost of this host called over that connection, without saying which instance it is.
+    /// A gost of this host called over this connection, without naming its instance.
     pub fn called(&self, connection: ConnectionId) {
         self.with(|state, _| state.called(connection));
     }
 
-    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
-    /// Nothing that is held goes for it.
+    /// Applies new settings: the order of answers, the limits, and the tunnels that are private. What is held already
+    /// stays, even above the limits.
     pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         self.with(|state, now| state.adjust(now, order, quota, private));
     }
 
-    /// A gost of this host asks where a tunnel is: one that had its connector would not ask. So if it is the only gost here,
-    /// its own record of the tunnel is stale; one that it has just registered aside.
-    pub fn asked(&self, connection: ConnectionId, name: &str) {
-        self.with(|state, now| state.asked(now, connection, name));
-    }
-
-    /// A gost registered, and said where it is: for calls that do not.
-    pub fn note_entrypoint(&self, caller: Caller, record: &Record, dial: &Address) {
-        self.with(|state, _| state.note_entrypoint(caller, record, dial));
-    }
-
-    /// Where an entrypoint is that a Register does not name: where its instance registered last, or else any gost of the
+    /// The entrypoint for a Register without an address: where its instance registered last, or else any gost of the
     /// caller's host.
     pub fn registered_last(&self, caller: Caller, draft: Draft<'_>) -> Option<Place> {
         self.lock().registered_last(caller, draft)
@@ -136,43 +135,53 @@ impl Agent {
         self.with(|state, now| state.resolve(now, name, turn))
     }
 
-    /// Where a host leads, by its key; see [`gossd_core::hostname`].
+    /// The same for a gost of this host. A gost that has the tunnel's connector would not ask. So if it is the only gost
+    /// here, its own record of the tunnel is stale, unless it has only just registered it.
+    pub fn resolve_for(&self, connection: ConnectionId, name: &str) -> Vec<Arc<Record>> {
+        let turn = rand::random();
+        self.with(|state, now| {
+            state.asked(now, connection, name);
+            state.resolve(now, name, turn)
+        })
+    }
+
+    /// The endpoint of a host name, by its key; see [`gossd_core::hostname`].
     pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
         self.lock().endpoint(host)
     }
 
-    /// Whether a tunnel is closed to the public under all its names: its operator's rule or its client's claim says so.
+    /// Whether a tunnel is private under all its names, by an operator's rule or a client's claim.
     pub fn is_private(&self, tunnel: TunnelId) -> bool {
         self.lock().is_private(tunnel)
     }
 
-    /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
+    /// Claims a host name for a tunnel. Returns false if the name belongs to another tunnel; a claim of this tunnel
+    /// that had lost is then given up.
     pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
         self.with(|state, now| state.claim(now, host, endpoint))
     }
 
-    /// Hears from the cluster. Quick, and does not panic.
-    pub fn handle(&self, news: News) {
-        self.with(|state, now| state.handle(now, news));
-    }
-
-    /// Tells the cluster how we are, and the journal whether we drain; resolves when both have it, or the journal could not
-    /// take it for a moment.
+    /// Publishes this agent's status, and tells the journal whether it drains. Returns when both have it, or when the
+    /// journal has not written it within a limited time.
     pub async fn say(&self, status: Status) {
-        let said = self.with(|state, now| state.say(now, status));
-        // The sender is ours.
-        let told = async { drop(self.shared.status_told.subscribe().wait_for(|told| *told >= said).await) };
-        tokio::join!(told, self.flush());
+        let version = self.with(|state, now| state.say(now, status));
+        // This agent holds the sender, so the channel cannot close.
+        let mut status = self.shared.status_published.subscribe();
+        let published = async { drop(status.wait_for(|published| *published >= version).await) };
+        tokio::join!(published, self.flush());
     }
 
-    /// Tells that the directory changed, with a number that rises.
+    /// A number that rises with every change of the directory.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.revision.subscribe()
     }
 
-    /// What the state answers at this moment; and whatever follows from it is done.
+    /// Runs `act` on the state at the current time, and performs the effects.
     fn with<T>(&self, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
-        let now = Instant::now().into_std();
+        self.with_at(Instant::now().into_std(), act)
+    }
+
+    fn with_at<T>(&self, now: StdInstant, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
         let mut state = self.lock();
         let answer = act(&mut state, now);
         let effects = state.take_effects();
@@ -181,7 +190,6 @@ impl Agent {
         answer
     }
 
-    /// Nothing here waits.
     fn perform(&self, Effects { is_due, is_revised, is_touched, lines }: Effects) {
         if is_due {
             self.shared.changed.notify_one();
@@ -196,16 +204,16 @@ impl Agent {
         lines.into_iter().for_each(log::log);
     }
 
-    /// A panic under the lock would be a bug; the state is consistent between any two statements that can
-    /// fail, so going on beats failing every later call.
+    /// A panic under the lock would be a bug. Between any two statements that can fail, the state is consistent, so
+    /// continuing is better than failing every later call.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Hearer for Agent {
-    fn hear(&self, news: News) {
-        self.handle(news);
+impl Replicas for Agent {
+    fn apply(&mut self, now: StdInstant, news: News) {
+        self.with_at(now, |state, now| state.handle(now, news));
     }
 
     fn version(&self, owner: &Owner) -> Option<Version> {

@@ -1,4 +1,4 @@
-//! The agent as the program has it: what waits for what, in paused time.
+//! The agent as the program uses it: which call waits for what, in paused time.
 
 use std::time::Duration;
 
@@ -31,10 +31,10 @@ fn register(agent: &Agent, id: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_drains_is_told_when_the_journal_has_it() {
+async fn a_drain_is_confirmed_when_the_journal_has_it() {
     let agent = agent();
     agent.use_journal();
-    let status = agent.shared.status_told.clone();
+    let status = agent.shared.status_published.clone();
     status.send_replace(Version::MAX);
     let mut saying = std::pin::pin!(agent.say(Status::Draining));
     let early = tokio::time::timeout(Duration::from_millis(10), &mut saying).await;
@@ -44,7 +44,7 @@ async fn who_drains_is_told_when_the_journal_has_it() {
     tokio::time::timeout(Duration::from_millis(10), saying).await.expect("then at once");
 
     let without = self::agent();
-    without.shared.status_told.send_replace(Version::MAX);
+    without.shared.status_published.send_replace(Version::MAX);
     let at_once = tokio::time::timeout(Duration::from_millis(10), without.say(Status::Draining)).await;
     at_once.expect("there is nothing to wait for");
 }
@@ -79,26 +79,27 @@ async fn a_stream_of_changes_shares_commits_and_none_waits_long_for_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn no_peer_can_end_the_replication_of_claims() {
-    use crate::gossip::slots;
+    use gossd_core::codec::{decode_cell, encode_cell};
+    use gossd_core::hostname::Claim;
     use gossd_core::replica::Extent;
-    use gossd_core::rule::Rule;
-    use gossd_core::slot::{Cell, Change, Content, FIRST_RULE, STATUS_SLOT};
+    use gossd_core::slot::{Cell, Change, Content, FIRST_CLAIM, STATUS_SLOT};
     let (agent, b) = (agent(), Owner { name: "b".parse().unwrap(), generation: 1 });
     let endpoint = |n: u128| Endpoint { tunnel: TunnelId::from_bytes(n.to_be_bytes()), private: false };
-    let latest = Rule { host: "y".into(), endpoint: endpoint(0), clock: 1 << 53 };
+    let latest = Claim { host: "y".into(), endpoint: endpoint(0), clock: 1 << 53 };
     let change = |slot, content| Change { slot, cell: Cell { version: 1, content } };
     let changes = vec![
-        change(FIRST_RULE, Content::Rule(Arc::new(latest))),
+        change(FIRST_CLAIM, Content::Claim(Arc::new(latest))),
         change(STATUS_SLOT, Content::Status(Status::Ready)),
     ];
     let extent = Extent { until: 1, ..Extent::default() };
-    agent.handle(News::Changed { owner: b, changes, extent });
+    agent.clone().apply(Instant::now().into_std(), News::Changed { owner: b, changes, extent });
     assert_eq!(agent.claim("x", endpoint(1)), Ok(true));
-    let told = agent.collected();
-    let claims: Vec<_> = told.iter().filter(|change| change.slot >= FIRST_RULE).collect();
+    let changes = agent.collected();
+    let claims: Vec<_> = changes.iter().filter(|change| change.slot >= FIRST_CLAIM).collect();
     assert!(!claims.is_empty());
     for change in claims {
-        let value = slots::value(&change.cell);
-        assert!(slots::parse_value(change.slot, &value).is_some(), "{value:?}");
+        let mut bytes = Vec::new();
+        encode_cell(&change.cell, &mut bytes);
+        assert!(decode_cell(change.slot, &bytes).is_some(), "{bytes:?}");
     }
 }

@@ -1,44 +1,44 @@
-//! What is told of an agent: snapshots for operators and metrics, taken under the lock as quickly as a plugin call is served.
+//! Snapshots of an agent for operators and metrics, taken under the lock as quickly as a plugin call is served.
 
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
 use gossd_core::agent::{Candidate, Counts, HealedFrom, State, Tunnel, View};
 use gossd_core::event::Event;
+use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
-use gossd_core::rule::HashHost;
 use tokio::time::Instant;
 
 use super::Agent;
 
 impl Agent {
-    /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
-    /// looked for.
+    /// Whether these peers, and all others that are alive, have sent their records; and, if the agent `joins` a
+    /// cluster, whether at least one peer is alive.
     pub fn has_caught_up<'a>(&self, known: impl Iterator<Item = &'a AgentName>, joins: bool) -> bool {
         self.read(|state, now| state.has_caught_up(now, known, joins))
     }
 
-    /// What the agent holds.
+    /// Numbers of what the agent holds.
     pub fn counts(&self) -> Counts {
         self.lock().counts()
     }
 
-    /// How often Renews of unknown ids were healed from each source; the last is how often not.
+    /// How often Renews of unknown ids were healed from each source; the last entry counts those that were not.
     pub fn heals(&self) -> Vec<(HealedFrom, u64)> {
         self.lock().heals()
     }
 
-    /// Whether so many peers vanished together that it was probably us: an alarm.
+    /// Whether so many peers vanished together that the cause is probably this host: an alarm.
     pub fn doubts_itself(&self) -> bool {
         self.lock().doubts_itself()
     }
 
-    /// Whether peers hide our records because we were told to drain.
+    /// Whether this agent drains, so that peers hide its records.
     pub fn is_draining(&self) -> bool {
         self.lock().is_draining()
     }
 
-    /// What is wrong with the journal, if anything is.
+    /// What is wrong with the journal, if anything.
     pub fn journal_problem(&self) -> Option<String> {
         self.lock().journal_problem()
     }
@@ -48,8 +48,8 @@ impl Agent {
         self.read(State::view)
     }
 
-    /// The first tunnels by id whose id has `search` in it, and how many there are. Holds the lock for the time
-    /// that it takes to copy the ids, a millisecond for 100,000.
+    /// The first tunnels by id whose id contains `search`, and the number of all such tunnels. Holds the lock while it
+    /// copies the ids: a millisecond for 100,000.
     pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<Tunnel>) {
         let mut found = self.lock().tunnel_ids();
         found.retain(|name| name.text().contains(search));
@@ -59,24 +59,24 @@ impl Agent {
         (total, self.read(|state, now| first.map(|name| state.tunnel(now, name)).collect()))
     }
 
-    /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
-    /// answers; here it is always the same turn, so that who looks twice sees what changed.
+    /// Every record of a tunnel in the order of an answer; those that an answer leaves out come last. In answers, equal
+    /// records take turns; here the turn is fixed, so that two looks show what changed.
     pub fn explain(&self, name: &str) -> Vec<Candidate> {
         self.read(|state, now| state.explain(now, name))
     }
 
-    /// At most `limit` events after that number; None if some of them are gone. See [`Agent::watch`] for when to
-    /// look again.
+    /// At most `limit` events after that number; `None` if some of them are no longer kept. [`Agent::watch`] shows when
+    /// to look again.
     pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
         self.lock().events(after, limit)
     }
 
-    /// Rises with every change of what host names lead to, by claims and by tunnels that come and go.
+    /// Rises whenever a host name leads elsewhere, through claims or through tunnels that come and go.
     pub fn hosts_revision(&self) -> u64 {
         self.lock().hosts_revision()
     }
 
-    /// The keys of all claims, in no particular order. A host that is claimed all the while is there once.
+    /// The keys of all claims, in no particular order. A host name that stays claimed meanwhile appears once.
     pub fn claimed_hosts(&self) -> Vec<Arc<str>> {
         let bites = self.lock().claimed_bites();
         (0..bites).flat_map(|bite| self.lock().claimed_hosts(bite, bites)).collect()
@@ -87,12 +87,12 @@ impl Agent {
         self.lock().hash_hosts()
     }
 
-    /// Whether this agent may not have heard yet what its peers say.
+    /// Whether this agent may not have received its peers' records yet.
     pub fn is_young(&self) -> bool {
         self.read(State::is_young)
     }
 
-    /// Looks at the state at this moment: nothing follows from that.
+    /// Reads the state at the current time, without effects.
     fn read<T>(&self, look: impl FnOnce(&State, StdInstant) -> T) -> T {
         let now = Instant::now().into_std();
         look(&self.lock(), now)

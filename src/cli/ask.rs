@@ -1,15 +1,39 @@
-//! The verbs that speak to a running agent through its control socket.
+//! The flags that choose which agent a verb asks, and how its answer is printed; and the verbs that are one request:
+//! leave, drain, healthcheck.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::http::Method;
 use clap::Args;
 
+use super::client::{Client, NoReport, Reply, parse_admin, runtime};
+use super::status::health;
 use super::{paths, table};
-use crate::control::{self, Answer, Request};
+use crate::config::DEFAULT_ADMIN;
+use crate::ops::report::{Done, Status};
 use gossd_core::record::AgentName;
 
-/// Which agent.
+/// Which agent is asked for a report.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    /// The agent's admin listener
+    #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", default_value = DEFAULT_ADMIN, value_parser = parse_admin)]
+    admin: String,
+    /// The agent's control socket, to be asked instead of its admin listener
+    // Its own id keeps the configuration file's `control` away: the file is read for `admin`.
+    #[arg(id = "socket", long = "control", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// The agent's configuration file, for its `admin`
+    #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, as the agent sends it
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Which agent is asked for a change.
 #[derive(Debug, Args)]
 pub(super) struct Whom {
     /// The agent's name, if several run on this host [default: the host name]
@@ -32,46 +56,55 @@ pub(super) struct DrainArgs {
     whom: Whom,
 }
 
-pub(super) fn leave(whom: Whom) -> anyhow::Result<()> {
-    ask(whom, Request::Leave)
-}
-
-pub(super) fn drain(args: DrainArgs) -> anyhow::Result<()> {
-    ask(args.whom, if args.undo { Request::Undrain } else { Request::Drain })
-}
-
-pub(super) fn health(whom: Whom) -> anyhow::Result<()> {
-    ask(whom, Request::Health)
-}
-
-fn ask(whom: Whom, request: Request) -> anyhow::Result<()> {
-    let json = whom.json;
-    let answer = answer(whom, request)?;
-    let text = if json { serde_json::to_string(&answer)? } else { answer.text };
-    table::print(&format!("{text}\n")).context("cannot print")
-}
-
-/// What the agent answers; an error if it does not do what it is asked.
-pub(super) fn answer(whom: Whom, request: Request) -> anyhow::Result<Answer> {
-    let path = whom.path().context("cannot tell where the agent's control socket is; set --control")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(control::ask(&path, request)).with_context(|| {
-        format!(
-            "no agent answers at {}: is `gossd run` running, as this user, with this --name?",
-            path.display()
-        )
-    })?;
-    if !answer.done {
-        bail!(answer.text);
+impl Asked {
+    /// Of the agent that is meant.
+    pub(super) fn client(&self) -> Client {
+        self.control.clone().map_or_else(|| Client::Admin(self.admin.clone()), Client::Control)
     }
-    Ok(answer)
 }
 
 impl Whom {
-    fn path(self) -> Option<PathBuf> {
-        if self.control.is_some() {
-            return self.control;
+    /// Of the agent that is meant.
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
+        if let Some(path) = &self.control {
+            return Ok(Client::Control(path.clone()));
         }
-        paths::running(&self.name.or_else(paths::host_name)?)
+        let path = paths::running(&paths::name(self.name.clone())?);
+        path.map(Client::Control).context("cannot tell where the agent's control socket is; set --control")
     }
+}
+
+pub(super) fn leave(whom: &Whom) -> anyhow::Result<()> {
+    change(whom, "/leave")
+}
+
+pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
+    change(&args.whom, if args.undo { "/undrain" } else { "/drain" })
+}
+
+fn change(whom: &Whom, path: &str) -> anyhow::Result<()> {
+    let reply = wait(whom.client()?.report(Method::POST, path, Bytes::new()))?;
+    show(whom.json, &reply, |done: &Done| format!("{}\n", done.text))
+}
+
+pub(super) fn healthcheck(whom: &Whom) -> anyhow::Result<()> {
+    let reply: Reply<Status> = wait(whom.client()?.get("/status.json"))?;
+    let text = health(&reply.report);
+    let text = if whom.json { serde_json::to_string(&Done { done: true, text })? } else { text };
+    table::print(&format!("{text}\n")).context("cannot print")
+}
+
+/// Waits for one answer.
+pub(super) fn wait<T>(asked: impl Future<Output = Result<Reply<T>, NoReport>>) -> anyhow::Result<Reply<T>> {
+    let runtime = runtime()?;
+    let reply = runtime.block_on(asked);
+    // A resolver that does not answer must not hold the end up.
+    runtime.shutdown_background();
+    Ok(reply?)
+}
+
+/// Prints a report: for people, or as JSON.
+pub(super) fn show<T>(json: bool, reply: &Reply<T>, page: impl Fn(&T) -> String) -> anyhow::Result<()> {
+    let text = if json { reply.json(table::is_watched()) } else { page(&reply.report) };
+    table::print(&text).context("cannot print")
 }

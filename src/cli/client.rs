@@ -1,204 +1,203 @@
-//! How the verbs ask a running agent: HTTP to its admin listener, with patience and bounds, and one clear line when
-//! nobody answers or somebody else does. Knows nothing of what the reports say.
+//! How the verbs ask a running agent: HTTP to its admin listener or its control socket, with patience and bounds, and one
+//! clear line when nobody answers or somebody else does. Knows nothing of what is in the reports.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::body::{Body, Bytes};
-use axum::http::{Request, Response, StatusCode, header};
-use clap::Args;
-use http_body_util::{BodyExt as _, Collected, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use axum::http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use super::{table, words};
-use crate::config::DEFAULT_ADMIN;
+use super::words;
+use crate::ops::report::Failure;
 use gossd_core::address::Entrypoint;
 
 /// A host that takes longer to connect to is not there.
 const CONNECT: Duration = Duration::from_secs(3);
-/// An agent answers from memory: whatever is asked takes less.
+/// An agent answers from memory, and waits for its peers for half of this at most.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer: all that is said of a tunnel with 100,000 records is shorter.
+/// Longest answer: the explanation of a tunnel with 100,000 records is shorter.
 const MAX_BODY: usize = 64 << 20;
-/// Longest refusal that is repeated.
-const MAX_REFUSAL: usize = 200;
 
-/// Which agent is asked, and how its answer is printed.
-#[derive(Debug, Args)]
-pub(super) struct Asked {
-    /// The agent's admin listener
-    #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", default_value = DEFAULT_ADMIN, value_parser = parse_place)]
-    admin: Place,
-    /// The agent's configuration file, for its `admin`
-    #[arg(long, env = "GOSSD_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print JSON, as the agent says it
-    #[arg(long)]
-    pub(super) json: bool,
+/// Asks one agent, at its admin listener or its control socket. Every request has a connection of its own: the next one may
+/// come after a restart of the agent.
+#[derive(Clone, Debug)]
+pub(super) enum Client {
+    /// At `host:port`.
+    Admin(String),
+    /// At a path.
+    Control(PathBuf),
 }
 
-/// `host:port` of an admin listener, as it is reached.
-#[derive(Clone, Debug)]
-pub(super) struct Place(String);
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admin(place) => f.write_str(place),
+            Self::Control(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoReport {
-    /// Nobody is there, or nobody says anything.
-    #[error(
-        "no agent answers at {admin} ({why}): is gossd running (`systemctl status gossd`)? If its admin listener is \
-         elsewhere, say so with --admin"
-    )]
-    Silent {
-        /// Who was asked.
-        admin: String,
-        /// What the system says.
-        why: String,
-    },
-    /// Somebody else is there, or a gossd of another time.
-    #[error(
-        "what answers at {admin} is not the admin listener of this version of gossd ({why}): set --admin"
-    )]
-    Foreign {
-        /// Who was asked.
-        admin: String,
-        /// What was wrong with the answer.
-        why: String,
-    },
-    /// The question makes no sense to it.
-    #[error("the agent at {admin} says: {why}")]
-    Refused {
-        /// Who was asked.
-        admin: String,
-        /// Its words.
-        why: String,
-    },
+    /// Nobody listens there.
+    #[error("no agent answers at {0} ({1}): {hint}", hint = .0.if_silent())]
+    Absent(Client, io::Error),
+    /// Nobody answers, in time or to the end.
+    #[error("no agent answers at {0} ({1}): {hint}", hint = .0.if_silent())]
+    Silent(Client, String),
+    /// Another program answers, or another version of gossd.
+    #[error("what answers at {0} ({1}) is not {hint}", hint = .0.if_foreign())]
+    Foreign(Client, String),
+    /// The agent does not answer that, or does not do it.
+    #[error("the agent at {0} says: {1}")]
+    Refused(Client, String),
 }
 
-/// An answer: what it says, and as it came.
+/// An answer: the report in it, and its text.
 #[derive(Debug)]
 pub(super) struct Reply<T> {
-    /// What it says.
+    /// The report.
     pub(super) report: T,
     text: Bytes,
 }
 
-/// One agent's admin listener.
-pub(super) struct AdminClient {
-    admin: Place,
-    http: Client<HttpConnector, Empty<Bytes>>,
-}
-
-impl Asked {
-    /// Asks for one report.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Reply<T>> {
-        let runtime = runtime()?;
-        let reply = runtime.block_on(self.client().get(path));
-        // A resolver that does not answer must not hold the end up.
-        runtime.shutdown_background();
-        Ok(reply?)
-    }
-
-    /// Prints a report as it was asked for: for people, or as JSON.
-    pub(super) fn show<T>(&self, reply: &Reply<T>, page: impl Fn(&T) -> String) -> anyhow::Result<()> {
-        let text = if self.json { reply.json(table::is_watched()) } else { page(&reply.report) };
-        table::print(&text).context("cannot print")
-    }
-
-    /// The agent that is meant.
-    pub(super) fn client(&self) -> AdminClient {
-        AdminClient::new(self.admin.clone())
-    }
-}
-
 impl<T> Reply<T> {
-    /// Its JSON: on one line as it came, or laid out.
-    fn json(&self, laid_out: bool) -> String {
+    /// The JSON, on one line as it came or laid out.
+    pub(super) fn json(&self, is_laid_out: bool) -> String {
         let text = String::from_utf8_lossy(&self.text);
-        let value = serde_json::from_str::<serde_json::Value>(&text).ok().filter(|_| laid_out);
+        let value = serde_json::from_str::<serde_json::Value>(&text).ok().filter(|_| is_laid_out);
         value.map_or_else(|| format!("{}\n", text.trim_end()), |value| format!("{value:#}\n"))
     }
 }
 
-impl AdminClient {
-    /// Of an agent on this host that listens there.
+impl Client {
+    /// Asks an agent on this host whose admin listener is there.
     pub(super) fn at(listener: SocketAddr) -> Self {
-        Self::new(Place(beside(listener).to_string()))
+        Self::Admin(beside(listener).to_string())
     }
 
-    fn new(admin: Place) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        // No connection is kept: the next question may come after a restart of the agent.
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { admin, http }
-    }
-
-    /// Where it is asked.
-    pub(super) fn admin(&self) -> &str {
-        &self.admin.0
-    }
-
-    /// Asks for one report.
+    /// Asks for a report.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Reply<T>, NoReport> {
-        let asked = async {
-            let text = self.read(self.request(path, None).await?).await?;
+        self.report(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Asks for a report, on a change if the method is POST.
+    pub(super) async fn report<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Reply<T>, NoReport> {
+        self.in_time(async {
+            let answer = self.ask(method, path, &[], body).await?;
+            let text = self.read(answer).await?;
             let report = serde_json::from_slice(&text).map_err(|error| self.foreign(&error))?;
             Ok(Reply { report, text })
-        };
+        })
+        .await
+    }
+
+    /// Opens a stream of events, those after a certain one.
+    pub(super) async fn open(&self, path: &str, after: &str) -> Result<Body, NoReport> {
+        let headers = [("last-event-id", after)];
+        let answer = self.in_time(self.ask(Method::GET, path, &headers, Bytes::new())).await?;
+        let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
+            return Err(self.foreign(&"it sends no events"));
+        }
+        Ok(Body::new(answer.into_body()))
+    }
+
+    /// Asks the control socket to go on in another protocol: the connection after HTTP.
+    pub(super) async fn upgrade(&self, path: &str, protocol: &str) -> Result<UnixStream, NoReport> {
+        self.in_time(async {
+            let headers = [("connection", "upgrade"), ("upgrade", protocol)];
+            let answer = self.ask(Method::POST, path, &headers, Bytes::new()).await?;
+            let upgraded = hyper::upgrade::on(answer).await.map_err(|error| self.failed(&error))?;
+            let parts = upgraded.downcast::<TokioIo<UnixStream>>();
+            Ok(parts.map_err(|_| self.foreign(&"it is no Unix socket"))?.io.into_inner())
+        })
+        .await
+    }
+
+    async fn in_time<T>(&self, asked: impl Future<Output = Result<T, NoReport>>) -> Result<T, NoReport> {
         timeout(PATIENCE, asked)
             .await
             .unwrap_or_else(|_| Err(self.silent(format!("no answer within {PATIENCE:?}"))))
     }
 
-    /// Opens a stream of events, those after a certain one.
-    pub(super) async fn open(&self, path: &str, after: &str) -> Result<Body, NoReport> {
-        let opened = timeout(PATIENCE, self.request(path, Some(after))).await;
-        let answer = opened.unwrap_or_else(|_| Err(self.silent(format!("no answer within {PATIENCE:?}"))))?;
-        let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
-            return Err(self.foreign(&"it sends no events"));
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, NoReport> {
+        // Whatever name leads to the agent, it takes this one: others are how a web page elsewhere would come.
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
-        Ok(answer.into_body())
-    }
-
-    async fn request(&self, path: &str, after: Option<&str>) -> Result<Response<Body>, NoReport> {
-        let mut request = Request::get(format!("http://{}{path}", self.admin.0));
-        // Whatever name leads to it, the agent takes this one: others are how a page elsewhere would come.
-        request = request.header(header::HOST, "localhost");
-        if let Some(id) = after {
-            request = request.header("last-event-id", id);
-        }
-        let request = request.body(Empty::new()).map_err(|error| self.foreign(&error))?;
-        let answer = self.http.request(request).await.map_err(|error| self.failed(&error))?;
+        let request = request.body(Full::new(body)).map_err(|error| self.foreign(&error))?;
+        let answer = match self {
+            Self::Admin(place) => {
+                let connected = timeout(CONNECT, TcpStream::connect(place)).await;
+                self.send(connected.unwrap_or_else(|late| Err(late.into())), request).await?
+            }
+            Self::Control(path) => self.send(UnixStream::connect(path).await, request).await?,
+        };
         match answer.status() {
-            StatusCode::OK => Ok(answer.map(Body::new)),
-            StatusCode::BAD_REQUEST => Err(self.refused(answer.map(Body::new)).await),
+            StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => Ok(answer),
+            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::CONFLICT => {
+                Err(self.refused(answer).await)
+            }
             other => Err(self.foreign(&other)),
         }
     }
 
-    async fn read(&self, answer: Response<Body>) -> Result<Bytes, NoReport> {
+    async fn send<S>(
+        &self,
+        connected: io::Result<S>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, NoReport>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = connected.map_err(|error| NoReport::Absent(self.clone(), error))?;
+        let opened = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = opened.map_err(|error| self.failed(&error))?;
+        // It ends with the answer's body.
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.map_err(|error| self.failed(&error))
+    }
+
+    async fn read(&self, answer: Response<Incoming>) -> Result<Bytes, NoReport> {
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         body.map(Collected::to_bytes).map_err(|error| self.failed(&*error))
     }
 
-    async fn refused(&self, answer: Response<Body>) -> NoReport {
-        match self.read(answer).await {
-            Ok(text) => {
-                let text = String::from_utf8_lossy(&text);
-                let why = text.trim().chars().take(MAX_REFUSAL).collect::<String>();
-                NoReport::Refused { admin: self.admin.0.clone(), why: words::plain(&why) }
+    async fn refused(&self, answer: Response<Incoming>) -> NoReport {
+        let status = answer.status();
+        match self.read(answer).await.map(|text| serde_json::from_slice(&text)) {
+            Ok(Ok(Failure { error })) => {
+                let why = error.lines().map(words::plain).collect::<Vec<_>>().join("\n");
+                NoReport::Refused(self.clone(), why)
             }
+            Ok(Err(_)) => self.foreign(&status),
             Err(error) => error,
         }
     }
@@ -214,11 +213,27 @@ impl AdminClient {
     }
 
     fn silent(&self, why: String) -> NoReport {
-        NoReport::Silent { admin: self.admin.0.clone(), why }
+        NoReport::Silent(self.clone(), why)
     }
 
-    fn foreign(&self, why: &dyn std::fmt::Display) -> NoReport {
-        NoReport::Foreign { admin: self.admin.0.clone(), why: words::plain(&why.to_string()) }
+    fn foreign(&self, why: &dyn fmt::Display) -> NoReport {
+        NoReport::Foreign(self.clone(), words::plain(&why.to_string()))
+    }
+
+    fn if_foreign(&self) -> &'static str {
+        match self {
+            Self::Admin(_) => "the admin listener of this version of gossd: set --admin",
+            Self::Control(_) => "the control socket of this version of gossd: set --control",
+        }
+    }
+
+    fn if_silent(&self) -> &'static str {
+        match self {
+            Self::Admin(_) => {
+                "is gossd running (`systemctl status gossd`)? If its admin listener is elsewhere, set --admin"
+            }
+            Self::Control(_) => "is `gossd run` running, as this user, with this --name?",
+        }
     }
 }
 
@@ -243,16 +258,17 @@ pub(super) fn beside(listener: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listener.port())
 }
 
-fn parse_place(text: &str) -> Result<Place, String> {
+/// The value of `--admin`.
+pub(super) fn parse_admin(text: &str) -> Result<String, String> {
     if text == "none" {
         return Err("the agent has no admin listener to ask".into());
     }
     let text = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
     Entrypoint::parse(&text).map_err(|e| format!("it {e}"))?;
-    Ok(Place(text.parse().map_or(text, |listener| beside(listener).to_string())))
+    Ok(text.parse().map_or(text, |listener| beside(listener).to_string()))
 }
 
-/// An error and what it comes from: its outer layers only say that something went wrong.
+/// An error and its sources: the outer layers only name the step that went wrong.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
@@ -263,17 +279,17 @@ mod tests {
 
     #[test]
     fn an_agent_is_asked_where_a_process_of_this_host_reaches_it() {
-        for (told, reached) in [
+        for (admin, reached) in [
             ("127.0.0.1:8001", "127.0.0.1:8001"),
             ("0.0.0.0:8001", "127.0.0.1:8001"),
             ("[::]:8001", "[::1]:8001"),
             (":8001", "127.0.0.1:8001"),
             ("gost-1.example.org:8001", "gost-1.example.org:8001"),
         ] {
-            assert_eq!(parse_place(told).unwrap().0, reached);
+            assert_eq!(parse_admin(admin).unwrap(), reached);
         }
-        for (told, why) in [("none", "no admin listener"), ("127.0.0.1", "host:port"), ("a:0", "port 0")] {
-            assert!(parse_place(told).unwrap_err().contains(why), "{told}");
+        for (admin, why) in [("none", "no admin listener"), ("127.0.0.1", "host:port"), ("a:0", "port 0")] {
+            assert!(parse_admin(admin).unwrap_err().contains(why), "{admin}");
         }
     }
 
@@ -287,11 +303,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_says_nothing_is_not_waited_for_for_ever() {
         let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = AdminClient::at(mute.local_addr().unwrap());
-        let told = client.get::<()>("/status.json").await.unwrap_err();
-        assert!(matches!(told, NoReport::Silent { .. }), "{told}");
-        let told = client.open("/events", "1-1").await.unwrap_err();
-        assert!(matches!(told, NoReport::Silent { .. }), "{told}");
+        let client = Client::at(mute.local_addr().unwrap());
+        let error = client.get::<()>("/status.json").await.unwrap_err();
+        assert!(matches!(error, NoReport::Silent(..)), "{error}");
+        let error = client.open("/events", "1-1").await.unwrap_err();
+        assert!(matches!(error, NoReport::Silent(..)), "{error}");
     }
 
     #[test]

@@ -7,15 +7,15 @@ use anyhow::Context as _;
 use super::flags::{AdminAddr, RunArgs};
 use super::paths;
 use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
-use crate::gossip::keyfile;
-use crate::gossip::keyring::Keyring;
+use crate::net::keyfile;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
 use gossd_core::hostname::Naming;
+use gossd_core::link::keyring::Keyring;
 use gossd_core::quota::Quota;
 
-/// What they say, the keys read.
+/// The configuration, with the keys read from their file.
 pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
     let keyring = match &args.key_file {
         Some(path) => keyfile::read(path)?,
@@ -24,17 +24,14 @@ pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
     config_with(keyring, args)
 }
 
-/// What the flags say, but for the keys.
+/// The configuration with these keys.
 pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Config> {
     let gossip = match args.gossip {
         Some(addr) => addr,
         None if keyring.is_public() => DEFAULT_GOSSIP_LOOPBACK.parse()?,
         None => DEFAULT_GOSSIP_KEYED.parse()?,
     };
-    let name = match args.name {
-        Some(name) => name,
-        None => paths::host_name().context("this host has no name; set --name")?,
-    };
+    let name = paths::name(args.name)?;
     let data_dir = match args.data_dir {
         Some(path) if path.as_os_str() == "none" => None,
         Some(path) => Some(path),
@@ -44,7 +41,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     let naming = naming.context("--ingress-domain or --ingress-reserved")?;
     let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
     let names = Names::new(naming, rules).context("--ingress-rule")?;
-    let quota = Quota { records: args.max_records, rules: args.max_rules, bytes: args.max_bytes };
+    let quota = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
     let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
     let admin = match args.admin {

@@ -1,4 +1,4 @@
-//! Server-sent events out of an HTTP body: the part of them that an agent uses. Knows nothing of what they say.
+//! Server-sent events out of an HTTP body: the part of the format that an agent uses. Knows nothing of what is in them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
-/// An agent says something, if only a comment, every 15 seconds; one that does not is gone.
+/// An agent sends at least a comment every 15 seconds; one that does not is gone.
 const SILENCE: Duration = Duration::from_secs(45);
 /// Longest line and longest event. A record has at most three fields of 512 bytes and a name of 64.
 const MAX_EVENT: usize = 64 << 10;
@@ -15,7 +15,7 @@ const MAX_EVENT: usize = 64 << 10;
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// What to say when the stream is opened again, to go on behind this one.
+    /// The `Last-Event-ID` that makes a new stream go on behind this event.
     pub(super) id: Option<String>,
     /// What happened.
     pub(super) data: String,

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use anstyle::Style;
 use clap::Args;
 
-use super::client::{self, Asked, Reply};
+use super::ask::{Asked, show, wait};
+use super::client::{self, Reply};
 use super::table::{BAD, DIM, GOOD, Table, painted};
 use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, status};
-use crate::admin::report::{Candidate, Explanation, Host, Lease};
+use crate::ops::report::{Candidate, Explanation, Host, Lease};
 
 /// Said of a private tunnel.
 const PRIVATE: &str = "; private: gost turns visitors away";
@@ -33,9 +34,9 @@ pub(super) fn get(question: &Question) -> anyhow::Result<ExitCode> {
 
 impl Question {
     fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
-        let reply: Reply<Explanation> =
-            self.asked.get(&client::path("/explain.json", &[("name", &self.name)]))?;
-        self.asked.show(&reply, page)?;
+        let path = client::path("/explain.json", &[("name", &self.name)]);
+        let reply: Reply<Explanation> = wait(self.asked.client().get(&path))?;
+        show(self.asked.json, &reply, page)?;
         let found = listed(&reply.report).next().is_some();
         Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
     }
@@ -60,7 +61,7 @@ fn addresses(explanation: &Explanation) -> String {
 fn explained(explanation: &Explanation) -> String {
     let Explanation { asked, host, name, private, candidates, .. } = explanation;
     let way = host.as_ref().map(|host| way(asked, host));
-    // The way to it has said so already.
+    // The line on the host has it already.
     let private = if *private && host.is_none() { PRIVATE } else { "" };
     let tunnel = name.as_ref().map(|name| format!("tunnel  {}{private}\n", plain(name)));
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
@@ -117,7 +118,7 @@ fn lease(lease: &Lease) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::report::State;
+    use crate::ops::report::State;
 
     const TUNNEL: &str = "c9ef8f8c-d687-4dca-be7a-1467b6565404";
 

@@ -1,6 +1,6 @@
-//! The configuration file: TOML whose keys are the flags of `gossd run`. What it says is put behind the command
-//! line as flags, unless a flag or a variable says otherwise, so it means and is checked exactly as they are. A verb
-//! that has only some of these flags gets only those.
+//! The configuration file: TOML whose keys are the flags of `gossd run`. Its settings are appended to the command line as
+//! flags, unless a flag or a variable is set, so they mean the same as flags and are checked alike. A verb that has only
+//! some of these flags gets only these.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ fn is_said(matches: &ArgMatches, id: &str) -> bool {
     matches!(matches.value_source(id), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
-/// Each key's argument, and the flags that say the same.
+/// The argument of each key, and the flags that mean the same.
 pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let keys = parse(text).map_err(|error| placed(text, error))?;
     let run = command.find_subcommand(RUN).context("no such verb")?;
@@ -63,8 +63,8 @@ fn parse(text: &str) -> Result<BTreeMap<String, Spanned<Value>>, toml::de::Error
     toml::from_str(text)
 }
 
-/// An error that says where it is. Of what is nested too deeply, the parser does not: it is in the first line with which
-/// there is that error.
+/// The error with its line. The parser names none for what is nested too deeply: it is the first line with which the error
+/// appears.
 fn placed(text: &str, error: toml::de::Error) -> anyhow::Error {
     if error.span().is_some() {
         return error.into();

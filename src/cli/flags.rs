@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
-use crate::gossip::JoinPoint;
+use crate::net::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
 use gossd_core::address::{Entrypoint, Host};
@@ -114,7 +114,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_MAX_RECORDS", value_name = "COUNT", default_value_t = Quota::default().records, value_parser = parse_count)]
     pub(super) max_records: usize,
     /// Ingress rules that may be set here
-    #[arg(long, env = "GOSSD_MAX_RULES", value_name = "COUNT", default_value_t = Quota::default().rules, value_parser = parse_count)]
+    #[arg(long, env = "GOSSD_MAX_RULES", value_name = "COUNT", default_value_t = Quota::default().claims, value_parser = parse_count)]
     pub(super) max_rules: usize,
     /// Bytes of memory that both may take
     #[arg(long, env = "GOSSD_MAX_BYTES", value_name = "BYTES", default_value_t = Quota::default().bytes)]
@@ -122,7 +122,7 @@ pub(super) struct RunArgs {
     /// How log lines look, on standard error
     #[arg(long, env = "GOSSD_LOG_FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
-    /// error, warn, info, debug, trace, or a filter such as gossd=debug,chitchat=info
+    /// error, warn, info, debug, trace, or a filter such as gossd=debug,hyper=info
     #[arg(long, env = "GOSSD_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = parse_level)]
     pub(super) log_level: LogLevel,
 }
@@ -183,8 +183,8 @@ fn parse_rule(text: &str) -> Result<(String, String), String> {
     Ok((host.into(), tunnel.into()))
 }
 
-/// The filter's parser takes any word that is no level for a target: `warning` would let nothing through but what a
-/// module of that name says.
+/// The filter's parser takes any word that is no level for a target: `warning` would let nothing through but the lines of
+/// a module of that name.
 fn parse_level(text: &str) -> Result<LogLevel, String> {
     const LEVELS: &str = "error, warn, info, debug, trace or off";
     // It also counts its places without the blanks before a directive, and cuts where they would be: a wrong name, or no
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_log_level_may_have_blanks_and_any_characters() {
         let level = |text| parse_level(text).map(|level| level.0);
-        assert_eq!(level(" gossd=debug , chitchat=info"), Ok("gossd=debug,chitchat=info".into()));
+        assert_eq!(level(" gossd=debug , hyper=info"), Ok("gossd=debug,hyper=info".into()));
         assert_eq!(level("info,\t\t\tab\u{1fa}=off"), Ok("info,ab\u{1fa}=off".into()));
         for same in ["WARN", "off", "3", "gossd[call{id=1}]=trace", "gossd=debug"] {
             assert_eq!(level(same), Ok(same.into()));

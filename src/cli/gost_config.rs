@@ -16,7 +16,7 @@ use super::second;
 use crate::plugin::{http, token};
 use gossd_core::address::Host;
 
-/// What is said of gost, and of the agent.
+/// The flags about gost, and about the agent.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Of a --token-file, the first token is printed: it is the one that gost sends. Keys, certificates and \

@@ -20,11 +20,8 @@ pub(super) struct HoldArgs {
 
 /// Keeps sockets until SIGTERM or SIGINT.
 pub(super) fn hold(args: HoldArgs) -> anyhow::Result<()> {
-    let name = match args.name {
-        Some(name) => name,
-        None => paths::host_name().context("this host has no name; set --name")?,
-    };
-    // Nor must it end, or wait, for want of somebody who reads.
+    let name = paths::name(args.name)?;
+    // Its log must neither end it nor make it wait when nobody reads.
     let _log = Log::start(EnvFilter::new("info"), LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! `gossd keys`: what is asked of a running agent's keys, and how its answers are printed.
+//! `gossd keys`: the requests about a running agent's keys, and how its answers are printed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -7,20 +7,26 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use axum::body::Bytes;
+use axum::http::Method;
 use clap::{ArgGroup, Args, Subcommand};
 use zeroize::Zeroizing;
 
 use super::NOT_EVERYWHERE;
-use super::ask::{Whom, answer};
-use crate::control::{KeyRequest, Outcome, Request, Secret};
-use crate::gossip::keyring::{self, Key, KeyId, Keyring};
-use crate::gossip::keys::{AgentKeys, Lack, Report, Span};
+use super::ask::{Whom, show, wait};
+use super::client::{self, Reply};
+use super::table::{Table, USUAL};
+use super::words::plain;
+use crate::net::keyfile;
+use crate::ops::report::KeyChange;
 use crate::secret_file;
+use gossd_core::link::keyring::{Key, KeyId, Keyring};
+use gossd_core::link::keys::{AgentKeys, KeyReport, Lack, Span};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysVerb {
     /// Print which keys there are, which one seals, and which agents have them
-    List(ListArgs),
+    List(Whom),
     /// Print a new key, a line for a --key-file
     Generate,
     /// Let one more key open, at every agent: the first step of a rotation
@@ -29,12 +35,6 @@ pub(super) enum KeysVerb {
     Use(ChangeArgs),
     /// Take a key away that no agent seals with any more, at every agent: the last step
     Remove(ChangeArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    #[command(flatten)]
-    whom: Whom,
 }
 
 #[derive(Debug, Args)]
@@ -63,17 +63,25 @@ pub(super) struct ChangeArgs {
 
 pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
     match verb {
-        KeysVerb::List(args) => list(args),
+        KeysVerb::List(whom) => list(&whom),
         KeysVerb::Generate => {
             generate()?;
             Ok(ExitCode::SUCCESS)
         }
         KeysVerb::Add(args) => {
-            let key = args.file.as_deref().map_or_else(|| Ok(Key::generate()), read_key)?;
-            change(args.whom, KeyRequest::Add(Secret::of(&key)))
+            let key = args.file.as_deref().map_or_else(|| Ok(keyfile::generate()), read_key)?;
+            // The line is wiped when the request is sent.
+            change(&args.whom, "/keys/add", Bytes::from_owner(key.line()))
         }
-        KeysVerb::Use(ChangeArgs { id, force, whom }) => change(whom, KeyRequest::Use { id, force }),
-        KeysVerb::Remove(ChangeArgs { id, force, whom }) => change(whom, KeyRequest::Remove { id, force }),
+        KeysVerb::Use(args) => args.change("/keys/use"),
+        KeysVerb::Remove(args) => args.change("/keys/remove"),
+    }
+}
+
+impl ChangeArgs {
+    fn change(&self, path: &str) -> anyhow::Result<ExitCode> {
+        let query = [("id", &*self.id.to_string()), ("force", if self.force { "true" } else { "false" })];
+        change(&self.whom, &client::path(path, &query), Bytes::new())
     }
 }
 
@@ -82,36 +90,24 @@ pub(super) fn generate() -> anyhow::Result<()> {
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot print")?);
     let umask = "others can read the file that this goes to, and it cannot be closed to them: `(umask 077; gossd keygen > FILE)`";
     secret_file::close(&stdout).context(umask)?;
-    let mut line = keyring::generate();
+    let mut line = keyfile::generate().line();
     line.push('\n');
     stdout.write_all(line.as_bytes()).context("cannot print")
 }
 
-fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let json = args.whom.json;
-    let (_, Outcome { report, .. }) = ask(args.whom, KeyRequest::List)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}\n{}", table(&key_rows(&report)), table(&agent_rows(&report)));
-    }
+fn list(whom: &Whom) -> anyhow::Result<ExitCode> {
+    let reply = wait(whom.client()?.get("/keys.json"))?;
+    show(whom.json, &reply, |report| {
+        format!("{}\n{}", key_table(report).text(), agent_table(report).text())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn change(whom: Whom, request: KeyRequest) -> anyhow::Result<ExitCode> {
-    let json = whom.json;
-    let (text, Outcome { report, lacking }) = ask(whom, request)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{text}\n{}", result(&report, &lacking));
-    }
-    Ok(if lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_EVERYWHERE) })
-}
-
-fn ask(whom: Whom, request: KeyRequest) -> anyhow::Result<(String, Outcome)> {
-    let answer = answer(whom, Request::Keys(request))?;
-    Ok((answer.text, answer.keys.context("the agent did not say who has which keys")?))
+/// Asks for a change, with the key that is added or with a query that names one.
+fn change(whom: &Whom, path: &str, key: Bytes) -> anyhow::Result<ExitCode> {
+    let reply: Reply<KeyChange> = wait(whom.client()?.report(Method::POST, path, key))?;
+    show(whom.json, &reply, result)?;
+    Ok(if reply.report.lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_EVERYWHERE) })
 }
 
 fn read_key(path: &Path) -> anyhow::Result<Key> {
@@ -128,8 +124,8 @@ fn read_key(path: &Path) -> anyhow::Result<Key> {
     Ok(key.clone())
 }
 
-/// Who has it, and why others do not.
-fn result(report: &Report, lacking: &[Lack]) -> String {
+/// What was changed, which agents have the change, and why others do not.
+fn result(KeyChange { text, report, lacking }: &KeyChange) -> String {
     let lacks = |agent: &&AgentKeys| lacking.iter().any(|lack| lack.agent == agent.name);
     let names: Vec<&str> =
         report.agents.iter().filter(|agent| !lacks(agent)).map(|agent| &*agent.name).collect();
@@ -138,12 +134,12 @@ fn result(report: &Report, lacking: &[Lack]) -> String {
         (has, all) => format!("at {has} of {all} known agents"),
     };
     let colon = if names.is_empty() { "" } else { ": " };
-    let others = lacking.iter().map(|Lack { agent, why, .. }| format!("not at {agent}: {why}\n"));
-    format!("{count}{colon}{}\n{}", names.join(", "), others.collect::<String>())
+    let others = lacking.iter().map(|Lack { agent, why, .. }| format!("not at {agent}: {}\n", plain(why)));
+    format!("{}\n{count}{colon}{}\n{}", plain(text), names.join(", "), others.collect::<String>())
 }
 
-fn key_rows(report: &Report) -> Vec<Vec<String>> {
-    let mut rows = vec![["KEY", "SEALS", "AGENTS"].map(str::to_owned).to_vec()];
+fn key_table(report: &KeyReport) -> Table {
+    let mut table = Table::new(&["KEY", "SEALS", "AGENTS"]);
     for id in &report.keys {
         let has = |agent: &&AgentKeys| agent.keys.as_ref().is_some_and(|keys| keys.contains(id));
         let (with, without): (Vec<_>, Vec<_>) = report.agents.iter().partition(has);
@@ -153,14 +149,14 @@ fn key_rows(report: &Report) -> Vec<Vec<String>> {
             agents.push_str(&agent.name);
         }
         let seals = if *id == report.seals { "yes" } else { "" };
-        rows.push(vec![id.to_string(), seals.to_owned(), agents]);
+        table.row(USUAL, &[&id.to_string(), seals, &agents]);
     }
-    rows
+    table
 }
 
-fn agent_rows(report: &Report) -> Vec<Vec<String>> {
-    let titles = ["AGENT", "HEARD", "SEALS WITH", "KEYS", "KEYRING", "KEY FILE"];
-    let rows = report.agents.iter().map(|agent| {
+fn agent_table(report: &KeyReport) -> Table {
+    let mut table = Table::new(&["AGENT", "HEARD", "SEALS WITH", "KEYS", "KEYRING", "KEY FILE"]);
+    for agent in &report.agents {
         let heard = match agent.silent_seconds {
             _ if agent.asked => "is asked".to_owned(),
             Some(seconds) => format!("{} ago", Span(seconds)),
@@ -173,21 +169,9 @@ fn agent_rows(report: &Report) -> Vec<Vec<String>> {
             Some(_) => "behind",
             None => "not known",
         };
-        vec![agent.name.clone(), heard, seals, keys, keyring.into(), agent.where_it_is()]
-    });
-    [titles.map(str::to_owned).to_vec()].into_iter().chain(rows).collect()
-}
-
-/// Columns as wide as they need to be, two spaces apart.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> =
-        (0..columns).map(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+        table.row(USUAL, &[&agent.name, &heard, &seals, &keys, keyring, &agent.where_it_is()]);
+    }
+    table
 }
 
 #[cfg(test)]
@@ -196,9 +180,9 @@ mod tests {
 
     use super::super::Cli;
     use super::*;
-    use crate::gossip::keys::{Filed, Need};
+    use gossd_core::link::keys::{Filed, Need};
 
-    fn report() -> Report {
+    fn report() -> KeyReport {
         let [one, two] = ["5d0c7a11", "9f3a02c1"].map(|id| id.parse::<KeyId>().unwrap());
         let agent = |name: &str| AgentKeys {
             name: name.into(),
@@ -220,7 +204,11 @@ mod tests {
         let older = AgentKeys { keys: None, seals: None, newest: false, file: None, ..agent("d") };
         let why = Some("cannot write /key: Permission denied".into());
         let locked = AgentKeys { asked: true, file: Some(Filed::MemoryOnly), problem: why, ..agent("a") };
-        Report { keys: vec![one, two], seals: one, agents: vec![locked, agent("b"), behind, older] }
+        KeyReport { keys: vec![one, two], seals: one, agents: vec![locked, agent("b"), behind, older] }
+    }
+
+    fn bare(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
     }
 
     #[test]
@@ -230,7 +218,7 @@ KEY       SEALS  AGENTS
 5d0c7a11  yes    2 of 4; not c, d
 9f3a02c1         3 of 4; not d
 ";
-        assert_eq!(table(&key_rows(&report())), keys);
+        assert_eq!(bare(&key_table(&report()).text()), keys);
         let agents = "\
 AGENT  HEARD      SEALS WITH  KEYS       KEYRING    KEY FILE
 a      is asked   5d0c7a11    2          newest     in memory only: cannot write /key: Permission denied
@@ -238,7 +226,7 @@ b      yes        5d0c7a11    2          newest     written
 c      3 min ago  9f3a02c1    1          behind     written
 d      yes        not known   not known  not known  not known
 ";
-        assert_eq!(table(&agent_rows(&report())), agents);
+        assert_eq!(bare(&agent_table(&report()).text()), agents);
     }
 
     #[test]
@@ -246,23 +234,31 @@ d      yes        not known   not known  not known  not known
         let json = serde_json::to_value(report()).unwrap();
         assert_eq!(json["keys"], serde_json::json!(["5d0c7a11", "9f3a02c1"]));
         assert_eq!((&json["seals"], &json["agents"][0]["file"]), (&"5d0c7a11".into(), &"memory-only".into()));
-        assert_eq!(json["agents"][2]["silent_seconds"], 180);
-        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report());
+        assert_eq!(
+            (&json["agents"][0]["this"], &json["agents"][2]["silent_seconds"]),
+            (&true.into(), &180.into())
+        );
+        assert_eq!(serde_json::from_value::<KeyReport>(json).unwrap(), report());
     }
 
     #[test]
     fn a_change_says_who_has_it_and_why_others_do_not() {
         let mut report = report();
         let lacking = report.lacking(Need::Key(report.seals));
-        let said = "\
+        let change = |report: &KeyReport, lacking: &[Lack]| {
+            let text = "the key 5d0c7a11 opens".into();
+            result(&KeyChange { text, report: report.clone(), lacking: lacking.into() })
+        };
+        let printed = "\
+the key 5d0c7a11 opens
 at 1 of 4 known agents: b
 not at a: in memory only: cannot write /key: Permission denied
 not at c: silent for 3 min; does not have the key 5d0c7a11
 not at d: has not told what keys it has: is it an older gossd?
 ";
-        assert_eq!(result(&report, &lacking), said);
+        assert_eq!(change(&report, &lacking), printed);
         report.agents.truncate(2);
-        assert_eq!(result(&report, &[]), "at all 2 known agents: a, b\n");
+        assert_eq!(change(&report, &[]), "the key 5d0c7a11 opens\nat all 2 known agents: a, b\n");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::config::Config;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// All exit codes there are, as `--help` tells them.
+/// All exit codes, as `--help` prints them.
 const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
@@ -72,9 +72,9 @@ enum Verb {
     /// Ask this host's agent whether it serves, for container health checks: exits with 0 if it does
     Healthcheck(ask::Whom),
     /// Print how an agent is: its records, peers and journal, and what is wrong
-    Status(client::Asked),
+    Status(ask::Asked),
     /// List the agents of the cluster, as one of them sees the others
-    Members(client::Asked),
+    Members(ask::Asked),
     /// List the tunnels that are attached anywhere
     Services(services::ServicesArgs),
     /// Print where gost would find a tunnel: what a Get answers now
@@ -82,7 +82,7 @@ enum Verb {
     /// Tell why a Get answers as it does: every record of a tunnel, and why it is listed there, or hidden
     Explain(explain::Question),
     /// Print what happens to records and peers as it happens, with the seconds since the start, until ctrl-c
-    Watch(client::Asked),
+    Watch(ask::Asked),
     /// Change the keys that seal the gossip, at every agent while all are running
     #[command(subcommand)]
     Keys(keys::KeysVerb),
@@ -94,7 +94,7 @@ enum Verb {
     Man(packaging::ManArgs),
 }
 
-/// The flags that a configuration file says, by the keys that say them; or what is wrong with it. For fuzzers.
+/// The keys of a configuration file with the flags that they mean; or what is wrong with the file. For fuzzers.
 #[cfg(feature = "fuzz")]
 pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     thread_local! {
@@ -106,13 +106,13 @@ pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
 /// What another program changes in the configuration of an agent that it runs.
 static ADJUST: OnceLock<fn(&mut Config)> = OnceLock::new();
 
-/// The same as [`main`] for a program that tests agents: it changes their configuration beyond what flags can say.
+/// The same as [`main`], for a program that tests agents: it changes their configuration beyond what flags can.
 pub fn main_with(adjust: fn(&mut Config)) -> ExitCode {
     ADJUST.get_or_init(|| adjust);
     main()
 }
 
-/// Parses the command line and does what it says.
+/// Parses the command line and runs its verb.
 pub fn main() -> ExitCode {
     if let Err(error) = keep_memory_to_ourselves() {
         eprintln!("gossd: keys may get into a core file: {error}");
@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
     match file::with_file(&Cli::command(), std::env::args_os().collect()).and_then(perform) {
         Ok(code) => code,
         Err(error) => {
-            // What only a verb can tell about the command line ends like what clap tells.
+            // An error in the command line that only a verb finds ends the program as clap's own errors do.
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 error.exit();
             }
@@ -143,9 +143,9 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),
-        Verb::Leave(whom) => ask::leave(whom)?,
-        Verb::Drain(args) => ask::drain(args)?,
-        Verb::Healthcheck(whom) => ask::health(whom)?,
+        Verb::Leave(whom) => ask::leave(&whom)?,
+        Verb::Drain(args) => ask::drain(&args)?,
+        Verb::Healthcheck(whom) => ask::healthcheck(&whom)?,
         Verb::Status(asked) => return status::status(&asked),
         Verb::Members(asked) => return status::members(&asked),
         Verb::Services(args) => return services::services(&args),

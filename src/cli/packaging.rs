@@ -43,7 +43,7 @@ fn pages(command: Command, folder: &Path) -> io::Result<()> {
     clap_mangen::generate_to(command, folder)
 }
 
-/// The same command line without what is hidden, which completions would tell all the same.
+/// The same command line without its hidden parts, which completions would show.
 fn shown(command: &Command) -> Command {
     let args = command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned();
     let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).map(shown);

@@ -1,8 +1,10 @@
-//! Where an agent keeps its things, if nobody says: the journal's folder and the control socket. The verbs that
-//! speak to an agent look where `gossd run` puts it.
+//! The default places of an agent's journal and control socket. The verbs that ask an agent look where `gossd run` puts
+//! them.
 
 use std::env;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use gossd_core::record::{AgentName, MAX_AGENT_NAME};
 
@@ -41,8 +43,13 @@ fn socket(name: &AgentName) -> String {
     format!("{name}.sock")
 }
 
+/// The name that was given, else the host's.
+pub(super) fn name(given: Option<AgentName>) -> anyhow::Result<AgentName> {
+    given.or_else(host_name).context("this host has no name; set --name")
+}
+
 /// The host name, with what an agent's name cannot have replaced by `-`.
-pub(super) fn host_name() -> Option<AgentName> {
+fn host_name() -> Option<AgentName> {
     let host = gethostname::gethostname();
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '-' };
     let name: String = host.to_string_lossy().chars().map(plain).take(MAX_AGENT_NAME).collect();

@@ -1,4 +1,4 @@
-//! SIGHUP: reads the configuration file again, tells what changed, and what of it needs a restart. A file that is no
+//! SIGHUP: reads the configuration file again, and logs what changed and what of it needs a restart. A file that is no
 //! good changes nothing.
 
 use std::ffi::OsString;

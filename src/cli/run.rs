@@ -1,4 +1,4 @@
-//! `gossd run`: flags and environment to a [`Config`], then the daemon until it is told to stop.
+//! `gossd run`: flags and environment to a [`Config`], then the daemon until a signal or an operator stops it.
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use super::start::start;
 use super::{log, supervisor};
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::control::takeover::successor::Successor;
 use crate::daemon::{Daemon, Former, Remains};
 use crate::listeners::{Inherited, Listeners};
+use crate::ops::takeover::successor::Successor;
 
 /// How long the end of the process waits for threads that are with the disk or the resolver: either may hang.
 const STRAGGLERS: Duration = Duration::from_millis(500);
@@ -109,7 +109,7 @@ impl Signals {
     }
 }
 
-/// Does what the running agent is told, until it is told to end.
+/// Serves signals and operators until the agent is to end.
 async fn attend(
     daemon: &mut Daemon,
     signals: &mut Signals,
@@ -120,7 +120,7 @@ async fn attend(
     supervisor::ready(&status(daemon.agent())).await;
     let agent = daemon.agent().clone();
     let mut beats = pin!(supervisor::beats(move || status(&agent)));
-    let control = daemon.control().clone();
+    let ops = daemon.ops().clone();
     loop {
         tokio::select! {
             error = daemon.fault() => return Err(error),
@@ -142,16 +142,16 @@ async fn attend(
                 tracing::info!("stopping on SIGINT");
                 return Ok(End::Stop);
             }
-            () = control.left() => {
+            () = ops.left() => {
                 tracing::info!("stopping: told to leave");
                 return Ok(End::Stop);
             }
-            successor = control.succeeded() => return Ok(End::Succeeded(successor)),
+            successor = ops.succeeded() => return Ok(End::Succeeded(successor)),
         }
     }
 }
 
-/// Puts in force what can be, and tells the rest.
+/// Applies the settings that can change while the agent runs, and logs the others.
 fn adjust(daemon: &Daemon, current: &mut RunArgs, again: Again, log: &Log) {
     let Again { args, changed, fixed } = again;
     let read = args.clone();
@@ -174,7 +174,7 @@ fn adjust(daemon: &Daemon, current: &mut RunArgs, again: Again, log: &Log) {
     }
 }
 
-/// How it goes, for whoever looks at the service. It takes the agent's lock.
+/// The line that the service manager shows. It takes the agent's lock.
 fn status(agent: &Agent) -> String {
     let counts = agent.counts();
     format!("serving {} records, {} of them registered here", counts.records, counts.own_records)

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::NOTHING_FOUND;
-use super::client::{self, Asked};
+use super::ask::{Asked, show, wait};
+use super::client;
 use super::table::{BAD, DIM, Table, USUAL, painted};
-use crate::admin::report::{Service, Services};
-use crate::admin::{LIMIT, MAX_LIMIT};
+use crate::ops::report::{Service, Services};
+use crate::ops::{LIMIT, MAX_LIMIT};
 
 /// Columns that the names of agents may take: with a tunnel's id, a line has a hundred.
 const AGENTS: usize = 40;
@@ -28,8 +29,8 @@ pub(super) struct ServicesArgs {
 pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
     let search = args.name.as_deref().unwrap_or_default();
     let path = client::path("/services.json", &[("search", search), ("limit", &args.limit.to_string())]);
-    let reply = args.asked.get(&path)?;
-    args.asked.show(&reply, |services| page(services, search))?;
+    let reply = wait(args.asked.client().get(&path))?;
+    show(args.asked.json, &reply, |services| page(services, search))?;
     let found = reply.report.total > 0 || search.is_empty();
     Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
 }

@@ -1,19 +1,21 @@
 //! The agent that a process is started for: on inherited sockets, in the place of another, or on its own.
 
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::thread;
 
 use anyhow::Context as _;
 use prometheus_client::metrics::counter::Counter;
 
+use super::client::{self, Client, NoReport};
 use super::configure::config;
 use super::flags::RunArgs;
 use super::supervisor;
 use crate::config::Config;
-use crate::control::takeover::predecessor::Predecessor;
 use crate::daemon::{Daemon, Former};
 use crate::listeners::{Inherited, Listeners, hold};
+use crate::ops::takeover::PROTOCOL;
+use crate::ops::takeover::predecessor::Predecessor;
 use crate::plugin::http;
 
 /// The agent that this process is started for.
@@ -28,12 +30,20 @@ pub(super) async fn start(
     config.validate()?;
     let mut predecessor = None;
     if take_over {
-        let path = config.control.as_deref().context("--take-over needs --control")?;
-        if let Some((met, sockets)) = Predecessor::meet(path, &config.name).await? {
-            inherited.extend(sockets);
-            predecessor = Some(met);
-        } else {
-            tracing::info!(control = %path.display(), "no agent runs here to take over from; starting as usual");
+        let client = Client::Control(config.control.clone().context("--take-over needs --control")?);
+        let who = [("name", config.name.as_str()), ("version", env!("CARGO_PKG_VERSION"))];
+        match client.upgrade(&client::path("/take-over", &who), PROTOCOL).await {
+            Ok(stream) => {
+                let (met, sockets) = Predecessor::meet(stream).await?;
+                inherited.extend(sockets);
+                predecessor = Some(met);
+            }
+            Err(NoReport::Absent(_, error))
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            {
+                tracing::info!(control = %client, "no agent runs here to take over from; starting as usual");
+            }
+            Err(error) => return Err(error).context("the agent that runs does not hand over"),
         }
     }
     if predecessor.is_none() {
@@ -74,7 +84,7 @@ pub(super) async fn start(
 async fn held(config: &Config) -> anyhow::Result<Inherited> {
     match hold::fetch(&config.name).await {
         Ok(held) => Ok(held),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error).context(format!(
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(error).context(format!(
             "an agent named {} runs here already, on the sockets that `gossd hold` keeps: end it first, or replace it with \
              --take-over",
             config.name
@@ -86,8 +96,8 @@ async fn held(config: &Config) -> anyhow::Result<Inherited> {
     }
 }
 
-/// Prints where the daemon is found, in one piece and from a thread of its own: whoever reads the first lines and no
-/// more must not end it, and whoever reads nothing must not hold it up.
+/// Prints the daemon's addresses, in one piece and from a thread of its own: a reader that takes only the first lines must
+/// not end the process, and one that reads nothing must not delay it.
 fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
     let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
     let plugin = daemon.plugins.iter().fold(String::new(), |lines, address| {

@@ -1,25 +1,39 @@
-//! `gossd status` and `gossd members`: an agent and its peers at one moment.
+//! `gossd status`, `gossd members` and `gossd healthcheck`: views of the status of an agent and its peers.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anstyle::Style;
 
-use super::client::Asked;
+use super::ask::{Asked, show, wait};
 use super::table::{BAD, DIM, GOOD, TITLE, Table, USUAL, WARN, painted};
 use super::words::{count, plain, round_trip, time};
-use crate::admin::report::{Holds, IngressFile, Journal, Member, State, Status};
+use crate::ops::report::{Holds, IngressFile, Journal, Member, State, Status};
 
 const PATH: &str = "/status.json";
 
 pub(super) fn status(asked: &Asked) -> anyhow::Result<ExitCode> {
-    asked.show(&asked.get(PATH)?, screen)?;
+    show(asked.json, &wait(asked.client().get(PATH))?, screen)?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn members(asked: &Asked) -> anyhow::Result<ExitCode> {
-    asked.show(&asked.get(PATH)?, |status: &Status| members_table(&status.members))?;
+    show(asked.json, &wait(asked.client().get(PATH))?, |status: &Status| members_table(&status.members))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The status in a line, for a container's health check.
+pub(super) fn health(status: &Status) -> String {
+    let Status { holds, members, journal, .. } = status;
+    let heard = |member: &&Member| {
+        !member.this && matches!(member.state, State::Alive | State::Draining | State::Starting)
+    };
+    let peers = match members.iter().filter(heard).count() {
+        1 => "1 peer is".to_owned(),
+        several => format!("{several} peers are"),
+    };
+    let problem = journal.problem.as_ref().map(|why| format!("; the journal: {}", plain(why)));
+    let (records, own) = (count(holds.records, "record"), holds.own_records);
+    format!("serving {records}, {own} of them registered here; {peers} heard{}", problem.unwrap_or_default())
 }
 
 /// A state as it is printed.
@@ -34,7 +48,7 @@ pub(super) fn state(state: State) -> &'static str {
     }
 }
 
-/// How much a state asks to be looked at, and how it looks.
+/// How urgent a state is, from 0, and its style.
 fn urgency(state: State) -> (u8, Style) {
     match state {
         State::Dead => (0, BAD),
@@ -58,7 +72,7 @@ fn screen(status: &Status) -> String {
     let mut text = format!("{}  gossd {}  up {up}  {ready}\n", painted(TITLE, &plain(name)), plain(version));
     for problem in &status.problems {
         let style = if status.ready { WARN } else { BAD };
-        line(&mut text, &painted(style, &plain(problem)));
+        text = text + &painted(style, &plain(problem)) + "\n";
     }
     text.push('\n');
     let rows = [
@@ -72,14 +86,8 @@ fn screen(status: &Status) -> String {
         ("gossip", format!("{}, generation {generation}", plain(address))),
     ];
     let file = status.ingress_file.as_ref().map(|file| ("file", ingress_file(file)));
-    for (title, value) in rows.into_iter().chain(file) {
-        line(&mut text, &format!("{title:<9}{value}"));
-    }
-    text
-}
-
-fn line(text: &mut String, line: &str) {
-    writeln!(text, "{line}").expect("a text takes everything");
+    let rows = rows.into_iter().chain(file);
+    text + &rows.map(|(title, value)| format!("{title:<9}{value}\n")).collect::<Vec<_>>().concat()
 }
 
 fn peers(members: &[Member]) -> String {
@@ -162,7 +170,7 @@ fn members_table(members: &[Member]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::admin::report::Refused;
+    use crate::ops::report::Refused;
 
     fn member(name: &str, state: State) -> Member {
         Member {

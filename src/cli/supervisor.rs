@@ -1,6 +1,6 @@
-//! What the service manager is told, by systemd's protocol: that the agent serves, how it goes, that it reads its
-//! files again, that it stops, which sockets are to be kept for the next start, and, as often as the watchdog wants to
-//! hear it, that it is not stuck. Without a service manager, nothing is told. Knows nothing of agents but a line on how one does.
+//! Messages to the service manager, by systemd's protocol: the agent serves, with a line on its state; it reads its files
+//! again; it stops; these sockets are to be kept for the next start; and, as often as the watchdog expects it, the agent
+//! is not stuck. Without a service manager, nothing is sent.
 
 use std::convert::Infallible;
 use std::env;
@@ -24,7 +24,8 @@ pub(super) async fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]).await;
 }
 
-/// The sockets are to be kept while the agent is restarted, whatever ends it; those that it does not use any more are not.
+/// Keeps the sockets at the service manager while the agent is restarted, whatever ends it. Sockets that the agent does not
+/// use any more are dropped there.
 pub(super) async fn keep(handles: &Handles) {
     for role in handles.stale() {
         let_go(role).await;
@@ -43,7 +44,7 @@ pub(super) async fn keep(handles: &Handles) {
 
 fn store(role: Role, socket: BorrowedFd<'_>) -> io::Result<()> {
     let name = format!("{KEPT}{}", role.as_str());
-    // Without the last, a socket that has an error to tell would be dropped.
+    // Without FDPOLL=0, a socket with a pending error would be dropped.
     let told = [NotifyState::FdStore, NotifyState::FdName(&name), NotifyState::Custom("FDPOLL=0")];
     sd_notify::notify_with_fds(&told, &[socket])
 }

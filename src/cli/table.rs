@@ -18,7 +18,7 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default();
 pub(super) const DIM: Style = Style::new().dimmed();
 /// A title.
 pub(super) const TITLE: Style = Style::new().bold();
-/// Nothing to tell.
+/// Nothing special.
 pub(super) const USUAL: Style = Style::new();
 
 /// A text in a style, for [`print()`].
@@ -72,8 +72,7 @@ impl Table {
     }
 }
 
-/// Prints a text. Colours are for terminals, and not for those whose user does not want any. Nobody has to read to
-/// the end.
+/// Prints a text, in colours only on a terminal whose user wants them. A reader may leave before the end.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))

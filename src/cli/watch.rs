@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::time::sleep;
 
-use super::client::{self, AdminClient, Asked, NoReport};
+use super::ask::Asked;
+use super::client::{self, Client, NoReport};
 use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
-use crate::admin::report::{Event, Record, Status};
+use crate::ops::report::{Event, Record, Status};
 
 /// How long until an agent that is gone is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ pub(super) fn watch(asked: &Asked) -> anyhow::Result<ExitCode> {
 async fn nobody_reads() {
     let closed = tokio::task::spawn_blocking(|| {
         let stdout = std::io::stdout();
-        // Nothing is asked for, so only what is always told can come: a hangup or an error.
+        // No event is asked for, so only a hangup or an error ends this: they are always reported.
         while poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None) == Err(rustix::io::Errno::INTR) {}
     });
     drop(closed.await);
@@ -45,7 +46,7 @@ async fn nobody_reads() {
 
 /// One watching of one agent, over its restarts.
 struct Watch {
-    client: AdminClient,
+    client: Client,
     json: bool,
     started: Instant,
 }
@@ -58,7 +59,7 @@ impl Watch {
     /// Prints events for ever. An agent that does not answer the first time, or is none, is an error.
     async fn follow(&self) -> anyhow::Result<()> {
         let mut status = self.status().await?;
-        note(&format!("watching {} at {} until ctrl-c", status.name, self.client.admin()));
+        note(&format!("watching {} at {} until ctrl-c", status.name, self.client));
         let mut last = format!("{}-{}", status.generation, status.last_event);
         loop {
             let end = self.stream(&mut last).await?;
@@ -79,7 +80,7 @@ impl Watch {
         loop {
             sleep(AGAIN).await;
             match self.status().await {
-                Err(NoReport::Silent { .. }) => {}
+                Err(NoReport::Absent(..) | NoReport::Silent(..)) => {}
                 other => return other,
             }
         }
@@ -89,7 +90,8 @@ impl Watch {
     async fn stream(&self, last: &mut String) -> anyhow::Result<String> {
         let body = match self.client.open("/events", last).await {
             Ok(body) => body,
-            Err(NoReport::Silent { why, .. }) => return Ok(why),
+            Err(NoReport::Absent(_, error)) => return Ok(error.to_string()),
+            Err(NoReport::Silent(_, why)) => return Ok(why),
             Err(error) => return Err(error.into()),
         };
         let mut events = Events::new(body);
@@ -124,7 +126,7 @@ fn line(event: &Event) -> String {
     painted(style, &format!("{:<14} {who}", event.tag()))
 }
 
-/// How an event looks, and to whom it happened.
+/// The style of an event, and the record or peer that it is about.
 fn told(event: &Event) -> (Style, String) {
     let record = |Record { name, address, agent, id: _ }: &Record| {
         format!("{}  {}  at {}", plain(name), plain(address), plain(agent))
@@ -132,9 +134,9 @@ fn told(event: &Event) -> (Style, String) {
     match event {
         Event::RecordUp(it) => (GOOD, record(it)),
         Event::RecordDown(it) => (WARN, record(it)),
-        Event::PeerUp { agent } => (GOOD, plain(agent)),
-        Event::PeerSuspect { agent } | Event::PeerForgotten { agent } => (BAD, plain(agent)),
-        Event::PeerLeft { agent } => (USUAL, plain(agent)),
+        Event::PeerUp(it) => (GOOD, plain(&it.agent)),
+        Event::PeerSuspect(it) | Event::PeerForgotten(it) => (BAD, plain(&it.agent)),
+        Event::PeerLeft(it) => (USUAL, plain(&it.agent)),
         Event::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
     }
 }
@@ -142,6 +144,7 @@ fn told(event: &Event) -> (Style, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::report::Peer;
 
     #[test]
     fn every_event_is_a_line_that_begins_with_its_tag() {
@@ -151,15 +154,15 @@ mod tests {
             address: "10.42.0.100:8420".into(),
             agent: "a".into(),
         };
-        let agent = || "b".to_owned();
+        let peer = || Peer { agent: "b".into() };
         let told = "c9ef8f8c-d687-4dca-be7a-1467b6565404  10.42.0.100:8420  at a";
         for (event, who) in [
             (Event::RecordUp(record()), told),
             (Event::RecordDown(record()), told),
-            (Event::PeerUp { agent: agent() }, "b"),
-            (Event::PeerSuspect { agent: agent() }, "b"),
-            (Event::PeerLeft { agent: agent() }, "b"),
-            (Event::PeerForgotten { agent: agent() }, "b"),
+            (Event::PeerUp(peer()), "b"),
+            (Event::PeerSuspect(peer()), "b"),
+            (Event::PeerLeft(peer()), "b"),
+            (Event::PeerForgotten(peer()), "b"),
             (Event::Missed, "events are gone: `gossd status` tells how it is now"),
         ] {
             let tag = serde_json::to_value(&event).unwrap()["event"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! How numbers are said to people: counts, times, and texts that others wrote.
+//! How people read numbers: counts and times; and texts of others.
 
 /// `1 record`, `2 records`.
 pub(super) fn count(n: usize, what: &str) -> String {

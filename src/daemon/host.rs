@@ -1,18 +1,18 @@
-//! Which address this host has for others.
+//! The address of this host, as other hosts reach it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::UdpSocket;
 
 use crate::config::Config;
-use crate::gossip::JoinPoint;
+use crate::net::JoinPoint;
 use gossd_core::address::Host;
 
-/// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent there.
+/// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent to them.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
-/// The IP address that peers are told: the advertised host; else the one that is listened on; else that of
-/// the interface which reaches the first host to join at, or everything else.
+/// The IP address that peers get: the advertised host; or the address that the gossip listens on; or the address of the
+/// interface that reaches the first join point; or that of the default route.
 pub(crate) async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
     match &config.advertise {
         Some(Host::Ip(ip)) => return *ip,
@@ -20,7 +20,7 @@ pub(crate) async fn gossip_host(config: &Config, bound: SocketAddr) -> IpAddr {
             if let Some(ip) = resolve(name, bound).await {
                 return ip;
             }
-            // A host may boot before its resolver does; records need the name's text only.
+            // A host may boot before its resolver. Records need only the text of the name.
             tracing::warn!("cannot resolve --advertise-host {name}; gossip gets this host's own address");
         }
         Some(Host::Unusable) | None => {}
@@ -49,7 +49,7 @@ pub(crate) async fn resolve(name: &str, bound: SocketAddr) -> Option<IpAddr> {
     addrs.iter().find(fits).map(SocketAddr::ip)
 }
 
-/// The address that this host would use towards `target`. Connecting a UDP socket sends nothing.
+/// The address from which this host would send to `target`. Connecting a UDP socket sends nothing.
 pub(crate) async fn interface_towards(target: SocketAddr) -> Option<IpAddr> {
     let any: SocketAddr = if target.is_ipv4() { "0.0.0.0:0".parse().ok()? } else { "[::]:0".parse().ok()? };
     let socket = UdpSocket::bind(any).await.ok()?;

@@ -1,4 +1,4 @@
-//! What a start goes on with: what the journal kept, or what a predecessor that has just stopped held.
+//! What a start continues with: the content of the journal, or the snapshot of a predecessor that has just stopped.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,25 +12,24 @@ use gossd_core::agent::Restored;
 use gossd_core::label::Label;
 use gossd_core::record::Generation;
 
-/// What a start has to go on with.
-pub(super) struct Kept {
+/// What a start continues with.
+pub(super) struct StartState {
     pub(super) generation: Generation,
     pub(super) restored: Restored,
-    /// The journal to go on with; none if none is wanted; or why there is none.
+    /// The journal; `None` if none is configured; an error if it cannot be used.
     pub(super) journal: Result<Option<Journal>, String>,
-    /// If the journal may not have what was restored: the ids that it has.
+    /// The ids in the journal, if the journal may differ from what was restored.
     pub(super) differs: Option<Vec<Label>>,
-    /// Peers that were known.
     pub(super) peers: Peers,
 }
 
-impl Kept {
-    /// The journal of a process that takes over, if it is not the one that its predecessor has until it stops: whether it
-    /// can be used has to be known before.
+impl StartState {
+    /// Opens the journal of a process that takes over, unless its predecessor uses the same file until it stops.
+    /// Whether the journal can be used must be known before the predecessor stops.
     pub(super) async fn open_other(
         config: &Config,
         predecessors: Option<(u64, u64)>,
-    ) -> anyhow::Result<Option<Opened>> {
+    ) -> anyhow::Result<Option<OpenedJournal>> {
         let Some(folder) = &config.data_dir else { return Ok(None) };
         let own = Journal::id(folder, &config.name);
         if own.is_some() && own == predecessors {
@@ -39,18 +38,18 @@ impl Kept {
         open(config, generation(config.clock_ahead)?).await
     }
 
-    /// Reads the journal and, of a predecessor that has just stopped, its snapshot, which is what counts then. A journal of
-    /// another agent, or of a later version, ends the start; one that cannot be used does not.
+    /// Reads the journal and the snapshot of a predecessor that has just stopped; the snapshot counts more. The journal
+    /// of another agent or of a later version is an error; a journal that cannot be used is none.
     pub(super) async fn open(
         config: &Config,
         snapshot: Option<Vec<u8>>,
-        other: Option<Opened>,
+        other: Option<OpenedJournal>,
     ) -> anyhow::Result<Self> {
         let at_least = generation(config.clock_ahead)?;
         let former = match snapshot {
             Some(bytes) => {
                 let read = spawn_blocking(move || journal::snapshot::read(&bytes)).await?;
-                Some(read.context("what the agent that ran held cannot be read")?)
+                Some(read.context("cannot read the snapshot of the running agent")?)
             }
             None => None,
         };
@@ -61,14 +60,14 @@ impl Kept {
             None => open(config, at_least).await?.unwrap_or((None, Ok(None))),
         };
         let generation = kept.as_ref().map_or(at_least, |kept| kept.generation.max(at_least));
-        // A predecessor writes its journal before it hands over, if it can, and if it has the same.
+        // Before it hands over, a predecessor writes its journal if it can, and if its journal is the same file.
         let differs = match (&former, &kept) {
             (Some(former), Some(kept)) if was_other || !is_alike(former, kept) => Some(ids(kept)),
             _ => None,
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
             let journal::Restored { leases, entrypoints, rules, draining, .. } = kept;
-            Restored { leases, entrypoints, rules, draining }
+            Restored { leases, entrypoints, claims: rules, draining }
         });
         let peers = match &config.data_dir {
             Some(folder) => {
@@ -86,18 +85,17 @@ fn is_alike(one: &journal::Restored, other: &journal::Restored) -> bool {
     numbers(one) == numbers(other)
 }
 
-/// Of every record and release.
 fn ids(kept: &journal::Restored) -> Vec<Label> {
     let leases = &kept.leases;
     let records = leases.held.iter().chain(&leases.lapsed).map(|holding| holding.record.id.clone());
     records.chain(leases.released.iter().map(|(id, _)| id.clone())).collect()
 }
 
-/// What is in a journal, and the journal to go on with, or why there is none.
-type Opened = (Option<journal::Restored>, Result<Option<Journal>, String>);
+/// The content of a journal, and the journal, or why it cannot be used.
+type OpenedJournal = (Option<journal::Restored>, Result<Option<Journal>, String>);
 
-/// None if no journal is wanted.
-async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Opened>> {
+/// `None` if no journal is configured.
+async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<OpenedJournal>> {
     let Some(folder) = config.data_dir.clone() else { return Ok(None) };
     let name = config.name.clone();
     let (opened, folder) = spawn_blocking(move || (Journal::open(&folder, &name, at_least), folder)).await?;
@@ -109,7 +107,7 @@ async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Op
             Ok(Some((Some(kept), Ok(Some(journal)))))
         }
         Err(error @ OpenError::Unusable { .. }) => {
-            tracing::error!(%error, "going on in memory");
+            tracing::error!(%error, "continuing in memory");
             Ok(Some((None, Err(format!("no journal in {}", folder.display())))))
         }
         Err(error) => Err(error.into()),

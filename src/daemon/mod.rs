@@ -15,85 +15,88 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::rustls::ServerConfig;
 
 pub(crate) use self::host::{gossip_host, interface_towards, resolve};
 
-use self::kept::Kept;
-use self::outside::{About, outside};
-use crate::admin::{self, Admin};
+use self::kept::StartState;
+use self::outside::outside;
 use crate::agent::{Agent, Dialling};
 use crate::config::{Adjustable, Config};
-use crate::control::takeover::predecessor::Predecessor;
-use crate::control::{self, Control};
-use crate::gossip::counters::Counters;
-use crate::gossip::{self, Cluster, JoinPoint};
 use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
+use crate::net::{self, Cluster, JoinPoint};
+use crate::ops::takeover::predecessor::Predecessor;
+use crate::ops::{self, About, Ops};
 use crate::plugin::bounds;
 use crate::plugin::gate::Gate;
 use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Entrances};
-use crate::plugin::tls::{Tls, TlsFiles};
-use crate::plugin::token::Known;
+use crate::plugin::tls::TlsFiles;
+use crate::plugin::token::TokenHashes;
 use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 use gossd_core::agent::{Counts, Settings};
 use gossd_core::label::Label;
+use gossd_core::link::counters::Counters;
 use gossd_core::record::Owner;
 
-/// How long the plugin may take to finish its calls: what it gives itself, and some for the runtime. A goodbye gets more.
+/// How long the plugin may take to finish its calls: its own limit, and some time for the runtime. Saying goodbye to
+/// the peers may take longer.
 const STOP: Duration = Duration::from_millis(500);
 const GOODBYE: Duration = Duration::from_millis(1_600);
 
-/// What there was before a start.
+/// What came before a start.
 pub enum Former<'a> {
-    /// Nothing, or an agent that has ended: its journal tells what it held.
+    /// Nothing, or an agent that has ended. Its records are in the journal.
     Ended,
-    /// An agent that ended in this process, and what it held.
+    /// An agent that has ended in this process, and its snapshot.
     Left(Vec<u8>),
-    /// An agent that runs, and stops when it is told to.
+    /// A running agent, which stops when asked to.
     Runs(&'a mut Predecessor),
 }
 
 impl Former<'_> {
-    /// What it held; none if only its journal can tell.
+    /// Its snapshot; `None` if only the journal has its records.
     async fn snapshot(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
         match self {
             Self::Ended => Ok(None),
             Self::Left(snapshot) => Ok(Some(std::mem::take(snapshot))),
-            Self::Runs(predecessor) => Ok(Some(predecessor.stop().await?)),
+            Self::Runs(predecessor) => {
+                Ok(Some(predecessor.stop().await.context("the agent that runs does not hand over")?))
+            }
         }
     }
 }
 
-/// What an agent leaves to a successor in this process.
+/// What an agent hands to a successor in this process.
 pub struct Remains {
     /// Its sockets.
     pub inherited: Inherited,
-    /// All that it held.
+    /// Its records, claims and the like.
     pub snapshot: Vec<u8>,
 }
 
-/// A running agent. Dropping it stops it without ceremony.
+/// A running agent. Dropping it aborts its tasks.
 pub struct Daemon {
-    /// Where the plugin listens first.
+    /// The first address of the plugin.
     pub plugin: SocketAddr,
-    /// Everywhere that it listens.
+    /// All addresses of the plugin.
     pub plugins: Vec<SocketAddr>,
-    /// Where the admin listener is, if there is one.
+    /// The address of the admin listener, if there is one.
     pub admin: Option<SocketAddr>,
-    /// Where the gossip listens, by UDP and TCP.
+    /// The address of the gossip, by UDP and TCP.
     pub gossip: SocketAddr,
-    /// Where peers are told to reach the gossip.
+    /// The address of the gossip that peers get.
     pub advertised: SocketAddr,
     agent: Agent,
     cluster: Cluster,
-    control: Control,
+    ops: Arc<Ops>,
     leave_on_stop: bool,
-    /// Where peers were before this start.
+    /// Addresses of peers that an earlier start knew.
     remembered: Vec<JoinPoint>,
     tasks: JoinSet<anyhow::Result<()>>,
-    /// One task, in a set because dropping it has to end it.
+    /// One task, in a set so that dropping it aborts it.
     plugin_task: JoinSet<()>,
     stop_plugin: oneshot::Sender<()>,
     meter: Meter,
@@ -106,15 +109,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts an agent on sockets of its own: when this returns, all of it serves, and what its journal kept is answered.
+    /// Starts an agent on sockets of its own. When this returns, everything serves, and the content of the journal is
+    /// loaded.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         config.validate()?;
         let listeners = Listeners::open(&config, Inherited::default())?;
         Self::start_on(listeners, config, Former::Ended).await
     }
 
-    /// The same on sockets that are bound. Connections are taken from the first moment; calls wait until their answers are
-    /// there. The caller has validated the configuration.
+    /// Starts an agent on bound sockets. Connections are accepted from the first moment; calls wait until they can be
+    /// answered. The caller has validated the configuration.
     #[expect(clippy::too_many_lines, reason = "the composition root has a few lines for every part")]
     pub async fn start_on(
         listeners: Listeners,
@@ -132,16 +136,17 @@ impl Daemon {
         } = listeners;
         let plugin = tcp.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let handles = Arc::new(handles);
-        let (reload, told) = watch::channel(());
+        let (reload, reloads) = watch::channel(());
         let mut tasks = JoinSet::new();
-        let (tokens, tls) = secrets.follow(config.reload_interval, &told, &mut tasks);
+        let (tokens, tls) = secrets.follow(config.reload_interval, &reloads, &mut tasks);
         let replaces = matches!(former, Former::Runs(_));
         let other = match &former {
-            Former::Runs(predecessor) => Kept::open_other(&config, predecessor.journal).await?,
+            Former::Runs(predecessor) => StartState::open_other(&config, predecessor.journal).await?,
             Former::Ended | Former::Left(_) => None,
         };
         let gossip = bound.addr;
-        // A resolver may take its time: before a predecessor stops, and after gost's first connection is taken.
+        // Resolving a name may take long: it is done before a predecessor stops, or while gost's first connections are
+        // accepted.
         let early = if replaces { Some(gossip_host(&config, gossip).await) } else { None };
         let (gate, meter, caught_up) = (Gate::default(), Meter::default(), CaughtUp::default());
         let (stop_plugin, stop) = oneshot::channel();
@@ -154,8 +159,8 @@ impl Daemon {
             Some(host) => host,
             None => gossip_host(&config, gossip).await,
         };
-        let advertised = gossip::advertised(&bound, host);
-        let kept = Kept::open(&config, former.snapshot().await?, other).await?;
+        let advertised = net::advertised(&bound, host);
+        let kept = StartState::open(&config, former.snapshot().await?, other).await?;
 
         let owner = Owner { name: config.name.clone(), generation: kept.generation };
         let settings = Settings {
@@ -170,7 +175,7 @@ impl Daemon {
         let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
         let mut restored = kept.restored;
         reach.returned(&mut restored);
-        // Without its own records, it hears of its tunnels again when their gosts renew them.
+        // Without a journal, this agent learns its tunnels again only when their gosts renew them.
         let hold = if restored.is_empty() { config.lease_ttl } else { Duration::ZERO };
         let agent = Agent::new(settings, restored);
         let joins = !config.join.is_empty();
@@ -180,21 +185,22 @@ impl Daemon {
             cluster: config.cluster.clone(),
             address: advertised,
             joins,
-            dropped_log_lines: config.dropped_log_lines,
+            handles: handles.clone(),
+            journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
         };
-        let gossip_config = gossip::Config {
+        let gossip_config = net::Config {
             owner,
             advertise: advertised,
             join: [&config.join[..], &remembered].concat(),
             keyring: config.keyring,
             key_file: config.key_file,
-            reload: told,
+            reload: reloads,
             cluster: config.cluster,
             interval: config.gossip_interval,
             dead_grace: config.dead_grace,
             faults: config.faults,
         };
-        let cluster = Cluster::start(bound, gossip_config, Arc::new(agent.clone()), &mut tasks).await?;
+        let cluster = Cluster::start(bound, gossip_config, Box::new(agent.clone()), &mut tasks);
         keep_journal(&agent, kept.journal, kept.differs, &mut tasks);
         tasks.spawn(agent.clone().drive(cluster.clone(), Dialling::All));
         if let Some(folder) = &config.data_dir {
@@ -202,18 +208,16 @@ impl Daemon {
             tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));
         }
         tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
-        let journal_id = config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name));
         if config.hold {
             tasks.spawn(hold::keep(config.name, handles.duplicate()?));
         }
-        let control = Control::new(agent.clone(), cluster.clone(), handles.clone(), journal_id);
-        let control_file =
-            config.control.and_then(|path| serve_control(&path, replaces, &control, &mut tasks));
-
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
         let (ingress_file, file_health) = file::keep(config.ingress_file, &ingress, hold, &mut tasks);
+        let outside = outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, about);
+        let ops = Ops::new(agent.clone(), cluster.clone(), outside);
+        let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
@@ -221,8 +225,7 @@ impl Daemon {
         let admin = match admin_listener {
             Some(listener) => {
                 let address = listener.local_addr()?;
-                let outside = outside(&cluster, &ingress, &meter, file_health, about);
-                tasks.spawn(admin::serve(listener, Admin::new(agent.clone(), outside)));
+                tasks.spawn(ops::serve(ops.clone(), listener, false));
                 Some(address)
             }
             None => None,
@@ -235,7 +238,7 @@ impl Daemon {
             advertised,
             agent,
             cluster,
-            control,
+            ops,
             leave_on_stop: config.leave_on_stop,
             remembered,
             tasks,
@@ -251,8 +254,8 @@ impl Daemon {
         })
     }
 
-    /// Waits for a task that ended although nobody stopped it. That is always a fault, and the rest of the
-    /// process would go on with frozen state, so whoever runs the daemon has to end it.
+    /// Waits for a task that ended without being stopped. That is always a fault, and the other tasks would continue
+    /// with frozen state, so the caller has to end the process.
     pub async fn fault(&mut self) -> anyhow::Error {
         tokio::select! {
             Some(ended) = self.tasks.join_next() => match ended {
@@ -267,7 +270,7 @@ impl Daemon {
         }
     }
 
-    /// Goes on with another configuration, as far as it can while it runs.
+    /// Applies the settings that can change while the agent runs.
     pub fn adjust(&self, adjusted: Adjustable) {
         let Adjustable { order, quota, names, join } = adjusted;
         self.agent.adjust(order, quota, &names.private());
@@ -275,36 +278,36 @@ impl Daemon {
         self.cluster.join([join, self.remembered.clone()].concat());
     }
 
-    /// Reads the keys', the tokens' and the certificate's files again, even if they look the same.
+    /// Reads the files of keys, tokens and certificate again, even if they look unchanged.
     pub fn reload(&self) {
         self.reload.send_replace(());
     }
 
-    /// How many plugin connections were closed for their callers' faults.
-    pub fn plugin_closed(&self) -> &bounds::Counters {
+    /// How many plugin connections were closed through their callers' fault, by reason.
+    pub fn plugin_closed(&self) -> &bounds::ClosedCounts {
         &self.meter.closed
     }
 
-    /// What `gossd leave` waits for to end the process.
-    pub fn control(&self) -> &Control {
-        &self.control
+    /// What an operator makes the agent do: it ends the process when the agent has left, or is succeeded.
+    pub fn ops(&self) -> &Arc<Ops> {
+        &self.ops
     }
 
-    /// The sockets that somebody has to keep for whoever comes next.
+    /// The sockets that a keeper has to hold for the next process.
     pub fn handles(&self) -> &Handles {
         &self.handles
     }
 
-    /// Stops: no new plugin calls, those in flight are finished, the journal has everything, then the gossip
-    /// goes. Peers keep our records for a while, so that a restart is not noticed; unless we leave.
+    /// Stops: takes no new plugin calls, finishes those in flight, lets the journal write everything, then ends the
+    /// gossip. Peers keep our records for a while, so that a restart is not noticed; unless we leave.
     pub async fn stop(mut self) {
         self.end().await;
     }
 
-    /// Stops in the same way, with nothing said to the peers, for whoever takes over at once.
+    /// Stops like [`Self::stop`] without a goodbye to the peers, for a successor that takes over at once.
     pub async fn hand_over(mut self) -> anyhow::Result<Remains> {
         self.leave_on_stop = false;
-        // The plugin's Unix socket goes on under its name. The successor has a control socket of its own.
+        // The plugin's Unix socket keeps its name. The successor has a control socket of its own.
         if let Some(file) = self.socket_files[1].take() {
             file.leave();
         }
@@ -314,7 +317,7 @@ impl Daemon {
     }
 
     async fn end(&mut self) {
-        // What goes with us must not go from gost.
+        // The file stays as it is: gost still needs the host names that this agent forgets now.
         if let Some(file) = &self.ingress_file {
             file.abort();
         }
@@ -322,10 +325,10 @@ impl Daemon {
         let _ = std::mem::replace(&mut self.stop_plugin, stop).send(());
         let goodbye = async {
             if self.leave_on_stop {
-                self.control.say_goodbye().await;
+                self.ops.say_goodbye().await;
             }
         };
-        // Reads that wait for peers have waited for long enough.
+        // Reads that still wait for peers are answered now.
         self.caught_up.reached();
         let plugin = tokio::time::timeout(STOP, self.plugin_task.join_next());
         let _ = tokio::join!(plugin, tokio::time::timeout(GOODBYE, goodbye));
@@ -333,28 +336,28 @@ impl Daemon {
         self.tasks.shutdown().await;
     }
 
-    /// What the agent holds.
+    /// Numbers of what the agent holds.
     pub fn counts(&self) -> Counts {
         self.agent.counts()
     }
 
-    /// How many peers the gossip hears.
+    /// How many peers are alive.
     pub fn peers(&self) -> usize {
         self.cluster.peers()
     }
 
-    /// What the gossip counted.
+    /// The gossip's counters.
     pub fn counters(&self) -> &Counters {
         self.cluster.counters()
     }
 
-    /// The agent itself, for measurements without HTTP between.
+    /// The agent itself, for measurements without HTTP in between.
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
 }
 
-/// Writes what changes to the journal; everything, if the journal has something else.
+/// Writes changes to the journal; first everything, if the journal differs.
 fn keep_journal(
     agent: &Agent,
     journal: Result<Option<Journal>, String>,
@@ -374,55 +377,74 @@ fn keep_journal(
     }
 }
 
-/// What was read from the plugin's files.
+/// The content of the plugin's secret files.
 struct Secrets {
-    tokens: Option<(Tokens, Files<Known>)>,
-    tls: Option<(Files<Tls>, Latest<Tls>)>,
+    tokens: Option<(Tokens, Files<TokenHashes>)>,
+    tls: Option<(Files<ServerConfig>, Latest<ServerConfig>)>,
 }
 
 impl Secrets {
-    /// A file that is no good ends the start: nothing may be served more openly than the operator said.
+    /// An unusable file ends the start: no call may be served more openly than the operator configured.
     fn open(config: &Config) -> anyhow::Result<Self> {
         let tokens = config.token_file.as_deref().map(Tokens::open).transpose().context("--token-file")?;
         let tls = config.tls.clone().map(TlsFiles::open).transpose().context("--tls-cert and --tls-key")?;
         Ok(Self { tokens, tls })
     }
 
-    /// Reads the files again when they change and when told; gives what always has the newest.
+    /// Reads the files again when they change and at each notice in `reloads`. Returns handles to the newest content.
     fn follow(
         self,
         every: Duration,
-        told: &watch::Receiver<()>,
+        reloads: &watch::Receiver<()>,
         tasks: &mut JoinSet<anyhow::Result<()>>,
-    ) -> (Tokens, Option<Latest<Tls>>) {
+    ) -> (Tokens, Option<Latest<ServerConfig>>) {
         let tokens = self.tokens.map(|(tokens, files)| {
-            tasks.spawn(files.follow(every, told.clone()));
+            tasks.spawn(files.follow(every, reloads.clone()));
             tokens
         });
         let tls = self.tls.map(|(files, latest)| {
-            tasks.spawn(files.follow(every, told.clone()));
+            tasks.spawn(files.follow(every, reloads.clone()));
             latest
         });
         (tokens.unwrap_or_default(), tls)
     }
 }
 
-/// In the place of a predecessor's, which is about to end.
+/// Replaces the control socket of a predecessor, which is about to end.
 fn serve_control(
     path: &Path,
     replaces: bool,
-    control: &Control,
+    ops: &Arc<Ops>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> Option<SocketFile> {
     let bind = if replaces { unix_socket::replace } else { unix_socket::bind };
-    match bind(path, control::MODE) {
+    match bind(path, ops::SOCKET_MODE) {
         Ok((listener, file)) => {
-            tasks.spawn(control.clone().serve(listener));
+            tasks.spawn(ops::serve(ops.clone(), listener, true));
             Some(file)
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "no control socket: `gossd leave`, `gossd drain` and `gossd keys` cannot reach this agent");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fault_of(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {
+        let mut daemon = Daemon::start(Config::loopback("a".parse().unwrap())).await.unwrap();
+        daemon.tasks.spawn(task);
+        format!("{:#}", daemon.fault().await)
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_fails_or_panics_is_a_fault() {
+        assert_eq!(fault_of(async { Ok(()) }).await, "a task ended");
+        assert_eq!(fault_of(async { anyhow::bail!("no more") }).await, "no more");
+        let panicked = fault_of(async { panic!("nonsense") }).await;
+        assert!(panicked.starts_with("a task ended: task") && panicked.contains("panic"), "{panicked}");
     }
 }

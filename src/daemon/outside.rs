@@ -1,30 +1,21 @@
-//! What the admin listener tells that is not the agent's own.
-
-use std::net::SocketAddr;
+//! What operators may ask of an agent and its own modules do not know: see [`Outside`].
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::admin::{Outside, report};
-use crate::gossip::Cluster;
 use crate::ingress_file;
 use crate::metrics::Runtime;
+use crate::net::Cluster;
+use crate::ops::{About, Outside, report};
 use crate::plugin::{By, Ingress, Meter};
-
-/// What the admin listener tells of the gossip's configuration.
-pub(super) struct About {
-    pub(super) cluster: String,
-    pub(super) address: SocketAddr,
-    pub(super) joins: bool,
-    pub(super) dropped_log_lines: Counter,
-}
 
 pub(super) fn outside(
     cluster: &Cluster,
     ingress: &Ingress,
     meter: &Meter,
-    ingress_file: ingress_file::Health,
+    ingress_file: ingress_file::FileHealth,
+    dropped_log_lines: Counter,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -34,17 +25,12 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(ingress_file.clone()));
     metrics.register_collector(Box::new(Runtime::current()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-    metrics.register("gossd_build", "This program", build);
-    let (peers, ingress) = (cluster.clone(), ingress.clone());
-    let About { cluster, address, joins, dropped_log_lines } = about;
-    let dropped = "Log lines that were dropped: standard error did not take them";
+    metrics.register("gossd_build", "Version of this program", build);
+    let ingress = ingress.clone();
+    let dropped = "Log lines dropped because standard error did not accept them";
     metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
-    let by_name = move || peers.peers_now().into_iter().map(|peer| (peer.owner.name, peer.addr)).collect();
     Outside {
-        cluster,
-        address,
-        joins,
-        peers: Box::new(by_name),
+        about,
         host: Box::new(move |host| explain_host(&ingress, host)),
         ingress_file: Box::new(move || ingress_file.report()),
         metrics,

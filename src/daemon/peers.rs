@@ -1,4 +1,4 @@
-//! The peers that were known before a start: kept in a file, and caught up with before reads are answered.
+//! The peers that an earlier start knew: kept in a file, and waited for before the first reads are answered.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,17 +8,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::gossip::Cluster;
 use crate::journal::peers::{self, KEPT_FOR, Peers};
+use crate::net::Cluster;
 use crate::plugin::CaughtUp;
 use crate::plugin::gate::CATCH_UP;
 
-/// How often it is written down at most who the peers are.
+/// At most this often, the peers are written to the file.
 const REMEMBER: Duration = Duration::from_secs(1);
-/// How often a starting agent looks whether it has heard its peers.
+/// How often a starting agent checks whether its peers have sent their records.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Keeps in a file which peers are known: those that are heard, and for a while those that were.
+/// Keeps the known peers in a file: those that are alive, and for a while those that were.
 pub(super) async fn remember(cluster: Cluster, known: Peers, path: PathBuf) -> anyhow::Result<()> {
     let mut heard = cluster.watch_peers();
     let mut last = Instant::now();
@@ -32,16 +32,16 @@ pub(super) async fn remember(cluster: Cluster, known: Peers, path: PathBuf) -> a
         let known: Peers = seen.iter().map(|(name, (address, _))| (name.clone(), *address)).collect();
         let to = path.clone();
         if let Err(error) = spawn_blocking(move || peers::write(&to, &known)).await? {
-            tracing::debug!(%error, "cannot keep who the peers are");
+            tracing::debug!(%error, "cannot write the file of known peers");
         }
-        // In a cluster that starts, peers come one after the other.
+        // While a cluster starts, peers appear one after the other; they share a write.
         tokio::time::sleep_until(last + REMEMBER).await;
         last = Instant::now();
         let _ = tokio::time::timeout(KEPT_FOR, heard.changed()).await;
     }
 }
 
-/// Lets reads through when the agent has heard the peers that it looks for, or after [`CATCH_UP`].
+/// Lets reads through when the known peers have sent their records, or after [`CATCH_UP`].
 pub(super) async fn catch_up(
     agent: Agent,
     known: Peers,
@@ -51,12 +51,12 @@ pub(super) async fn catch_up(
     let waited = tokio::time::timeout(CATCH_UP, async {
         let mut revision = agent.watch();
         while !agent.has_caught_up(known.keys(), joins) {
-            // Most of what matters changes the directory; that a peer is heard does not.
+            // Records change the directory's revision; that a peer is alive does not, hence the timeout.
             let _ = tokio::time::timeout(LOOK, revision.changed()).await;
         }
     });
     if waited.await.is_err() {
-        tracing::debug!("answering although not every known peer has told its records");
+        tracing::debug!("answering before every known peer has sent its records");
     }
     caught_up.reached();
     std::future::pending().await

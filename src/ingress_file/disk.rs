@@ -1,5 +1,5 @@
-//! The file on disk: read once at the start, replaced as a whole by another one, looked at for what others did to it.
-//! Every call may take as long as the disk does. Knows nothing of what is in the file.
+//! The file on disk: read once at the start, replaced as a whole, and checked for changes by others. Every call may
+//! take as long as the disk takes. Knows nothing of the content.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -10,55 +10,56 @@ use std::time::SystemTime;
 
 use rustix::fs::{Gid, fchown};
 
-/// gost may run as another user of a common group.
+/// Readable by the group, because gost may run as another user of a common group.
 pub(crate) const MODE: u32 = 0o640;
 
-/// What tells that a file is another one than before.
+/// If any of these differs, somebody has replaced or changed the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
     bytes: u64,
     modified: SystemTime,
 }
 
-/// A file was not replaced: gost goes on with what was there.
+/// Why a file was not replaced; gost continues with the old one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotReplaced {
-    /// The system did not let us.
-    #[error("{0}: this user has to be able to make files in that folder, and the disk to have room")]
+    /// The system refused.
+    #[error("{0}: this user must be able to create files in that folder, and the disk must have room")]
     Io(#[from] io::Error),
-    /// The new file would be another group's.
+    /// The new file would belong to another group.
     #[error(
-        "its group {0} is none of this user's, and gost may read it through that group: add this user to the group, or \
-         let new files of the folder have it (`chmod g+s FOLDER`)"
+        "this user is not in the file's group {0}, through which gost may read it: add this user to the group, or let \
+         new files inherit it from the folder (`chmod g+s FOLDER`)"
     )]
     Group(u32),
 }
 
-/// Of a file, if it is there.
-pub(super) fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
+/// The stamp of a file, if there is one.
+pub(super) fn stamp(path: &Path) -> io::Result<Option<FileIdentity>> {
     match fs::metadata(path) {
-        Ok(found) if found.is_file() => Stamp::of(&found).map(Some),
-        // Opening a pipe would wait for whoever writes to it.
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there, and no file")),
+        Ok(found) if found.is_file() => FileIdentity::of(&found).map(Some),
+        // Opening a pipe would wait for a writer.
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is no file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The first bytes of a file that is there.
+/// The first bytes of an existing file.
 pub(super) fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(path)?.take(most as u64).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Replaces a file, or makes it, so that whoever opens it finds either the whole old one or the whole new one.
-pub(super) fn replace(path: &Path, text: &str) -> Result<Stamp, NotReplaced> {
+/// Creates or replaces a file. A reader sees either the whole old content or the whole new one.
+pub(super) fn replace(path: &Path, text: &str) -> Result<FileIdentity, NotReplaced> {
     stamp(path)?;
     let draft = beside(path);
-    // One that was left when the process was killed. What somebody else put there is not followed, and not written to.
+    // A draft may remain from a process that was killed. It is removed and never opened, because somebody else may have
+    // put a link there.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
@@ -74,8 +75,8 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<Stamp, NotReplaced> {
     replaced
 }
 
-fn fill(mut file: File, path: &Path, text: &str) -> Result<Stamp, NotReplaced> {
-    // Whatever the umask says.
+fn fill(mut file: File, path: &Path, text: &str) -> Result<FileIdentity, NotReplaced> {
+    // Independent of the umask.
     file.set_permissions(fs::Permissions::from_mode(MODE))?;
     if let Ok(old) = fs::metadata(path)
         && old.gid() != file.metadata()?.gid()
@@ -83,17 +84,17 @@ fn fill(mut file: File, path: &Path, text: &str) -> Result<Stamp, NotReplaced> {
         fchown(&file, None, Some(Gid::from_raw(old.gid()))).map_err(|_| NotReplaced::Group(old.gid()))?;
     }
     file.write_all(text.as_bytes())?;
-    Ok(Stamp::of(&file.metadata()?)?)
+    Ok(FileIdentity::of(&file.metadata()?)?)
 }
 
-/// `<path>.new`: in the same folder, so that it can take the file's place.
+/// `<path>.new`: in the same folder, so that it can be renamed over the file.
 fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".new");
     name.into()
 }
 
-impl Stamp {
+impl FileIdentity {
     fn of(file: &Metadata) -> io::Result<Self> {
         let modified = file.modified()?;
         Ok(Self { device: file.dev(), inode: file.ino(), bytes: file.len(), modified })
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(stamp(&path).unwrap(), Some(first));
         let mut open = File::open(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        // Only root may give files away.
+        // Only root may give files to another group.
         let is_anybodys = chown(&path, None, Some(65_534)).is_ok();
         let second = replace(&path, "two\n").unwrap();
         assert_eq!(stamp(&path).unwrap(), Some(second));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_where_the_draft_is_made_is_removed_and_not_followed() {
+    fn a_link_at_the_drafts_path_is_removed_and_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, victim) = (folder.path().join("hosts"), folder.path().join("victim"));
         fs::write(&victim, "kept").unwrap();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_neither_read_nor_replaced() {
+    fn a_path_that_is_no_file_is_neither_read_nor_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         fs::create_dir(&path).unwrap();
@@ -151,6 +152,6 @@ mod tests {
         let gone = folder.path().join("gone/hosts");
         assert_eq!(stamp(&gone).unwrap(), None);
         let why = replace(&gone, "").unwrap_err().to_string();
-        assert!(why.contains("this user has to be able to make files in that folder"), "{why}");
+        assert!(why.contains("this user must be able to create files in that folder"), "{why}");
     }
 }

@@ -1,4 +1,4 @@
-//! How the file is, for status, metrics and log: each state that needs a look is logged once, and so is its end.
+//! The state of the file for status, metrics and log. Each problem is logged once, and its end once.
 
 use std::fmt;
 use std::path::Path;
@@ -7,28 +7,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::Outcome;
+use super::RunResult;
 use super::lines::Listing;
-use crate::admin::report::IngressFile as Report;
 use crate::metrics::{Sheet, amount};
+use crate::ops::report::IngressFile as Report;
 
-/// A handle; clones share one state. The default is for an agent without such a file: its path is empty.
+/// A handle; clones share one state. The default, with an empty path, is for an agent without such a file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Health(Arc<Mutex<Report>>);
+pub(crate) struct FileHealth(Arc<Mutex<Report>>);
 
-impl Health {
+impl FileHealth {
     pub(super) fn of(path: &Path) -> Self {
         let path = path.display().to_string();
         Self(Arc::new(Mutex::new(Report { path, ..Report::default() })))
     }
 
-    /// The file as of now, if there is one.
+    /// The current state, if there is a file.
     pub(crate) fn report(&self) -> Option<Report> {
         let report = self.lock();
         (!report.path.is_empty()).then(|| report.clone())
     }
 
-    pub(super) fn note(&self, outcome: Outcome) {
+    pub(super) fn note(&self, outcome: RunResult) {
         if let Some((listing, former)) = &outcome.listed {
             self.note_listing(listing, *former);
         }
@@ -41,7 +41,6 @@ impl Health {
         }
     }
 
-    /// What the file should be is known.
     fn note_listing(&self, listing: &Listing, former: usize) {
         let mut report = self.lock();
         let before = std::mem::replace(&mut report.left_out, listing.left_out);
@@ -52,15 +51,15 @@ impl Health {
             (0, names) => tracing::warn!(
                 names,
                 lines = listing.lines,
-                "host names are left out of the ingress file: it has no room for them, or no line can tell them; a gost that \
-                 reads it has no rule for them"
+                "host names are left out of the ingress file, because it is full or no line can express them: a gost \
+                 that reads the file has no rule for them"
             ),
             (_, 0) => tracing::info!("the ingress file has all host names again"),
             (_, _) => {}
         }
     }
 
-    /// The file is as it should be; perhaps because it was written.
+    /// The file is as it should be. `written`: it had to be written for that.
     fn note_good(&self, written: bool) {
         let mut report = self.lock();
         report.writes += u64::from(written);
@@ -78,7 +77,7 @@ impl Health {
         let before = report.problem.replace(format!("cannot write {path}: {why}"));
         drop(report);
         if before.is_none() {
-            tracing::warn!(%path, "cannot write the ingress file, gost goes on with the old one: {why}");
+            tracing::warn!(%path, "cannot write the ingress file, gost continues with the old one: {why}");
         }
     }
 
@@ -87,11 +86,11 @@ impl Health {
     }
 }
 
-impl Collector for Health {
+impl Collector for FileHealth {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (report, mut figures) = (self.lock().clone(), Sheet::new(encoder));
         figures.level("gossd_ingress_file_lines", "Lines of the ingress file", amount(report.lines))?;
-        let left_out = "Host names that are known and not in the ingress file";
+        let left_out = "Known host names that are left out of the ingress file";
         figures.level("gossd_ingress_file_left_out", left_out, amount(report.left_out))?;
         figures.count(
             "gossd_ingress_file_writes",
@@ -101,6 +100,6 @@ impl Collector for Health {
         let failures = "Times that the ingress file could not be written";
         figures.count("gossd_ingress_file_failures", failures, report.failures)?;
         let failing = f64::from(u8::from(report.problem.is_some()));
-        figures.level("gossd_ingress_file_failing", "1 if the ingress file is not as it should be", failing)
+        figures.level("gossd_ingress_file_failing", "1 if the last write of the ingress file failed", failing)
     }
 }

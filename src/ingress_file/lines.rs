@@ -1,61 +1,61 @@
-//! What stands in the file: a line for every host name that leads to a tunnel here, so that gost's own lookup in them
-//! gives what `GetRule` would answer. Knows no disk.
+//! The content of the file: a line for every host name that leads to a tunnel here. gost's own lookup in these lines
+//! finds what `GetRule` would answer. Knows no disk.
 //!
-//! gost's loader ends the whole gost process at a line that is not two words: a comment, an empty line. So there is
-//! none. It knows no ingress domains, no reserved names and no capitals: names are there in every spelling, in lower
-//! case, and a reserved name below somebody's wildcard has a line that leads nowhere.
+//! At a line that is not two words, even a comment or an empty line, gost's loader ends the whole gost process. So
+//! there is none. The loader knows no ingress domains, no reserved names and no capitals. Therefore each name is listed
+//! in every spelling, in lower case, and a reserved name below somebody's wildcard has a line that leads nowhere.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::plugin::{By, Ingress, Names};
+use gossd_core::hostname::Endpoint;
 use gossd_core::hostname::Naming;
-use gossd_core::rule::Endpoint;
 
-/// Most lines: the hash hosts of 100,000 tunnels, and as many claims. gost reads them all every second.
+/// Most lines: the hash hosts of 100,000 tunnels, and as many claims. gost reads all of them every second.
 pub(super) const MAX_LINES: usize = 200_000;
-/// Most bytes: enough for as many lines of usual names.
+/// Most bytes: enough for that many lines of ordinary names.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 
-/// The longest name of a host, and the longest part of it between dots: DNS's.
+/// DNS's longest host name, and its longest label.
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
-/// What gost takes for no tunnel: it answers as for a name without a rule.
+/// gost takes this for no tunnel: it answers as for a name without a rule.
 const NOWHERE: &str = "-";
 
-/// Where a line leads.
+/// The second word of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum LineTarget {
     Tunnel(Endpoint),
     Nowhere,
 }
 
-/// The lines, by their first word: a host, or `*.` and a host. gost reads a wildcard for its own host, too.
-pub(super) type Lines = BTreeMap<String, Target>;
+/// The lines by their first word: a host, or `*.` and a host. gost also uses a wildcard for the host itself.
+pub(super) type Lines = BTreeMap<String, LineTarget>;
 
-/// What the file should be.
+/// What the file should contain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub(super) text: String,
     pub(super) lines: usize,
-    /// Names for which there is no room, or whose wildcard would lead other names astray.
+    /// Names that do not fit, and wildcards that would lead other names to a wrong tunnel.
     pub(super) left_out: usize,
 }
 
-/// How much may stand in the file.
+/// How much the file may contain.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct FileLimits {
     pub(super) lines: usize,
     pub(super) bytes: usize,
 }
 
-impl Bounds {
+impl FileLimits {
     pub(super) const USUAL: Self = Self { lines: MAX_LINES, bytes: MAX_BYTES };
 }
 
-/// A line, and how much it is wanted: what the operator said comes first, what is only remembered last.
-type Wanted = (Origin, Target);
+/// A line with its priority: the operator's rules first, lines of a former start last.
+type Wanted = (Origin, LineTarget);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
@@ -65,25 +65,24 @@ enum Origin {
     Former,
 }
 
-/// Lists.
 pub(super) struct Lister {
     ingress: Ingress,
-    bounds: Bounds,
-    /// A label that nobody can have claimed, to find out where the other names below a wildcard lead.
+    bounds: FileLimits,
+    /// A label that nobody can have claimed: it shows where unclaimed names below a wildcard lead.
     label: String,
 }
 
 impl Lister {
-    pub(super) fn new(ingress: Ingress, bounds: Bounds) -> Self {
+    pub(super) fn new(ingress: Ingress, bounds: FileLimits) -> Self {
         let [a, b] = rand::random::<[u128; 2]>();
-        // No hash host: those have digits only.
+        // No hash host has this form: those are digits only.
         let mut label = format!("x{a:032x}{b:032x}");
         label.truncate(MAX_LABEL);
         Self { ingress, bounds, label }
     }
 
-    /// What the file should be now. Lines of `former`, from an earlier start, stay while nothing is known of their names;
-    /// those that are known are taken from it.
+    /// What the file should contain now. A line of `former`, from an earlier start, stays until its name is known here;
+    /// then it is removed from `former`.
     pub(super) fn list(&self, names: &Names, former: &mut Lines) -> Listing {
         let (mut wanted, mut left_out) = self.known(names);
         former.retain(|host, _| !wanted.contains_key(host));
@@ -103,7 +102,7 @@ impl Lister {
         Listing { lines: lines.len(), left_out: left_out.len() + astray.len(), text: text(&lines) }
     }
 
-    /// Every name that leads to a tunnel here, and the wildcards that no lines can tell.
+    /// Every name that leads to a tunnel here, and the wildcards that lines cannot express.
     fn known(&self, names: &Names) -> (BTreeMap<String, Wanted>, Vec<String>) {
         let (mut wanted, mut left_out) = (BTreeMap::new(), Vec::new());
         let fixed = names.fixed.keys().cloned();
@@ -120,7 +119,8 @@ impl Lister {
                     && found.by != By::Configured
                     && !names.naming.allows(&key, found.endpoint.tunnel)
                 {
-                    // Claimed where other names are reserved: it covers names that it does not count for here.
+                    // A claimed wildcard above reserved names: gost would use it for those names too, and `GetRule`
+                    // would not.
                     left_out.push(spelling);
                     continue;
                 }
@@ -129,55 +129,55 @@ impl Lister {
                     By::Claimed => Origin::Claimed,
                     By::Hash => Origin::Hash,
                 };
-                wanted.insert(spelling, (origin, Target::Tunnel(found.endpoint)));
+                wanted.insert(spelling, (origin, LineTarget::Tunnel(found.endpoint)));
             }
         }
         (wanted, left_out)
     }
 
-    /// A name that has no rule but that of a line.
+    /// A name to which only this line's rule applies.
     fn a_name_of(&self, spelling: &str) -> Option<String> {
         let Some(suffix) = spelling.strip_prefix("*.") else { return Some(spelling.into()) };
         let room = MAX_NAME.checked_sub(suffix.len() + 1)?.min(self.label.len());
         self.label.get(..room).filter(|label| !label.is_empty()).map(|label| format!("{label}.{suffix}"))
     }
 
-    /// A former start's target, private if its tunnel is by now.
-    fn closed(&self, target: Target) -> Target {
+    /// The target of a former start, private if its tunnel is private now.
+    fn closed(&self, target: LineTarget) -> LineTarget {
         match target {
-            Target::Tunnel(Endpoint { tunnel, private }) => {
+            LineTarget::Tunnel(Endpoint { tunnel, private }) => {
                 let private = private || self.ingress.agent().is_private(tunnel);
-                Target::Tunnel(Endpoint { tunnel, private })
+                LineTarget::Tunnel(Endpoint { tunnel, private })
             }
-            Target::Nowhere => Target::Nowhere,
+            LineTarget::Nowhere => LineTarget::Nowhere,
         }
     }
 
-    /// Gives the names that no tunnel gets lines of their own where a wildcard would lead them to one.
+    /// Gives a line of its own to each reserved name that a wildcard would lead to a tunnel.
     fn withhold(&self, naming: &Naming, lines: &mut Lines) {
         for name in naming.withheld() {
-            let wanted = self.ingress.explain(&name).map(|found| Target::Tunnel(found.endpoint));
-            if lookup(lines, &name).unwrap_or(Target::Nowhere) != wanted.unwrap_or(Target::Nowhere) {
-                lines.insert(name, wanted.unwrap_or(Target::Nowhere));
+            let wanted = self.ingress.explain(&name).map(|found| LineTarget::Tunnel(found.endpoint));
+            if lookup(lines, &name).unwrap_or(LineTarget::Nowhere) != wanted.unwrap_or(LineTarget::Nowhere) {
+                lines.insert(name, wanted.unwrap_or(LineTarget::Nowhere));
             }
         }
     }
 }
 
-/// What gost finds for a host, in its own order.
-fn lookup(lines: &Lines, host: &str) -> Option<Target> {
+/// What gost finds for a host, in gost's order.
+fn lookup(lines: &Lines, host: &str) -> Option<LineTarget> {
     let own = lines.get(host);
     own.or_else(|| suffixes(host).find_map(|suffix| lines.get(&format!("*.{suffix}")))).copied()
 }
 
-/// A host, and what follows each of its dots.
+/// The host, and what follows each of its dots.
 fn suffixes(host: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(host), |rest| Some(rest.split_once('.')?.1))
 }
 
-/// The names for which there is no room: those that are wanted least, the last ones of them.
-fn surplus(wanted: &BTreeMap<String, Wanted>, bounds: Bounds) -> Vec<String> {
-    let size = |host: &String, target: Target| host.len() + target.to_string().len() + 2;
+/// The names that do not fit: those of the lowest priority, the last ones by name.
+fn surplus(wanted: &BTreeMap<String, Wanted>, bounds: FileLimits) -> Vec<String> {
+    let size = |host: &String, target: LineTarget| host.len() + target.to_string().len() + 2;
     let bytes: usize = wanted.iter().map(|(host, (_, target))| size(host, *target)).sum();
     if wanted.len() <= bounds.lines && bytes <= bounds.bytes {
         return Vec::new();
@@ -194,7 +194,7 @@ fn surplus(wanted: &BTreeMap<String, Wanted>, bounds: Bounds) -> Vec<String> {
     ranked.into_iter().skip(fits).map(|(_, host, _)| host.clone()).collect()
 }
 
-/// The wildcards above names that are left out: they would lead those names to a tunnel that is not theirs.
+/// The wildcards above names that are left out: they would lead those names to a wrong tunnel.
 fn astray(wanted: &BTreeMap<String, Wanted>, left_out: &[String]) -> HashSet<String> {
     let above = left_out.iter().flat_map(|host| suffixes(host.trim_start_matches("*.")));
     above.map(|suffix| format!("*.{suffix}")).filter(|wildcard| wanted.contains_key(wildcard)).collect()
@@ -211,19 +211,19 @@ fn text(lines: &Lines) -> String {
     text
 }
 
-/// The lines of a file that a former start wrote. What else is in it is no line.
+/// The lines that a former start wrote. Everything else in the file is ignored.
 pub(super) fn parse(text: &str) -> Lines {
     let line = |line: &str| {
         let (host, endpoint) = line.split_once(' ')?;
         let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        // A name that led nowhere did so for what the operator says now, if at all.
-        let target = Target::Tunnel(Endpoint::parse(endpoint)?);
+        // A line that leads nowhere is not kept: the current settings decide about its name.
+        let target = LineTarget::Tunnel(Endpoint::parse(endpoint)?);
         is_host.then(|| (host.to_owned(), target))
     };
     text.lines().filter_map(line).take(MAX_LINES).collect()
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for LineTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tunnel(endpoint) => endpoint.fmt(f),

@@ -1,9 +1,9 @@
-//! `--ingress-file`: the host names that this agent knows, in a file that gost's own loader reads. A gost that reads it
-//! asks nobody which tunnel a host name belongs to, so its visitors reach the tunnels at its own host whether the agent is
-//! there or not. `lines` says what stands in it, `disk` replaces it, `health` tells how it is.
+//! `--ingress-file`: the host names that this agent knows, in a file that gost's own loader reads. A gost that reads
+//! the file needs no agent to find the tunnel of a host name, so its visitors reach the tunnels at its own host even
+//! while the agent is away. `lines` makes the content, `disk` replaces the file, `health` reports its state.
 //!
-//! It is written by a task of its own, whose disk and whose work are on no thread that answers calls. When the agent ends,
-//! the file stays as it was; an agent that has just started keeps the names that it cannot know yet.
+//! A task of its own writes the file, so that neither the disk nor the work delays plugin calls. When the agent ends,
+//! the file stays as it is. An agent that has just started keeps the names that it cannot know yet.
 
 mod disk;
 mod health;
@@ -19,41 +19,41 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub(crate) use self::health::Health;
+pub(crate) use self::health::FileHealth;
 
-use self::disk::{NotReplaced, Stamp};
-use self::lines::{Bounds, Lines, Lister, Listing, MAX_BYTES};
+use self::disk::{FileIdentity, NotReplaced};
+use self::lines::{FileLimits, Lines, Lister, Listing, MAX_BYTES};
 use crate::plugin::{Ingress, Names};
 
-/// A client that binds brings several changes one after the other: they share a write.
+/// A client that binds causes several changes in a row: they share a write.
 const COALESCE: Duration = Duration::from_millis(100);
-/// Between two writes: gost does not look more often.
+/// Least time between two writes: gost reads the file once a second.
 const PACE: Duration = Duration::from_secs(1);
-/// How many times as long as a write took the next one is put off, so that many names take no more than a tenth of a
-/// processor.
+/// After a write, the pause is this many times as long as the write took. So even very many names take at most a tenth
+/// of a processor.
 const REST: u32 = 9;
-/// How often to look whether somebody removed or replaced the file.
+/// How often to check whether somebody removed or replaced the file.
 const LOOK: Duration = Duration::from_secs(5);
-/// A disk that takes longer is told of.
+/// A write that takes longer is reported as a problem.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Keeps the file.
+/// The task that keeps the file.
 pub(crate) struct IngressFile {
     ingress: Ingress,
-    /// Until when what a former start wrote stays in any case.
+    /// Until then, lines of a former start stay in any case.
     held_until: Instant,
-    health: Health,
+    health: FileHealth,
     keeper: Keeper,
 }
 
-/// What is with the disk while the file is written.
+/// What the disk's thread needs to write the file.
 struct Keeper {
     path: PathBuf,
     lister: Lister,
-    /// Lines of a former start of which nothing is known yet; none before they were read.
+    /// Lines of a former start whose names are not known here yet; `None` before the file was read.
     former: Option<Lines>,
-    /// What the file is, as far as we know.
-    is: Option<(Digest, Stamp)>,
+    /// The current content and stamp of the file, as far as known.
+    is: Option<(Digest, FileIdentity)>,
 }
 
 type Digest = [u8; 32];
@@ -73,26 +73,26 @@ impl PartialEq for Basis {
     }
 }
 
-/// What came of one go.
-struct Outcome {
-    /// What the file should be, and how many of its lines are a former start's; none where that was not looked at.
+/// The result of one run.
+struct RunResult {
+    /// What the file should contain, and how many of its lines come from a former start; `None` if that was not
+    /// computed.
     listed: Option<(Listing, usize)>,
-    /// Whether it had to be written.
+    /// Whether the file had to be written.
     written: Result<bool, NotReplaced>,
 }
 
 impl IngressFile {
-    /// A file that is not touched before [`Self::keep`] runs. Names of a former start stay for `hold` even if the peers
-    /// were heard: for as long as this agent may not know its own tunnels again.
+    /// Does not touch the file before [`Self::keep`] runs. Lines of a former start stay at least for `hold`, even if
+    /// the peers have sent their records: that long, this agent may not know its own tunnels again.
     pub(crate) fn new(path: PathBuf, ingress: Ingress, hold: Duration) -> Self {
-        let health = Health::of(&path);
-        let lister = Lister::new(ingress.clone(), Bounds::USUAL);
+        let health = FileHealth::of(&path);
+        let lister = Lister::new(ingress.clone(), FileLimits::USUAL);
         let keeper = Keeper { path, lister, former: None, is: None };
         Self { ingress, held_until: Instant::now() + hold, health, keeper }
     }
 
-    /// How the file is.
-    pub(crate) fn health(&self) -> &Health {
+    pub(crate) fn health(&self) -> &FileHealth {
         &self.health
     }
 
@@ -118,7 +118,7 @@ impl IngressFile {
             }
             if last.is_some() {
                 tokio::select! {
-                    // Signs of life are changes, too: this is often.
+                    // Signs of life from peers change this too, so it wakes often.
                     _ = changes.changed() => {}
                     () = names.changed() => {}
                     () = sleep_until(look) => {}
@@ -130,13 +130,13 @@ impl IngressFile {
     }
 }
 
-/// One go, on a thread that may take its time.
+/// One run, on a thread that may block.
 async fn go(
     mut keeper: Keeper,
     basis: Basis,
     is_news: bool,
-    health: &Health,
-) -> anyhow::Result<(Keeper, Outcome)> {
+    health: &FileHealth,
+) -> anyhow::Result<(Keeper, RunResult)> {
     let mut going = spawn_blocking(move || {
         let outcome = keeper.go(&basis, is_news);
         (keeper, outcome)
@@ -144,20 +144,20 @@ async fn go(
     let gone = if let Ok(gone) = timeout(SLOW, &mut going).await {
         gone
     } else {
-        health.note_problem(&format!("the disk has not done it for {} s: is it there?", SLOW.as_secs()));
+        health.note_problem(&format!("the disk has not completed the write for {} s", SLOW.as_secs()));
         going.await
     };
     gone.context("the ingress file's writer ended")
 }
 
 impl Keeper {
-    fn go(&mut self, basis: &Basis, is_news: bool) -> Outcome {
+    fn go(&mut self, basis: &Basis, is_news: bool) -> RunResult {
         if !is_news && self.is_untouched() {
-            return Outcome { listed: None, written: Ok(false) };
+            return RunResult { listed: None, written: Ok(false) };
         }
         let mut former = match self.former.take().map_or_else(|| self.first_look(), Ok) {
             Ok(former) => former,
-            Err(error) if basis.holds => return Outcome { listed: None, written: Err(error.into()) },
+            Err(error) if basis.holds => return RunResult { listed: None, written: Err(error.into()) },
             Err(_) => Lines::new(),
         };
         if !basis.holds {
@@ -167,16 +167,16 @@ impl Keeper {
         let written = self.replace_unless_same(&listing.text);
         let listed = Some((listing, former.len()));
         self.former = Some(former);
-        Outcome { listed, written }
+        RunResult { listed, written }
     }
 
-    /// Whether the file is still the one that we know.
+    /// Whether nobody else has changed the file.
     fn is_untouched(&self) -> bool {
         let found = disk::stamp(&self.path).ok().flatten();
         self.is.is_some_and(|(_, stamp)| found == Some(stamp))
     }
 
-    /// What a former start wrote.
+    /// Reads the file of a former start.
     fn first_look(&mut self) -> io::Result<Lines> {
         let Some(stamp) = disk::stamp(&self.path)? else { return Ok(Lines::new()) };
         let text = disk::read(&self.path, MAX_BYTES)?;

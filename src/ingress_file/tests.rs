@@ -1,4 +1,4 @@
-//! The file as it is kept, in real time on a real disk.
+//! The file on a real disk, in real time.
 
 use std::fs;
 use std::path::Path;
@@ -7,18 +7,18 @@ use tempfile::TempDir;
 
 use super::lines::tests::{HASH_OF_ONE, ONE, World};
 use super::*;
-use crate::admin::report::IngressFile as Report;
+use crate::ops::report::IngressFile as Report;
 use gossd_core::hostname::Naming;
 
 const SOON: Duration = Duration::from_secs(20);
 const NO_HOLD: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// A file that is kept until this is dropped.
+/// A file that is kept up to date until this is dropped.
 struct Kept {
     world: World,
     folder: TempDir,
-    health: Health,
+    health: FileHealth,
     task: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -77,7 +77,10 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     let writes = kept.health.report().unwrap().writes;
     assert!(writes <= 4, "{writes}");
     let before = kept.world.agent.hosts_revision();
-    assert_eq!(kept.world.agent.claim("no name", gossd_core::rule::Endpoint::parse(ONE).unwrap()), Ok(true));
+    assert_eq!(
+        kept.world.agent.claim("no name", gossd_core::hostname::Endpoint::parse(ONE).unwrap()),
+        Ok(true)
+    );
     assert!(before < kept.world.agent.hosts_revision());
     sleep(PACE * 2).await;
     assert_eq!(kept.health.report().unwrap().writes, writes, "no line changed");
@@ -117,7 +120,7 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(path(folder), path(&copy)).unwrap();
     let path = path(&copy);
-    let lister = Lister::new(world.ingress.clone(), Bounds::USUAL);
+    let lister = Lister::new(world.ingress.clone(), FileLimits::USUAL);
     let mut keeper = Keeper { path: path.clone(), lister, former: None, is: None };
     let basis = |holds| Basis { hosts: 0, names: world.names.get(), holds };
     assert!(matches!(keeper.go(&basis(true), true).written, Ok(false)));
@@ -126,13 +129,13 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_not_overwritten_while_it_may_be_needed() {
+async fn an_unreadable_file_is_not_overwritten_while_it_may_be_needed() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(path(&folder)).unwrap();
     let kept = Kept::start(World::new(Names::default()), folder, LONG);
-    kept.until("it is told and tried again", |report| report.failures >= 2).await;
+    kept.until("it is reported and tried again", |report| report.failures >= 2).await;
     let problem = kept.health.report().unwrap().problem.unwrap();
-    assert!(problem.contains("it is there, and no file"), "{problem}");
+    assert!(problem.contains("it exists and is no file"), "{problem}");
     assert_eq!(kept.world.ingress.set_rule("a", ONE), Ok(true));
     fs::remove_dir(path(&kept.folder)).unwrap();
     kept.until_text("it is mended", &claim("a")).await;

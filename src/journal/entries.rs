@@ -5,39 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
-use super::gosts::spell_entrypoint;
-use super::kept::{spell_rule, spell_word};
-use super::store::{Contents, Entries, Entry, Stamp, Store};
+pub use super::store::Entries;
+use super::store::{Contents, Stamp, Store};
 use super::{Restored, guarded};
 use gossd_core::agent::Batch;
-use gossd_core::entrypoints::Registered;
-use gossd_core::lease::Word;
-use gossd_core::rule::Rule;
 
-/// What a start makes of entries: of words by their id, and of claims by their key.
-pub fn read(words: &[(&[u8], &[u8])], rules: &[(&[u8], &[u8])]) -> Restored {
-    restored(Contents::of(&Entries { words: owned(words), rules: owned(rules), ..Entries::default() }))
+/// What a start makes of entries.
+pub fn read(entries: &Entries) -> Restored {
+    restored(Contents::of(entries))
 }
 
-/// What a start makes of entries about gosts: of periods by their instance, and of entrypoints by their key.
-pub fn read_gosts(periods: &[(&[u8], u64)], entrypoints: &[(&[u8], &[u8])]) -> Restored {
-    let periods = periods.iter().map(|(node, millis)| (node.to_vec(), *millis)).collect();
-    restored(Contents::of(&Entries { periods, entrypoints: owned(entrypoints), ..Entries::default() }))
-}
-
-/// How an entrypoint is written: key and value.
-pub fn write_entrypoint(registered: &Registered) -> (Vec<u8>, Vec<u8>) {
-    spell_entrypoint(registered)
-}
-
-/// How a word is written; `number` is that of a released id. None for one that is not kept.
-pub fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
-    spell_word(word, number)
-}
-
-/// How a claim is written: key and value.
-pub fn write_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
-    spell_rule(rule)
+/// How a batch is written.
+pub fn write(batch: &Batch) -> Entries {
+    Entries::of(batch)
 }
 
 /// What a start makes of the bytes of a whole file; none if it sets the file aside.
@@ -52,10 +32,6 @@ pub fn write_file(batch: &Batch) -> Vec<u8> {
     let written = guarded(|| Store::within(memory.clone())?.begin(Stamp::first(1), batch));
     written.expect("memory takes everything");
     memory.bytes().clone()
-}
-
-fn owned(entries: &[(&[u8], &[u8])]) -> Vec<Entry> {
-    entries.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 
 fn restored(contents: Contents) -> Restored {

@@ -1,27 +1,41 @@
-//! Words and claims as they lie in a journal's file.
+//! What an agent keeps, as it lies in a journal's file: entries of tables, key and value. A record and a claim are encoded as
+//! in slots, so that what a later version appends to them, or to an entry, is no reason to skip it.
 
-use std::borrow::Cow;
-use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::store::Fault;
-use gossd_core::address::Entrypoint;
+use gossd_core::address::Address;
+use gossd_core::agent::Batch;
+use gossd_core::codec;
+use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+use gossd_core::hostname::{Claim, ClaimKey};
 use gossd_core::label::Label;
 use gossd_core::lease::{Holding, Word};
-use gossd_core::record::{Network, Record, check_field};
-use gossd_core::rule::{Clock, Endpoint, Rule, TunnelId};
+use gossd_core::slot::Content;
 use gossd_core::tombstone::Release;
 
-/// A claim, as it lies in the file. Fields are never changed, only appended.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct KeptRule {
-    clock: Clock,
-    private: bool,
+/// What entries are about. Their keys are bytes, not strings, so that a bad one costs one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    /// Id → [`Kept`].
+    Words,
+    /// Tunnel id and host → the claim, as slots hold it.
+    Rules,
+    /// Instance → its Renew period, in milliseconds.
+    Periods,
+    /// Handler and instance → [`KeptEntrypoint`].
+    Entrypoints,
 }
 
-/// The newest word on an id, as it lies in the file. A variant is never changed, only added.
+/// Key and value.
+pub(super) type Entry = (Vec<u8>, Vec<u8>);
+/// Key and value; none of what is not kept any more.
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// The newest word on an id. A variant is never changed, only added.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kept<'a> {
     #[serde(borrow)]
@@ -34,118 +48,164 @@ pub(super) enum Kept<'a> {
     Unheard(u64),
 }
 
-/// A holding but for its record's id.
+/// A holding. It ends a [`Kept`]: fields are never changed, only appended.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeptHolding<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    node: Cow<'a, str>,
-    udp: bool,
-    #[serde(borrow)]
-    address: Cow<'a, str>,
-    #[serde(borrow)]
-    dial: Cow<'a, str>,
+    /// As slots hold it.
+    record: &'a [u8],
+    dial: Address,
 }
 
-/// See [`Kept`].
-pub(super) fn spell_word(word: &Word, number: u64) -> Option<Vec<u8>> {
-    let kept = match word {
-        Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
-        Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
-        Word::Released(release) => Kept::released(*release, number),
-        Word::Forgotten => return None,
+/// An entrypoint but for its key. Fields are never changed, only appended.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptEntrypoint {
+    number: u64,
+    home: Option<IpAddr>,
+    address: Address,
+    dial: Address,
+}
+
+/// In front of the instance's text: which handler's it is.
+const TUNNELS: u8 = b't';
+const ROUTERS: u8 = b'r';
+
+impl Table {
+    /// In the order of a snapshot.
+    pub(super) const ALL: [Self; 4] = [Self::Words, Self::Rules, Self::Periods, Self::Entrypoints];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Words => "words",
+            Self::Rules => "rules",
+            Self::Periods => "periods",
+            Self::Entrypoints => "entrypoints",
+        }
+    }
+
+    /// What a batch changes in it. Released ids are numbered as if there were no others.
+    pub(super) fn changes(self, batch: &Batch) -> Vec<Change> {
+        let millis = |period: Duration| u64::try_from(period.as_millis()).ok();
+        match self {
+            Self::Words => {
+                let numbered = batch.words.iter().zip(0..);
+                numbered.map(|((id, word), n)| (id.text().as_bytes().into(), write_word(word, n))).collect()
+            }
+            Self::Rules => {
+                let claims = batch.claims.iter();
+                let kept = |claim| encoded(&Content::Claim(claim));
+                claims.map(|(key, claim)| (claim_key(key), claim.clone().map(kept))).collect()
+            }
+            Self::Periods => {
+                let kept = |period: &Option<Duration>| Some(bytes(&millis((*period)?)?));
+                let periods = batch.periods.iter();
+                periods.map(|(node, period)| (node.text().as_bytes().into(), kept(period))).collect()
+            }
+            Self::Entrypoints => {
+                let entrypoints = batch.entrypoints.iter();
+                let change = |(key, registered): (_, &Option<_>)| {
+                    (entrypoint_key(key), registered.as_ref().map(write_entrypoint))
+                };
+                entrypoints.map(change).collect()
+            }
+        }
+    }
+}
+
+/// See [`Kept`]; `number` is that of a released id. None of one that is forgotten.
+pub(super) fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
+    let record = match word {
+        Word::Held(holding) | Word::Lapsed(holding) => encoded(&holding.record.clone().into()),
+        Word::Released(_) | Word::Forgotten => Vec::new(),
     };
-    kept.bytes().ok()
+    let kept = |holding: &Holding| KeptHolding { record: &record, dial: holding.dial.clone() };
+    Some(bytes(&match word {
+        Word::Held(holding) => Kept::Held(kept(holding)),
+        Word::Lapsed(holding) => Kept::Lapsed(kept(holding)),
+        Word::Released(Release::Held) => Kept::Released(number),
+        Word::Released(Release::Unheard) => Kept::Unheard(number),
+        Word::Forgotten => return None,
+    }))
 }
 
-/// See [`KeptRule`].
-pub(super) fn spell_rule(rule: &Rule) -> (Vec<u8>, Vec<u8>) {
-    let at = [rule.endpoint.tunnel.as_bytes(), rule.host.as_bytes()].concat();
-    (at, KeptRule::bytes(rule).unwrap_or_default())
-}
-
-/// A claim, if it is one that could have been said.
-pub(super) fn read_rule(key: &[u8], kept: &[u8]) -> Option<Rule> {
-    let (tunnel, host) = key.split_first_chunk::<16>()?;
-    let (KeptRule { clock, private }, _) = postcard::take_from_bytes(kept).ok()?;
-    let endpoint = Endpoint { tunnel: TunnelId::from_bytes(*tunnel), private };
-    Some(Rule { host: read_id(host)?.into(), endpoint, clock }).filter(Rule::is_plausible)
-}
-
-impl KeptRule {
-    pub(super) fn bytes(rule: &Rule) -> Result<Vec<u8>, Fault> {
-        let kept = Self { clock: rule.clock, private: rule.endpoint.private };
-        postcard::to_stdvec(&kept).map_err(|error| Fault::Io(io::Error::other(error)))
-    }
-}
-
-impl<'a> Kept<'a> {
-    pub(super) fn bytes(&self) -> Result<Vec<u8>, Fault> {
-        postcard::to_stdvec(self).map_err(|error| Fault::Io(io::Error::other(error)))
-    }
-
-    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (kept, rest) = postcard::take_from_bytes(bytes).ok()?;
-        rest.is_empty().then_some(kept)
-    }
-
-    pub(super) fn released(release: Release, number: u64) -> Self {
-        match release {
-            Release::Held => Self::Released(number),
-            Release::Unheard => Self::Unheard(number),
-        }
-    }
-
-    /// How it was released, and where among the releases that stands.
-    pub(super) fn release(&self) -> Option<(u64, Release)> {
-        match self {
-            Self::Released(number) => Some((*number, Release::Held)),
-            Self::Unheard(number) => Some((*number, Release::Unheard)),
-            Self::Held(_) | Self::Lapsed(_) => None,
-        }
-    }
-
-    pub(super) fn number(bytes: &'a [u8]) -> Option<u64> {
-        Self::read(bytes)?.release().map(|(number, _)| number)
-    }
-
-    pub(super) fn holding(self, id: &str) -> Option<Holding> {
-        match self {
-            Self::Held(holding) | Self::Lapsed(holding) => holding.read(id),
-            Self::Released(_) | Self::Unheard(_) => None,
+impl Kept<'_> {
+    /// Where a released id is among the releases.
+    pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+        match read(bytes)? {
+            Kept::Released(number) | Kept::Unheard(number) => Some(number),
+            Kept::Held(_) | Kept::Lapsed(_) => None,
         }
     }
 }
 
 impl KeptHolding<'_> {
-    pub(super) fn of(holding: &Holding) -> Self {
-        let Record { id: _, name, node, network, address } = &*holding.record;
-        let [name, node] = [name, node].map(|field| Cow::Owned(field.to_string()));
-        let [address, dial] = [address, &holding.dial].map(|address| Cow::Owned(address.to_string()));
-        Self { name, node, udp: *network == Network::Udp, address, dial }
-    }
-
-    /// The record, if every field is what a Register could have said: a file is input like any other.
-    pub(super) fn read(self, id: &str) -> Option<Holding> {
-        let Self { name, node, udp, address, dial } = self;
-        let network = if udp { Network::Udp } else { Network::Tcp };
-        let given = [&name, &node].iter().all(|field| !field.is_empty() && check_field("", field).is_ok());
-        if !given || !is_address(&address) {
-            return None;
-        }
-        let dial = if is_address(&dial) { &*dial } else { "" };
-        let [id, name, node] = [id, &name, &node].map(Label::from);
-        let record = Record { id, name, node, network, address: (&*address).into() };
-        Some(Holding { record: Arc::new(record), dial: dial.into() })
+    /// The holding, if its record is one that can have been registered, with that id: a file is input like any other.
+    pub(super) fn holding(self, id: &Label) -> Option<Holding> {
+        let record = codec::decode(self.record)?.record()?.clone();
+        let dial = if self.dial.is_entrypoint() { self.dial } else { Address::default() };
+        (record.id == *id).then_some(Holding { record, dial })
     }
 }
 
-pub(super) fn read_id(bytes: &[u8]) -> Option<&str> {
-    let id = std::str::from_utf8(bytes).ok()?;
-    (!id.is_empty() && check_field("", id).is_ok()).then_some(id)
+/// A claim, if it is one that could have been said.
+pub(super) fn read_rule(key: &[u8], kept: &[u8]) -> Option<Claim> {
+    let rule = codec::decode(kept)?.claim()?.clone();
+    (claim_key(&rule.key()) == key).then(|| (*rule).clone())
 }
 
-pub(super) fn is_address(text: &str) -> bool {
-    check_field("", text).is_ok() && Entrypoint::parse(text).is_ok()
+/// A Renew period, if it is one that a lease could have learned.
+pub(super) fn read_period(node: &[u8], kept: &[u8]) -> Option<(Label, Duration)> {
+    let millis: NonZeroU32 = u32::try_from(read::<u64>(kept)?).ok()?.try_into().ok()?;
+    Some((read_label(node)?, Duration::from_millis(millis.get().into())))
+}
+
+/// An entrypoint, if every field is what a Register could have said.
+pub(super) fn read_entrypoint(key: &[u8], kept: &[u8]) -> Option<Registered> {
+    let (handler, node) = key.split_first()?;
+    let routers = match *handler {
+        TUNNELS => false,
+        ROUTERS => true,
+        _ => return None,
+    };
+    let KeptEntrypoint { number, home, address, dial } = read(kept)?;
+    let dial = if dial.is_entrypoint() { dial } else { Address::default() };
+    let key = EntrypointKey { node: read_label(node)?, routers };
+    // A number from a file that somebody made up must leave room for later ones.
+    let number = number.min(u64::MAX / 2);
+    address.is_entrypoint().then_some(Registered { key, home, place: Place { address, dial }, number })
+}
+
+fn write_entrypoint(registered: &Registered) -> Vec<u8> {
+    let Registered { key: _, home, place: Place { address, dial }, number } = registered;
+    let [address, dial] = [address, dial].map(Address::clone);
+    bytes(&KeptEntrypoint { number: *number, home: *home, address, dial })
+}
+
+fn entrypoint_key(key: &EntrypointKey) -> Vec<u8> {
+    let handler = if key.routers { ROUTERS } else { TUNNELS };
+    [&[handler], key.node.text().as_bytes()].concat()
+}
+
+fn claim_key(key: &ClaimKey) -> Vec<u8> {
+    [key.tunnel.as_bytes(), key.host.as_bytes()].concat()
+}
+
+/// A field that gost can have sent.
+pub(super) fn read_label(bytes: &[u8]) -> Option<Label> {
+    Some(Label::from(std::str::from_utf8(bytes).ok()?)).filter(Label::is_given)
+}
+
+fn encoded(content: &Content) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    codec::encode(content, &mut bytes);
+    bytes
+}
+
+/// Memory takes everything.
+pub(super) fn bytes(kept: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(kept).unwrap_or_default()
+}
+
+/// What a later version appended is left out.
+pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().map(|(kept, _)| kept)
 }

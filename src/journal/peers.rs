@@ -1,6 +1,6 @@
-//! The peers that an agent knew before its start, beside its journal: whom to look for besides `--join`, and with whom to
-//! catch up before an empty answer means that there is nothing. A text file, a line `NAME ADDRESS` each. It is a hint:
-//! what cannot be read is nothing, and what cannot be written costs half a second at the next start.
+//! The peers that an agent knew before its start, beside its journal. The next start looks for them besides `--join`,
+//! and waits for them before it gives an empty answer. A text file with a line `NAME ADDRESS` each. It is a hint: what
+//! cannot be read is ignored, and a failed write costs the next start half a second.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,22 +12,22 @@ use std::time::Duration;
 use super::{beside, private_file};
 use gossd_core::record::AgentName;
 
-/// Peers that are kept: as many as a directory keeps apart.
-const MAX_PEERS: usize = gossd_core::directory::MAX_AGENTS;
-/// Bytes that such a file may have: [`MAX_PEERS`] of the longest names and addresses.
+/// Most peers: as many as a directory distinguishes.
+const MAX_PEERS: usize = gossd_core::replicas::MAX_AGENTS;
+/// The largest file: [`MAX_PEERS`] with the longest names and addresses.
 const MAX_BYTES: u64 = 128 * MAX_PEERS as u64;
-/// How long a peer is kept that is not heard: a day, in which a lost host is repaired or given up.
+/// How long a silent peer is kept: a day, in which a lost host is repaired or given up.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// Peers by their names, and where their gossip is.
+/// Gossip addresses of peers by name.
 pub(crate) type Peers = BTreeMap<AgentName, SocketAddr>;
 
-/// Where the peers of the agent of this name are kept.
+/// The path of the peers' file of the agent with this name.
 pub(crate) fn path(dir: &Path, name: &AgentName) -> PathBuf {
     dir.join(format!("{name}.peers"))
 }
 
-/// What was kept; nothing of what makes no sense.
+/// Reads the file; invalid lines are ignored.
 pub(crate) fn read(path: &Path) -> Peers {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
@@ -41,7 +41,7 @@ pub(crate) fn read(path: &Path) -> Peers {
     text.lines().filter_map(peer).take(MAX_PEERS).collect()
 }
 
-/// Keeps these in the place of what was kept before.
+/// Replaces the file.
 pub(crate) fn write(path: &Path, peers: &Peers) -> io::Result<()> {
     let lines: Vec<String> =
         peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n")).collect();
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_found_again_and_nonsense_is_not() {
+    fn peers_are_restored_and_invalid_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), &"a".parse().unwrap());
         assert!(read(&path).is_empty(), "no file");

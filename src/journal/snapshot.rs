@@ -4,8 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Restored;
-use super::gosts::spell_entrypoint;
-use super::kept::{spell_rule, spell_word};
+use super::kept::{bytes, read as read_kept};
 use super::store::{Contents, Entries};
 use gossd_core::agent::Batch;
 use gossd_core::record::Generation;
@@ -19,29 +18,13 @@ struct Snapshot {
 
 /// The bytes of everything that a process of that generation holds.
 pub(crate) fn write(generation: Generation, all: &Batch) -> Vec<u8> {
-    let Batch { words, rules, periods, entrypoints, draining } = all;
-    let numbered = words.iter().zip(0..);
-    let words =
-        numbered.filter_map(|((id, word), n)| Some((id.text().as_bytes().into(), spell_word(word, n)?)));
-    let millis = periods.iter().filter_map(|(node, period)| {
-        let millis = u64::try_from((*period)?.as_millis()).ok()?;
-        Some((node.text().as_bytes().into(), millis))
-    });
-    let entries = Entries {
-        words: words.collect(),
-        rules: rules.values().flatten().map(|rule| spell_rule(rule)).collect(),
-        periods: millis.collect(),
-        entrypoints: entrypoints.values().flatten().map(spell_entrypoint).collect(),
-        draining: draining.unwrap_or_default(),
-    };
-    // Numbers and lists of bytes always serialize.
-    postcard::to_stdvec(&Snapshot { generation, entries }).unwrap_or_default()
+    bytes(&Snapshot { generation, entries: Entries::of(all) })
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
-    let (Snapshot { generation, entries }, _) = postcard::take_from_bytes(bytes).ok()?;
+    let Snapshot { generation, entries } = read_kept(bytes)?;
     Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
 }
 
@@ -52,9 +35,9 @@ mod tests {
 
     use super::*;
     use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
+    use gossd_core::hostname::{Claim, Endpoint, TunnelId};
     use gossd_core::lease::{Holding, Word};
     use gossd_core::record::{Network, Record};
-    use gossd_core::rule::{Endpoint, Rule, TunnelId};
     use gossd_core::tombstone::Release;
 
     #[test]
@@ -65,7 +48,7 @@ mod tests {
             Holding { record: Arc::new(record), dial: "127.0.0.1:80".into() }
         };
         let tunnel = TunnelId::from_bytes([7; 16]);
-        let rule = Rule { host: "x.example".into(), endpoint: Endpoint { tunnel, private: true }, clock: 5 };
+        let rule = Claim { host: "x.example".into(), endpoint: Endpoint { tunnel, private: true }, clock: 5 };
         let key = EntrypointKey { node: "n".into(), routers: false };
         let place = Place { address: "10.0.0.1:80".into(), dial: "127.0.0.1:80".into() };
         let registered = Registered { key: key.clone(), home: None, place, number: 3 };
@@ -74,7 +57,7 @@ mod tests {
         all.words.insert("2".into(), Word::Lapsed(holding("2")));
         all.words.insert("3".into(), Word::Released(Release::Held));
         all.words.insert("4".into(), Word::Forgotten);
-        all.rules.insert(rule.key(), Some(Arc::new(rule.clone())));
+        all.claims.insert(rule.key(), Some(Arc::new(rule.clone())));
         all.periods.insert("n".into(), Some(Duration::from_secs(15)));
         all.entrypoints.insert(key, Some(registered.clone()));
         let bytes = write(41, &all);

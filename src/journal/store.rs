@@ -5,25 +5,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, Table,
-    TableDefinition, TableError, WriteTransaction,
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition, TableError,
 };
-
 use serde::{Deserialize, Serialize};
 
 use super::Restored;
-use super::gosts::{read_entrypoint, read_period, spell_entrypoint, spell_key};
-use super::kept::{Kept, KeptHolding, KeptRule, read_id, read_rule};
+use super::kept::{
+    Change, Entry, Kept, Table, read, read_entrypoint, read_label, read_period, read_rule, write_word,
+};
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::Claim;
 use gossd_core::label::Label;
 use gossd_core::lease::{self, Word};
 use gossd_core::record::Generation;
-use gossd_core::rule::{Rule, RuleKey};
 use gossd_core::tombstone::{MAX_TOMBSTONES, Release};
 
-/// Of this file; a later gossd that writes what this one cannot read has to raise it.
-const FORMAT: u64 = 1;
+/// Of this file; a later gossd that writes what this one cannot read has to raise it. The first one spelled records out.
+const FORMAT: u64 = 2;
 /// redb's own default is a gigabyte. A batch touches few pages and a start reads each page once, so more than
 /// this gains nothing; tests have almost none, for their damage to be read.
 const CACHE: usize = if cfg!(test) { 16 << 10 } else { 1 << 20 };
@@ -35,17 +35,8 @@ const BLOATED: u64 = 8;
 
 /// Numbers about the file itself. Every format has this table.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// Id → [`Kept`]. Bytes, not strings, so that one bad id costs one record.
-const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
 /// A rising number → the id that was released as that: which tombstone is the oldest.
 const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released");
-
-/// Tunnel id and host → [`KeptRule`]. Files of the first versions have no such table.
-const RULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rules");
-/// Instance → its Renew period, in milliseconds. Earlier files have no such table, nor the next one.
-const PERIODS: TableDefinition<'_, &[u8], u64> = TableDefinition::new("periods");
-/// Instance and handler → where it registered.
-const ENTRYPOINTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entrypoints");
 /// In [`META`]: 1 while the agent drains.
 const DRAINING: &str = "draining";
 
@@ -64,23 +55,22 @@ pub(super) struct Contents {
     pub(super) stamp: Stamp,
     pub(super) leases: lease::Kept,
     pub(super) entrypoints: Vec<Registered>,
-    pub(super) rules: Vec<Rule>,
+    pub(super) rules: Vec<Claim>,
     pub(super) draining: bool,
+    /// By their numbers.
+    released: Vec<(u64, (Label, Release))>,
     /// Bytes of all of it, without what a tree needs around them.
     size: u64,
 }
 
-/// Key and value.
-pub(super) type Entry = (Vec<u8>, Vec<u8>);
-
 /// The entries of the tables, as they are written. Fields are never changed, only appended.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Entries {
-    pub(super) words: Vec<Entry>,
-    pub(super) rules: Vec<Entry>,
-    pub(super) periods: Vec<(Vec<u8>, u64)>,
-    pub(super) entrypoints: Vec<Entry>,
-    pub(super) draining: bool,
+#[cfg_attr(not(feature = "fuzz"), allow(unreachable_pub, reason = "only the fuzzers see it"))]
+pub struct Entries {
+    /// In the order of [`Table::ALL`]; a later version may have more.
+    pub tables: Vec<Vec<Entry>>,
+    /// Whether the agent drains.
+    pub draining: bool,
 }
 
 /// What keeps a file from being used.
@@ -178,10 +168,11 @@ impl Store {
     /// Bytes of what it holds, without what a tree needs around them.
     fn size(&self) -> Result<u64, Fault> {
         let transaction = self.database.begin_read()?;
-        let mut size = transaction.open_table(WORDS)?.stats()?.stored_bytes();
-        size += transaction.open_table(RELEASED)?.stats()?.stored_bytes();
-        if let Some(rules) = there(transaction.open_table(RULES))? {
-            size += rules.stats()?.stored_bytes();
+        let mut size = transaction.open_table(RELEASED)?.stats()?.stored_bytes();
+        for table in Table::ALL {
+            if let Some(entries) = there(transaction.open_table(definition(table)))? {
+                size += entries.stats()?.stored_bytes();
+            }
         }
         Ok(size)
     }
@@ -196,22 +187,20 @@ impl Store {
             if let Some(draining) = batch.draining {
                 meta.insert(DRAINING, u64::from(draining))?;
             }
-            let words = transaction.open_table(WORDS)?;
+            let entries = transaction.open_table(definition(Table::Words))?;
             let released = transaction.open_table(RELEASED)?;
-            let mut tables = Tables { words, released };
-            for (id, entry) in &batch.words {
-                tables.note(id.text().as_bytes(), entry)?;
+            let mut words = Words { entries, released };
+            for (id, word) in &batch.words {
+                words.note(id.text().as_bytes(), word)?;
             }
-            tables.forget_oldest(self.max_released)?;
-            // Opening a table for writing costs a commit a page, used or not.
-            if !batch.rules.is_empty() {
-                let mut rules = transaction.open_table(RULES)?;
-                for (key, rule) in &batch.rules {
-                    note_rule(&mut rules, key, rule.as_deref())?;
+            words.forget_oldest(self.max_released)?;
+            for table in [Table::Rules, Table::Periods, Table::Entrypoints] {
+                let changes = table.changes(batch);
+                // Opening a table for writing costs a commit a page, used or not.
+                if !changes.is_empty() {
+                    let mut entries = transaction.open_table(definition(table))?;
+                    changes.iter().try_for_each(|change| note(&mut entries, change))?;
                 }
-            }
-            if !batch.is_without_gosts() {
-                note_gosts(&transaction, batch)?;
             }
         }
         transaction.commit()?;
@@ -232,163 +221,108 @@ impl Store {
         match number("format")? {
             FORMAT => {}
             format if format > FORMAT => return Err(Fault::Newer),
-            format => return Err(Fault::Damaged(format!("nothing ever had format {format}"))),
+            format => {
+                let why = format!("it has format {format}, and this gossd reads format {FORMAT}");
+                return Err(Fault::Damaged(why));
+            }
         }
         let stamp = Stamp { generation: number("generation")?, commits: number("commits")? };
         // Not read, but a file without it could not be written to.
         transaction.open_table(RELEASED)?;
         let draining = meta.get(DRAINING)?.is_some_and(|draining| draining.value() != 0);
         let mut contents = Contents { stamp, draining, ..Contents::default() };
-        let mut released = Vec::new();
         let mut unreadable = 0;
-        for word in transaction.open_table(WORDS)?.iter()? {
-            let (id, kept) = word?;
-            unreadable += u64::from(!contents.take_word(id.value(), kept.value(), &mut released));
-        }
-        if let Some(rules) = there(transaction.open_table(RULES))? {
-            for kept in rules.iter()? {
-                let (key, kept) = kept?;
-                unreadable += u64::from(!contents.take_rule(key.value(), kept.value()));
-            }
-        }
-        if let Some(periods) = there(transaction.open_table(PERIODS))? {
-            for kept in periods.iter()? {
-                let (node, millis) = kept?;
-                unreadable += u64::from(!contents.take_period(node.value(), millis.value()));
-            }
-        }
-        if let Some(entrypoints) = there(transaction.open_table(ENTRYPOINTS))? {
-            for kept in entrypoints.iter()? {
-                let (key, kept) = kept?;
-                unreadable += u64::from(!contents.take_entrypoint(key.value(), kept.value()));
+        for table in Table::ALL {
+            // Not there until something was in it.
+            let Some(entries) = there(transaction.open_table(definition(table)))? else { continue };
+            for entry in entries.iter()? {
+                let (key, kept) = entry?;
+                unreadable += u64::from(contents.take(table, key.value(), kept.value()).is_none());
             }
         }
         if unreadable > 0 {
             tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
         }
-        contents.take_released(released);
         Ok(contents)
     }
 }
 
 impl Contents {
-    /// Whether a word is one that a journal can have written. Where an id was released stands by its number.
-    fn take_word(&mut self, id: &[u8], kept: &[u8], released: &mut Vec<Released>) -> bool {
-        self.size += (id.len() + kept.len()) as u64;
-        let Some((id, kept)) = read_id(id).zip(Kept::read(kept)) else { return false };
-        if let Some((number, release)) = kept.release() {
-            released.push(Released { number, id: id.into(), release });
-            return true;
+    /// Takes an entry; none if it is not one that a journal can have written.
+    fn take(&mut self, table: Table, key: &[u8], kept: &[u8]) -> Option<()> {
+        self.size += (key.len() + kept.len()) as u64;
+        match table {
+            Table::Words => self.take_word(read_label(key)?, read(kept)?)?,
+            Table::Rules => self.rules.push(read_rule(key, kept)?),
+            Table::Periods => self.leases.periods.push(read_period(key, kept)?),
+            Table::Entrypoints => self.entrypoints.push(read_entrypoint(key, kept)?),
         }
-        let lapsed = matches!(kept, Kept::Lapsed(_));
-        let holdings = if lapsed { &mut self.leases.lapsed } else { &mut self.leases.held };
-        let before = holdings.len();
-        holdings.extend(kept.holding(id));
-        holdings.len() > before
+        Some(())
     }
 
-    /// Whether a claim is one that could have been said.
-    fn take_rule(&mut self, key: &[u8], kept: &[u8]) -> bool {
-        self.size += (key.len() + kept.len()) as u64;
-        let before = self.rules.len();
-        self.rules.extend(read_rule(key, kept));
-        self.rules.len() > before
-    }
-
-    /// Whether a period is one that could have been learned.
-    fn take_period(&mut self, node: &[u8], millis: u64) -> bool {
-        self.size += node.len() as u64;
-        let before = self.leases.periods.len();
-        self.leases.periods.extend(read_period(node, millis));
-        self.leases.periods.len() > before
-    }
-
-    /// Whether an entrypoint is one that could have been registered.
-    fn take_entrypoint(&mut self, key: &[u8], kept: &[u8]) -> bool {
-        self.size += (key.len() + kept.len()) as u64;
-        let before = self.entrypoints.len();
-        self.entrypoints.extend(read_entrypoint(key, kept));
-        self.entrypoints.len() > before
+    fn take_word(&mut self, id: Label, kept: Kept<'_>) -> Option<()> {
+        match kept {
+            Kept::Held(kept) => self.leases.held.push(kept.holding(&id)?),
+            Kept::Lapsed(kept) => self.leases.lapsed.push(kept.holding(&id)?),
+            Kept::Released(number) => self.released.push((number, (id, Release::Held))),
+            Kept::Unheard(number) => self.released.push((number, (id, Release::Unheard))),
+        }
+        Some(())
     }
 
     /// What is given to a start of that generation.
     pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> Restored {
-        let Self { stamp: _, leases, entrypoints, rules, draining, size: _ } = self;
+        let Self { stamp: _, mut leases, entrypoints, rules, draining, mut released, size: _ } = self;
+        released.sort_by_key(|(number, _)| *number);
+        leases.released = released.into_iter().map(|(_, released)| released).collect();
         Restored { generation, leases, entrypoints, rules, draining, set_aside }
     }
 
     /// Of these entries, which no file holds.
     pub(super) fn of(entries: &Entries) -> Self {
-        let Entries { words, rules, periods, entrypoints, draining } = entries;
-        let (mut contents, mut released) = (Self { draining: *draining, ..Self::default() }, Vec::new());
-        for (id, kept) in words {
-            contents.take_word(id, kept, &mut released);
+        let mut contents = Self { draining: entries.draining, ..Self::default() };
+        for (table, entries) in Table::ALL.into_iter().zip(&entries.tables) {
+            for (key, kept) in entries {
+                contents.take(table, key, kept);
+            }
         }
-        for (key, kept) in rules {
-            contents.take_rule(key, kept);
-        }
-        for (node, millis) in periods {
-            contents.take_period(node, *millis);
-        }
-        for (key, kept) in entrypoints {
-            contents.take_entrypoint(key, kept);
-        }
-        contents.take_released(released);
         contents
-    }
-
-    fn take_released(&mut self, mut released: Vec<Released>) {
-        released.sort_by_key(|released| released.number);
-        self.leases.released =
-            released.into_iter().map(|Released { id, release, .. }| (id, release)).collect();
     }
 }
 
-/// An id that was released.
-struct Released {
-    number: u64,
-    id: Label,
-    release: Release,
+impl Entries {
+    /// All that is in a batch.
+    pub(super) fn of(batch: &Batch) -> Self {
+        let kept = |table: Table| {
+            table.changes(batch).into_iter().filter_map(|(key, kept)| Some((key, kept?))).collect()
+        };
+        Self { tables: Table::ALL.map(kept).into(), draining: batch.draining.unwrap_or_default() }
+    }
 }
 
 /// The two tables that a word changes. A word says that its id was released as `n` exactly if `n` is numbered with its id.
-struct Tables<'a> {
-    words: Table<'a, &'static [u8], &'static [u8]>,
-    released: Table<'a, u64, &'static [u8]>,
+struct Words<'a> {
+    entries: redb::Table<'a, &'static [u8], &'static [u8]>,
+    released: redb::Table<'a, u64, &'static [u8]>,
 }
 
-impl Tables<'_> {
-    fn note(&mut self, id: &[u8], entry: &Word) -> Result<(), Fault> {
-        let kept = match entry {
-            Word::Held(holding) => Kept::Held(KeptHolding::of(holding)),
-            Word::Lapsed(holding) => Kept::Lapsed(KeptHolding::of(holding)),
-            Word::Released(release) => match self.number(id)? {
-                Some(number) => Kept::released(*release, number),
-                None => Kept::released(*release, self.bury(id)?),
-            },
-            Word::Forgotten => return self.forget(id),
+impl Words<'_> {
+    fn note(&mut self, id: &[u8], word: &Word) -> Result<(), Fault> {
+        let before = self.number(id)?;
+        let number = match word {
+            Word::Released(_) => Some(before.map_or_else(|| self.bury(id), Ok)?),
+            Word::Held(_) | Word::Lapsed(_) | Word::Forgotten => None,
         };
-        let number = kept.release().map(|(number, _)| number);
-        let before = self.words.insert(id, kept.bytes()?.as_slice())?;
-        let before = before.and_then(|before| Kept::number(before.value()));
-        if let Some(before) = before.filter(|before| Some(*before) != number) {
+        if let Some(before) = before.filter(|_| number.is_none()) {
             self.released.remove(before)?;
         }
-        Ok(())
+        note(&mut self.entries, &(id.into(), write_word(word, number.unwrap_or_default())))
     }
 
     fn bury(&mut self, id: &[u8]) -> Result<u64, Fault> {
         let number = self.released.last()?.map_or(0, |(last, _)| last.value().saturating_add(1));
         self.released.insert(number, id)?;
         Ok(number)
-    }
-
-    fn forget(&mut self, id: &[u8]) -> Result<(), Fault> {
-        let before = self.words.remove(id)?;
-        if let Some(number) = before.and_then(|before| Kept::number(before.value())) {
-            self.released.remove(number)?;
-        }
-        Ok(())
     }
 
     fn forget_oldest(&mut self, most: u64) -> Result<(), Fault> {
@@ -400,7 +334,7 @@ impl Tables<'_> {
             };
             // Not so only in a file that somebody made up.
             if self.number(&id)? == Some(number) {
-                self.words.remove(id.as_slice())?;
+                self.entries.remove(id.as_slice())?;
             }
         }
         Ok(())
@@ -408,8 +342,23 @@ impl Tables<'_> {
 
     /// The number of an id that is released.
     fn number(&self, id: &[u8]) -> Result<Option<u64>, Fault> {
-        Ok(self.words.get(id)?.and_then(|kept| Kept::number(kept.value())))
+        Ok(self.entries.get(id)?.and_then(|kept| Kept::number(kept.value())))
     }
+}
+
+fn note(
+    entries: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    (key, kept): &Change,
+) -> Result<(), Fault> {
+    match kept {
+        Some(kept) => drop(entries.insert(key.as_slice(), kept.as_slice())?),
+        None => drop(entries.remove(key.as_slice())?),
+    }
+    Ok(())
+}
+
+fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(table.name())
 }
 
 /// A table that is not there until something is in it.
@@ -419,41 +368,6 @@ fn there<T>(opened: Result<T, TableError>) -> Result<Option<T>, Fault> {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn note_gosts(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Fault> {
-    let mut periods = transaction.open_table(PERIODS)?;
-    for (node, period) in &batch.periods {
-        let (text, millis) = (node.text(), period.and_then(|period| u64::try_from(period.as_millis()).ok()));
-        match millis {
-            Some(millis) => drop(periods.insert(text.as_bytes(), millis)?),
-            None => drop(periods.remove(text.as_bytes())?),
-        }
-    }
-    let mut entrypoints = transaction.open_table(ENTRYPOINTS)?;
-    for (key, registered) in &batch.entrypoints {
-        match registered {
-            Some(registered) => {
-                let (key, kept) = spell_entrypoint(registered);
-                drop(entrypoints.insert(key.as_slice(), kept.as_slice())?);
-            }
-            None => drop(entrypoints.remove(spell_key(key).as_slice())?),
-        }
-    }
-    Ok(())
-}
-
-fn note_rule(
-    table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    key: &RuleKey,
-    rule: Option<&Rule>,
-) -> Result<(), Fault> {
-    let at = [key.tunnel.as_bytes(), key.host.as_bytes()].concat();
-    match rule {
-        Some(rule) => drop(table.insert(at.as_slice(), KeptRule::bytes(rule)?.as_slice())?),
-        None => drop(table.remove(at.as_slice())?),
-    }
-    Ok(())
 }
 
 /// Every open verifies every page's checksum, after a clean end too: redb otherwise trusts such a file, and

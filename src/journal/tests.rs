@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use redb::{Database, MultimapTableDefinition, TableDefinition};
+use redb::{Database, MultimapTableDefinition, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
 use std::collections::BTreeMap;
@@ -17,21 +17,22 @@ use std::sync::Arc;
 use super::*;
 use gossd_core::entrypoints::EntrypointKey;
 use gossd_core::entrypoints::Place;
+use gossd_core::hostname::Endpoint;
 use gossd_core::label::Label;
 use gossd_core::lease::Holding;
 use gossd_core::lease::Word;
 use gossd_core::record::{Network, Record};
-use gossd_core::rule::Endpoint;
 use gossd_core::tombstone::Release;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
+const RULES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rules");
 
 fn dir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// In memory where that is possible: for hundreds of journals that a busy disk would hold up.
+/// In memory if possible: a busy disk would delay hundreds of journals.
 fn quick_dir() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| dir())
 }
@@ -71,14 +72,14 @@ fn batch<const N: usize>(entries: [(&str, Word); N]) -> Batch {
     Batch { words, ..Batch::default() }
 }
 
-fn rule(host: &str, clock: u64) -> Rule {
+fn rule(host: &str, clock: u64) -> Claim {
     let endpoint = Endpoint::parse("$4d21094e-b74c-4916-86c1-d9fa36ea677b").unwrap();
-    Rule { host: host.into(), endpoint, clock }
+    Claim { host: host.into(), endpoint, clock }
 }
 
-fn claiming<const N: usize>(rules: [Rule; N]) -> Batch {
+fn claiming<const N: usize>(rules: [Claim; N]) -> Batch {
     let rules = rules.into_iter().map(|rule| (rule.key(), Some(Arc::new(rule)))).collect();
-    Batch { rules, ..Batch::default() }
+    Batch { claims: rules, ..Batch::default() }
 }
 
 fn hold(id: &str) -> (&str, Word) {
@@ -135,7 +136,7 @@ fn everything_comes_back() {
 }
 
 #[test]
-fn what_is_known_of_gosts_comes_back_and_goes() {
+fn entries_about_gosts_are_restored_and_removed() {
     let dir = dir();
     let (mut journal, restored) = open(&dir);
     assert!(restored.leases.periods.is_empty() && restored.entrypoints.is_empty());
@@ -164,15 +165,20 @@ fn what_is_known_of_gosts_comes_back_and_goes() {
 }
 
 #[test]
-fn what_cannot_have_been_known_of_gosts_is_skipped() {
-    use super::gosts::{read_entrypoint, read_period, spell_entrypoint};
+fn impossible_entries_about_gosts_are_skipped() {
+    use super::kept::{Table, bytes, read_entrypoint, read_period};
     for (node, millis) in [(&b""[..], 1), (b"n", 0), (b"n", u64::MAX), (b"a\nb", 1), (b"\xff", 1)] {
-        assert_eq!(read_period(node, millis), None, "{node:?} {millis}");
+        assert_eq!(read_period(node, &bytes(&millis)), None, "{node:?} {millis}");
     }
+    assert_eq!(read_period(b"n", &[]), None);
     let key = EntrypointKey { node: "n".into(), routers: false };
     let at = |address: &str| {
         let place = Place { address: address.into(), dial: "nonsense".into() };
-        spell_entrypoint(&Registered { key: key.clone(), home: None, place, number: u64::MAX })
+        let registered = Registered { key: key.clone(), home: None, place, number: u64::MAX };
+        let entrypoints = [(key.clone(), Some(registered))].into();
+        let [(at, kept)] =
+            Table::Entrypoints.changes(&Batch { entrypoints, ..Batch::default() }).try_into().unwrap();
+        (at, kept.unwrap())
     };
     let (good, kept) = at("10.0.0.1:80");
     let read = read_entrypoint(&good, &kept).unwrap();
@@ -183,10 +189,58 @@ fn what_cannot_have_been_known_of_gosts_is_skipped() {
         assert_eq!(read_entrypoint(key, kept), None, "{key:?}");
     }
     assert_eq!(read_entrypoint(b"tn", &kept[..3]), None);
+    let later = [&kept[..], b"more"].concat();
+    assert_eq!(read_entrypoint(&good, &later), Some(read), "what a later version appends is no damage");
 }
 
 #[test]
-fn whether_the_agent_drains_is_as_it_was_said_last() {
+fn what_a_later_version_appends_costs_no_entry() {
+    use super::kept::write_word;
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    journal.write(&claiming([rule("x", 7)])).unwrap();
+    drop(journal);
+    let later = |bytes: &[u8]| [bytes, b"more"].concat();
+    let record = |holding: &Holding| {
+        let mut bytes = Vec::new();
+        gossd_core::codec::encode(&holding.record.clone().into(), &mut bytes);
+        bytes
+    };
+    tamper(&dir, |transaction| {
+        let mut rules = transaction.open_table(RULES).unwrap();
+        let (key, kept) =
+            rules.pop_first().unwrap().map(|(k, v)| (k.value().to_vec(), v.value().to_vec())).unwrap();
+        rules.insert(&*key, &*later(&kept)).unwrap();
+        let mut words = transaction.open_table(WORDS).unwrap();
+        let appended = postcard::to_stdvec(&(0_u8, later(&record(&held("b"))), &held("b").dial)).unwrap();
+        for (id, kept) in [
+            ("a", later(&write_word(&Word::Held(held("a")), 0).unwrap())),
+            ("b", appended),
+            ("c", later(&write_word(&Word::Lapsed(held("c")), 0).unwrap())),
+            ("d", later(&write_word(&Word::Released(Release::Held), 5).unwrap())),
+            ("e", vec![9]),
+        ] {
+            words.insert(id.as_bytes(), &*kept).unwrap();
+        }
+    });
+    let (mut journal, restored) = open(&dir);
+    assert_eq!(
+        (&*restored.leases.held, &*restored.leases.lapsed),
+        (&[held("a"), held("b")][..], &[held("c")][..])
+    );
+    assert_eq!((released(&restored), &*restored.rules), (texts(["d"]), &[rule("x", 7)][..]));
+    journal.write(&batch([("a", Word::Forgotten)])).unwrap();
+    drop(journal);
+    tamper(&dir, |transaction| {
+        let words = transaction.open_table(WORDS).unwrap();
+        let kept = |id: &str| words.get(id.as_bytes()).unwrap().map(|kept| kept.value().to_vec());
+        assert_eq!(kept("e"), Some(vec![9]), "a word that is not known stays");
+        assert!(kept("b").unwrap().windows(4).any(|bytes| bytes == b"more"), "and so do fields");
+    });
+}
+
+#[test]
+fn the_last_drain_state_is_restored() {
     let dir = dir();
     for (said, drains) in [(None, false), (Some(true), true), (None, true), (Some(false), false)] {
         let (mut journal, _) = open(&dir);
@@ -251,7 +305,7 @@ fn claims_come_back_as_they_were_said_last() {
     assert_eq!(restored.rules, []);
     journal.write(&claiming([rule("x", 7), rule("y.example.org", 8), rule("gone", 9)])).unwrap();
     let mut batch = claiming([rule("x", 3)]);
-    batch.rules.insert(rule("gone", 9).key(), None);
+    batch.claims.insert(rule("gone", 9).key(), None);
     journal.write(&batch).unwrap();
     drop(journal);
     assert_eq!(open(&dir).1.rules, [rule("x", 3), rule("y.example.org", 8)]);
@@ -264,10 +318,7 @@ fn a_file_from_before_there_were_claims_is_read_and_then_takes_them() {
     journal.write(&batch([hold("a")])).unwrap();
     journal.write(&claiming([rule("x", 6)])).unwrap();
     drop(journal);
-    tamper(&dir, |transaction| {
-        let rules = TableDefinition::<'_, &[u8], &[u8]>::new("rules");
-        assert!(transaction.delete_table(rules).unwrap());
-    });
+    tamper(&dir, |transaction| assert!(transaction.delete_table(RULES).unwrap()));
     let (mut journal, restored) = open(&dir);
     assert_eq!((ids(&restored), restored.rules.len(), &restored.set_aside), (texts(["a"]), 0, &None));
     journal.write(&claiming([rule("x", 7)])).unwrap();
@@ -392,7 +443,7 @@ fn nobody_else_can_read_a_journal() {
     assert_eq!(fs::read_dir(&state).unwrap().count(), 2, "the journal and its lock");
 }
 
-/// A journal that held twenty thousand records and holds ten; the bytes of its file.
+/// A journal that held twenty thousand records and holds ten, and the size of its file.
 fn mostly_free(dir: &TempDir) -> (Journal, u64) {
     let (mut journal, _) = open(dir);
     let all = holding(0..20_000);
@@ -426,7 +477,7 @@ fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
     assert_eq!(open(&dir).1.leases.held.len(), 10);
 }
 
-/// A journal as the first version wrote it, compressed. Never changed.
+/// A journal written by the first version, compressed. Never changed.
 const FROZEN: &[u8] = include_bytes!("../../tests/frozen/journal-0.1.zst");
 
 #[test]

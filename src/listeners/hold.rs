@@ -1,11 +1,11 @@
-//! `gossd hold`: keeps an agent's sockets while the agent is replaced, where no systemd does. It is the one process of a
-//! container that owns the network, and does nothing else. It and the agent meet at an abstract Unix socket, which
-//! belongs to the network namespace that they share, so that they need no common folder; each wants the other to be of
-//! its own user.
+//! `gossd hold`: keeps an agent's sockets while the agent is replaced, where there is no systemd. It is the process of
+//! the container that owns the network, and does nothing else. The holder and the agent meet at an abstract Unix
+//! socket. Such a socket belongs to the network namespace that both share, so they need no common folder. Each requires
+//! that the other runs as its own user.
 //!
-//! One line each way, descriptors beside it: `give` is answered with the roles of what is kept, or with `owned` while an
-//! agent has it: two would take each other's connections. `keep ROLE...` replaces what is kept. The agent's connection
-//! stays open for as long as the agent lives.
+//! The protocol is one line each way, with descriptors beside it. The answer to `give` is the roles of the kept
+//! sockets, or `owned` while an agent uses them: two agents would take each other's connections. `keep ROLE...`
+//! replaces the kept sockets. The agent's connection stays open for as long as the agent lives.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -21,51 +21,51 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{Inherited, Role, pass};
 use gossd_core::record::AgentName;
 
-/// How long sockets are kept for an agent that is gone. Then their ports refuse, which tells gost more quickly that
-/// nobody is there than a backlog that nobody empties.
+/// How long the holder keeps the sockets of a lost agent. Then it closes them, because a port that refuses shows gost
+/// sooner that nobody is there than a backlog that nobody empties.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(30);
 /// How long the other side may take for a line.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a successor waits for the end of the agent that still has the sockets.
+/// How long a successor waits for the end of the agent that still uses the sockets.
 const SUCCESSION: Duration = Duration::from_secs(2);
-/// How often an agent looks for a holder that is gone.
+/// How often an agent looks for a holder, when the last one is gone.
 const RETRY: Duration = Duration::from_secs(1);
-/// Clients at a time: the agent, its successor, and some.
+/// Most clients at a time: the agent, its successor, and some more.
 const MAX_CLIENTS: usize = 16;
 
-/// The holder's answers.
+/// First words of the holder's answers.
 const GIVEN: &str = "given";
 const OWNED: &str = "owned";
 
 type Sockets = Vec<(Role, OwnedFd)>;
 
-/// The holder's side.
+/// The process that holds the sockets.
 #[derive(Debug)]
 pub(crate) struct Holder {
     listener: UnixListener,
     held: Sockets,
-    /// The client whose sockets they are, while it is connected.
+    /// The client that uses the sockets, while it is connected.
     owner: Option<u64>,
-    /// Successors that wait for its end.
+    /// Successors that wait for the end of the owner.
     waiting: Vec<mpsc::Sender<Sockets>>,
-    /// When they go, if nobody comes for them.
+    /// When to close the sockets, if no successor comes.
     expires: Option<Instant>,
 }
 
-enum Event {
+enum ClientEvent {
     Give,
     Keep(u64, Sockets),
     Gone(u64),
 }
 
-struct Message {
-    event: Event,
-    /// Where the answer goes.
+struct QueuedEvent {
+    event: ClientEvent,
+    /// Channel for the answer.
     reply: mpsc::Sender<Sockets>,
 }
 
 impl Holder {
-    /// Holds the sockets of the agent of this name, in this network namespace.
+    /// Prepares to hold the sockets of the agent of this name, in this network namespace.
     pub(crate) fn bind(name: &AgentName) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&address(name)?)?;
@@ -75,9 +75,8 @@ impl Holder {
         Ok(Self { listener, held: Vec::new(), owner: None, waiting: Vec::new(), expires: None })
     }
 
-    /// Serves for ever.
     pub(crate) async fn serve(mut self) -> anyhow::Result<()> {
-        let (messages, mut received) = mpsc::channel::<Message>(MAX_CLIENTS);
+        let (messages, mut received) = mpsc::channel::<QueuedEvent>(MAX_CLIENTS);
         let mut clients = JoinSet::new();
         let mut last = 0;
         loop {
@@ -89,37 +88,37 @@ impl Holder {
                         last += 1;
                         clients.spawn(attend(stream, last, messages.clone()));
                     }
-                    Ok(_) => tracing::warn!("refused a client of the holder: another user, or too many"),
+                    Ok(_) => tracing::warn!("refused a client of `gossd hold`: it runs as another user, or there are too many"),
                     Err(_) => sleep(Duration::from_millis(50)).await,
                 },
                 Some(message) = received.recv() => self.handle(message),
                 () = sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {
                     self.expires = None;
                     self.held.clear();
-                    tracing::warn!(seconds = KEPT_FOR.as_secs(), "no agent has come back: its ports refuse from now on");
+                    tracing::warn!(seconds = KEPT_FOR.as_secs(), "no agent came back: closed its sockets, so its ports refuse now");
                 }
             }
         }
     }
 
-    fn handle(&mut self, Message { event, reply }: Message) {
-        // Whoever asked may have gone away meanwhile; the channel has room for the one answer.
+    fn handle(&mut self, QueuedEvent { event, reply }: QueuedEvent) {
+        // The client may have gone meanwhile. The channel has room for the one answer.
         match event {
-            Event::Give if self.owner.is_some() => self.wait(reply),
-            Event::Give => drop(reply.try_send(clones(&self.held))),
-            Event::Keep(client, sockets) => {
+            ClientEvent::Give if self.owner.is_some() => self.wait(reply),
+            ClientEvent::Give => drop(reply.try_send(clones(&self.held))),
+            ClientEvent::Keep(client, sockets) => {
                 tracing::info!(sockets = sockets.len(), "keeping the sockets of an agent");
                 (self.held, self.owner, self.expires) = (sockets, Some(client), None);
                 drop(reply.try_send(Vec::new()));
             }
-            Event::Gone(client) if self.owner == Some(client) => {
-                tracing::info!("the agent is gone; its sockets stay for the next one");
+            ClientEvent::Gone(client) if self.owner == Some(client) => {
+                tracing::info!("the agent ended; keeping its sockets for the next one");
                 (self.owner, self.expires) = (None, Some(Instant::now() + KEPT_FOR));
                 for successor in self.waiting.drain(..) {
                     let _ = successor.try_send(clones(&self.held));
                 }
             }
-            Event::Gone(_) => {}
+            ClientEvent::Gone(_) => {}
         }
     }
 
@@ -129,31 +128,32 @@ impl Holder {
     }
 }
 
-async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<Message>) {
-    let tell = async |event| {
+async fn attend(stream: UnixStream, client: u64, messages: mpsc::Sender<QueuedEvent>) {
+    let ask = async |event| {
         let (reply, mut replies) = mpsc::channel(1);
-        let _ = messages.send(Message { event, reply }).await;
+        let _ = messages.send(QueuedEvent { event, reply }).await;
         timeout(SUCCESSION, replies.recv()).await.ok().flatten()
     };
     while let Ok((line, sockets)) = pass::receive(&stream).await {
         let event = match line.strip_prefix("keep") {
             Some(roles) => match named(roles, sockets) {
-                Some(sockets) => Event::Keep(client, sockets),
+                Some(sockets) => ClientEvent::Keep(client, sockets),
                 None => break,
             },
-            None if line == "give" => Event::Give,
+            None if line == "give" => ClientEvent::Give,
             None => break,
         };
-        let (word, given) = tell(event).await.map_or((OWNED, Vec::new()), |given| (GIVEN, given));
+        let (word, given) = ask(event).await.map_or((OWNED, Vec::new()), |given| (GIVEN, given));
         if !matches!(timeout(PATIENCE, send(&stream, word, &given)).await, Ok(Ok(()))) {
             break;
         }
     }
     let (reply, _) = mpsc::channel(1);
-    let _ = messages.send(Message { event: Event::Gone(client), reply }).await;
+    let _ = messages.send(QueuedEvent { event: ClientEvent::Gone(client), reply }).await;
 }
 
-/// What a holder of this network namespace keeps for the agent of this name; `AddrInUse` if one that runs has it.
+/// The sockets that a holder in this network namespace keeps for the agent of this name; `AddrInUse` while a running
+/// agent uses them.
 pub(crate) async fn fetch(name: &AgentName) -> io::Result<Inherited> {
     let stream = connect(name)?;
     let given = async {
@@ -168,12 +168,12 @@ pub(crate) async fn fetch(name: &AgentName) -> io::Result<Inherited> {
     Ok(Inherited::kept(sockets.ok_or(io::ErrorKind::InvalidData)?))
 }
 
-/// Keeps these sockets at the holder for as long as this runs, and again at one that was replaced.
+/// Gives these sockets to the holder for as long as this runs, and again to each new holder.
 pub(crate) async fn keep(name: AgentName, sockets: Vec<(Role, OwnedFd)>) -> anyhow::Result<()> {
     let mut missing = false;
     loop {
         match keep_once(&name, &sockets, &mut missing).await {
-            Ok(()) => tracing::warn!("the holder of our sockets is gone; looking for another"),
+            Ok(()) => tracing::warn!("the `gossd hold` that kept our sockets ended; looking for another"),
             Err(error) if !missing => tracing::warn!(
                 %error,
                 "no `gossd hold` of this name and user answers in this network namespace: while this agent is replaced, \
@@ -186,7 +186,7 @@ pub(crate) async fn keep(name: AgentName, sockets: Vec<(Role, OwnedFd)>) -> anyh
     }
 }
 
-/// Until the holder goes away.
+/// Returns when the holder is gone.
 async fn keep_once(name: &AgentName, sockets: &Sockets, missing: &mut bool) -> io::Result<()> {
     let stream = connect(name)?;
     timeout(PATIENCE, async {
@@ -195,9 +195,9 @@ async fn keep_once(name: &AgentName, sockets: &Sockets, missing: &mut bool) -> i
     })
     .await??;
     if std::mem::take(missing) {
-        tracing::info!("a holder keeps our sockets again");
+        tracing::info!("a `gossd hold` keeps our sockets again");
     }
-    // It never says more.
+    // The holder sends nothing more; this returns at its end.
     let _ = pass::receive(&stream).await;
     Ok(())
 }
@@ -210,7 +210,7 @@ fn connect(name: &AgentName) -> io::Result<UnixStream> {
     if is_our_users(&stream) { Ok(stream) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
-/// Abstract: the kernel knows it, and no file system.
+/// An abstract address: it exists in the kernel, not in a file system.
 fn address(name: &AgentName) -> io::Result<SockAddr> {
     SockAddr::unix(format!("\0gossd-hold/{name}"))
 }
@@ -226,7 +226,7 @@ async fn send(stream: &UnixStream, word: &str, sockets: &Sockets) -> io::Result<
     pass::send(stream, &line.join(" "), &sockets).await
 }
 
-/// Descriptors with the roles that a line gives them, in its order.
+/// Pairs descriptors with the roles that a line names, in the line's order.
 pub(crate) fn named(roles: &str, sockets: Vec<OwnedFd>) -> Option<Vec<(Role, OwnedFd)>> {
     let roles: Vec<Role> = roles.split_whitespace().map(Role::named).collect::<Option<_>>()?;
     (roles.len() == sockets.len()).then(|| roles.into_iter().zip(sockets).collect())
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_agent_keeps_is_given_to_the_next_one_after_its_end() {
+    async fn kept_sockets_are_given_to_the_next_agent() {
         let name = name("held");
         let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
         assert!(fetch(&name).await.unwrap().is_empty(), "nothing yet");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_comes_for_is_closed() {
+    async fn sockets_that_nobody_takes_are_closed() {
         let name = name("lost");
         let holder = tokio::spawn(Holder::bind(&name).unwrap().serve());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

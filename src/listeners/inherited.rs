@@ -1,5 +1,5 @@
-//! Sockets that were bound before this process: systemd's, which come with the environment, and those of a
-//! predecessor. Each is looked at before it is believed: its kind, its address, and that it listens.
+//! Sockets that were bound before this process: passed by systemd through the environment, or by a predecessor. Each is
+//! checked before use: its kind, its address, and whether it listens.
 
 use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,26 +12,27 @@ use socket2::{Domain, Socket, Type};
 use super::Role;
 use crate::config::Config;
 
-/// What systemd's store calls a socket that an agent gave it: this, and the role. Sockets of socket units have the
-/// role's own name.
+/// In systemd's store, the name of a socket from an agent is this and the role. Sockets of socket units have the role
+/// alone as their name.
 pub(crate) const KEPT: &str = "kept-";
 
-/// Sockets by what they are for.
+/// Inherited sockets by their role.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<(Role, Socket)>,
-    /// Roles whose sockets are a socket unit's: its `ListenStream=` decides about the address, and systemd keeps them.
+    /// Roles whose sockets come from a socket unit: the unit's `ListenStream=` decides about the address, and systemd
+    /// keeps these sockets itself.
     activated: Vec<Role>,
 }
 
 impl Inherited {
-    /// Sockets that an agent had before.
+    /// Sockets of an earlier agent.
     pub fn kept(sockets: Vec<(Role, OwnedFd)>) -> Self {
         let sockets = sockets.into_iter().map(|(role, socket)| (role, Socket::from(socket)));
         Self { sockets: sockets.collect(), activated: Vec::new() }
     }
 
-    /// What systemd passes on: `LISTEN_FDS` and `LISTEN_FDNAMES`, if they are meant for this process.
+    /// The sockets that systemd passes in `LISTEN_FDS` and `LISTEN_FDNAMES`, if they are meant for this process.
     pub fn from_environment() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = ListenFd::from_env();
@@ -49,22 +50,22 @@ impl Inherited {
                 (role, _) => tracing::warn!(
                     name,
                     known = role.is_some(),
-                    "systemd passed a socket that is of no use: FileDescriptorName= has to be one of plugin, \
-                     plugin-unix, admin, gossip-udp and gossip-tcp, and the socket of its kind"
+                    "systemd passed an unusable socket: FileDescriptorName= must be one of plugin, plugin-unix, admin, \
+                     gossip-udp and gossip-tcp, and the socket must be of that kind"
                 ),
             }
         }
         inherited
     }
 
-    /// Adds what somebody else kept.
+    /// Adds sockets from another keeper.
     pub fn extend(&mut self, other: Self) {
         self.sockets.extend(other.sockets);
         self.activated.extend(other.activated);
     }
 
-    /// Puts the addresses of socket units in the place of the configured ones: who writes a socket unit says there
-    /// where the agent listens.
+    /// Replaces configured addresses by those of socket units: with a socket unit, the unit decides where the agent
+    /// listens.
     pub fn configure(&self, config: &mut Config) {
         let addresses = |role| {
             let of_role = self.sockets.iter().filter(move |(of, _)| *of == role && self.is_activated(role));
@@ -87,27 +88,27 @@ impl Inherited {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no sockets.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
     }
 
-    /// Stops what listens at addresses that the configuration has no more: the keeper has it open for a while yet, and
-    /// 127.0.0.1 would be in the way of 0.0.0.0 at the same port. Not for sockets of an agent that runs, which may have
-    /// to go on with them.
+    /// Stops listening at addresses that are no longer configured. Their keeper still has them open for a while, and
+    /// 127.0.0.1 would conflict with 0.0.0.0 at the same port. Not for the sockets of a running agent, which may have
+    /// to continue with them.
     pub fn make_way(&self, config: &Config) {
         let fits = |role: &Role, socket: &Socket| match role {
             Role::Plugin => config.plugin.iter().any(|address| is_at(socket, *address)),
             Role::Admin => config.admin.is_some_and(|address| is_at(socket, address)),
             Role::GossipTcp | Role::GossipUdp => is_at(socket, config.gossip),
-            // Another path is in nobody's way.
+            // Another path conflicts with nothing.
             Role::PluginUnix => true,
         };
         for (role, socket) in &self.sockets {
             if self.is_activated(*role) || fits(role, socket) {
                 continue;
             }
-            // What fails here, the bind says.
+            // A failure here shows when the new address is bound.
             let _ = if is_listener(socket) {
                 socket.shutdown(Shutdown::Read)
             } else {
@@ -116,19 +117,19 @@ impl Inherited {
         }
     }
 
-    /// Whether a socket unit has the sockets of a role.
+    /// Whether the sockets of a role come from a socket unit.
     pub(super) fn is_activated(&self, role: Role) -> bool {
         self.activated.contains(&role)
     }
 
-    /// A TCP listener at this address; at any port of it, if the port is 0.
+    /// A TCP listener at this address; at any port of its IP address, if the port is 0.
     pub(super) fn take_tcp(&mut self, role: Role, address: SocketAddr) -> Option<TcpListener> {
         let socket = self.take(role, |socket| is_listener(socket) && is_at(socket, address))?;
         socket.set_nonblocking(true).ok()?;
         Some(socket.into())
     }
 
-    /// Both sockets of the gossip, at one address.
+    /// The TCP and the UDP socket of the gossip, at one address.
     pub(super) fn take_gossip(&mut self, address: SocketAddr) -> Option<(TcpListener, UdpSocket)> {
         let tcp = self.take_tcp(Role::GossipTcp, address)?;
         let at = tcp.local_addr().ok()?;
@@ -150,7 +151,6 @@ impl Inherited {
         Some(socket.into())
     }
 
-    /// The roles of what nobody took.
     pub(super) fn left(&self) -> Vec<&'static str> {
         let mut left: Vec<_> = self.sockets.iter().map(|(role, _)| role.as_str()).collect();
         left.dedup();
@@ -163,7 +163,7 @@ impl Inherited {
     }
 }
 
-/// The socket at a place of what systemd passed, of whatever kind it is.
+/// The socket at a position of what systemd passed, whatever its kind.
 fn take(passed: &mut ListenFd, at: usize) -> Option<Socket> {
     if let Ok(Some(tcp)) = passed.take_tcp_listener(at) {
         return Some(tcp.into());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_the_wrong_kind_is_nobodys() {
+    fn a_socket_of_the_wrong_kind_is_not_taken() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
         let connected = std::net::TcpStream::connect(listener().1);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_keeper_has_at_an_old_address_is_in_the_way_of_no_new_one() {
+    async fn a_kept_socket_at_an_old_address_blocks_no_new_one() {
         let ((plugin, at), (tcp, gossip), (admin, admin_at)) = (listener(), listener(), listener());
         let udp = UdpSocket::bind(gossip).unwrap();
         let keeper = [

@@ -1,14 +1,14 @@
-//! The sockets that an agent listens on. They outlive the process: a gost whose dial is refused backs off for a second
-//! and more, while one that waits in a backlog is answered a moment later. So a start first takes what a predecessor
-//! left, and binds only the rest.
+//! The sockets that an agent listens on. They outlive the process: a gost whose dial is refused backs off for more than
+//! a second, while a gost that waits in the backlog is answered a moment later. So a start first takes the sockets that
+//! a predecessor left, and binds only the rest.
 //!
 //! | who keeps the sockets meanwhile | where |
 //! |---|---|
 //! | systemd's file descriptor store, or its socket units | [`inherited`], `cli::supervisor` |
-//! | the running agent, until it hands them over | `control::takeover` |
+//! | the running agent, until it hands them over | `ops::takeover` |
 //! | `gossd hold`, for containers that share a network | [`hold`] |
 //!
-//! Knows addresses and file descriptors, not what is said on them.
+//! Knows addresses and file descriptors, but no protocol.
 
 pub(crate) mod hold;
 pub(crate) mod inherited;
@@ -25,13 +25,13 @@ use tokio::net::{TcpListener, UnixListener};
 pub(crate) use self::inherited::Inherited;
 
 use crate::config::Config;
-use crate::gossip::transport::{self, Bound};
+use crate::net::transport::{self, Bound};
 use crate::unix_socket::{self, SocketFile};
 
-/// gost may run as another user of a common group.
+/// Writable by the group, because gost may run as another user of a common group.
 const PLUGIN_SOCKET_MODE: u32 = 0o660;
 
-/// What a socket is for.
+/// The purpose of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// gost's calls, by TCP. There may be several.
@@ -47,11 +47,11 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
+    /// Every role.
     pub const ALL: [Self; 5] =
         [Self::Plugin, Self::PluginUnix, Self::Admin, Self::GossipUdp, Self::GossipTcp];
 
-    /// Its name wherever sockets are passed on, systemd's `FileDescriptorName=` among them.
+    /// The role's name wherever sockets are passed on, for example in systemd's `FileDescriptorName=`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plugin => "plugin",
@@ -62,7 +62,7 @@ impl Role {
         }
     }
 
-    /// The role of that name.
+    /// The role with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.as_str() == name)
     }
@@ -70,23 +70,23 @@ impl Role {
 
 /// All sockets of one agent, bound and listening.
 pub struct Listeners {
-    /// gost's calls, one at least.
+    /// gost's calls, at least one listener.
     pub plugin: Vec<TcpListener>,
     /// gost's calls from this host only.
     pub plugin_unix: Option<UnixListener>,
-    /// Operators, probes and metrics; none if nobody wants them, or the address is taken and nobody asked for it.
+    /// Operators, probes and metrics; `None` if not configured, or if only the default address was tried and is taken.
     pub admin: Option<TcpListener>,
     /// Peers.
     pub gossip: Bound,
-    /// The same sockets once more, for whoever keeps them or comes next.
+    /// Duplicates of the same sockets, for a keeper or a successor.
     pub handles: Handles,
-    /// The plugin's Unix socket in the file system, which goes with the last process that listens there.
+    /// The file of the plugin's Unix socket, removed by the last process that listens there.
     pub plugin_file: Option<SocketFile>,
 }
 
 impl Listeners {
-    /// Takes what fits the configuration from what was inherited, and binds the rest. What was inherited and fits
-    /// nothing is closed. The caller has validated the configuration.
+    /// Takes the inherited sockets that fit the configuration, and binds the rest. Inherited sockets that fit nothing
+    /// are closed. The caller has validated the configuration.
     pub fn open(config: &Config, mut inherited: Inherited) -> anyhow::Result<Self> {
         let mut handles = Handles::default();
         let mut plugin = Vec::new();
@@ -98,10 +98,9 @@ impl Listeners {
         }
         let gossip = gossip(&mut inherited, config.gossip)
             .with_context(|| format!("cannot gossip on {}", config.gossip))?;
-        if let Some((tcp, udp)) = gossip.sockets() {
-            handles.add(&inherited, Role::GossipTcp, tcp)?;
-            handles.add(&inherited, Role::GossipUdp, udp)?;
-        }
+        let (tcp, udp) = gossip.sockets();
+        handles.add(&inherited, Role::GossipTcp, tcp)?;
+        handles.add(&inherited, Role::GossipUdp, udp)?;
         let admin = admin(config, &mut inherited)?;
         if let Some(listener) = &admin {
             handles.add(&inherited, Role::Admin, listener.as_fd())?;
@@ -125,26 +124,26 @@ impl Listeners {
     }
 }
 
-/// Duplicates of an agent's sockets. While one of them is open somewhere, the address refuses nobody.
+/// Duplicates of an agent's sockets. While any of them is open in any process, the address refuses no connection.
 #[derive(Debug, Default)]
 pub struct Handles {
     sockets: Vec<(Role, OwnedFd)>,
-    /// Roles of kept sockets that this start does not use any more.
+    /// Roles of kept sockets that this start no longer uses.
     stale: Vec<&'static str>,
 }
 
 impl Handles {
-    /// The sockets that somebody has to keep: those of systemd's socket units are not among them.
+    /// The sockets that a keeper has to hold. Those of systemd's socket units are not among them.
     pub fn sockets(&self) -> impl Iterator<Item = (Role, BorrowedFd<'_>)> {
         self.sockets.iter().map(|(role, socket)| (*role, socket.as_fd()))
     }
 
-    /// Names of roles of which a keeper may have sockets that are of no use any more.
+    /// Roles of which a keeper may have sockets that are no longer used.
     pub fn stale(&self) -> &[&'static str] {
         &self.stale
     }
 
-    /// The sockets once more: for a keeper, or a successor in this process.
+    /// Duplicates for a keeper, or for a successor in this process.
     pub fn duplicate(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
         self.sockets.iter().map(|(role, socket)| Ok((*role, socket.try_clone()?))).collect()
     }
@@ -173,13 +172,13 @@ fn gossip(inherited: &mut Inherited, address: SocketAddr) -> io::Result<Bound> {
     }
 }
 
-/// An address that nobody asked for may be taken, by another agent of this host as a rule.
+/// The default address may be taken, mostly by another agent on this host: then there is no admin listener.
 fn admin(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.admin else { return Ok(None) };
     match tcp(inherited, Role::Admin, address) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if config.admin_may_give_way => {
-            tracing::warn!(%address, %error, "no admin listener: `gossd status` and the like cannot ask this agent; set --admin");
+            tracing::warn!(%address, %error, "no admin listener: `gossd status` and the like cannot reach this agent; set --admin");
             Ok(None)
         }
         Err(error) => Err(error).with_context(|| format!("cannot serve --admin on {address}")),
@@ -188,7 +187,7 @@ fn admin(config: &Config, inherited: &mut Inherited) -> anyhow::Result<Option<Tc
 
 fn unix(inherited: &mut Inherited, path: &Path) -> io::Result<(UnixListener, Option<SocketFile>)> {
     if let Some(listener) = inherited.take_unix(path) {
-        // A socket unit's file is the unit's.
+        // The file of a socket unit belongs to the unit.
         let file = (!inherited.is_activated(Role::PluginUnix)).then(|| SocketFile::at(path));
         return Ok((UnixListener::from_std(listener)?, file));
     }

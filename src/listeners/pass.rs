@@ -11,12 +11,11 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// Sockets that go with one line: an agent's five, and room for many plugin addresses.
+/// Most sockets beside one line: an agent's five, and room for many plugin addresses.
 pub(crate) const MAX_SOCKETS: usize = 32;
-/// Longest line.
 const MAX_LINE: usize = 16 << 10;
 
-/// Sends a line, to which a newline is added, and descriptors with its first byte.
+/// Sends a line and a newline, with descriptors beside its first byte.
 pub(crate) async fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = [line.as_bytes(), b"\n"].concat();
     if sockets.len() > MAX_SOCKETS {
@@ -41,8 +40,8 @@ pub(crate) async fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<
     Ok(())
 }
 
-/// Receives a line without its newline, and the descriptors that came with it. Reads one byte at a time, so that what
-/// follows the line is left for whoever reads on: lines are few and short. An end before the newline is an error.
+/// Receives a line without its newline, and the descriptors beside it. Reads one byte at a time, so that the bytes
+/// after the line remain for the next reader; lines are few and short. An end before the newline is an error.
 pub(crate) async fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
     let (mut line, mut sockets) = (Vec::new(), Vec::new());
     loop {

@@ -1,5 +1,5 @@
-//! The seam between what a call means and how it is spelled: each protocol is an adapter, and the rest of the plugin knows
-//! none of them.
+//! The seam between the meaning of a call and its encoding: each protocol is an adapter, and no other part of the
+//! plugin knows a protocol.
 
 use async_trait::async_trait;
 use axum::Router;
@@ -8,28 +8,29 @@ use axum::response::Response;
 
 use super::{Plugin, grpc, http};
 
-/// The protocols in which gost calls. What no other takes is the last one's.
+/// The protocols in which gost calls, most specific first: the last one takes every other call.
 const ADAPTERS: [&dyn Adapter; 2] = [&grpc::Grpc, &http::Http];
 
 /// A protocol.
 #[async_trait]
 pub(super) trait Adapter: Sync {
-    /// Its name in metrics.
+    /// The protocol's name in metrics.
     fn word(&self) -> &'static str;
 
-    /// Whether a call is in it, whatever its path.
+    /// Whether a call is in this protocol, whatever its path.
     fn takes(&self, headers: &HeaderMap) -> bool;
 
-    /// What is served in it; other calls are [turned away](Self::turn_away).
+    /// The routes of this protocol; other calls are [turned away](Self::turn_away).
     async fn routes(&self, plugin: &Plugin) -> Router;
 
-    /// What a call asks for, as metrics name it.
+    /// The verb of a call, as metrics name it.
     fn verb(&self, method: &Method, path: &str) -> Option<&'static str>;
 
-    /// What came of a call, as metrics name it.
+    /// The result of a call, as metrics name it.
     fn outcome(&self, response: &Response) -> &'static str;
 
-    /// Whether a call was not refused: then whoever called is of use to us.
+    /// Whether a call was served and not refused: a caller that was served once is not the first to lose its
+    /// connection.
     fn is_served(&self, response: &Response) -> bool;
 
     /// The answer to a call that no plugin answers.
@@ -41,9 +42,9 @@ pub(super) trait Adapter: Sync {
 pub(super) enum Unserved<'a> {
     /// The agent has not read its journal yet.
     Starting,
-    /// The body does not arrive.
+    /// The request body did not arrive in time.
     TooSlow,
-    /// There is none at this path.
+    /// No plugin is at this path.
     Elsewhere(&'a Uri),
 }
 
@@ -53,7 +54,7 @@ pub(super) fn of(headers: &HeaderMap) -> &'static dyn Adapter {
     *others.iter().find(|adapter| adapter.takes(headers)).unwrap_or(last)
 }
 
-/// What is served in all protocols.
+/// The routes of all protocols.
 pub(super) async fn routes(plugin: &Plugin) -> Router {
     let mut routes = Router::new();
     for adapter in ADAPTERS {

@@ -1,27 +1,28 @@
-//! How much of an agent its callers may take: the bounds on plugin connections, and how many were closed for
-//! them. Idleness is no reason: gost never repeats a write whose connection was closed under it.
+//! The bounds on plugin connections, and how many connections were closed for them. An idle connection is never closed
+//! for its idleness: gost does not repeat a write whose connection was closed under it.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Hundreds of gosts, and few enough for a process with 1,024 file descriptors to notice by itself.
+/// Enough for hundreds of gosts. A process that may open 1,024 file descriptors runs out of them first, and notices it.
 pub const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
-/// A request's head, its body, the answer's way out and a TLS handshake may take this long each. On one host
+/// How long each of these may take: a request's head, its body, sending the answer, and a TLS handshake. On one host
 /// they take microseconds.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A guest whose own agent is heard, but not reached by it, comes back at once: then it dials no more often than this.
+/// How long a guest is served before it is sent home. A guest that cannot reach its own agent, though we can, comes
+/// back at once: this bounds how often it dials.
 pub const GUEST: Duration = Duration::from_secs(5);
 
 /// The bounds on plugin connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// How many may be open over all listeners.
+    /// How many connections may be open over all listeners.
     pub max_connections: NonZeroUsize,
     /// How long each step of a call may take.
     pub patience: Duration,
-    /// How long a guest's connection is served at least before it is sent home.
+    /// How long a guest's connection is served before it is sent home.
     pub guest: Duration,
 }
 
@@ -34,20 +35,20 @@ impl Default for Bounds {
 /// Why the agent closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// Others needed the room.
+    /// A new connection needed its place.
     Evicted,
     /// Its TLS handshake took too long.
     SlowHandshake,
     /// A request's head, or a frame, was begun and not completed.
     SlowHead,
-    /// A request's body was not completed.
+    /// A request's body was begun and not completed.
     SlowBody,
-    /// The answers were not read.
+    /// The caller did not read the answers.
     Unread,
 }
 
 impl Closed {
-    /// Every reason, with the word that logs and metrics use.
+    /// Every reason, with its name in logs and metrics.
     pub const ALL: [(Self, &'static str); 5] = [
         (Self::Evicted, "evicted"),
         (Self::SlowHandshake, "slow_handshake"),
@@ -59,14 +60,14 @@ impl Closed {
 
 /// How many connections were closed, by reason.
 #[derive(Debug, Default)]
-pub struct Counters([AtomicU64; Closed::ALL.len()]);
+pub struct ClosedCounts([AtomicU64; Closed::ALL.len()]);
 
-impl Counters {
+impl ClosedCounts {
     pub(super) fn count(&self, why: Closed) {
         self.0[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were closed for this reason.
+    /// How many connections were closed for this reason.
     pub fn closed(&self, why: Closed) -> u64 {
         self.0[why as usize].load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! One call from its head to the last byte of its answer: marked on the connection's progress, and bounded.
+//! One call from its head to the last byte of its answer: noted in the connection's progress, and bounded in time.
 //! Knows no path and no meaning.
 
 use std::pin::Pin;
@@ -20,16 +20,16 @@ use super::adapter::Unserved;
 use super::bounds::{Bounds, Closed};
 use super::gate::Gate;
 use super::metrics::{Labels, Meter};
-use super::progress::{Call, Progress};
+use super::progress::{CallInFlight, Progress};
 use super::{Caller, adapter};
 
-/// Answers leave in pieces of this size, so that a client that takes one and no more is noticed.
+/// Answers are sent in pieces of this size, so that a client that stops reading in the middle is noticed.
 const PIECE: usize = 16 << 10;
 
 /// The calls of one connection.
 pub(super) struct Calls {
     pub(super) gate: Gate,
-    /// What the gate lets calls through to, once it does.
+    /// The routes that serve the calls, once the gate is open.
     pub(super) app: OnceCell<TowerToHyperService<Router>>,
     pub(super) caller: Caller,
     pub(super) progress: Arc<Progress>,
@@ -44,8 +44,8 @@ impl Calls {
     }
 }
 
-/// Follows a call. Everything is answered from memory, so one that takes long waits for its body. No layer of axum's:
-/// each would box the call, and move it.
+/// Serves one call. Every answer comes from memory, so a call that takes long is waiting for its own body. This is no
+/// axum layer, because a layer would box and move every call.
 pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
     let call = calls.progress.call();
     let adapter = adapter::of(request.headers());
@@ -70,11 +70,12 @@ pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response 
         send_home(&calls.progress, version, &mut response);
     }
     call.offer();
-    response.map(|body| Body::new(Answer { body, piece: Bytes::new(), call }))
+    response.map(|body| Body::new(WatchedBody { body, piece: Bytes::new(), call }))
 }
 
-/// Ends a connection with its answer, so that whoever called dials anew, its own agent first. HTTP/1 is told in the
-/// answer, because a connection that closes while a call is on its way loses the call; HTTP/2 has a frame for it.
+/// Closes a connection after its answer, so that the caller dials anew and reaches its own agent first. An HTTP/1
+/// caller learns it from a header, because closing the connection would lose a call that is on its way; HTTP/2 has a
+/// frame for it.
 fn send_home(progress: &Progress, version: Version, response: &mut Response) {
     if version == Version::HTTP_2 {
         progress.wind_down();
@@ -83,15 +84,15 @@ fn send_home(progress: &Progress, version: Version, response: &mut Response) {
     }
 }
 
-/// An answer that tells when the client takes none of it.
-struct Answer {
+/// A response body that notes when the client stops reading it.
+struct WatchedBody {
     body: Body,
-    /// The rest of a frame that is too large to be one piece.
+    /// The rest of a frame that is too large for one piece.
     piece: Bytes,
-    call: Call,
+    call: CallInFlight,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

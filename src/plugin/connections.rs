@@ -1,5 +1,5 @@
-//! The open plugin connections of all listeners: a bound on their number under which a newcomer gets in and the
-//! least useful goes, and an end for those that have begun something and do not go on.
+//! The open plugin connections of all listeners. Their number is bounded: a new connection replaces the least useful
+//! one. A connection whose caller began something and does not go on is closed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,52 +7,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Caller;
-use super::bounds::{Bounds, Closed, Counters};
+use super::bounds::{Bounds, Closed, ClosedCounts};
 use super::gate::Gate;
 use super::progress::{Progress, Worth};
 use gossd_core::connection::ConnectionId;
 
-/// How often a full table is told to the operator.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How often a full table is logged.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The connections of a plugin.
-pub(super) struct Connections {
+/// The open connections of the plugin.
+pub(super) struct ConnectionTable {
     bounds: Bounds,
-    counters: Arc<Counters>,
+    counters: Arc<ClosedCounts>,
     gate: Gate,
     last: AtomicU64,
-    table: Mutex<Table>,
+    table: Mutex<TableState>,
 }
 
 #[derive(Default)]
-struct Table {
+struct TableState {
     open: HashMap<ConnectionId, Arc<Progress>>,
-    told: Option<Instant>,
+    warned: Option<Instant>,
 }
 
-impl Connections {
-    pub(super) fn new(bounds: Bounds, counters: Arc<Counters>, gate: Gate) -> Arc<Self> {
+impl ConnectionTable {
+    pub(super) fn new(bounds: Bounds, counters: Arc<ClosedCounts>, gate: Gate) -> Arc<Self> {
         Arc::new(Self { bounds, counters, gate, last: AtomicU64::new(0), table: Mutex::default() })
     }
 
-    /// A number for a connection that no other has.
+    /// A number for a new connection, never used before.
     pub(super) fn number(&self) -> ConnectionId {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes a newcomer in; if there is no room, the least useful connection goes.
-    pub(super) fn open(self: &Arc<Self>, caller: Caller) -> Open {
+    /// Takes in a new connection; if the table is full, the least useful connection is closed.
+    pub(super) fn open(self: &Arc<Self>, caller: Caller) -> OpenConnection {
         let progress = Arc::new(Progress::new());
         let mut table = self.table();
         while table.open.len() >= self.bounds.max_connections.get() {
             self.evict(&mut table, |_| true);
         }
         table.open.insert(caller.connection, progress.clone());
-        Open { progress, caller, connections: self.clone() }
+        OpenConnection { progress, caller, connections: self.clone() }
     }
 
-    /// Makes room for the process, which has run out of file descriptors, if somebody has one for nothing.
-    /// Whether there is some soon.
+    /// Closes a connection that was never of use, because the process has no file descriptors left. Whether there was
+    /// one.
     pub(super) fn evict_unproven(&self) -> bool {
         self.evict(&mut self.table(), |worth| matches!(worth, Worth::Unproven(_)))
     }
@@ -62,7 +62,7 @@ impl Connections {
         self.bounds.patience / 8
     }
 
-    /// Closes what has taken too long.
+    /// Closes connections whose callers have taken too long.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.table().open.retain(|_, progress| match progress.overdue(now, self.bounds.patience) {
@@ -75,13 +75,13 @@ impl Connections {
         });
     }
 
-    /// Asks all to end when they have answered what was asked.
+    /// Asks all connections to end after the calls that they have begun.
     pub(super) fn wind_down(&self) {
         self.table().open.values().for_each(|progress| progress.wind_down());
     }
 
-    /// Closes the least useful of those that may go; whether there was one.
-    fn evict(&self, table: &mut Table, may_go: impl Fn(Worth) -> bool) -> bool {
+    /// Closes the least useful connection among those that `may_go`. Whether there was one.
+    fn evict(&self, table: &mut TableState, may_go: impl Fn(Worth) -> bool) -> bool {
         let now = Instant::now();
         let hitch = self.bounds.patience / 10;
         let worths = table.open.iter().map(|(id, progress)| (progress.worth(now, hitch), *id));
@@ -89,14 +89,14 @@ impl Connections {
         if let Some(progress) = table.open.remove(&id) {
             progress.close();
             self.counters.count(Closed::Evicted);
-            self.tell(table, now);
+            self.warn_once_in_a_while(table, now);
         }
         true
     }
 
-    fn tell(&self, table: &mut Table, now: Instant) {
-        if table.told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
-            table.told = Some(now);
+    fn warn_once_in_a_while(&self, table: &mut TableState, now: Instant) {
+        if table.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
+            table.warned = Some(now);
             tracing::warn!(
                 open = table.open.len(),
                 evicted = self.counters.closed(Closed::Evicted),
@@ -105,19 +105,19 @@ impl Connections {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, TableState> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection's place in the table. Dropping it is the end of the connection, however it ended.
-pub(super) struct Open {
+/// A connection's place in the table. Dropping it ends the connection's entry, however the connection ended.
+pub(super) struct OpenConnection {
     pub(super) progress: Arc<Progress>,
     caller: Caller,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.table().open.remove(&self.caller.connection);
         if let Some(sd) = self.connections.gate.sd() {

@@ -1,5 +1,5 @@
-//! Whether a request has begun and is not whole, told from the bytes that arrive. HTTP/2 is followed from frame
-//! to frame only, because its pings and window updates come at any time and begin no request.
+//! Whether a request has begun and is incomplete, by the bytes that arrived. HTTP/2 is followed only from frame to
+//! frame, because its pings and window updates come at any time and begin no request.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// The bytes of one connection, as far as they were followed.
+/// What is known of the bytes of one connection.
 #[derive(Debug)]
 pub(super) struct Arriving {
     protocol: Protocol,
@@ -19,21 +19,21 @@ pub(super) struct Arriving {
 
 #[derive(Debug)]
 enum Protocol {
-    /// So many bytes of [`PREFACE`], and nothing else.
+    /// The first bytes of [`PREFACE`], this many, and nothing else.
     Unknown(usize),
     Http1,
     Http2(Frames),
 }
 
-/// The place in a sequence of frames.
+/// The position in a sequence of frames.
 #[derive(Debug, Default)]
 struct Frames {
     head: [u8; FRAME_HEAD],
-    /// How many bytes of the head are there.
+    /// Bytes of the frame's head received so far.
     have: usize,
-    /// How many bytes of the payload are not.
+    /// Bytes of the payload still to be read.
     left: usize,
-    /// A head's frames have begun; the last one says so.
+    /// Whether a block of header frames has begun and its last frame is missing.
     open: bool,
 }
 
@@ -42,12 +42,12 @@ impl Arriving {
         Self { protocol: Protocol::Unknown(0), unfinished: None }
     }
 
-    /// Since when something has been begun and is not whole.
+    /// Since when a request is incomplete.
     pub(super) fn unfinished(&self) -> Option<Instant> {
         self.unfinished
     }
 
-    /// Bytes came while calls were in progress or not. HTTP/1's bodies come during calls, and heads between.
+    /// Takes the bytes that arrived. In HTTP/1, bodies arrive during a call, and heads between calls.
     pub(super) fn read(&mut self, now: Instant, bytes: &[u8], in_call: bool) {
         match &mut self.protocol {
             Protocol::Http2(frames) => {
@@ -81,7 +81,7 @@ impl Arriving {
         }
     }
 
-    /// A head is whole: its call begins. HTTP/2's frames speak for themselves.
+    /// A request's head is complete, and its call begins. HTTP/2 needs no such note: its frames show it.
     pub(super) fn called(&mut self) {
         if !matches!(self.protocol, Protocol::Http2(_)) {
             self.unfinished = None;
@@ -94,7 +94,7 @@ impl Frames {
         self.have == 0 && self.left == 0 && !self.open
     }
 
-    /// Whether a frame, or a head of several, was completed by these bytes.
+    /// Whether these bytes completed a frame, or a block of header frames.
     fn follow(&mut self, mut bytes: &[u8]) -> bool {
         let mut passed = false;
         while !bytes.is_empty() {

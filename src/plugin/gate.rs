@@ -1,6 +1,6 @@
-//! Connections are taken from an agent's first moment, because one that is refused costs gost a second and more; its
-//! calls wait here, for milliseconds, until the agent has what its journal kept. Reads also wait until it has heard the
-//! peers that it knew, or for [`CATCH_UP`] at most: an empty answer is a failed visitor.
+//! Connections are accepted from the first moment of an agent, because a refused connection costs gost more than a
+//! second. Calls wait here for some milliseconds, until the agent has read its journal. Reads also wait until the agent
+//! has received the records of the peers that it knew, or for [`CATCH_UP`] at most: an empty answer fails a visitor.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use tokio::time::timeout;
 
 use super::{Caller, Plugin, ServiceDiscovery};
 
-/// How long reads of a starting agent wait for its peers. gost gives a visitor's request 15 s.
+/// How long reads wait for the peers of a starting agent. gost gives a visitor's request 15 s.
 pub(crate) const CATCH_UP: Duration = Duration::from_millis(500);
-/// How long calls of a starting agent wait for its journal, which takes a third of a second with 100,000 records.
+/// How long calls wait for the journal of a starting agent. Reading 100,000 records takes a third of a second.
 const START: Duration = Duration::from_secs(5);
 
-/// Opens once.
+/// Opens once, when the agent is ready to answer.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<SetOnce<Open>>);
+pub(crate) struct Gate(Arc<SetOnce<ReadyAgent>>);
 
-struct Open {
+struct ReadyAgent {
     app: Router,
     sd: ServiceDiscovery,
     has_agent: HasAgent,
 }
 
-/// Whether an agent is heard at the host with this address.
+/// Whether an agent is alive at the host with this address.
 pub(crate) type HasAgent = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Gate {
@@ -35,24 +35,24 @@ impl Gate {
     pub(crate) async fn open(&self, plugin: &Plugin, has_agent: HasAgent) {
         let app = super::server::routes(plugin).await;
         // Only the daemon opens it, once.
-        let _ = self.0.set(Open { app, sd: plugin.sd.clone(), has_agent });
+        let _ = self.0.set(ReadyAgent { app, sd: plugin.sd.clone(), has_agent });
     }
 
-    /// Whether a caller is a guest that has an agent of its own again: its gost has that one's address before ours, and
-    /// would go there if it dialled.
+    /// Whether a caller is a guest whose own agent is back. The guest's gost dials its own agent first, so it would
+    /// reach that one.
     pub(super) fn is_for_home(&self, caller: Caller) -> bool {
-        let Some((guest, open)) = caller.remote.zip(self.0.get()) else { return false };
-        (open.has_agent)(guest)
+        let Some((guest, ready)) = caller.remote.zip(self.0.get()) else { return false };
+        (ready.has_agent)(guest)
     }
 
-    /// What answers calls, as soon as something does; none if that takes too long.
+    /// The routes, as soon as the gate is open; `None` if that takes too long.
     pub(super) async fn app(&self) -> Option<Router> {
-        timeout(START, self.0.wait()).await.ok().map(|open| open.app.clone())
+        timeout(START, self.0.wait()).await.ok().map(|ready| ready.app.clone())
     }
 
-    /// The agent, if calls are let through. Who closes a connection before has said nothing.
+    /// The agent, once the gate is open. A connection that closes earlier has made no call.
     pub(super) fn sd(&self) -> Option<&ServiceDiscovery> {
-        self.0.get().map(|open| &open.sd)
+        self.0.get().map(|ready| &ready.sd)
     }
 }
 
@@ -61,20 +61,20 @@ impl Gate {
 pub struct CaughtUp(Arc<SetOnce<()>>);
 
 impl CaughtUp {
-    /// Of an agent that has nothing to catch up with.
+    /// Of an agent that has no peers to wait for.
     pub fn already() -> Self {
         let caught_up = Self::default();
         caught_up.reached();
         caught_up
     }
 
-    /// It has, or has waited for long enough.
+    /// The agent has caught up, or has waited long enough.
     pub fn reached(&self) {
-        // Said twice is as good as once.
+        // A second time changes nothing.
         let _ = self.0.set(());
     }
 
-    /// Resolves when it has: at once but in the first half second.
+    /// Waits until the agent has caught up: at most during its first half second.
     pub async fn wait(&self) {
         if !self.0.initialized() {
             self.0.wait().await;

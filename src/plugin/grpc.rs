@@ -1,4 +1,4 @@
-//! gost's gRPC plugin calls: the same meanings as [`super::http`]'s, in gost's default plugin type. With them
+//! gost's gRPC plugin calls, gost's default plugin type, with the same meanings as in [`super::http`]. Beside them are
 //! the standard health service, and reflection for people with `grpcurl`.
 
 use axum::Router;
@@ -16,26 +16,26 @@ use self::generated::{
     RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
 use super::adapter::{Adapter, Unserved};
-use super::{Caller, Plugin, Program, Refusal};
+use super::{CallError, Caller, Plugin, Program};
 use gossd_core::record::{Draft, Record};
 
 #[rustfmt::skip]
 #[expect(clippy::pedantic, unused_qualifications, reason = "as a program wrote it")]
 pub mod generated;
 
-/// What `generated` was written from, for reflection.
+/// The descriptors from which `generated` was made, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!("grpc/plugin.bin");
-/// How the user agent of Go's client begins, which gost leaves as it is. That of `grpcurl` begins otherwise.
+/// The beginning of the user agent of Go's client, which gost leaves as it is. `grpcurl` puts its own name before it.
 const GOST: &str = "grpc-go/";
 /// The metadata key of a token; not `authorization`.
 const TOKEN: &str = "token";
-/// Longest message: as HTTP's body. A longer one is `OUT_OF_RANGE`, which is tonic's own word for it.
+/// Longest message: as long as an HTTP body. tonic answers a longer message with `OUT_OF_RANGE`.
 const MAX_MESSAGE: usize = 64 << 10;
 
 /// The protocol.
 pub(super) struct Grpc;
 
-/// An answer says with it that it is about an id that nobody knows, where its status does not.
+/// Marks a response about an unknown id, where the gRPC status is OK.
 #[derive(Clone, Copy, Debug)]
 struct Unknown;
 
@@ -77,7 +77,7 @@ impl Adapter for Grpc {
         })
     }
 
-    /// The status of an answer without a message stands in its head.
+    /// A response without a message has its status in its headers.
     fn outcome(&self, response: &axum::http::Response<Body>) -> &'static str {
         match status_in_head(response) {
             _ if response.extensions().get::<Unknown>().is_some() => "unknown",
@@ -112,8 +112,8 @@ fn status_in_head(response: &axum::http::Response<Body>) -> Option<&str> {
     response.headers().get("grpc-status").map(|status| status.to_str().unwrap_or_default())
 }
 
-/// Lets a call through whose token is in force. Health and reflection need none: they tell nothing of records,
-/// and kubelet's probes can send none.
+/// Lets a call through if its token is in force. Health and reflection need no token: they show no records, and
+/// kubelet's probes can send no token.
 fn admitted<S>(service: S, plugin: &Plugin) -> InterceptedService<S, impl Interceptor + Clone + use<S>> {
     let plugin = plugin.clone();
     InterceptedService::new(service, move |call: Request<()>| {
@@ -146,12 +146,12 @@ impl sd_server::Sd for Plugin {
         Ok(Response::new(DeregisterReply { ok: true }))
     }
 
-    /// Of an unknown id it is no error but `ok: false`: the reply has a word for it.
+    /// An unknown id is no error here but `ok: false`: the reply has a field for it.
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let service = request.get_ref().service.as_ref();
         match self.sd.renew(caller(&request)?, draft(service)) {
             Ok(()) => Ok(Response::new(RenewReply { ok: true })),
-            Err(Refusal::Unknown) => {
+            Err(CallError::Unknown) => {
                 let mut reply = Response::new(RenewReply { ok: false });
                 reply.extensions_mut().insert(Unknown);
                 Ok(reply)
@@ -183,7 +183,7 @@ impl ingress_server::Ingress for Plugin {
     }
 }
 
-/// The server says who calls; without it nothing could tell when the caller is gone.
+/// The server adds the caller to each request. Without it, the end of the caller's connection could not be noticed.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     request.extensions().get().copied().ok_or_else(|| Status::internal("the connection is not known"))
 }
@@ -193,7 +193,7 @@ fn program<T>(request: &Request<T>) -> Program {
     Program::of(user_agent.map(MetadataValue::as_bytes), GOST)
 }
 
-/// No connector at all is one whose fields are all empty, as everywhere in protobuf.
+/// A missing connector is one whose fields are all empty, as everywhere in protobuf.
 fn draft(service: Option<&Service>) -> Draft<'_> {
     let Some(Service { id, name, node, network, address }) = service else { return Draft::default() };
     Draft { id, name, node, network, address }
@@ -207,14 +207,14 @@ impl From<&Record> for Service {
     }
 }
 
-/// The code for whoever reads codes, the text of the HTTP adapter for whoever reads logs.
-fn refuse(refusal: &Refusal) -> Status {
+/// The code is for programs. The text is the same as in the HTTP adapter.
+fn refuse(refusal: &CallError) -> Status {
     let text = refusal.to_string();
     match refusal {
-        Refusal::Field(_) => Status::invalid_argument(text),
-        Refusal::Unknown => Status::not_found(text),
-        Refusal::Full(_) => Status::resource_exhausted(text),
-        Refusal::Unauthenticated(_) => Status::unauthenticated(text),
+        CallError::Field(_) => Status::invalid_argument(text),
+        CallError::Unknown => Status::not_found(text),
+        CallError::Full(_) => Status::resource_exhausted(text),
+        CallError::Unauthenticated(_) => Status::unauthenticated(text),
     }
 }
 
@@ -230,10 +230,10 @@ mod tests {
     #[test]
     fn every_refusal_has_a_code_of_its_own_and_its_own_text() {
         for (refusal, code) in [
-            (Refusal::Field(check_name("").unwrap_err()), Code::InvalidArgument),
-            (Refusal::Unknown, Code::NotFound),
-            (Refusal::Full(Full::Records(7)), Code::ResourceExhausted),
-            (Refusal::Unauthenticated(Unauthenticated::Wrong), Code::Unauthenticated),
+            (CallError::Field(check_name("").unwrap_err()), Code::InvalidArgument),
+            (CallError::Unknown, Code::NotFound),
+            (CallError::Full(Full::Records(7)), Code::ResourceExhausted),
+            (CallError::Unauthenticated(Unauthenticated::Wrong), Code::Unauthenticated),
         ] {
             let status = refuse(&refusal);
             assert_eq!((status.code(), status.message()), (code, &*refusal.to_string()));

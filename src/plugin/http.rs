@@ -1,5 +1,5 @@
-//! gost's HTTP plugin calls, to the letter of what its client does with the answers: success is exactly 200, the
-//! answer to a write on `/sd` is empty so that Go keeps the connection, and a list or an endpoint is never `null`.
+//! gost's HTTP plugin calls. The answers are exactly what gost's client needs: only 200 is success, the answer to a
+//! write on `/sd` is empty so that Go reuses the connection, and a list or an endpoint is never `null`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::adapter::{Adapter, Unserved};
-use super::{Caller, Ingress, Plugin, Program, Refusal};
+use super::{CallError, Caller, Ingress, Plugin, Program};
 use gossd_core::address::Address;
 use gossd_core::label::Label;
 use gossd_core::record::{Draft, Record};
@@ -28,12 +28,12 @@ pub const PATH: &str = "/sd";
 pub const INGRESS_PATH: &str = "/ingress";
 /// Longest body: a hundred times gost's.
 const MAX_BODY: usize = 64 << 10;
-/// How the `User-Agent` of Go's client begins, which gost leaves as it is.
+/// The beginning of the `User-Agent` of Go's client, which gost leaves as it is.
 const GOST: &str = "Go-http-client/";
-/// What stands before a token.
+/// The scheme before a token.
 const SCHEME: &[u8] = b"Bearer ";
 
-/// What is served: calls on [`PATH`] and [`INGRESS_PATH`].
+/// The routes: calls on [`PATH`] and [`INGRESS_PATH`].
 pub fn routes(plugin: Arc<Plugin>) -> Router {
     Router::new().route(PATH, any(sd)).route(INGRESS_PATH, any(ingress)).with_state(plugin)
 }
@@ -47,7 +47,7 @@ impl Adapter for Http {
         "http"
     }
 
-    /// Whatever can be read at all.
+    /// Every call: no other protocol has taken it.
     fn takes(&self, _: &HeaderMap) -> bool {
         true
     }
@@ -89,7 +89,7 @@ impl Adapter for Http {
                 let text = "this agent is starting and has not read its journal yet";
                 error(StatusCode::SERVICE_UNAVAILABLE, text.into())
             }
-            // It ends the connection: the rest is not waited for.
+            // Closes the connection, so that the rest of the body is not waited for.
             Unserved::TooSlow => {
                 let mut response =
                     error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".into());
@@ -106,13 +106,13 @@ impl Adapter for Http {
     }
 }
 
-/// Takes a request apart whose token is in force: `Authorization: Bearer TOKEN`. Otherwise the answer.
+/// Takes a request apart if its token is in force: `Authorization: Bearer TOKEN`. Otherwise returns the answer.
 async fn admitted(plugin: &Plugin, request: Request) -> Result<(Parts, Body), Response> {
     let (head, body) = request.into_parts();
     match plugin.admit(bearer(&head.headers)) {
         Ok(()) => Ok((head, body)),
         Err(refusal) => {
-            // Read and dropped: gost's connection can then be used again.
+            // Reads the body and drops it, so that gost can reuse its connection.
             drop(read(body).await);
             Err(refuse(&refusal))
         }
@@ -174,7 +174,7 @@ fn not_allowed(method: &Method, allowed: &'static str, meanings: &str) -> Respon
     response
 }
 
-/// A parameter of the query; what is not there is empty.
+/// A parameter of the query; a missing one is empty.
 fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
     let mut parameters = form_urlencoded::parse(query.as_bytes());
     parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
@@ -183,14 +183,14 @@ fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
 async fn get(plugin: &Plugin, caller: Caller, by: Program, query: &str) -> Response {
     match plugin.lookup(caller, by, &parameter(query, "name")).await {
         Ok(records) => {
-            let services = records.iter().map(|record| Service::from(&**record)).collect();
-            json(StatusCode::OK, &Services { services })
+            let services = records.iter().map(|record| ServiceJson::from(&**record)).collect();
+            json(StatusCode::OK, &ServicesJson { services })
         }
         Err(refusal) => refuse(&refusal),
     }
 }
 
-async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), Refusal>) -> Response {
+async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), CallError>) -> Response {
     let body = match read(body).await {
         Ok(body) => body,
         Err(response) => return response,
@@ -207,16 +207,16 @@ async fn write(body: Body, act: impl FnOnce(Draft<'_>) -> Result<(), Refusal>) -
 
 async fn get_rule(plugin: &Plugin, caller: Caller, by: Program, query: &str) -> Response {
     #[derive(Serialize)]
-    struct Rule {
+    struct EndpointJson {
         endpoint: String,
     }
     match plugin.lookup_rule(caller, by, &parameter(query, "host")).await {
-        Ok(endpoint) => json(StatusCode::OK, &Rule { endpoint }),
+        Ok(endpoint) => json(StatusCode::OK, &EndpointJson { endpoint }),
         Err(refusal) => refuse(&refusal),
     }
 }
 
-/// Unlike the writes on [`PATH`], its answer has a body: gost reads it.
+/// Unlike a write on [`PATH`], its answer has a body, which gost reads.
 async fn set_rule(ingress: &Ingress, body: Body) -> Response {
     #[derive(Serialize)]
     struct Set {
@@ -226,7 +226,7 @@ async fn set_rule(ingress: &Ingress, body: Body) -> Response {
         Ok(body) => body,
         Err(response) => return response,
     };
-    let rule: Rule<'_> = match parse(&body) {
+    let rule: RuleFields<'_> = match parse(&body) {
         Ok(rule) => rule,
         Err(text) => return error(StatusCode::BAD_REQUEST, text),
     };
@@ -246,7 +246,7 @@ async fn read(body: Body) -> Result<Bytes, Response> {
     }
 }
 
-/// The body of a write call. gost sends all five; the documentation's examples leave some out.
+/// The body of a write call. gost sends all five fields; the examples in its documentation leave some out.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fields<'a> {
@@ -269,10 +269,10 @@ impl Fields<'_> {
     }
 }
 
-/// The body of a `SetRule`, but for the name of gost's service, which means nothing here.
+/// The body of a `SetRule`, without the name of gost's service, which means nothing here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Rule<'a> {
+struct RuleFields<'a> {
     #[serde(borrow)]
     host: Cow<'a, str>,
     #[serde(borrow)]
@@ -293,19 +293,19 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     })
 }
 
-/// The byte at a line and column as `serde_json` counts them: both from 1.
+/// The byte at a line and column of a `serde_json` error, both counted from 1.
 fn offender(body: &[u8], line: usize, column: usize) -> Option<u8> {
     let line = body.split(|b| *b == b'\n').nth(line.checked_sub(1)?)?;
     line.get(column.checked_sub(1)?).copied()
 }
 
 #[derive(Serialize)]
-struct Services<'a> {
-    services: Vec<Service<'a>>,
+struct ServicesJson<'a> {
+    services: Vec<ServiceJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Service<'a> {
+struct ServiceJson<'a> {
     #[serde(serialize_with = "displayed")]
     id: &'a Label,
     #[serde(serialize_with = "displayed")]
@@ -317,7 +317,7 @@ struct Service<'a> {
     address: &'a Address,
 }
 
-impl<'a> From<&'a Record> for Service<'a> {
+impl<'a> From<&'a Record> for ServiceJson<'a> {
     fn from(record: &'a Record) -> Self {
         let Record { id, name, node, network, address } = record;
         Self { id, name, node, network: network.as_str(), address }
@@ -328,12 +328,12 @@ fn displayed<S: Serializer>(text: &impl fmt::Display, serializer: S) -> Result<S
     serializer.collect_str(text)
 }
 
-fn refuse(refusal: &Refusal) -> Response {
+fn refuse(refusal: &CallError) -> Response {
     let status = match refusal {
-        Refusal::Field(_) => StatusCode::BAD_REQUEST,
-        Refusal::Unknown => StatusCode::NOT_FOUND,
-        Refusal::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        CallError::Field(_) => StatusCode::BAD_REQUEST,
+        CallError::Unknown => StatusCode::NOT_FOUND,
+        CallError::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+        CallError::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
     };
     let mut response = error(status, refusal.to_string());
     if status == StatusCode::UNAUTHORIZED {

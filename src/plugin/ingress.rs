@@ -1,28 +1,28 @@
-//! gost's ingress: which tunnel a host name belongs to. What the operator says comes before what tunnels claim.
+//! gost's ingress: which tunnel a host name belongs to. The operator's rules come before the claims of tunnels.
 
-use super::Refusal;
+use super::CallError;
 use super::reload::Latest;
 use crate::agent::Agent;
 use gossd_core::hostname::Naming;
+use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
 use gossd_core::record::{FieldError, FieldProblem};
-use gossd_core::rule::{Endpoint, HashHost, TunnelId};
 use std::collections::{BTreeSet, HashMap};
 
-/// gost's ingress, as one agent answers it.
+/// gost's ingress, answered by one agent.
 #[derive(Clone)]
 pub struct Ingress {
     agent: Agent,
     names: Latest<Names>,
 }
 
-/// A rule that holds for a host name.
+/// The rule that decides about a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The host itself, or a wildcard.
+    /// The host name itself, or a wildcard.
     pub rule: String,
-    /// Who made it.
+    /// Who made the rule.
     pub by: By,
-    /// Where it leads.
+    /// The endpoint to which the rule leads.
     pub endpoint: Endpoint,
 }
 
@@ -31,23 +31,23 @@ pub struct Found {
 pub enum By {
     /// The operator.
     Configured,
-    /// A tunnel's client.
+    /// A client of the tunnel.
     Claimed,
     /// Nobody: every tunnel has its hash host.
     Hash,
 }
 
-/// What the operator says of host names.
+/// The operator's settings for host names.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// How names are spelled, and which ones tunnels may claim.
+    /// How names are spelled, and which names tunnels may claim.
     pub naming: Naming,
-    /// Rules that no claim changes, by their key.
+    /// Rules that no claim changes, by the key of the host name.
     pub fixed: HashMap<String, Endpoint>,
 }
 
 impl Names {
-    /// Reads fixed rules: host, or wildcard, and `[$]UUID`.
+    /// Parses fixed rules: a host name or wildcard, and `[$]UUID`.
     pub fn new<'a>(
         naming: Naming,
         fixed: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -57,7 +57,7 @@ impl Names {
         Ok(Self { naming, fixed })
     }
 
-    /// The tunnels that a fixed rule closes to the public.
+    /// The tunnels that a fixed rule makes private.
     pub fn private(&self) -> BTreeSet<TunnelId> {
         let private = self.fixed.values().filter(|endpoint| endpoint.private);
         private.map(|endpoint| endpoint.tunnel).collect()
@@ -70,9 +70,9 @@ impl Ingress {
         Self { agent, names }
     }
 
-    /// `GetRule`: the endpoint of a host, `[$]UUID`; empty if it has none. `host` is as a visitor wrote it: what
-    /// is no host name has no endpoint.
-    pub fn get_rule(&self, host: &str) -> Result<String, Refusal> {
+    /// `GetRule`: the endpoint of a host, `[$]UUID`; empty if there is none. `host` comes from a visitor and may be no
+    /// host name at all: then it has no endpoint.
+    pub fn get_rule(&self, host: &str) -> Result<String, CallError> {
         if host.is_empty() {
             return Err(FieldError { field: "host", problem: FieldProblem::Missing }.into());
         }
@@ -83,7 +83,7 @@ impl Ingress {
         Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
     }
 
-    /// How a host name leads to an endpoint: the rule that holds, and who made it.
+    /// The rule that decides about a host name, and who made it.
     pub fn explain(&self, host: &str) -> Option<Found> {
         let names = self.names.get();
         let mut keys = names.naming.candidates(host).peekable();
@@ -99,8 +99,8 @@ impl Ingress {
         })
     }
 
-    /// `SetRule`: whether the host is the endpoint's tunnel's now.
-    pub fn set_rule(&self, host: &str, endpoint: &str) -> Result<bool, Refusal> {
+    /// `SetRule`: whether the host name now belongs to the endpoint's tunnel.
+    pub fn set_rule(&self, host: &str, endpoint: &str) -> Result<bool, CallError> {
         let names = self.names.get();
         let key = names.naming.key(host)?;
         let endpoint = parse(endpoint)?;
@@ -118,13 +118,13 @@ impl Ingress {
         &self.agent
     }
 
-    /// What the operator says, as of now and later.
+    /// The operator's settings, current and future.
     pub fn names(&self) -> &Latest<Names> {
         &self.names
     }
 
-    /// A tunnel that any rule closes to the public is private under all its names: what our own rules close, the agent
-    /// knows like what others do.
+    /// A tunnel that any rule makes private is private under all its names. The agent also knows the tunnels that our
+    /// own fixed rules make private.
     fn endpoint(&self, names: &Names, key: &str, claimable: bool) -> Option<Endpoint> {
         let fixed = names.fixed.get(key).map(|Endpoint { tunnel, private }| Endpoint {
             tunnel: *tunnel,

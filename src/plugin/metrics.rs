@@ -1,5 +1,5 @@
-//! The plugin's figures: its calls by verb, protocol and result with the time that each took, and the connections
-//! that were closed for their callers' faults.
+//! The plugin's metrics: the duration of calls by verb, protocol and result, and the connections that were closed
+//! through their callers' fault.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::adapter::Adapter;
-use super::bounds::{Closed, Counters};
+use super::bounds::{Closed, ClosedCounts};
 use crate::metrics::{CALL_BUCKETS, Sheet};
 
-/// What the plugin measures; clones share it.
+/// The plugin's counters; clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
     calls: Family<Labels, Histogram, fn() -> Histogram>,
-    /// Connections that were closed.
-    pub closed: Arc<Counters>,
+    /// Connections that were closed, by reason.
+    pub closed: Arc<ClosedCounts>,
 }
 
-/// A kind of call.
+/// The labels of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Labels {
     verb: &'static str,
@@ -47,18 +47,18 @@ impl Meter {
 
 impl Collector for Meter {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Plugin calls, and the time from their head to their answer";
+        let help = "Duration of plugin calls, from the request's head to the answer";
         let metric =
             encoder.encode_descriptor("gossd_plugin_call_seconds", help, None, MetricType::Histogram)?;
         self.calls.encode(metric)?;
         let closed = Closed::ALL.map(|(why, word)| ([("reason", word)], self.closed.closed(why)));
-        let help = "Plugin connections closed for their callers' faults";
+        let help = "Plugin connections closed through their callers' fault";
         Sheet::new(encoder).counts("gossd_plugin_connections_closed", help, closed)
     }
 }
 
 impl Labels {
-    /// Of a call whose result is not known yet.
+    /// The labels of a call without its result, which is not known yet.
     pub(super) fn of(adapter: &dyn Adapter, request: &Request) -> Self {
         let verb = adapter.verb(request.method(), request.uri().path()).unwrap_or("other");
         Self { verb, protocol: adapter.word(), result: "" }

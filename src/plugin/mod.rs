@@ -1,6 +1,5 @@
-//! What gost's calls mean, whatever protocol brought them: [`ServiceDiscovery`] and [`Ingress`]. [`http`]
-//! and [`grpc`] translate, [`server`] serves within [`bounds`], [`token`] and [`tls`] keep others out; nothing
-//! here waits.
+//! The meaning of gost's calls, in whatever protocol they arrive: [`ServiceDiscovery`] and [`Ingress`]. [`http`] and
+//! [`grpc`] translate, [`server`] serves within [`bounds`], [`token`] and [`tls`] keep others out; nothing here waits.
 
 mod adapter;
 pub mod bounds;
@@ -38,68 +37,75 @@ use gossd_core::lease::{Holding, Kept};
 use gossd_core::quota::Full;
 use gossd_core::record::{Draft, FieldError, Record, check_name};
 
-/// Which program calls, as far as its calls tell.
+/// The program that calls, by its `User-Agent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// gost, which is written in Go: what it asks is evidence.
+    /// gost, which is written in Go: its questions are evidence of what it has lost.
     Gost,
-    /// Another one, or a person: what they ask says nothing.
+    /// Another program or a person: their questions are no evidence.
     Other,
 }
 
 impl Program {
-    /// By what it says of itself in the `User-Agent` of its protocol, and what gost says there.
+    /// By the beginning of its `User-Agent`; `gost` is how gost's begins in this protocol.
     pub fn of(user_agent: Option<&[u8]>, gost: &str) -> Self {
-        let is_gost = user_agent.is_some_and(|said| said.starts_with(gost.as_bytes()));
+        let is_gost = user_agent.is_some_and(|agent| agent.starts_with(gost.as_bytes()));
         if is_gost { Self::Gost } else { Self::Other }
     }
 }
 
 /// A call that was refused. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A field is not what it should be.
+pub enum CallError {
+    /// A field is invalid.
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// Renew of an id that this agent does not know.
+    /// Renew of an id that is not registered at this agent.
     #[error("this id is not registered here")]
     Unknown,
-    /// No room.
+    /// No room for more.
     #[error(transparent)]
     Full(#[from] Full),
-    /// No token, or a wrong one.
+    /// The token is missing or wrong.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
 }
 
-/// All that one agent answers.
+/// Everything that answers gost's calls.
 #[derive(Clone)]
 pub struct Plugin {
-    /// Which tunnel is attached where.
+    /// Where a tunnel is attached.
     pub sd: ServiceDiscovery,
-    /// Which host name is whose.
+    /// Which tunnel a host name belongs to.
     pub ingress: Ingress,
-    /// Whose calls are taken.
+    /// The tokens of which a call needs one.
     pub tokens: Tokens,
-    /// What reads wait for in an agent's first moments.
+    /// Reads of a starting agent wait for this.
     pub caught_up: CaughtUp,
 }
 
 impl Plugin {
-    /// Whether a call with this token, if any, is taken. An adapter asks before it looks at the call's content.
-    pub fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
+    /// Whether a call with this token, or without one, may be served. An adapter asks before it reads the call's
+    /// content.
+    pub fn admit(&self, token: Option<&[u8]>) -> Result<(), CallError> {
         Ok(self.tokens.admit(token)?)
     }
 
-    /// Get, as soon as it can be answered.
-    pub async fn lookup(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+    /// Get, once the agent has caught up.
+    pub async fn lookup(
+        &self,
+        caller: Caller,
+        by: Program,
+        name: &str,
+    ) -> Result<Vec<Arc<Record>>, CallError> {
         self.sd.called(caller, by);
         self.caught_up.wait().await;
         self.sd.get(caller, by, name)
     }
 
-    /// `GetRule`: what is known is answered at once, that nothing is known only when it can be.
-    pub async fn lookup_rule(&self, caller: Caller, by: Program, host: &str) -> Result<String, Refusal> {
+    /// `GetRule`. A known rule is the answer at once; that there is none is the answer only once the agent has caught
+    /// up.
+    pub async fn lookup_rule(&self, caller: Caller, by: Program, host: &str) -> Result<String, CallError> {
         self.sd.called(caller, by);
         let endpoint = self.ingress.get_rule(host)?;
         if !endpoint.is_empty() {
@@ -110,39 +116,38 @@ impl Plugin {
     }
 }
 
-/// gost's service discovery, as one agent answers it.
+/// gost's service discovery, answered by one agent.
 #[derive(Clone)]
 pub struct ServiceDiscovery {
     agent: Agent,
     reach: Arc<Reach>,
 }
 
-/// How the gosts that call are reached.
+/// How to reach the gosts that call.
 #[derive(Debug)]
 pub struct Reach {
     /// Completes the addresses of local gosts.
     host: Host,
-    /// Where gosts are that were there before this agent.
+    /// The entrypoint of gosts that were attached before this agent ran.
     fallback: Option<Entrypoint>,
-    /// Whether to say, once, that only this host can use a completed address.
+    /// Whether to warn, once, that a completed address works only on this host.
     warn: AtomicBool,
 }
 
 impl Reach {
-    /// By the host that the operator gave, or by the one as which the gossip advertises itself.
+    /// Uses the host that the operator gave, or else the address that the gossip advertises.
     pub fn new(given: Option<Host>, gossip: IpAddr, fallback: Option<Entrypoint>) -> Self {
         let gossip = gossip.to_canonical();
         let warn = AtomicBool::new(given.is_none() && gossip.is_loopback());
         Self { host: given.unwrap_or(Host::Ip(gossip)), fallback, warn }
     }
 
-    /// The host that completes an address of this caller's.
+    /// The host that completes this caller's addresses.
     fn host(&self, caller: Caller) -> Host {
         caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
     }
 
-    /// Makes what was held before this start as it is reached now: the host of its gosts may have moved, and this agent
-    /// with it.
+    /// Completes the addresses of restored records anew: this host may have another address than before the start.
     pub fn returned(&self, restored: &mut Restored) {
         let Restored { leases: Kept { held, lapsed, .. }, entrypoints, .. } = restored;
         for holding in held.iter_mut().chain(lapsed) {
@@ -157,16 +162,16 @@ impl Reach {
         }
     }
 
-    /// Where a gost is reached now that was reached at an address, if that is elsewhere.
+    /// The address of a gost as it is reached now, if it has changed.
     fn moved(&self, address: &Address, dial: &Address) -> Option<Address> {
         let dial = dial.socket()?;
         let now = self.host.at(dial.port());
-        // Only a gost beside this agent is dialled there.
+        // Only a gost on this host has a loopback address to dial.
         (dial.ip().is_loopback() && *address != now).then_some(now)
     }
 
-    /// Where this agent can dial the gost that calls and listens on `entrypoint`; empty where that cannot be
-    /// told. A refusal there means that it is dead, so it must be sure to be the gost's own host.
+    /// The address at which this agent can dial the gost that calls and listens on `entrypoint`; empty if unknown. A
+    /// refused dial counts as a dead gost, so the address must certainly be that gost's.
     fn dial(&self, caller: Caller, entrypoint: &str) -> String {
         let Ok(entrypoint) = Entrypoint::parse(entrypoint) else { return String::new() };
         let home = caller.remote.unwrap_or(Ipv4Addr::LOCALHOST.into());
@@ -184,7 +189,7 @@ impl Reach {
     }
 }
 
-/// Whether an address is one of this host's: then a socket can have it. Sends nothing and waits for nothing.
+/// Whether an address belongs to this host: only then can a socket bind it. Sends nothing and does not wait.
 fn is_ours(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -195,9 +200,9 @@ impl ServiceDiscovery {
         Self { agent, reach: Arc::new(reach) }
     }
 
-    /// Register: takes the record, its address completed. gost has no address where its configuration has a list of
+    /// Register: takes the record and completes its address. gost sends no address if its configuration has a list of
     /// entrypoints, or none.
-    pub fn register(&self, caller: Caller, by: Program, draft: Draft<'_>) -> Result<(), Refusal> {
+    pub fn register(&self, caller: Caller, by: Program, draft: Draft<'_>) -> Result<(), CallError> {
         if draft.address.is_empty() {
             return self.register_elsewhere(caller, draft);
         }
@@ -205,17 +210,17 @@ impl ServiceDiscovery {
         if caller.remote.is_none() && record.address != *draft.address {
             self.warn_once(&record);
         }
-        let (record, dial) = (Arc::new(record), Address::from(self.reach.dial(caller, draft.address)));
-        self.agent.register(caller, Holding { record: record.clone(), dial: dial.clone() })?;
-        // A person may try the plugin with an address that is no gost's.
-        if by == Program::Gost || !dial.is_empty() {
-            self.agent.note_entrypoint(caller, &record, &dial);
-        }
-        Ok(())
+        let dial = Address::from(self.reach.dial(caller, draft.address));
+        // A person may call with an address that is no gost's; such an address is not remembered.
+        let is_gost = by == Program::Gost || !dial.is_empty();
+        let holding = Holding { record: Arc::new(record), dial };
+        let register = if is_gost { Agent::register_of_gost } else { Agent::register };
+        Ok(register(&self.agent, caller, holding)?)
     }
 
-    /// At the operator's fallback, or where its gost, or any gost of its host, registered last.
-    fn register_elsewhere(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+    /// Registers a connector without an address: at the operator's fallback, or where its gost, or else any gost of its
+    /// host, registered last.
+    fn register_elsewhere(&self, caller: Caller, draft: Draft<'_>) -> Result<(), CallError> {
         let host = self.reach.host(caller);
         let place = match &self.reach.fallback {
             Some(fallback) => {
@@ -227,47 +232,47 @@ impl ServiceDiscovery {
         };
         let (address, dial) =
             place.map_or_else(Default::default, |Place { address, dial }| (address.to_string(), dial));
-        // Without any, this says so.
+        // If no address is known, this fails with the reason.
         let record = Draft { address: &address, ..draft }.register(&host)?;
         Ok(self.agent.register_unsaid(caller, Holding { record: Arc::new(record), dial })?)
     }
 
-    /// Renew: prolongs the lease.
-    pub fn renew(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+    /// Renew: extends the lease.
+    pub fn renew(&self, caller: Caller, draft: Draft<'_>) -> Result<(), CallError> {
         let draft = draft.identify()?;
         let fallback = self.reach.fallback.as_ref();
         let heal = Heal {
             dial: &|address| self.reach.dial(caller, address),
             fallback: fallback.map(|entrypoint| entrypoint.completed(&self.reach.host(caller))),
         };
-        if self.agent.renew(caller, draft, &heal)? { Ok(()) } else { Err(Refusal::Unknown) }
+        if self.agent.renew(caller, draft, &heal)? { Ok(()) } else { Err(CallError::Unknown) }
     }
 
     /// Deregister: releases the id.
-    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) -> Result<(), Refusal> {
+    pub fn deregister(&self, caller: Caller, draft: Draft<'_>) -> Result<(), CallError> {
         self.agent.deregister(caller, draft.identify()?);
         Ok(())
     }
 
-    /// Get: the records of a tunnel, the first being the one that gost will dial. That a gost of this host asks tells
-    /// something of what it registered here.
-    pub fn get(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, Refusal> {
+    /// Get: the records of a tunnel; gost dials the first one. If a gost of this host asks, the question is evidence
+    /// about its own records.
+    pub fn get(&self, caller: Caller, by: Program, name: &str) -> Result<Vec<Arc<Record>>, CallError> {
         let name = check_name(name)?;
-        // gost's router handler, whose names have an `@`, asks for all its peers.
+        // gost's router handler, whose names have an `@`, asks for all its peers: no evidence.
         if by == Program::Gost && caller.remote.is_none() && !name.contains('@') {
-            self.agent.asked(caller.connection, name);
+            return Ok(self.agent.resolve_for(caller.connection, name));
         }
         Ok(self.agent.resolve(name))
     }
 
-    /// A question: if a gost of this host asks, it does not say which one it is.
+    /// Notes a question from a gost of this host. The question does not name the instance.
     fn called(&self, caller: Caller, by: Program) {
         if by == Program::Gost && caller.remote.is_none() {
             self.agent.called(caller.connection);
         }
     }
 
-    /// A connection of gost's is closed: perhaps the gost is dead.
+    /// A plugin connection is closed: perhaps its gost is dead.
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.agent.connection_closed(connection);
     }
@@ -292,15 +297,20 @@ mod tests {
     const LOCAL: Caller = Caller { remote: None, connection: 1 };
 
     #[test]
-    fn gost_is_told_by_what_its_client_says() {
-        for (said, gost, is) in [
+    fn gost_is_recognized_by_its_user_agent() {
+        for (user_agent, gost, is) in [
             (&b"Go-http-client/1.1"[..], "Go-http-client/", true),
             (b"grpc-go/1.67.1", "grpc-go/", true),
             (b"curl/8.14.1", "Go-http-client/", false),
             (b"grpcurl/v1.9.3 grpc-go/1.61.0", "grpc-go/", false),
             (b"", "grpc-go/", false),
         ] {
-            assert_eq!(Program::of(Some(said), gost) == Program::Gost, is, "{}", said.escape_ascii());
+            assert_eq!(
+                Program::of(Some(user_agent), gost) == Program::Gost,
+                is,
+                "{}",
+                user_agent.escape_ascii()
+            );
         }
         assert_eq!(Program::of(None, "grpc-go/"), Program::Other);
     }
@@ -328,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_from_before_a_move_is_completed_anew_and_no_other() {
+    fn only_records_of_local_gosts_are_completed_anew_after_a_move() {
         let reach =
             Reach::new(Some(Host::advertised("192.0.2.8").unwrap()), Ipv4Addr::LOCALHOST.into(), None);
         let returned = |address: &str, dial: &str| {

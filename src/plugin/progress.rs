@@ -1,5 +1,5 @@
-//! What one plugin connection is doing: whether it is idle, which nobody minds, or has begun something and
-//! does not go on. [`super::connections`] decides what that means.
+//! The state of one plugin connection: idle, which is allowed for ever, or waiting for its client in the middle of
+//! something. [`super::connections`] decides what follows.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,62 +11,62 @@ use tokio::time::timeout_at;
 use super::bounds::Closed;
 use super::frames::Arriving;
 
-/// How long a connection that is to end may take for its first call, from its beginning. On one host, a client's first
-/// bytes follow its dial within a millisecond; on one that is starved, later. An agent that stops waits no longer anyway.
+/// How long a connection that is to end waits for its first call, counted from its accept. A client's first bytes
+/// follow its dial within a millisecond, on a starved host later. A stopping agent waits no longer than this for other
+/// calls either.
 const NEWCOMER: Duration = Duration::from_millis(400);
 
-/// One connection, seen from its bytes and its calls.
+/// One connection, by its bytes and its calls.
 #[derive(Debug)]
 pub(super) struct Progress {
-    state: Mutex<State>,
+    state: Mutex<ProgressState>,
     closing: Notify,
     winding_down: Notify,
     called: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ProgressState {
     since: Instant,
     handshaking: bool,
-    /// Whether a call was answered with more than a refusal.
+    /// Whether any call was answered with more than a refusal.
     served: bool,
     arriving: Arriving,
-    /// Since when the socket takes no more bytes.
+    /// Since when the socket accepts no more bytes.
     stuck: Option<Instant>,
-    calls: HashMap<u64, Step>,
+    calls: HashMap<u64, CallStep>,
     last_call: u64,
-    /// When the last call ended.
     idle: Instant,
 }
 
-/// How far a call is, and since when.
+/// The step that a call is in, and since when.
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    /// Its body arrives.
+enum CallStep {
+    /// The request's body is arriving.
     Arriving(Instant),
-    /// Its answer waits for the client to take some of it.
+    /// A piece of the answer waits for the client to read it.
     Offered(Instant),
-    /// Its answer goes on when there is news: a stream.
+    /// The answer is a stream without news.
     Quiet,
 }
 
-/// What is lost with a connection, least first.
+/// What would be lost with a connection, least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    /// Nothing was ever done on it; open since.
+    /// No call was served on it; since its accept.
     Unproven(Instant),
-    /// It stopped in the middle; since.
+    /// Its client stopped in the middle of something; since then.
     Stalled(Instant),
-    /// Nothing has happened; since.
+    /// It has no call; since the last one.
     Idle(Instant),
-    /// It is in use.
+    /// It is serving a call.
     Busy,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        let state = State {
+        let state = ProgressState {
             since: now,
             handshaking: true,
             served: false,
@@ -84,7 +84,7 @@ impl Progress {
         }
     }
 
-    /// The handshake is over, or there is none.
+    /// The handshake is complete, or there is none.
     pub(super) fn opened(&self) {
         self.state().handshaking = false;
     }
@@ -96,7 +96,7 @@ impl Progress {
         state.arriving.read(Instant::now(), bytes, in_call);
     }
 
-    /// The socket took bytes, or would not.
+    /// The socket accepted bytes, or is stuck.
     pub(super) fn wrote(&self, is_stuck: bool) {
         let mut state = self.state();
         if !is_stuck {
@@ -106,15 +106,15 @@ impl Progress {
         }
     }
 
-    /// A request's head is whole.
-    pub(super) fn call(self: &Arc<Self>) -> Call {
+    /// A request's head is complete.
+    pub(super) fn call(self: &Arc<Self>) -> CallInFlight {
         let mut state = self.state();
         state.arriving.called();
         state.last_call += 1;
         let number = state.last_call;
-        state.calls.insert(number, Step::Arriving(Instant::now()));
+        state.calls.insert(number, CallStep::Arriving(Instant::now()));
         self.called.notify_one();
-        Call { progress: self.clone(), number }
+        CallInFlight { progress: self.clone(), number }
     }
 
     /// Asks the connection's task to end.
@@ -122,18 +122,18 @@ impl Progress {
         self.closing.notify_one();
     }
 
-    /// Resolves when the connection is to end.
+    /// Waits until the connection is to end.
     pub(super) async fn closing(&self) {
         self.closing.notified().await;
     }
 
-    /// Asks the connection to end when it has answered what was asked.
+    /// Asks the connection to end after the calls that it has begun.
     pub(super) fn wind_down(&self) {
         self.winding_down.notify_one();
     }
 
-    /// Resolves when it is to: of a newcomer not before its first call, because whoever dials has something to say, and
-    /// would take an end before for a failure.
+    /// Waits until the connection is to wind down. A new connection gets time for its first call: its client has
+    /// dialled to send one, and would take an earlier end for a failure.
     pub(super) async fn winding_down(&self) {
         self.winding_down.notified().await;
         let (since, calls) = {
@@ -150,7 +150,7 @@ impl Progress {
         self.state().since.elapsed()
     }
 
-    /// What has taken longer than `patience`.
+    /// Why to close the connection, if its client has taken longer than `patience`.
     pub(super) fn overdue(&self, now: Instant, patience: Duration) -> Option<Closed> {
         let state = self.state();
         let late = |since: Instant| now.duration_since(since) >= patience;
@@ -161,13 +161,13 @@ impl Progress {
             return Some(Closed::SlowHead);
         }
         let offered = state.calls.values().filter_map(|step| match step {
-            Step::Offered(since) => Some(*since),
-            Step::Arriving(_) | Step::Quiet => None,
+            CallStep::Offered(since) => Some(*since),
+            CallStep::Arriving(_) | CallStep::Quiet => None,
         });
         state.stuck.into_iter().chain(offered).any(late).then_some(Closed::Unread)
     }
 
-    /// What would be lost with it. A call that lasts longer than `hitch` has stalled.
+    /// What would be lost with the connection. A call that lasts longer than `hitch` counts as stalled.
     pub(super) fn worth(&self, now: Instant, hitch: Duration) -> Worth {
         let state = self.state();
         if !state.served {
@@ -180,51 +180,51 @@ impl Progress {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Since when it has waited for the client.
+impl ProgressState {
+    /// Since when the connection waits for its client.
     fn waiting_since(&self) -> Option<Instant> {
         let calls = self.calls.values().filter_map(|step| match step {
-            Step::Arriving(since) | Step::Offered(since) => Some(*since),
-            Step::Quiet => None,
+            CallStep::Arriving(since) | CallStep::Offered(since) => Some(*since),
+            CallStep::Quiet => None,
         });
         self.arriving.unfinished().into_iter().chain(self.stuck).chain(calls).min()
     }
 }
 
-/// A call in progress, until its answer is on its way; dropping it says so.
+/// A call in progress. Dropping it ends the call.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct CallInFlight {
     progress: Arc<Progress>,
     number: u64,
 }
 
-impl Call {
-    /// A piece of the answer is there for the client.
+impl CallInFlight {
+    /// A piece of the answer is ready for the client.
     pub(super) fn offer(&self) {
-        self.step(Step::Offered(Instant::now()));
+        self.step(CallStep::Offered(Instant::now()));
     }
 
     /// The answer has no piece at the moment.
     pub(super) fn pause(&self) {
-        self.step(Step::Quiet);
+        self.step(CallStep::Quiet);
     }
 
-    /// It was answered with more than a refusal.
+    /// The call was answered with more than a refusal.
     pub(super) fn served(&self) {
         self.progress.state().served = true;
     }
 
-    fn step(&self, step: Step) {
+    fn step(&self, step: CallStep) {
         self.progress.state().calls.insert(self.number, step);
     }
 }
 
-impl Drop for Call {
+impl Drop for CallInFlight {
     fn drop(&mut self) {
         let mut state = self.progress.state();
         state.calls.remove(&self.number);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_used_is_worth_least_and_what_is_in_use_most() {
+    fn unused_connections_are_worth_least_and_busy_ones_most() {
         let now = Instant::now();
         let later = now + HITCH;
         let mut worths = [

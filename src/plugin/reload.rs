@@ -1,5 +1,5 @@
-//! A value that is read from files, and read again when they change or somebody says so. Content that is no
-//! good changes nothing: a typing error in a file must not lock gost out. Knows nothing of what the files mean.
+//! A value that is read from files, and read again when a file changes or a reload is asked for. Unusable content
+//! changes nothing: a typing error in a file must not lock gost out. Knows nothing of the files' meaning.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -15,16 +15,16 @@ use zeroize::Zeroizing;
 
 use crate::secret_file;
 
-/// How often files are looked at.
+/// How often the files are checked for changes.
 pub const EVERY: Duration = Duration::from_secs(2);
 
-/// A file that is no good. Never quotes what is in it.
+/// An unusable file. The text never quotes the file's content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct Unusable {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub why: String,
 }
 
@@ -35,26 +35,26 @@ impl Unusable {
     }
 }
 
-/// The newest good value. Every clone sees it.
+/// The newest usable value; all clones see the same one.
 #[derive(Debug)]
 pub struct Latest<T>(watch::Receiver<Arc<T>>);
 
 impl<T> Latest<T> {
-    /// A value that whoever has the sender can replace.
+    /// A value that the holder of the sender can replace.
     pub fn of(value: T) -> (watch::Sender<Arc<T>>, Self) {
         let (latest, newest) = watch::channel(Arc::new(value));
         (latest, Self(newest))
     }
 
-    /// The value as it is now.
+    /// The current value.
     pub fn get(&self) -> Arc<T> {
         self.0.borrow().clone()
     }
 
-    /// Waits for another value than the one that was there when this was last called.
+    /// Waits until the value is replaced.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nobody can replace it any more.
+            // The sender is gone, so nothing will replace the value.
             std::future::pending::<()>().await;
         }
     }
@@ -66,35 +66,35 @@ impl<T> Clone for Latest<T> {
     }
 }
 
-/// Reads a value from files.
+/// Parses a value from files.
 pub type Load<T> = fn(&[PathBuf]) -> Result<T, Unusable>;
 
-/// The files of a value, and who reads them again.
+/// The files of a value, to be read again.
 pub struct Files<T> {
     paths: Vec<PathBuf>,
     load: Load<T>,
-    stamps: Vec<Option<Stamp>>,
+    stamps: Vec<Option<FileStamp>>,
     latest: watch::Sender<Arc<T>>,
 }
 
-/// What tells that a file is another one than before, or that others may read it now or no more.
-type Stamp = (SystemTime, u64, u64, u32);
+/// A file's time of change, length, inode and mode: if any differs, the file is read again.
+type FileStamp = (SystemTime, u64, u64, u32);
 
 impl<T: Send + Sync + 'static> Files<T> {
-    /// Reads them for the first time, when content that is no good is an error.
+    /// Reads the files for the first time: unusable content is an error.
     pub fn open(paths: Vec<PathBuf>, load: Load<T>) -> Result<(Self, Latest<T>), Unusable> {
         let stamps = stamps(&paths);
         let (latest, newest) = watch::channel(Arc::new(load(&paths)?));
         Ok((Self { paths, load, stamps, latest }, Latest(newest)))
     }
 
-    /// Reads them again whenever one of them changed, and whenever `told` changes. Ends when nobody can tell
-    /// any more.
-    pub async fn follow(mut self, every: Duration, mut told: watch::Receiver<()>) -> anyhow::Result<()> {
+    /// Reads the files again when one of them has changed, and at each notice in `reload`. Ends when the sender of
+    /// `reload` is gone.
+    pub async fn follow(mut self, every: Duration, mut reload: watch::Receiver<()>) -> anyhow::Result<()> {
         loop {
             let insist = tokio::select! {
                 () = sleep(every) => false,
-                told = told.changed() => match told {
+                reload = reload.changed() => match reload {
                     Ok(()) => true,
                     Err(_) => return Ok(()),
                 },
@@ -108,7 +108,7 @@ impl<T: Send + Sync + 'static> Files<T> {
     }
 
     fn look(&mut self, insist: bool) {
-        // Before the content: what is written meanwhile is seen the next time.
+        // Taken before the content, so that a write in between is noticed the next time.
         let stamps = stamps(&self.paths);
         if !insist && stamps == self.stamps {
             return;
@@ -120,22 +120,22 @@ impl<T: Send + Sync + 'static> Files<T> {
                 self.latest.send_replace(Arc::new(value));
                 tracing::info!(files, "read again");
             }
-            Err(error) => tracing::error!(%error, "not usable; what was read before stays in force"),
+            Err(error) => tracing::error!(%error, "not usable; the previous content stays in force"),
         }
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
+fn stamps(paths: &[PathBuf]) -> Vec<Option<FileStamp>> {
     let stamp = |m: Metadata| Some((m.modified().ok()?, m.len(), m.ino(), m.mode()));
     paths.iter().map(|path| fs::metadata(path).ok().and_then(stamp)).collect()
 }
 
-/// A secret file's text, or why there is none.
+/// The text of a secret file, or why it is unusable.
 pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     secret_file::read(path).map_err(|why| Unusable::new(path, why.to_string()))
 }
 
-/// A file's text, or why there is none.
+/// The text of a file, or why it is unusable.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
     fs::read(path).map_err(|error: io::Error| Unusable::new(path, format!("cannot be read: {error}")))
 }

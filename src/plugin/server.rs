@@ -1,5 +1,5 @@
-//! Accepts plugin connections, by TCP, TLS and a Unix socket, and tells when one closes; what they carry is for
-//! the routes. Knows no protocol beyond HTTP itself.
+//! Accepts plugin connections by TCP, TLS and Unix socket, and reports each one's end. The routes handle the content.
+//! Knows no protocol but HTTP itself.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -24,42 +24,42 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::adapter::Unserved;
 use super::bounds::Bounds;
 use super::calls::{Calls, follow};
-use super::connections::Connections;
+use super::connections::ConnectionTable;
 use super::gate::Gate;
 use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
-use super::tls::Tls;
 use super::{Caller, Plugin, adapter};
 
-/// How long calls in flight may take to finish when the agent stops: all are answered from memory, so those that are not
-/// by then wait for their callers. gost waits a second for the next process to answer a new connection.
+/// How long calls in flight may take when the agent stops. All answers come from memory, so a call that is not done by
+/// then is waiting for its caller. gost waits one second until the next process answers a new connection.
 const DRAIN: Duration = Duration::from_millis(400);
-/// When a host that says nothing is asked whether it is there, and how long it may take to answer. A vanished
-/// gost is noticed by the end of its connection.
+/// After how much silence a client's host is probed, and how long its answer may take. The end of the connection shows
+/// that a gost has vanished.
 const PROBE: Duration = Duration::from_secs(30);
 const PROBE_ANSWER: Duration = Duration::from_secs(20);
-/// How long sent bytes may stay without an acknowledgement.
+/// How long sent bytes may stay unacknowledged.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// What the kernel may hold of a connection each way, doubled by it: a whole call and more. By itself it grows to some
-/// megabytes for each that does not read.
+/// Socket buffer per direction, which the kernel doubles: more than a whole call. Without a bound, the buffer of a
+/// client that does not read grows to some megabytes.
 const SOCKET_BUFFER: usize = 64 << 10;
 
-/// ENFILE and EMFILE on every Unix.
+/// The error numbers ENFILE and EMFILE, the same on every Unix.
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 
-/// Where calls come in.
+/// The listeners of the plugin.
 pub(crate) struct Entrances {
-    /// By TCP.
+    /// TCP listeners.
     pub tcp: Vec<TcpListener>,
-    /// What TCP connections are wrapped in, if in anything.
-    pub tls: Option<Latest<Tls>>,
-    /// For this host only, and never wrapped.
+    /// The TLS configuration of the TCP listeners, if any.
+    pub tls: Option<Latest<ServerConfig>>,
+    /// The Unix socket, for this host only, without TLS.
     pub unix: Option<UnixListener>,
 }
 
@@ -67,13 +67,13 @@ pub(super) async fn routes(plugin: &Plugin) -> Router {
     adapter::routes(plugin).await.fallback(elsewhere)
 }
 
-/// Says where the plugins are, in the protocol of whoever asks.
+/// Answers where the plugins are, in the caller's protocol.
 async fn elsewhere(request: Request) -> Response {
     adapter::of(request.headers()).turn_away(Unserved::Elsewhere(request.uri()))
 }
 
-/// Serves what the gate lets through until `stop` resolves, then finishes what is in flight. No error of a connection
-/// ends it.
+/// Serves calls once the gate is open, until `stop` resolves; then finishes the calls in flight. No error of a
+/// connection ends it.
 pub(crate) async fn serve(
     entrances: Entrances,
     gate: Gate,
@@ -102,7 +102,8 @@ pub(crate) async fn serve(
         if let Err(error) = accepted {
             let is_out = error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code));
             let makes_room = is_out && server.connections.evict_unproven();
-            // It passes, but not at once: the evicted connection's task has to end, or others have to close.
+            // Descriptors become free only after a moment: when the evicted connection's task has ended, or another one
+            // closes.
             tokio::time::sleep(Duration::from_millis(if makes_room { 1 } else { 50 })).await;
         }
         while server.tasks.try_join_next().is_some() {}
@@ -114,7 +115,7 @@ pub(crate) async fn serve(
 }
 
 async fn accept_tcp(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
-    // Any other than the one that was first last time: a flood at one address must not starve the others.
+    // Starts at a random listener each time: a flood at one listener must not starve the others.
     let first = rand::random_range(0..listeners.len().max(1));
     poll_fn(|context| {
         let (before, after) = listeners.split_at(first);
@@ -131,11 +132,10 @@ async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::
     }
 }
 
-/// What every connection gets its share of.
 struct Server {
     gate: Gate,
     http: auto::Builder<TokioExecutor>,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTable>,
     meter: Meter,
     bounds: Bounds,
     tasks: JoinSet<()>,
@@ -145,7 +145,7 @@ impl Server {
     fn new(gate: Gate, bounds: Bounds, meter: Meter) -> Self {
         Self {
             http: protocol(),
-            connections: Connections::new(bounds, meter.closed.clone(), gate.clone()),
+            connections: ConnectionTable::new(bounds, meter.closed.clone(), gate.clone()),
             gate,
             meter,
             bounds,
@@ -153,7 +153,7 @@ impl Server {
         }
     }
 
-    fn take_tcp(&mut self, stream: TcpStream, from: IpAddr, tls: Option<&Latest<Tls>>) {
+    fn take_tcp(&mut self, stream: TcpStream, from: IpAddr, tls: Option<&Latest<ServerConfig>>) {
         prepare(&stream);
         match tls {
             Some(tls) => self.take(Some(from), TlsAcceptor::from(tls.get()).accept(stream)),
@@ -161,7 +161,7 @@ impl Server {
         }
     }
 
-    /// Serves a connection in a task of its own, which opens it as well: a handshake waits for the client.
+    /// Opens and serves a connection in a task of its own, because a TLS handshake waits for the client.
     fn take<S>(&mut self, from: Option<IpAddr>, opening: impl Future<Output = io::Result<S>> + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -188,7 +188,7 @@ impl Server {
             open.progress.opened();
             let io = TokioIo::new(Stream::new(stream, open.progress.clone()));
             let mut connection = pin!(http.serve_connection(io, service).into_owned());
-            // Its errors are the peer's: a reset, a broken request. hyper has answered what could be answered.
+            // Errors here are the client's: a reset, a broken request. hyper has already answered what can be answered.
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = open.progress.winding_down() => {}
@@ -205,8 +205,8 @@ impl Server {
     }
 }
 
-/// HTTP/1 and 2, told apart by their first bytes. HTTP/1 gets no timer, because hyper would close idle
-/// connections by it; HTTP/2's pings close only those whose other end is gone.
+/// HTTP/1 or HTTP/2, by the first bytes. HTTP/1 gets no timer, because hyper would close idle connections with it.
+/// HTTP/2 pings close only connections whose other end is gone.
 fn protocol() -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().max_buf_size(64 << 10);
@@ -222,7 +222,7 @@ fn protocol() -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// A connection without these options works as well, so failures are not looked at.
+/// A connection works without these options too, so failures are ignored.
 fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_kernel_holds_of_a_connection_is_bounded() {
+    async fn the_kernels_buffers_of_a_connection_are_bounded() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());

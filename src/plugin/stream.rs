@@ -1,4 +1,4 @@
-//! A socket whose progress is seen. Bytes pass unchanged, and nothing here waits or closes.
+//! A socket that notes its progress. Bytes pass unchanged, and nothing here waits or closes.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::progress::Progress;
 
-/// A stream that tells how it goes on.
+/// A stream that notes its reads and writes.
 pub(super) struct Stream<S> {
     inner: S,
     progress: Arc<Progress>,

@@ -1,5 +1,5 @@
-//! TLS for plugin calls: a certificate chain and its key from two PEM files. gost has no client certificate, so
-//! none is asked for; tokens tell who calls.
+//! TLS for plugin calls: a certificate chain and its key from two PEM files. gost has no client certificate, so none is
+//! requested; tokens authenticate callers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,10 +15,7 @@ use zeroize::Zeroizing;
 
 use super::reload::{self, Files, Latest, Unusable};
 
-/// What a handshake needs.
-pub type Tls = ServerConfig;
-
-/// Where the certificate is.
+/// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The chain, the agent's own certificate first.
@@ -28,13 +25,13 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads them; the first value reads them again.
-    pub fn open(self) -> Result<(Files<Tls>, Latest<Tls>), Unusable> {
+    /// Reads the files; the first value reads them again later.
+    pub fn open(self) -> Result<(Files<ServerConfig>, Latest<ServerConfig>), Unusable> {
         Files::open(vec![self.certificate, self.key], load)
     }
 }
 
-fn load(paths: &[PathBuf]) -> Result<Tls, Unusable> {
+fn load(paths: &[PathBuf]) -> Result<ServerConfig, Unusable> {
     let [certificate, key] = paths else { unreachable!("a certificate and a key") };
     let chain = read_chain(certificate)?;
     let secret = read_key(key)?;
@@ -42,7 +39,7 @@ fn load(paths: &[PathBuf]) -> Result<Tls, Unusable> {
         let certificate = certificate.display();
         Unusable::new(key, format!("does not go with the certificate in {certificate}: {error}"))
     };
-    // rustls would take the key's text for itself and not wipe it.
+    // rustls would take over the key's text and not wipe it.
     let pair = CertifiedKey::new(chain, any_supported_type(&secret).map_err(misfit)?);
     match pair.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}

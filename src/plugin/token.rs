@@ -1,4 +1,4 @@
-//! Tokens: whose calls are taken. Knows no protocol; an adapter finds the token in a call, [`Tokens`] judges it.
+//! The tokens that admit calls. Knows no protocol: an adapter finds the token in a call, [`Tokens`] checks it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,34 +9,34 @@ use zeroize::Zeroizing;
 
 use super::reload::{self, Files, Latest, Unusable};
 
-/// Longest token: more than any that is made by a program.
+/// Longest token; longer than any that a program generates.
 const MAX_TOKEN: usize = 512;
 
-/// A call without a token that is in force. Nothing of the call was looked at.
+/// A call without a token that is in force. Nothing else of the call was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// gost has no token, or is too old to send it.
+    /// gost has no token, or is too old to send one.
     #[error(
-        "this agent wants a token: set `token` in gost's plugin section; over HTTP, gost 3.2.6 and older send none"
+        "this agent requires a token: set `token` in gost's plugin section; over HTTP, gost 3.2.6 and older send none"
     )]
     Missing,
-    /// Another one.
+    /// The token is not in the file.
     #[error("this token is not in the agent's --token-file")]
     Wrong,
 }
 
-/// The tokens in force; every clone sees the newest. Without a file, everybody is admitted.
+/// The tokens in force; every clone sees the newest. Without a token file, every call is admitted.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Option<Latest<Known>>);
+pub struct Tokens(Option<Latest<TokenHashes>>);
 
 impl Tokens {
-    /// Reads a token file; the other value reads it again.
-    pub fn open(path: &Path) -> Result<(Self, Files<Known>), Unusable> {
-        let (files, latest) = Files::open(vec![path.into()], Known::load)?;
+    /// Reads a token file; the other value reads it again later.
+    pub fn open(path: &Path) -> Result<(Self, Files<TokenHashes>), Unusable> {
+        let (files, latest) = Files::open(vec![path.into()], TokenHashes::load)?;
         Ok((Self(Some(latest)), files))
     }
 
-    /// Whether the token that a call brought, if any, is one of ours.
+    /// Whether a call with this token, or without one, is admitted.
     pub fn admit(&self, given: Option<&[u8]>) -> Result<(), Unauthenticated> {
         let Some(latest) = &self.0 else { return Ok(()) };
         let given = given.ok_or(Unauthenticated::Missing)?;
@@ -44,10 +44,10 @@ impl Tokens {
     }
 }
 
-/// The tokens of a file: hashes, so that comparing takes as long for a wrong length, and nothing can be printed.
-pub struct Known(Vec<[u8; 32]>);
+/// The tokens of a file as hashes: a comparison takes the same time for any length, and nothing can be printed.
+pub struct TokenHashes(Vec<[u8; 32]>);
 
-impl Known {
+impl TokenHashes {
     fn load(paths: &[PathBuf]) -> Result<Self, Unusable> {
         let [path] = paths else { unreachable!("there is one token file") };
         let text = reload::read_secret(path)?;
@@ -58,7 +58,7 @@ impl Known {
         Ok(Self(lines(text)?.into_iter().map(|token| Sha256::digest(token).into()).collect()))
     }
 
-    /// Looks at all of them, so that the time tells nothing.
+    /// Compares with every token, so that the time reveals nothing.
     fn has(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
         self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&given)).into()
@@ -73,7 +73,8 @@ pub(crate) fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
     Ok(Zeroizing::new(String::from_utf8_lossy(first).into_owned()))
 }
 
-/// The tokens of a file, one at least: one a line; blank lines and `#` comments are skipped. Never quotes the text.
+/// The tokens of a file, at least one: one per line; blank lines and `#` comments are skipped. Errors never quote the
+/// text.
 fn lines(text: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut tokens = Vec::new();
     for (at, line) in text.split(|b| *b == b'\n').enumerate() {
@@ -95,7 +96,7 @@ fn lines(text: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(tokens)
 }
 
-impl fmt::Debug for Known {
+impl fmt::Debug for TokenHashes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tokens", self.0.len())
     }
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_line_of_a_token_file_is_in_force() {
-        let known = Known::parse(b"# old\nold-token\n\n  new-token \r\n").unwrap();
+        let known = TokenHashes::parse(b"# old\nold-token\n\n  new-token \r\n").unwrap();
         for (token, fine) in
             [("old-token", true), ("new-token", true), ("new-toke", false), ("", false), ("# old", false)]
         {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_could_not_be_meant_is_refused_without_quoting_it() {
+    fn an_invalid_token_file_is_refused_without_quoting_it() {
         let long = "x".repeat(MAX_TOKEN + 1);
         for (text, want) in [
             ("", "no token"),
@@ -137,10 +138,10 @@ mod tests {
             ("sécret", "line 1"),
             (&*long, "longer than 512"),
         ] {
-            let why = Known::parse(text.as_bytes()).unwrap_err();
+            let why = TokenHashes::parse(text.as_bytes()).unwrap_err();
             assert!(why.contains(want) && !why.contains("cret"), "{text:?}: {why}");
         }
-        assert!(Known::parse("x".repeat(MAX_TOKEN).as_bytes()).is_ok());
+        assert!(TokenHashes::parse("x".repeat(MAX_TOKEN).as_bytes()).is_ok());
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! A real Chromium without a window, for tests of the page: opened, clicked, typed into and looked at as by a
-//! person. It speaks the `DevTools` protocol, JSON over the two pipes of `--remote-debugging-pipe`. Knows nothing of
-//! gossd.
+//! A real Chromium without a window, for tests of the page: opened, clicked, typed into and looked at as by a person.
+//! It uses the `DevTools` protocol, JSON over the two pipes of `--remote-debugging-pipe`. Knows nothing of gossd.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -15,9 +14,9 @@ use tempfile::TempDir;
 
 /// Debian's name for it, and others'.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
-/// It finds its messages at file descriptors 3 and 4, which only a shell can give it without unsafe code.
+/// Chromium reads messages at file descriptors 3 and 4, which only a shell can set up without unsafe code.
 const PIPED: &str = r#"exec "$0" "$@" 3<&0 4>&1"#;
-/// It opens nothing but the page under test, so it needs no sandbox, which it cannot have as root or in a container.
+/// It opens only the page under test, so it needs no sandbox. As root or in a container, it could not have one.
 const FLAGS: [&str; 7] = [
     "--headless=new",
     "--no-sandbox",
@@ -27,13 +26,13 @@ const FLAGS: [&str; 7] = [
     "--disable-component-update",
     "--no-first-run",
 ];
-/// An answer from a browser on a busy machine that takes this long is no answer.
+/// Longer than an answer of a browser takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// It ends within this time once nobody can call it any more, or is killed.
+/// The browser ends within this time after its pipe is closed, or is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Which of the page's two dresses is asked for.
+/// The colour scheme that the page is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scheme {
     Light,
@@ -48,7 +47,7 @@ pub(crate) struct Browser {
     messages: Receiver<Value>,
     last: u64,
     session: Option<String>,
-    /// What it said without being asked.
+    /// Events that it sent unasked.
     events: Vec<Value>,
     _profile: TempDir,
 }
@@ -63,7 +62,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Starts one; none if there is none to start.
+    /// Starts a browser; `None` if there is none.
     pub(crate) fn start() -> Option<Self> {
         let program = NAMES.into_iter().find(|name| is_there(name))?;
         let profile = tempfile::tempdir().expect("a folder");
@@ -110,7 +109,7 @@ impl Browser {
         self.until(PATIENCE, "document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
-    /// Becomes a screen of that size, in CSS pixels; a narrow one is a phone.
+    /// Sets the size of the screen in CSS pixels; a narrow one is a phone.
     pub(crate) fn resize(&mut self, width: u32, height: u32, scheme: Scheme) {
         let phone = width < 500;
         let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone});
@@ -123,7 +122,7 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &features);
     }
 
-    /// What a JavaScript expression comes to.
+    /// The value of a JavaScript expression.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let answer = self.call("Runtime.evaluate", &asked);
@@ -131,7 +130,7 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// The text of every element that a selector finds, as a reader sees it.
+    /// The visible text of every element that a selector finds.
     pub(crate) fn texts(&mut self, selector: &str) -> Vec<String> {
         let found = self.value(&format!(
             "[...document.querySelectorAll({})].map((element) => element.innerText ?? element.textContent)",
@@ -141,7 +140,7 @@ impl Browser {
         texts.map(|text| text.as_str().expect("text").trim().to_owned()).collect()
     }
 
-    /// Waits until an expression is true; how long that took.
+    /// Waits until an expression is true. Returns how long that took.
     pub(crate) fn until(&mut self, deadline: Duration, expression: &str) -> Duration {
         let start = Instant::now();
         while !self.value(&format!("Boolean({expression})")).as_bool().expect("a Boolean") {
@@ -154,7 +153,7 @@ impl Browser {
         start.elapsed()
     }
 
-    /// Clicks with the mouse in the middle of what a selector finds first.
+    /// Clicks in the middle of the first element that a selector finds.
     pub(crate) fn click(&mut self, selector: &str) {
         let middle = format!(
             "(() => {{ const element = document.querySelector({}); element.scrollIntoView({{block: 'center'}}); \
@@ -190,7 +189,7 @@ impl Browser {
         }
     }
 
-    /// Keeps a picture of the whole page.
+    /// Saves a picture of the whole page.
     pub(crate) fn picture(&mut self, file: &Path) {
         let answer =
             self.call("Page.captureScreenshot", &json!({"format": "png", "captureBeyondViewport": true}));
@@ -198,7 +197,7 @@ impl Browser {
         std::fs::write(file, png).expect("a file");
     }
 
-    /// What the console, the policy or a dialog said, and every exception.
+    /// The messages of the console, the policy and dialogs, and every exception.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
         const KINDS: [&str; 4] = [
             "Runtime.exceptionThrown",
@@ -212,7 +211,7 @@ impl Browser {
         said.map(|event| event["params"].to_string()).collect()
     }
 
-    /// Every address that was asked for anything.
+    /// Every address that was requested.
     pub(crate) fn requests(&mut self) -> Vec<String> {
         self.value("0");
         let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");

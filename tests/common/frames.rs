@@ -1,9 +1,8 @@
-//! HTTP/2 frame by frame, as little of it as tests of a server's manners need. Knows nothing of service
-//! discovery.
+//! HTTP/2 frame by frame: as little of it as tests of a server's behaviour need. Knows nothing of service discovery.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What a client begins with.
+/// The first bytes of a client.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;

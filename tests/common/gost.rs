@@ -1,5 +1,5 @@
-//! As much of a gost as the agent sees: an entrypoint that answers, a kept-alive plugin connection of Go's client, and an
-//! instance id that changes with every start.
+//! The part of a gost that an agent sees: an entrypoint that answers, a kept-alive plugin connection like that of Go's
+//! client, and an instance id that changes with every start.
 
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::http::{Answer, Connection};
 
-/// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
+/// The hash host of a tunnel: the first 16 digits of the MD5 of its id.
 pub(crate) fn hash_host(tunnel: &str) -> String {
     use md5::{Digest as _, Md5};
     let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
@@ -34,7 +34,7 @@ fn addresses(answer: &Answer) -> Vec<String> {
     services.map(|service| service["address"].as_str().expect("text").to_owned()).collect()
 }
 
-/// Where visitors come in: nobody's tunnel is here.
+/// The port for visitors: it has nobody's tunnel.
 struct Entrypoint {
     socket: Arc<TcpListener>,
     answering: JoinHandle<()>,
@@ -42,7 +42,7 @@ struct Entrypoint {
 
 impl Entrypoint {
     async fn listen(at: SocketAddr) -> Self {
-        // One that has just ended is closed when its task is.
+        // The port of one that has just ended is free when its task has ended.
         let until = Instant::now() + Duration::from_secs(5);
         let socket = loop {
             match TcpListener::bind(at).await {
@@ -80,7 +80,7 @@ pub(crate) struct FakeGost {
 }
 
 impl FakeGost {
-    /// A gost beside the agent whose plugin is there.
+    /// A gost beside the agent with this plugin address.
     pub(crate) async fn start(node: &str, plugin: SocketAddr) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self::start_at(node, plugin, any).await
@@ -93,29 +93,29 @@ impl FakeGost {
         Self { node: node.into(), entrypoint, plugin, connection: None, listener: Some(listener) }
     }
 
-    /// Binds a client: gost registers it once.
+    /// Binds a client: gost registers its connector once.
     pub(crate) async fn register(&mut self, id: &str, name: &str) {
         let address = self.entrypoint.to_string();
         assert_eq!(self.call("POST", id, name, &address).await, 200);
     }
 
-    /// The same with an entrypoint as it stands in gost's configuration, perhaps none; the status that the agent answers.
+    /// Registers with an entrypoint verbatim from gost's configuration, perhaps empty. Returns the agent's status.
     pub(crate) async fn register_as(&mut self, id: &str, name: &str, entrypoint: &str) -> u16 {
         self.call("POST", id, name, entrypoint).await
     }
 
-    /// Where a tunnel is of which it has no connector, in the order in which it would dial.
+    /// Asks for a tunnel of which it has no connector. Returns the addresses in order.
     pub(crate) async fn get(&mut self, name: &str) -> Vec<String> {
         addresses(&self.ask(&of_go("GET", &format!("/sd?name={name}"), "")).await)
     }
 
-    /// Ends its listener and goes on calling.
+    /// Closes its listener and continues to call.
     pub(crate) fn stop_listening(mut self) -> Self {
         self.listener = None;
         self
     }
 
-    /// Renews a connector; the status that the agent answers.
+    /// Renews a connector. Returns the agent's status.
     pub(crate) async fn renew(&mut self, id: &str, name: &str) -> u16 {
         self.call("PUT", id, name, "").await
     }
@@ -125,8 +125,8 @@ impl FakeGost {
         assert_eq!(self.call("DELETE", id, name, "").await, 200);
     }
 
-    /// Binds a client that asks for a host name, as gost does: if it is another tunnel's, the client gets its
-    /// hash host instead. The name that it was given, and whether the agent agreed.
+    /// Binds a client that asks for a host name, as gost does: if the name is another tunnel's, the client gets its
+    /// hash host instead. Returns that name, and whether the agent agreed.
     pub(crate) async fn bind(&mut self, id: &str, tunnel: &str, wanted: &str) -> (String, bool) {
         let hash = hash_host(tunnel);
         let taken = self.get_rule(wanted).await;
@@ -145,7 +145,7 @@ impl FakeGost {
         answer.json()["endpoint"].as_str().expect("never null").to_owned()
     }
 
-    /// Whether the agent lets a tunnel have a host.
+    /// Sets a rule. Returns whether the agent gives the host name to the tunnel.
     pub(crate) async fn set_rule(&mut self, host: &str, endpoint: &str) -> bool {
         let body = json!({"service": "service-0", "host": host, "endpoint": endpoint});
         let answer = self.ask(&of_go("PUT", "/ingress", &body.to_string())).await;
@@ -153,18 +153,18 @@ impl FakeGost {
         answer.json()["ok"].as_bool().expect("never null")
     }
 
-    /// Closes its plugin connections and goes on.
+    /// Closes its plugin connections and continues.
     pub(crate) fn drop_connections(&mut self) {
         self.connection = None;
     }
 
-    /// Says that its agent is elsewhere now, as after a restart of it on other ports.
+    /// Its agent has other ports now, as after a restart.
     pub(crate) fn reconnect_to(&mut self, plugin: SocketAddr) {
         self.plugin = plugin;
         self.connection = None;
     }
 
-    /// Ends as SIGTERM ends it; the entrypoint that it had.
+    /// Ends it as SIGTERM does. Returns its entrypoint.
     pub(crate) fn stop(self) -> SocketAddr {
         drop(self.listener);
         self.entrypoint

@@ -1,19 +1,20 @@
-//! One HTTP/1.1 connection, byte by byte: what is written is exactly what a client sends, and nothing of the
-//! answer is smoothed over. Knows nothing of service discovery.
+//! One HTTP/1.1 connection, byte by byte: exactly what a client sends, and the whole answer unchanged. Knows nothing of
+//! service discovery.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// An answer from memory that takes this long is no answer.
+/// Longer than an answer from memory takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A kept-alive connection.
-pub(crate) struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -42,8 +43,17 @@ impl Connection {
         stream.set_nodelay(true).expect("a socket option");
         Self { stream, unread: Vec::new() }
     }
+}
 
-    /// Sends a request and takes its answer, which must be all that arrives.
+impl Connection<UnixStream> {
+    pub(crate) async fn open_socket(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).await.expect("the agent listens");
+        Self { stream, unread: Vec::new() }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Sends a request and returns its answer, which must be all that arrives.
     pub(crate) async fn call(&mut self, request: &str) -> Answer {
         self.send(request).await;
         let answer =

@@ -1,4 +1,4 @@
-//! Agents for tests: real daemons on loopback in this process, and waiting that has an end.
+//! Agents for tests: real daemons on loopback in this process, and waiting with a deadline.
 
 pub(crate) mod browser;
 pub(crate) mod frames;
@@ -31,8 +31,7 @@ pub(crate) async fn eventually(deadline: Duration, what: &str, mut holds: impl F
     start.elapsed()
 }
 
-/// An HTTP client that keeps connections alive like gost's. reqwest wants to be told who computes for TLS, even
-/// where there is none.
+/// An HTTP client that keeps connections alive like gost's. reqwest requires a TLS provider, even without TLS.
 pub(crate) fn client() -> reqwest::ClientBuilder {
     let _already_told = ring::default_provider().install_default();
     reqwest::Client::builder()
@@ -86,14 +85,14 @@ pub(crate) fn write_secret(path: &Path, text: impl AsRef<[u8]>) {
     file.write_all(text.as_ref()).expect("it can be written");
 }
 
-/// A record of that id and tunnel name, at an instance that nobody can dial.
+/// A record with this id and tunnel name, at an instance that nobody can dial.
 pub(crate) fn record(id: &str, name: &str) -> Holding {
     let [id, name, node] = [id, name, "node-1"].map(Into::into);
     let record = Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:8420".into() };
     Holding { record: Arc::new(record), dial: "".into() }
 }
 
-/// What a Deregister says of that id.
+/// The fields of a Deregister of this id.
 pub(crate) fn named(id: &str) -> Draft<'_> {
     Draft { id, name: "t", node: "node-1", network: "", address: "" }
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::http::{Connection, call, request};
 
-/// What a service manager says to its services, of which the test itself may be one.
+/// Variables of a service manager, under which the test itself may run.
 const SUPERVISION: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// The program, without what the environment of the test says to it.
+/// The program, without variables that the test's environment has for it.
 pub(crate) fn gossd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gossd"));
     let not_ours = |name: &str| name.starts_with("GOSSD_") || SUPERVISION.contains(&name);
@@ -46,12 +46,12 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// An agent on port 0 that keeps nothing.
+    /// An agent on port 0 without a journal.
     pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
         Self::start_in(name, &[], flags)
     }
 
-    /// The same, where these variables are set.
+    /// The same with these variables.
     pub(crate) fn start_in(name: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
         let any = "127.0.0.1:0";
         let defaults = [
@@ -73,7 +73,7 @@ impl Process {
         Self::run(all.into_iter().map(str::to_owned).collect(), variables.collect())
     }
 
-    /// An agent with a journal in a folder, which is also where its control socket is.
+    /// An agent whose journal and control socket are in a folder.
     pub(crate) fn keeping(name: &str, folder: &Path, flags: &[&str]) -> Self {
         let socket = folder.join(format!("{name}.sock"));
         let (folder, socket) = (folder.to_str().expect("text"), socket.to_str().expect("text"));
@@ -106,23 +106,24 @@ impl Process {
         Self { child, stderr, flags, variables, plugin, gossip, admin }
     }
 
-    /// Ends it as the kernel does, and starts it again on the ports that it had.
+    /// Kills it with SIGKILL, and starts it again on the same ports.
     pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
         self.restart();
     }
 
-    /// Starts it again on the ports that it had.
+    /// Starts it again on the same ports.
     pub(crate) fn restart(&mut self) {
         *self = Self::run(self.again(&[]), self.variables.clone());
     }
 
-    /// A process with the same flags, but for some, that takes over from this one, and has when this returns.
+    /// A process with the same flags, except for some, that takes over from this one, and has taken over when this
+    /// returns.
     pub(crate) fn successor(&self, other: &[(&str, &str)]) -> Self {
         Self::run(self.taking_over(other), self.variables.clone())
     }
 
-    /// The same of one that does not; its exit code, and what it said.
+    /// A successor that fails to start. Returns its exit code and output.
     pub(crate) fn failing_successor(&self, other: &[(&str, &str)]) -> (Option<i32>, String) {
         let output = gossd().arg("run").args(self.taking_over(other)).output().expect("gossd starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -134,7 +135,7 @@ impl Process {
         flags
     }
 
-    /// Its flags, with the ports that it has, and others in the place of some.
+    /// Its flags, with the ports that it has, and some replaced.
     fn again(&self, other: &[(&str, &str)]) -> Vec<String> {
         let mut flags = self.flags.clone();
         flags.retain(|flag| flag != "--take-over");
@@ -155,7 +156,7 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
-    /// Its process.
+    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -166,7 +167,7 @@ impl Process {
         assert!(sent.success());
     }
 
-    /// Waits until it has ended by itself; how it did, and what it said.
+    /// Waits until it has ended by itself. Returns its exit status and its log.
     pub(crate) fn ended(&mut self, deadline: Duration) -> (ExitStatus, String) {
         let start = Instant::now();
         loop {
@@ -178,12 +179,12 @@ impl Process {
         }
     }
 
-    /// What it has said on standard error so far.
+    /// Its log so far.
     pub(crate) fn said(&self) -> String {
         self.stderr.so_far()
     }
 
-    /// Ends it, and gives what it said on standard error.
+    /// Ends it. Returns its log.
     pub(crate) fn log(mut self) -> String {
         self.kill();
         self.stderr.all()
@@ -199,13 +200,13 @@ impl Process {
         }
     }
 
-    /// The addresses that it answers for a tunnel name, in its order.
+    /// The addresses that it answers for a tunnel name, in order.
     pub(crate) async fn get(&self, name: &str) -> Vec<String> {
         get(&mut Connection::open(self.plugin).await, name).await
     }
 }
 
-/// The addresses that an agent answers for a tunnel name, over a connection that is there.
+/// The addresses that an agent answers for a tunnel name, over an existing connection.
 pub(crate) async fn get(connection: &mut Connection, name: &str) -> Vec<String> {
     let answer = connection.call(&request("GET", &format!("/sd?name={name}"), "")).await.json();
     let services = answer["services"].as_array().expect("a list");
@@ -234,7 +235,7 @@ impl Stderr {
         self.text.lock().expect("no panic holds it").clone()
     }
 
-    /// Once the process has ended.
+    /// The whole text, once the process has ended.
     fn all(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("it only reads");

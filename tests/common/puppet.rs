@@ -1,18 +1,20 @@
-//! A peer without an agent behind it: it has a key, and says whatever it is told to. What it says honestly is recorded,
-//! for those who have no key and replay it.
+//! A peer without an agent: it has a key, and sends whatever a test wants. Its valid frames are recorded, for attackers
+//! without a key that replay them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use gossd::gossip::keyring::Keyring;
-use gossd::gossip::seal::Sealer;
-use gossd::gossip::wire::{self, Header, Kind, Push, Session};
-use gossd_core::slot::Slot;
+use gossd_core::codec::encode_cell;
+use gossd_core::link::keyring::Keyring;
+use gossd_core::link::seal::Sealer;
+use gossd_core::link::wire::{self, Header, Kind, Push, Session};
+use gossd_core::record::{Network, Record};
+use gossd_core::slot::{Cell, Content, Slot, Status};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// One process of a peer. Its end is silence.
+/// One process of a peer. At its end it becomes silent.
 pub(crate) struct Puppet {
     said: Arc<Said>,
     answering: JoinHandle<()>,
@@ -26,9 +28,9 @@ struct Said {
     counter: AtomicU64,
     name: String,
     generation: u64,
-    /// What it sent, sealed.
+    /// The encrypted frames that it sent.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// What the agent sent it, sealed.
+    /// The encrypted frames that the agent sent to it.
     heard: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -39,7 +41,7 @@ impl Drop for Puppet {
 }
 
 impl Puppet {
-    /// Says hello to an agent, and answers its challenges from now on.
+    /// Introduces itself to an agent, and answers its challenges from now on.
     pub(crate) async fn start(
         agent: SocketAddr,
         keyring: Keyring,
@@ -63,46 +65,60 @@ impl Puppet {
         Self { said, answering }
     }
 
-    /// Says something; small enough for a datagram, or it is cut.
+    /// Sends a payload, which must be small enough for a datagram.
     pub(crate) async fn say(&self, kind: Kind, payload: &[u8]) {
         self.said.say(kind, payload).await;
     }
 
-    /// Pushes changes of its slots, in the words of `gossip::slots`.
-    pub(crate) async fn push(&self, until: u64, changes: &[(Slot, &str)]) {
+    /// Pushes changes of its slots.
+    pub(crate) async fn push(&self, until: u64, changes: &[(Slot, Vec<u8>)]) {
         self.say(Kind::Push, &push(self.said.counter.load(Ordering::Relaxed), until, changes)).await;
     }
 
-    /// Pushes that it is ready, so that what it holds is shown.
+    /// Pushes that it is ready, so that its records are listed.
     pub(crate) async fn get_ready(&self) {
-        self.push(1, &[(0, "s1\u{1f}ready")]).await;
+        self.push(1, &[(0, cell(1, Content::Status(Status::Ready)))]).await;
     }
 
-    /// A frame of it that it does not send.
+    /// A frame of it that is not sent.
     pub(crate) fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
         let counter = self.said.counter.fetch_add(1, Ordering::Relaxed);
         self.frame_as(counter, kind, payload)
     }
 
-    /// The same, with a counter of one's choice.
+    /// A frame with a chosen counter.
     pub(crate) fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
         self.said.frame_as(counter, kind, payload)
     }
 
-    /// All that it said.
+    /// All frames that it sent.
     pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
         self.said.sent.lock().expect("no panic holds it").clone()
     }
 
-    /// All that it was told.
+    /// All frames that it received.
     pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.said.heard.lock().expect("no panic holds it").clone()
     }
 }
 
-/// A [`Push`] of some records, of which these are all.
-pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, &str)]) -> Vec<u8> {
-    let changes = changes.to_vec();
+/// The bytes of a cell.
+pub(crate) fn cell(version: u64, content: Content) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_cell(&Cell { version, content }, &mut bytes);
+    bytes
+}
+
+/// The bytes of a cell with a record, by its id, tunnel, instance and address.
+pub(crate) fn record_cell(version: u64, [id, name, node, address]: [&str; 4]) -> Vec<u8> {
+    let [id, name, node] = [id, name, node].map(Into::into);
+    let record = Record { id, name, node, network: Network::Tcp, address: address.into() };
+    cell(version, Content::Record(Arc::new(record)))
+}
+
+/// A [`Push`] that is complete with these records.
+pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, Vec<u8>)]) -> Vec<u8> {
+    let changes = changes.iter().map(|(slot, cell)| (*slot, cell.as_slice())).collect();
     wire::encode(&Push { age_us: 0, id, former: None, since: 0, until, changes })
 }
 
@@ -116,8 +132,8 @@ impl Said {
 
     fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
         let from = self.socket.local_addr().expect("bound");
-        let header = Header { session: self.session, counter, from, kind: kind.number(), compressed: false };
-        let with = self.sealer.keyring().sealing();
+        let header = Header { session: self.session, counter, from, kind: kind.number() };
+        let with = self.sealer.keyring.sealing();
         self.sealer.seal(with, rand::random(), &wire::pack(header, payload))
     }
 
@@ -128,12 +144,11 @@ impl Said {
             let Ok((len, _)) = self.socket.recv_from(&mut buffer).await else { continue };
             self.heard.lock().expect("no panic holds it").push(buffer[..len].to_vec());
             let Ok(opened) = self.sealer.open(&buffer[..len]) else { continue };
-            let Ok((header, packed)) = wire::split(&opened.plain) else { continue };
-            let Ok(payload) = wire::unpack(&header, packed) else { continue };
+            let Ok((header, payload)) = wire::split(&opened.plain) else { continue };
             if Kind::from_number(header.kind) != Some(Kind::Ping) {
                 continue;
             }
-            if let Ok(wire::Ping { nonce: Some(nonce), .. }) = wire::decode(&payload) {
+            if let Ok(wire::Ping { nonce: Some(nonce), .. }) = wire::decode(payload) {
                 let pong = wire::Pong { nonce, name: &self.name, generation: self.generation };
                 self.say(Kind::Pong, &wire::encode(&pong)).await;
             }

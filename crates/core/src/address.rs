@@ -5,6 +5,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::record::check_field;
+
 /// `host:port` as gost wrote it; the host may be missing (`:8420`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entrypoint {
@@ -34,7 +38,7 @@ pub enum AddressError {
     /// No port, or a colon too many.
     #[error("is not host:port (an IPv6 host needs brackets)")]
     NotHostPort,
-    /// `:0` means that gost chose a port which it does not tell.
+    /// `:0` means that gost chose a port which it does not report.
     #[error("has port 0: give gost's `entrypoint` a fixed port")]
     PortZero,
     /// Something that is not a number from 1 to 65535.
@@ -102,7 +106,7 @@ impl Host {
         }
     }
 
-    /// An IP address, or [`Host::Unusable`] where it says nothing to another host.
+    /// An IP address, or [`Host::Unusable`] where it means nothing to another host.
     pub fn from_ip(ip: IpAddr) -> Self {
         let ip = ip.to_canonical();
         if ip.is_unspecified() || ip.is_loopback() { Self::Unusable } else { Self::Ip(ip) }
@@ -157,6 +161,14 @@ impl Address {
         self.text_len() == 0
     }
 
+    /// Whether it can be an entrypoint that gost registered, completed or not.
+    pub fn is_entrypoint(&self) -> bool {
+        match &self.0 {
+            Form::V4(v4) => v4.port() != 0,
+            Form::Other(text) => check_field("", text).is_ok() && Entrypoint::parse(text).is_ok(),
+        }
+    }
+
     /// The address of IPv4 and port that it is, if it is one.
     pub fn v4(&self) -> Option<SocketAddrV4> {
         match self.0 {
@@ -183,6 +195,33 @@ impl Address {
             }
             Form::Other(text) => text.len(),
         }
+    }
+}
+
+/// An address as it is encoded. A variant is never changed, only added.
+#[derive(Serialize, Deserialize)]
+enum Encoded<'a> {
+    /// The 4 bytes of the IP address, the 2 of the port.
+    V4([u8; 4], [u8; 2]),
+    Text(&'a str),
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let encoded = match &self.0 {
+            Form::V4(v4) => Encoded::V4(v4.ip().octets(), v4.port().to_be_bytes()),
+            Form::Other(text) => Encoded::Text(text),
+        };
+        encoded.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Encoded::deserialize(deserializer)? {
+            Encoded::V4(ip, port) => SocketAddrV4::new(ip.into(), u16::from_be_bytes(port)).into(),
+            Encoded::Text(text) => text.into(),
+        })
     }
 }
 

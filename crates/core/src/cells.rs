@@ -16,12 +16,14 @@ const MOST_CHANGES: usize = 1_024;
 /// A page's memory, with its place in the tree.
 const PAGE_BYTES: usize = size_of::<Page>() + 64;
 
-/// Slot → its cell, what the owner said last of it, and since when that is known.
+/// Slot → its cell, the last that is known of it, and since when.
 #[derive(Debug, Default)]
 pub struct Cells {
     pages: BTreeMap<Slot, Box<Page>>,
-    /// Of all contents.
+    /// Of all contents, in bytes.
     contents: usize,
+    /// How many of them are records.
+    records: usize,
 }
 
 #[derive(Debug)]
@@ -56,10 +58,19 @@ impl Cells {
         let page = self.pages.entry(page).or_insert_with(|| Box::new(Page::new(now)));
         page.newest = page.newest.max(cell.version);
         self.contents += cell.content.size();
+        self.records += usize::from(is_record(&cell));
         let since = page.start.moment(now);
         let before = page.cells[at].replace(Heard { cell, since }).map(|heard| heard.cell);
-        self.contents -= before.as_ref().map_or(0, |before| before.content.size());
+        if let Some(before) = &before {
+            self.contents -= before.content.size();
+            self.records -= usize::from(is_record(before));
+        }
         before
+    }
+
+    /// How many hold a record.
+    pub fn records(&self) -> usize {
+        self.records
     }
 
     /// How much memory they take, roughly, in bytes.
@@ -95,12 +106,12 @@ impl Cells {
         (changes, None)
     }
 
-    /// The slots of a range that hold something said up to a version.
+    /// The slots of a range that hold something that was written up to a version.
     pub fn held(&self, from: Slot, until: Slot, version: Version) -> impl Iterator<Item = Slot> {
         let cells = self.from(from).take_while(move |(first, _)| *first < until);
         let cells = cells.flat_map(|(first, page)| page.iter(first));
         let held = move |(slot, cell): &(Slot, &Cell)| {
-            (from..until).contains(slot) && cell.version <= version && cell.content != Content::Empty
+            (from..until).contains(slot) && cell.version <= version && !cell.content.is_empty()
         };
         cells.filter(held).map(|(slot, _)| slot)
     }
@@ -112,7 +123,7 @@ impl Cells {
             let now = page.start.moment(now);
             for place in &mut page.cells {
                 let old = |heard: &mut Heard| {
-                    heard.cell.content == Content::Empty
+                    heard.cell.content.is_empty()
                         && heard.cell.version <= known
                         && now.since(heard.since) >= age
                 };
@@ -151,6 +162,10 @@ impl Page {
     }
 }
 
+fn is_record(cell: &Cell) -> bool {
+    cell.content.record().is_some()
+}
+
 /// The number of a slot's page, and where it is there.
 fn place(slot: Slot) -> (Slot, usize) {
     (slot / PAGE, (slot % PAGE) as usize)
@@ -159,7 +174,7 @@ fn place(slot: Slot) -> (Slot, usize) {
 #[cfg(test)]
 mod tests {
     use super::super::slot::tests::record;
-    use super::super::slot::{FIRST_RULE, MAX_SLOT};
+    use super::super::slot::{FIRST_CLAIM, MAX_SLOT};
     use super::*;
 
     fn cell(version: Version) -> Cell {
@@ -195,7 +210,7 @@ mod tests {
     #[test]
     fn parts_have_all_that_is_after_the_mark_once_and_in_order() {
         let mut cells = Cells::default();
-        let slots = (0..5_000).chain(FIRST_RULE - 3..FIRST_RULE + 3).chain([MAX_SLOT]);
+        let slots = (0..5_000).chain(FIRST_CLAIM - 3..FIRST_CLAIM + 3).chain([MAX_SLOT]);
         fill(&mut cells, slots.clone().map(|slot| (slot, u64::from(slot % 7) + 1)));
         for version in [0, 5, 7] {
             let (mut told, mut from) = (Vec::new(), Some(0));

@@ -1,16 +1,16 @@
-//! What is held against peers: words of theirs that were refused. A peer that is broken, or whose key somebody has, is
+//! What is held against peers: changes and messages of theirs that were refused. A peer that is broken, or whose key somebody has, is
 //! found by its name.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::directory::MAX_AGENTS;
 use super::record::AgentName;
+use super::replicas::MAX_AGENTS;
 
 /// A peer is worth a line of the log this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Why words were refused.
+/// Why they were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// A frame whose content makes no sense.
@@ -26,7 +26,7 @@ impl Refusal {
     pub const ALL: [(Self, &'static str); 3] =
         [(Self::Malformed, "malformed"), (Self::NotASlot, "not_a_slot"), (Self::TooMuch, "too_much")];
 
-    /// What it said, in words for operators.
+    /// The same for operators.
     pub fn text(self) -> &'static str {
         match self {
             Self::Malformed => "frames that make no sense",
@@ -58,7 +58,7 @@ impl Complaint {
 pub struct Complaints(HashMap<AgentName, Complaint>);
 
 impl Complaints {
-    /// Notes words that were refused. Whether the log is due.
+    /// Notes what was refused. Whether the log is due.
     pub fn note(&mut self, now: Instant, of: &AgentName, why: Refusal, times: u64) -> bool {
         if self.0.len() >= MAX_AGENTS && !self.0.contains_key(of) {
             return false;

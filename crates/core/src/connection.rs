@@ -1,11 +1,11 @@
-//! Which plugin connections spoke for which instances. When the last one that spoke for an instance closes, its gost may
+//! Which plugin connections carried calls of which instances. When the last one of an instance closes, its gost may
 //! be dead: it closes nothing while it lives, but may drop idle connections.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::room::Room as _;
+use super::capacity::GiveBack as _;
 
 /// Instances that one connection is remembered for; a gost with more tunnel services than that is not known.
 pub const MAX_INSTANCES: usize = 256;
@@ -35,21 +35,21 @@ impl Caller {
     }
 }
 
-/// The open connections, and the instances that nobody has looked at since their last one closed.
+/// The open connections, and the instances that were not looked at since their last one closed.
 #[derive(Debug, Default)]
 pub struct Connections {
     spoken: HashMap<ConnectionId, HashSet<Arc<str>>>,
-    /// How many open connections spoke for an instance.
+    /// How many open connections carried calls of an instance.
     open: HashMap<Arc<str>, usize>,
     orphans: BTreeSet<Arc<str>>,
-    /// Open connections of gosts of this host that did not say for which instance they speak: questions do not.
+    /// Open connections of gosts of this host whose instance is unknown: questions do not name it.
     nameless: HashSet<ConnectionId>,
     /// Instances of other hosts. Those that have not called since this process began are not known.
     guests: HashSet<Arc<str>>,
 }
 
 impl Connections {
-    /// A caller spoke for an instance.
+    /// A caller named its instance.
     pub fn spoke(&mut self, caller: Caller, node: &str) {
         self.orphans.remove(node);
         let nodes = self.spoken.entry(caller.connection).or_default();
@@ -73,7 +73,7 @@ impl Connections {
         }
     }
 
-    /// A connection closed. Whether it was some gost's, nobody knows which one's.
+    /// A connection closed. Whether it was the connection of a gost whose instance is unknown.
     pub fn closed(&mut self, connection: ConnectionId) -> bool {
         let was_nameless = self.nameless.remove(&connection) && !self.spoken.contains_key(&connection);
         for node in self.spoken.remove(&connection).into_iter().flatten() {
@@ -125,7 +125,7 @@ impl Connections {
         guests.retain(|node| open.contains_key(node) || is_known(node));
     }
 
-    /// Whether an open connection spoke for the instance.
+    /// Whether an open connection carried calls of the instance.
     pub fn has(&self, node: &str) -> bool {
         self.open.contains_key(node)
     }
@@ -135,12 +135,12 @@ impl Connections {
         self.spoken.get(&connection).is_some_and(|nodes| nodes.contains(node))
     }
 
-    /// The instances that open connections spoke for.
+    /// The instances whose calls open connections carried.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
         self.open.keys().map(|node| &**node)
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.spoken.give_back();
         self.open.give_back();
@@ -148,13 +148,13 @@ impl Connections {
         self.nameless.give_back();
     }
 
-    /// Entries that there is room for.
+    /// Entries that there is capacity for.
     #[cfg(test)]
-    pub(super) fn room(&self) -> usize {
-        self.spoken.room() + self.open.room()
+    pub(super) fn capacity(&self) -> usize {
+        self.spoken.capacity() + self.open.capacity()
     }
 
-    /// How many connections spoke, and for how many instances.
+    /// How many connections carried calls of known instances, and of how many instances.
     pub fn len(&self) -> (usize, usize) {
         (self.spoken.len(), self.open.len())
     }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_of_a_peak_is_given_back() {
+    fn the_capacity_of_a_peak_is_given_back() {
         let mut connections = Connections::default();
         for n in 0..10_000 {
             connections.spoke(Caller::local(n), &n.to_string());
@@ -222,9 +222,9 @@ mod tests {
         for n in 10..10_000 {
             connections.closed(n);
         }
-        assert!(connections.room() >= 20_000);
+        assert!(connections.capacity() >= 20_000);
         connections.give_back();
         assert_eq!(connections.len(), (10, 10));
-        assert!(connections.room() < 200, "{}", connections.room());
+        assert!(connections.capacity() < 200, "{}", connections.capacity());
     }
 }

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::directory::Directory;
 use super::lease::{Holding, LeaseTable};
 use super::record::{Generation, Owner};
+use super::replica::Extent;
 use super::slot::tests::record;
-use super::slot::{Change, Content, Slot, Status, Versions, Write};
+use super::slot::{Change, Slot, Status, Versions, Write};
 use super::tombstone::IN_FLIGHT;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -69,16 +70,21 @@ fn live(generation: Generation, calls: &[Call]) -> Life {
     Life { owner, said, last: last.into_values().collect() }
 }
 
+fn us() -> Owner {
+    Owner { name: "us".parse().unwrap(), generation: 1 }
+}
+
 /// The last word on every slot arrives, and that it is the last.
 fn repair(directory: &mut Directory, life: &Life, first: usize) {
     let mut cells = life.last.clone();
     let first = first % cells.len();
     cells.rotate_left(first);
     for change in &cells {
-        directory.apply(Instant::now(), &life.owner, change);
+        directory.apply(Instant::now(), &life.owner, change, &mut Vec::new());
     }
     let until = life.said.iter().map(|change| change.cell.version).max().unwrap_or_default();
-    directory.reach(&life.owner, 0, until);
+    let extent = Extent { until, ..Extent::default() };
+    directory.reach(Instant::now(), &life.owner, &extent, &mut Vec::new());
 }
 
 /// What a directory shows of the tunnels, comparable.
@@ -91,11 +97,9 @@ fn shown(directory: &Directory) -> BTreeSet<(String, String, Slot, u64)> {
 }
 
 fn truth(life: &Life) -> BTreeSet<(String, String, Slot, u64)> {
-    let record = |change: &Change| match &change.cell.content {
-        Content::Record(r) => {
-            Some((r.id.to_string(), r.name.to_string(), change.slot, life.owner.generation))
-        }
-        Content::Empty | Content::Status(_) | Content::Rule(_) => None,
+    let record = |change: &Change| {
+        let record = change.cell.content.record()?;
+        Some((record.id.to_string(), record.name.to_string(), change.slot, life.owner.generation))
     };
     life.last.iter().filter_map(record).collect()
 }
@@ -108,16 +112,16 @@ proptest! {
         first in any::<usize>(),
     ) {
         let life = live(1, &calls);
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&us());
         for at in &deliveries {
-            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said), &mut Vec::new());
         }
         repair(&mut directory, &life, first);
         for at in &deliveries {
-            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said), &mut Vec::new());
         }
         prop_assert_eq!(shown(&directory), truth(&life));
-        prop_assert_eq!(directory.len(), truth(&life).len());
+        prop_assert_eq!(directory.replicas.records(), truth(&life).len());
     }
 
     #[test]
@@ -127,19 +131,19 @@ proptest! {
         order in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..150),
     ) {
         let lives = [live(1, &former), live(2, &latter)];
-        let mut directory = Directory::default();
+        let mut directory = Directory::new(&us());
         for (second, at) in &order {
             let life = &lives[usize::from(*second)];
-            directory.apply(Instant::now(), &life.owner, at.get(&life.said));
+            directory.apply(Instant::now(), &life.owner, at.get(&life.said), &mut Vec::new());
         }
         for life in &lives {
             repair(&mut directory, life, 0);
         }
         prop_assert_eq!(shown(&directory), truth(&lives[1]));
-        directory.forget(&lives[0].owner);
+        directory.forget(Instant::now(), &lives[0].owner, &mut Vec::new());
         prop_assert_eq!(shown(&directory), truth(&lives[1]));
-        directory.forget(&lives[1].owner);
-        prop_assert!(directory.is_empty());
+        directory.forget(Instant::now(), &lives[1].owner, &mut Vec::new());
+        prop_assert!(directory.replicas.records() == 0);
     }
 
     /// What gost says of a connector: a Register, Renews and a Deregister, which overtake each other on their way. They all

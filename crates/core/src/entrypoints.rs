@@ -1,4 +1,4 @@
-//! Where gosts registered, for calls that do not say where their gost is: a Renew never does, and a Register does not where
+//! Where gosts registered, for calls without an address of their gost: a Renew never does, and a Register does not where
 //! gost is configured with a list of entrypoints. Knows nothing of records.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ pub const MAX_REGISTERED: usize = 256;
 pub struct Place {
     /// Where other hosts dial it, `host:port`.
     pub address: Address,
-    /// Where this agent can dial it; empty if it cannot tell.
+    /// Where this agent can dial it; empty if unknown.
     pub dial: Address,
 }
 

@@ -1,4 +1,4 @@
-//! What happened to records and peers, numbered, for whoever watches. The last ones are kept, so that a watcher that
+//! What happened to records and peers, numbered, for watchers. The last ones are kept, so that a watcher that
 //! was away for a moment misses nothing. Knows no clock and no protocol.
 
 use std::collections::VecDeque;
@@ -16,11 +16,11 @@ pub enum Event {
     Up(Arc<Owner>, Arc<Record>),
     /// It is not any more.
     Down(Arc<Owner>, Arc<Record>),
-    /// A peer is heard: for the first time, or again.
+    /// A peer is alive: for the first time, or again.
     Heard(AgentName),
     /// A peer has become suspect.
     Suspected(AgentName),
-    /// A peer said goodbye.
+    /// A peer left.
     Left(AgentName),
     /// A peer has been dead for so long that it is forgotten.
     Forgotten(AgentName),

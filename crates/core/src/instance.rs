@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::address::Address;
+use super::capacity::GiveBack as _;
 use super::label::Label;
 use super::moment::Moment;
 use super::period::Period;
 use super::record::Record;
-use super::room::Room as _;
 
 /// Instances that are remembered without a record, for the next connector to have their Renew period at once; the oldest
 /// go first. A gost instance ends with its process, or at a reload of its configuration.
@@ -168,7 +168,7 @@ impl Instances {
     }
 
     /// The instance of a record has its entrypoint, unless another claims that: it was there before this agent could
-    /// tell who came last.
+    /// show who came last.
     pub fn claim_if_vacant(&mut self, record: &Record) {
         self.claims.entry(claim_of(record)).or_insert_with(|| record.node.clone());
     }
@@ -183,16 +183,16 @@ impl Instances {
         self.known.get(node).into_iter().flat_map(|instance| &instance.ids)
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.known.give_back();
         self.claims.give_back();
         self.counts.give_back();
     }
 
-    /// Entries that there is room for.
-    pub(super) fn room(&self) -> usize {
-        self.known.room() + self.claims.room() + self.counts.room()
+    /// Entries that there is capacity for.
+    pub(super) fn capacity(&self) -> usize {
+        self.known.capacity() + self.claims.capacity() + self.counts.capacity()
     }
 
     /// How many entrypoints are some instance's.

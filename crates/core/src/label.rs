@@ -7,7 +7,10 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::{Builder, Uuid};
+
+use super::record::check_field;
 
 /// A text of any length, in 16 bytes and without an allocation if it is a random (version 4) UUID in lower case.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -65,6 +68,45 @@ impl Label {
             Form::Random { turn, rest } => Some(join(*turn, rest)),
             Form::Other(_) => None,
         }
+    }
+
+    /// Whether a call can have given it: it is neither empty nor what no field may be.
+    pub fn is_given(&self) -> bool {
+        match &self.0 {
+            Form::Random { .. } => true,
+            Form::Other(text) => !text.is_empty() && check_field("", text).is_ok(),
+        }
+    }
+}
+
+/// A label as it is encoded. A variant is never changed, only added.
+#[derive(Serialize, Deserialize)]
+enum Encoded<'a> {
+    Random([u8; 16]),
+    Text(&'a str),
+}
+
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let encoded = match &self.0 {
+            Form::Random { turn, rest } => Encoded::Random(join(*turn, rest).into_bytes()),
+            Form::Other(text) => Encoded::Text(text),
+        };
+        encoded.serialize(serializer)
+    }
+}
+
+/// Of bytes that are no random UUID comes the empty label, which nothing takes: an error would look like that of a later
+/// version's variant.
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Encoded::deserialize(deserializer)? {
+            Encoded::Random(bytes) => match split(Uuid::from_bytes(bytes)) {
+                Some((turn, rest)) => Self(Form::Random { turn, rest }),
+                None => "".into(),
+            },
+            Encoded::Text(text) => text.into(),
+        })
     }
 }
 
@@ -167,7 +209,7 @@ fn parse(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|uuid| split(*uuid).is_some())
 }
 
-/// What is random of a UUID; none if all of it may be said.
+/// What is random of a UUID; none if all of it may be shown.
 fn split(uuid: Uuid) -> Option<(Turn, [u8; 15])> {
     let bytes = uuid.as_bytes();
     if bytes[6] >> 4 != 4 || bytes[8] >> 6 != 0b10 {

@@ -1,17 +1,23 @@
 //! The rules, without the world: no clock, socket, file or random source. Time and randomness come in as
 //! arguments, changes come out as values.
 //!
-//! Reading order: [`record`], [`label`] and [`address`] (what gost says), [`slot`] (what an owner tells the cluster),
-//! [`lease`] (the owner's truth), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`replica`] (a copy of an owner's [`cells`]), [`directory`] (everybody's read index, of
-//! replicas and [`tunnels`]), [`rank`] (the order of an answer). The same for ingress: [`hostname`] and [`rule`], [`claim`] (the owner's), [`hosts`]
-//! (everybody's). What makes one agent of all that: [`agent`].
+//! Reading order: [`record`], [`label`] and [`address`] (what gost registers), [`slot`] (what an owner publishes) and [`codec`] (the same as bytes), [`lease`]
+//! (the owner's records), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`cells`] and [`replica`] (a copy of
+//! what one generation of an owner published), [`replicas`] (of all, and which of them are shown), [`tunnels`] (the index of
+//! what is shown, by tunnel), [`hostname`] (who has which host name), [`directory`] (these three in step), [`rank`] (the order
+//! of an answer). What makes one agent of all that: [`agent`]. How agents talk to each other: [`link`].
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "this is for those who work on it: --document-private-items"
+)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test's time begins somewhere"))]
 
 pub mod address;
 pub mod agent;
+pub mod capacity;
 pub mod cells;
-pub mod claim;
+pub mod codec;
 pub mod complaint;
 pub mod connection;
 #[cfg(test)]
@@ -20,10 +26,10 @@ pub mod directory;
 pub mod entrypoints;
 pub mod event;
 pub mod hostname;
-pub mod hosts;
 pub mod instance;
 pub mod label;
 pub mod lease;
+pub mod link;
 pub mod liveness;
 pub mod moment;
 mod period;
@@ -31,8 +37,7 @@ pub mod quota;
 pub mod rank;
 pub mod record;
 pub mod replica;
-pub mod room;
-pub mod rule;
+pub mod replicas;
 pub mod slot;
 pub mod tombstone;
 pub mod tunnels;

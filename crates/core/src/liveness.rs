@@ -1,5 +1,5 @@
 //! What an agent thinks of its peers: who is alive as seen from here, whose records come last, and whose are
-//! hidden. Judges by what it is told; measures nothing itself.
+//! hidden. Judges by what it is given; measures nothing itself.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -35,9 +35,9 @@ pub struct Liveness {
 
 #[derive(Debug)]
 struct Peer {
-    /// Heard from directly, and not silent since.
+    /// Frames of it arrived here, and it was not silent since.
     heard: bool,
-    /// When it last gave a sign of life, directly or through others; of no meaning while it is heard.
+    /// When it last gave a sign of life, directly or through others; of no meaning while it is alive.
     last_sign: Instant,
     trip: Option<Duration>,
 }
@@ -48,7 +48,7 @@ impl Liveness {
         Self { ttl, peers: HashMap::new() }
     }
 
-    /// A peer is heard; perhaps a round trip to it was measured.
+    /// A frame of a peer arrived; perhaps a round trip to it was measured.
     pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
         let peer = self.peer(now, name);
         peer.heard = true;
@@ -56,7 +56,7 @@ impl Liveness {
         peer.trip = trip.or(peer.trip);
     }
 
-    /// A peer has not been heard for `silence`.
+    /// Nothing of a peer has arrived for `silence`.
     pub fn silent(&mut self, now: Instant, name: &AgentName, silence: Duration) {
         let peer = self.peer(now, name);
         if peer.heard {
@@ -65,12 +65,14 @@ impl Liveness {
         }
     }
 
-    /// Somebody else heard of a peer's life.
-    pub fn hearsay(&mut self, now: Instant, name: &AgentName) {
-        self.peer(now, name).last_sign = now;
+    /// Somebody else received a peer's frames so long ago.
+    pub fn hearsay(&mut self, now: Instant, name: &AgentName, age: Duration) {
+        let sign = now.checked_sub(age).unwrap_or(now);
+        let peer = self.peer(sign, name);
+        peer.last_sign = peer.last_sign.max(sign);
     }
 
-    /// A peer said goodbye, or has been dead for so long that it does not count any more.
+    /// A peer left, or has been dead for so long that it does not count any more.
     pub fn forget(&mut self, name: &AgentName) {
         self.peers.remove(name);
     }
@@ -88,12 +90,12 @@ impl Liveness {
         }
     }
 
-    /// Whether more than half of the peers vanished together: it is probably us, and an alarm is due.
+    /// Whether more than half of the peers vanished together: it was probably us that vanished, and an alarm is due.
     pub fn doubts_itself(&self) -> bool {
         self.peers.values().any(|peer| !peer.heard && self.vanished_together(peer))
     }
 
-    /// How long a peer that is not heard has given no sign of life.
+    /// How long a silent peer has given no sign of life.
     pub fn silence(&self, now: Instant, name: &AgentName) -> Option<Duration> {
         let peer = self.peers.get(name).filter(|peer| !peer.heard)?;
         Some(now.saturating_duration_since(peer.last_sign))
@@ -104,7 +106,7 @@ impl Liveness {
         self.peers.get(name)?.trip
     }
 
-    /// The peers met, and whether each is heard.
+    /// The peers met, and whether each is alive.
     pub fn peers(&self) -> impl Iterator<Item = (&AgentName, bool)> {
         self.peers.iter().map(|(name, peer)| (name, peer.heard))
     }
@@ -160,7 +162,7 @@ mod tests {
     fn a_peer_that_was_never_met_is_hidden() {
         let (mut liveness, now) = met(1);
         assert_eq!(liveness.standing(now, &name(7)), Standing::Hidden);
-        liveness.hearsay(now, &name(7));
+        liveness.hearsay(now, &name(7), Duration::ZERO);
         assert_eq!(liveness.standing(now, &name(7)), Standing::Suspect, "others hear it: last, but there");
         assert_eq!(liveness.standing(now + TTL, &name(7)), Standing::Hidden);
     }
@@ -169,7 +171,7 @@ mod tests {
     fn a_peer_that_others_hear_is_kept() {
         let (mut liveness, now) = met(3);
         liveness.silent(now + SILENCE, &name(0), SILENCE);
-        liveness.hearsay(now + TTL, &name(0));
+        liveness.hearsay(now + TTL, &name(0), Duration::ZERO);
         assert_eq!(liveness.standing(now + TTL * 3 / 2, &name(0)), Standing::Suspect);
     }
 

@@ -1,4 +1,4 @@
-//! How long a lease lasts: gost's Renew period differs per deployment and is not told, so it is learned from the Renews
+//! How long a lease lasts: gost's Renew period differs per deployment and is in no call, so it is learned from the Renews
 //! of each gost instance.
 
 use std::num::NonZeroU32;

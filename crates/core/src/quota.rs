@@ -8,7 +8,7 @@ pub struct Quota {
     /// Live records; as many may have lapsed and wait to be revived.
     pub records: usize,
     /// Claims on host names; every tunnel has one on its hash host.
-    pub rules: usize,
+    pub claims: usize,
     /// All of it, in bytes of memory, roughly.
     pub bytes: usize,
 }
@@ -16,11 +16,11 @@ pub struct Quota {
 impl Default for Quota {
     /// What a cluster is designed for, at one agent.
     fn default() -> Self {
-        Self { records: 100_000, rules: 200_000, bytes: 256 << 20 }
+        Self { records: 100_000, claims: 200_000, bytes: 256 << 20 }
     }
 }
 
-/// How much of what others say is kept, in bytes of memory, roughly: a bound against owners that make things up.
+/// How much is kept of other owners, in bytes of memory, roughly: a bound against owners that make things up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// Of one start of one owner.
@@ -30,7 +30,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// What nobody takes from an owner: some thousand records.
+    /// What every owner may have: some thousand records.
     pub const FLOOR: usize = 1 << 20;
 
     /// Of agents with such a quota, or with the usual one if that is more: each owner what it may hold itself and half
@@ -54,9 +54,9 @@ pub enum Full {
     /// See [`Quota::records`].
     #[error("this agent already holds {0} records (--max-records)")]
     Records(usize),
-    /// See [`Quota::rules`].
+    /// See [`Quota::claims`].
     #[error("this agent already holds {0} ingress rules (--max-rules)")]
-    Rules(usize),
+    Claims(usize),
     /// See [`Quota::bytes`].
     #[error("this agent already holds {0} bytes of records and rules (--max-bytes)")]
     Bytes(usize),

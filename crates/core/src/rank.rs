@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::address::Address;
-use super::directory::Entry;
 use super::label::Label;
 use super::liveness::Standing;
 use super::record::Owner;
+use super::tunnels::Entry;
 
 /// In which order the records of live agents are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,9 +62,9 @@ impl Ranked<'_> {
     }
 }
 
-/// Of a connector that is listed twice, the newer word of one owner stays: a record that moved to another slot is in
-/// two for the moment between two changes. Of two owners that say the same, it is the one of the better standing: one
-/// that changed its agent is at both until the former lets go. What two owners say differently stays twice, lest one
+/// Of a connector that is listed twice, the newer version of one owner stays: a record that moved to another slot is in
+/// two for the moment between two changes. Of two owners with the same record, it is the one of the better standing: one
+/// that changed its agent is at both until the former lets go. Two owners' different records stay, lest one
 /// hides the other's record by claiming its id.
 fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
     if ranked.len() < 2 {

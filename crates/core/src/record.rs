@@ -4,16 +4,19 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::{Address, AddressError, Entrypoint, Host};
 use super::label::Label;
 
 /// Longest field, in bytes. gost's longest is the router handler's name: 255 bytes of host, `@` and a UUID.
 pub const MAX_FIELD: usize = 512;
-/// Longest agent name, in bytes: chitchat repeats it in every digest, which must fit one message.
+/// Longest agent name, in bytes: the cards of a thousand agents must fit one message.
 pub const MAX_AGENT_NAME: usize = 64;
 
-/// One connector of one tunnel, with an address that other hosts can dial.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One connector of one tunnel, with an address that other hosts can dial. Its fields are encoded in this order, so
+/// that they are never changed; how one is added, [`super::codec`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
     /// Connector id: unique per bind, never reused.
     pub id: Label,
@@ -34,14 +37,20 @@ impl Record {
         id.text_len() + name.text_len() + node.text_len() + address.text_len() + size_of::<Self>()
     }
 
+    /// Whether a Register can have made it.
+    pub fn is_plausible(&self) -> bool {
+        let Self { id, name, node, network: _, address } = self;
+        [id, name, node].iter().all(|label| label.is_given()) && address.is_entrypoint()
+    }
+
     /// Whether gost's router handler registered it: then its address is a UDP port.
     pub fn is_routers(&self) -> bool {
         self.network == Network::Udp && self.name.text().contains('@')
     }
 }
 
-/// What a connector carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What a connector carries. Encoded by its number: a variant is never changed, only added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Network {
     /// Streams; also what an empty network means.
     Tcp,

@@ -87,18 +87,17 @@ impl Replica {
         self.version
     }
 
-    /// What the owner says of itself; none until it is known.
+    /// What the owner says of itself; none until it is known. One of a later version that is not known counts as ready: before
+    /// any status, an owner tells the records that it had.
     pub fn status(&self) -> Option<Status> {
-        match self.cells.get(STATUS_SLOT)?.content {
-            Content::Status(status) => Some(status),
-            Content::Empty | Content::Record(_) | Content::Rule(_) => None,
-        }
+        let content = &self.cells.get(STATUS_SLOT)?.content;
+        content.status().or_else(|| (!content.is_empty()).then_some(Status::Ready))
     }
 
     /// Whether it has all that the owner had at its start, which it says before its status. The status may be heard first,
     /// by an answer to a question: it has to be reached, too.
     pub fn is_complete(&self) -> bool {
-        let status = self.cells.get(STATUS_SLOT).filter(|cell| cell.content != Content::Empty);
+        let status = self.cells.get(STATUS_SLOT).filter(|cell| !cell.content.is_empty());
         status.is_some_and(|status| self.version >= status.version)
     }
 

@@ -4,26 +4,31 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::hostname::Claim;
 use super::record::Record;
-use super::rule::Rule;
 
 /// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], those after it records, and those from
-/// [`FIRST_RULE`] on rules.
+/// [`FIRST_CLAIM`] on rules.
 pub type Slot = u32;
 /// The owner's own rising number of a change. Of two changes of a slot the higher one holds.
 pub type Version = u64;
+
+/// Versions above this are hostile: an owner that writes a million times a second needs 285 years to get there.
+pub const MAX_VERSION: Version = 1 << 53;
 
 /// Where an owner says how it is.
 pub const STATUS_SLOT: Slot = 0;
 /// Most records, and most rules, of one owner: ten times the records that a cluster is designed for.
 pub const MAX_EACH: Slot = 1_000_000;
 /// The first slot of rules.
-pub const FIRST_RULE: Slot = MAX_EACH + 1;
+pub const FIRST_CLAIM: Slot = MAX_EACH + 1;
 /// Highest slot of one owner. A bound against hostile slot numbers.
 pub const MAX_SLOT: Slot = 2 * MAX_EACH;
 
-/// What an owner says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an owner says of itself. Encoded by its number: a variant is never changed, only added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
     /// All records that it had are told: this generation may be shown.
     Ready,
@@ -41,18 +46,74 @@ pub enum Content {
     /// A live record.
     Record(Arc<Record>),
     /// A claim on a host name.
-    Rule(Arc<Rule>),
+    Claim(Arc<Claim>),
     /// The owner's status; only in [`STATUS_SLOT`].
     Status(Status),
+    /// What a version later than this one wrote.
+    Later(Arc<Later>),
+}
+
+const _: () = assert!(size_of::<Content>() == 16, "every slot has one");
+
+/// A content that is more than this version understands. It is stored and passed on byte for byte.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Later {
+    /// All of it, as it came.
+    pub(super) bytes: Box<[u8]>,
+    /// What stands before the fields that are not known; none of a kind that is not known. Never of a later version itself.
+    pub(super) known: Option<Content>,
 }
 
 impl Content {
+    /// As much of it as this version understands; never [`Content::Later`].
+    fn known(&self) -> Option<&Self> {
+        match self {
+            Self::Later(later) => later.known.as_ref(),
+            Self::Empty | Self::Record(_) | Self::Claim(_) | Self::Status(_) => Some(self),
+        }
+    }
+
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.known() == Some(&Self::Empty)
+    }
+
+    /// The record that it is, if it is one.
+    pub fn record(&self) -> Option<&Arc<Record>> {
+        if let Self::Record(record) = self.known()? { Some(record) } else { None }
+    }
+
+    /// The claim that it is, if it is one.
+    pub fn claim(&self) -> Option<&Arc<Claim>> {
+        if let Self::Claim(claim) = self.known()? { Some(claim) } else { None }
+    }
+
+    /// The status that it is, if it is one.
+    pub fn status(&self) -> Option<Status> {
+        if let Self::Status(status) = self.known()? { Some(*status) } else { None }
+    }
+
+    /// Whether that slot can hold it. What is not known may be in any.
+    pub fn fits(&self, slot: Slot) -> bool {
+        match self.known() {
+            Some(Self::Status(_)) => slot == STATUS_SLOT,
+            Some(Self::Record(_)) => (STATUS_SLOT + 1..FIRST_CLAIM).contains(&slot),
+            Some(Self::Claim(_)) => (FIRST_CLAIM..=MAX_SLOT).contains(&slot),
+            Some(Self::Empty | Self::Later(_)) => (STATUS_SLOT + 1..=MAX_SLOT).contains(&slot),
+            None => slot <= MAX_SLOT,
+        }
+    }
+
     /// What it takes besides its cell, roughly, in bytes.
     pub fn size(&self) -> usize {
         match self {
             Self::Empty | Self::Status(_) => 0,
             Self::Record(record) => record.size(),
-            Self::Rule(rule) => rule.size(),
+            Self::Claim(claim) => claim.size(),
+            Self::Later(later) => {
+                let known = later.known.as_ref().map_or(0, Self::size);
+                size_of::<Later>() + later.bytes.len() + known
+            }
         }
     }
 }
@@ -63,9 +124,9 @@ impl From<Arc<Record>> for Content {
     }
 }
 
-impl From<Arc<Rule>> for Content {
-    fn from(rule: Arc<Rule>) -> Self {
-        Self::Rule(rule)
+impl From<Arc<Claim>> for Content {
+    fn from(claim: Arc<Claim>) -> Self {
+        Self::Claim(claim)
     }
 }
 
@@ -136,8 +197,8 @@ impl Default for SlotTable {
 
 impl SlotTable {
     /// For rules.
-    pub fn for_rules() -> Self {
-        Self::of(FIRST_RULE, MAX_SLOT)
+    pub fn for_claims() -> Self {
+        Self::of(FIRST_CLAIM, MAX_SLOT)
     }
 
     fn of(next: Slot, last: Slot) -> Self {

@@ -1,5 +1,5 @@
-//! The Docker engine: networks and containers of one run, which are gone when it ends, and their logs, which stay
-//! if something failed. Knows nothing of gossd.
+//! The Docker engine: the networks and containers of one run. They are removed at its end; after a failure, their logs
+//! stay. Knows nothing of gossd.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,42 +19,42 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt as _;
 
-/// Marks what belongs to a run, so that nothing else is ever touched.
+/// Marks everything that belongs to a run, so that nothing else is ever touched.
 const LABEL: &str = "org.gossd.harness";
-/// What a command in a container may take.
+/// The longest that a command in a container may take.
 const EXEC: Duration = Duration::from_secs(30);
 
-/// An engine, and what was started on it.
+/// A connection to the engine, for one run.
 pub(crate) struct Engine {
     docker: Docker,
     run: String,
 }
 
-/// What a container is to be.
+/// The settings of a container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spec {
     pub(crate) image: &'static str,
     pub(crate) command: Vec<String>,
     pub(crate) environment: Vec<String>,
-    /// Its own address on a network, with names by which others find it.
+    /// A network with the container's own address and names on it,
     pub(crate) network: Option<(String, Option<String>, Vec<String>)>,
-    /// Or the namespace of another container.
+    /// or the network namespace of another container.
     pub(crate) shares: Option<String>,
-    /// `HOST:CONTAINER` folders and files.
+    /// Mounted folders and files, as `HOST:CONTAINER`.
     pub(crate) folders: Vec<String>,
-    /// `NAME:ADDRESS` lines of its hosts file, in their order.
+    /// `NAME:ADDRESS` lines of the container's hosts file, in order.
     pub(crate) hosts: Vec<String>,
-    /// Folders in memory of a size, such as `/data` and `size=4m,mode=1777`.
+    /// Folders in memory with their options, such as `/data` and `size=4m,mode=1777`.
     pub(crate) small: HashMap<String, String>,
     pub(crate) capabilities: Vec<String>,
-    /// As whom it runs, if not as the image says.
+    /// The user, if not the image's own.
     pub(crate) user: Option<String>,
-    /// The groups that it is in besides, by number.
+    /// Additional groups, by number.
     pub(crate) groups: Vec<String>,
 }
 
 impl Engine {
-    /// Connects to the engine that `docker` talks to.
+    /// Connects to the engine that `docker` uses.
     pub(crate) async fn connect(run: &str) -> anyhow::Result<Self> {
         let docker = Docker::connect_with_defaults().context("no Docker engine")?;
         let docker = docker.negotiate_version().await.context("the Docker engine does not answer")?;
@@ -65,7 +65,7 @@ impl Engine {
         HashMap::from([(LABEL.into(), self.run.clone())])
     }
 
-    /// Makes a network of its own, by its subnet.
+    /// Creates a network with this subnet.
     pub(crate) async fn network(&self, name: &str, subnet: &str, mtu: Option<u32>) -> anyhow::Result<()> {
         let ipam = IpamConfig { subnet: Some(subnet.into()), ..IpamConfig::default() };
         let mtu = mtu.map(|mtu| ("com.docker.network.driver.mtu".to_owned(), mtu.to_string()));
@@ -81,7 +81,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts a container.
     pub(crate) async fn run(&self, name: &str, spec: &Spec) -> anyhow::Result<()> {
         let endpoint = |(network, ip, aliases): &(String, Option<String>, Vec<String>)| {
             let settings = EndpointSettings {
@@ -102,7 +101,7 @@ impl Engine {
             env: Some(spec.environment.clone()),
             user: spec.user.clone(),
             labels: Some(self.labels()),
-            // The image's own asks gossd, which most of these containers are not.
+            // The image's health check asks gossd, which most of these containers do not run.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
             networking_config: spec.network.as_ref().map(endpoint),
             host_config: Some(HostConfig {
@@ -121,24 +120,21 @@ impl Engine {
         self.start(name).await
     }
 
-    /// Starts a container again that was stopped.
     pub(crate) async fn start(&self, name: &str) -> anyhow::Result<()> {
         self.docker.start_container(name, None).await.with_context(|| format!("starting {name}"))
     }
 
-    /// Sends a signal.
     pub(crate) async fn signal(&self, name: &str, signal: &str) -> anyhow::Result<()> {
         let options = KillContainerOptionsBuilder::default().signal(signal).build();
         self.docker.kill_container(name, Some(options)).await.with_context(|| format!("{signal} to {name}"))
     }
 
-    /// Ends a container as the kernel does.
+    /// Kills a container with SIGKILL.
     pub(crate) async fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.signal(name, "SIGKILL").await?;
         self.ended(name).await
     }
 
-    /// Waits until a container has ended.
     pub(crate) async fn ended(&self, name: &str) -> anyhow::Result<()> {
         for _ in 0..500 {
             let found = self.docker.inspect_container(name, None).await?;
@@ -150,7 +146,7 @@ impl Engine {
         bail!("{name} does not end")
     }
 
-    /// Stops every process of a container, or lets it go on.
+    /// Stops every process of a container, or lets them continue.
     pub(crate) async fn freeze(&self, name: &str, frozen: bool) -> anyhow::Result<()> {
         let done = if frozen {
             self.docker.pause_container(name).await
@@ -160,19 +156,17 @@ impl Engine {
         done.with_context(|| format!("freezing {name}"))
     }
 
-    /// Removes a container, dead or alive.
     pub(crate) async fn remove(&self, name: &str) -> anyhow::Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         self.docker.remove_container(name, Some(options)).await.with_context(|| format!("removing {name}"))
     }
 
-    /// Takes a container off a network.
     pub(crate) async fn disconnect(&self, network: &str, container: &str) -> anyhow::Result<()> {
         let request = NetworkDisconnectRequest { container: container.into(), force: Some(false) };
         self.docker.disconnect_network(network, request).await.context("taking it off the network")
     }
 
-    /// Puts a container back on a network, with the address and names that it had.
+    /// Connects a container to a network again, with its former address and names.
     pub(crate) async fn reconnect(
         &self,
         network: &str,
@@ -191,14 +185,14 @@ impl Engine {
         self.docker.connect_network(network, request).await.context("putting it back on the network")
     }
 
-    /// Runs a command in a container, to its good end; what it said.
+    /// Runs a command in a container. Returns its output; fails if the command fails.
     pub(crate) async fn execute(&self, name: &str, command: &str) -> anyhow::Result<String> {
         let (code, said) = self.exit_code(name, command).await?;
         anyhow::ensure!(code == 0, "{command} in {name} ended with {code}: {said}");
         Ok(said)
     }
 
-    /// Runs a command in a container, to whatever end; what it said.
+    /// Runs a command in a container. Returns its exit code and output.
     pub(crate) async fn exit_code(&self, name: &str, command: &str) -> anyhow::Result<(i64, String)> {
         let cmd = command.split_whitespace().map(str::to_owned).collect();
         let options = CreateExecOptions {
@@ -213,7 +207,7 @@ impl Engine {
         let said = tokio::time::timeout(EXEC, output.collect::<Vec<_>>()).await;
         let said = said.with_context(|| format!("{command} in {name} does not end"))?;
         let said: String = said.into_iter().filter_map(Result::ok).map(|part| part.to_string()).collect();
-        // Its output may end a moment before it does.
+        // The output may end a moment before the command does.
         for _ in 0..100 {
             let found = self.docker.inspect_exec(&id).await?;
             if found.running == Some(false) {
@@ -226,7 +220,7 @@ impl Engine {
         bail!("{command} in {name} does not end")
     }
 
-    /// Lines that a container prints as they come, to the end of the container.
+    /// Passes each line that a container prints to `line`, until the container ends.
     pub(crate) fn follow(&self, name: &str, mut line: impl FnMut(&str) + Send + 'static) {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
         let (docker, name) = (self.docker.clone(), name.to_owned());
@@ -243,7 +237,7 @@ impl Engine {
         });
     }
 
-    /// All that a container has said.
+    /// Everything that a container has logged.
     pub(crate) async fn log(&self, name: &str) -> anyhow::Result<String> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
         let parts: Vec<_> = self.docker.logs(name, Some(options)).collect().await;
@@ -251,7 +245,6 @@ impl Engine {
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
     }
 
-    /// The containers of this run, whether they run or not.
     pub(crate) async fn containers(&self) -> anyhow::Result<Vec<String>> {
         let mine = HashMap::from([("label", vec![format!("{LABEL}={}", self.run)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&mine).build();
@@ -260,7 +253,7 @@ impl Engine {
         Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
     }
 
-    /// Writes what every container has said into a folder.
+    /// Writes the logs of all containers into a folder.
     pub(crate) async fn keep_logs(&self, folder: &Path) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(folder)?;
         for name in self.containers().await? {
@@ -269,9 +262,8 @@ impl Engine {
         Ok(folder.into())
     }
 
-    /// Removes all containers and networks of this run.
     pub(crate) async fn clean(&self) -> anyhow::Result<()> {
-        // Those that share a namespace go before its owner does.
+        // Containers that share a namespace are removed before the owner of the namespace.
         let mut names = self.containers().await?;
         names.sort_by_key(|name| name.ends_with("-pause") || name.ends_with("-target"));
         for name in names {

@@ -1,5 +1,5 @@
-//! Real containers, real networks, real faults: each scenario breaks something and measures what visitors feel. Run
-//! by `scripts/docker-test.sh`, which builds the images. gost is simulated, unless a program of it is given.
+//! Real containers, real networks, real faults: each scenario breaks something and measures what visitors notice. Run
+//! by `scripts/docker-test.sh`, which builds the images. gost is simulated unless the program of a real one is given.
 
 mod engine;
 mod measured;
@@ -20,12 +20,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::measured::Measured;
 use self::scenarios::{NOTICED, Noticed, Scenario};
-use self::table::Outcome;
-use self::world::{Plan, PluginType, World};
+use self::table::ScenarioResult;
+use self::world::{Plan, PluginKind, World};
 
 /// Scenarios in containers.
 #[derive(Debug, Parser)]
-struct Args {
+struct ScenarioArgs {
     /// short, long, or names of scenarios with commas between, each with /grpc or /http for that plugin type alone
     #[arg(long, default_value = "long")]
     set: String,
@@ -54,7 +54,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match all(Args::parse()).await {
+    match all(ScenarioArgs::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -63,17 +63,16 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What all runs have in common.
-struct Setup {
-    /// A part of every name of this process's containers.
+struct RunSetup {
+    /// Part of the name of every container of this process.
     run: String,
     folder: PathBuf,
     gost: Option<PathBuf>,
 }
 
-async fn all(args: Args) -> anyhow::Result<()> {
-    let chosen: Vec<(&'static Scenario, PluginType)> = scenarios::all()
-        .flat_map(|scenario| [PluginType::Grpc, PluginType::Http].map(|plugin| (scenario, plugin)))
+async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
+    let chosen: Vec<(&'static Scenario, PluginKind)> = scenarios::all()
+        .flat_map(|scenario| [PluginKind::Grpc, PluginKind::Http].map(|plugin| (scenario, plugin)))
         .filter(|(scenario, plugin)| scenario.is_in(&args.set, *plugin))
         .collect();
     if args.list {
@@ -92,13 +91,13 @@ async fn all(args: Args) -> anyhow::Result<()> {
     let version = gost.as_deref().map_or_else(|| Ok("simulated gost".into()), version)?;
     println!("{version}");
     let folder = std::path::absolute(&args.folder).context("--folder")?;
-    let setup = Setup { run: format!("{:x}", std::process::id()), folder, gost };
+    let setup = RunSetup { run: format!("{:x}", std::process::id()), folder, gost };
     let mut outcomes = Vec::new();
     let mut number = 0;
     for (scenario, plugin) in chosen {
         let mut outcome = match (scenario.simulated_only, &setup.gost) {
-            (Some(why), Some(_)) => Outcome::skipped(scenario, plugin, why),
-            _ => Outcome::of(scenario, plugin),
+            (Some(why), Some(_)) => ScenarioResult::skipped(scenario, plugin, why),
+            _ => ScenarioResult::of(scenario, plugin),
         };
         let times = if outcome.is_skipped() { 0 } else { args.repeat };
         let runs = (0..times).map(|_| {
@@ -110,7 +109,7 @@ async fn all(args: Args) -> anyhow::Result<()> {
             outcome.add(measured, took);
         }
         drop(runs);
-        // Not before every run of it has removed what it had.
+        // Only when every run has removed its containers.
         if INTERRUPTED.load(Ordering::Relaxed) {
             anyhow::bail!(Interrupted);
         }
@@ -122,7 +121,7 @@ async fn all(args: Args) -> anyhow::Result<()> {
     }
     if args.noticed {
         for broken in NOTICED {
-            // What fails anyhow notices nothing.
+            // A scenario that fails without sabotage proves nothing.
             if !outcomes.iter().any(|outcome| outcome.is_kept_by(broken.scenario, broken.plugin)) {
                 number += 1;
                 whole(&broken, &setup, number).await?;
@@ -136,7 +135,6 @@ async fn all(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a real gost says of itself.
 fn version(gost: &Path) -> anyhow::Result<String> {
     let ran = Command::new(gost).arg("-V").output().with_context(|| gost.display().to_string())?;
     let said = String::from_utf8_lossy(&ran.stdout);
@@ -144,11 +142,11 @@ fn version(gost: &Path) -> anyhow::Result<String> {
     Ok(format!("real {}", said.context("it does not say its version")?))
 }
 
-/// One run, and the time that it took.
+/// One run, and how long it took.
 async fn one(
     scenario: &'static Scenario,
-    plugin: PluginType,
-    setup: &Setup,
+    plugin: PluginKind,
+    setup: &RunSetup,
     number: u32,
 ) -> (anyhow::Result<Measured>, Duration) {
     let started = Instant::now();
@@ -159,8 +157,8 @@ async fn one(
     (measured, started.elapsed())
 }
 
-/// Runs a scenario as it is: it has to keep its promise.
-async fn whole(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Result<()> {
+/// Runs a scenario unbroken: it has to keep its promise.
+async fn whole(noticed: &Noticed, setup: &RunSetup, number: u32) -> anyhow::Result<()> {
     let Noticed { scenario: name, plugin, .. } = noticed;
     let scenario = scenarios::named(name);
     let kept = perform(scenario, setup, number, scenario.plan(*plugin)).await;
@@ -169,8 +167,8 @@ async fn whole(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Result<
     Ok(())
 }
 
-/// Runs a scenario where something is broken: its visitors have to feel it.
-async fn noticed(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Result<()> {
+/// Runs a scenario with something broken: its visitors have to notice.
+async fn noticed(noticed: &Noticed, setup: &RunSetup, number: u32) -> anyhow::Result<()> {
     let Noticed { broken, scenario: name, plugin } = noticed;
     let scenario = scenarios::named(name);
     let felt = match perform(scenario, setup, number, broken.apply(scenario.plan(*plugin))).await {
@@ -183,15 +181,15 @@ async fn noticed(noticed: &Noticed, setup: &Setup, number: u32) -> anyhow::Resul
     Ok(())
 }
 
-/// Whether somebody stopped the tests: nothing is begun any more.
+/// Whether the tests were interrupted: then nothing new is started.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Somebody stopped the tests: no failure of a scenario.
+/// The tests were interrupted. This is no failure of a scenario.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; everything is removed")]
 struct Interrupted;
 
-/// Whoever stops the tests leaves nothing behind either.
+/// Waits for a signal; the runs then remove their containers.
 async fn interrupted() {
     let mut term = signal(SignalKind::terminate()).expect("this system has signals");
     tokio::select! {
@@ -201,9 +199,9 @@ async fn interrupted() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// Runs a scenario in a world of its own, which is gone afterwards; of one that fails, the logs stay.
-async fn perform(scenario: &Scenario, setup: &Setup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
-    let Setup { run, folder, gost } = setup;
+/// Runs a scenario in a world of its own, which is removed afterwards; after a failure its logs stay.
+async fn perform(scenario: &Scenario, setup: &RunSetup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
+    let RunSetup { run, folder, gost } = setup;
     let plan = Plan { real_gost: gost.clone(), ..plan };
     let mut world = World::new(run, number, folder, plan).await?;
     let measured = tokio::select! {

@@ -1,45 +1,44 @@
-//! What visitors felt of a fault, beside what was promised. Knows nothing of hosts.
+//! What visitors noticed of a fault, compared with the promise. Knows nothing of hosts.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::visits::{Moment, Visit, Visits};
+use crate::visits::{UnixMillis, Visit, Visits};
 
 /// How much longer than promised a shared machine may take.
 pub(crate) const ALLOWANCE: u32 = 2;
-/// A wait that is worth telling.
+/// A wait that is worth mentioning.
 const LONG: Duration = Duration::from_millis(500);
 
-/// What visitors are promised.
+/// What visitors were promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Promise {
-    /// No request fails. One that takes long does not count: the machine may be busy.
+    /// No request fails. A slow one does not count, because the machine may be busy.
     NoneFails,
-    /// The same, and none takes longer than this.
+    /// No request fails, and none takes longer than this.
     NoneWaits(Duration),
-    /// So long after the fault began, none fails or takes long any more.
+    /// This long after the fault began, no request fails or is slow any more.
     Within(Duration),
-    /// None: what is felt is measured.
+    /// Nothing: the effect is only measured.
     Measured,
 }
 
-/// What came of it.
+/// The measurement of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
-    /// How long after the fault began the last request began that felt it.
+    /// From the beginning of the fault to the start of the last affected request.
     pub(crate) felt: Duration,
-    /// What the slowest request took that did not fail.
+    /// The duration of the slowest successful request.
     pub(crate) longest: Duration,
-    /// Requests that failed.
     pub(crate) failed: usize,
     pub(crate) of: usize,
     pub(crate) promised: Promise,
 }
 
 impl Measured {
-    /// How visitors at these hosts felt what began at a moment, until now.
-    pub(crate) fn of(visits: &Visits, since: Moment, hosts: &[&str], promised: Promise) -> Self {
-        let visits = visits.between(since, Moment::MAX, hosts);
+    /// What visitors at these hosts noticed from `since` until now.
+    pub(crate) fn of(visits: &Visits, since: UnixMillis, hosts: &[&str], promised: Promise) -> Self {
+        let visits = visits.between(since, UnixMillis::MAX, hosts);
         let bad = |visit: &&Visit| match promised {
             Promise::NoneFails => !visit.ok,
             Promise::NoneWaits(longest) => !visit.ok || visit.took() > longest * ALLOWANCE,
@@ -68,7 +67,7 @@ impl Measured {
         Ok(self)
     }
 
-    /// Several steps as one: the worst of what was felt, and all that failed. The first one's promise.
+    /// Several steps as one: the largest values, the sum of failures, and the promise of the first step.
     pub(crate) fn sum(steps: impl IntoIterator<Item = Self>) -> Option<Self> {
         steps.into_iter().reduce(|all, step| Self {
             felt: all.felt.max(step.felt),
@@ -79,7 +78,7 @@ impl Measured {
         })
     }
 
-    /// The same without words.
+    /// A short form.
     pub(crate) fn short(&self) -> String {
         let Self { felt, longest, failed, of, .. } = self;
         let waited =

@@ -1,28 +1,27 @@
-//! The outcomes, a line for each scenario and plugin type.
+//! The results, one line for each scenario and plugin type.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::measured::Measured;
 use crate::scenarios::Scenario;
-use crate::world::PluginType;
+use crate::world::PluginKind;
 
-/// What a scenario came to, over all its runs. None is left out.
-pub(crate) struct Outcome {
+/// The result of a scenario over all its runs; none is left out.
+pub(crate) struct ScenarioResult {
     scenario: &'static Scenario,
-    plugin: PluginType,
+    plugin: PluginKind,
     runs: Vec<anyhow::Result<Measured>>,
     took: Duration,
-    /// Why it was not run at all.
     skipped: Option<&'static str>,
 }
 
-impl Outcome {
-    pub(crate) fn of(scenario: &'static Scenario, plugin: PluginType) -> Self {
+impl ScenarioResult {
+    pub(crate) fn of(scenario: &'static Scenario, plugin: PluginKind) -> Self {
         Self { scenario, plugin, runs: Vec::new(), took: Duration::ZERO, skipped: None }
     }
 
-    pub(crate) fn skipped(scenario: &'static Scenario, plugin: PluginType, why: &'static str) -> Self {
+    pub(crate) fn skipped(scenario: &'static Scenario, plugin: PluginKind, why: &'static str) -> Self {
         Self { skipped: Some(why), ..Self::of(scenario, plugin) }
     }
 
@@ -39,8 +38,8 @@ impl Outcome {
         self.runs.iter().all(Result::is_ok)
     }
 
-    /// Whether it is of that scenario and plugin type, which was run and kept its promise.
-    pub(crate) fn is_kept_by(&self, scenario: &str, plugin: PluginType) -> bool {
+    /// Whether this is the result of that scenario and plugin type, was run, and kept its promise.
+    pub(crate) fn is_kept_by(&self, scenario: &str, plugin: PluginKind) -> bool {
         self.scenario.name == scenario && self.plugin == plugin && !self.runs.is_empty() && self.is_kept()
     }
 
@@ -56,7 +55,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ScenarioResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match (self.skipped, self.is_kept()) {
             (Some(_), _) => "--  ",
@@ -74,18 +73,19 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The table as `docs/scenarios.md` has it, a row for each scenario. Its head says which gost it was.
-pub(crate) fn markdown(outcomes: &[Outcome], gost: &str) -> String {
-    let cell = |of: &Outcome, plugin| {
-        let same = |outcome: &&Outcome| outcome.scenario.name == of.scenario.name && outcome.plugin == plugin;
+/// The table of `docs/scenarios.md`, one row per scenario. Its head names the gost.
+pub(crate) fn markdown(outcomes: &[ScenarioResult], gost: &str) -> String {
+    let cell = |of: &ScenarioResult, plugin| {
+        let same =
+            |outcome: &&ScenarioResult| outcome.scenario.name == of.scenario.name && outcome.plugin == plugin;
         outcomes.iter().find(same).map_or("-".into(), |outcome| outcome.measured(Measured::short))
     };
-    let row = |outcome: &Outcome| {
+    let row = |outcome: &ScenarioResult| {
         let Scenario { name, fault, promise, .. } = outcome.scenario;
-        let [grpc, http] = [PluginType::Grpc, PluginType::Http].map(|plugin| cell(outcome, plugin));
+        let [grpc, http] = [PluginKind::Grpc, PluginKind::Http].map(|plugin| cell(outcome, plugin));
         format!("| `{name}` | {fault} | {promise} | {grpc} | {http} |\n")
     };
-    let mut outcomes_once: Vec<&Outcome> = outcomes.iter().collect();
+    let mut outcomes_once: Vec<&ScenarioResult> = outcomes.iter().collect();
     outcomes_once.dedup_by_key(|outcome| outcome.scenario.name);
     let rows: String = outcomes_once.into_iter().map(row).collect();
     format!(

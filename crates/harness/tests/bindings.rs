@@ -1,5 +1,5 @@
-//! The bindings in the tree are those of `plugin.proto`, so that nobody who builds gossd needs a compiler for
-//! it. `GOSSD_REFRESH=1 cargo test --package gossd-harness --test bindings` writes them anew.
+//! The bindings in the tree are those of `plugin.proto`, so that building gossd needs no protobuf compiler.
+//! `GOSSD_REFRESH=1 cargo test --package gossd-harness --test bindings` writes them anew.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn the_bindings_and_the_descriptors_are_those_of_the_proto() {
     let scratch = tempfile::tempdir().expect("a folder");
     tonic_prost_build::configure()
         .out_dir(scratch.path())
-        // `connect` needs a feature of tonic's that only tests have.
+        // `connect` needs a feature of tonic that only tests use.
         .build_transport(false)
         .compile_fds(descriptors.clone())
         .expect("bindings are written");
@@ -24,7 +24,7 @@ fn the_bindings_and_the_descriptors_are_those_of_the_proto() {
     keep("plugin.bin", &descriptors.encode_to_vec());
 }
 
-/// Compares a file with what it should be, or makes it so.
+/// Compares a file with its expected content, or writes it.
 fn keep(name: &str, current: &[u8]) {
     let path = Path::new(FOLDER).join(name);
     if std::env::var_os("GOSSD_REFRESH").is_some() {

@@ -1,4 +1,4 @@
-//! The table of what gost does names what there is: items of the simulated gost, scenarios and tests.
+//! Every name in the table of gost's facts exists: items of the simulated gost, scenarios and tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,17 +23,17 @@ fn rows() -> Vec<Row<'static>> {
     lines.map(row).collect()
 }
 
-/// What is in backticks.
+/// The names in backticks.
 fn names(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
-/// The harness.
+/// The folder of the harness.
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// gossd.
+/// The folder of gossd.
 fn root() -> PathBuf {
     here().join("../..")
 }
@@ -42,7 +42,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `FILE: ITEM`, both there.
+/// `FILE: ITEM`: both exist.
 fn assert_there(folder: &Path, name: &str) {
     let (file, item) = name.split_once(": ").unwrap_or_else(|| panic!("no FILE: ITEM: {name}"));
     let text = read(&folder.join(file));

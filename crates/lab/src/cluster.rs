@@ -1,5 +1,5 @@
-//! What measurements have in common: agents in this process that know each other, and connectors that they are told of, each
-//! of a tunnel of its own.
+//! What several measurements need: agents in this process that know each other, and connectors to register, each of a
+//! tunnel of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use gossd_core::lease::Holding;
 use gossd_core::record::{Draft, Network, Record};
 use tokio::time::{Instant, sleep};
 
-/// The gost instance that all are of.
+/// The gost instance of all connectors.
 pub(crate) const NODE: &str = "e1342e00-b1d2-4ae1-ba9c-b026c0540cff";
-/// How long agents may take to meet.
+/// How long agents may take to find each other.
 const MEETING: Duration = Duration::from_secs(60);
-/// Round trips are measured by then, and the exchanges of the start are over.
+/// By then, round trips are measured, and the exchanges of the start are over.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// Agents with their own sockets on loopback, of which each knows all others.
+/// Starts agents with their own sockets on loopback, and waits until each knows all others.
 pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> anyhow::Result<Vec<Daemon>> {
     let mut agents: Vec<Daemon> = Vec::new();
     for n in 0..count {
@@ -30,7 +30,7 @@ pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> anyhow:
             config.join = vec![first.gossip.to_string().parse()?];
         }
         agents.push(Daemon::start(config).await?);
-        // Hosts do not do their rounds in step; agents started in one moment would, and share two cores.
+        // The rounds of real hosts are not in step; those of agents started in one moment would be, on two cores.
         sleep(Duration::from_secs(1) / u32::try_from(count)?).await;
     }
     let begun = Instant::now();
@@ -42,27 +42,23 @@ pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> anyhow:
     Ok(agents)
 }
 
-/// The id of the n-th connector.
 pub(crate) fn id(n: usize) -> String {
     format!("c23d4f42-c892-42b3-8b74-{n:012x}")
 }
 
-/// The tunnel of the n-th connector.
 pub(crate) fn tunnel(n: usize) -> String {
     format!("4d21094e-b74c-4916-86c1-{n:012x}")
 }
 
-/// The n-th connector.
 pub(crate) fn holding(n: usize) -> Holding {
     of_id(&id(n), n)
 }
 
-/// The n-th connector, with an id that is another one each time, as gost's are.
+/// The n-th connector with a new id each time, as gost makes ids.
 pub(crate) fn holding_anew(n: usize) -> Holding {
     of_id(&uuid::Uuid::new_v4().to_string(), n)
 }
 
-/// The n-th connector comes and goes.
 pub(crate) fn come_and_go(agent: &Agent, n: usize) -> anyhow::Result<()> {
     agent.register(Caller::local(2), holding(n))?;
     let (id, name) = (id(n), tunnel(n));

@@ -1,8 +1,8 @@
-//! What an agent takes: memory per record, processor time, the time from exec to the first answer, and how long gost's
+//! The cost of an agent: memory per record, processor time, the time from exec to the first answer, and how long gost's
 //! calls wait when it is killed.
 //!
-//! Every agent is a process of its own; what it takes is read from /proc. The baseline
-//! of each figure is the empty agent of the same run; of the changes, a handler that takes the same calls and does nothing.
+//! Every agent is a process of its own; its cost is read from /proc. Each figure is compared with the empty agent of
+//! the same run; the changes also with a handler that takes the same calls and does nothing.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
@@ -22,18 +22,19 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::cluster::{NODE, id, tunnel};
 use gossd_lab::table::{Column, Out};
 
-/// Clock ticks a second, in which /proc counts; the same on every Linux.
+/// The clock ticks a second of /proc, the same on every Linux.
 const TICKS: f64 = 100.0;
-/// What systemd waits before it starts an agent that was killed, as in the unit.
+/// How long systemd waits before it starts a killed agent again, as in the unit.
 const RESTART: Duration = Duration::from_millis(100);
-/// What a client of gRPC says first: HTTP/2's preface, and settings that set nothing. gost gives the server's 1 s.
+/// The first bytes of a gRPC client: HTTP/2's preface, and empty settings. gost gives the server 1 s for its own
+/// preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-/// Of the first column.
+/// Width of the first column.
 const WIDTH: usize = 46;
 const GET: &[u8] = b"GET /sd?name=x HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct FootprintArgs {
     /// Records
     #[arg(long, default_value_t = 100_000)]
     records: usize,
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     nothing: bool,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     match args.starved {
         _ if args.nothing => serve_nothing(),
         Some(seconds) => crate::block_on(starve(seconds, out)),
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
     }
 }
 
-/// Takes calls by HTTP as an agent does, on as many threads, and does nothing.
+/// Takes HTTP calls on as many threads as an agent, and does nothing.
 fn serve_nothing() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -70,7 +71,7 @@ fn serve_nothing() -> anyhow::Result<()> {
     })
 }
 
-/// A process; killed when dropped.
+/// A child process; killed when dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -85,7 +86,7 @@ impl Process {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
     }
 
-    /// Seconds of processor time so far.
+    /// Seconds of processor time used so far.
     fn processor(&self) -> anyhow::Result<f64> {
         let stat = self.proc("stat")?;
         let after = stat.rsplit_once(')').context("stat")?.1;
@@ -93,7 +94,7 @@ impl Process {
         Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
     }
 
-    /// What takes the same calls and does nothing, and where.
+    /// Starts the process that takes the same calls and does nothing. Returns its address too.
     fn nothing() -> anyhow::Result<(Self, String)> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["footprint", "--nothing"])
@@ -106,17 +107,16 @@ impl Process {
     }
 }
 
-/// An agent.
-struct Agent {
+struct MeasuredAgent {
     process: Process,
     plugin: String,
     gossip: String,
     admin: String,
-    /// From exec until it answered a Get.
+    /// From exec to the first answered Get.
     started: Duration,
 }
 
-impl Agent {
+impl MeasuredAgent {
     fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
         let more = join.map_or(Vec::new(), |join| vec!["--join", join]);
         Self::start_with(name, data, "127.0.0.1:0", &more)
@@ -127,7 +127,7 @@ impl Agent {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
         command.args(["--log-level", "error", "--max-records", "1000000"]);
-        // As in the unit and the image.
+        // As in the systemd unit and the image.
         command.env("MALLOC_ARENA_MAX", "1");
         command.args(["--plugin", plugin, "--gossip", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(more);
@@ -156,7 +156,7 @@ impl Agent {
         bail!("{name} did not start")
     }
 
-    /// Resident bytes.
+    /// Resident memory in bytes.
     fn memory(&self) -> anyhow::Result<f64> {
         let status = self.process.proc("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
@@ -171,7 +171,6 @@ impl Agent {
         Ok(usize::try_from(records)?)
     }
 
-    /// How often it suspected a peer.
     async fn suspicions(&self) -> anyhow::Result<u64> {
         let metrics = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
         let line = metrics.lines().find_map(|line| line.strip_prefix("gossd_suspicions_total "));
@@ -203,9 +202,9 @@ fn body(n: usize) -> String {
     format!(r#"{{"id":"{id}","name":"{name}","node":"{NODE}","network":"tcp","address":":8420"}}"#)
 }
 
-/// Registers on kept connections, which have to stay open: their end would be the gost's.
+/// Registers on kept connections. They have to stay open, because their end would count as the gost's.
 async fn register(
-    agent: &Agent,
+    agent: &MeasuredAgent,
     client: &reqwest::Client,
     numbers: std::ops::Range<usize>,
 ) -> anyhow::Result<()> {
@@ -226,7 +225,7 @@ async fn register(
     Ok(())
 }
 
-async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
+async fn measure(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let client = reqwest::Client::builder().build()?;
     out.say(&format!(
@@ -234,8 +233,8 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
         args.records, args.seconds
     ));
 
-    let owner = Agent::start("owner", folder.path().join("owner"), None)?;
-    let peer = Agent::start("peer", "none", Some(&owner.gossip))?;
+    let owner = MeasuredAgent::start("owner", folder.path().join("owner"), None)?;
+    let peer = MeasuredAgent::start("peer", "none", Some(&owner.gossip))?;
     sleep(Duration::from_secs(5)).await;
     let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
     let idle = share(&owner.process, args.seconds).await?;
@@ -271,9 +270,10 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
         out.table([Column::Text(what, WIDTH), Column::Number("p50_ms", 1), Column::Number("max_ms", 1)])
     };
     let table = times("from_exec_to_serving");
-    let empty = starts(args, |n| Agent::start("fresh", folder.path().join(format!("fresh-{n}")), None))?;
+    let empty =
+        starts(args, |n| MeasuredAgent::start("fresh", folder.path().join(format!("fresh-{n}")), None))?;
     table.row(["empty".into(), empty.0.into(), empty.1.into()]);
-    let full = starts(args, |_| Agent::start("owner", folder.path().join("owner"), None))?;
+    let full = starts(args, |_| MeasuredAgent::start("owner", folder.path().join("owner"), None))?;
     table.row(["with all records in its journal".into(), full.0.into(), full.1.into()]);
     let table = times("from_kill_9_and_a_start_100_ms_later_until");
     for (what, name, data) in [("empty", "fresh", "fresh-0"), ("all records", "owner", "owner")] {
@@ -284,12 +284,12 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An agent among three that hardly ever runs: who suspects whom.
+/// Starves one agent among three of processor time. Returns who suspects whom.
 async fn starve(seconds: u64, out: Out) -> anyhow::Result<()> {
-    let first = Agent::start("first", "none", None)?;
+    let first = MeasuredAgent::start("first", "none", None)?;
     let [second, starved] = [
-        Agent::start("second", "none", Some(&first.gossip))?,
-        Agent::start("starved", "none", Some(&first.gossip))?,
+        MeasuredAgent::start("second", "none", Some(&first.gossip))?,
+        MeasuredAgent::start("starved", "none", Some(&first.gossip))?,
     ];
     sleep(Duration::from_secs(3)).await;
     for _ in 0..seconds {
@@ -313,7 +313,7 @@ async fn share(process: &Process, seconds: u64) -> anyhow::Result<f64> {
     Ok((process.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
 }
 
-/// Fifty registrations and as many deregistrations a second.
+/// Fifty registrations and fifty deregistrations a second.
 async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::Result<()> {
     let mut pace = interval(Duration::from_millis(20));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -325,9 +325,9 @@ async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::R
     Ok(())
 }
 
-/// What a gost waits whose agent is killed, and started again by a supervisor that keeps its sockets: until its connection
-/// is greeted, and until a Get is answered.
-async fn kills(args: &Args, name: &str, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
+/// How long a gost waits when its agent is killed and started again by a supervisor that keeps its sockets: until its
+/// connection gets the server's preface, and until a Get is answered.
+async fn kills(args: &FootprintArgs, name: &str, data: &Path) -> anyhow::Result<[(f64, f64); 2]> {
     let holder =
         Command::new(std::env::current_exe()?).args(["hold", "--name", name]).stderr(Stdio::piped()).spawn();
     let mut holder = Process(holder?);
@@ -337,9 +337,9 @@ async fn kills(args: &Args, name: &str, data: &Path) -> anyhow::Result<[(f64, f6
         Ok(())
     };
     until_said("holding")?;
-    // Only what is asked for by its address is taken back from a holder.
+    // A holder gives back only sockets whose address is configured.
     let plugin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let start = || Agent::start_with(name, data, &plugin.to_string(), &["--hold"]);
+    let start = || MeasuredAgent::start_with(name, data, &plugin.to_string(), &["--hold"]);
     let mut agent = start()?;
     until_said("keeping")?;
     let (mut greeted, mut answered) = (Vec::new(), Vec::new());
@@ -363,8 +363,11 @@ async fn kills(args: &Args, name: &str, data: &Path) -> anyhow::Result<[(f64, f6
     Ok([greeted, answered].map(median_and_max))
 }
 
-/// Milliseconds: the median and the maximum.
-fn starts(args: &Args, start: impl Fn(usize) -> anyhow::Result<Agent>) -> anyhow::Result<(f64, f64)> {
+/// Start times in milliseconds: the median and the maximum.
+fn starts(
+    args: &FootprintArgs,
+    start: impl Fn(usize) -> anyhow::Result<MeasuredAgent>,
+) -> anyhow::Result<(f64, f64)> {
     let all: anyhow::Result<Vec<f64>> =
         (0..args.starts).map(|n| Ok(start(n)?.started.as_secs_f64() * 1e3)).collect();
     Ok(median_and_max(all?))

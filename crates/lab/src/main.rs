@@ -1,5 +1,5 @@
-//! What measures gossd, and what tries it where no test has the time: each verb is one program, which prints tables with
-//! what to compare them with from the same run.
+//! Programs that measure gossd, or try it for longer than a test can. Each verb is one program. It prints tables, with
+//! something to compare from the same run.
 //!
 //! ```text
 //! cargo run --locked --release --package gossd-lab --bin gossd-lab -- propagation --agents 50
@@ -12,6 +12,7 @@ mod footprint;
 mod newcomer;
 mod propagation;
 mod siege;
+mod simulate;
 mod soak;
 mod switches;
 mod traffic;
@@ -23,49 +24,52 @@ use gossd_lab::table::Out;
 
 #[derive(Parser)]
 #[command(name = "gossd-lab", about = "What measures gossd")]
-struct Args {
+struct LabArgs {
     /// An object for each row of a table, and nothing else on the standard output
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: LabVerb,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum LabVerb {
     /// An accelerated week of agents and gosts, until nothing may be left of it
-    Soak(soak::Args),
+    Soak(soak::SoakArgs),
     /// An agent under attack
-    Siege(siege::Args),
+    Siege(siege::SiegeArgs),
     /// How many of gost's calls an agent answers, and how quickly
-    Calls(calls::Args),
+    Calls(calls::CallsArgs),
     /// What an agent takes: memory, processor time, time to start
-    Footprint(footprint::Args),
+    Footprint(footprint::FootprintArgs),
     /// How long a registration takes to the last agent
-    Propagation(propagation::Args),
+    Propagation(propagation::PropagationArgs),
     /// What gossip costs the network
-    Traffic(traffic::Args),
+    Traffic(traffic::TrafficArgs),
     /// How long a fresh agent takes until it knows everything
-    Newcomer(newcomer::Args),
+    Newcomer(newcomer::NewcomerArgs),
+    /// Clusters in virtual time: stories that have to hold every invariant, or one large cluster's figures
+    Simulate(simulate::SimulateArgs),
 }
 
 fn main() -> ExitCode {
-    // Agents that are processes of their own are this program under another name, and tests can break them.
+    // Agents with processes of their own run this program under another name; tests can break parts of them.
     if let Some("run" | "hold") = std::env::args().nth(1).as_deref() {
         return gossd::cli::main_with(switches::apply);
     }
-    // reqwest wants one, although nothing here is encrypted.
+    // reqwest requires a provider, although nothing here is encrypted.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let Args { json, verb } = Args::parse();
+    let LabArgs { json, verb } = LabArgs::parse();
     let out = Out::new(json);
     let outcome = match verb {
-        Verb::Soak(args) => soak::run(args, out),
-        Verb::Siege(args) => siege::run(args, out),
-        Verb::Calls(args) => calls::run(&args, out),
-        Verb::Footprint(args) => footprint::run(&args, out),
-        Verb::Propagation(args) => propagation::run(&args, out),
-        Verb::Traffic(args) => traffic::run(&args, out),
-        Verb::Newcomer(args) => newcomer::run(&args, out),
+        LabVerb::Soak(args) => soak::run(args, out),
+        LabVerb::Siege(args) => siege::run(args, out),
+        LabVerb::Calls(args) => calls::run(&args, out),
+        LabVerb::Footprint(args) => footprint::run(&args, out),
+        LabVerb::Propagation(args) => propagation::run(&args, out),
+        LabVerb::Traffic(args) => traffic::run(&args, out),
+        LabVerb::Newcomer(args) => newcomer::run(&args, out),
+        LabVerb::Simulate(args) => simulate::run(&args, out),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,7 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs on as many threads as there are processors.
+/// Runs on one thread per processor.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Runtime::new()?.block_on(future)
 }
@@ -89,6 +93,6 @@ mod tests {
 
     #[test]
     fn every_verb_has_flags_that_fit_together() {
-        Args::command().debug_assert();
+        LabArgs::command().debug_assert();
     }
 }

@@ -1,7 +1,7 @@
-//! How long a fresh agent takes until it can answer every record of its cluster, what that takes of the owner's
-//! processor, and how long the longest plugin call at the owner takes meanwhile.
+//! How long a new agent takes until it can answer for every record of its cluster, how much processor time that costs
+//! the owner, and how long the owner's longest plugin call takes meanwhile.
 //!
-//! The newcomer is a process of its own, this program under another name.
+//! The new agent is a process of its own: this program under another name.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -19,11 +19,11 @@ use gossd_core::record::Draft;
 use crate::cluster::{holding_anew, tunnel};
 use gossd_lab::table::{Column, Out};
 
-/// Milliseconds of a clock tick, in which /proc counts; the same on every Linux.
+/// Milliseconds of a clock tick of /proc, the same on every Linux.
 const TICK: f64 = 10.0;
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct NewcomerArgs {
     /// Records in the cluster
     #[arg(long, default_value_t = 10_000)]
     records: usize,
@@ -35,14 +35,14 @@ pub(crate) struct Args {
     join: Option<String>,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: &NewcomerArgs, out: Out) -> anyhow::Result<()> {
     match &args.join {
         Some(join) => crate::block_on(arrive(join, args.records)),
         None => crate::block_on(measure(args, out)),
     }
 }
 
-async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
+async fn measure(args: &NewcomerArgs, out: Out) -> anyhow::Result<()> {
     out.say(&format!("a newcomer to an owner of {} records", args.records));
     let table = out.table([
         Column::Number("all_there_ms", 1),
@@ -68,7 +68,7 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Milliseconds from its start until a newcomer has all records.
+/// Milliseconds from the start of a new agent until it has all records.
 fn newcomer(join: &str, records: &str) -> anyhow::Result<f64> {
     let mut command = Command::new(std::env::current_exe()?);
     let output =
@@ -92,7 +92,7 @@ async fn arrive(join: &str, records: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ticks of the processor that this process has taken.
+/// Clock ticks of processor time that this process has used.
 fn processor() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat.rsplit(')').next().context("a name")?.split_whitespace().collect();
@@ -111,7 +111,8 @@ async fn longest_call(owner: &Daemon, during: Duration) -> Duration {
     calls.await.unwrap_or_default()
 }
 
-/// Renews and looks up, a thousand times a second; the longest call, without the time for being scheduled.
+/// Renews and looks up, a thousand times a second. Returns the duration of the longest call, without the time before it
+/// was scheduled.
 async fn call_until(agent: gossd::agent::Agent, stop: Arc<AtomicBool>) -> Duration {
     let mut longest = Duration::ZERO;
     let nobody = Draft { id: "nobody", name: "t", node: "n", network: "", address: "" };

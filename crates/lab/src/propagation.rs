@@ -1,8 +1,8 @@
-//! How long a registration takes until the last agent can answer it, with push and without, in one run.
+//! How long after a registration the last agent can answer for it, with push and without, in one run.
 //!
-//! All agents are real, in this process, with their own sockets on loopback. Changes are registered at a
-//! steady pace, at one agent after the other; each other agent has an observer that is woken by its directory
-//! and looks the new tunnel up.
+//! All agents are real, in this process, with their own sockets on loopback. Changes are registered at a steady pace,
+//! at one agent after the other. At every other agent, an observer is woken by each change of the directory and looks
+//! the new tunnel up.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use gossd::agent::Agent;
 use gossd::daemon::Daemon;
-use gossd::gossip::wire::Kind;
 use gossd_core::connection::Caller;
+use gossd_core::link::wire::Kind;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
 
 use crate::cluster::{self, holding_anew, tunnel};
-use gossd_lab::table::{Cell, Column, Out};
+use gossd_lab::table::{Column, Out, TableCell};
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct PropagationArgs {
     /// Agents in the cluster
     #[arg(long, default_value_t = 3)]
     agents: usize,
@@ -37,11 +37,11 @@ pub(crate) struct Args {
     loss: f64,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: &PropagationArgs, out: Out) -> anyhow::Result<()> {
     crate::block_on(compare(args, out))
 }
 
-async fn compare(args: &Args, out: Out) -> anyhow::Result<()> {
+async fn compare(args: &PropagationArgs, out: Out) -> anyhow::Result<()> {
     ensure!(args.agents >= 2 && args.changes >= 1, "it takes two agents and a change");
     out.say(&format!(
         "register -> readable at the last of {} agents; {} changes, one every {} ms; {} % of all frames lost",
@@ -60,15 +60,15 @@ async fn compare(args: &Args, out: Out) -> anyhow::Result<()> {
         Column::Number("other_bytes_per_s_per_agent", 0),
     ]);
     for push in [true, false] {
-        let [p50, p99, max, frames, bytes, others] = measure(args, push).await?.map(Cell::from);
+        let [p50, p99, max, frames, bytes, others] = measure(args, push).await?.map(TableCell::from);
         table.row([if push { "on" } else { "off" }.into(), p50, p99, max, frames, bytes, others]);
     }
-    out.say("frames and bytes per change: pushes and their acks; other: pings and chitchat, of one agent");
+    out.say("frames and bytes per change: pushes and their acks; other: pings and the board, of one agent");
     Ok(())
 }
 
 /// In the order of the columns.
-async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
+async fn measure(args: &PropagationArgs, push: bool) -> anyhow::Result<[f64; 6]> {
     let loss = args.loss;
     let agents = cluster::start(args.agents, |config| {
         config.faults = Some(Arc::new(move |kind, _| {
@@ -76,7 +76,7 @@ async fn measure(args: &Args, push: bool) -> anyhow::Result<[f64; 6]> {
         }));
     })
     .await?;
-    let board = Arc::new(Board::default());
+    let board = Arc::new(ChangeBoard::default());
     let mut observers = JoinSet::new();
     for (n, agent) in agents.iter().enumerate() {
         observers.spawn(observe(n, agent.agent().clone(), board.clone()));
@@ -113,8 +113,8 @@ fn traffic(agents: &[Daemon]) -> (u64, u64, u64) {
     (frames, bytes, all - bytes)
 }
 
-/// Looks up what is expected whenever the directory changes.
-async fn observe(me: usize, agent: Agent, board: Arc<Board>) -> anyhow::Result<()> {
+/// Looks up every expected change whenever the directory changes.
+async fn observe(me: usize, agent: Agent, board: Arc<ChangeBoard>) -> anyhow::Result<()> {
     let mut revision = agent.watch();
     let mut next = 0;
     let mut open: Vec<usize> = Vec::new();
@@ -132,26 +132,26 @@ async fn observe(me: usize, agent: Agent, board: Arc<Board>) -> anyhow::Result<(
     }
 }
 
-/// Which changes are out, and when the last agent saw them.
+/// The changes made so far, and when the last agent saw each.
 #[derive(Default)]
-struct Board {
-    changes: Mutex<BTreeMap<usize, Expected>>,
+struct ChangeBoard {
+    changes: Mutex<BTreeMap<usize, ExpectedChange>>,
 }
 
-struct Expected {
+struct ExpectedChange {
     origin: usize,
     sent: Instant,
     missing: usize,
     last: Duration,
 }
 
-impl Board {
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<usize, Expected>) -> T) -> T {
+impl ChangeBoard {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<usize, ExpectedChange>) -> T) -> T {
         act(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn expect(&self, n: usize, origin: usize, missing: usize) {
-        let expected = Expected { origin, sent: Instant::now(), missing, last: Duration::ZERO };
+        let expected = ExpectedChange { origin, sent: Instant::now(), missing, last: Duration::ZERO };
         self.with(|changes| changes.insert(n, expected));
     }
 

@@ -1,24 +1,24 @@
-//! What tests switch in an agent that they run, by variables: parts of it do not work, so that a test has to notice; its clock
-//! is wrong; or it forgets sooner. `gossd` itself knows none of them.
+//! Test switches of an agent, set by variables: some parts do not work, so that a test has to notice; the clock is
+//! wrong; or the agent forgets sooner. `gossd` itself has none of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use gossd::config::Config;
-use gossd::gossip::wire::Kind;
 use gossd_core::agent::Broken;
+use gossd_core::link::wire::Kind;
 
-/// Parts that do not work, with commas between: see [`broken`].
+/// Parts that do not work, separated by commas: see [`broken`].
 pub(crate) const BROKEN: &str = "GOSSD_TEST_BROKEN";
-/// By how many seconds its clock is ahead.
+/// How many seconds the clock is ahead.
 const CLOCK_AHEAD: &str = "GOSSD_TEST_CLOCK_AHEAD";
 /// After how many seconds dead agents are forgotten.
 pub(crate) const DEAD_GRACE: &str = "GOSSD_TEST_DEAD_GRACE";
-/// How many times as fast as usual empty slots and lapsed records are forgotten.
+/// How many times faster than usual empty slots and lapsed records are forgotten.
 pub(crate) const HURRY: &str = "GOSSD_TEST_HURRY";
 
-/// Changes what the variables say. One that cannot be understood ends the process: a test that breaks nothing shows nothing.
+/// Applies the variables. An invalid one ends the process, because a test without its sabotage proves nothing.
 pub(crate) fn apply(config: &mut Config) {
     if let Err(error) = try_apply(config, |name| std::env::var(name).ok()) {
         eprintln!("{error:#}");
@@ -46,22 +46,21 @@ fn try_apply(config: &mut Config, variable: impl Fn(&str) -> Option<String>) -> 
     Ok(())
 }
 
-/// Breaks a part.
 fn broken(config: &mut Config, part: &str) -> anyhow::Result<()> {
-    let Broken { leases, suspicion, rules, dials } = &mut config.broken;
+    let Broken { leases, suspicion, names, dials } = &mut config.broken;
     match part {
         "leases" => *leases = true,
         "suspicion" => *suspicion = true,
-        "rules" => *rules = true,
+        "rules" => *names = true,
         "dials" => *dials = true,
         "push" => lose(config, Kind::Push),
-        "anti-entropy" => lose(config, Kind::Chitchat),
+        "repair" => lose(config, Kind::Question),
         _ => bail!("{BROKEN}: there is no {part:?}"),
     }
     Ok(())
 }
 
-/// No frame of a kind gets through.
+/// Loses every frame of a kind.
 fn lose(config: &mut Config, lost: Kind) {
     let others = config.faults.take();
     config.faults =
@@ -87,11 +86,11 @@ mod tests {
         let config = switched(&[(HURRY, "7"), (CLOCK_AHEAD, "3600"), (DEAD_GRACE, "8")]).unwrap();
         assert_eq!((config.hurry, config.clock_ahead.as_secs(), config.dead_grace.as_secs()), (7, 3_600, 8));
         assert!(config.faults.is_none() && config.broken == Broken::default());
-        let config = switched(&[(BROKEN, "push,leases,anti-entropy")]).unwrap();
+        let config = switched(&[(BROKEN, "push,leases,repair")]).unwrap();
         assert_eq!(config.broken, Broken { leases: true, ..Broken::default() });
         let lost = config.faults.unwrap();
         let to = ([127, 0, 0, 1], 1).into();
-        assert_eq!([Kind::Push, Kind::Chitchat, Kind::Ping].map(|kind| lost(kind, to)), [true, true, false]);
+        assert_eq!([Kind::Push, Kind::Question, Kind::Ping].map(|kind| lost(kind, to)), [true, true, false]);
         for wrong in [(BROKEN, "lease"), (BROKEN, ""), (HURRY, "fast")] {
             assert!(switched(&[wrong]).is_err(), "{wrong:?}");
         }

@@ -1,25 +1,25 @@
-//! What a measurement prints: tables for people, or an object a row for programs.
+//! The output of a measurement: tables for people, or one JSON object per row for programs.
 
 use serde_json::{Map, Number, Value};
 
-/// Who reads it.
+/// The format of the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Out {
     json: bool,
 }
 
 impl Out {
-    /// For people, or for programs.
+    /// JSON for programs, or tables for people.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// A line that is no row: programs find it on the standard error.
+    /// Prints a line that is no row; with JSON, on standard error.
     pub fn say(self, line: &str) {
         if self.json { eprintln!("{line}") } else { println!("{line}") }
     }
 
-    /// A table of these columns; its heading is printed at once, a row as soon as it is known.
+    /// Starts a table with these columns. Its heading is printed at once, each row as soon as it is complete.
     pub fn table<const N: usize>(self, columns: [Column; N]) -> Table<N> {
         let table = Table { out: self, columns };
         if !self.json {
@@ -29,13 +29,13 @@ impl Out {
     }
 }
 
-/// A column. Its key has words with underscores and the unit last, `p99_ms`, `bytes_per_s`: so it is called in JSON, and
-/// the heading is made of it.
+/// A column. Its key consists of words with underscores, the unit last, such as `p99_ms`, `bytes_per_s`. JSON uses the
+/// key, and the heading is made from it.
 #[derive(Clone, Copy, Debug)]
 pub enum Column {
-    /// Its key, and how wide it is.
+    /// The key, and the width.
     Text(&'static str, usize),
-    /// Its key, and how many digits after the point people are shown.
+    /// The key, and the digits after the point in a table.
     Number(&'static str, usize),
 }
 
@@ -60,33 +60,33 @@ impl Column {
 
 /// A value of a row.
 #[derive(Clone, Debug)]
-pub enum Cell {
-    /// A text, also in a column of numbers.
+pub enum TableCell {
+    /// A text, which may also stand in a column of numbers.
     Text(String),
-    /// In the unit of its column.
+    /// A number in the unit of its column.
     Number(f64),
 }
 
-impl From<&str> for Cell {
+impl From<&str> for TableCell {
     fn from(text: &str) -> Self {
         Self::Text(text.into())
     }
 }
 
-impl From<String> for Cell {
+impl From<String> for TableCell {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<f64> for Cell {
+impl From<f64> for TableCell {
     fn from(number: f64) -> Self {
         Self::Number(number)
     }
 }
 
 macro_rules! counts {
-    ($($kind:ty),*) => { $(impl From<$kind> for Cell {
+    ($($kind:ty),*) => { $(impl From<$kind> for TableCell {
         fn from(count: $kind) -> Self {
             Self::Number(crate::float(count))
         }
@@ -103,28 +103,28 @@ pub struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     /// Prints a row.
-    pub fn row(&self, cells: [Cell; N]) {
+    pub fn row(&self, cells: [TableCell; N]) {
         println!("{}", if self.out.json { self.object(cells) } else { self.shown(cells) });
     }
 
-    fn shown(&self, cells: [Cell; N]) -> String {
+    fn shown(&self, cells: [TableCell; N]) -> String {
         let mut cells = cells.into_iter();
         self.line(|column| match (cells.next(), column) {
-            (Some(Cell::Number(number)), Column::Number(_, digits)) => format!("{number:.digits$}"),
-            (Some(Cell::Number(number)), Column::Text(..)) => number.to_string(),
-            (Some(Cell::Text(text)), _) => text,
+            (Some(TableCell::Number(number)), Column::Number(_, digits)) => format!("{number:.digits$}"),
+            (Some(TableCell::Number(number)), Column::Text(..)) => number.to_string(),
+            (Some(TableCell::Text(text)), _) => text,
             (None, _) => String::new(),
         })
     }
 
-    fn object(&self, cells: [Cell; N]) -> String {
+    fn object(&self, cells: [TableCell; N]) -> String {
         let value = |cell| match cell {
-            Cell::Text(text) => Value::from(text),
-            // A count is no fraction.
-            Cell::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
+            TableCell::Text(text) => Value::from(text),
+            // A whole number gets no fraction.
+            TableCell::Number(number) if number.fract() == 0.0 && number.abs() < 1e15 => {
                 number.to_string().parse().map_or(Value::Null, Value::Number)
             }
-            Cell::Number(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
+            TableCell::Number(number) => Number::from_f64(number).map_or(Value::Null, Value::Number),
         };
         let pairs = self.columns.iter().zip(cells).map(|(column, cell)| (column.key().into(), value(cell)));
         Value::Object(pairs.collect::<Map<_, _>>()).to_string()

@@ -1,7 +1,7 @@
-//! What a cluster's gossip costs the network: without a change, however many records are renewed, and with changes.
+//! The cost of a cluster's gossip for the network: without changes, however many records are renewed, and with changes.
 //!
-//! All agents are real, in this process, with their own sockets on loopback; what is counted is what they hand to these,
-//! sealed, without the headers of UDP, TCP and IP.
+//! All agents are real, in this process, with their own sockets on loopback. The bytes that they hand to these sockets
+//! are counted: encrypted, without the headers of UDP, TCP and IP.
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use gossd::daemon::Daemon;
-use gossd::gossip::wire::Kind;
 use gossd_core::agent::Heal;
 use gossd_core::connection::Caller;
+use gossd_core::link::wire::Kind;
 use gossd_core::record::Draft;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -22,7 +22,7 @@ use gossd_lab::table::{Column, Out, Table};
 const RENEW: Duration = Duration::from_secs(15);
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct TrafficArgs {
     /// Agents in the cluster
     #[arg(long, default_value_t = 3)]
     agents: usize,
@@ -37,11 +37,11 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TrafficArgs, out: Out) -> anyhow::Result<()> {
     crate::block_on(measure(args, out))
 }
 
-async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
+async fn measure(args: &TrafficArgs, out: Out) -> anyhow::Result<()> {
     let agents = cluster::start(args.agents, |_| {}).await?;
     let table = out.table([
         Column::Number("agents", 0),
@@ -58,7 +58,7 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
     for records in &args.records {
         for n in held..*records {
             agents[n % agents.len()].agent().register(Caller::local(1), holding(n))?;
-            // As fast as the queues towards the peers take them.
+            // Paced so that the queues towards the peers do not overflow.
             if n % 500 == 0 {
                 sleep(Duration::from_millis(5)).await;
             }
@@ -71,7 +71,7 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
         rows.measure(held, *rate).await?;
     }
     out.say(
-        "ratio: to the first row; pings, state (anti-entropy) and pushes with their acks: their shares of the bytes",
+        "ratio: to the first row; pings, state (the board) and pushes with their acks: their shares of the bytes",
     );
     Ok(())
 }
@@ -82,7 +82,7 @@ async fn known(agents: &[Daemon], records: usize) -> anyhow::Result<()> {
         ensure!(begun.elapsed() < Duration::from_secs(300), "{records} records are not everywhere in 300 s");
         sleep(Duration::from_millis(100)).await;
     }
-    // What anti-entropy says of them again is over then.
+    // By then, repair has finished with these records.
     sleep(Duration::from_secs(10)).await;
     Ok(())
 }
@@ -99,8 +99,13 @@ impl Rows<'_> {
     async fn measure(&mut self, records: usize, rate: u32) -> anyhow::Result<()> {
         let Self { agents, seconds, .. } = *self;
         let read = || {
-            [&[Kind::Ping, Kind::Pong][..], &[Kind::Chitchat], &[Kind::Push, Kind::PushAck], &Kind::ALL]
-                .map(|kinds| sent(agents, kinds))
+            [
+                &[Kind::Ping, Kind::Pong][..],
+                &[Kind::Digest, Kind::Cards],
+                &[Kind::Push, Kind::PushAck],
+                &Kind::ALL,
+            ]
+            .map(|kinds| sent(agents, kinds))
         };
         let (before, begun) = (read(), Instant::now());
         tokio::try_join!(renew(agents, records, seconds), change(agents, rate, seconds))?;
@@ -120,7 +125,7 @@ fn sent(agents: &[Daemon], kinds: &[Kind]) -> u64 {
     agents.iter().flat_map(|agent| kinds.iter().map(|kind| agent.counters().sent_bytes_of(*kind))).sum()
 }
 
-/// Every record once in fifteen seconds.
+/// Renews every record once in fifteen seconds.
 async fn renew(agents: &[Daemon], records: usize, seconds: u64) -> anyhow::Result<()> {
     let heal = Heal { dial: &|_| String::new(), fallback: None };
     let mut pace = interval(Duration::from_millis(10));

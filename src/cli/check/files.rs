@@ -9,10 +9,10 @@ use rustix::fs::{Access, access, statvfs};
 
 use super::Finding;
 use crate::config::Config;
-use crate::gossip::keyfile;
-use crate::gossip::keyring::{self, Keyring};
+use crate::net::keyfile;
 use crate::plugin::Tokens;
 use crate::plugin::tls::TlsFiles;
+use gossd_core::link::keyring::Keyring;
 
 /// A journal of 100,000 records, and as much again while it is rewritten.
 const ENOUGH: u64 = 256 << 20;
@@ -25,7 +25,7 @@ pub(super) fn keys(file: Option<&Path>) -> (Keyring, Option<Finding>) {
     match keyfile::read(path) {
         Ok(keyring) => (keyring, Some(secret("key file", path, None::<String>))),
         Err(error) => {
-            let made_up = Keyring::parse(&keyring::generate()).expect("a key that was just made");
+            let made_up = Keyring::parse(&keyfile::generate().line()).expect("a key that was just made");
             (made_up, Some(secret("key file", path, Some(format!("{error:#}")))))
         }
     }
@@ -121,7 +121,7 @@ mod tests {
     fn a_key_that_others_can_read_fails_and_one_that_is_none_stands_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        fs::write(&path, &*keyring::generate()).unwrap();
+        fs::write(&path, &*keyfile::generate().line()).unwrap();
         for (mode, verdict) in [(0o600, Verdict::Ok), (0o640, Verdict::Ok), (0o644, Verdict::Fail)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let (keyring, found) = keys(Some(&path));

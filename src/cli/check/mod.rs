@@ -1,5 +1,5 @@
 //! `gossd check`: whether `gossd run` with the same flags could start here and do its work. Starts nothing, and leaves
-//! everything as it was. What is found is told a line each, with what to do.
+//! everything as it was. Each finding is a line, with what to do.
 
 mod clock;
 mod files;
@@ -52,7 +52,7 @@ struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// The agent would not start, or not do what it was told.
+    /// The agent would not start, or not do what its flags ask for.
     Fail,
     /// It may be meant so.
     Warn,

@@ -79,7 +79,8 @@ fn judge(config: &Config, ip: IpAddr, is_own: bool) -> Finding {
 mod tests {
     use super::super::Verdict;
     use super::*;
-    use crate::gossip::keyring::{self, Keyring};
+    use crate::net::keyfile;
+    use gossd_core::link::keyring::Keyring;
 
     #[test]
     fn a_join_that_does_not_resolve_is_bad_if_it_is_the_only_one() {
@@ -103,7 +104,7 @@ mod tests {
     }
 
     fn config(advertise: Option<&str>) -> Config {
-        let keyring = Keyring::parse(&keyring::generate()).unwrap();
+        let keyring = Keyring::parse(&keyfile::generate().line()).unwrap();
         let advertise = advertise.map(|host| Host::advertised(host).unwrap());
         let gossip = "0.0.0.0:8002".parse().unwrap();
         Config { gossip, advertise, keyring, ..Config::loopback("a".parse().unwrap()) }

@@ -6,14 +6,13 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::{Finding, Verdict, files};
-use crate::admin::report::Status;
-use crate::cli::client::{AdminClient, NoReport};
+use crate::cli::client::{Client, NoReport};
 use crate::config::Config;
-use crate::gossip::transport;
+use crate::net::transport;
+use crate::ops::report::Status;
 use crate::plugin::http;
 
 /// A listener that `gossd run` would have.
@@ -37,16 +36,9 @@ enum Holder {
     Agent(String),
     /// An agent that has no admin listener where this one would have it.
     SomeAgent,
-    /// Perhaps this one, which runs already: through TLS nobody can tell.
+    /// Perhaps this agent, which runs already: TLS hides it.
     Perhaps,
     Unknown,
-}
-
-/// Answers of the plugin to a Get.
-#[derive(Deserialize)]
-struct Got {
-    #[serde(rename = "services")]
-    _services: Vec<IgnoredAny>,
 }
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
@@ -91,7 +83,7 @@ fn bind(ports: &[Port]) -> Vec<io::Result<()>> {
 
 /// The agent that answers where this one's admin listener would be.
 async fn running(config: &Config) -> Option<Status> {
-    Some(AdminClient::at(config.admin?).get("/status.json").await.ok()?.report)
+    Some(Client::at(config.admin?).get("/status.json").await.ok()?.report)
 }
 
 async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&Status>) -> Holder {
@@ -124,12 +116,12 @@ fn ends_with_port(address: &str, port: u16) -> bool {
     address.rsplit_once(':').is_some_and(|(_, found)| found.parse() == Ok(port))
 }
 
-/// Whether a gossd's plugin is there. With TLS, nobody can tell without its certificate's name.
+/// Whether a gossd's plugin is there. Not found out with TLS, which needs the certificate's name.
 async fn answers_plugin_calls(address: SocketAddr, config: &Config) -> bool {
     let path = format!("{}?name=gossd-check", http::PATH);
-    match AdminClient::at(address).get::<Got>(&path).await {
-        Ok(_) => true,
-        Err(NoReport::Foreign { why, .. }) => config.token_file.is_some() && why.starts_with("401"),
+    match Client::at(address).get::<Value>(&path).await {
+        Ok(reply) => reply.report["services"].is_array(),
+        Err(NoReport::Foreign(_, why)) => config.token_file.is_some() && why.starts_with("401"),
         Err(_) => false,
     }
 }

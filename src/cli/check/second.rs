@@ -16,7 +16,7 @@ use crate::plugin::{http, token};
 const CHECK: &str = "second address";
 /// How long the resolver, and the peer, may take each.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Of an answer, what tells how the call was taken.
+/// The part of an answer that shows whether the call was accepted.
 const HEAD: u64 = 512;
 
 pub(super) async fn examine(config: &Config, second: IpAddr) -> Vec<Finding> {

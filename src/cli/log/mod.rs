@@ -54,8 +54,7 @@ struct Line<'a> {
 
 /// What `--log-level` lets through.
 pub(super) fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
-    // chitchat's own lines speak of its internals; what an operator needs, we say.
-    Ok(EnvFilter::try_new(format!("chitchat=error,{}", args.log_level.0))?)
+    Ok(EnvFilter::try_new(&args.log_level.0)?)
 }
 
 impl Log {

@@ -1,4 +1,4 @@
-//! The lines, read as gost reads them, against what `GetRule` answers.
+//! The lines as gost reads them, compared with the answers of `GetRule`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::agent::Agent;
 use crate::plugin::reload::Latest;
 use gossd_core::agent::{Broken, Restored, Settings};
 use gossd_core::connection::Caller;
+use gossd_core::hostname::TunnelId;
 use gossd_core::lease::Holding;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
-use gossd_core::rule::TunnelId;
 
 pub(in crate::ingress_file) const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
-/// [`ONE`]'s.
+/// The hash host of [`ONE`].
 pub(in crate::ingress_file) const HASH_OF_ONE: &str = "a6265c6d9847a4be";
 
 /// gost's loader and lookup, word for word: x v0.15.5, `ingress/ingress.go`.
@@ -28,7 +28,7 @@ impl Gost {
     /// Panics where gost does.
     fn load(text: &str) -> Self {
         let mut rules = HashMap::new();
-        // Its scanner drops what follows the last line's end, which is nothing.
+        // gost's scanner ends at the last line's end, so an empty rest is no line.
         for line in text.strip_suffix('\n').unwrap_or(text).split('\n').filter(|_| !text.is_empty()) {
             let line = line.replace('\t', " ");
             let line = line.trim();
@@ -40,7 +40,7 @@ impl Gost {
         Self(rules)
     }
 
-    /// The endpoint, or nothing where it is none to gost.
+    /// The endpoint; empty where gost takes the word for no tunnel.
     fn get_rule(&self, host: &str) -> &str {
         let found = self.0.get(host).or_else(|| self.0.get(&format!(".{host}"))).or_else(|| {
             let mut rest = host;
@@ -57,7 +57,7 @@ impl Gost {
     }
 }
 
-/// An agent that nobody calls, and what it says of host names.
+/// An agent without callers, and its operator's settings for host names.
 pub(in crate::ingress_file) struct World {
     pub(in crate::ingress_file) agent: Agent,
     pub(in crate::ingress_file) ingress: Ingress,
@@ -83,12 +83,12 @@ impl World {
         self.agent.register(Caller::local(1), Holding { record: Arc::new(record), dial: "".into() }).unwrap();
     }
 
-    fn lister(&self, bounds: Bounds) -> Lister {
+    fn lister(&self, bounds: FileLimits) -> Lister {
         Lister::new(self.ingress.clone(), bounds)
     }
 
     fn listed(&self) -> Listing {
-        self.lister(Bounds::USUAL).list(&self.names.get(), &mut Lines::new())
+        self.lister(FileLimits::USUAL).list(&self.names.get(), &mut Lines::new())
     }
 }
 
@@ -171,7 +171,7 @@ fn a_reserved_name_below_a_claimed_wildcard_leads_nowhere() {
 }
 
 #[test]
-fn what_there_is_no_room_for_is_counted_and_leads_to_nobody_else() {
+fn names_that_do_not_fit_are_counted_and_lead_to_no_other_tunnel() {
     let fixed = [("*.example.org", ONE), ("fixed.example.net", ONE)];
     let world = World::new(names(&[], 1, &[], &fixed));
     world.attach(ONE);
@@ -183,7 +183,7 @@ fn what_there_is_no_room_for_is_counted_and_leads_to_nobody_else() {
     for (lines, bytes, lines_kept) in
         [(13, bytes, 13), (12, bytes, 12), (13, bytes - 1, 12), (5, bytes, 4), (0, 0, 0)]
     {
-        let listing = world.lister(Bounds { lines, bytes }).list(&world.names.get(), &mut Lines::new());
+        let listing = world.lister(FileLimits { lines, bytes }).list(&world.names.get(), &mut Lines::new());
         assert_eq!((listing.lines, listing.lines + listing.left_out), (lines_kept, 13), "{listing:?}");
         assert!(listing.text.len() <= bytes);
         let gost = Gost::load(&listing.text);
@@ -208,13 +208,13 @@ fn a_former_starts_lines_stay_while_nothing_is_known_of_their_names() {
     );
     let mut former = parse(&former);
     assert_eq!(former.len(), 5, "{former:?}");
-    let lister = world.lister(Bounds::USUAL);
+    let lister = world.lister(FileLimits::USUAL);
     let text = |former: &mut Lines| lister.list(&world.names.get(), former).text;
     let private = format!("*.old.org ${ONE}\n{HASH_OF_ONE} ${ONE}\nmine ${ONE}\nold {}\nwww -\n", tunnel(3));
     assert_eq!(text(&mut former), private, "what the operator says now holds for them");
     assert_eq!(world.ingress.set_rule("old", &tunnel(4)), Ok(true));
     assert!(text(&mut former).contains(&format!("\nold {}\n", tunnel(4))));
-    let key = gossd_core::rule::RuleKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
+    let key = gossd_core::hostname::ClaimKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
     assert!(!former.contains_key(&*key.host), "what was known once is never a former start's again");
 }
 
@@ -258,7 +258,7 @@ proptest! {
         for (host, endpoint) in &claims {
             world.ingress.set_rule(host, endpoint).unwrap();
         }
-        // Agents with other domains and reserved names allow what this one would not.
+        // Agents with other domains and reserved names accept claims that this one would refuse.
         for (host, endpoint) in &strange {
             let key = Naming::default().key(host).unwrap();
             world.agent.claim(&key, Endpoint::parse(endpoint).unwrap()).unwrap();
@@ -267,7 +267,7 @@ proptest! {
         let hosts = LABELS.iter().flat_map(|label| SUFFIXES.map(|suffix| format!("{label}{suffix}")));
         let domains = ["example.com", "t.example.com"].map(str::to_owned);
         let hosts: Vec<String> = hosts.chain(domains).flat_map(|host| below(&host)).collect();
-        for bounds in [Bounds::USUAL, Bounds { lines: room, ..Bounds::USUAL }] {
+        for bounds in [FileLimits::USUAL, FileLimits { lines: room, ..FileLimits::USUAL }] {
             let listing = world.lister(bounds).list(&world.names.get(), &mut Lines::new());
             let gost = Gost::load(&listing.text);
             for host in &hosts {
@@ -275,7 +275,7 @@ proptest! {
                 let left_out = listing.left_out > 0 && found.is_empty();
                 prop_assert!(found == answered || left_out, "{}: {:?}, not {:?} in {}", host, found, answered, listing.text);
             }
-            // And the other way round: every line is an answer.
+            // And in the other direction: every line equals an answer.
             for line in listing.text.lines() {
                 let (host, endpoint) = line.split_once(' ').unwrap();
                 if let Some(suffix) = host.strip_prefix("*.") {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A file of some journal that was closed, or that the agent was killed with.
+/// The file of a journal that was closed, or whose agent was killed.
 fn image(clean: bool) -> Vec<u8> {
     let dir = dir();
     let (mut journal, _) = open(&dir);
@@ -15,7 +15,7 @@ fn image(clean: bool) -> Vec<u8> {
     fs::read(file(&dir)).unwrap()
 }
 
-/// Starts an agent on a file, which must work; on damage it starts with nothing, and the file is kept.
+/// Starts an agent on a file, which must work. On damage it starts empty, and the file is kept.
 fn start_on(bytes: &[u8], what: &str) -> Restored {
     let dir = quick_dir();
     fs::write(file(&dir), bytes).unwrap();
@@ -37,7 +37,7 @@ fn start_on(bytes: &[u8], what: &str) -> Restored {
 }
 
 #[test]
-fn a_file_of_anything_is_set_aside() {
+fn a_file_of_random_bytes_is_set_aside() {
     let mut noise = vec![0_u8; 100_000];
     rand::fill(&mut noise[..]);
     let mut magic = image(true)[..9].to_vec();
@@ -83,7 +83,7 @@ fn a_flipped_byte_is_found_wherever_it_is() {
             let what = format!("byte {at} of {}, closed: {clean}", image.len());
             let restored = start_on(&flipped, &what);
             let whole = restored.leases.held.len() == 120;
-            // A file that was not closed goes back to the commit before the one that does not verify.
+            // A file that was not closed falls back to the commit before the invalid one.
             assert!(whole || restored.set_aside.is_some() || !clean, "{what}");
             assert!(restored.leases.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
         }
@@ -93,7 +93,7 @@ fn a_flipped_byte_is_found_wherever_it_is() {
 #[test]
 fn a_database_of_something_else_is_set_aside() {
     type Change = fn(&redb::WriteTransaction);
-    let foreign: [(&str, Change); 7] = [
+    let foreign: [(&str, Change); 8] = [
         ("other tables", |t| {
             assert!(t.delete_table(META).unwrap());
             t.open_table(TableDefinition::<u64, u64>::new("other")).unwrap();
@@ -111,6 +111,9 @@ fn a_database_of_something_else_is_set_aside() {
         }),
         ("an impossible format", |t| {
             t.open_table(META).unwrap().insert("format", 0).unwrap();
+        }),
+        ("a former format", |t| {
+            t.open_table(META).unwrap().insert("format", 1).unwrap();
         }),
         ("no generation", |t| {
             t.open_table(META).unwrap().remove("generation").unwrap();
@@ -132,14 +135,14 @@ fn a_database_of_something_else_is_set_aside() {
 fn the_file_of_a_newer_gossd_is_left_alone() {
     let dir = dir();
     open(&dir).0.write(&batch([hold("a"), ("b", Word::Released(Release::Held))])).unwrap();
-    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 2).unwrap()));
+    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 3).unwrap()));
     let before = names(&dir);
     for _ in 0..2 {
         let error = refusal(&dir);
         assert!(matches!(error, OpenError::Newer { .. }), "{error}");
     }
     assert_eq!(names(&dir), before);
-    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 1).unwrap()));
+    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 2).unwrap()));
     let (_, restored) = open(&dir);
     assert_eq!((restored.generation, ids(&restored), released(&restored)), (2, texts(["a"]), texts(["b"])));
 }
@@ -148,28 +151,31 @@ fn the_file_of_a_newer_gossd_is_left_alone() {
 fn a_damaged_record_costs_no_other() {
     let dir = dir();
     open(&dir).0.write(&batch([hold("a"), ("b", Word::Released(Release::Held)), hold("c")])).unwrap();
-    let kept = |[name, node, address, dial]: [&str; 4]| {
-        postcard::to_stdvec(&(0_u8, name, node, false, address, dial)).unwrap()
+    let kept = |id: &[u8], [name, node, address, dial]: [&str; 4]| {
+        let [id, name, node] = [str::from_utf8(id).unwrap_or("\u{fffd}"), name, node].map(Label::from);
+        let record = Record { id, name, node, network: Network::Tcp, address: address.into() };
+        let holding = Holding { record: Arc::new(record), dial: dial.into() };
+        kept::write_word(&Word::Held(holding), 0).unwrap()
     };
     let long = "x".repeat(513);
-    let good = kept(["t", "n", "h:1", ""]);
+    let good = ["t", "n", "h:1", ""];
     tamper(&dir, |t| {
         let mut words = t.open_table(WORDS).unwrap();
         for (id, bytes) in [
-            (&b""[..], good.clone()),
-            (b"\xff\xfe", good.clone()),
-            (b"line\nbreak", good.clone()),
-            (long.as_bytes(), good.clone()),
+            (&b""[..], kept(b"", good)),
+            (b"\xff\xfe", kept(b"\xff\xfe", good)),
+            (b"line\nbreak", kept(b"line\nbreak", good)),
+            (long.as_bytes(), kept(long.as_bytes(), good)),
             (b"d1", vec![]),
             (b"d2", vec![9, 9, 9]),
-            (b"d3", [&good[..], b"more"].concat()),
-            (b"d4", kept(["", "n", "h:1", ""])),
-            (b"d5", kept(["t", "n", "h", ""])),
-            (b"d6", kept(["t", "n", "h:0", ""])),
-            (b"d7", kept(["t", "n", "h:1", "h"])),
-            (b"d8", kept(["t", "n\t", "h:1", ""])),
-            (b"d9", kept([&long, "n", "h:1", ""])),
-            (b"good", good.clone()),
+            (b"d3", kept(b"another", good)),
+            (b"d4", kept(b"d4", ["", "n", "h:1", ""])),
+            (b"d5", kept(b"d5", ["t", "n", "h", ""])),
+            (b"d6", kept(b"d6", ["t", "n", "h:0", ""])),
+            (b"d7", kept(b"d7", ["t", "n", "h:1", "h"])),
+            (b"d8", kept(b"d8", ["t", "n\t", "h:1", ""])),
+            (b"d9", kept(b"d9", [&long, "n", "h:1", ""])),
+            (b"good", kept(b"good", good)),
         ] {
             words.insert(id, bytes.as_slice()).unwrap();
         }
@@ -230,7 +236,7 @@ fn damage_found_while_running_asks_for_everything_again() {
         let (mut journal, _) = Journal::open(dir.path(), &name(), 50).unwrap();
         let old = fs::read(file(&dir)).unwrap();
         journal.write(&batch([hold("a")])).unwrap();
-        // As after a failed write.
+        // The state after a failed write.
         journal.store = None;
         spoil(&file(&dir), &old);
         let words = batch([hold("b")]);

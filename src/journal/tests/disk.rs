@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A small file system of its own, gone with the value.
+/// A small file system, unmounted when dropped.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -88,13 +88,13 @@ fn a_full_disk_makes_no_half_a_journal() {
     assert_eq!(open(&disk.0).1.set_aside, None);
 }
 
-/// Where the process that will be killed writes, and from which number on.
+/// The folder of the process that will be killed, and its first number.
 const DOOMED: &str = "GOSSD_TEST_DOOMED_JOURNAL";
-/// How many batches a number stays held for.
+/// For how many batches a number stays held.
 const STAY: u32 = 5;
 
 #[test]
-fn what_was_written_is_there_after_a_kill() {
+fn written_batches_survive_a_kill() {
     if let Ok(doomed) = std::env::var(DOOMED) {
         return write_until_killed(&doomed);
     }
@@ -104,7 +104,7 @@ fn what_was_written_is_there_after_a_kill() {
         last = kill_at_some_moment(&dir, last + 1);
         let (_, restored) = open(&dir);
         assert_eq!(restored.set_aside, None);
-        // The batch after the last may have been written, and never been told of.
+        // The batch after the last reported one may have been written.
         let batches = restored.leases.released.len();
         assert!((last as usize..=last as usize + 1).contains(&batches), "round {round}: {last}, {batches}");
         for n in last.saturating_sub(STAY - 2).max(1)..=last {
@@ -122,14 +122,14 @@ fn write_until_killed(doomed: &str) {
         let gone = format!("released-{n}");
         let words = [hold(&new), (&old, Word::Forgotten), (&gone, Word::Released(Release::Held))];
         journal.write(&batch(words)).unwrap();
-        // Not `println`, which the test harness would keep.
+        // Not `println`, which the test harness would capture.
         let mut out = io::stdout().lock();
         writeln!(out, "\nwritten {n}").unwrap();
         out.flush().unwrap();
     }
 }
 
-/// The last number that the process said was written.
+/// The last number that the process reported as written.
 fn kill_at_some_moment(dir: &TempDir, from: u32) -> u32 {
     let mut child = doomed(dir, from);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -148,7 +148,7 @@ fn kill_at_some_moment(dir: &TempDir, from: u32) -> u32 {
 
 fn doomed(dir: &TempDir, from: u32) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "journal::tests::disk::what_was_written_is_there_after_a_kill", "--nocapture"])
+        .args(["--exact", "journal::tests::disk::written_batches_survive_a_kill", "--nocapture"])
         .env(DOOMED, format!("{from} {}", dir.path().display()))
         .stdout(Stdio::piped())
         .spawn()

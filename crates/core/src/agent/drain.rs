@@ -1,4 +1,4 @@
-//! How the agent says that it is, and whether it drains: over restarts, until an operator undoes it.
+//! The status of the agent, and whether it drains: over restarts, until an operator undoes it.
 
 use std::time::Instant;
 
@@ -44,7 +44,7 @@ impl Drain {
 }
 
 impl State {
-    /// Tells the cluster how we are: the number of that change.
+    /// Publishes the status of this agent: the version of that change.
     pub fn say(&mut self, now: Instant, status: Status) -> Version {
         match status {
             Status::Ready => self.drain.set(false),
@@ -55,7 +55,7 @@ impl State {
         self.tell(now, Write::status(status))
     }
 
-    /// Whether peers hide our records because we were told to drain.
+    /// Whether peers hide our records because an operator had this agent drain.
     pub fn is_draining(&self) -> bool {
         self.drain.on
     }

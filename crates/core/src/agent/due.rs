@@ -9,12 +9,10 @@ use super::{LEASE_TTL, State};
 use crate::address::Address;
 use crate::label::Label;
 use crate::lease::Expired;
-use crate::record::Owner;
 use crate::replica::EMPTY_KEPT;
-use crate::room::Room as _;
 use crate::slot::Change;
 
-/// How often agents that chitchat forgot, and we did not, are looked at.
+/// How often agents that the board forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
 /// How often slots that have long been empty are given back.
 const TIDYING: Duration = Duration::from_secs(60);
@@ -28,7 +26,7 @@ pub struct Due {
     pub dials: Vec<Dial>,
     /// Entrypoints of silent peers, to be dialled.
     pub survivors: Vec<Address>,
-    /// When to look again if nobody calls.
+    /// When to look again if there is no call before.
     pub next: Instant,
 }
 
@@ -43,9 +41,8 @@ impl State {
             self.effects.lines.push(Line::Lapsed { records });
         }
         self.tell_all(now, changes);
-        let changes = self.look_at_claims(now);
-        self.tell_all(now, changes);
-        self.note_closed(now);
+        self.check_claims(now);
+        self.directory.claims.open_due(now);
         let changes = self.let_guests_go(now);
         self.tell_all(now, changes);
         let dials = self.dials(trials, room, is_dialled);
@@ -59,7 +56,7 @@ impl State {
             self.tidy(now, EMPTY_KEPT / self.hurry);
         }
         let mut next = now + LEASE_TTL;
-        if !self.postponed.is_empty() {
+        if self.directory.replicas.postponed().next().is_some() {
             self.forget_postponed(now);
             next = now + POSTPONED;
         }
@@ -73,23 +70,18 @@ impl State {
 
     /// Gives back what is not needed any more.
     fn tidy(&mut self, now: Instant, empty_kept: Duration) {
-        self.directory.drop_empty(now, empty_kept);
-        self.directory.give_back();
-        self.former.drop_empty(now, empty_kept);
-        self.former.give_back();
+        self.directory.tidy(now, empty_kept);
+        self.former.tidy(now, empty_kept);
         self.leases.give_back();
-        self.claims.give_back();
         let Self { connections, leases, .. } = self;
         connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());
         connections.give_back();
-        self.postponed.give_back();
     }
 
     fn forget_postponed(&mut self, now: Instant) {
-        let is_gone = |owner: &&Owner| self.is_gone(now, &owner.name);
-        let gone: Vec<_> = self.postponed.iter().filter(is_gone).cloned().collect();
+        let postponed = self.directory.replicas.postponed();
+        let gone: Vec<_> = postponed.filter(|owner| self.is_gone(now, &owner.name)).cloned().collect();
         for owner in gone {
-            self.postponed.remove(&owner);
             self.forget(now, &owner);
         }
     }

@@ -18,16 +18,16 @@ pub struct Effects {
     pub is_revised: bool,
     /// Something waits for the journal.
     pub is_touched: bool,
-    /// What the operator is told, in this order.
+    /// For the log, in this order.
     pub lines: Vec<Line>,
 }
 
 /// A line of the log.
 #[derive(Debug)]
 pub enum Line {
-    /// The journal says so.
+    /// The journal has that the agent drains.
     StillDraining,
-    /// Too many claims.
+    /// Not all tunnels could be closed: there are too many claims.
     NotAllPrivate,
     /// A Renew found no record, for the first time.
     NotHealed {
@@ -36,7 +36,7 @@ pub enum Line {
         /// Its name.
         tunnel: String,
     },
-    /// Nobody renewed them in time.
+    /// Records were not renewed in time.
     Lapsed {
         /// How many.
         records: usize,
@@ -73,27 +73,27 @@ pub enum Line {
         /// Its connector.
         id: Label,
     },
-    /// A peer is not heard.
+    /// A peer is silent.
     Silent {
         /// Which.
         agent: AgentName,
     },
-    /// It is heard again.
+    /// A silent peer is alive again.
     HeardAgain {
         /// Which.
         agent: AgentName,
     },
-    /// It said goodbye.
+    /// A peer left.
     Left {
         /// Which.
         agent: AgentName,
     },
-    /// It has been dead for long.
+    /// A peer has been dead for so long that it is forgotten.
     Forgotten {
         /// Which start of which.
         agent: Owner,
     },
-    /// What a peer says is not taken.
+    /// Changes of a peer were refused.
     Refused {
         /// Which.
         agent: AgentName,
@@ -120,7 +120,7 @@ pub enum Line {
     },
     /// The journal takes what changes again.
     JournalWritten,
-    /// It does not.
+    /// The journal does not take what changes.
     JournalNotWritten {
         /// Why.
         error: String,

@@ -1,4 +1,4 @@
-//! What tells that a gost beside this agent lives or that a record of it is stale, besides its Renews: its plugin
+//! What shows that a gost beside this agent lives or that a record of it is stale, besides its Renews: its plugin
 //! connections, a dial of its entrypoint, and what it asks.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::record::{Draft, Record};
 const LATER: [Duration; 2] = [Duration::from_millis(40), Duration::from_secs(1)];
 /// Gosts that are dialled at a time; more wait for their turn.
 pub const MAX_DIALS: usize = 256;
-/// Questions that are evidence, with less than this between them, are told to the operator once.
+/// Questions that are evidence, with less than this between them, are logged once.
 const EPISODE: Duration = Duration::from_secs(60);
 
 /// What dialling all entrypoints of an instance led to.
@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    /// A gost registered, and said where it is: for calls that do not.
+    /// Notes the address with which a gost registered: for calls without one.
     pub fn note_entrypoint(&mut self, caller: Caller, record: &Record, dial: &Address) {
         let key = EntrypointKey { node: record.node.clone(), routers: record.is_routers() };
         let place = Place { address: record.address.clone(), dial: dial.clone() };
@@ -179,7 +179,7 @@ pub(super) fn key_of(draft: Draft<'_>) -> EntrypointKey {
     EntrypointKey { node: draft.node.into(), routers: draft.name.contains('@') }
 }
 
-/// Which questions of gosts were told to the operator.
+/// Which questions of gosts were logged.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     last: Option<Instant>,

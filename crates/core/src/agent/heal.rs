@@ -1,5 +1,5 @@
 //! What a Renew of an unknown id can be healed from. gost registers a connector once and never again, and its
-//! Renews carry no address, so whoever lost a record has to find its address elsewhere.
+//! Renews carry no address, so an agent that lost a record has to find its address elsewhere.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use super::effects::Line;
 use super::gosts::key_of;
 use crate::address::Address;
 use crate::connection::Caller;
-use crate::directory::Directory;
 use crate::entrypoints::Place;
 use crate::label::Label;
 use crate::lease::Holding;
 use crate::record::{Draft, Network, Record};
+use crate::tunnels::Tunnels;
 
 /// What the caller of a Renew can add.
 pub struct Heal<'a> {
-    /// Where to dial an instance that spoke from there and is reached at this address; empty if unknown.
+    /// Where to dial an instance that is reached at this address; empty if unknown.
     pub dial: &'a dyn Fn(&str) -> String,
     /// The address of instances that were there before this agent, if the operator gave one.
     pub fallback: Option<Address>,
@@ -81,10 +81,10 @@ impl State {
     fn search(&self, caller: Caller, draft: Draft<'_>, heal: &Heal<'_>) -> (HealedFrom, Option<Holding>) {
         let dialled =
             |record: Arc<Record>| Holding { dial: (heal.dial)(&record.address.to_string()).into(), record };
-        if let Some(record) = find(&self.former, draft) {
+        if let Some(record) = find(&self.former.tunnels, draft) {
             return (HealedFrom::FormerSelf, Some(dialled(record)));
         }
-        if let Some(record) = find(&self.directory, draft) {
+        if let Some(record) = find(&self.directory.tunnels, draft) {
             return (HealedFrom::OtherOwner, Some(dialled(record)));
         }
         let key = key_of(draft);
@@ -103,10 +103,14 @@ impl State {
     }
 }
 
-fn find(directory: &Directory, draft: Draft<'_>) -> Option<Arc<Record>> {
+fn find(tunnels: &Tunnels, draft: Draft<'_>) -> Option<Arc<Record>> {
     let (id, node) = (Label::from(draft.id), Label::from(draft.node));
     let matches = |record: &Record| record.id == id && record.node == node;
-    directory.lookup(draft.name).iter().find(|entry| matches(&entry.record)).map(|entry| entry.record.clone())
+    tunnels
+        .lookup(&draft.name.into())
+        .iter()
+        .find(|entry| matches(&entry.record))
+        .map(|entry| entry.record.clone())
 }
 
 fn at(draft: Draft<'_>, address: Address) -> Record {

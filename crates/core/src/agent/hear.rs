@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::effects::Line;
 use crate::complaint::Refusal;
-use crate::directory::Applied;
 use crate::event::Event as Happened;
+use crate::hostname::Claim;
+use crate::link::Replicas;
 use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
-use crate::rule::Rule;
-use crate::slot::{Change, Content, Slot, Status, Version};
+use crate::replicas::Applied;
+use crate::slot::{Change, Slot, Status, Version};
 
 /// What an agent hears from its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum News {
     Hearsay {
         /// Who was heard.
         owner: Owner,
+        /// How long ago.
+        age: Duration,
     },
     /// A peer said what was refused.
     Refused {
@@ -60,21 +63,25 @@ pub enum News {
     },
 }
 
-impl State {
-    /// How far an owner's words are known; none if nobody wants to know them.
-    pub fn version(&self, owner: &Owner) -> Option<Version> {
+impl Replicas for State {
+    fn apply(&mut self, now: Instant, news: News) {
+        self.handle(now, news);
+    }
+
+    fn version(&self, owner: &Owner) -> Option<Version> {
         match (*owner == self.owner, owner.name == self.owner.name) {
             (true, _) => None,
-            (_, true) => self.former.version(owner),
-            (_, false) => self.directory.version(owner),
+            (_, true) => self.former.replicas.version(owner),
+            (_, false) => self.directory.replicas.version(owner),
         }
     }
 
-    /// What an owner said after a version, from a slot on; none if that is not known without gaps.
-    pub fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
-        self.directory.part(owner, after, from)
+    fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
+        self.directory.replicas.part(owner, after, from)
     }
+}
 
+impl State {
     /// Hears from the cluster.
     pub fn handle(&mut self, now: Instant, news: News) {
         match news {
@@ -92,66 +99,62 @@ impl State {
                 self.effects.is_revised = true;
                 self.effects.lines.push(Line::Silent { agent: owner.name });
             }
-            News::Hearsay { owner } => self.hear(now, &owner, Liveness::hearsay),
+            News::Hearsay { owner, age } => {
+                self.hear(now, &owner, |liveness, now, name| liveness.hearsay(now, name, age));
+            }
             News::Forgotten { owner } => self.handle_forgotten(now, owner),
             News::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
         }
     }
 
     fn handle_former_self(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
-        changes.extend(self.former.emptied(owner, extent, &changes));
+        changes.extend(self.former.replicas.emptied(owner, extent, &changes));
         for change in &changes {
             self.hear_former_self(now, owner, change);
         }
-        self.former.note(owner, extent);
-        self.former.reach(owner, extent.since, extent.until);
-        // Nobody watches what it shows, and its claims are remembered already.
-        self.drop_news_of_former();
+        self.former.reach(owner, extent);
     }
 
     fn handle_words(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
-        let shown = self.directory.generation(&owner.name);
-        changes.extend(self.directory.emptied(owner, extent, &changes));
-        let mut refused = 0;
+        let shown = self.directory.replicas.generation(&owner.name);
+        changes.extend(self.directory.replicas.emptied(owner, extent, &changes));
+        let (mut events, mut refused) = (Vec::new(), 0);
         for change in &changes {
-            let applied = self.directory.apply(now, owner, change);
+            let applied = self.directory.apply(now, owner, change, &mut events);
             let news = applied == Applied::New;
             refused += u64::from(applied == Applied::Refused);
-            if news && change.cell.content == Content::Status(Status::Left) {
+            if news && change.cell.content.status() == Some(Status::Left) {
                 self.liveness.forget(&owner.name);
                 self.log.extend([Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
             }
-            if let Content::Rule(rule) = &change.cell.content
-                && news
-            {
-                self.give_way(now, rule);
+            if let Some(claim) = change.cell.content.claim().filter(|_| news) {
+                self.give_way(now, claim);
             }
         }
         if refused > 0 {
             self.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
-        self.directory.note(owner, extent);
-        self.directory.reach(owner, extent.since, extent.until);
-        if self.directory.generation(&owner.name) != shown {
+        self.directory.reach(now, owner, extent, &mut events);
+        if self.directory.replicas.generation(&owner.name) != shown {
             // What it claims was heard before it was shown, and perhaps before we claimed the same.
-            for rule in self.directory.rules_of(owner) {
-                self.give_way(now, &rule);
+            for claim in self.directory.replicas.claims_of(owner) {
+                self.give_way(now, &claim);
             }
         }
-        let yielded = self.note_news(now);
+        // They may decide about a connector that is held here as well.
+        let yielded = self.compare_with(now, &events);
+        self.log.extend(events);
         self.tell_all(now, yielded);
         // The driver dials.
         self.effects.is_due |= self.connections.has_orphans();
-        self.remember_orphans(now);
-        self.note_closed(now);
-        if self.met.is_none() && self.directory.generation(&owner.name).is_some() {
+        if self.met.is_none() && self.directory.replicas.generation(&owner.name).is_some() {
             self.met = Some(now);
         }
         self.effects.is_revised = true;
     }
 
-    fn give_way(&mut self, now: Instant, rival: &Rule) {
+    fn give_way(&mut self, now: Instant, rival: &Claim) {
         let change = self.yield_to(rival);
         self.tell_all(now, change);
     }
@@ -159,7 +162,7 @@ impl State {
     fn handle_heard(&mut self, now: Instant, owner: &Owner, trip: Option<Duration>) {
         let before = self.liveness.standing(now, &owner.name);
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
-        self.postponed.remove(owner);
+        self.directory.replicas.postpone(owner, false);
         let live = self.liveness.standing(now, &owner.name) == Standing::Live;
         if live && before != Standing::Live {
             self.log.extend([Happened::Heard(owner.name.clone())]);
@@ -173,17 +176,15 @@ impl State {
     fn handle_forgotten(&mut self, now: Instant, owner: Owner) {
         if owner.name == self.owner.name {
             self.former.forget(&owner);
-            self.drop_news_of_former();
         } else if self.is_gone(now, &owner.name)
-            || self.directory.generation(&owner.name) != Some(owner.generation)
+            || self.directory.replicas.generation(&owner.name) != Some(owner.generation)
         {
             self.forget(now, &owner);
-            self.note_closed(now);
             self.log.extend([Happened::Forgotten(owner.name.clone())]);
             self.effects.is_revised = true;
             self.effects.lines.push(Line::Forgotten { agent: owner });
         } else {
-            self.postponed.insert(owner);
+            self.directory.replicas.postpone(&owner, true);
             // The driver looks at it again, but has to know that there is something to look at.
             self.effects.is_due = true;
         }
@@ -199,24 +200,18 @@ impl State {
 
     /// Notes a sign of life, unless it is of one who said goodbye: its last frames are still under way.
     fn hear(&mut self, now: Instant, owner: &Owner, note: impl FnOnce(&mut Liveness, Instant, &AgentName)) {
-        let shown = self.directory.generation(&owner.name) == Some(owner.generation);
-        if !(shown && self.directory.status(&owner.name) == Some(Status::Left)) {
+        let shown = self.directory.replicas.generation(&owner.name) == Some(owner.generation);
+        if !(shown && self.directory.replicas.status(&owner.name) == Some(Status::Left)) {
             note(&mut self.liveness, now, &owner.name);
         }
     }
 
-    fn drop_news_of_former(&mut self) {
-        self.former.take_events();
-        self.former.take_orphans();
-        self.former.hosts_mut().take_changed();
-    }
-
     pub(super) fn forget(&mut self, now: Instant, owner: &Owner) {
-        self.directory.forget(owner);
+        let mut events = Vec::new();
+        self.directory.forget(now, owner, &mut events);
+        self.log.extend(events);
         self.effects.is_revised = true;
-        self.note_events();
-        self.remember_orphans(now);
-        if self.directory.generation(&owner.name).is_none() {
+        if self.directory.replicas.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);
         }
     }

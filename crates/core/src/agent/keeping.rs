@@ -1,4 +1,4 @@
-//! What a journal has to keep: what changed, in batches, until it is told that it is written.
+//! What a journal has to keep: changes, in batches, each until the journal has written it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use super::State;
 use super::effects::Line;
 use crate::entrypoints::{EntrypointKey, Registered};
+use crate::hostname::{Claim, ClaimKey};
 use crate::label::Label;
 use crate::lease::Word;
-use crate::rule::{Rule, RuleKey};
 
 /// What changed and is to be kept, as it is now.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The newest word on each id.
+    /// The newest state of each id.
     pub words: BTreeMap<Label, Word>,
-    /// Claims on host names; none for one that is not said any more.
-    pub rules: BTreeMap<RuleKey, Option<Arc<Rule>>>,
+    /// Claims on host names; none for one that is not stated any more.
+    pub claims: BTreeMap<ClaimKey, Option<Arc<Claim>>>,
     /// Renew periods of instances; none for one that is not known any more.
     pub periods: BTreeMap<Label, Option<Duration>>,
     /// Where instances registered; none for one that is not known any more.
@@ -29,18 +29,13 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.is_without_gosts() && self.words.is_empty() && self.rules.is_empty() && self.draining.is_none()
+        self.len() == 0
     }
 
     /// How many entries it has.
     pub fn len(&self) -> usize {
         let gosts = self.periods.len() + self.entrypoints.len();
-        self.words.len() + self.rules.len() + gosts + usize::from(self.draining.is_some())
-    }
-
-    /// Whether nothing of it is about gosts.
-    pub fn is_without_gosts(&self) -> bool {
-        self.periods.is_empty() && self.entrypoints.is_empty()
+        self.words.len() + self.claims.len() + gosts + usize::from(self.draining.is_some())
     }
 }
 
@@ -92,7 +87,7 @@ impl State {
         self.take_changed()
     }
 
-    /// What changed since this was asked last. [`Self::written`] or [`Self::not_written`] has to be told what came of it.
+    /// What changed since this was asked last. The result goes to [`Self::written`] or [`Self::not_written`].
     pub fn take_batch(&mut self) -> Batch {
         let batch = self.take_changed();
         self.writing = batch.len();
@@ -119,11 +114,11 @@ impl State {
         if lost {
             self.touch_all();
         } else {
-            let Batch { words, rules, periods, entrypoints, draining } = batch;
+            let Batch { words, claims, periods, entrypoints, draining } = batch;
             self.leases.touch(words.into_keys());
             self.leases.touch_periods(periods.into_keys());
             self.entrypoints.touched().extend(entrypoints.into_keys());
-            self.claims.touch(rules.into_keys());
+            self.directory.claims.touch(claims.into_keys());
             if draining.is_some() {
                 self.drain.touch();
             }
@@ -139,7 +134,7 @@ impl State {
     fn touch_all(&mut self) {
         self.leases.touch_all();
         self.entrypoints.touch_all();
-        self.claims.touch_all();
+        self.directory.claims.touch_all();
         self.drain.touch();
     }
 
@@ -147,11 +142,11 @@ impl State {
     fn take_changed(&mut self) -> Batch {
         self.told_touched = false;
         let ids = self.leases.take_touched();
-        let keys = self.claims.take_touched();
+        let keys = self.directory.claims.take_touched();
         let entrypoints = std::mem::take(self.entrypoints.touched());
         Batch {
             words: ids.into_iter().map(|id| (id.clone(), self.leases.word(&id))).collect(),
-            rules: keys.into_iter().map(|key| (key.clone(), self.claims.word(&key))).collect(),
+            claims: keys.into_iter().map(|key| (key.clone(), self.directory.claims.kept(&key))).collect(),
             periods: self.leases.take_periods(),
             entrypoints: entrypoints
                 .into_iter()
@@ -166,7 +161,7 @@ impl State {
         self.told_touched = false;
         self.leases.take_touched();
         self.leases.take_periods();
-        self.claims.take_touched();
+        self.directory.claims.take_touched();
         self.entrypoints.touched().clear();
         self.drain.take_touched();
     }

@@ -1,23 +1,22 @@
-//! An agent without the world: what it holds, and what it makes of calls, of what peers say, and of time. Time comes in as
+//! An agent without the world: what it holds, and what it makes of calls, of peers' changes, and of time. Time comes in as
 //! an argument; what is to be done comes out as the answer and as [`Effects`].
 
 mod drain;
 mod due;
 mod effects;
+mod former;
 mod gosts;
 mod heal;
 mod hear;
+mod hostnames;
 mod keeping;
-mod names;
+mod levels;
 mod resolve;
-mod rules;
 mod survivors;
-mod tables;
 mod twins;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use self::drain::DRAINING;
@@ -27,29 +26,28 @@ pub use self::gosts::{Dial, Dialled, MAX_DIALS};
 pub use self::heal::{Heal, HealedFrom};
 pub use self::hear::News;
 pub use self::keeping::Batch;
-pub use self::tables::Table;
+pub use self::levels::Level;
 pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
 
-use crate::claim::ClaimTable;
 use crate::complaint::Complaints;
 use crate::connection::{Caller, ConnectionId, Connections};
 use crate::directory::Directory;
 use crate::entrypoints::{Entrypoints, Registered};
 use crate::event::Log;
+use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
 use crate::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
 use crate::liveness::Liveness;
 use crate::quota::{Full, Quota, Share};
 use crate::rank::Order;
 use crate::record::{Draft, Owner, Record};
-use crate::rule::{Rule, TunnelId};
 use crate::slot::{Cell, Slot, Status, Version, Versions, Write};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
 /// long a silent peer's records are listed after its last sign of life.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 
-/// Instances that are looked at when a gost goes and nobody knows which: more than any host has.
+/// Instances that are looked at when an unknown gost goes: more than any host has.
 const MAX_NAMELESS: usize = 64;
 
 /// How an agent behaves.
@@ -57,7 +55,7 @@ const MAX_NAMELESS: usize = 64;
 pub struct Settings {
     /// Who it is.
     pub owner: Owner,
-    /// [`LEASE_TTL`], or as the operator says.
+    /// [`LEASE_TTL`], or the operator's setting.
     pub lease_ttl: Duration,
     /// In which order records are listed.
     pub order: Order,
@@ -80,7 +78,7 @@ pub struct Broken {
     /// Peers are alive for ever.
     pub suspicion: bool,
     /// The host name of a tunnel that is attached here has no rule here: the second question is not answered.
-    pub rules: bool,
+    pub names: bool,
     /// A gost that answers a dial loses its leases sooner than one that was not dialled.
     pub dials: bool,
 }
@@ -93,7 +91,7 @@ pub struct Restored {
     /// Where gosts registered.
     pub entrypoints: Vec<Registered>,
     /// Claims on host names.
-    pub rules: Vec<Rule>,
+    pub claims: Vec<Claim>,
     /// Whether it drained.
     pub draining: bool,
 }
@@ -101,8 +99,8 @@ pub struct Restored {
 impl Restored {
     /// Whether it kept no record and no claim.
     pub fn is_empty(&self) -> bool {
-        let Self { leases: Kept { held, lapsed, released, periods: _ }, rules, .. } = self;
-        held.is_empty() && lapsed.is_empty() && released.is_empty() && rules.is_empty()
+        let Self { leases: Kept { held, lapsed, released, periods: _ }, claims, .. } = self;
+        held.is_empty() && lapsed.is_empty() && released.is_empty() && claims.is_empty()
     }
 }
 
@@ -117,7 +115,7 @@ pub struct State {
     effects: Effects,
     /// When the driver looks by itself.
     armed: Option<Instant>,
-    /// Whether the keeper was told that something waits for the journal.
+    /// Whether the keeper knows that something waits for the journal.
     told_touched: bool,
     started: Instant,
     /// When the first peer was shown.
@@ -126,24 +124,19 @@ pub struct State {
     order: Order,
     leases: LeaseTable,
     entrypoints: Entrypoints,
-    claims: ClaimTable,
-    /// Until when tunnels stay closed that nobody says are: who said so is not heard yet, or again.
-    closing: rules::Closing,
     drain: drain::Drain,
-    /// When claims are to be looked at next.
-    next_look: Option<Instant>,
+    /// When claims are to be checked next.
+    next_check: Option<Instant>,
     /// When empty slots are to be given back next.
     next_tidying: Instant,
     directory: Directory,
-    /// What our former generations said, as peers remember it.
-    former: Directory,
+    /// What our former generations stated, as peers remember it.
+    former: former::Former,
     liveness: Liveness,
     connections: Connections,
     evidence: gosts::Evidence,
     survivors: survivors::Survivors,
-    /// Dead agents that chitchat forgot and we do not yet, because it was probably us that vanished.
-    postponed: HashSet<Owner>,
-    /// What the cluster has to hear; a newer change of a slot replaces an older, so it never outgrows the
+    /// Changes to be sent to the cluster. A newer change of a slot replaces an older one, so there are never more than
     /// slots.
     outbox: BTreeMap<Slot, Cell>,
     journal: keeping::Health,
@@ -181,9 +174,9 @@ pub struct Counts {
     /// Agents whose records are known, this one included.
     pub agents: usize,
     /// Claims on host names made here.
-    pub own_rules: usize,
+    pub own_claims: usize,
     /// Claims on host names known, of all owners.
-    pub rules: usize,
+    pub claims: usize,
     /// Tunnels known to be closed to the public.
     pub private: usize,
 }
@@ -206,18 +199,15 @@ impl State {
             order: settings.order,
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
-            claims: ClaimTable::default(),
-            closing: rules::Closing::default(),
             drain: drain::Drain::of(restored.draining),
-            next_look: None,
+            next_check: None,
             next_tidying: now,
-            directory: Directory::default(),
-            former: Directory::default(),
+            directory: Directory::new(&settings.owner),
+            former: former::Former::default(),
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
             survivors: survivors::Survivors::default(),
-            postponed: HashSet::new(),
             outbox: BTreeMap::new(),
             journal: keeping::Health::Absent(None),
             journal_bytes: 0,
@@ -228,21 +218,18 @@ impl State {
             counts: Changes::default(),
         };
         state.entrypoints.restore(restored.entrypoints);
-        for rule in restored.rules.iter().filter(|rule| rule.is_closing()) {
-            state.close_for_now(now, &Arc::new(rule.clone()));
-        }
-        let mut changes = state.claims.close(&settings.private);
-        changes.extend(state.claims.restore(restored.rules));
+        let claims = &mut state.directory.claims;
+        let mut changes = claims.restore(now, restored.claims);
+        changes.extend(claims.close(&settings.private));
         changes.extend(state.leases.restore(now, restored.leases));
         state.tell_all(now, changes);
-        state.note_closed(now);
-        state.directory.set_share(Share::of(&settings.quota));
-        state.former.set_share(Share::of(&settings.quota));
+        state.directory.replicas.set_share(Share::of(&settings.quota));
+        state.former.replicas.set_share(Share::of(&settings.quota));
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
             state.connections.orphan((*node.text()).into());
         }
-        // After the records, so that nobody who has heard it misses one.
+        // After the records, so that whoever has the status has all of them.
         state.tell(now, Write::status(if restored.draining { Status::Draining } else { Status::Ready }));
         if restored.draining {
             state.effects.lines.push(Line::StillDraining);
@@ -259,7 +246,7 @@ impl State {
         Ok(())
     }
 
-    /// The same of a gost that did not say where it is. If that is where another one is that is connected, both are there.
+    /// The same for a gost that sent no address. If another, connected gost has the address that was found, both stay.
     pub fn register_unsaid(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
         let record = &holding.record;
         self.connections.spoke(caller, &record.node.text());
@@ -275,8 +262,8 @@ impl State {
         Ok(())
     }
 
-    /// Prolongs the lease of a connector. One that is not known is healed, if anything tells where it is; false if nothing
-    /// does.
+    /// Prolongs the lease of a connector. An unknown one is healed, if its address can be found; false if
+    /// not.
     pub fn renew(
         &mut self,
         now: Instant,
@@ -322,15 +309,15 @@ impl State {
         self.effects.is_due = true;
     }
 
-    /// Lists in this order from now on, holds so much at most, and says that these tunnels are closed to the public.
+    /// Lists in this order from now on, holds so much at most, and closes these tunnels to the public.
     /// Nothing that is held goes for it.
     pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         (self.order, self.quota) = (order, quota);
-        self.directory.set_share(Share::of(&quota));
-        self.former.set_share(Share::of(&quota));
-        let changes = self.claims.close(private);
+        self.directory.replicas.set_share(Share::of(&quota));
+        self.former.replicas.set_share(Share::of(&quota));
+        let changes = self.directory.claims.close(private);
         self.tell_all(now, changes);
-        if !private.iter().all(|tunnel| self.directory.hosts().is_private(*tunnel)) {
+        if !private.iter().all(|tunnel| self.directory.claims.is_private(*tunnel)) {
             self.effects.lines.push(Line::NotAllPrivate);
         }
     }
@@ -350,19 +337,14 @@ impl State {
         &self.leases
     }
 
-    /// What is known of all owners.
-    pub fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
-    /// When there is something to do although nobody calls.
+    /// When there is something to do without a call.
     fn next_due(&self) -> Option<Instant> {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
-        let others = [self.closing.next_deadline(), self.survivors.next_due(), self.next_look];
+        let others = [self.directory.claims.next_deadline(), self.survivors.next_due(), self.next_check];
         others.into_iter().flatten().chain(leases).min()
     }
 
-    /// What is to be done, since this was asked last. Whoever calls anything else here asks this afterwards.
+    /// What is to be done since the last call of this. It has to be called after every other call.
     pub fn take_effects(&mut self) -> Effects {
         let mut effects = std::mem::take(&mut self.effects);
         // The driver sleeps until what was due first when it looked.
@@ -391,12 +373,12 @@ impl State {
     /// the lock short.
     fn make_room(&mut self, bytes: usize) -> Result<(), Full> {
         const MOST: usize = 64;
-        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.claims.bytes();
+        let firm = self.leases.bytes() - self.leases.lapsed_bytes() + self.directory.claims.bytes();
         if firm + bytes > self.quota.bytes {
             return Err(Full::Bytes(self.quota.bytes));
         }
         for _ in 0..MOST {
-            let held = self.leases.bytes() + self.claims.bytes();
+            let held = self.leases.bytes() + self.directory.claims.bytes();
             let over = held + bytes > self.quota.bytes || self.leases.lapsed() > self.quota.records;
             if !over || !self.leases.forget_oldest_lapsed() {
                 break;
@@ -405,37 +387,24 @@ impl State {
         Ok(())
     }
 
-    /// Keeps what the directory showed and hid, for those who watch.
-    fn note_events(&mut self) {
-        let events = self.directory.take_events();
-        self.log.extend(events);
-    }
-
-    /// The same of a peer's news, which may decide about a connector that is held here as well.
-    fn note_news(&mut self, now: Instant) -> Vec<Write> {
-        let events = self.directory.take_events();
-        let changes = self.compare_with(now, &events);
-        self.log.extend(events);
-        changes
-    }
-
     /// How much waits to be written.
     fn touched(&self) -> usize {
         let drain = usize::from(self.drain.is_touched());
-        self.leases.touched() + self.entrypoints.touched_len() + self.claims.touched() + drain
+        self.leases.touched() + self.entrypoints.touched_len() + self.directory.claims.touched() + drain
     }
 
     fn is_touched(&self) -> bool {
         let gosts = self.leases.is_touched() || self.entrypoints.touched_len() > 0;
-        gosts || self.claims.is_touched() || self.drain.is_touched()
+        gosts || self.directory.claims.touched() > 0 || self.drain.is_touched()
     }
 
-    /// Our own change: for those who ask here, and for the cluster.
+    /// Makes a change of our own: for the answers of this agent, and for the cluster.
     fn tell(&mut self, now: Instant, write: Write) -> Version {
         let change = self.versions.change(write);
         let version = change.cell.version;
-        self.directory.say(now, &self.owner, &change);
-        self.note_events();
+        let mut events = Vec::new();
+        self.directory.say(now, &self.owner, &change, &mut events);
+        self.log.extend(events);
         self.outbox.insert(change.slot, change.cell);
         (self.effects.is_due, self.effects.is_revised) = (true, true);
         version

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
-use crate::directory::Entry;
 use crate::liveness::Standing;
 use crate::rank::{Judged, rank};
 use crate::record::Record;
 use crate::slot::Status;
+use crate::tunnels::Entry;
 
 impl State {
     /// The records of a tunnel name, in the order in which gost should try them. Equals take turns: by a number that is
@@ -25,7 +25,7 @@ impl State {
         if *owner == self.owner {
             return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };
         }
-        let standing = match self.directory.status(&owner.name) {
+        let standing = match self.directory.replicas.status(&owner.name) {
             Some(Status::Ready) => self.standing_of(now, entry),
             Some(Status::Draining | Status::Left) | None => Standing::Hidden,
         };

@@ -10,15 +10,15 @@ use super::State;
 use super::effects::Line;
 use super::gosts::Dialled;
 use crate::address::Address;
-use crate::directory::Entry;
 use crate::liveness::{Liveness, PRESERVE, Standing};
 use crate::record::AgentName;
+use crate::tunnels::Entry;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
-/// Between two dials of one.
+/// Between two dials of an entrypoint.
 const PAUSE: Duration = Duration::from_secs(5);
-/// One that nobody asked for in this time is dialled no more.
+/// An entrypoint that no visitor wanted for this long is dialled no more.
 const WANTED: Duration = Duration::from_secs(60);
 
 /// The entrypoints of silent peers that visitors ask for.
@@ -32,7 +32,7 @@ struct Entrypoint {
     /// When it is dialled next.
     due: Instant,
     answers: bool,
-    /// Whether the operator was told that it answers.
+    /// Whether the log has that it answers.
     told: bool,
 }
 

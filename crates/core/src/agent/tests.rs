@@ -4,11 +4,13 @@ mod handle;
 
 pub(super) use self::handle::{Agent, advance, now};
 
+use std::sync::Arc;
+
 use super::*;
 use crate::address::Address;
+use crate::hostname::Endpoint;
 use crate::record::{Generation, Network};
 use crate::replica::{EMPTY_KEPT, Extent};
-use crate::rule::Endpoint;
 use crate::slot::{Change, Version};
 use crate::slot::{Content, STATUS_SLOT};
 use crate::tombstone::Release;
@@ -312,7 +314,7 @@ fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
     advance(crate::liveness::PRESERVE);
     agent.collect_changes();
     assert!(ids(&agent).is_empty());
-    assert_eq!(agent.counts().records, 2, "and what chitchat forgot is forgotten");
+    assert_eq!(agent.counts().records, 2, "and what the board forgot is forgotten");
     agent.handle(News::Forgotten { owner: peers[1].clone() });
     assert_eq!(agent.counts().records, 1);
 }
@@ -337,7 +339,7 @@ fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_starte
 }
 
 #[test]
-fn the_room_of_a_peak_is_given_back() {
+fn the_capacity_of_a_peak_is_given_back() {
     let agent = agent();
     let all: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
     for id in &all {
@@ -349,7 +351,7 @@ fn the_room_of_a_peak_is_given_back() {
     agent.collect_changes();
     let room = || {
         let state = agent.lock();
-        (state.leases.room(), state.directory.places())
+        (state.leases.capacity(), state.directory.replicas.places())
     };
     assert!(room().0 >= 5_000 && room().1 >= 5_000);
     advance(EMPTY_KEPT.max(LEASE_TTL));

@@ -1,18 +1,18 @@
 //! Connectors that two agents hold: a gost called a peer, its second address, while its own agent was away. One of the
 //! two records is the older one, and must not outlive the gost.
 //!
-//! A guest's record gives way as soon as its own agent, or whoever serves it now, holds the connector, unless the guest
+//! A guest's record gives way as soon as its own agent, or another that serves it now, holds the connector, unless the guest
 //! still calls here. The own agent's record, which came back from a journal and which no Renew has confirmed yet, is
 //! looked at when the peer that served the gost takes its record back: the gost may be dead.
 
 use std::time::Instant;
 
 use super::State;
-use crate::directory::Entry;
 use crate::event::Event;
 use crate::liveness::Standing;
 use crate::record::{Owner, Record};
 use crate::slot::Write;
+use crate::tunnels::Entry;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.
@@ -66,7 +66,7 @@ impl State {
     }
 }
 
-/// The same connector of the same instance. Where it is reached, each agent says in its own way.
+/// The same connector of the same instance. Each agent may have another address for it.
 fn is_same(one: &Record, other: &Record) -> bool {
     one.id == other.id && one.node == other.node && one.name == other.name && one.network == other.network
 }

@@ -1,15 +1,14 @@
-//! What the agent can tell of itself: snapshots for operators and metrics, taken under the lock as quickly as a
+//! What the agent shows of itself: snapshots for operators and metrics, taken under the lock as quickly as a
 //! plugin call is served.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::keeping::Health;
-use super::tables::Table;
+use super::levels::Level;
 use super::{Changes, Counts, HealedFrom, State};
 use crate::complaint::Complaint;
-use crate::directory::Entry;
 use crate::event::Event;
 use crate::label::Label;
 use crate::liveness::Standing;
@@ -17,6 +16,7 @@ use crate::quota::Quota;
 use crate::rank::{Order, rank};
 use crate::record::{AgentName, Generation, Record};
 use crate::slot::Status;
+use crate::tunnels::Entry;
 
 /// The agent at one moment.
 #[derive(Clone, Debug)]
@@ -37,11 +37,11 @@ pub struct View {
     pub changes: Changes,
     /// Its journal.
     pub journal: JournalView,
-    /// What it keeps, with how much of it there is and may be.
-    pub tables: Vec<Table>,
-    /// Whether so many peers vanished together that it was probably us.
+    /// How full its tables are.
+    pub levels: Vec<Level>,
+    /// Whether so many peers vanished together that it was probably us that vanished.
     pub doubts_itself: bool,
-    /// Whether it was told to drain.
+    /// Whether it drains.
     pub draining: bool,
     /// Since it was made.
     pub uptime: Duration,
@@ -56,7 +56,7 @@ pub struct MemberView {
     pub name: AgentName,
     /// Which of its starts is shown; none if none is.
     pub generation: Option<Generation>,
-    /// What it says of itself; none if it has not said yet that all is told.
+    /// Its own status; none if it has not published all that it had at its start.
     pub status: Option<Status>,
     /// How its records are treated.
     pub standing: Standing,
@@ -112,8 +112,8 @@ pub struct Candidate {
 }
 
 impl State {
-    /// Whether these peers, and all others that are heard, have told their records; and one is heard at least, if some are
-    /// looked for.
+    /// Whether the records of these peers, and of all others that are alive, are known; and at least one peer is alive, if
+    /// this agent looks for peers.
     pub fn has_caught_up<'a>(
         &self,
         now: Instant,
@@ -121,12 +121,13 @@ impl State {
         joins: bool,
     ) -> bool {
         let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
-        let has_told = |name: &AgentName| self.directory.status(name).is_some();
+        let has_told = |name: &AgentName| self.directory.replicas.status(name).is_some();
         let mut heard = self.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
         (!joins || heard.peek().is_some())
             && heard.all(has_told)
             && known.all(|name| {
-                has_told(name) && (is_live(name) || self.directory.status(name) == Some(Status::Left))
+                has_told(name)
+                    && (is_live(name) || self.directory.replicas.status(name) == Some(Status::Left))
             })
     }
 
@@ -135,7 +136,7 @@ impl State {
         self.heals.counts()
     }
 
-    /// Whether so many peers vanished together that it was probably us: an alarm.
+    /// Whether so many peers vanished together that it was probably us that vanished: an alarm.
     pub fn doubts_itself(&self) -> bool {
         self.liveness.doubts_itself()
     }
@@ -147,7 +148,7 @@ impl State {
 
     /// The ids of all tunnels, in no particular order.
     pub fn tunnel_ids(&self) -> Vec<Label> {
-        self.directory.tunnels().map(|(name, _)| name.clone()).collect()
+        self.directory.tunnels.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// At most `limit` events after that number; None if some of them are gone.
@@ -159,18 +160,18 @@ impl State {
     pub fn counts(&self) -> Counts {
         Counts {
             own_records: self.leases.live(),
-            records: self.directory.len(),
-            agents: self.directory.owners().count(),
-            own_rules: self.claims.said(),
-            rules: self.directory.hosts().len(),
-            private: self.directory.hosts().private(),
+            records: self.directory.replicas.records(),
+            agents: self.directory.replicas.owners().count(),
+            own_claims: self.directory.claims.stated(),
+            claims: self.directory.claims.len(),
+            private: self.directory.claims.private(),
         }
     }
 
     /// The agent and its peers.
     pub fn view(&self, now: Instant) -> View {
         let own = &self.owner.name;
-        let mut names: BTreeSet<&AgentName> = self.directory.agents().collect();
+        let mut names: BTreeSet<&AgentName> = self.directory.replicas.agents().collect();
         names.extend(self.liveness.peers().map(|(name, _)| name));
         names.remove(own);
         let members = std::iter::once(own).chain(names).map(|name| self.member(now, name));
@@ -178,7 +179,7 @@ impl State {
             members: members.collect(),
             counts: self.counts(),
             lapsed: self.leases.lapsed(),
-            tunnels: self.directory.tunnels_len(),
+            tunnels: self.directory.tunnels.len(),
             quota: self.quota,
             order: self.order,
             changes: self.counts,
@@ -188,7 +189,7 @@ impl State {
                 pending: self.touched() + self.writing,
                 bytes: self.journal_bytes,
             },
-            tables: self.tables(),
+            levels: self.levels(),
             doubts_itself: self.liveness.doubts_itself(),
             draining: self.drain.on,
             uptime: now.saturating_duration_since(self.started),
@@ -199,26 +200,38 @@ impl State {
     /// Every record of a tunnel, in the order of an answer, those that are not listed last. Equals take turns in
     /// answers; here it is always the same turn, so that who looks twice sees what changed.
     pub fn explain(&self, now: Instant, name: &str) -> Vec<Candidate> {
+        let ranked = self.ranked(now, name).into_iter();
+        ranked.map(|(rank, entry)| self.candidate(now, rank, entry)).collect()
+    }
+
+    /// The same, and nothing but each record's place in an answer.
+    pub fn ranked(&self, now: Instant, name: &str) -> Vec<(Option<usize>, &Entry)> {
         let entries = self.directory.lookup(name);
         let listed: Vec<&Entry> = rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
-        let places: HashSet<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
-        let hidden = entries.iter().filter(|entry| !places.contains(&std::ptr::from_ref(*entry)));
+        let mut places: Vec<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
+        places.sort_unstable();
+        let hidden =
+            entries.iter().filter(|entry| places.binary_search(&std::ptr::from_ref(*entry)).is_err());
         let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));
-        let all = ranks.zip(listed.iter().copied().chain(hidden));
-        all.map(|(rank, entry)| self.candidate(now, rank, entry)).collect()
+        ranks.zip(listed.iter().copied().chain(hidden)).collect()
+    }
+
+    /// How the records of an agent are treated.
+    pub fn standing(&self, now: Instant, name: &AgentName) -> Standing {
+        if *name == self.owner.name { Standing::Live } else { self.liveness.standing(now, name) }
     }
 
     fn member(&self, now: Instant, name: &AgentName) -> MemberView {
-        let generation = self.directory.generation(name);
+        let generation = self.directory.replicas.generation(name);
         let own = *name == self.owner.name;
         MemberView {
             name: name.clone(),
             generation,
-            status: self.directory.status(name),
-            standing: if own { Standing::Live } else { self.liveness.standing(now, name) },
+            status: self.directory.replicas.status(name),
+            standing: self.standing(now, name),
             trip: if own { Some(Duration::ZERO) } else { self.liveness.trip(name) },
             silence: self.liveness.silence(now, name),
-            records: self.directory.len_of(name),
+            records: self.directory.replicas.records_of(name),
             complaint: self.complaints.of(name),
         }
     }
@@ -232,7 +245,7 @@ impl State {
     }
 
     fn candidate(&self, now: Instant, rank: Option<usize>, entry: &Entry) -> Candidate {
-        let since = self.directory.known_since(&entry.owner, entry.slot).unwrap_or(now);
+        let since = self.directory.replicas.known_since(&entry.owner, entry.slot).unwrap_or(now);
         let own = *entry.owner == self.owner;
         Candidate {
             rank,

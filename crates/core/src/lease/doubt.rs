@@ -11,7 +11,7 @@ use super::{LeaseTable, Sign};
 /// A gost that asks for a tunnel may have asked while the tunnel's connector was being registered.
 pub const FRESH: Duration = Duration::from_secs(2);
 /// A gost that has not renewed for this long does not renew, although it answers: three times the longest
-/// `tunnel.ttl` that anybody is known to use.
+/// `tunnel.ttl` known to be in use.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(900);
 /// How long a lease goes on while its gost is dialled: a second for the connection, one for the answer, and as long
 /// as many may wait for theirs.
@@ -71,8 +71,8 @@ impl LeaseTable {
     }
 
     /// Lets a live record go on whose lease has ended, if that may be because its gost renews less often than was known: it
-    /// has never been seen to renew twice, and can be dialled. Whether it has a connection here tells nothing: between its
-    /// Renews an idle one closes them, and only a Renew tells whose a new one is.
+    /// has never been seen to renew twice, and can be dialled. Whether it has a connection here shows nothing: between its
+    /// Renews an idle one closes them, and only a Renew shows whose a new one is.
     pub(super) fn go_on_trial(&mut self, now: Moment, id: &Label, trials: &mut BTreeSet<Label>) -> bool {
         let Some(lease) = self.leases.get_mut(id).filter(|lease| lease.slot.is_some()) else { return false };
         let record = &lease.holding.record;

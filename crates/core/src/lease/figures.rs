@@ -7,14 +7,13 @@ use super::super::address::Address;
 use super::super::label::Label;
 use super::super::moment::Moment;
 use super::super::record::Record;
-use super::super::room::Room as _;
 use super::super::tombstone::Release;
 use super::{Holding, Lease, LeaseTable, SPARE_DEADLINES};
 
 impl LeaseTable {
-    /// Entries that there is room for.
-    pub fn room(&self) -> usize {
-        self.leases.room() + self.deadlines.room() + self.instances.room()
+    /// Entries that there is capacity for.
+    pub fn capacity(&self) -> usize {
+        self.leases.capacity() + self.deadlines.capacity() + self.instances.capacity()
     }
 
     /// The live record of an id.
@@ -34,7 +33,7 @@ impl LeaseTable {
         leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
     }
 
-    /// A record of the same instance and handler, from which the address of an unknown one can be told.
+    /// A record of the same instance and handler, which shows the address of an unknown one.
     pub fn sibling(&self, node: &Label, routers: bool) -> Option<&Holding> {
         let leases = self.instances.ids(node).filter_map(|id| self.leases.get(id));
         let mut holdings = leases.map(|lease| &lease.holding);

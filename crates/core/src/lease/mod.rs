@@ -15,11 +15,11 @@ pub use self::doubt::{Asked, FRESH, LONGEST_PERIOD};
 pub use self::restore::Kept;
 
 use super::address::Address;
+use super::capacity::GiveBack as _;
 use super::instance::Instances;
 use super::label::Label;
 use super::moment::{Moment, Start};
 use super::record::Record;
-use super::room::Room as _;
 use super::slot::{Slot, SlotTable, SlotsFull, Write};
 use super::tombstone::{Release, Tombstones};
 
@@ -34,9 +34,9 @@ const SPARE_DEADLINES: usize = 64;
 /// A record, and what only its owner needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// What the cluster is told.
+    /// What the cluster gets.
     pub record: Arc<Record>,
-    /// Where this agent can dial the record's instance, `host:port`; empty if it cannot tell.
+    /// Where this agent can dial the record's instance, `host:port`; empty if unknown.
     pub dial: Address,
 }
 
@@ -67,7 +67,7 @@ pub struct Expired {
 pub enum Word {
     /// Live.
     Held(Holding),
-    /// Not said any more, and kept for a late Renew.
+    /// Not published any more, and kept for a late Renew.
     Lapsed(Holding),
     /// Released a moment ago.
     Released(Release),
@@ -104,7 +104,7 @@ struct Lease {
     queued: Moment,
     /// When there was the last sign of it.
     seen: Moment,
-    /// Where the cluster is told of it; none while lapsed.
+    /// The slot in which it is published; none while lapsed.
     slot: Option<RecordSlot>,
     /// What the last sign was.
     sign: Sign,
@@ -112,7 +112,7 @@ struct Lease {
     on_trial: bool,
 }
 
-/// What tells that a connector lives.
+/// What shows that a connector lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
     /// It did before this table was made.
@@ -180,7 +180,7 @@ impl LeaseTable {
         Ok(changes)
     }
 
-    /// The same, without replacing an instance: where this one is was not said, but guessed.
+    /// The same, without replacing an instance: the address of this one is a guess.
     pub fn register_beside(&mut self, now: Instant, holding: Holding) -> Result<Option<Write>, SlotsFull> {
         let now = self.start.moment(now);
         if self.suppresses(now, &holding.record.id) {
@@ -370,7 +370,7 @@ impl LeaseTable {
         self.deadlines.peek().map(|Reverse((due, _))| self.start.instant(*due))
     }
 
-    /// Gives back the room of a peak that is over.
+    /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.leases.give_back();
         self.deadlines.give_back();
@@ -386,7 +386,7 @@ impl LeaseTable {
         true
     }
 
-    /// The journal has it, or is told by the caller.
+    /// The journal has it, or gets it from the caller.
     fn insert(
         &mut self,
         now: Moment,

@@ -175,7 +175,7 @@ impl Model {
     }
 }
 
-/// What the table said of each slot last.
+/// The last content of each slot that the table wrote.
 #[derive(Default)]
 struct Slots(BTreeMap<Slot, Content>);
 
@@ -186,10 +186,7 @@ impl Slots {
 
     /// The ids in them; each has one.
     fn live(&self) -> BTreeSet<String> {
-        let record = |content: &Content| match content {
-            Content::Record(record) => Some(record.id.to_string()),
-            Content::Empty | Content::Status(_) | Content::Rule(_) => None,
-        };
+        let record = |content: &Content| content.record().map(|record| record.id.to_string());
         let ids: Vec<_> = self.0.values().filter_map(record).collect();
         let set: BTreeSet<_> = ids.iter().cloned().collect();
         assert_eq!(set.len(), ids.len(), "an id in two slots");

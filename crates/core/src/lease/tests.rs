@@ -518,7 +518,7 @@ fn an_instance_that_goes_and_returns_again_and_again_leaves_no_deadlines_behind(
 }
 
 #[test]
-fn the_room_of_a_peak_is_given_back() {
+fn the_capacity_of_a_peak_is_given_back() {
     let (mut table, now) = table();
     for n in 0..10_000 {
         register(&mut table, now, &of(&n.to_string(), &n.to_string(), &format!("10.0.0.1:{}", n + 1)));
@@ -527,9 +527,9 @@ fn the_room_of_a_peak_is_given_back() {
         table.release(now, &n.to_string().as_str().into());
     }
     expire(&mut table, now + secs(59));
-    assert!(table.room() >= 50_000);
+    assert!(table.capacity() >= 50_000);
     assert_eq!(expire(&mut table, now + TTL).len(), 10);
     table.give_back();
     assert_eq!((table.lapsed(), table.slot_gaps()), (10, 0));
-    assert!(table.room() < 400, "{}", table.room());
+    assert!(table.capacity() < 400, "{}", table.capacity());
 }

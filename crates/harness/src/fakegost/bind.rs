@@ -1,4 +1,4 @@
-//! What gost does when a client binds, in the order of its own handler, and when a client visits by gost's relay
+//! What gost does when a client binds, in the order of gost's own handler, and when a client visits by gost's relay
 //! protocol.
 
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::connector::{Connector, halves};
-use crate::gost::Gost;
-use crate::line::{Bind, Hello, Relay, read_line};
-use crate::tunnel::Tunnel;
+use crate::connector::{ClientConnection, halves};
+use crate::gost::GostInstance;
+use crate::line::{Bind, Hello, RelayRequest, read_line};
+use crate::tunnel::GostTunnel;
 
-/// A client that says nothing is given up.
+/// A client that sends nothing for this long is disconnected.
 const FIRST_LINE: Duration = Duration::from_secs(15);
 
-impl Gost {
+impl GostInstance {
     /// A connection at the tunnel's port.
     pub(crate) async fn serve_client(self: Arc<Self>, stream: TcpStream) {
         let (mut reader, writer) = halves(stream);
@@ -30,11 +30,11 @@ impl Gost {
         }
     }
 
-    /// A client's whole life here. It hears its name before the agent hears of it, and the end of its connection is
-    /// told by itself: a Deregister may overtake its Register.
+    /// The whole life of a client's connection. The client learns its name before the agent gets the Register. The end
+    /// of the connection is handled on its own, so a Deregister may overtake its Register.
     async fn bind(self: Arc<Self>, bind: Bind, reader: BufReader<OwnedReadHalf>, mut writer: OwnedWriteHalf) {
         let given = self.name_for(&bind.tunnel, &bind.wanted).await;
-        let (connector, lines) = Connector::new(Uuid::new_v4().to_string(), bind.network);
+        let (connector, lines) = ClientConnection::new(Uuid::new_v4().to_string(), bind.network);
         let bound = format!("BOUND {} {given}\n", connector.id);
         if writer.write_all(bound.as_bytes()).await.is_err() {
             return;
@@ -46,8 +46,8 @@ impl Gost {
         self.plugins.current().deregister(&tunnel.record(&connector, "", "")).await;
     }
 
-    /// The wanted name, unless a rule has it that is not exactly this tunnel's: then the one that every tunnel has. A
-    /// rule that makes the tunnel private is not exactly its.
+    /// The wanted name, unless its rule differs in any way from this tunnel's: then the hash host. A rule that makes
+    /// the tunnel private differs.
     async fn name_for(&self, tunnel: &str, wanted: &str) -> String {
         let hash = hash_host(tunnel);
         if wanted.is_empty() || wanted == hash {
@@ -57,11 +57,11 @@ impl Gost {
         if endpoint.is_none_or(|endpoint| endpoint == tunnel) { wanted.into() } else { hash }
     }
 
-    /// Tells the agent, once. What fails here is not tried again.
+    /// Registers at the agent, once. A failure is not tried again.
     async fn announce(
         self: Arc<Self>,
-        tunnel: Arc<Tunnel>,
-        connector: Arc<Connector>,
+        tunnel: Arc<GostTunnel>,
+        connector: Arc<ClientConnection>,
         name: String,
         given: String,
     ) {
@@ -73,9 +73,8 @@ impl Gost {
         plugin.register(&tunnel.record(&connector, &connector.network, &self.address)).await;
     }
 
-    /// A client that visits says which tunnel it means, and the rule of the host has to say the same; whether the
-    /// tunnel is private does not matter to it.
-    async fn relay_member(&self, relay: &Relay, mut writer: OwnedWriteHalf) {
+    /// A visiting client names its tunnel, and the rule of the host name has to lead to the same one, private or not.
+    async fn relay_member(&self, relay: &RelayRequest, mut writer: OwnedWriteHalf) {
         let rule = self.plugins.current().get_rule(&relay.host).await;
         let leads_there = rule.is_some_and(|rule| rule.trim_start_matches('$') == relay.tunnel);
         let answer = if leads_there { self.relay(relay).await } else { None };
@@ -84,7 +83,7 @@ impl Gost {
     }
 }
 
-/// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
+/// The hash host of a tunnel: the first 16 digits of the MD5 of its id.
 fn hash_host(tunnel: &str) -> String {
     use md5::{Digest as _, Md5};
     let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));

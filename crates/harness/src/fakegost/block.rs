@@ -1,12 +1,12 @@
-//! Drops packets of one kind, one way, until it is told to end: a partition, a one-way partition, a path that
-//! swallows what is long. Never on loopback.
+//! Drops packets of one kind in one direction until it is stopped: a partition, a one-way partition, or a path that
+//! loses long packets. Never on loopback.
 
 use std::net::Ipv4Addr;
 
 use anyhow::ensure;
 use clap::Args;
 
-use crate::iptables::{LOST, Rule, Rules, mtu, words};
+use crate::iptables::{LOST, PacketRule, Rules, mtu, words};
 use crate::stdout::say;
 
 #[derive(Debug, Args)]
@@ -28,7 +28,6 @@ pub(crate) struct BlockArgs {
     udp_only: bool,
 }
 
-/// Blocks until `ended`.
 pub(crate) async fn run(args: &BlockArgs, ended: impl Future<Output = ()>) -> anyhow::Result<()> {
     let rules = args.rules();
     ensure!(!rules.is_empty(), "nothing to block: --from, --to, --longer-than or --fragments");
@@ -40,14 +39,14 @@ pub(crate) async fn run(args: &BlockArgs, ended: impl Future<Output = ()>) -> an
 }
 
 impl BlockArgs {
-    fn rules(&self) -> Vec<Rule> {
+    fn rules(&self) -> Vec<PacketRule> {
         let protocol: &[&str] = if self.udp_only { &["-p", "udp"] } else { &[] };
-        let incoming = |spec: &[&str]| Rule {
+        let incoming = |spec: &[&str]| PacketRule {
             table: "filter",
             chain: "INPUT",
             spec: words(&[&["!", "-i", "lo"], protocol, spec, &["-j", "DROP"]].concat()),
         };
-        let outgoing = |spec: &[&str]| Rule {
+        let outgoing = |spec: &[&str]| PacketRule {
             table: "filter",
             chain: "OUTPUT",
             spec: words(&[&["!", "-o", "lo"], protocol, spec, &LOST].concat()),
@@ -63,19 +62,20 @@ impl BlockArgs {
     }
 }
 
-/// Rules see a packet before it is cut and after it is put together: it is fragments if it is longer than the
-/// way. TCP never is, but its segments are seen in bundles. Only without connection tracking `-f` sees any.
-fn fragments() -> [Rule; 3] {
+/// iptables rules see a packet before it is fragmented and after it is reassembled, so a packet counts as fragments if
+/// it is longer than the MTU. TCP is never fragmented, but its segments are seen in bundles. Only without connection
+/// tracking does `-f` match anything.
+fn fragments() -> [PacketRule; 3] {
     let len = longer(mtu());
     let long = ["-p", "udp", "-m", "length", "--length", &len];
     [
-        Rule { table: "raw", chain: "PREROUTING", spec: words(&["!", "-i", "lo", "-f", "-j", "DROP"]) },
-        Rule {
+        PacketRule { table: "raw", chain: "PREROUTING", spec: words(&["!", "-i", "lo", "-f", "-j", "DROP"]) },
+        PacketRule {
             table: "filter",
             chain: "INPUT",
             spec: words(&[&["!", "-i", "lo"], &long[..], &["-j", "DROP"]].concat()),
         },
-        Rule {
+        PacketRule {
             table: "filter",
             chain: "OUTPUT",
             spec: words(&[&["!", "-o", "lo"], &long[..], &LOST].concat()),
@@ -83,7 +83,7 @@ fn fragments() -> [Rule; 3] {
     ]
 }
 
-/// The lengths above one, as the `length` match says them.
+/// Lengths above this one, in the syntax of the `length` match.
 fn longer(len: usize) -> String {
     format!("{}:65535", (len + 1).min(65_535))
 }

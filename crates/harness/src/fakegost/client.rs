@@ -1,5 +1,5 @@
-//! A tunnel client with a web target built in: binds at a gost, answers what that forwards, and binds again when it is
-//! lost, at the pace of gost's own client.
+//! A tunnel client with a web target built in. It binds at a gost and answers the requests that gost forwards. When it
+//! loses the gost, it binds again, at the pace of gost's own client.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::connector::halves;
 use crate::line::{parse_bound, read_line};
 use crate::stdout::{say_json, unix_ms};
 
-/// How long gost's client waits before it binds again; each time it was not taken, twice as long as before.
+/// How long gost's client waits before it binds again; after each failed bind, twice as long.
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(5);
-/// How long one gost may take for a bind: a frozen one takes the connection and says nothing.
+/// How long a bind may take: a frozen gost accepts the connection and sends nothing.
 const BIND: Duration = Duration::from_secs(5);
-/// A gost asks for a sign of life every 10 s; one that did not for this long is gone.
+/// A gost pings its clients every 10 s; after this long without a ping, it counts as lost.
 const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
@@ -42,7 +42,6 @@ pub(crate) struct ClientArgs {
     udp: bool,
 }
 
-/// Serves for ever.
 pub(crate) async fn run(args: ClientArgs) -> anyhow::Result<()> {
     ensure!(!args.say.contains('\n') && args.say.len() < 1024, "--say is one line of less than 1 KiB");
     let mut retry = Duration::ZERO;

@@ -1,5 +1,5 @@
-//! One client's connection to a gost: requests go out, answers come back, and silence ends it. Knows nothing of
-//! tunnels.
+//! One client's connection to a gost: requests are sent to the client, its answers are received, and silence ends the
+//! connection. Knows nothing of tunnels.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,30 +15,29 @@ use tokio::time::{Instant, interval_at};
 use crate::gost::MAX_CONNECTIONS;
 use crate::line::{parse_response, read_line};
 
-/// Requests that a client may be asked at once; more are answered as if it were not there. As many as there may be
-/// visitors: those of a frozen client hang, as gost's do.
+/// Most requests that wait for one client; more are answered as if the client were missing. The limit equals that of
+/// visitors, because requests to a frozen client hang, as with gost.
 const MAX_PENDING: usize = MAX_CONNECTIONS;
-/// gost's own keepalive: how often a client is asked for a sign of life, and how often gost looks whether there was
-/// one. So a client that freezes is noticed after 30 to 60 s.
+/// gost's own keepalive: how often it pings a client and checks whether anything came. So a frozen client is noticed
+/// after 30 to 60 s.
 const PING_PERIOD: Duration = Duration::from_secs(10);
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 
-/// One client's connection.
-pub(crate) struct Connector {
+pub(crate) struct ClientConnection {
     pub(crate) id: String,
     /// `tcp` or `udp`.
     pub(crate) network: String,
-    /// Lines to the client. Closed when the connection is.
+    /// Lines to the client. Closed together with the connection.
     to_client: mpsc::Sender<String>,
     pending: Mutex<HashMap<u64, oneshot::Sender<String>>>,
     asked: AtomicU64,
     closing: Notify,
-    /// Whether anything came since the last look.
+    /// Whether anything came since the last check.
     heard: AtomicBool,
 }
 
-impl Connector {
-    /// A connector, and the lines that [`Connector::serve`] has to send.
+impl ClientConnection {
+    /// A connector, and the receiver of the lines that [`ClientConnection::serve`] has to send.
     pub(crate) fn new(id: String, network: String) -> (Arc<Self>, mpsc::Receiver<String>) {
         let (to_client, lines) = mpsc::channel(MAX_PENDING);
         let connector = Self {
@@ -57,12 +56,11 @@ impl Connector {
         !self.to_client.is_closed()
     }
 
-    /// Ends it from this side.
     pub(crate) fn close(&self) {
         self.closing.notify_one();
     }
 
-    /// The answer of the client's target to one request; `None` if it has none, or its connection ends before.
+    /// The target's answer to one request; `None` if there is none, or if the connection ends first.
     pub(crate) async fn forward(&self) -> Option<String> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -78,7 +76,7 @@ impl Connector {
         answered.await.ok()
     }
 
-    /// Carries lines until the connection ends, or nothing came between two looks.
+    /// Sends and receives lines until the connection ends, or nothing came between two checks.
     pub(crate) async fn serve(
         &self,
         reader: BufReader<OwnedReadHalf>,
@@ -100,7 +98,7 @@ impl Connector {
             self.heard.store(true, Ordering::Relaxed);
             if let Some((number, text)) = parse_response(&line) {
                 let asker = self.pending.lock().expect("no panic holds it").remove(&number);
-                // A visitor who has gone away meanwhile is no error.
+                // The visitor may have gone meanwhile: no error.
                 let _ = asker.zip(text).map(|(asker, text)| asker.send(text.to_owned()));
             }
         }
@@ -131,7 +129,7 @@ async fn tell(mut writer: OwnedWriteHalf, lines: &mut mpsc::Receiver<String>) {
     }
 }
 
-/// A connection's halves, its lines unread.
+/// The two halves of a connection, the reading one buffered.
 pub(crate) fn halves(stream: TcpStream) -> (BufReader<OwnedReadHalf>, OwnedWriteHalf) {
     let (reader, writer) = stream.into_split();
     (BufReader::new(reader), writer)

@@ -1,5 +1,5 @@
-//! Many tunnels at one gost, for what only shows with many: frames that need TCP, a journal that grows. Nobody visits
-//! them.
+//! Many tunnels at one gost, for effects that need many: frames too large for UDP, a journal that grows. Nobody visits
+//! these tunnels.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::plugin::{Plugin, PluginArgs, Service};
+use crate::plugin::{PluginArgs, Plugins, ServiceFields};
 use crate::stdout::say;
 
 #[derive(Debug, Args)]
@@ -27,12 +27,12 @@ pub(crate) struct CrowdArgs {
     look: bool,
 }
 
-/// A gost of its own beside the other one: at the same entrypoint it would be taken for its successor.
+/// An entrypoint of its own. At the entrypoint of the other gost, this one would count as its successor.
 const ENTRYPOINT: &str = ":8430";
 
-/// Registers them, says `ready`, and renews them for ever; or looks.
+/// Registers the tunnels, prints `ready`, and renews for ever; or only looks the tunnels up.
 pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
-    let plugin = Plugin::new(&args.plugin)?;
+    let plugin = Plugins::new(&args.plugin)?;
     if args.look {
         let mut unknown = 0;
         for number in 0..args.count {
@@ -41,11 +41,11 @@ pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
         ensure!(unknown == 0, "{unknown} of {} tunnels are not known", args.count);
         return Ok(());
     }
-    // An agent that restarts looks whether it is alive.
+    // A restarted agent dials the entrypoint to see whether this gost is alive.
     let entrypoint = TcpListener::bind(format!("0.0.0.0{ENTRYPOINT}")).await?;
     tokio::spawn(async move { while entrypoint.accept().await.is_ok() {} });
     let node = Uuid::new_v4().to_string();
-    let connectors: Vec<Service> = (0..args.count).map(|number| connector(number, &node)).collect();
+    let connectors: Vec<ServiceFields> = (0..args.count).map(|number| connector(number, &node)).collect();
     for connector in &connectors {
         plugin.register(connector).await;
     }
@@ -56,19 +56,19 @@ pub(crate) async fn run(args: CrowdArgs) -> anyhow::Result<()> {
         ticks.tick().await;
         for connector in &connectors {
             plugin
-                .renew(&Service { network: String::new(), address: String::new(), ..connector.clone() })
+                .renew(&ServiceFields { network: String::new(), address: String::new(), ..connector.clone() })
                 .await;
         }
     }
 }
 
-/// The same tunnels wherever they are registered and looked for.
+/// The id of a tunnel, the same in every run.
 fn tunnel(number: u16) -> String {
     Uuid::from_u128(0xc0_0000 + u128::from(number)).to_string()
 }
 
-fn connector(number: u16, node: &str) -> Service {
+fn connector(number: u16, node: &str) -> ServiceFields {
     let [id, node, network, address] =
         [Uuid::new_v4().to_string(), node.into(), "tcp".into(), ENTRYPOINT.into()];
-    Service { id, name: tunnel(number), node, network, address }
+    ServiceFields { id, name: tunnel(number), node, network, address }
 }

@@ -1,4 +1,4 @@
-//! Fills the file system that a path is on, as a log that nobody rotates does, and frees it again.
+//! Fills the file system of a path, like a log that nobody rotates, and frees it again.
 
 use std::fs::{File, remove_file};
 use std::io::{ErrorKind, Write as _};
@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// What takes the space.
 const FILLER: &str = "fakegost-filler";
-/// A test's file system is smaller; filling a bigger one would fill the host's.
+/// The file system of a test is smaller. Filling a larger one would fill the host's own.
 const MAX: usize = 1 << 30;
 
-/// Takes what is free.
 pub(crate) fn fill(path: &Path) -> anyhow::Result<()> {
     let filler = filler(path);
     let mut file = File::options().append(true).create(true).open(&filler);
     let file = file.as_mut().map_err(|e| anyhow::anyhow!("{}: {e}", filler.display()))?;
     let mut taken = 0;
-    // Where no more of the big pieces fits, a block may.
+    // When no more large pieces fit, a block may still fit.
     for size in [1 << 20, 4096] {
         while write(file, size)? {
             taken += size;
@@ -31,7 +29,7 @@ pub(crate) fn fill(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether so many more bytes are on the disk.
+/// Writes this many more bytes. Returns whether they fitted.
 fn write(file: &mut File, size: usize) -> anyhow::Result<bool> {
     match file.write_all(&vec![b'x'; size]).and_then(|()| file.sync_data()) {
         Ok(()) => Ok(true),
@@ -40,7 +38,7 @@ fn write(file: &mut File, size: usize) -> anyhow::Result<bool> {
     }
 }
 
-/// Gives back what [`fill`] took.
+/// Frees what [`fill`] took.
 pub(crate) fn free(path: &Path) -> anyhow::Result<()> {
     let filler = filler(path);
     remove_file(&filler).with_context(|| filler.display().to_string())

@@ -1,4 +1,4 @@
-//! What becomes of each packet of a bad link: drawn from a seed, so that a failure can be had again. Knows nothing of
+//! What happens to each packet of a bad link, drawn from a seed so that a failure can be reproduced. Knows nothing of
 //! packets.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use clap::Args;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// How much longer than the others an overtaken packet waits.
+/// How much longer than others a reordered packet waits.
 const OVERTAKEN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, Args)]
@@ -43,9 +43,8 @@ impl OddsArgs {
     }
 }
 
-/// What becomes of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fate {
+pub(crate) struct PacketFate {
     pub(crate) lost: bool,
     pub(crate) delay: Duration,
     pub(crate) overtaken: bool,
@@ -59,11 +58,12 @@ pub(crate) struct Fates {
 }
 
 impl Fates {
-    /// The next packet's. Everything is drawn for every packet, so that one's fate does not shift another's.
-    pub(crate) fn next(&mut self) -> Fate {
+    /// The fate of the next packet. Every packet draws all values, so that the fate of one does not shift that of
+    /// another.
+    pub(crate) fn next(&mut self) -> PacketFate {
         let [loss, delay, reorder, duplicate, copy]: [f64; 5] = self.rng.random();
         let overtaken = reorder < self.odds.reorder;
-        Fate {
+        PacketFate {
             lost: loss < self.odds.loss,
             delay: self.delay(delay) + if overtaken { OVERTAKEN } else { Duration::ZERO },
             overtaken,

@@ -7,13 +7,13 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::http_wire::{Message, Unsized};
+use crate::http_wire::{HttpMessage, Unsized};
 use crate::stdout::say;
 
-/// A health endpoint answers from memory.
+/// A health endpoint answers from memory, so longer than this is a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Says the body. Anything but 200 is an error.
+/// Prints the body. Any status but 200 is an error.
 pub(crate) async fn run(url: &str) -> anyhow::Result<()> {
     timeout(PATIENCE, get(url)).await.context("no answer in 5 s")?
 }
@@ -25,7 +25,7 @@ async fn get(url: &str) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(&address).await.context(address)?;
     let request = format!("GET /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.context("writing")?;
-    let answer = Message::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
+    let answer = HttpMessage::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
     let answer = answer.context("EOF instead of an answer")?;
     say(String::from_utf8_lossy(&answer.body).trim_end());
     let status = answer.head.status()?;

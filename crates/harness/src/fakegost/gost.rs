@@ -1,5 +1,5 @@
-//! A gost: its listeners, its instances, and how it ends or begins anew. What it does when a client binds is
-//! [`crate::bind`]'s; what it does for visitors, [`crate::entrypoint`]'s.
+//! A gost: its listeners, its instances, its end and its reload. [`crate::bind`] has what it does when a client binds,
+//! [`crate::entrypoint`] what it does for visitors.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::plugin::{Plugin, PluginArgs, Registry};
+use crate::plugin::{PluginArgs, Plugins, Registry};
 use crate::stdout::say;
-use crate::tunnel::Tunnels;
+use crate::tunnel::GostTunnels;
 
-/// Clients of an instance, and visitors: beyond that they wait to be accepted.
+/// Most clients of an instance, and most visitors; more wait to be accepted.
 pub(crate) const MAX_CONNECTIONS: usize = 4_000;
-/// How far the ports of a gost's instances are apart.
+/// The distance between the ports of two instances.
 const PORT_STEP: u16 = 10;
 /// How long the Deregisters of a `--goodbye` may take.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -50,36 +50,35 @@ pub(crate) struct GostArgs {
 }
 
 /// One handler instance; its node is new with every start and every reload.
-pub(crate) struct Gost {
+pub(crate) struct GostInstance {
     pub(crate) node: String,
     pub(crate) plugins: Arc<Registry>,
-    pub(crate) tunnels: Tunnels,
-    /// `entrypoint`, verbatim.
+    pub(crate) tunnels: GostTunnels,
+    /// The `entrypoint` setting, verbatim.
     pub(crate) address: String,
-    /// Held by whoever has a Deregister to send.
+    /// Held by each task that still has a Deregister to send.
     pub(crate) goodbyes: watch::Sender<()>,
 }
 
-/// A started instance.
-struct Instance {
-    gost: Arc<Gost>,
+struct RunningInstance {
+    gost: Arc<GostInstance>,
     listeners: JoinSet<()>,
 }
 
-/// Plays gost until SIGTERM. SIGHUP makes every instance anew, as gost's reload does.
+/// Plays gost until SIGTERM. SIGHUP replaces every instance, as gost's reload does.
 pub(crate) async fn run(args: GostArgs) -> anyhow::Result<()> {
     let ttl = Duration::try_from_secs_f64(args.ttl).context("--ttl")?;
     ensure!(!ttl.is_zero(), "--ttl must not be 0");
     let mut term = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     // The instances of a process share its plugins.
-    let plugins = Registry::new(Plugin::new(&args.plugin)?);
+    let plugins = Registry::new(Plugins::new(&args.plugin)?);
     let mut instances = start_all(&args, ttl, &plugins).await?;
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                // Plugins are replaced first: the Deregisters go over the new one.
-                plugins.replace(Plugin::new(&args.plugin)?);
+                // Plugins are replaced first, so the Deregisters use the new ones.
+                plugins.replace(Plugins::new(&args.plugin)?);
                 for mut instance in instances {
                     instance.listeners.shutdown().await;
                     instance.gost.tunnels.close().await;
@@ -98,7 +97,11 @@ pub(crate) async fn run(args: GostArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start_all(args: &GostArgs, ttl: Duration, plugins: &Arc<Registry>) -> anyhow::Result<Vec<Instance>> {
+async fn start_all(
+    args: &GostArgs,
+    ttl: Duration,
+    plugins: &Arc<Registry>,
+) -> anyhow::Result<Vec<RunningInstance>> {
     let mut instances = Vec::new();
     for number in 0..args.instances {
         instances.push(start(args, number, ttl, plugins.clone()).await?);
@@ -111,16 +114,16 @@ async fn start(
     number: u16,
     ttl: Duration,
     plugins: Arc<Registry>,
-) -> anyhow::Result<Instance> {
+) -> anyhow::Result<RunningInstance> {
     let node = Uuid::new_v4().to_string();
     let later =
         |address: &String| later_port(address, number).with_context(|| format!("no host:port: {address}"));
     let address = if args.entrypoint.is_empty() { String::new() } else { later(&args.entrypoint)? };
     let more = args.entrypoints.iter().map(later).collect::<Result<Vec<_>, _>>()?;
     let tunnel = later(&args.tunnel)?;
-    let tunnels = Tunnels::new(node.clone(), ttl, plugins.clone());
+    let tunnels = GostTunnels::new(node.clone(), ttl, plugins.clone());
     let (goodbyes, _) = watch::channel(());
-    let gost = Arc::new(Gost { node, plugins, tunnels, address, goodbyes });
+    let gost = Arc::new(GostInstance { node, plugins, tunnels, address, goodbyes });
     let mut listeners = JoinSet::new();
     for entrypoint in Some(&gost.address).filter(|address| !address.is_empty()).into_iter().chain(&more) {
         let gost = gost.clone();
@@ -129,10 +132,10 @@ async fn start(
     let for_clients = gost.clone();
     listeners.spawn(accept(listen(&tunnel).await?, move |stream| for_clients.clone().serve_client(stream)));
     say(&format!("gost {} entrypoint {} tunnel {tunnel}", gost.node, gost.address));
-    Ok(Instance { gost, listeners })
+    Ok(RunningInstance { gost, listeners })
 }
 
-/// The address of an instance; of the first one, exactly what was given.
+/// The address of a later instance; for the first one, the given address verbatim.
 fn later_port(address: &str, instance: u16) -> Option<String> {
     let (host, port) = address.rsplit_once(':')?;
     let port: u16 = port.parse().ok()?;
@@ -146,7 +149,7 @@ async fn listen(address: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(format!("{host}:{port}")).await.with_context(|| format!("listening at {address}"))
 }
 
-/// Accepts for ever, so many at once. An error of one connection, or a lack of descriptors, ends nothing.
+/// Accepts for ever, up to this many at a time. Neither a connection's error nor a lack of descriptors ends it.
 async fn accept<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
     mut serve: impl FnMut(TcpStream) -> F,

@@ -1,7 +1,6 @@
-//! A gRPC channel that breaks and comes back as grpc-go's does, which is not as tonic's does. An address that fails has
-//! a back-off of its own; the addresses of a name are tried in order, each a quarter of a second after the last at the
-//! latest; when all have failed every call fails at once, until a dial in the background succeeds. Knows nothing of
-//! the calls.
+//! A gRPC channel that fails and recovers like grpc-go's, which differs from tonic's. Each address that fails has a
+//! back-off of its own. The addresses of a name are tried in order, at the latest a quarter of a second apart. When all
+//! have failed, every call fails at once, until a dial in the background succeeds. Knows nothing of the calls.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -15,51 +14,50 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 
-use crate::grpc_connection::{Answer, Connection, Unsent};
+use crate::grpc_connection::{GrpcConnection, GrpcResponse, Unsent};
 use crate::resolve::resolve;
 
-/// grpc-go's back-off: a second, then 1.6 times the last, with a fifth of jitter either way but for the first.
+/// grpc-go's back-off: one second, then 1.6 times the last, with 20 % jitter except at the first.
 const FIRST_BACKOFF: f64 = 1.0;
 const BACKOFF_FACTOR: f64 = 1.6;
 const JITTER: f64 = 0.2;
 const MAX_BACKOFF: f64 = 120.0;
-/// How long an address may take before the next one is tried beside it.
+/// After how long the next address is tried while this one is still being dialled.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// Why a call fails without having been sent.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the channel is broken: {0}")]
-pub(crate) struct Broken(String);
+pub(crate) struct ChannelError(String);
 
-/// One `grpc.ClientConn`.
+/// Like one `grpc.ClientConn`.
 #[derive(Clone)]
 pub(crate) struct GrpcChannel {
-    /// `HOST:PORT`, which is also what calls have as their authority.
+    /// `HOST:PORT`, also the authority of calls.
     target: Arc<str>,
-    state: Arc<watch::Sender<State>>,
-    /// Whoever finds the channel idle dials.
+    state: Arc<watch::Sender<ChannelState>>,
+    /// The call that finds the channel idle dials.
     dialling: Arc<Mutex<()>>,
 }
 
 #[derive(Clone)]
-enum State {
-    /// Not connected, and nobody asked: the next call dials.
+enum ChannelState {
+    /// Not connected; the next call dials.
     Idle,
-    /// Calls wait.
     Connecting,
-    Ready(Connection),
+    Ready(GrpcConnection),
     /// All addresses failed: calls fail until one is connected.
-    Failing(Broken),
+    Failing(ChannelError),
 }
 
 impl GrpcChannel {
     pub(crate) fn new(target: &str) -> Self {
-        let state = Arc::new(watch::Sender::new(State::Idle));
+        let state = Arc::new(watch::Sender::new(ChannelState::Idle));
         Self { target: target.into(), state, dialling: Arc::default() }
     }
 
-    /// Sends a call. One that a connection took no notice of, because it was ending, goes over the next one.
-    pub(crate) async fn send(&self, mut request: http::Request<Body>) -> Result<Answer, tonic::Status> {
+    /// Sends a call. A call that a closing connection did not process is sent over the next one.
+    pub(crate) async fn send(&self, mut request: http::Request<Body>) -> Result<GrpcResponse, tonic::Status> {
         loop {
             let connection =
                 self.connection().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
@@ -74,62 +72,62 @@ impl GrpcChannel {
         }
     }
 
-    async fn connection(&self) -> Result<Connection, Broken> {
+    async fn connection(&self) -> Result<GrpcConnection, ChannelError> {
         let mut states = self.state.subscribe();
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Ready(connection) => return Ok(connection),
-                State::Failing(why) => return Err(why),
-                State::Connecting => drop(states.changed().await),
-                State::Idle => self.start(),
+                ChannelState::Ready(connection) => return Ok(connection),
+                ChannelState::Failing(why) => return Err(why),
+                ChannelState::Connecting => drop(states.changed().await),
+                ChannelState::Idle => self.start(),
             }
         }
     }
 
     fn start(&self) {
         let _one = self.dialling.lock().expect("no panic holds it");
-        if matches!(*self.state.borrow(), State::Idle) {
-            self.state.send_replace(State::Connecting);
+        if matches!(*self.state.borrow(), ChannelState::Idle) {
+            self.state.send_replace(ChannelState::Connecting);
             tokio::spawn(self.clone().connect());
         }
     }
 
-    /// From idle to a connection, however long that takes.
+    /// Dials until a connection is there, however long that takes.
     async fn connect(self) {
         let addresses = match resolve(&self.target).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                // The name has no address. grpc-go asks again after a back-off of its own.
-                self.state.send_replace(State::Failing(Broken(format!("{error:#}"))));
+                // The name has no address. grpc-go resolves it again after another back-off.
+                self.state.send_replace(ChannelState::Failing(ChannelError(format!("{error:#}"))));
                 sleep(Duration::from_secs_f64(FIRST_BACKOFF)).await;
-                self.state.send_replace(State::Idle);
+                self.state.send_replace(ChannelState::Idle);
                 return;
             }
         };
-        let tried = addresses.into_iter().map(|address| Address::new(address.to_string())).collect();
+        let tried = addresses.into_iter().map(|address| AddressState::new(address.to_string())).collect();
         let connection = match first_pass(tried).await {
             Ok(connection) => connection,
             Err((failed, why)) => {
-                self.state.send_replace(State::Failing(why));
-                let mut dials: FuturesUnordered<_> = failed.into_iter().map(Address::dial_for_ever).collect();
+                self.state.send_replace(ChannelState::Failing(why));
+                let mut dials: FuturesUnordered<_> =
+                    failed.into_iter().map(AddressState::dial_for_ever).collect();
                 dials.next().await.expect("a name has an address")
             }
         };
         let (channel, ending) = (self.clone(), connection.clone());
-        self.state.send_replace(State::Ready(connection));
+        self.state.send_replace(ChannelState::Ready(connection));
         tokio::spawn(async move {
             ending.ended().await;
             channel.ended(&ending);
         });
     }
 
-    /// A connection is of no use any more.
-    fn ended(&self, connection: &Connection) {
+    fn ended(&self, connection: &GrpcConnection) {
         self.state.send_if_modified(|state| {
-            let is_current = matches!(state, State::Ready(current) if current.is(connection));
+            let is_current = matches!(state, ChannelState::Ready(current) if current.is(connection));
             if is_current {
-                *state = State::Idle;
+                *state = ChannelState::Idle;
             }
             is_current
         });
@@ -137,22 +135,22 @@ impl GrpcChannel {
 }
 
 /// One address, and how often it has failed.
-struct Address {
+struct AddressState {
     at: String,
     failures: u32,
     /// When it may be dialled again.
     not_before: Instant,
 }
 
-impl Address {
+impl AddressState {
     fn new(address: String) -> Self {
         Self { at: address, failures: 0, not_before: Instant::now() }
     }
 
-    /// One attempt. It may take as long as the back-off after it will, until the server's preface is there.
-    async fn dial(mut self) -> Result<Connection, (Self, Broken)> {
+    /// One attempt. Until the server's preface arrives, it may take as long as the back-off after it.
+    async fn dial(mut self) -> Result<GrpcConnection, (Self, ChannelError)> {
         let backoff = backoff(self.failures);
-        let dialled = timeout(backoff, Connection::dial(&self.at)).await;
+        let dialled = timeout(backoff, GrpcConnection::dial(&self.at)).await;
         let error = match dialled {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => format!("{}: {error:#}", self.at),
@@ -160,10 +158,10 @@ impl Address {
         };
         self.failures += 1;
         self.not_before = Instant::now() + backoff;
-        Err((self, Broken(error)))
+        Err((self, ChannelError(error)))
     }
 
-    async fn dial_for_ever(mut self) -> Connection {
+    async fn dial_for_ever(mut self) -> GrpcConnection {
         loop {
             sleep_until(self.not_before).await;
             match self.dial().await {
@@ -174,7 +172,7 @@ impl Address {
     }
 }
 
-/// How long an attempt may take, and how long the next one waits after it.
+/// How long an attempt may take, and the back-off after it.
 fn backoff(failures: u32) -> Duration {
     let steps = i32::try_from(failures).unwrap_or(i32::MAX);
     let backoff = (FIRST_BACKOFF * BACKOFF_FACTOR.powi(steps)).min(MAX_BACKOFF);
@@ -182,11 +180,13 @@ fn backoff(failures: u32) -> Duration {
     Duration::from_secs_f64(backoff * jitter)
 }
 
-/// Each address in its turn: at once after the one before has failed, or beside it after a while.
-async fn first_pass(addresses: Vec<Address>) -> Result<Connection, (Vec<Address>, Broken)> {
+/// Dials the addresses in order: the next one at once after a failure, or in parallel after a while.
+async fn first_pass(
+    addresses: Vec<AddressState>,
+) -> Result<GrpcConnection, (Vec<AddressState>, ChannelError)> {
     let mut waiting = addresses.into_iter();
     let mut dials = FuturesUnordered::new();
-    dials.extend(waiting.next().map(Address::dial));
+    dials.extend(waiting.next().map(AddressState::dial));
     let mut failed = Vec::new();
     loop {
         let next = sleep(NEXT_ADDRESS);
@@ -202,17 +202,17 @@ async fn first_pass(addresses: Vec<Address>) -> Result<Connection, (Vec<Address>
             }
             None => None,
         };
-        dials.extend(waiting.next().map(Address::dial));
+        dials.extend(waiting.next().map(AddressState::dial));
         if dials.is_empty() {
-            return Err((failed, why.unwrap_or_else(|| Broken("no address".into()))));
+            return Err((failed, why.unwrap_or_else(|| ChannelError("no address".into()))));
         }
     }
 }
 
 impl Service<http::Request<Body>> for GrpcChannel {
-    type Response = Answer;
+    type Response = GrpcResponse;
     type Error = tonic::Status;
-    type Future = BoxFuture<'static, Result<Answer, tonic::Status>>;
+    type Future = BoxFuture<'static, Result<GrpcResponse, tonic::Status>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), tonic::Status>> {
         Poll::Ready(Ok(()))

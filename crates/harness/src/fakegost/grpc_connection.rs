@@ -1,5 +1,6 @@
-//! One HTTP/2 connection as grpc-go uses it: it counts as connected when the server's preface has come, not when the
-//! kernel has taken it; and what it has not sent when it ends may be sent elsewhere. Knows nothing of addresses.
+//! One HTTP/2 connection as grpc-go uses it. It counts as connected when the server's preface arrives, not when the
+//! kernel has accepted it. A call that was not sent when the connection ends may be sent elsewhere. Knows nothing of
+//! addresses.
 
 use std::io;
 use std::pin::Pin;
@@ -16,33 +17,32 @@ use tokio::sync::{oneshot, watch};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, header};
 
-/// What a gost with the newest grpc-go calls itself.
+/// The user agent of a gost with the newest grpc-go.
 const USER_AGENT: header::HeaderValue = header::HeaderValue::from_static("grpc-go/1.82.1");
-/// A frame's header, and where in it the kind is; the server's preface is a frame of this kind.
+/// The length of a frame's header, and the position of the kind in it. The server's preface is a frame of this kind.
 const FRAME_HEADER: usize = 9;
 const KIND: usize = 3;
 const SETTINGS: u8 = 4;
 
-/// What a call is answered.
-pub(crate) type Answer = Response<Incoming>;
+pub(crate) type GrpcResponse = Response<Incoming>;
 
 /// Why a call has no answer.
 pub(crate) enum Unsent {
-    /// The connection was ending and sent nothing of it.
+    /// The connection was ending and did not send it.
     NotTaken(Box<Request<Body>>),
-    /// Nobody knows what became of it.
+    /// It is unknown whether the server processed it.
     Failed(tonic::Status),
 }
 
-/// A connection whose server has answered. Clones share it.
+/// A connection whose server has sent its preface. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Connection {
+pub(crate) struct GrpcConnection {
     requests: SendRequest<Body>,
     ended: watch::Receiver<bool>,
     identity: Arc<()>,
 }
 
-impl Connection {
+impl GrpcConnection {
     /// Connects, and waits for the server's preface.
     pub(crate) async fn dial(address: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
@@ -52,7 +52,7 @@ impl Connection {
         let (requests, driver) = handshake(TokioExecutor::new(), stream).await?;
         let (end, ended) = watch::channel(false);
         tokio::spawn(async move {
-            // Its error is the calls' own.
+            // Each call gets the connection's error itself.
             let _ = driver.await;
             end.send_replace(true);
         });
@@ -61,8 +61,7 @@ impl Connection {
         Ok(Self { requests, ended, identity: Arc::new(()) })
     }
 
-    /// One call.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Answer, Unsent> {
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<GrpcResponse, Unsent> {
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         self.requests.clone().try_send_request(request).await.map_err(|mut error| {
             match error.take_message() {
@@ -72,10 +71,10 @@ impl Connection {
         })
     }
 
-    /// Waits until it has ended, or is about to.
+    /// Waits until the connection has ended, or is about to end.
     pub(crate) async fn ended(&self) {
         let mut ended = self.ended.clone();
-        // The sender goes with the connection.
+        // The sender ends with the connection.
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
@@ -84,7 +83,7 @@ impl Connection {
     }
 }
 
-/// A stream that tells the kind of the first frame that came.
+/// A stream that reports the kind of the first frame.
 struct Watched {
     stream: TokioIo<TcpStream>,
     /// The first bytes, until there are enough.
@@ -101,7 +100,7 @@ impl Read for Watched {
         if self.on_preface.is_none() {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
-        // By way of a buffer of our own: the other one cannot be read back.
+        // Read through a buffer of our own, because the caller's cannot be read back.
         let mut bytes = [0; 1024];
         let room = bytes.len().min(buf.remaining());
         let mut own = hyper::rt::ReadBuf::new(&mut bytes[..room]);
@@ -112,7 +111,7 @@ impl Read for Watched {
         if self.seen.len() >= FRAME_HEADER
             && let Some(tell) = self.on_preface.take()
         {
-            // Whoever dialled may have given up.
+            // The dialling task may have given up.
             let _ = tell.send(self.seen[KIND]);
         }
         Poll::Ready(Ok(()))

@@ -1,14 +1,12 @@
-//! HTTP/1.1 messages as they are on the wire: heads kept field by field, bodies whose length a head tells. Bounded
-//! before anything is held. Knows nothing of plugins, visitors and gosts.
+//! HTTP/1.1 messages as they are on the wire: heads with every field in order, bodies whose length the head gives.
+//! Bounded before anything is allocated. Knows nothing of plugins, visitors and gosts.
 
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Longest head.
 const MAX_HEAD: usize = 16 << 10;
-/// Longest body.
 const MAX_BODY: usize = 4 << 20;
 
 /// A start line and its fields, in their order.
@@ -18,27 +16,26 @@ pub(crate) struct Head {
     fields: Vec<(String, String)>,
 }
 
-/// A request or an answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub(crate) struct HttpMessage {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
-    /// The body ended with the connection.
+    /// Whether the body ended with the connection.
     ended: bool,
 }
 
-/// What a body without a length is.
+/// What a message without a length means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unsized {
-    /// None, in a request.
+    /// In a request: no body.
     Empty,
-    /// All until the connection ends, in an answer.
+    /// In an answer: the body lasts until the connection ends.
     ToTheEnd,
 }
 
-impl Message {
-    /// The next message; `None` if the connection ends before its first byte. `unread` has what came behind the last
-    /// one, and gets what came behind this one.
+impl HttpMessage {
+    /// The next message; `None` if the connection ends before its first byte. `unread` carries bytes from one message
+    /// to the next.
     pub(crate) async fn read(
         stream: &mut (impl AsyncRead + Unpin),
         unread: &mut Vec<u8>,
@@ -64,13 +61,13 @@ impl Message {
         [self.head.to_string().as_bytes(), &self.body].concat()
     }
 
-    /// Whether the connection is of no use after it.
+    /// Whether the connection cannot be used after this message.
     pub(crate) fn is_last(&self) -> bool {
         self.ended || self.head.get("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
-/// The body of so many bytes, or all that comes; and whether the connection has ended.
+/// Reads a body of this length, or everything; and whether the connection has ended.
 async fn read_body(
     stream: &mut (impl AsyncRead + Unpin),
     unread: &mut Vec<u8>,
@@ -101,25 +98,24 @@ impl Head {
         Ok(Self { start, fields: fields.collect::<Result<_, _>>()? })
     }
 
-    /// The first field of a name.
+    /// The first field with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Puts a field in place of all that have its name.
+    /// Replaces all fields with this name.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         self.fields.push((name.into(), value.into()));
     }
 
-    /// The status of an answer.
     pub(crate) fn status(&self) -> anyhow::Result<u16> {
         let status = self.start.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.with_context(|| format!("no status: {:?}", self.start))
     }
 
-    /// How long the body is; `None` if its end is the connection's.
+    /// The length of the body; `None` if the connection's end is its end.
     fn length(&self, without: Unsized) -> anyhow::Result<Option<usize>> {
         if self.get("Transfer-Encoding").is_some() {
             bail!("a body in chunks");
@@ -140,7 +136,7 @@ impl std::fmt::Display for Head {
     }
 }
 
-/// An answer whose length is told, as gost and web servers write it.
+/// An answer with its length, as gost and web servers write it.
 pub(crate) fn answer(status: u16, reason: &str, body: &str) -> Vec<u8> {
     let mut text = String::new();
     write!(text, "HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
@@ -156,21 +152,22 @@ mod tests {
     async fn messages_are_read_one_after_the_other() {
         let mut stream: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 503 x\r\n\r\nrest";
         let mut unread = Vec::new();
-        let first = Message::read(&mut stream, &mut unread, Unsized::Empty).await.unwrap().unwrap();
+        let first = HttpMessage::read(&mut stream, &mut unread, Unsized::Empty).await.unwrap().unwrap();
         assert_eq!((first.head.get("host"), &*first.body), (Some("a"), &b""[..]));
-        let second = Message::read(&mut stream, &mut unread, Unsized::ToTheEnd).await.unwrap().unwrap();
+        let second = HttpMessage::read(&mut stream, &mut unread, Unsized::ToTheEnd).await.unwrap().unwrap();
         assert_eq!((second.head.status().unwrap(), &*second.body), (200, &b"hi"[..]));
         assert!(!second.is_last());
-        let third = Message::read(&mut stream, &mut unread, Unsized::ToTheEnd).await.unwrap().unwrap();
+        let third = HttpMessage::read(&mut stream, &mut unread, Unsized::ToTheEnd).await.unwrap().unwrap();
         assert_eq!((third.head.status().unwrap(), &*third.body), (503, &b"rest"[..]));
         assert!(third.is_last());
-        assert!(Message::read(&mut stream, &mut unread, Unsized::Empty).await.unwrap().is_none());
+        assert!(HttpMessage::read(&mut stream, &mut unread, Unsized::Empty).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn a_message_goes_on_as_it_came_but_for_what_was_set() {
         let mut stream: &[u8] = b"GET /x HTTP/1.1\r\nHost: a\r\nGost-Sid: 1\r\n\r\n";
-        let mut message = Message::read(&mut stream, &mut Vec::new(), Unsized::Empty).await.unwrap().unwrap();
+        let mut message =
+            HttpMessage::read(&mut stream, &mut Vec::new(), Unsized::Empty).await.unwrap().unwrap();
         message.head.set("gost-sid", "2");
         assert_eq!(message.bytes(), b"GET /x HTTP/1.1\r\nHost: a\r\ngost-sid: 2\r\n\r\n");
     }
@@ -185,7 +182,7 @@ mod tests {
             &endless,
         ] {
             let mut stream = bad;
-            let read = Message::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await;
+            let read = HttpMessage::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await;
             assert!(read.is_err(), "{read:?}");
         }
     }

@@ -1,41 +1,40 @@
-//! Rules in this network namespace's packet filter, put there with the `iptables` program and taken away again.
-//! Knows nothing of what they are for.
+//! Rules in the packet filter of this network namespace, inserted and removed with the `iptables` program. Knows
+//! nothing of their purpose.
 
 use std::fs::read_to_string;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-/// How a packet is lost without a trace: in a queue that nobody reads. DROP on the way out would tell the sender
-/// with an EPERM, as no network does.
+/// A target that loses a packet without a trace: a queue that nobody reads. DROP on the way out would return EPERM to
+/// the sender, which no network does.
 pub(crate) const LOST: [&str; 4] = ["-j", "NFQUEUE", "--queue-num", "65535"];
-/// An Ethernet's, where no interface tells its own.
+/// An Ethernet's MTU, used if no interface has one.
 const DEFAULT_MTU: usize = 1_500;
 
-/// One rule.
-pub(crate) struct Rule {
+pub(crate) struct PacketRule {
     pub(crate) table: &'static str,
     pub(crate) chain: &'static str,
-    /// What it matches, and what it does.
+    /// The match and the target.
     pub(crate) spec: Vec<String>,
 }
 
-/// Rules in force; [`Rules::remove`] ends that.
-pub(crate) struct Rules(Vec<Rule>);
+/// Rules in force, until [`Rules::remove`].
+pub(crate) struct Rules(Vec<PacketRule>);
 
 impl Rules {
-    /// Puts all of them in force, or none. The first of a chain are asked first: what loses packets goes before
-    /// what delays them, whoever came first.
-    pub(crate) fn insert(rules: impl IntoIterator<Item = Rule>) -> anyhow::Result<Self> {
+    /// Inserts all of them, or none. They go to the head of their chain, so that rules that lose packets come before
+    /// rules that delay them, whichever was made first.
+    pub(crate) fn insert(rules: impl IntoIterator<Item = PacketRule>) -> anyhow::Result<Self> {
         Self::install("-I", rules)
     }
 
-    /// The same, asked last.
-    pub(crate) fn append(rules: impl IntoIterator<Item = Rule>) -> anyhow::Result<Self> {
+    /// Appends all of them to their chain, or none.
+    pub(crate) fn append(rules: impl IntoIterator<Item = PacketRule>) -> anyhow::Result<Self> {
         Self::install("-A", rules)
     }
 
-    fn install(how: &str, rules: impl IntoIterator<Item = Rule>) -> anyhow::Result<Self> {
+    fn install(how: &str, rules: impl IntoIterator<Item = PacketRule>) -> anyhow::Result<Self> {
         let mut installed = Self(Vec::new());
         for rule in rules {
             if let Err(error) = iptables(how, &rule) {
@@ -47,7 +46,7 @@ impl Rules {
         Ok(installed)
     }
 
-    /// Takes them away. One that is not there any more is no reason to leave the others.
+    /// Removes them. If one is already gone, the others are removed all the same.
     pub(crate) fn remove(self) {
         for rule in &self.0 {
             if let Err(error) = iptables("-D", rule) {
@@ -57,7 +56,7 @@ impl Rules {
     }
 }
 
-fn iptables(how: &str, Rule { table, chain, spec }: &Rule) -> anyhow::Result<()> {
+fn iptables(how: &str, PacketRule { table, chain, spec }: &PacketRule) -> anyhow::Result<()> {
     let mut command = Command::new("iptables");
     command.args(["-w", "10", "-t", table, how, chain]).args(spec);
     let ran = command.output().context("iptables")?;
@@ -65,12 +64,11 @@ fn iptables(how: &str, Rule { table, chain, spec }: &Rule) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Words of a rule.
 pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// The longest packet that leaves this namespace whole, whatever way it goes.
+/// The longest packet that leaves this namespace unfragmented on every interface.
 pub(crate) fn mtu() -> usize {
     let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let of = |interface: std::fs::DirEntry| {

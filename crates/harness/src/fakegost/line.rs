@@ -1,5 +1,5 @@
-//! The lines that gosts and clients of this program say to each other. It stands for gost's relay protocol, which no
-//! agent sees, so it is as small as a test needs. Visitors do not speak it: they speak HTTP.
+//! The lines between gosts and clients of this program. They stand for gost's relay protocol, which no agent sees, so
+//! they are as few as tests need. Visitors use HTTP instead.
 //!
 //! ```text
 //! client  → gost     BIND tunnel network host    gost → client   BOUND connector host
@@ -8,7 +8,7 @@
 //! gost    → gost     RELAY tunnel host                           the same
 //! ```
 //!
-//! A member is a client that visits: it says which tunnel it means, as private tunnels want it.
+//! A member is a client that visits: it names the tunnel, as private tunnels require.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 /// Longest line, its end included.
 const MAX_LINE: u64 = 4096;
 
-/// The next line without its end; `None` when the other side is done.
+/// The next line without its end; `None` at the end of the stream.
 pub(crate) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     reader.take(MAX_LINE).read_until(b'\n', &mut line).await?;
@@ -31,11 +31,11 @@ pub(crate) async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::R
     Ok(Some(text))
 }
 
-/// What a client asks first.
+/// The first line of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hello {
     Bind(Bind),
-    Relay(Relay),
+    Relay(RelayRequest),
 }
 
 /// A client that attaches a tunnel.
@@ -44,15 +44,14 @@ pub(crate) struct Bind {
     pub(crate) tunnel: String,
     /// `tcp` or `udp`.
     pub(crate) network: String,
-    /// The host name that it would like; may be empty.
+    /// The host name that the client wants; may be empty.
     pub(crate) wanted: String,
 }
 
-/// A visitor that says the tunnel.
+/// A visitor that names the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Relay {
+pub(crate) struct RelayRequest {
     pub(crate) tunnel: String,
-    /// The host name that it asks for.
     pub(crate) host: String,
 }
 
@@ -66,24 +65,24 @@ impl Hello {
                 let (network, wanted) = rest.split_once(' ')?;
                 Some(Self::Bind(Bind { tunnel, network: network.into(), wanted: wanted.into() }))
             }
-            "RELAY" => Some(Self::Relay(Relay { tunnel, host: rest.into() })),
+            "RELAY" => Some(Self::Relay(RelayRequest { tunnel, host: rest.into() })),
             _ => None,
         }
     }
 }
 
-impl Relay {
+impl RelayRequest {
     pub(crate) fn line(&self) -> String {
         format!("RELAY {} {}\n", self.tunnel, self.host)
     }
 }
 
-/// The answer to a bind: the connector's id and the host name that the tunnel has.
+/// The answer to a bind: the connector's id, and the tunnel's host name.
 pub(crate) fn parse_bound(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("BOUND ")?.split_once(' ')
 }
 
-/// A client's answer to a request: which, and what; `None` if its target has none.
+/// A client's answer to a request: its number and text; `None` if the target has no answer.
 pub(crate) fn parse_response(line: &str) -> Option<(u64, Option<&str>)> {
     if let Some(number) = line.strip_prefix("END ") {
         return Some((number.parse().ok()?, None));
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_visitor_comes_back_as_it_was_said() {
-        let relay = Relay { tunnel: "ab".into(), host: "a.test".into() };
+        let relay = RelayRequest { tunnel: "ab".into(), host: "a.test".into() };
         assert_eq!(Hello::parse(relay.line().trim_end()), Some(Hello::Relay(relay)));
     }
 

@@ -1,5 +1,5 @@
-//! A bad link: every packet that leaves this network namespace is lost, delayed by a time of its own, overtaken or
-//! sent twice. For kernels without netem: packets come here through a netfilter queue. Never on loopback.
+//! A bad link: every packet that leaves this network namespace may be lost, delayed, reordered or duplicated. For
+//! kernels without netem: packets come here through a netfilter queue. Never on loopback.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,20 +12,20 @@ use clap::Args;
 use nfq::{Message, Queue, Verdict};
 use serde_json::json;
 
-use crate::fate::{Fate, Fates, OddsArgs};
-use crate::iptables::{Rule, Rules, mtu, words};
+use crate::fate::{Fates, OddsArgs, PacketFate};
+use crate::iptables::{PacketRule, Rules, mtu, words};
 use crate::packet::{Sender, renumbered};
 use crate::stdout::{say, say_json};
 
-/// Packets that wait at once; more are lost.
+/// Most packets that wait at a time; more are lost.
 const MAX_HELD: usize = 16_384;
-/// Packets that the kernel keeps between two looks; it drops more.
+/// Most packets that the kernel queues between two reads; it drops more.
 const MAX_QUEUED: u32 = 4_096;
-/// How often the queue is looked at: the library has no way to wait for it and for a time at once.
+/// How often the queue is read: the library cannot wait for it and for a timer at once.
 const LOOK: Duration = Duration::from_millis(1);
-/// What a packet bears that waited, so that it is not queued again.
+/// The mark of a packet that has waited, so that it is not queued again.
 const MARK: u32 = 0x6f57;
-/// Queues that are tried: one per `link` in the same namespace.
+/// The queues to try: one per `link` in the same namespace.
 const QUEUES: std::ops::Range<u16> = 10..26;
 
 #[derive(Debug, Args)]
@@ -49,11 +49,10 @@ fn destinations(text: &str) -> Result<Destinations, std::net::AddrParseError> {
     addresses.collect::<Result<_, _>>().map(Destinations)
 }
 
-/// Treats packets until `ended`. Where several links are in force a packet is treated by the first whose rule it
-/// matches.
+/// Handles packets until `ended`. Among several links, the first whose rule matches a packet handles it.
 pub(crate) async fn run(args: &LinkArgs, ended: impl Future<Output = ()>) -> anyhow::Result<()> {
     let (queue, number) = open()?;
-    let link = Link::new(args, queue, number)?;
+    let link = BadLink::new(args, queue, number)?;
     let rules = Rules::append(args.rules(number))?;
     let (stop, stopped) = channel::<()>();
     let mut treating = tokio::task::spawn_blocking(move || link.treat(&stopped));
@@ -62,7 +61,7 @@ pub(crate) async fn run(args: &LinkArgs, ended: impl Future<Output = ()>) -> any
         done = &mut treating => Some(done),
         () = ended => None,
     };
-    // Before the queue goes: no packet is to wait for a verdict that nobody gives.
+    // Removed before the queue: no packet may wait for a verdict that never comes.
     rules.remove();
     drop(stop);
     let done = match done {
@@ -79,7 +78,7 @@ fn open() -> anyhow::Result<(Queue, u16)> {
         let mut queue = Queue::open().context("opening a netfilter queue")?;
         match queue.bind(number) {
             Ok(()) => return Ok((queue, number)),
-            // Another `link` has it.
+            // Another `link` uses this queue.
             Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ResourceBusy) => {}
             Err(error) => return Err(error).context("binding a netfilter queue"),
         }
@@ -88,7 +87,7 @@ fn open() -> anyhow::Result<(Queue, u16)> {
 }
 
 impl LinkArgs {
-    fn rules(&self, queue: u16) -> Vec<Rule> {
+    fn rules(&self, queue: u16) -> Vec<PacketRule> {
         let mark = format!("{MARK:#x}");
         let queue = queue.to_string();
         let kinds: Vec<Vec<String>> = match self.port {
@@ -100,12 +99,13 @@ impl LinkArgs {
         let to_queue = |kind: &[String], to: &[&str]| {
             let kind: Vec<&str> = kind.iter().map(String::as_str).collect();
             let mark = ["-m", "mark", "!", "--mark", &*mark];
-            // What bypasses is accepted: were this program killed, the link would be a good one again.
+            // With `--queue-bypass`, packets are accepted without a reader: if this program is killed, the link works
+            // normally again.
             let target = ["-j", "NFQUEUE", "--queue-num", &*queue, "--queue-bypass"];
             let spec = words(&[&["!", "-o", "lo"], &kind[..], to, &mark, &target].concat());
-            Rule { table: "filter", chain: "OUTPUT", spec }
+            PacketRule { table: "filter", chain: "OUTPUT", spec }
         };
-        let of_kind = |kind: &Vec<String>| -> Vec<Rule> {
+        let of_kind = |kind: &Vec<String>| -> Vec<PacketRule> {
             match &self.to.0[..] {
                 [] => vec![to_queue(kind, &[])],
                 to => to.iter().map(|ip| to_queue(kind, &["-d", &ip.to_string()])).collect(),
@@ -115,21 +115,21 @@ impl LinkArgs {
     }
 }
 
-/// What happened.
+/// Numbers of packets, by what happened.
 #[derive(Default)]
-struct Counts {
+struct PacketCounts {
     seen: u64,
     lost: u64,
     overtaken: u64,
     duplicated: u64,
     /// Lost because too many waited.
     too_many: u64,
-    /// Lost because the kernel did not take them.
+    /// Lost because the kernel did not send them.
     not_sent: u64,
     most_held: usize,
 }
 
-impl Counts {
+impl PacketCounts {
     fn json(&self) -> serde_json::Value {
         let Self { seen, lost, overtaken, duplicated, too_many, not_sent, most_held } = self;
         json!({"seen": seen, "lost": lost, "overtaken": overtaken, "duplicated": duplicated,
@@ -137,28 +137,28 @@ impl Counts {
     }
 }
 
-/// The one owner of the queue. What is to wait does so here, as bytes, and is sent anew when its time has come: in the
-/// kernel it would fill its socket's send buffer meanwhile, and a sender is not to feel how long the way is.
-struct Link {
+/// The owner of the queue. A delayed packet waits here as bytes and is sent when its time has come. Waiting in the
+/// kernel, it would fill the sender's socket buffer, and the sender would notice the delay.
+struct BadLink {
     queue: Queue,
     fates: Fates,
-    /// By time, and among equals by arrival.
+    /// By time, and at equal times by arrival.
     waiting: BTreeMap<(Instant, u64), Vec<u8>>,
     arrivals: u64,
     sender: Sender,
-    counts: Counts,
+    counts: PacketCounts,
 }
 
-impl Link {
+impl BadLink {
     fn new(args: &LinkArgs, mut queue: Queue, number: u16) -> anyhow::Result<Self> {
         queue.set_queue_max_len(number, MAX_QUEUED)?;
         queue.set_nonblocking(true);
         let sender = Sender::new(MARK, mtu()).context("opening a raw socket")?;
-        let (fates, waiting, counts) = (args.odds.fates(), BTreeMap::new(), Counts::default());
+        let (fates, waiting, counts) = (args.odds.fates(), BTreeMap::new(), PacketCounts::default());
         Ok(Self { queue, fates, waiting, arrivals: 0, sender, counts })
     }
 
-    fn treat(mut self, stopped: &Receiver<()>) -> anyhow::Result<Counts> {
+    fn treat(mut self, stopped: &Receiver<()>) -> anyhow::Result<PacketCounts> {
         loop {
             self.take()?;
             let next = self.release(Instant::now());
@@ -167,7 +167,7 @@ impl Link {
                 break;
             }
         }
-        // What waits is let go, not lost.
+        // Packets that still wait are accepted, not lost.
         self.take()?;
         while let Some((_, packet)) = self.waiting.pop_first() {
             self.send(&packet);
@@ -175,7 +175,7 @@ impl Link {
         Ok(self.counts)
     }
 
-    /// Takes what the kernel has queued.
+    /// Reads the packets that the kernel has queued.
     fn take(&mut self) -> anyhow::Result<()> {
         loop {
             match self.queue.recv() {
@@ -193,8 +193,8 @@ impl Link {
         self.counts.lost += u64::from(fate.lost);
         self.counts.overtaken += u64::from(fate.overtaken && !fate.lost);
         let verdict = match fate {
-            Fate { lost: true, .. } => Verdict::Drop,
-            Fate { delay: Duration::ZERO, copy_after: None, .. } => Verdict::Accept,
+            PacketFate { lost: true, .. } => Verdict::Drop,
+            PacketFate { delay: Duration::ZERO, copy_after: None, .. } => Verdict::Accept,
             _ => {
                 self.hold(&fate, message.get_payload());
                 Verdict::Drop
@@ -204,7 +204,7 @@ impl Link {
         self.queue.verdict(message).context("a verdict")
     }
 
-    fn hold(&mut self, fate: &Fate, packet: &[u8]) {
+    fn hold(&mut self, fate: &PacketFate, packet: &[u8]) {
         let now = Instant::now();
         self.wait_until(now + fate.delay, packet.to_vec());
         if let Some(after) = fate.copy_after {
@@ -223,7 +223,7 @@ impl Link {
         self.counts.most_held = self.counts.most_held.max(self.waiting.len());
     }
 
-    /// Sends what is due; when the next one is.
+    /// Sends the packets that are due. Returns when the next one is.
     fn release(&mut self, now: Instant) -> Option<Instant> {
         while let Some(next) = self.waiting.first_entry() {
             let (due, _) = *next.key();
@@ -238,7 +238,7 @@ impl Link {
 
     fn send(&mut self, packet: &[u8]) {
         if let Err(error) = self.sender.send(packet) {
-            // The first one is told, all are counted.
+            // Only the first is logged; all are counted.
             if self.counts.not_sent == 0 {
                 eprintln!("fakegost: a packet of {} bytes is not sent: {error}", packet.len());
             }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::plugin::{Plugin, PluginArgs};
+use crate::plugin::{PluginArgs, Plugins};
 use crate::stdout::say;
 
 #[derive(Debug, Args)]
@@ -14,9 +14,9 @@ pub(crate) struct LookupArgs {
     tunnel: String,
 }
 
-/// Says the addresses, a line each, in the agent's order.
+/// Prints the addresses, one per line, in the agent's order.
 pub(crate) async fn run(args: LookupArgs) -> anyhow::Result<()> {
-    let plugin = Plugin::new(&args.plugin)?;
+    let plugin = Plugins::new(&args.plugin)?;
     plugin.get(&args.tunnel).await.iter().for_each(|record| say(&record.address));
     Ok(())
 }

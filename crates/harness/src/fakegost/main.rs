@@ -1,5 +1,5 @@
-//! `fakegost`: what the tests in containers run beside the agents. It plays gost, tunnel clients and visitors,
-//! and breaks the network and the disk under them. One static binary, a verb per container.
+//! `fakegost`: what runs beside the agents in the tests in containers. It plays gost, tunnel clients and visitors, and
+//! breaks the network and the disk under them. One static binary, one verb per container.
 //!
 //! Every verb ends at once on SIGTERM, without goodbye, as gost does; only what it changed in the kernel is put
 //! back. It knows nothing of how gossd decides: of the crate it uses the gRPC bindings alone. Which of gost's habits it
@@ -41,7 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// A gost to play with, and what breaks its world.
 #[derive(Debug, Parser)]
-enum Verb {
+enum FakegostVerb {
     /// Wait for ever: own a network namespace
     Pause,
     /// Play gost
@@ -69,10 +69,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let verb = Verb::parse();
+    let verb = FakegostVerb::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ran = runtime.expect("a runtime needs no more than any process has").block_on(run(verb));
-    // Not by returning: names that are being resolved would be waited for.
+    // Not by returning, because the runtime would wait for name resolutions.
     match ran {
         Ok(()) => std::process::exit(0),
         Err(error) => {
@@ -82,11 +82,11 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(verb: Verb) -> anyhow::Result<()> {
+async fn run(verb: FakegostVerb) -> anyhow::Result<()> {
     match verb {
-        Verb::Link(args) => link::run(&args, ended()?).await,
-        Verb::Block(args) => block::run(&args, ended()?).await,
-        Verb::Gost(args) => gost::run(args).await,
+        FakegostVerb::Link(args) => link::run(&args, ended()?).await,
+        FakegostVerb::Block(args) => block::run(&args, ended()?).await,
+        FakegostVerb::Gost(args) => gost::run(args).await,
         other => {
             let ended = ended()?;
             tokio::select! {
@@ -97,22 +97,24 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
     }
 }
 
-async fn play(verb: Verb) -> anyhow::Result<()> {
+async fn play(verb: FakegostVerb) -> anyhow::Result<()> {
     match verb {
-        Verb::Client(args) => client::run(args).await,
-        Verb::Target(args) => target::run(args).await,
-        Verb::Crowd(args) => crowd::run(args).await,
-        Verb::Lookup(args) => lookup::run(args).await,
-        Verb::Visitor(args) => visitor::run(args).await,
-        Verb::Fill { path } => disk::fill(&path),
-        Verb::Free { path } => disk::free(&path),
-        Verb::Get { url } => get::run(&url).await,
-        Verb::Pause | Verb::Gost(_) | Verb::Link(_) | Verb::Block(_) => std::future::pending().await,
+        FakegostVerb::Client(args) => client::run(args).await,
+        FakegostVerb::Target(args) => target::run(args).await,
+        FakegostVerb::Crowd(args) => crowd::run(args).await,
+        FakegostVerb::Lookup(args) => lookup::run(args).await,
+        FakegostVerb::Visitor(args) => visitor::run(args).await,
+        FakegostVerb::Fill { path } => disk::fill(&path),
+        FakegostVerb::Free { path } => disk::free(&path),
+        FakegostVerb::Get { url } => get::run(&url).await,
+        FakegostVerb::Pause | FakegostVerb::Gost(_) | FakegostVerb::Link(_) | FakegostVerb::Block(_) => {
+            std::future::pending().await
+        }
     }
 }
 
-/// Completes at SIGTERM or SIGINT. Both are taken from the first moment: the first process of a container has no
-/// default for them.
+/// Completes at SIGTERM or SIGINT. Both have a handler from the start, because the first process of a container has no
+/// default action for them.
 fn ended() -> anyhow::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;

@@ -1,16 +1,16 @@
-//! IPv4 packets that were on their way already, sent as they stand. Knows nothing of why.
+//! Sends whole IPv4 packets that were captured on their way. Knows nothing of the reason.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// `IPPROTO_RAW`: what is sent is a whole packet, header included.
+/// `IPPROTO_RAW`: each send is a whole packet, header included.
 const RAW: i32 = 255;
 /// The flag "more fragments", in the 16 bits that end in the fragment's offset.
 const MORE: u16 = 0x2000;
 
-/// Sends packets that bear a mark, by which rules tell them from others.
+/// Sends packets with a mark, so that rules can recognize them.
 pub(crate) struct Sender {
     socket: Socket,
     mtu: usize,
@@ -24,7 +24,7 @@ impl Sender {
         Ok(Self { socket, mtu })
     }
 
-    /// Sends a packet as it stands; in fragments if it is longer than the way.
+    /// Sends a packet unchanged, in fragments if it is longer than the MTU.
     pub(crate) fn send(&self, packet: &[u8]) -> io::Result<()> {
         let to = destination(packet).ok_or(io::ErrorKind::InvalidData)?;
         let to = SocketAddrV4::new(to, 0).into();
@@ -35,7 +35,7 @@ impl Sender {
     }
 }
 
-/// A packet under another id, lest a copy's fragments be taken for the original's.
+/// The packet with another id, so that a copy's fragments are not mixed with the original's.
 pub(crate) fn renumbered(mut packet: Vec<u8>) -> Vec<u8> {
     if let Some(id) = packet.get_mut(4) {
         *id ^= 0x80;
@@ -47,8 +47,8 @@ fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?))
 }
 
-/// The packet itself, or its fragments. The kernel, which would cut what a socket sends, does not cut these; it does
-/// fill in their lengths and checksums.
+/// The packet itself, or its fragments. The kernel does not fragment raw packets, but fills in their lengths and
+/// checksums.
 fn fragments(packet: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
     if packet.len() <= mtu {
         return Some(vec![packet.to_vec()]);

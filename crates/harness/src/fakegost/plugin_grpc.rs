@@ -1,4 +1,4 @@
-//! gost's gRPC plugin client: its calls and its token, over channels that break and come back as grpc-go's do.
+//! gost's gRPC plugin client: its calls and its token, over channels that fail and recover like grpc-go's.
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
@@ -9,9 +9,9 @@ use gossd::plugin::grpc::generated::{self, GetRuleRequest, GetServiceRequest, Se
 use gossd::plugin::grpc::generated::{DeregisterRequest, RegisterRequest, RenewRequest};
 
 use crate::grpc_channel::GrpcChannel;
-use crate::plugin::{Reach, Service};
+use crate::plugin::{AgentAddress, ServiceFields};
 
-/// Both plugins; gost has a channel for each of them.
+/// Both plugins; gost has one channel for each.
 pub(crate) struct GrpcPlugin {
     sd: GrpcChannel,
     ingress: GrpcChannel,
@@ -20,28 +20,28 @@ pub(crate) struct GrpcPlugin {
 }
 
 impl GrpcPlugin {
-    pub(crate) fn new(reach: &Reach) -> anyhow::Result<Self> {
-        let Reach { agent, token, service } = reach.clone();
+    pub(crate) fn new(reach: &AgentAddress) -> anyhow::Result<Self> {
+        let AgentAddress { agent, token, service } = reach.clone();
         let token = token.map(|token| token.parse()).transpose()?;
         Ok(Self { sd: GrpcChannel::new(&agent), ingress: GrpcChannel::new(&agent), token, service })
     }
 
-    pub(crate) async fn register(&self, service: &Service) -> anyhow::Result<()> {
+    pub(crate) async fn register(&self, service: &ServiceFields) -> anyhow::Result<()> {
         let request = RegisterRequest { service: Some(message(service)) };
         ignored(self.sd().register(self.with_token(request)).await)
     }
 
-    pub(crate) async fn renew(&self, service: &Service) -> anyhow::Result<()> {
+    pub(crate) async fn renew(&self, service: &ServiceFields) -> anyhow::Result<()> {
         let request = RenewRequest { service: Some(message(service)) };
         ignored(self.sd().renew(self.with_token(request)).await)
     }
 
-    pub(crate) async fn deregister(&self, service: &Service) -> anyhow::Result<()> {
+    pub(crate) async fn deregister(&self, service: &ServiceFields) -> anyhow::Result<()> {
         let request = DeregisterRequest { service: Some(message(service)) };
         ignored(self.sd().deregister(self.with_token(request)).await)
     }
 
-    pub(crate) async fn get(&self, name: &str) -> anyhow::Result<Vec<Service>> {
+    pub(crate) async fn get(&self, name: &str) -> anyhow::Result<Vec<ServiceFields>> {
         let reply = self.sd().get(self.with_token(GetServiceRequest { name: name.into() })).await?;
         Ok(reply.into_inner().services.into_iter().map(service).collect())
     }
@@ -65,7 +65,7 @@ impl GrpcPlugin {
         IngressClient::new(self.ingress.clone())
     }
 
-    /// The token is where gost puts it: in the metadata `token`.
+    /// Puts the token where gost puts it: in the metadata `token`.
     fn with_token<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
@@ -75,17 +75,17 @@ impl GrpcPlugin {
     }
 }
 
-/// gost does not look at what a write is answered, `ok` or not, but for errors.
+/// gost looks only at the error of a write, not at its `ok`.
 fn ignored<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<()> {
     answer.map(drop).map_err(Into::into)
 }
 
-fn message(service: &Service) -> generated::Service {
-    let Service { id, name, node, network, address } = service.clone();
+fn message(service: &ServiceFields) -> generated::Service {
+    let ServiceFields { id, name, node, network, address } = service.clone();
     generated::Service { id, name, node, network, address }
 }
 
-fn service(message: generated::Service) -> Service {
+fn service(message: generated::Service) -> ServiceFields {
     let generated::Service { id, name, node, network, address } = message;
-    Service { id, name, node, network, address }
+    ServiceFields { id, name, node, network, address }
 }

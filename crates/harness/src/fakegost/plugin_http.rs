@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::http_wire::{Message, Unsized};
-use crate::plugin::{Reach, Service};
+use crate::http_wire::{HttpMessage, Unsized};
+use crate::plugin::{AgentAddress, ServiceFields};
 use crate::resolve::resolve;
 
-/// Idle connections that Go's transport keeps per host.
+/// Go's transport keeps this many idle connections per host.
 const MAX_IDLE: usize = 2;
 
-/// Both plugins; each has an HTTP client of its own, so connections are not shared.
+/// Both plugins. Each has an HTTP client of its own, so they share no connections.
 pub(crate) struct HttpPlugin {
-    sd: Client,
-    ingress: Client,
+    sd: GoHttpClient,
+    ingress: GoHttpClient,
     service: String,
 }
 
 #[derive(Deserialize)]
-struct Services {
+struct ServicesBody {
     #[serde(default)]
-    services: Option<Vec<Service>>,
+    services: Option<Vec<ServiceFields>>,
 }
 
-/// A body of `null` leaves gost's pointer to its [`Services`] empty, and gost ends by using it.
+/// A body of `null` leaves gost's pointer to its services empty. gost then uses the pointer, and crashes.
 const CRASH: &[u8] = b"null";
 
-/// In gost's order of fields.
+/// Fields in gost's order.
 #[derive(Serialize)]
-struct Rule<'a> {
+struct RuleBody<'a> {
     service: &'a str,
     host: &'a str,
     endpoint: &'a str,
 }
 
 #[derive(Deserialize)]
-struct Endpoint {
+struct EndpointBody {
     endpoint: String,
 }
 
@@ -50,10 +50,10 @@ struct Done {
 }
 
 impl HttpPlugin {
-    pub(crate) fn new(reach: &Reach) -> Self {
-        let Reach { agent, token, service } = reach.clone();
+    pub(crate) fn new(reach: &AgentAddress) -> Self {
+        let AgentAddress { agent, token, service } = reach.clone();
         let (agent, query) = agent.split_once('?').unwrap_or((&agent, ""));
-        let client = |path| Client {
+        let client = |path| GoHttpClient {
             agent: agent.into(),
             path,
             query: query.into(),
@@ -63,30 +63,30 @@ impl HttpPlugin {
         Self { sd: client("/sd"), ingress: client("/ingress"), service }
     }
 
-    /// Register, Renew or Deregister. gost does not read the answer's body: if there is one, Go closes.
-    pub(crate) async fn write(&self, method: &str, service: &Service) -> anyhow::Result<()> {
+    /// Register, Renew or Deregister. gost does not read the answer's body; if there is one, Go closes the connection.
+    pub(crate) async fn write(&self, method: &str, service: &ServiceFields) -> anyhow::Result<()> {
         let body = serde_json::to_string(service)?;
         self.sd.write(method, &body, Body::Unread).await.map(drop)
     }
 
-    pub(crate) async fn get(&self, name: &str) -> anyhow::Result<Vec<Service>> {
+    pub(crate) async fn get(&self, name: &str) -> anyhow::Result<Vec<ServiceFields>> {
         let answer = self.sd.get(&[("name", name)]).await?;
         if answer.body.trim_ascii() == CRASH {
             eprintln!("panic: nil pointer: the agent answered null");
             std::process::exit(2);
         }
-        let services: Services = serde_json::from_slice(&answer.body)?;
+        let services: ServicesBody = serde_json::from_slice(&answer.body)?;
         Ok(services.services.unwrap_or_default())
     }
 
     pub(crate) async fn get_rule(&self, host: &str) -> anyhow::Result<String> {
         let answer = self.ingress.get(&[("host", host), ("service", &self.service)]).await?;
-        let endpoint: Endpoint = serde_json::from_slice(&answer.body)?;
+        let endpoint: EndpointBody = serde_json::from_slice(&answer.body)?;
         Ok(endpoint.endpoint)
     }
 
     pub(crate) async fn set_rule(&self, host: &str, endpoint: &str) -> anyhow::Result<bool> {
-        let body = serde_json::to_string(&Rule { service: &self.service, host, endpoint })?;
+        let body = serde_json::to_string(&RuleBody { service: &self.service, host, endpoint })?;
         let answer = self.ingress.write("PUT", &body, Body::Read).await?;
         let done: Done = serde_json::from_slice(&answer.body)?;
         Ok(done.ok)
@@ -101,19 +101,19 @@ enum Body {
 }
 
 /// One `http.Client` of Go's.
-struct Client {
+struct GoHttpClient {
     agent: String,
     path: &'static str,
-    /// What the address has behind the path; may be empty.
+    /// The query after the path; may be empty.
     query: String,
     token: Option<String>,
-    /// The one used last is at the end, and is used first.
+    /// The connection used last is at the end, and is used first.
     idle: Mutex<Vec<TcpStream>>,
 }
 
-impl Client {
-    /// Go never repeats these on a kept connection that broke: the call is lost.
-    async fn write(&self, method: &str, body: &str, what: Body) -> anyhow::Result<Message> {
+impl GoHttpClient {
+    /// Go never repeats a write on a kept connection that broke: the call is lost.
+    async fn write(&self, method: &str, body: &str, what: Body) -> anyhow::Result<HttpMessage> {
         let mut stream = match self.kept() {
             Some(stream) => stream,
             None => self.dial().await?,
@@ -125,14 +125,14 @@ impl Client {
         self.done(stream, answer, what)
     }
 
-    /// Go repeats a GET as often as a kept connection had been closed meanwhile.
-    async fn get(&self, query: &[(&str, &str)]) -> anyhow::Result<Message> {
+    /// Go repeats a GET for every kept connection that turns out closed.
+    async fn get(&self, query: &[(&str, &str)]) -> anyhow::Result<HttpMessage> {
         let own = form_urlencoded::parse(self.query.as_bytes());
         let mut pairs: Vec<_> =
             own.chain(query.iter().map(|(key, value)| ((*key).into(), (*value).into()))).collect();
         pairs.sort_by(|one, other| one.0.cmp(&other.0));
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        // The two characters in which Go's encoding differs.
+        // The two characters that Go encodes differently.
         let query = query.replace('*', "%2A").replace("%7E", "~");
         let request = self.request("GET", &format!("{}?{query}", self.path), "", "");
         while let Some(mut stream) = self.kept() {
@@ -155,8 +155,8 @@ impl Client {
         )
     }
 
-    /// Success is exactly 200. A connection of use is kept, at most two of them.
-    fn done(&self, stream: TcpStream, answer: Message, what: Body) -> anyhow::Result<Message> {
+    /// Only 200 is success. A reusable connection is kept, at most two.
+    fn done(&self, stream: TcpStream, answer: HttpMessage, what: Body) -> anyhow::Result<HttpMessage> {
         let status = answer.head.status()?;
         let read = answer.body.is_empty() || (what == Body::Read && status == 200);
         let mut idle = self.idle.lock().expect("no panic holds it");
@@ -168,7 +168,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// A kept connection that was not seen closed. One that was, or says something unasked, is dropped.
+    /// A kept connection that is still open. One that was closed, or that has sent something unasked, is dropped.
     fn kept(&self) -> Option<TcpStream> {
         let mut idle = self.idle.lock().expect("no panic holds it");
         std::iter::from_fn(|| idle.pop()).find(|stream| {
@@ -177,7 +177,7 @@ impl Client {
         })
     }
 
-    /// The first of the agent's addresses that takes a connection. Go sets no limit of time here.
+    /// The first of the agent's addresses that accepts. Go sets no timeout here.
     async fn dial(&self) -> anyhow::Result<TcpStream> {
         let mut refused = anyhow::anyhow!("no address");
         for address in resolve(&self.agent).await? {
@@ -193,11 +193,11 @@ impl Client {
     }
 }
 
-/// One exchange on a connection, the request in one piece. What is written is lost if the connection breaks.
-async fn call(stream: &mut TcpStream, request: &str) -> anyhow::Result<Message> {
+/// One exchange on a connection; the request is sent in one piece. If the connection breaks, the request is lost.
+async fn call(stream: &mut TcpStream, request: &str) -> anyhow::Result<HttpMessage> {
     stream.write_all(request.as_bytes()).await.context("writing")?;
     let mut unread = Vec::new();
-    let Some(answer) = Message::read(stream, &mut unread, Unsized::ToTheEnd).await? else {
+    let Some(answer) = HttpMessage::read(stream, &mut unread, Unsized::ToTheEnd).await? else {
         bail!("EOF instead of an answer");
     };
     ensure!(unread.is_empty(), "bytes beyond the answer");

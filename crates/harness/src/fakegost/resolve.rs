@@ -1,16 +1,15 @@
-//! Where a name leads, in the order in which Go dials: a name in `/etc/hosts` may have several addresses, and both of
-//! gost's plugin clients try them one after the other. Knows nothing of what is dialled.
+//! The addresses of a name, in the order in which Go dials. A name in `/etc/hosts` may have several addresses, and both
+//! of gost's plugin clients try them in order. Knows nothing of the dials.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, ensure};
 use tokio::net::lookup_host;
 
-/// Where a container's engine puts names.
+/// The file into which container engines write names.
 const HOSTS: &str = "/etc/hosts";
 
-/// The addresses of `HOST:PORT`, at least one. The hosts file goes before name servers, as in a program of Go's that is
-/// static.
+/// The addresses of `HOST:PORT`, at least one. As in a static Go program, the hosts file comes before name servers.
 pub(crate) async fn resolve(name: &str) -> anyhow::Result<Vec<SocketAddr>> {
     if let Ok(address) = name.parse() {
         return Ok(vec![address]);
@@ -27,7 +26,7 @@ pub(crate) async fn resolve(name: &str) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// All addresses of a name in a hosts file, in the order of its lines; those of this host first, as Go sorts them.
+/// All addresses of a name in a hosts file in the order of its lines, this host's own first, as Go sorts them.
 fn listed(hosts: &str, name: &str) -> Vec<IpAddr> {
     let address = |line: &str| {
         let line = line.split('#').next().unwrap_or_default();

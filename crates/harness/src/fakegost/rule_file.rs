@@ -1,5 +1,5 @@
-//! gost's own ingress with a file: rules that are read again every period, and asked of nobody. A client's wish for a
-//! name is refused, and a line that is no rule ends the process, as it does with x v0.15.5. Knows nothing of agents.
+//! gost's own ingress with a file. The rules are read again periodically, and no agent is asked. A client's wish for a
+//! name is refused, and a line that is no rule ends the process, as in x v0.15.5. Knows nothing of agents.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// `reload: 1s`, which is also the least that gost takes.
+/// `reload: 1s`, which is also gost's minimum.
 const RELOAD: Duration = Duration::from_secs(1);
 
-/// Rules of a file, host name to endpoint.
+/// The rules of a file: host name to endpoint.
 #[derive(Clone, Default)]
 pub(crate) struct RuleFile(Arc<Mutex<HashMap<String, String>>>);
 
@@ -42,8 +42,8 @@ impl RuleFile {
         *self.0.lock().expect("no panic holds it") = rules;
     }
 
-    /// The endpoint of a host, with or without a port: its own rule, then a wildcard for it and what is below it, then
-    /// wildcards of what it is below.
+    /// The endpoint of a host, with or without a port: by its own rule, then by a wildcard of the host itself, then by
+    /// wildcards of its parents.
     pub(crate) fn get(&self, host: &str) -> Option<String> {
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         let rules = self.0.lock().expect("no panic holds it");
@@ -53,8 +53,8 @@ impl RuleFile {
     }
 }
 
-/// `HOST ENDPOINT` lines; `*.` counts as `.`. None if gost would not live through it: empty lines and lines with nothing
-/// but a comment are rules without anything to it.
+/// Parses `HOST ENDPOINT` lines; `*.` counts as `.`. `None` if gost would crash: an empty line and a comment alone are
+/// rules without an endpoint.
 fn parse(text: &str) -> Option<HashMap<String, String>> {
     let rule = |line: &str| {
         let mut words = line.split('#').next()?.split_whitespace();

@@ -1,10 +1,10 @@
-//! A web server that answers everything with one line: what a tunnel of a real gost leads to.
+//! A web server that answers every request with one line: the target of a real gost's tunnel.
 
 use clap::Args;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http_wire::{Message, Unsized, answer};
+use crate::http_wire::{HttpMessage, Unsized, answer};
 use crate::stdout::say;
 
 #[derive(Debug, Args)]
@@ -17,7 +17,6 @@ pub(crate) struct TargetArgs {
     say: String,
 }
 
-/// Serves for ever.
 pub(crate) async fn run(args: TargetArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&args.listen).await?;
     say("ready");
@@ -34,7 +33,7 @@ pub(crate) async fn run(args: TargetArgs) -> anyhow::Result<()> {
 
 async fn serve(mut stream: TcpStream, text: &str) -> anyhow::Result<()> {
     let mut unread = Vec::new();
-    while let Some(request) = Message::read(&mut stream, &mut unread, Unsized::Empty).await? {
+    while let Some(request) = HttpMessage::read(&mut stream, &mut unread, Unsized::Empty).await? {
         stream.write_all(&answer(200, "OK", text)).await?;
         if request.is_last() {
             break;

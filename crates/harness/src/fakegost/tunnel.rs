@@ -1,5 +1,5 @@
-//! A gost instance's tunnels: the connectors of each, and the ticker that renews them *while it holds the lock that a
-//! visitor's request needs*, as gost's does. Knows neither listeners nor lookups.
+//! The tunnels of a gost instance: the connectors of each, and the ticker that renews them. Like gost's, the ticker
+//! holds, while it renews, the lock that a visitor's request needs. Knows neither listeners nor lookups.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex};
@@ -9,34 +9,34 @@ use rand::seq::IndexedRandom as _;
 use tokio::sync::RwLock;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::connector::Connector;
-use crate::plugin::{Registry, Service};
+use crate::connector::ClientConnection;
+use crate::plugin::{Registry, ServiceFields};
 
-/// One tunnel of one instance. It stays when it is empty: gost removes it after a quarter of an hour.
-pub(crate) struct Tunnel {
+/// One tunnel of one instance. An empty tunnel stays: gost removes it only after a quarter of an hour.
+pub(crate) struct GostTunnel {
     name: String,
     node: String,
     plugins: Arc<Registry>,
-    /// The dead are among them until the next tick.
-    connectors: RwLock<Vec<Arc<Connector>>>,
+    /// Includes dead connectors until the next tick.
+    connectors: RwLock<Vec<Arc<ClientConnection>>>,
 }
 
-impl Tunnel {
-    /// A live connector. The only one is taken whatever its network is, which may be the wrong one; of several, one of
-    /// the wanted network. Waits while a renewal runs.
-    pub(crate) async fn connector(&self, network: &str) -> Option<Arc<Connector>> {
+impl GostTunnel {
+    /// A live connector. If there is only one, it is taken whatever its network; among several, one of the wanted
+    /// network. Waits while a renewal runs.
+    pub(crate) async fn connector(&self, network: &str) -> Option<Arc<ClientConnection>> {
         let connectors = self.connectors.read().await;
         if let [only] = &connectors[..] {
             return only.is_live().then(|| only.clone());
         }
-        let fits = |connector: &&Arc<Connector>| connector.is_live() && connector.network == network;
+        let fits = |connector: &&Arc<ClientConnection>| connector.is_live() && connector.network == network;
         let fitting: Vec<_> = connectors.iter().filter(fits).collect();
         fitting.choose(&mut rand::rng()).map(|connector| Arc::clone(connector))
     }
 
     async fn renew_for_ever(&self, ttl: Duration) {
         let mut ticks = interval(ttl);
-        // A Go ticker drops what its reader is too slow for.
+        // A Go ticker drops ticks that come while its reader is busy.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticks.tick().await;
         loop {
@@ -49,41 +49,41 @@ impl Tunnel {
         }
     }
 
-    /// A connector as a call tells it; only Register has a network and an address.
-    pub(crate) fn record(&self, connector: &Connector, network: &str, address: &str) -> Service {
+    /// A connector as a call sends it; only Register has a network and an address.
+    pub(crate) fn record(&self, connector: &ClientConnection, network: &str, address: &str) -> ServiceFields {
         let [id, name, node] = [&connector.id, &self.name, &self.node].map(Clone::clone);
-        Service { id, name, node, network: network.into(), address: address.into() }
+        ServiceFields { id, name, node, network: network.into(), address: address.into() }
     }
 }
 
 /// The tunnels of one instance.
-pub(crate) struct Tunnels {
+pub(crate) struct GostTunnels {
     node: String,
     ttl: Duration,
     plugins: Arc<Registry>,
-    by_name: StdMutex<HashMap<String, Arc<Tunnel>>>,
+    by_name: StdMutex<HashMap<String, Arc<GostTunnel>>>,
 }
 
-impl Tunnels {
+impl GostTunnels {
     pub(crate) fn new(node: String, ttl: Duration, plugins: Arc<Registry>) -> Self {
         Self { node, ttl, plugins, by_name: StdMutex::default() }
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<Arc<Tunnel>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Arc<GostTunnel>> {
         self.by_name.lock().expect("no panic holds it").get(name).cloned()
     }
 
-    /// Puts a connector where visitors find it.
-    pub(crate) async fn add(&self, name: &str, connector: &Arc<Connector>) -> Arc<Tunnel> {
+    /// Adds a connector, so that visitors find it.
+    pub(crate) async fn add(&self, name: &str, connector: &Arc<ClientConnection>) -> Arc<GostTunnel> {
         let tunnel = self.get_or_open(name);
         tunnel.connectors.write().await.push(connector.clone());
         tunnel
     }
 
-    fn get_or_open(&self, name: &str) -> Arc<Tunnel> {
+    fn get_or_open(&self, name: &str) -> Arc<GostTunnel> {
         let mut by_name = self.by_name.lock().expect("no panic holds it");
         let open = || {
-            let tunnel = Arc::new(Tunnel {
+            let tunnel = Arc::new(GostTunnel {
                 name: name.into(),
                 node: self.node.clone(),
                 plugins: self.plugins.clone(),
@@ -96,7 +96,7 @@ impl Tunnels {
         by_name.entry(name.into()).or_insert_with(open).clone()
     }
 
-    /// Ends every connection of a client, as gost does when it ends or is reloaded.
+    /// Closes every client's connection, as gost does when it ends or reloads.
     pub(crate) async fn close(&self) {
         let tunnels: Vec<_> = self.by_name.lock().expect("no panic holds it").values().cloned().collect();
         for tunnel in tunnels {

@@ -1,5 +1,5 @@
-//! Web visitors of a tunnel's host name at several entrypoints, each on its own clock: one that hangs does not slow
-//! down the others, nor the next request at its own entrypoint. Or members, who name the tunnel.
+//! Web visitors of a host name at several entrypoints, or members, who name the tunnel. Each entrypoint has its own
+//! clock: a request that hangs delays neither the other entrypoints nor the next request at its own.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,15 +14,15 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::connector::halves;
-use crate::http_wire::{Message, Unsized};
-use crate::line::{Relay, read_line};
+use crate::http_wire::{HttpMessage, Unsized};
+use crate::line::{RelayRequest, read_line};
 use crate::stdout::{say_json, unix_ms};
 
-/// A visitor's patience.
+/// How long a visitor waits.
 const DEADLINE: Duration = Duration::from_secs(15);
-/// Requests at one entrypoint that are not answered yet; beyond that the next one waits.
+/// Most requests at one entrypoint without an answer; after that the next one waits.
 const MAX_IN_FLIGHT: usize = 1_000;
-/// How long an entrypoint's name keeps its address.
+/// How long the address of an entrypoint's name is used before it is resolved again.
 const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -41,19 +41,18 @@ pub(crate) struct VisitorArgs {
     tunnel: Option<String>,
 }
 
-/// Visits for ever.
 pub(crate) async fn run(args: VisitorArgs) -> anyhow::Result<()> {
     ensure!(args.every_ms > 0, "--every-ms must not be 0");
     let every = Duration::from_millis(args.every_ms);
     for name in args.entrypoints {
         let (host, tunnel) = (args.host.clone(), args.tunnel.clone());
-        let entrypoint = Entrypoint { name, host, tunnel, address: Mutex::default() };
+        let entrypoint = VisitedEntrypoint { name, host, tunnel, address: Mutex::default() };
         tokio::spawn(visit(Arc::new(entrypoint), every));
     }
     std::future::pending().await
 }
 
-async fn visit(entrypoint: Arc<Entrypoint>, every: Duration) {
+async fn visit(entrypoint: Arc<VisitedEntrypoint>, every: Duration) {
     let places = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -68,17 +67,16 @@ async fn visit(entrypoint: Arc<Entrypoint>, every: Duration) {
     }
 }
 
-struct Entrypoint {
+struct VisitedEntrypoint {
     name: String,
     host: String,
-    /// The tunnel that a member names.
     tunnel: Option<String>,
-    /// Where it was when it was last looked up.
+    /// The last resolved address, and when that was.
     address: Mutex<Option<(SocketAddr, Instant)>>,
 }
 
-impl Entrypoint {
-    /// One request, and the line that tells of it.
+impl VisitedEntrypoint {
+    /// One request, and the line that reports it.
     async fn request(&self) {
         let (at_ms, start) = (unix_ms(), Instant::now());
         let ended = timeout(DEADLINE, self.ask()).await;
@@ -101,8 +99,8 @@ impl Entrypoint {
         }
     }
 
-    /// A name server's moods are not what is measured: an address is kept for a second, and used on if its name
-    /// is not found any more.
+    /// Failures of the name server are not to be measured: an address is used for a second, and longer if the name
+    /// cannot be resolved again.
     async fn resolve(&self) -> anyhow::Result<SocketAddr> {
         let known = *self.address.lock().expect("no panic holds it");
         if let Some((address, at)) = known
@@ -117,12 +115,12 @@ impl Entrypoint {
     }
 }
 
-/// A web request; the body of its answer, if that is 200.
+/// A web request. Returns the body if the status is 200.
 async fn ask_as_visitor(mut stream: TcpStream, host: &str) -> anyhow::Result<String> {
     let request =
         format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: visitor\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.context("write")?;
-    let answer = Message::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
+    let answer = HttpMessage::read(&mut stream, &mut Vec::new(), Unsized::ToTheEnd).await?;
     let answer = answer.context("closed without an answer")?;
     let status = answer.head.status()?;
     ensure!(status == 200, "{status}");
@@ -131,7 +129,7 @@ async fn ask_as_visitor(mut stream: TcpStream, host: &str) -> anyhow::Result<Str
 
 async fn ask_as_member(stream: TcpStream, tunnel: &str, host: &str) -> anyhow::Result<String> {
     let (mut reader, mut writer) = halves(stream);
-    let relay = Relay { tunnel: tunnel.into(), host: host.into() };
+    let relay = RelayRequest { tunnel: tunnel.into(), host: host.into() };
     writer.write_all(relay.line().as_bytes()).await.context("write")?;
     let line = read_line(&mut reader).await.context("read")?.context("closed without an answer")?;
     line.strip_prefix("OK ").map(str::to_owned).with_context(|| line.clone())

@@ -1,5 +1,5 @@
-//! The agent is replaced, restarted, frozen, drained and short of disk: gost goes on beside it, and asks it for every
-//! visitor, also for those that another host's gost sends.
+//! The agent is replaced, restarted, frozen, drained, or has no disk space. gost continues beside it, and asks it for
+//! every visitor, including visitors that another host's gost forwards.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::measured::{Measured, Promise};
 use crate::visits::now;
 use crate::world::{HOST, Plan, TUNNEL, World};
 
-/// How long a frozen agent is frozen, and what a visitor may wait for it.
+/// How long an agent stays frozen; a visitor may wait as long.
 const FROZEN: u64 = 4;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -114,7 +114,7 @@ async fn taken_over(world: &mut World) -> anyhow::Result<Measured> {
     world.take_over("a").await?;
     pass(4).await;
     world.all_served(&ALL).await?;
-    // A second time, by the program that was taken over to.
+    // Again, from the program that has just taken over.
     world.take_over("a").await?;
     pass(4).await;
     world.all_served(&ALL).await?;
@@ -153,7 +153,7 @@ async fn killed_held(world: &mut World) -> anyhow::Result<Measured> {
     world.restart_agent("a", "SIGKILL").await?;
     pass(4).await;
     world.all_served(&ALL).await?;
-    // A call that it was answering is lost with it, and gRPC does not make it again.
+    // A call in progress is lost with the agent, and gRPC does not repeat it.
     Ok(felt(world, since, &ALL, Promise::Within(Duration::from_millis(200))))
 }
 
@@ -166,7 +166,7 @@ async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::Measured))
 }
 
-/// The new agent has no call of that gost for up to 20 s, but its entrypoint answers.
+/// The new agent gets no call of that gost for up to 20 s, but its entrypoint answers.
 async fn restarted_renewed_seldom(world: &mut World) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     let since = now();
@@ -176,7 +176,7 @@ async fn restarted_renewed_seldom(world: &mut World) -> anyhow::Result<Measured>
     Ok(felt(world, since, &ALL, Promise::Within(Duration::from_secs(2))))
 }
 
-/// All at once: everything is back from the journals.
+/// All at once; the records come back from the journals.
 async fn all_restarted(world: &mut World) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     world.crowd("a", 300).await?;
@@ -206,7 +206,7 @@ async fn frozen(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneWaits(Duration::from_secs(FROZEN))))
 }
 
-/// What is drained stays drained, whatever becomes of the agent. Its own visitors feel the restart, nobody else.
+/// A drained agent stays drained over any restart. Only its own visitors notice the restart.
 async fn drained(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -236,14 +236,14 @@ async fn drained(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &["b", "c"], Promise::NoneFails))
 }
 
-/// The journal cannot be written: the agent says so and goes on.
+/// The journal cannot be written: the agent says so and continues.
 async fn disk_full(world: &mut World) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     let since = now();
     world.engine.execute(&world.agent("a"), "/fakegost fill /small/filler").await?;
     // More than the journal's file has room for.
     world.crowd("a", 1_000).await?;
-    world.says("a", "going on in memory").await?;
+    world.says("a", "continuing in memory").await?;
     world.all_know_crowd(&ALL, 1_000).await?;
     world.engine.execute(&world.agent("a"), "/fakegost free /small/filler").await?;
     world.says("a", "the journal is written again").await?;
@@ -251,7 +251,8 @@ async fn disk_full(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-/// The plan has started it an hour ahead; from now on its generation has to come from the journal.
+/// By the plan, the agent started with its clock one hour ahead. From now on its generation has to come from the
+/// journal.
 async fn clock_ahead(world: &mut World) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     let since = now();

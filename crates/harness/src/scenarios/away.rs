@@ -1,5 +1,5 @@
-//! The agent is killed and nobody starts it again for a while: what is felt without anything, what with a second
-//! address of gost's plugins, and what with host names in a file.
+//! The agent is killed and stays away for a while: what visitors notice without any precaution, with a second address
+//! in gost's plugins, and with host names in a file.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use anyhow::ensure;
 
 use super::{ALL, GRPC, HTTP, Scenario, attached_once, felt, pass};
 use crate::measured::{Measured, Promise};
-use crate::visits::{Moment, Visit, now};
+use crate::visits::{UnixMillis, Visit, now};
 use crate::world::{HOST, OTHER, Plan, TUNNEL, World, hash_host};
 
 const GONE: Promise = Promise::Within(Duration::from_millis(100));
-/// Until a record that only a Renew told is served: gost's back-off after the agent's absence, and its period.
+/// Until a record is served that only a Renew brought: gost's back-off after the agent's absence, and its Renew period.
 const HEALED: Duration = Duration::from_secs(6);
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -86,8 +86,8 @@ async fn killed(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::Measured))
 }
 
-/// Another agent serves that gost meanwhile. When its own is back and the gost dies, what the own one still remembers
-/// is not true any more.
+/// Another agent serves that gost meanwhile. When its own agent is back and the gost dies, the own agent's memory of it
+/// is stale.
 async fn away_with_second_address(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     attached_once(world).await?;
     world.client("two", "c", TUNNEL, HOST).await?;
@@ -98,7 +98,7 @@ async fn away_with_second_address(world: &mut World, seconds: u64) -> anyhow::Re
     world.engine.start(&agent).await?;
     pass(4).await;
     world.all_served(&ALL).await?;
-    // A call that the agent was answering is lost with it.
+    // A call in progress is lost with the agent.
     let away = felt(world, since, &ALL, Promise::Within(Duration::from_millis(200))).check()?;
     let since = now();
     world.engine.kill(&world.container("a", "gost")).await?;
@@ -108,7 +108,7 @@ async fn away_with_second_address(world: &mut World, seconds: u64) -> anyhow::Re
     Ok(Measured::sum([dead, away]).expect("two steps"))
 }
 
-/// Visitors use the name that needs no claim: with a file clients get no names of their own.
+/// Visitors use the hash host, which needs no claim: with a file, clients get no names of their own.
 async fn away_with_rule_file(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, "").await?;
@@ -123,7 +123,7 @@ async fn away_with_rule_file(world: &mut World, seconds: u64) -> anyhow::Result<
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-/// gost registers once: the agent gets to know that client by a Renew without an address.
+/// gost registers once. The agent learns that connector from a Renew, which has no address.
 async fn bound_while_away(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("before", "a", OTHER, "other.example.test").await?;
@@ -139,8 +139,8 @@ async fn bound_while_away(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::Within(HEALED)))
 }
 
-/// Nobody can be served, and nobody is to wait for that. At the pace of a person: each request that bounces makes
-/// thousands of connections.
+/// Nobody can be served, and nobody should wait. Three requests a second, because each that bounces opens thousands of
+/// connections.
 async fn stale_on_both(world: &mut World) -> anyhow::Result<Measured> {
     const PACE: Duration = Duration::from_millis(330);
     world.with_hosts(&ALL).await?;
@@ -158,12 +158,12 @@ async fn stale_on_both(world: &mut World) -> anyhow::Result<Measured> {
     for agent in &agents {
         world.engine.start(agent).await?;
     }
-    // Until gosts call their agents again.
+    // Until the gosts call their agents again.
     pass(4).await;
     let since = now();
     pass(10).await;
     let until = now();
-    // What began then has ended after gost's patience.
+    // Requests that began then have reached gost's timeout.
     pass(16).await;
     let visits = world.visits.between(since, until, &ALL);
     let waited = visits.iter().map(Visit::took).max().unwrap_or_default();
@@ -178,8 +178,10 @@ async fn stale_on_both(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::Within(Duration::from_secs(1))))
 }
 
-/// Whether a visitor of every host has been served from now on.
+/// Whether a visitor of every host has been served since now.
 fn served_everywhere(world: &World) -> impl Fn() -> bool {
     let (since, visits) = (now(), world.visits.clone());
-    move || ALL.iter().all(|host| visits.between(since, Moment::MAX, &[host]).iter().any(|visit| visit.ok))
+    move || {
+        ALL.iter().all(|host| visits.between(since, UnixMillis::MAX, &[host]).iter().any(|visit| visit.ok))
+    }
 }

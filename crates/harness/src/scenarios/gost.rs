@@ -1,4 +1,4 @@
-//! gost dies in every way it can: its clients come back, and visitors must not be sent to where it was.
+//! gost dies in every way it can. Its clients come back, and visitors must not be sent to its former place.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ fn unnamed_entrypoint() -> Plan {
     Plan { unnamed_entrypoint: true, flags: flags.into(), ..Plan::default() }
 }
 
-/// Gosts that renew more seldom than a record lives.
+/// Gosts whose Renew period is longer than the TTL.
 pub(super) fn seldom() -> Plan {
     Plan { ttl: Duration::from_secs(20), ..Plan::default() }
 }
@@ -116,7 +116,7 @@ async fn reloaded(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &["b", "c"], GONE))
 }
 
-/// A new instance at the same entrypoint, and its client comes back to it.
+/// A new instance at the same entrypoint, to which its client returns.
 async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
@@ -128,7 +128,7 @@ async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &["b", "c"], GONE))
 }
 
-/// Its connections stay open and nobody answers: only the Renews that do not come tell.
+/// Its connections stay open and nothing answers: only the missing Renews show it.
 async fn frozen(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
@@ -152,7 +152,7 @@ async fn client_moves(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, GONE))
 }
 
-/// Tunnels at every host, each reached from every other as soon as it is bound.
+/// Tunnels at every host, each reached from every other host as soon as it is bound.
 async fn everywhere(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.start_visitors(&ALL, HOST).await?;
@@ -175,7 +175,7 @@ async fn renewed_seldom(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-/// b has a UDP connector only, and takes it for every visitor there; at a and c none must be sent to it.
+/// b has only a UDP connector, and would use it for every visitor. a and c must send no web visitor to b.
 async fn udp_beside_tcp(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;

@@ -1,10 +1,10 @@
-//! Whole hosts: lost, stopped for a while, back at another address, and many at once.
+//! Whole hosts: lost, paused, back at another address, and many at once.
 
 use std::time::{Duration, Instant};
 
 use super::{HTTP, Scenario, attached_twice, felt, hung_ones_end, pass};
 use crate::measured::{Measured, Promise};
-use crate::visits::{Moment, now};
+use crate::visits::{UnixMillis, now};
 use crate::world::{HOST, TTL, TUNNEL, World};
 
 const NOT_FIRST: Duration = Duration::from_secs(3);
@@ -59,7 +59,7 @@ async fn lost(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &["b", "c"], Promise::Within(NOT_FIRST)))
 }
 
-/// Ten seconds without a single instruction, as when a virtual machine is moved.
+/// Ten seconds without any instruction, as when a virtual machine is moved.
 async fn paused(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
@@ -69,12 +69,12 @@ async fn paused(world: &mut World) -> anyhow::Result<Measured> {
     let back = now();
     pass(16).await;
     world.all_served(&["b", "c"]).await?;
-    let after = world.visits.failed(back + 2_000, Moment::MAX, &["b", "c"]);
+    let after = world.visits.failed(back + 2_000, UnixMillis::MAX, &["b", "c"]);
     anyhow::ensure!(after == 0, "{after} requests failed after it was back for two seconds");
     Ok(felt(world, since, &["b", "c"], Promise::Within(NOT_FIRST)))
 }
 
-/// The same host name comes back at another address, with nothing of what it was.
+/// The host comes back at another address, without any of its data.
 async fn new_address(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&["a", "b", "c"]).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -84,7 +84,7 @@ async fn new_address(world: &mut World) -> anyhow::Result<Measured> {
     returned_at(world, 60).await
 }
 
-/// The same, with its journal: what that says of addresses is not true any more.
+/// The host comes back at another address with its journal, whose addresses are stale.
 async fn moves(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&["a", "b", "c"]).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -101,7 +101,7 @@ async fn returned_at(world: &mut World, number: u8) -> anyhow::Result<Measured> 
     Ok(felt(world, since, &["b", "c"], Promise::Within(TTL)))
 }
 
-/// Every host in turn gets another address; the others and the newcomers find each other by name.
+/// Every host in turn gets another address; all find each other by name.
 async fn joined_by_name(world: &mut World) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c"];
     world.with_hosts(&hosts).await?;
@@ -118,7 +118,7 @@ async fn joined_by_name(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &hosts, Promise::Within(Duration::from_secs(1))))
 }
 
-/// Ten agents start at once beside one that is there.
+/// Ten agents start at once and join one that is running.
 async fn ten_join(world: &mut World) -> anyhow::Result<Measured> {
     const TEN: [&str; 10] = ["j0", "j1", "j2", "j3", "j4", "j5", "j6", "j7", "j8", "j9"];
     world.with_hosts(&["a"]).await?;

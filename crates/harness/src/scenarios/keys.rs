@@ -1,7 +1,7 @@
-//! Keys: changed under a running cluster, by files or by `gossd keys`, and wrong.
+//! Keys: changed in a running cluster, by files or by `gossd keys`, and wrong ones.
 
 use anyhow::ensure;
-use gossd::gossip::keyring::{KeyId, Keyring};
+use gossd_core::link::keyring::{KeyId, Keyring};
 
 use super::{ALL, HTTP, Scenario, felt, pass};
 use crate::measured::{Measured, Promise};
@@ -27,7 +27,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .short(HTTP),
 ];
 
-/// Known everywhere, then sealing everywhere, then alone; a fourth agent is down all the while.
+/// A new key is first known everywhere, then encrypts everywhere, then is the only one. A fourth agent is down
+/// meanwhile.
 async fn rotated(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.add_host("d").await?;
@@ -52,7 +53,8 @@ async fn rotated(world: &mut World) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
-/// `gossd keys` at one agent changes all, while a fourth is down and comes back with its old key file.
+/// `gossd keys` at one agent changes the keys of all. A fourth agent is down meanwhile and comes back with its old key
+/// file.
 async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     const DONE: i64 = 0;
     const REFUSED: i64 = 1;
@@ -66,7 +68,7 @@ async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     world.client("two", "b", TUNNEL, HOST).await?;
     world.visitors(&ALL, HOST).await?;
     world.engine.kill(&world.agent("d")).await?;
-    // Since then d is silent, which is felt where it is and nowhere else.
+    // Now d counts as silent; only visitors at d notice.
     pass(4).await;
     let since = now();
     let ended = |line: String, expected: i64| {
@@ -94,12 +96,11 @@ async fn changed(world: &mut World) -> anyhow::Result<Measured> {
     Ok(felt(world, since, &ALL, Promise::NoneFails))
 }
 
-/// The public name of a key.
 fn id(key: &str) -> anyhow::Result<KeyId> {
     Ok(Keyring::parse(key)?.sealing())
 }
 
-/// An agent with another key is nobody's peer, and everybody says why.
+/// An agent with another key is nobody's peer, and all agents log why.
 async fn wrong(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;

@@ -1,5 +1,5 @@
-//! What can happen to hosts and the network between them, and what is promised then to visitors of every host whose
-//! gost lives. Each scenario runs with both plugin types.
+//! What can happen to hosts and to the network between them, and the promise for visitors of every host whose gost
+//! lives. Each scenario runs with both plugin types.
 
 mod agent;
 mod away;
@@ -15,10 +15,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::measured::{ALLOWANCE, Measured, Promise};
-use crate::visits::Moment;
-use crate::world::{HOST, Plan, PluginType, TUNNEL, World};
+use crate::visits::UnixMillis;
+use crate::world::{HOST, Plan, PluginKind, TUNNEL, World};
 
-/// What a scenario does to its world.
 type Run = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = anyhow::Result<Measured>> + 'a>>;
 
 /// One fault, and its promise.
@@ -26,27 +25,26 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What is broken.
     pub(crate) fault: &'static str,
-    /// What visitors get all the same.
+    /// What visitors can still expect.
     pub(crate) promise: &'static str,
-    /// The plugin types with which it is run with every change.
-    short: &'static [PluginType],
-    /// Why a real gost cannot be told to do this.
+    /// The plugin types that run for every change.
+    short: &'static [PluginKind],
+    /// Why a real gost cannot do this.
     pub(crate) simulated_only: Option<&'static str>,
     plan: fn() -> Plan,
     pub(crate) run: Run,
 }
 
-/// Both, for [`Scenario::short`], and each alone.
-const BOTH: &[PluginType] = &[PluginType::Grpc, PluginType::Http];
-const GRPC: &[PluginType] = &[PluginType::Grpc];
-const HTTP: &[PluginType] = &[PluginType::Http];
+const BOTH: &[PluginKind] = &[PluginKind::Grpc, PluginKind::Http];
+const GRPC: &[PluginKind] = &[PluginKind::Grpc];
+const HTTP: &[PluginKind] = &[PluginKind::Http];
 
 impl Scenario {
     const fn new(name: &'static str, fault: &'static str, promise: &'static str, run: Run) -> Self {
         Self { name, fault, promise, short: &[], simulated_only: None, plan: Plan::default, run }
     }
 
-    const fn short(self, short: &'static [PluginType]) -> Self {
+    const fn short(self, short: &'static [PluginKind]) -> Self {
         Self { short, ..self }
     }
 
@@ -58,14 +56,14 @@ impl Scenario {
         Self { plan, ..self }
     }
 
-    /// Its world.
-    pub(crate) fn plan(&self, plugin: PluginType) -> Plan {
+    /// The plan of the scenario's world.
+    pub(crate) fn plan(&self, plugin: PluginKind) -> Plan {
         Plan { plugin, ..(self.plan)() }
     }
 
-    /// Whether a set has it: `short`, `long`, or names with commas between, each with `/grpc` or `/http` if only that
-    /// type is meant.
-    pub(crate) fn is_in(&self, set: &str, plugin: PluginType) -> bool {
+    /// Whether a set includes it: `short`, `long`, or names separated by commas, each with `/grpc` or `/http` for that
+    /// plugin type alone.
+    pub(crate) fn is_in(&self, set: &str, plugin: PluginKind) -> bool {
         match set {
             "long" => true,
             "short" => self.short.contains(&plugin),
@@ -77,7 +75,6 @@ impl Scenario {
     }
 }
 
-/// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     let files = [
         gost::SCENARIOS,
@@ -91,29 +88,28 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
     files.into_iter().flatten()
 }
 
-/// The one of that name.
 pub(crate) fn named(name: &str) -> &'static Scenario {
     all().find(|scenario| scenario.name == name).expect("a scenario of that name")
 }
 
-/// Something that does not work, and a scenario whose visitors have to feel that.
+/// A sabotage, and the scenario whose visitors have to notice it.
 pub(crate) struct Noticed {
-    pub(crate) broken: Broken,
+    pub(crate) broken: Sabotage,
     pub(crate) scenario: &'static str,
-    pub(crate) plugin: PluginType,
+    pub(crate) plugin: PluginKind,
 }
 
 /// What is broken on purpose.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Broken {
-    /// Parts of every agent.
+pub(crate) enum Sabotage {
+    /// These parts of every agent.
     Agents(&'static str),
-    /// Nobody keeps listeners.
+    /// The keeping of listeners.
     Listeners,
 }
 
-impl Broken {
-    /// A world where it is.
+impl Sabotage {
+    /// The plan of a world in which it is broken.
     pub(crate) fn apply(self, plan: Plan) -> Plan {
         match self {
             Self::Agents(parts) => {
@@ -125,7 +121,7 @@ impl Broken {
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Sabotage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agents(parts) => parts,
@@ -134,22 +130,21 @@ impl fmt::Display for Broken {
     }
 }
 
-/// All of them.
 pub(crate) const NOTICED: [Noticed; 6] = [
-    noticed(Broken::Agents("push,anti-entropy"), "registered-everywhere", PluginType::Http),
-    noticed(Broken::Agents("leases"), "gost-killed", PluginType::Grpc),
-    noticed(Broken::Agents("suspicion"), "host-lost", PluginType::Http),
-    noticed(Broken::Listeners, "agent-killed-held", PluginType::Grpc),
-    noticed(Broken::Agents("rules"), "registered-everywhere", PluginType::Grpc),
-    noticed(Broken::Agents("dials"), "agent-restarted-renewed-seldom", PluginType::Http),
+    noticed(Sabotage::Agents("push,repair"), "registered-everywhere", PluginKind::Http),
+    noticed(Sabotage::Agents("leases"), "gost-killed", PluginKind::Grpc),
+    noticed(Sabotage::Agents("suspicion"), "host-lost", PluginKind::Http),
+    noticed(Sabotage::Listeners, "agent-killed-held", PluginKind::Grpc),
+    noticed(Sabotage::Agents("rules"), "registered-everywhere", PluginKind::Grpc),
+    noticed(Sabotage::Agents("dials"), "agent-restarted-renewed-seldom", PluginKind::Http),
 ];
 
-const fn noticed(broken: Broken, scenario: &'static str, plugin: PluginType) -> Noticed {
+const fn noticed(broken: Sabotage, scenario: &'static str, plugin: PluginKind) -> Noticed {
     Noticed { broken, scenario, plugin }
 }
 
-/// How visitors at these hosts felt what began at a moment.
-fn felt(world: &World, since: Moment, hosts: &[&str], promised: Promise) -> Measured {
+/// What visitors at these hosts noticed since a moment.
+fn felt(world: &World, since: UnixMillis, hosts: &[&str], promised: Promise) -> Measured {
     Measured::of(&world.visits, since, hosts, promised)
 }
 
@@ -161,7 +156,7 @@ async fn attached_twice(world: &mut World) -> anyhow::Result<()> {
     world.visitors(&["b", "c"], HOST).await
 }
 
-/// A tunnel attached at a only, and visitors at all.
+/// A tunnel attached at a only, and visitors at all hosts.
 async fn attached_once(world: &mut World) -> anyhow::Result<()> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -171,12 +166,12 @@ async fn attached_once(world: &mut World) -> anyhow::Result<()> {
 /// The hosts of most worlds.
 const ALL: [&str; 3] = ["a", "b", "c"];
 
-/// The time that a fault lasts, or needs to be felt.
+/// Waits while a fault lasts or takes effect.
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-/// Long enough for every request that could break a promise to have ended: gost and visitors give up after 15 s.
+/// Waits until every request that could break a promise has ended: gost and visitors give up after 15 s.
 async fn hung_ones_end(promised: Duration) {
     tokio::time::sleep(promised * ALLOWANCE + Duration::from_secs(16)).await;
 }

@@ -1,13 +1,13 @@
-//! Host names: who may visit a tunnel under which of them.
+//! Host names: who may visit a tunnel under which name.
 
 use anyhow::ensure;
 
 use super::{ALL, BOTH, Scenario, pass};
 use crate::measured::{Measured, Promise};
-use crate::visits::{Moment, now};
+use crate::visits::{UnixMillis, now};
 use crate::world::{HOST, Plan, TUNNEL, World, hash_host};
 
-/// The name that a rule gives the tunnel, and makes it private by.
+/// The name of a rule that makes the tunnel private.
 const PRIVATE: &str = "priv.example.test";
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -26,7 +26,7 @@ fn private_rule() -> Plan {
     Plan { flags: vec!["--ingress-rule".into(), rule], ..Plan::default() }
 }
 
-/// What counts as failed here is a web visitor who is let in.
+/// Here, a web visitor that is let in counts as failed.
 async fn private(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&ALL).await?;
     world.client("one", "a", TUNNEL, HOST).await?;
@@ -35,10 +35,10 @@ async fn private(world: &mut World) -> anyhow::Result<Measured> {
         world.start_visitors(&ALL, name).await?;
     }
     pass(4).await;
-    let visits = world.visits.between(since, Moment::MAX, &ALL);
+    let visits = world.visits.between(since, UnixMillis::MAX, &ALL);
     let let_in = visits.iter().filter(|visit| visit.ok).count();
     ensure!(let_in == 0, "{let_in} of {} visitors of a private tunnel were let in", visits.len());
-    // And are answered as gost answers them, not by silence.
+    // They also get gost's answer instead of silence.
     let refused = visits.iter().filter(|visit| visit.answer == "502").count();
     ensure!(
         refused == visits.len() && refused > 600,

@@ -1,10 +1,10 @@
-//! The network between hosts is cut, loses, delays, and carries no large packets.
+//! The network between hosts is cut, loses packets, delays them, and carries no large ones.
 
 use std::time::Duration;
 
 use super::{HTTP, Scenario, attached_twice, felt, hung_ones_end, pass};
 use crate::measured::{Measured, Promise};
-use crate::visits::{Moment, now};
+use crate::visits::{UnixMillis, now};
 use crate::world::{HOST, Plan, TUNNEL, World};
 
 const HEALED: Duration = Duration::from_secs(2);
@@ -59,7 +59,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     .with(small_mtu),
 ];
 
-/// Dead agents are forgotten sooner than in minutes.
+/// Dead agents are forgotten after seconds instead of minutes.
 fn soon_forgotten() -> Plan {
     Plan { switches: vec!["GOSSD_TEST_DEAD_GRACE=8".into()], ..Plan::default() }
 }
@@ -72,7 +72,7 @@ async fn one_cut_off(world: &mut World) -> anyhow::Result<Measured> {
     cut_off(world, 4).await
 }
 
-/// For longer than the TTL and until dead agents are forgotten.
+/// For longer than the TTL, until dead agents are forgotten.
 async fn one_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
     cut_off(world, 30).await
 }
@@ -89,17 +89,17 @@ async fn cut_off(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let healed = now();
     pass(6).await;
     world.all_served(&hosts).await?;
-    let meanwhile = world.visits.failed(cut, Moment::MAX, &["a", "b"]);
+    let meanwhile = world.visits.failed(cut, UnixMillis::MAX, &["a", "b"]);
     anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed where nothing was cut");
     Ok(felt(world, healed, &["c"], Promise::Within(HEALED)))
 }
 
-/// Two and two; each side has the tunnel, and goes on.
+/// Two hosts and two hosts; each side has the tunnel, and continues.
 async fn half_cut_off(world: &mut World) -> anyhow::Result<Measured> {
     halves(world, 4).await
 }
 
-/// For longer than the TTL and until the other half is forgotten.
+/// For longer than the TTL, until each half has forgotten the other.
 async fn half_cut_off_for_long(world: &mut World) -> anyhow::Result<Measured> {
     halves(world, 28).await
 }
@@ -116,7 +116,7 @@ async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
         harms.push(world.harm(name, &format!("block --from {others}")).await?);
         harms.push(world.harm(name, &format!("block --to {others}")).await?);
     }
-    // Each of the four takes a moment to be in force.
+    // Each of the four blocks takes a moment to be in force.
     let cut = now();
     pass(seconds).await;
     for harm in harms {
@@ -130,7 +130,7 @@ async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     Ok(felt(world, cut, &["b", "d"], Promise::Within(NOT_FIRST)))
 }
 
-/// c hears nothing from a any more, and a hears everything from c.
+/// c receives nothing from a any more, and a receives everything from c.
 async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     let since = now();
@@ -139,13 +139,14 @@ async fn one_way(world: &mut World) -> anyhow::Result<Measured> {
     hung_ones_end(NOT_FIRST).await;
     world.all_served(&["b", "c"]).await?;
     let measured = felt(world, since, &["c"], Promise::Within(NOT_FIRST));
-    let elsewhere = world.visits.failed(since, Moment::MAX, &["b"]);
+    let elsewhere = world.visits.failed(since, UnixMillis::MAX, &["b"]);
     anyhow::ensure!(elsewhere == 0, "{elsewhere} requests failed between hosts that hear each other");
     world.heal(&harm).await?;
     Ok(measured)
 }
 
-/// Loss, delay, reordering and duplicates on every agent's way out; then one of them has everything to learn.
+/// Loss, delay, reordering and duplication of every agent's packets; then one agent loses its data and has to learn
+/// everything.
 async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
     world.crowd("a", 1_000).await?;
@@ -162,12 +163,12 @@ async fn lossy(world: &mut World) -> anyhow::Result<Measured> {
     let steady = felt(world, since, &["b", "c"], Promise::NoneFails);
     world.restart_agent_empty("c").await?;
     world.all_know_crowd(&["c"], 1_000).await?;
-    let meanwhile = world.visits.failed(since, Moment::MAX, &["b"]);
+    let meanwhile = world.visits.failed(since, UnixMillis::MAX, &["b"]);
     anyhow::ensure!(meanwhile == 0, "{meanwhile} requests failed elsewhere");
     Ok(steady)
 }
 
-/// Packets of 1,280 bytes at most, and no fragments.
+/// Packets of at most 1,280 bytes, and no fragments.
 async fn small_packets(world: &mut World) -> anyhow::Result<Measured> {
     let hosts = ["a", "b", "c"];
     world.with_hosts(&hosts).await?;
@@ -179,7 +180,7 @@ async fn small_packets(world: &mut World) -> anyhow::Result<Measured> {
     world.crowd("a", 1_000).await?;
     world.visitors(&hosts, HOST).await?;
     let since = now();
-    // All that the others know has to come, in the largest frames that there are.
+    // All records of the others have to arrive, in the largest frames.
     world.restart_agent_empty("b").await?;
     world.all_know_crowd(&hosts, 1_000).await?;
     world.all_served(&hosts).await?;

@@ -9,19 +9,19 @@ use anyhow::{Context as _, ensure};
 use super::{PLUGIN, STUCK, TTL, World, make_open, words};
 use crate::engine::Spec;
 
-/// Where an agent's control socket is, in a folder that its successor sees, too.
+/// The control socket, in a folder that the successor's container shares.
 const CONTROL: &str = "/control/gossd.sock";
-/// Where the names are that gost reads by itself.
+/// The file of host names for gost.
 pub(super) const RULE_FILE: &str = "/ingress/hosts";
 
 impl World {
-    /// A fresh agent on a host, with what its folder has.
+    /// Starts a new agent on a host, with the content of its folder.
     pub(crate) async fn start_agent(&self, name: &str) -> anyhow::Result<()> {
         let own = self.plan.switches_of.get(name).map(ToString::to_string);
         self.run_agent(name, &[], self.plan.switches.iter().cloned().chain(own).collect()).await
     }
 
-    /// The same, with more flags.
+    /// Starts a new agent with more flags.
     pub(crate) async fn start_agent_with(&self, name: &str, own: &[&str]) -> anyhow::Result<()> {
         self.run_agent(name, own, self.plan.switches.clone()).await
     }
@@ -29,7 +29,7 @@ impl World {
     async fn run_agent(&self, name: &str, own: &[&str], switches: Vec<String>) -> anyhow::Result<()> {
         let program = if switches.is_empty() { "gossd" } else { "gossd-lab" };
         let small_disk = self.plan.small_disk.get(name);
-        // Not the image's own volume, over which no file system of a size can be put.
+        // The image's own volume cannot be a file system of limited size.
         let folder = if small_disk.is_some() { "/small" } else { "/data" };
         let mut command = words(&format!(
             "/{program} run --name {name} --advertise-host {} --join gossd:8002 --key-file /keys/keys --lease-ttl {} \
@@ -72,7 +72,7 @@ impl World {
         self.engine.run(&self.agent(name), &spec).await
     }
 
-    /// The container of a host's agent: every one that takes over has another.
+    /// The container of a host's agent; each agent that takes over has a new one.
     pub(crate) fn agent(&self, name: &str) -> String {
         match self.taken_over.get(name) {
             None => self.container(name, "gossd"),
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Ends an agent by a signal, and starts it again as it was.
+    /// Ends an agent by a signal, and starts it again with the same container.
     pub(crate) async fn restart_agent(&self, name: &str, signal: &str) -> anyhow::Result<()> {
         let agent = self.agent(name);
         self.engine.signal(&agent, signal).await?;
@@ -88,7 +88,7 @@ impl World {
         self.engine.start(&agent).await
     }
 
-    /// The same, with nothing of what it knew.
+    /// Ends an agent and starts it without its data.
     pub(crate) async fn restart_agent_empty(&self, name: &str) -> anyhow::Result<()> {
         let agent = self.agent(name);
         self.engine.kill(&agent).await?;
@@ -97,7 +97,7 @@ impl World {
         self.start_agent(name).await
     }
 
-    /// Replaces an agent by another container on the same folders, after it has ended.
+    /// Replaces an agent by a new container with the same folders, after the old one has ended.
     pub(crate) async fn replace_agent(&self, name: &str) -> anyhow::Result<()> {
         let agent = self.agent(name);
         self.engine.signal(&agent, "SIGTERM").await?;
@@ -106,7 +106,7 @@ impl World {
         self.start_agent(name).await
     }
 
-    /// Replaces an agent by another container that takes its listeners while it runs; the old one ends by itself.
+    /// Replaces a running agent by a new container that takes its listeners; the old one ends by itself.
     pub(crate) async fn take_over(&mut self, name: &str) -> anyhow::Result<()> {
         let former = self.agent(name);
         *self.taken_over.entry(name.into()).or_default() += 1;
@@ -115,13 +115,13 @@ impl World {
         self.engine.ended(&former).await.context("it was taken over")
     }
 
-    /// A verb of `gossd` at a host's agent: how it ends.
+    /// Runs a verb of `gossd` at a host's agent. Returns its exit code and output.
     pub(crate) async fn tell_agent(&self, name: &str, line: &str) -> anyhow::Result<i64> {
         let command = format!("/gossd {line} --control {CONTROL}");
         Ok(self.engine.exit_code(&self.agent(name), &command).await?.0)
     }
 
-    /// The addresses that a host's agent answers for a tunnel, as gost would get them.
+    /// The addresses that a host's agent answers to a Get for a tunnel.
     pub(crate) async fn listed(&self, name: &str, tunnel: &str) -> anyhow::Result<Vec<String>> {
         let token = self.plan.token().map(|token| format!("--token {token}")).unwrap_or_default();
         let command = format!("/fakegost lookup --plugin http {token} --tunnel {tunnel}");
@@ -129,7 +129,7 @@ impl World {
         Ok(said.lines().map(str::to_owned).collect())
     }
 
-    /// So many tunnels more at a host, that nobody visits.
+    /// Adds this many tunnels at a host, which nobody visits.
     pub(crate) async fn crowd(&self, name: &str, count: u16) -> anyhow::Result<()> {
         let container = self.container(name, "crowd");
         let command = words(&format!("/fakegost crowd --plugin http --count {count}"));
@@ -152,17 +152,15 @@ impl World {
         Ok(())
     }
 
-    /// Waits until an agent has said something.
     pub(crate) async fn says(&self, name: &str, what: &str) -> anyhow::Result<()> {
         self.until_said(&self.agent(name), what).await
     }
 
-    /// How often an agent has said something.
     pub(crate) async fn said(&self, name: &str, what: &str) -> anyhow::Result<usize> {
         Ok(self.engine.log(&self.agent(name)).await?.matches(what).count())
     }
 
-    /// Waits until the agents of all these hosts hear all others.
+    /// Waits until each of these agents sees all others alive.
     pub(crate) async fn all_met(&self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             self.meets(name, names.len() - 1).await?;
@@ -170,7 +168,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits until an agent hears so many peers.
+    /// Waits until an agent sees this many peers alive.
     pub(crate) async fn meets(&self, name: &str, peers: usize) -> anyhow::Result<()> {
         let start = Instant::now();
         while self.said(name, "peer joined").await? < peers {

@@ -1,5 +1,5 @@
-//! A host's gost and the clients of tunnels, simulated or real. A real one runs with what `gossd gost-config` prints,
-//! changed only where a test is in a hurry.
+//! A host's gost and the clients of tunnels, simulated or real. A real gost gets the output of `gossd gost-config`,
+//! changed only where a test needs shorter times.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,18 +9,17 @@ use anyhow::{Context as _, ensure};
 use super::agent::RULE_FILE;
 use super::{AGENTS, PLUGIN, TUNNEL, World, words};
 use crate::engine::Spec;
-use crate::visits::{Moment, now};
+use crate::visits::{UnixMillis, now};
 
-/// Where a real gost and what it reads are in a container.
+/// The path of a real gost in a container.
 const PROGRAM: &str = "/gost";
 const CONFIG: &str = "/gost.yml";
-/// Where a real client's web target is.
+/// The address of a real client's web target.
 const TARGET: &str = "127.0.0.1:9000";
-/// What a client prints when it is bound: ours, and gost's.
+/// What a client prints once it is bound: ours, and gost's.
 const BOUND: [&str; 2] = ["\"bound\"", "create tunnel on"];
 
 impl World {
-    /// A fresh gost on a host.
     pub(crate) async fn start_gost(&self, name: &str) -> anyhow::Result<()> {
         let mut folders =
             vec![format!("{}:/ingress:ro", self.folder.join(format!("{name}-ingress")).display())];
@@ -61,7 +60,7 @@ impl World {
         command
     }
 
-    /// What `gossd gost-config` prints, in a hurry.
+    /// The output of `gossd gost-config`, with shorter times.
     fn real_config(&self, name: &str) -> anyhow::Result<String> {
         let plan = &self.plan;
         let second = self.next_ip(*self.hosts.get(name).context("no such host")?);
@@ -89,7 +88,7 @@ impl World {
             replace(&mut text, "      entrypoint: \":8420\"\n", listed)?;
         }
         if plan.second_address {
-            // The lines that the hosts of this world have.
+            // The hosts of this world have these lines.
             for told in [format!("#   127.0.0.1 {AGENTS}"), format!("#   {second} {AGENTS}")] {
                 let told = told.trim_end_matches(":8000");
                 ensure!(text.contains(told), "no {told:?} in what gossd gost-config prints:\n{text}");
@@ -98,7 +97,7 @@ impl World {
         Ok(text)
     }
 
-    /// A client of a tunnel at a host, and its web target.
+    /// Starts a client of a tunnel at a host with its web target, and waits until it is bound.
     pub(crate) async fn client(
         &mut self,
         name: &str,
@@ -111,7 +110,7 @@ impl World {
         self.until("the client is bound", || self.bound().len() > before).await.map(drop)
     }
 
-    /// The same, whether it is bound or not; by TCP or UDP.
+    /// Starts a client by TCP or UDP without waiting.
     pub(crate) async fn start_client(
         &self,
         name: &str,
@@ -155,17 +154,16 @@ impl World {
         Ok(())
     }
 
-    /// When which client was bound.
-    pub(crate) fn bound(&self) -> Vec<(Moment, String)> {
+    /// When each client was bound.
+    pub(crate) fn bound(&self) -> Vec<(UnixMillis, String)> {
         self.bound.lock().expect("no panic holds it").clone()
     }
 
-    /// Ends a client without goodbye.
     pub(crate) async fn kill_client(&self, name: &str) -> anyhow::Result<()> {
         self.engine.kill(&self.container(name, "client")).await
     }
 
-    /// Whether there are [`World::members`]: with a real gost each would need a program of its own.
+    /// Whether [`World::members`] works: a real gost would need a program for each member.
     pub(crate) fn has_members(&self) -> bool {
         self.plan.real_gost.is_none()
     }
@@ -177,19 +175,19 @@ impl World {
     }
 }
 
-/// A file of this machine in a container.
+/// Mounts a file of this machine in a container.
 fn read_only(file: &Path, at: &str) -> String {
     format!("{}:{at}:ro", file.display())
 }
 
-/// Changes what is printed; that it is there is part of the test.
+/// Replaces a text; its absence is an error, because the test depends on it.
 fn replace(text: &mut String, old: &str, new: &str) -> anyhow::Result<()> {
     ensure!(text.contains(old), "no {old:?} in what gossd gost-config prints:\n{text}");
     *text = text.replace(old, new);
     Ok(())
 }
 
-/// The program that was built with this one.
+/// The `gossd` program that was built with this one.
 fn gossd() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe().context("where this program is")?.with_file_name("gossd");
     ensure!(path.exists(), "no {}: build gossd into the same folder", path.display());

@@ -1,5 +1,5 @@
-//! A small internet: hosts with a gossd and a gost each, tunnel clients, and visitors who count what fails. What a
-//! scenario breaks, it breaks here, in words of hosts and tunnels.
+//! A small internet: hosts with a gossd and a gost each, tunnel clients, and visitors that count failures. A scenario
+//! breaks things through this module, in terms of hosts and tunnels.
 
 mod agent;
 mod gost;
@@ -18,37 +18,36 @@ use anyhow::{Context as _, ensure};
 
 pub(crate) use self::secrets::KEYS;
 use crate::engine::{Engine, Spec};
-use crate::visits::{Moment, Visits};
+use crate::visits::{UnixMillis, Visits};
 
-/// The tunnel that most scenarios are about, and one more.
+/// The tunnels of most scenarios.
 pub(crate) const TUNNEL: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 pub(crate) const OTHER: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
-/// The host name that its client asks for.
+/// The host name that the tunnel's client wants.
 pub(crate) const HOST: &str = "shop.example.test";
-/// Seconds that a record lives without a Renew, before its period is known and as long as a peer is silent.
+/// The TTL of a record before its Renew period is known, and while a peer is silent.
 pub(crate) const TTL: Duration = Duration::from_secs(6);
-/// Between the Renews of a tunnel, unless a plan says otherwise.
+/// The Renew period of a tunnel, unless a plan sets another.
 const RENEW: Duration = Duration::from_secs(2);
-/// A step of a scenario that takes this long is stuck.
+/// A step that takes this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
-/// Where gost calls the agent beside it.
+/// The plugin address of the agent beside gost.
 const PLUGIN: &str = "127.0.0.1:8000";
-/// The same by a name that has the next host's agent as its second address.
+/// The same by a name that also has the address of the next host's agent.
 const AGENTS: &str = "gossd-plugin:8000";
-/// The last part of the first host's address, and how many hosts stand in for one another.
+/// The last byte of the first host's address, and how many hosts stand in for each other.
 const FIRST: u8 = 10;
 const RING: u8 = 3;
 
-/// How gost calls agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum PluginType {
+pub(crate) enum PluginKind {
     /// gost's default.
     #[default]
     Grpc,
     Http,
 }
 
-impl fmt::Display for PluginType {
+impl fmt::Display for PluginKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Grpc => "grpc",
@@ -57,33 +56,31 @@ impl fmt::Display for PluginType {
     }
 }
 
-/// How the hosts of a world are.
 #[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// How gosts call agents.
-    pub(crate) plugin: PluginType,
-    /// The program that hosts and clients run; else the simulated one.
+    pub(crate) plugin: PluginKind,
+    /// The program of a real gost for hosts and clients; `None` for the simulated one.
     pub(crate) real_gost: Option<PathBuf>,
-    /// Between the Renews of a tunnel.
+    /// The Renew period of tunnels.
     pub(crate) ttl: Duration,
     /// Gosts call agents by a name whose second address is another host's agent.
     pub(crate) second_address: bool,
     /// Gosts read host names from the agent's file.
     pub(crate) rule_file: bool,
-    /// The container with the network keeps the agent's listeners while that is replaced.
+    /// The container that owns the network keeps the agent's listeners while the agent is replaced.
     pub(crate) held: bool,
-    /// Gosts have their entrypoint in the list that is never registered.
+    /// Gosts have their entrypoint in the list `entrypoints`, which is never registered.
     pub(crate) unnamed_entrypoint: bool,
-    /// Gosts say goodbye at SIGTERM.
+    /// Gosts send their Deregisters at SIGTERM.
     pub(crate) goodbye: bool,
-    /// More flags of every agent.
     pub(crate) flags: Vec<String>,
-    /// What tests switch in every agent, as variables: then it is the lab's, which is one that can be switched.
+    /// Test switches of every agent, as variables. If there are any, the agents run the lab's program, which has
+    /// switches.
     pub(crate) switches: Vec<String>,
-    /// And in the first agent of one host.
+    /// Test switches of the first agent of one host.
     pub(crate) switches_of: HashMap<&'static str, &'static str>,
-    /// Hosts whose data folder is in memory and this small.
+    /// Hosts whose data folder is a file system in memory of this size.
     pub(crate) small_disk: HashMap<&'static str, &'static str>,
     pub(crate) mtu: Option<u32>,
 }
@@ -91,7 +88,7 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            plugin: PluginType::default(),
+            plugin: PluginKind::default(),
             real_gost: None,
             ttl: RENEW,
             second_address: false,
@@ -109,7 +106,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Agents that other hosts call want one.
+    /// An agent that other hosts call requires a token.
     fn token(&self) -> Option<&'static str> {
         self.second_address.then_some(secrets::TOKEN)
     }
@@ -124,14 +121,14 @@ pub(crate) struct World {
     subnet: u8,
     folder: PathBuf,
     hosts: BTreeMap<String, u8>,
-    bound: Arc<Mutex<Vec<(Moment, String)>>>,
-    /// How often the agent of a host has been taken over.
+    bound: Arc<Mutex<Vec<(UnixMillis, String)>>>,
+    /// How often each host's agent has been taken over.
     taken_over: HashMap<String, u32>,
     helpers: u32,
 }
 
 impl World {
-    /// A network without a host.
+    /// An empty network.
     pub(crate) async fn new(run: &str, number: u32, folder: &Path, plan: Plan) -> anyhow::Result<Self> {
         let prefix = format!("gossd-{run}-{number}");
         let engine = Engine::connect(&prefix).await?;
@@ -157,7 +154,7 @@ impl World {
         Ok(world)
     }
 
-    /// Hosts with an agent and a gost each, that know each other.
+    /// Adds hosts with an agent and a gost each, and waits until they know each other.
     pub(crate) async fn with_hosts(&mut self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             self.add_host(name).await?;
@@ -165,19 +162,18 @@ impl World {
         self.all_met(names).await
     }
 
-    /// One more host.
     pub(crate) async fn add_host(&mut self, name: &str) -> anyhow::Result<()> {
         let number = u8::try_from(self.hosts.len())? + FIRST;
         self.add_host_at(name, number).await
     }
 
-    /// One more host, at an address; or one that was lost, at another.
+    /// Adds a host at an address, or a lost host at another one.
     pub(crate) async fn add_host_at(&mut self, name: &str, number: u8) -> anyhow::Result<()> {
         self.add_bare_host(name, number).await?;
         self.start_gost(name).await
     }
 
-    /// A host with an agent only.
+    /// Adds a host without a gost.
     pub(crate) async fn add_bare_host(&mut self, name: &str, number: u8) -> anyhow::Result<()> {
         self.hosts.insert(name.into(), number);
         let network = Some((self.network.clone(), Some(self.ip(name)), vec![name.into(), "gossd".into()]));
@@ -193,18 +189,18 @@ impl World {
         self.start_agent(name).await
     }
 
-    /// A hosts file's lines: the agent beside gost, then the next host's.
+    /// Lines of a hosts file: the host's own agent, then the next host's.
     fn addresses_of_agents(&self, number: u8) -> Vec<String> {
         let name = AGENTS.trim_end_matches(":8000");
         vec![format!("{name}:127.0.0.1"), format!("{name}:{}", self.next_ip(number))]
     }
 
-    /// The address of the host whose agent stands in for a host's own.
+    /// The address of the host whose agent stands in for this one's.
     fn next_ip(&self, number: u8) -> String {
         self.ip_of(FIRST + (number - FIRST + 1) % RING)
     }
 
-    /// A host is gone, with all that runs on it.
+    /// Kills everything on a host.
     pub(crate) async fn lose_host(&self, name: &str) -> anyhow::Result<()> {
         for container in [self.container(name, "pause"), self.agent(name), self.container(name, "gost")] {
             self.engine.kill(&container).await?;
@@ -212,7 +208,7 @@ impl World {
         Ok(())
     }
 
-    /// The same, with nothing left of it.
+    /// Kills and removes everything on a host.
     pub(crate) async fn clear_host(&mut self, name: &str) -> anyhow::Result<()> {
         for container in [self.container(name, "gost"), self.agent(name), self.container(name, "pause")] {
             self.engine.remove(&container).await?;
@@ -221,12 +217,12 @@ impl World {
         Ok(())
     }
 
-    /// A host that comes back has nothing of what it was.
+    /// Deletes a host's data before it comes back.
     pub(crate) fn forget_data(&self, name: &str) -> anyhow::Result<()> {
         std::fs::remove_dir_all(self.folder.join(format!("{name}-data"))).context("its data")
     }
 
-    /// Every process of a host is stopped for a while, or goes on.
+    /// Stops every process of a host, or lets them continue.
     pub(crate) async fn freeze_host(&self, name: &str, frozen: bool) -> anyhow::Result<()> {
         for container in [self.agent(name), self.container(name, "gost")] {
             self.engine.freeze(&container, frozen).await?;
@@ -234,7 +230,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes a host off the network, or puts it back.
+    /// Disconnects a host from the network, or connects it again.
     pub(crate) async fn unplug(&self, name: &str, unplugged: bool) -> anyhow::Result<()> {
         let pause = self.container(name, "pause");
         if unplugged {
@@ -254,7 +250,8 @@ impl World {
         self.engine.run(container, &Spec { image, command, network, ..Spec::default() }).await
     }
 
-    /// Something in a host's network that is in force when this returns; its container is to be stopped to end it.
+    /// Starts a disturbance of a host's network. Returns its container once it is in force; stopping the container ends
+    /// it.
     pub(crate) async fn harm(&mut self, name: &str, verb: &str) -> anyhow::Result<String> {
         self.helpers += 1;
         let container = self.container(name, &format!("harm{}", self.helpers));
@@ -271,13 +268,12 @@ impl World {
         Ok(container)
     }
 
-    /// Ends a harm.
     pub(crate) async fn heal(&self, container: &str) -> anyhow::Result<()> {
         self.engine.signal(container, "SIGTERM").await?;
         self.engine.ended(container).await
     }
 
-    /// Waits until a container has said something.
+    /// Waits until a container has logged a text.
     async fn until_said(&self, container: &str, what: &str) -> anyhow::Result<()> {
         let start = Instant::now();
         while !self.engine.log(container).await?.contains(what) {
@@ -287,7 +283,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits until something holds; how long that took.
+    /// Waits until a condition holds. Returns how long that took.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn() -> bool) -> anyhow::Result<Duration> {
         let start = Instant::now();
         while !holds() {
@@ -297,12 +293,11 @@ impl World {
         Ok(start.elapsed())
     }
 
-    /// The name of a part of a host: `pause`, `gost`.
+    /// The container's name of a part of a host: `pause`, `gost`.
     pub(crate) fn container(&self, name: &str, part: &str) -> String {
         format!("{}-{name}-{part}", self.prefix)
     }
 
-    /// A host's address.
     pub(crate) fn ip(&self, name: &str) -> String {
         self.ip_of(self.hosts.get(name).copied().unwrap_or_default())
     }
@@ -312,14 +307,14 @@ impl World {
     }
 }
 
-/// The host name that every tunnel has: the first 16 digits of the MD5 of its id.
+/// The hash host of a tunnel: the first 16 digits of the MD5 of its id.
 pub(crate) fn hash_host(tunnel: &str) -> String {
     use md5::{Digest as _, Md5};
     let start = Md5::digest(tunnel).iter().take(8).fold(0_u64, |start, byte| start << 8 | u64::from(*byte));
     format!("{start:016x}")
 }
 
-/// A folder that the containers' user may use.
+/// Makes a folder that the containers' user may use.
 fn make_open(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::set_permissions(folder, Permissions::from_mode(0o777)).context("a folder for all")

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::{STUCK, World, words};
-use crate::visits::{Moment, now};
+use crate::visits::{UnixMillis, now};
 
-/// Between two requests at one entrypoint.
+/// Time between two requests at one entrypoint.
 const EVERY: Duration = Duration::from_millis(20);
 
 impl World {
-    /// Visitors at these hosts' entrypoints, all served from the start.
+    /// Starts visitors at these hosts' entrypoints, and waits until all are served.
     pub(crate) async fn visitors(&mut self, hosts: &[&str], host: &str) -> anyhow::Result<()> {
         self.start_visitors(hosts, host).await?;
         self.all_served(hosts).await.map(drop)
@@ -22,7 +22,7 @@ impl World {
         self.start_visitors_every(hosts, host, EVERY).await
     }
 
-    /// The same, at a pace of their own.
+    /// Starts visitors that send requests at another pace.
     pub(crate) async fn start_visitors_every(
         &mut self,
         hosts: &[&str],
@@ -43,12 +43,12 @@ impl World {
         Ok(())
     }
 
-    /// Waits until every visitor at these hosts is served, which one second without failure or delay shows; since
-    /// when.
-    pub(crate) async fn all_served(&self, hosts: &[&str]) -> anyhow::Result<Moment> {
+    /// Waits until every visitor at these hosts has been served for one second without failure or delay. Returns the
+    /// beginning of that second.
+    pub(crate) async fn all_served(&self, hosts: &[&str]) -> anyhow::Result<UnixMillis> {
         let start = Instant::now();
         loop {
-            // What hangs has not told its end yet, so it is missed rather than seen.
+            // A request that hangs is not reported yet, so it is missing from the list.
             let since = now() - 1_500;
             let visits = self.visits.between(since, since + 1_000, hosts);
             let served = |host: &&str| {

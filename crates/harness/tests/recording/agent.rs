@@ -1,4 +1,4 @@
-//! An agent as small as gost can be content with, which writes down what it is asked. By HTTP it keeps the very bytes.
+//! A minimal agent for gost that records every call. Over HTTP it keeps the bytes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,14 +31,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One call as it was heard.
+/// One recorded call.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// Whose agent was asked.
+    /// The agent that was called.
     pub(crate) agent: &'static str,
     /// `Register`, `Renew`, `Deregister`, `Get`, `GetRule`, `SetRule`.
     pub(crate) method: &'static str,
-    /// The connection that it came over.
+    /// The caller's address, one per connection.
     pub(crate) peer: SocketAddr,
     pub(crate) text: String,
 }
@@ -52,7 +52,7 @@ struct State {
     records: Vec<Service>,
     rules: HashMap<String, String>,
     calls: Vec<Call>,
-    /// Agent A lists the first record of a tunnel alone, B the others.
+    /// If set, agent A lists only the first record of a tunnel, and B only the others.
     alternate: bool,
 }
 
@@ -61,7 +61,7 @@ impl Cluster {
         self.0.lock().expect("no panic holds it")
     }
 
-    /// From now on agent A lists the first record of a tunnel alone, and B the others.
+    /// From now on agent A lists only the first record of a tunnel, and B only the others.
     pub(crate) fn alternate(&self) {
         self.state().alternate = true;
     }
@@ -70,7 +70,7 @@ impl Cluster {
         self.state().rules.insert(host.into(), endpoint.into());
     }
 
-    /// Lists a record, in this order.
+    /// Adds a record at the end of the list.
     pub(crate) fn record(&self, name: &str, node: &str, network: &str, address: &str) {
         let [id, name, node, network, address] = [node, name, node, network, address].map(str::to_owned);
         self.state().records.push(Service { id, name, node, network, address });
@@ -104,13 +104,13 @@ impl Cluster {
         self.state().rules.get(host).cloned().unwrap_or_default()
     }
 
-    /// A name belongs to whom it was given first.
+    /// A name belongs to the first tunnel that asked for it.
     fn set_rule(&self, host: &str, endpoint: &str) -> bool {
         let mut state = self.state();
         state.rules.entry(host.into()).or_insert_with(|| endpoint.into()) == endpoint
     }
 
-    /// An agent that answers for ever.
+    /// Starts an agent that answers for ever.
     pub(crate) async fn serve(&self, agent: &'static str, kind: Kind) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -130,7 +130,7 @@ impl Cluster {
     }
 }
 
-/// Where a call was heard.
+/// The context of a call.
 #[derive(Clone, Copy)]
 struct Heard {
     agent: &'static str,
@@ -223,7 +223,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    /// The path, the metadata that gost puts there, and the message.
+    /// The path, the metadata that gost sets, and the message.
     fn heard<T>(&self, method: &'static str, path: &str, request: &Request<T>, fields: &Value) {
         let metadata = ["user-agent", "token", "authorization"].into_iter().filter_map(|key| {
             let value = request.metadata().get(key)?.to_str().ok()?.to_owned();

@@ -1,7 +1,7 @@
-//! The simulated gost makes the calls that a real one makes, in the order in which it makes them: one story is played
-//! on it and compared with what was recorded. `capture.txt` was recorded by the plugin's side of a real gost before;
-//! `http.txt` and `grpc.txt` by this test. With a real gost (`GOSSD_GOST=FILE`) the story is played on that as well;
-//! with `GOSSD_RECORD=1` besides, what it does becomes the recording.
+//! The simulated gost makes the same calls as a real one, in the same order: one story is played on it and compared
+//! with a recording. `capture.txt` was recorded earlier, at the plugin's side of a real gost; `http.txt` and `grpc.txt`
+//! by this test. With a real gost (`GOSSD_GOST=FILE`) the story is played on that too; with `GOSSD_RECORD=1`, its calls
+//! become the recording.
 
 mod agent;
 mod program;
@@ -37,7 +37,7 @@ async fn plays_as_recorded(kind: Kind) {
     }
 }
 
-/// Equal, or the first line where they are not.
+/// Both texts are equal; otherwise shows the first difference.
 fn similar(played: &str, expected: &str, what: &str) {
     let mut lines = played.lines().zip(expected.lines()).enumerate();
     let different = lines.find(|(_, (played, expected))| played != expected);
@@ -55,7 +55,7 @@ async fn calls_over_grpc_are_as_recorded() {
     plays_as_recorded(Kind::Grpc).await;
 }
 
-/// The older recording: bytes and order of the calls of service discovery, and no Deregister at SIGTERM.
+/// Compares with the older recording: bytes and order of the service discovery calls, and no Deregister at SIGTERM.
 #[tokio::test(flavor = "multi_thread")]
 async fn service_discovery_over_http_is_as_captured() {
     let expected = transcript::of_capture(CAPTURE);
@@ -73,7 +73,7 @@ async fn a_request_goes_to_and_fro_between_stale_records() {
     }
 }
 
-/// What gRPC does about an agent that takes connections and closes them: a second, then 1.6 times the last.
+/// The back-off of gRPC at an agent that accepts connections and closes them: one second, then 1.6 times the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_backs_off_as_grpc_go_does() {
     for program in programs() {
@@ -82,7 +82,7 @@ async fn a_channel_backs_off_as_grpc_go_does() {
     }
 }
 
-/// And about one that takes them and says nothing: each attempt waits as long as the back-off after it.
+/// The same at an agent that accepts and sends nothing: each attempt waits as long as the back-off after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_waits_for_the_preface_as_long_as_it_backs_off() {
     for program in programs() {
@@ -91,7 +91,7 @@ async fn a_channel_waits_for_the_preface_as_long_as_it_backs_off() {
     }
 }
 
-/// A fifth of jitter, and what a busy machine adds.
+/// Allows 20 % jitter, and delays of a busy machine.
 fn assert_intervals(attempts: &[f64], expected: [f64; 3], program: &Program) {
     let intervals: Vec<f64> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     for (interval, base) in intervals.iter().zip(expected) {

@@ -1,4 +1,4 @@
-//! Gosts and their clients as processes, simulated or real, told to do the same. Killed when dropped.
+//! Gosts and their clients as processes, simulated or real, with the same settings. Killed when dropped.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -16,11 +16,11 @@ pub(crate) enum Program {
     Real(PathBuf),
 }
 
-/// A gost to be started.
+/// The settings of a gost.
 pub(crate) struct Gost<'a> {
     pub(crate) kind: Kind,
     pub(crate) agent: SocketAddr,
-    /// What its sd plugin's address has behind the path.
+    /// The query in the address of its sd plugin.
     pub(crate) query: &'a str,
     pub(crate) token: bool,
     pub(crate) entrypoint: &'a str,
@@ -55,7 +55,7 @@ impl Program {
 
     fn real(path: &Path, folder: &Path) -> Command {
         let mut command = Command::new(path);
-        // It writes a certificate there.
+        // gost writes a certificate there.
         command.env("HOME", folder);
         command
     }
@@ -103,7 +103,7 @@ impl Program {
         Running::start(command)
     }
 
-    /// A client that asks for a host name, and a target behind it that answers `hello`.
+    /// Starts a client that wants a host name, with a target that answers `hello`.
     pub(crate) fn client(&self, folder: &Path, at: &str, tunnel: &str, host: &str) -> Vec<Running> {
         match self {
             Self::Simulated => {
@@ -125,7 +125,7 @@ impl Program {
     }
 }
 
-/// A port of this host that nobody has just now.
+/// A free address on this host.
 pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").to_string()

@@ -1,4 +1,4 @@
-//! What happens to two gosts, A and B, and is written down: clients come and go, visitors ask.
+//! What happens to two gosts, A and B, and is recorded: clients come and go, visitors ask.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const OTHER: &str = "ac74d9dd-3125-442a-a7c1-f9e49e05faca";
 const FORWARDED: &str = "0d9dd0aa-0000-4000-8000-000000000001";
 const NOBODY: &str = "0d9dd0aa-0000-4000-8000-000000000002";
 const UNNAMED: &str = "0d9dd0aa-0000-4000-8000-000000000003";
-/// A step that takes this long does not come to its end.
+/// A step that takes this long is stuck.
 const STUCK: Duration = Duration::from_secs(20);
 
 /// The whole story, as text.
@@ -124,7 +124,7 @@ pub(crate) async fn play_capture(program: &Program) -> Vec<String> {
     let _client = program.client(folder.path(), &tunnel_a, TUNNEL, "shop.example.test");
     told.until("", "Register", 2).await;
     a.signal("TERM");
-    // No more than the connection closes; a Deregister that won its race would come at once.
+    // Longer than a Deregister would take that won its race; only the connection closes.
     sleep(Duration::from_millis(500)).await;
     let is_sd = |call: &Call| !["GetRule", "SetRule"].contains(&call.method);
     let calls: Vec<Call> = cluster.calls().into_iter().filter(is_sd).collect();
@@ -133,7 +133,7 @@ pub(crate) async fn play_capture(program: &Program) -> Vec<String> {
     normal(calls.into_iter().map(|call| call.text))
 }
 
-/// How many questions one visitor costs in a time, where each of two gosts is told that the tunnel is at the other.
+/// How many questions one visitor causes in this time, if each of two gosts learns that the tunnel is at the other.
 pub(crate) async fn bounces(program: &Program, time: Duration) -> usize {
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::default();
@@ -143,7 +143,7 @@ pub(crate) async fn bounces(program: &Program, time: Duration) -> usize {
     for (node, address) in [("of b", &entry_b), ("of a", &entry_a)] {
         cluster.record(TUNNEL, node, "tcp", address);
     }
-    // Each is told of the other alone, because the small agent does not know who asks.
+    // Each gost learns only the other's record, because the minimal agent does not know who asks.
     cluster.alternate();
     let start = |name, agent, entrypoint, tunnel| {
         let gost = Gost { kind: Kind::Http, agent, query: "", token: false, entrypoint, tunnel };
@@ -159,8 +159,8 @@ pub(crate) async fn bounces(program: &Program, time: Duration) -> usize {
     cluster.calls().iter().filter(|call| call.method == "GetRule").count()
 }
 
-/// When a gost connects to an agent that takes connections and says nothing for so long, then closes: seconds since the
-/// first.
+/// When a gost connects to an agent that accepts, sends nothing for `silence`, then closes: seconds since the first
+/// connection.
 pub(crate) async fn attempts(program: &Program, silence: Duration, count: usize) -> Vec<f64> {
     let folder = tempfile::tempdir().expect("a folder");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -170,7 +170,7 @@ pub(crate) async fn attempts(program: &Program, silence: Duration, count: usize)
         Gost { kind: Kind::Grpc, agent, query: "", token: false, entrypoint: &entrypoint, tunnel: &tunnel };
     let _gost = program.gost("a", folder.path(), &gost);
     listens(&entrypoint).await;
-    // A visitor makes it ask for a rule; only that channel connects.
+    // A visitor makes gost ask for a rule; only that channel connects.
     let visitor = tokio::spawn(async move { ask(&entrypoint, "shop.example.test", "").await });
     let (mut attempts, mut held) = (Vec::new(), Vec::new());
     while attempts.len() < count {
@@ -186,7 +186,7 @@ pub(crate) async fn attempts(program: &Program, silence: Duration, count: usize)
     attempts.iter().map(|at| at.duration_since(attempts[0]).as_secs_f64()).collect()
 }
 
-/// Waits until somebody listens; connecting costs gost a line of its log.
+/// Waits for a listener. Connecting costs gost one line in its log.
 async fn listens(address: &str) {
     let start = Instant::now();
     while TcpStream::connect(address).await.is_err() {
@@ -195,7 +195,7 @@ async fn listens(address: &str) {
     }
 }
 
-/// A visitor's request; the answer as it came.
+/// A visitor's request. Returns the answer unchanged.
 async fn ask(entrypoint: &str, host: &str, more: &str) -> String {
     let mut stream = TcpStream::connect(entrypoint).await.expect("an entrypoint");
     let request = format!("GET /path?q=1 HTTP/1.1\r\nHost: {host}\r\nUser-Agent: visitor\r\n{more}\r\n");
@@ -237,7 +237,7 @@ impl Peer {
         Self { address, heard }
     }
 
-    /// Its request, the fields in the order of their names: that of the wire is Go's own.
+    /// Its request with the fields sorted by name, because their order on the wire is Go's own.
     async fn heard(&mut self) -> String {
         let request = timeout(STUCK, self.heard.recv()).await.expect("in time").expect("a request");
         let (start, fields) = request.trim_end().split_once('\n').expect("a head");
@@ -251,13 +251,13 @@ impl Peer {
     }
 }
 
-/// What is written down.
+/// The record of a story.
 struct Told {
     cluster: Cluster,
     names: Names,
-    /// How many calls are in the text, or were left out.
+    /// How many calls are in the text already, or were left out.
     seen: usize,
-    /// Renews come when they come; the first is in the text.
+    /// Whether the text has a Renew: only the first is written, because their times vary.
     renewed: bool,
     text: String,
 }
@@ -272,7 +272,7 @@ impl Told {
         self.text.extend(["## ", what, "\n\n", &text, "\n\n"]);
     }
 
-    /// Waits until so many calls of a kind were made, and writes down all since the last step.
+    /// Waits for this many calls of a kind, and writes all calls since the last step.
     async fn until(&mut self, what: &str, method: &str, count: usize) {
         let start = Instant::now();
         let calls = loop {
@@ -290,7 +290,7 @@ impl Told {
     async fn visit(&mut self, what: &str, entrypoint: &str, host: &str, more: &str) {
         let answer = ask(entrypoint, host, more).await;
         let calls = self.calls(&self.cluster.calls());
-        // A target's own headers are nobody's matter here.
+        // The target's own headers do not matter.
         let answer = match answer.split_once("\n\n") {
             Some((head, "hello")) => format!("{}\n…\n\nhello", head.lines().next().unwrap_or_default()),
             _ => answer,

@@ -1,11 +1,11 @@
-//! Calls as text that is the same in every run: ids, ports and program versions have names instead.
+//! Calls as text that is the same in every run: ids, ports and program versions are replaced by names.
 
 use std::collections::HashMap;
 
-/// Names for what is different in each run, in the order in which they are met.
+/// Names for what differs in each run, in order of appearance.
 #[derive(Default)]
 pub(crate) struct Names {
-    /// Texts that have names from the start, such as addresses.
+    /// Texts with fixed names, such as addresses.
     known: Vec<(String, String)>,
     ids: HashMap<String, String>,
 }
@@ -18,7 +18,7 @@ impl Names {
         self.known.push((text.into(), name.into()));
     }
 
-    /// A text with names instead.
+    /// Replaces what differs by names.
     pub(crate) fn apply(&mut self, text: &str) -> String {
         let mut text = text.to_owned();
         for (known, name) in &self.known {
@@ -53,7 +53,7 @@ pub(crate) fn of_capture(text: &str) -> Vec<String> {
     normal(requests.filter(|request| !request.is_empty()).map(str::to_owned))
 }
 
-/// Requests of service discovery, without what differs between two runs: how often was renewed, the addresses.
+/// Service discovery requests without what differs between two runs: the number of Renews, and addresses.
 pub(crate) fn normal(requests: impl Iterator<Item = String>) -> Vec<String> {
     let mut names = Names::default();
     let requests = requests.map(|request| {
@@ -68,7 +68,7 @@ pub(crate) fn normal(requests: impl Iterator<Item = String>) -> Vec<String> {
         }
     });
     let mut all: Vec<String> = requests.collect();
-    // Renewed once or twice in a row, and before or after somebody asked: that depends on the clock alone.
+    // How many Renews come in a row, and whether before or after a Get, depends on the clock alone.
     let mut renews = 0;
     all.retain(|request| {
         renews += usize::from(request.starts_with("PUT"));

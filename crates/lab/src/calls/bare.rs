@@ -1,4 +1,4 @@
-//! What answers are compared with: handlers on the same libraries that return the same bytes and do nothing else, and a
+//! What an agent is compared with: handlers on the same libraries that return the same bytes and do nothing else, and a
 //! minimal plugin with Redis behind it.
 
 use std::net::SocketAddr;
@@ -20,16 +20,16 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::net::TcpListener;
 
-/// The answers of an agent, recorded.
+/// Recorded answers of an agent.
 #[derive(Clone)]
 pub(crate) struct Answers {
-    /// To a Get over HTTP.
+    /// The answer to a Get over HTTP.
     pub get: Bytes,
-    /// To a Get over gRPC, the message with its prefix.
+    /// The answer to a Get over gRPC: the message with its prefix.
     pub get_grpc: Bytes,
 }
 
-/// Serves them. Returns where.
+/// Serves recorded answers. Returns the address.
 pub(crate) async fn serve_recorded(answers: Answers) -> anyhow::Result<SocketAddr> {
     let sd = get(|State(answers): State<Answers>| async move {
         ([(header::CONTENT_TYPE, "application/json")], answers.get)
@@ -45,7 +45,7 @@ pub(crate) async fn serve_recorded(answers: Answers) -> anyhow::Result<SocketAdd
     serve(app).await
 }
 
-/// Serves Get and Renew over gRPC from Redis, as gost's plugin does: a hash for each tunnel, a field for each connector.
+/// Serves Get and Renew over gRPC from Redis, like gost's own plugin: one hash per tunnel, one field per connector.
 pub(crate) async fn serve_redis(redis: MultiplexedConnection) -> anyhow::Result<SocketAddr> {
     let app = Router::new()
         .route("/proto.SD/Get", post(get_from_redis))
@@ -74,26 +74,25 @@ async fn renew_in_redis(State(mut redis): State<MultiplexedConnection>, body: By
     grpc(framed(&answer.await.expect("Redis answers")))
 }
 
-/// A record as gost's plugin keeps it in a field.
+/// Parses a record as gost's plugin keeps it in a field.
 fn parse(json: &str) -> serde_json::Result<proto::Service> {
     #[derive(serde::Deserialize)]
-    struct Kept {
+    struct RedisRecord {
         id: String,
         name: String,
         node: String,
         network: String,
         address: String,
     }
-    let Kept { id, name, node, network, address } = serde_json::from_str(json)?;
+    let RedisRecord { id, name, node, network, address } = serde_json::from_str(json)?;
     Ok(proto::Service { id, name, node, network, address })
 }
 
-/// Where a tunnel's records are.
 pub(crate) fn key(tunnel: &str) -> String {
     format!("gost:sd:{tunnel}")
 }
 
-/// A message as gRPC frames it.
+/// A message in gRPC's framing.
 pub(crate) fn framed(message: &impl Message) -> Bytes {
     let encoded = message.encode_to_vec();
     let mut framed = vec![0];

@@ -1,52 +1,50 @@
-//! Load from another process: h2load, which speaks both of gost's protocols and notes every request.
+//! Load from another process: h2load, which supports both of gost's protocols and logs every request.
 
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-/// A call that is made again and again.
+/// A call that is repeated.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct LoadCall {
     /// `GET`, `PUT` or, for gRPC, `POST`.
     pub method: &'static str,
     /// Path and query.
     pub path: String,
-    /// What is sent.
+    /// The body.
     pub body: Vec<u8>,
-    /// Whether it is HTTP/2 with gRPC's headers.
+    /// Whether the call uses HTTP/2 with gRPC's headers.
     pub grpc: bool,
 }
 
-/// How it is made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct LoadPace {
     /// Connections, each with one call at a time.
     pub connections: u32,
-    /// For how long, after a second that does not count.
+    /// The duration, after one second that does not count.
     pub seconds: u32,
-    /// Calls a second, of all connections; none for as many as possible.
+    /// Calls a second over all connections; `None` for as many as possible.
     pub rate: Option<f64>,
 }
 
-/// What came of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Measured {
+pub(crate) struct LoadResult {
     /// Calls a second.
     pub rate: f64,
-    /// What each took, in milliseconds, in rising order.
+    /// The duration of each call in milliseconds, in rising order.
     pub times: Vec<f64>,
 }
 
-impl Measured {
-    /// The time that this share of all calls did not exceed.
+impl LoadResult {
+    /// The duration that this share of all calls did not exceed.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let last = self.times.len().saturating_sub(1);
         self.times.get((last as f64 * share).ceil() as usize).copied().unwrap_or_default()
     }
 }
 
-/// Makes a call at `authority`, for as long as that takes. Fails if any answer was not a good one.
-pub(crate) fn run(authority: &str, call: &Call, pace: Pace) -> anyhow::Result<Measured> {
+/// Makes a call at `authority` for the whole duration. Fails if any answer was an error.
+pub(crate) fn run(authority: &str, call: &LoadCall, pace: LoadPace) -> anyhow::Result<LoadResult> {
     let folder = tempfile::tempdir()?;
     let (body, log) = (folder.path().join("body"), folder.path().join("log"));
     let mut command = Command::new("h2load");
@@ -75,10 +73,10 @@ pub(crate) fn run(authority: &str, call: &Call, pace: Pace) -> anyhow::Result<Me
         words.nth(1)?.strip_suffix(" req/s")?.parse().ok()
     });
     let times = read(&std::fs::read_to_string(&log)?)?;
-    Ok(Measured { rate: rate.with_context(|| said.clone())?, times })
+    Ok(LoadResult { rate: rate.with_context(|| said.clone())?, times })
 }
 
-/// Lines of start in microseconds, status and duration in microseconds.
+/// Parses lines of start in microseconds, status, and duration in microseconds.
 fn read(log: &str) -> anyhow::Result<Vec<f64>> {
     let mut times = Vec::new();
     for line in log.lines() {

@@ -1,8 +1,8 @@
-//! How many of gost's calls an agent answers and how quickly, beside a handler on the same libraries that returns the
-//! same bytes and does nothing else, and beside a minimal plugin with Redis behind it, in one run.
+//! How many of gost's calls an agent answers and how quickly, compared in the same run with a handler on the same
+//! libraries that returns the same bytes and does nothing else, and with a minimal plugin with Redis behind it.
 //!
-//! The load comes from another process, h2load (Debian: nghttp2-client); Redis is a redis-server (Debian's too) that
-//! this starts and ends.
+//! The load comes from another process, h2load (Debian: nghttp2-client). Redis is a redis-server (also Debian's) that
+//! this program starts and ends.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -30,12 +30,12 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use tokio::time::MissedTickBehavior;
 
-use self::load::{Call, Measured, Pace};
+use self::load::{LoadCall, LoadPace, LoadResult};
 use crate::cluster::{NODE, come_and_go, holding, id, tunnel};
-use gossd_lab::table::{Cell, Column, Out};
+use gossd_lab::table::{Column, Out, TableCell};
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct CallsArgs {
     /// Numbers of connections, each with one call at a time
     #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
     connections: Vec<u32>,
@@ -62,11 +62,11 @@ pub(crate) struct Args {
     redis: bool,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: &CallsArgs, out: Out) -> anyhow::Result<()> {
     crate::block_on(measure(args, out))
 }
 
-async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
+async fn measure(args: &CallsArgs, out: Out) -> anyhow::Result<()> {
     let [agent, peer] = cluster(args.frozen.clone()).await?;
     for n in 0..args.records {
         agent.agent().register(Caller::local(1), holding(n))?;
@@ -90,7 +90,7 @@ async fn measure(args: &Args, out: Out) -> anyhow::Result<()> {
 async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
     let mut config = Config::loopback("a".parse()?);
     config.data_dir = data;
-    // Room for what changes besides.
+    // Room for the changes made meanwhile.
     config.quota.records = 1_000_000;
     let agent = Daemon::start(config).await?;
     let mut config = Config::loopback("b".parse()?);
@@ -99,7 +99,6 @@ async fn cluster(data: Option<PathBuf>) -> anyhow::Result<[Daemon; 2]> {
     Ok([agent, Daemon::start(config).await?])
 }
 
-/// Registers and takes back, for ever.
 async fn change(agent: Agent, a_second: u32) {
     let mut pace = tokio::time::interval(Duration::from_secs(2) / a_second.max(1));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -113,13 +112,13 @@ async fn change(agent: Agent, a_second: u32) {
 }
 
 /// Get and Renew of one record, over HTTP and gRPC.
-fn calls() -> [(&'static str, Call); 4] {
+fn calls() -> [(&'static str, LoadCall); 4] {
     let service =
         proto::Service { id: id(7), name: tunnel(7), node: NODE.into(), ..proto::Service::default() };
     let json =
         format!(r#"{{"id":"{}","name":"{}","node":"{NODE}","network":"","address":""}}"#, id(7), tunnel(7));
-    let http = |method, path: String, body: Vec<u8>| Call { method, path, body, grpc: false };
-    let grpc = |path: &str, body: Vec<u8>| Call { method: "POST", path: path.into(), body, grpc: true };
+    let http = |method, path: String, body: Vec<u8>| LoadCall { method, path, body, grpc: false };
+    let grpc = |path: &str, body: Vec<u8>| LoadCall { method: "POST", path: path.into(), body, grpc: true };
     let get = bare::framed(&proto::GetServiceRequest { name: tunnel(7) });
     let renew = bare::framed(&proto::RenewRequest { service: Some(service) });
     [
@@ -130,7 +129,7 @@ fn calls() -> [(&'static str, Call); 4] {
     ]
 }
 
-async fn beside_bare(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
+async fn beside_bare(args: &CallsArgs, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
     let bare = bare::serve_recorded(recorded(agent).await?).await?;
     let table = out.table([
         Column::Text("call", 10),
@@ -148,12 +147,12 @@ async fn beside_bare(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result
     for (name, call) in calls() {
         for connections in &args.connections {
             let [least, ours] = rates(args, &call, *connections, [bare, agent]).await?;
-            let half = Pace { connections: *connections, seconds: args.seconds, rate: Some(ours / 2.0) };
+            let half = LoadPace { connections: *connections, seconds: args.seconds, rate: Some(ours / 2.0) };
             let [theirs, calm] = [load(bare, &call, half).await?, load(agent, &call, half).await?];
             let [p50, p99, p999] = times(&calm);
             let [bare_p50, bare_p99, bare_p999] = times(&theirs);
             let count = (*connections).into();
-            let [least, ours, ratio] = [least, ours, ours / least].map(Cell::from);
+            let [least, ours, ratio] = [least, ours, ours / least].map(TableCell::from);
             let name = name.into();
             table.row([name, count, least, ours, ratio, p50, p99, p999, bare_p50, bare_p99, bare_p999]);
         }
@@ -162,7 +161,7 @@ async fn beside_bare(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result
     Ok(())
 }
 
-async fn beside_redis(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
+async fn beside_redis(args: &CallsArgs, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
     let mut redis = Redis::start().await?;
     for n in 0..args.records {
         let Holding { record, .. } = holding(n);
@@ -186,26 +185,27 @@ async fn beside_redis(args: &Args, agent: SocketAddr, out: Out) -> anyhow::Resul
     for (name, call) in calls().into_iter().filter(|(_, call)| call.grpc) {
         for connections in &args.connections {
             let [theirs, ours] = rates(args, &call, *connections, [plugin, agent]).await?;
-            // What Redis can stand, for both.
-            let pace = Pace { connections: *connections, seconds: args.seconds, rate: Some(theirs / 2.0) };
+            // A rate that Redis can serve, for both.
+            let pace =
+                LoadPace { connections: *connections, seconds: args.seconds, rate: Some(theirs / 2.0) };
             let [slow, quick] = [load(plugin, &call, pace).await?, load(agent, &call, pace).await?];
             let [slow, quick] = [slow.at(0.99), quick.at(0.99)];
             let figures = [theirs, ours, ours / theirs, slow, quick, quick / slow];
-            let [theirs, ours, ratio, slow, quick, times] = figures.map(Cell::from);
+            let [theirs, ours, ratio, slow, quick, times] = figures.map(TableCell::from);
             table.row([name.into(), (*connections).into(), theirs, ours, ratio, slow, quick, times]);
         }
     }
     Ok(())
 }
 
-/// As many as possible, by turns: the medians.
+/// As many calls as possible, by turns. Returns the medians.
 async fn rates(
-    args: &Args,
-    call: &Call,
+    args: &CallsArgs,
+    call: &LoadCall,
     connections: u32,
     servers: [SocketAddr; 2],
 ) -> anyhow::Result<[f64; 2]> {
-    let pace = Pace { connections, seconds: args.seconds, rate: None };
+    let pace = LoadPace { connections, seconds: args.seconds, rate: None };
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..args.rounds {
         for (server, rates) in servers.iter().zip(&mut all) {
@@ -218,16 +218,16 @@ async fn rates(
     }))
 }
 
-async fn load(server: SocketAddr, call: &Call, pace: Pace) -> anyhow::Result<Measured> {
+async fn load(server: SocketAddr, call: &LoadCall, pace: LoadPace) -> anyhow::Result<LoadResult> {
     let call = call.clone();
     tokio::task::spawn_blocking(move || load::run(&server.to_string(), &call, pace)).await?
 }
 
-fn times(measured: &Measured) -> [Cell; 3] {
+fn times(measured: &LoadResult) -> [TableCell; 3] {
     [0.5, 0.99, 0.999].map(|share| measured.at(share).into())
 }
 
-/// What an agent answers, for the handler that does nothing.
+/// The answers of an agent, for the handler that does nothing else.
 async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
     let url = format!("http://{agent}/sd?name={}", tunnel(7));
     let get = reqwest::get(url).await?.bytes().await?;
@@ -239,7 +239,7 @@ async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
     Ok(bare::Answers { get, get_grpc: bare::framed(&proto::GetServiceReply { services: vec![service] }) })
 }
 
-/// A file system on which every write waits, until this is dropped.
+/// A frozen file system, on which every write waits, until this is dropped.
 struct Frozen(PathBuf);
 
 impl Frozen {
@@ -255,7 +255,7 @@ impl Drop for Frozen {
     }
 }
 
-/// A redis-server of our own, ended when this is dropped.
+/// A redis-server, ended when this is dropped.
 struct Redis {
     child: Child,
     connection: MultiplexedConnection,

@@ -1,4 +1,4 @@
-//! The agent: a process of its own, looked at from outside, by its metrics and by what the kernel says of it.
+//! The attacked agent: a process of its own, observed through its metrics and the kernel.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::gossip::keyring::Keyring;
+use gossd_core::link::keyring::Keyring;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Where the child finds its key.
+/// The variable with the child's key.
 const KEY: &str = "SIEGE_KEY";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// As `gossd run` does.
+/// Raises the limit of open files like `gossd run`.
 pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// The child: an agent until its standard input ends.
+/// The child: an agent that runs until its standard input ends.
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -38,35 +38,35 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 /// A running agent; ended when dropped.
-pub(crate) struct Agent {
+pub(crate) struct BesiegedAgent {
     child: Child,
     pub(crate) plugin: SocketAddr,
     pub(crate) gossip: SocketAddr,
     admin: SocketAddr,
 }
 
-impl Drop for Agent {
+impl Drop for BesiegedAgent {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// The agent at one moment.
-pub(crate) struct Seen {
+/// What was read of the agent at one moment.
+pub(crate) struct AgentReading {
     /// Resident memory.
     pub(crate) rss_mb: f64,
-    /// Processor time of it so far.
+    /// Processor time used so far.
     pub(crate) cpu: Duration,
-    /// Frames taken as a peer's, and new.
+    /// New frames that were accepted as a peer's.
     pub(crate) taken: u64,
-    /// What it knows: records, agents and claims.
+    /// The numbers of known records, agents and claims.
     pub(crate) state: Vec<(String, u64)>,
     counts: BTreeMap<String, u64>,
 }
 
-impl Seen {
-    /// What was dropped and closed meanwhile.
+impl AgentReading {
+    /// What was dropped and closed since another reading.
     pub(crate) fn moved_since(&self, before: &Self) -> Vec<String> {
         let moved = self.counts.iter().filter_map(|(name, count)| {
             let more = count - before.counts.get(name).copied().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Seen {
     }
 }
 
-impl Agent {
+impl BesiegedAgent {
     pub(crate) fn start(key: &str) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["siege", "--role", "agent"])
@@ -92,7 +92,6 @@ impl Agent {
         Ok(Self { child, plugin, gossip, admin })
     }
 
-    /// Waits until a metric is not 0.
     #[expect(clippy::disallowed_methods, reason = "nothing else goes on yet")]
     pub(crate) fn wait_for(&self, metric: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
@@ -105,12 +104,12 @@ impl Agent {
         Ok(())
     }
 
-    pub(crate) fn seen(&self) -> anyhow::Result<Seen> {
+    pub(crate) fn seen(&self) -> anyhow::Result<AgentReading> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let rss_mb = rss.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1e3;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // After the name in brackets; user's and system's ticks, of which a second has 100.
+        // The fields after the name in brackets: user and system time, in ticks of 10 ms.
         let stat: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
         let ticks = stat[11].parse::<u64>()? + stat[12].parse::<u64>()?;
         let metrics = self.get("/metrics")?;
@@ -131,7 +130,7 @@ impl Agent {
         let number = |name: &str| (name.to_owned(), report["holds"][name].as_u64().unwrap_or_default());
         let mut state = vec![number("records"), number("rules"), ("members".into(), u64::try_from(members)?)];
         state.push(("last_event".into(), report["last_event"].as_u64().unwrap_or_default()));
-        Ok(Seen {
+        Ok(AgentReading {
             rss_mb,
             cpu: Duration::from_millis(ticks * 10),
             taken: taken.map(|(_, value)| value).sum(),

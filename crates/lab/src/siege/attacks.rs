@@ -1,4 +1,4 @@
-//! The attacks, and the process that each is made by.
+//! The attacks, and the process that makes each.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -11,10 +11,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{clients, network};
 
-/// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attack {
-    /// To compare with.
+    /// No attack, for comparison.
     Nothing,
     Frames,
     Bytes,
@@ -31,7 +30,7 @@ pub(crate) enum Attack {
     NeverReads,
 }
 
-/// Who makes it.
+/// Which attacker makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Nobody,
@@ -57,7 +56,7 @@ impl Attack {
         Self::NeverReads,
     ];
 
-    /// As the table names it, with what is counted as sent.
+    /// Its name in the table, and what is counted as sent.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Nothing => ("none", ""),
@@ -94,17 +93,16 @@ impl Attack {
     }
 }
 
-/// What an attacker is told.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) attack: Attack,
     pub(crate) gossip: SocketAddr,
     pub(crate) plugin: SocketAddr,
-    /// How long.
+    /// The duration.
     pub(crate) millis: u64,
     pub(crate) frames: u64,
     pub(crate) connections: u64,
-    /// What it has recorded of a peer.
+    /// Recorded frames of a peer.
     pub(crate) recorded: Vec<Vec<u8>>,
 }
 
@@ -113,7 +111,7 @@ impl Orders {
         Duration::from_millis(self.millis)
     }
 
-    /// A pace at which `count` things, `of_tick` at a time, take nine tenths of the time.
+    /// A pace at which `count` things, `of_tick` at a time, take nine tenths of the duration.
     pub(crate) fn pace(&self, count: u64, of_tick: u64) -> Interval {
         let ticks = u32::try_from(count.div_ceil(of_tick).max(1)).unwrap_or(u32::MAX);
         let mut pace = tokio::time::interval((self.time() * 9 / 10 / ticks).max(Duration::from_micros(100)));
@@ -126,15 +124,14 @@ impl Orders {
     }
 }
 
-/// What an attacker tells.
 #[derive(Default, Serialize, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct AttackReport {
     pub(crate) sent: u64,
     /// Bytes that came back.
     pub(crate) answered: u64,
 }
 
-/// Starts the process.
+/// Starts an attacker's process.
 pub(crate) fn start(orders: &Orders) -> anyhow::Result<Child> {
     let mut child = Command::new("nice")
         .args(["-n", "10"])
@@ -146,21 +143,20 @@ pub(crate) fn start(orders: &Orders) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Waits for its end.
-pub(crate) fn finish(child: Child) -> anyhow::Result<Report> {
+/// Waits for the end of the process.
+pub(crate) fn finish(child: Child) -> anyhow::Result<AttackReport> {
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "an attacker failed");
     serde_json::from_slice(&output.stdout).context("a report")
 }
 
-/// The process.
 pub(crate) fn run(orders: &Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         match orders.attack.side() {
             Side::Nobody => {
                 tokio::time::sleep(orders.time()).await;
-                Ok(Report::default())
+                Ok(AttackReport::default())
             }
             Side::Network => network::attack(orders).await,
             Side::Client => clients::attack(orders).await,

@@ -1,22 +1,22 @@
-//! Clients of the plugin port that mean harm.
+//! Malicious clients of the plugin's port.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::attacks::{Attack, Orders, Report};
+use super::attacks::{Attack, AttackReport, Orders};
 use super::{frames, network};
 
-/// Connections of attacks that keep their own busy.
+/// Connections of attacks that keep each connection busy.
 const FEW: u64 = 16;
 const GET: &[u8] = b"GET /sd?name=t HTTP/1.1\r\nHost: a\r\n\r\n";
-/// A tick of those that send as much as they may.
+/// A tick of attacks that send as much as they may.
 const TICK: Duration = Duration::from_millis(10);
-/// Calls, streams or frames of each in a tick: some 30,000 a second in all.
+/// Calls, streams or frames per connection and tick: some 30,000 a second in all.
 const OF_TICK: u32 = 20;
 
-pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
+pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<AttackReport> {
     let to = orders.plugin;
     match orders.attack {
         Attack::PluginConnections => {
@@ -33,9 +33,9 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
                 let (end, stream) = (orders.end(), network::from(n, to).await?);
                 busy.spawn(keep_busy(attack, stream, to, n, end));
             }
-            let mut all = Report::default();
+            let mut all = AttackReport::default();
             while let Some(report) = busy.join_next().await {
-                let Report { sent, answered } = report?;
+                let AttackReport { sent, answered } = report?;
                 (all.sent, all.answered) = (all.sent + sent, all.answered + answered);
             }
             Ok(all)
@@ -43,9 +43,9 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
     }
 }
 
-/// Asks, says that it says no more, and waits.
-async fn half_closed(orders: &Orders) -> anyhow::Result<Report> {
-    let (mut report, end) = (Report::default(), orders.end());
+/// Sends a request, closes its sending side, and waits.
+async fn half_closed(orders: &Orders) -> anyhow::Result<AttackReport> {
+    let (mut report, end) = (AttackReport::default(), orders.end());
     let mut pace = orders.pace(orders.connections / 2, 1);
     let mut held = Vec::new();
     while Instant::now() < end && report.sent < orders.connections / 2 {
@@ -66,15 +66,15 @@ async fn half_closed(orders: &Orders) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Sends until the end; when it is closed, on a new connection.
+/// Sends until the end; when the connection is closed, on a new one.
 async fn keep_busy(
     attack: Attack,
     mut stream: TcpStream,
     to: std::net::SocketAddr,
     n: u64,
     end: Instant,
-) -> Report {
-    let (mut report, mut begun, mut next) = (Report::default(), true, 1);
+) -> AttackReport {
+    let (mut report, mut begun, mut next) = (AttackReport::default(), true, 1);
     let mut pace = tokio::time::interval(TICK);
     let mut buffer = vec![0; 65_536];
     while Instant::now() < end {
@@ -100,7 +100,7 @@ async fn keep_busy(
                 }
             }
         }
-        // Half of a batch may be written: the rest would make no sense.
+        // Half of a batch may be written: after it, the rest would be invalid.
         let cut = written.is_err() && attack != Attack::NeverReads;
         if (closed || cut)
             && let Ok(fresh) = network::from(n, to).await
@@ -111,7 +111,8 @@ async fn keep_busy(
     report
 }
 
-/// What is sent in a tick, and how much that is. `next` is the number of the next stream.
+/// The bytes to send in a tick, and how many calls, streams or frames they are. `next` is the number of the next
+/// stream.
 fn batch(attack: Attack, begun: bool, next: &mut u32) -> (Vec<u8>, u32) {
     let mut bytes = match attack {
         Attack::RapidReset | Attack::SettingsFlood if begun => frames::hello(),

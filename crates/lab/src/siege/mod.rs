@@ -1,14 +1,14 @@
-//! An agent under attack: what each attack sends, what it moves, and how gost's Renews fare meanwhile.
+//! An agent under attack: what each attack sends, what it changes, and how long gost's Renews take meanwhile.
 //!
-//! The agent is a process of its own, with the two workers that `gossd run` has; so is each attacker, at a lower
-//! priority (`nice -n 10`) and a bounded rate: on a machine of two cores the question is what the agent does with what
-//! arrives, not who gets the processor. Renews are made by this process as gost makes them, one after the other on a
-//! kept-alive connection, at a fixed pace; one that was due while another was waited for counts from when it was due.
+//! The agent is a process of its own, with two workers like `gossd run`. So is each attacker, at a lower priority
+//! (`nice -n 10`) and a bounded rate: on a machine of two cores, the question is what the agent does with what arrives,
+//! not who gets the processor. This process makes the Renews as gost does, one after the other on a kept-alive
+//! connection, at a fixed pace. A Renew that was due while another one was still unanswered counts from its due time.
 //!
-//! Attackers of the network have no key. They forge frames under a key id that they saw, and replay those of a real
-//! peer. `accepted` is what the agent took as a peer's and the peer did not send; `answered bytes` are what came back to the
-//! attackers' sockets, which for clients of the plugin are refusals and answers. `processor s` is the
-//! agent's processor time during the row.
+//! Attackers of the network have no key. They forge frames under a key id that they have seen, and replay frames of a
+//! real peer. `accepted` counts frames that the agent accepted as a peer's and that the peer did not send. `answered
+//! bytes` came back to the attackers' sockets; for clients of the plugin, these are refusals and answers. `processor s`
+//! is the agent's processor time during the row.
 
 mod agent;
 mod attacks;
@@ -25,16 +25,17 @@ mod renew;
 use std::time::Duration;
 
 use anyhow::ensure;
-use gossd::gossip::keyring::{Keyring, generate};
+use gossd::net::keyfile::generate;
+use gossd_core::link::keyring::Keyring;
 
-use self::agent::{Agent, Seen};
-use self::attacks::{Attack, Orders, Report, Side};
-use self::puppet::Puppet;
+use self::agent::{AgentReading, BesiegedAgent};
+use self::attacks::{Attack, AttackReport, Orders, Side};
+use self::puppet::{Puppet, record_cell};
 use self::renew::Times;
 use gossd_lab::table::{Column, Out, Table};
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct SiegeArgs {
     /// A tenth of everything and half a second for each attack, as a check that nothing gets in
     #[arg(long)]
     short: bool,
@@ -58,7 +59,7 @@ pub(crate) struct Args {
     role: Option<String>,
 }
 
-pub(crate) fn run(mut args: Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(mut args: SiegeArgs, out: Out) -> anyhow::Result<()> {
     agent::raise_open_files();
     match args.role.as_deref() {
         Some("agent") => return agent::run(),
@@ -74,14 +75,14 @@ pub(crate) fn run(mut args: Args, out: Out) -> anyhow::Result<()> {
     runtime.block_on(siege(&args, each, out))
 }
 
-async fn siege(args: &Args, each: Duration, out: Out) -> anyhow::Result<()> {
-    let key = generate();
+async fn siege(args: &SiegeArgs, each: Duration, out: Out) -> anyhow::Result<()> {
+    let key = generate().line();
     let keyring = || Keyring::parse(&key).map_err(|error| anyhow::anyhow!("{error}"));
-    let agent = Agent::start(&key)?;
+    let agent = BesiegedAgent::start(&key)?;
     let peer = Puppet::start(agent.gossip, keyring()?, gossd::config::DEFAULT_CLUSTER, "peer", 1).await;
     agent.wait_for("gossd_frames_received_total{kind=\"pong\"}")?;
     peer.get_ready().await;
-    peer.push(2, &[(1, "t2\u{1f}p\u{1f}t\u{1f}node-2\u{1f}10.0.0.2:8420")]).await;
+    peer.push(2, &[(1, record_cell(2, ["p", "t", "node-2", "10.0.0.2:8420"]))]).await;
     agent.wait_for("gossd_tunnels")?;
     let mut renewer = renew::Renewer::start(agent.plugin)?;
     renewer.make(args.renews, Duration::from_millis(200))?;
@@ -150,9 +151,9 @@ fn heading(out: Out) -> Table<12> {
 fn row(
     table: &Table<12>,
     attack: Attack,
-    report: &Report,
+    report: &AttackReport,
     accepted: u64,
-    [before, after]: [&Seen; 2],
+    [before, after]: [&AgentReading; 2],
     times: &Times,
 ) {
     let moved = after.moved_since(before);

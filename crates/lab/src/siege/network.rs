@@ -1,4 +1,4 @@
-//! Attackers with the network and without a key.
+//! Attackers who control the network and have no key.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 
-use super::attacks::{Attack, Orders, Report};
+use super::attacks::{Attack, AttackReport, Orders};
 
-/// Magic, version, key id and nonce of a frame: what everybody can read.
+/// Magic, version, key id and nonce of a frame: the part that is not encrypted.
 const HEAD: usize = 11;
-/// The lengths of what real peers send most of.
+/// A length that is common in the frames of real peers.
 const BODY: usize = 200;
-/// Datagrams sent in one go.
+/// Datagrams sent in one burst.
 const BURST: u64 = 50;
-/// Addresses of an attacker with several.
+/// Addresses of an attacker that uses several.
 const ADDRESSES: u64 = 10;
 
-pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<Report> {
+pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<AttackReport> {
     match orders.attack {
         Attack::Frames => datagrams(orders, orders.frames, forged_or_replayed).await,
         Attack::Bytes => datagrams(orders, orders.frames / 10, mangled).await,
@@ -62,10 +62,10 @@ async fn datagrams(
     orders: &Orders,
     count: u64,
     make: fn(&Orders, u64, &mut StdRng) -> Vec<u8>,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<AttackReport> {
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
     let (mut pace, mut rng, mut report) =
-        (orders.pace(count, BURST), StdRng::seed_from_u64(1), Report::default());
+        (orders.pace(count, BURST), StdRng::seed_from_u64(1), AttackReport::default());
     let mut buffer = [0; 2_048];
     while report.sent < count {
         pace.tick().await;
@@ -84,9 +84,10 @@ async fn datagrams(
     Ok(report)
 }
 
-/// One connection after the other, each with some frames that were recorded.
-async fn replay(orders: &Orders) -> anyhow::Result<Report> {
-    let (mut pace, mut report, end) = (orders.pace(orders.frames / 100, 10), Report::default(), orders.end());
+/// One connection after the other, each with some recorded frames.
+async fn replay(orders: &Orders) -> anyhow::Result<AttackReport> {
+    let (mut pace, mut report, end) =
+        (orders.pace(orders.frames / 100, 10), AttackReport::default(), orders.end());
     let bytes: Vec<u8> = orders.recorded.iter().take(10).flat_map(|frame| framed(frame)).collect();
     let mut streams = Vec::new();
     while tokio::time::Instant::now() < end && report.sent < orders.frames / 100 {
@@ -120,16 +121,16 @@ pub(crate) async fn from(n: u64, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Opens connections over the time, says something on each, and holds them to its end; if there is a drip, with that
-/// once a second.
+/// Opens connections over the whole time, sends something on each, and holds them until its end; with `drip`, sends
+/// that once a second.
 pub(crate) async fn hold(
     orders: &Orders,
     to: SocketAddr,
     count: u64,
     opening: impl Fn(u64) -> Vec<u8>,
     drip: Option<&'static [u8]>,
-) -> anyhow::Result<Report> {
-    let (mut pace, mut report, end) = (orders.pace(count, 10), Report::default(), orders.end());
+) -> anyhow::Result<AttackReport> {
+    let (mut pace, mut report, end) = (orders.pace(count, 10), AttackReport::default(), orders.end());
     let answered = Arc::new(AtomicU64::new(0));
     let mut held = JoinSet::new();
     while report.sent < count && tokio::time::Instant::now() < end {

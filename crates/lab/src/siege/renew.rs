@@ -1,4 +1,4 @@
-//! A gost that renews its connector: one call after the other, on one connection that it keeps.
+//! A gost that renews its connector: one call after the other, on one kept connection.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 const CONNECTOR: &str = r#"{"id":"c23d4f42-c892-42b3-8b74-6d3b6d20b2ea","name":"4d21094e-b74c-4916-86c1-d9fa36ea677b","node":"e1342e00-b1d2-4ae1-ba9c-b026c0540cff","network":"tcp","address":""}"#;
-/// An answer that takes this long is none.
+/// An answer that takes longer counts as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What calls took, in milliseconds, in rising order.
+/// Durations of calls in milliseconds, in rising order.
 pub(crate) struct Times(Vec<f64>);
 
 impl Times {
-    /// What this share of them did not exceed.
+    /// The duration that this share of the calls did not exceed.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -27,13 +27,12 @@ impl Times {
     }
 }
 
-/// The connection.
+/// The connection of the gost.
 pub(crate) struct Renewer {
     stream: BufReader<TcpStream>,
 }
 
 impl Renewer {
-    /// Registers the connector.
     pub(crate) fn start(plugin: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(plugin)?;
         stream.set_nodelay(true)?;
@@ -44,7 +43,7 @@ impl Renewer {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a thread of its own; timers of the runtime are coarser")]
-    /// Renews it at this rate for this long. Fails if any call does.
+    /// Renews the connector at this rate for this long. Fails if any call fails.
     pub(crate) fn make(&mut self, a_second: u64, time: Duration) -> anyhow::Result<Times> {
         let step = Duration::from_secs(1) / u32::try_from(a_second)?;
         let (begun, mut due, mut times) = (Instant::now(), Instant::now(), Vec::new());
@@ -53,7 +52,7 @@ impl Renewer {
             if !late {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            // A timer that is late is not the agent's fault; a call before this one that took too long is.
+            // A late timer is not the agent's fault; an earlier call that took too long is.
             let from = if late { due } else { Instant::now() };
             self.call("PUT", CONNECTOR)?;
             times.push(from.elapsed().as_secs_f64() * 1e3);

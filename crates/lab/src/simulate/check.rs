@@ -1,15 +1,13 @@
 //! The invariants, asserted of every agent that runs, and what has to be true in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use gossd_core::agent::Candidate;
-use gossd_core::claim::LAP;
+use gossd_core::hostname::LAP;
 use gossd_core::liveness::Standing;
-use tokio::time::{Instant, sleep};
 
-use crate::world::{Connector, End, NAMES, TTL, TUNNELS, World, entrypoint, tunnel};
+use super::host::Running;
+use super::world::{Connector, End, NAMES, TTL, TUNNELS, World, tunnel};
 
 /// A sign of life that others pass on takes their rounds, and a look at the state is not continuous.
 const SLACK: Duration = Duration::from_secs(5);
@@ -19,55 +17,86 @@ const HEARSAY: Duration = Duration::from_secs(8);
 /// its answer. Where two of five frames are lost and each takes 0.3 s, that took more than 6 s in one story of a thousand.
 const HEARD: Duration = Duration::from_secs(8);
 
+/// An agent to which nothing happened is asked again after this, although it should list the same.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// What was listed where, the last time.
 #[derive(Default)]
-pub(crate) struct Checker {
-    listed: BTreeMap<(usize, String), Instant>,
+pub(super) struct Checker {
+    /// By host; none of one whose agent does not run.
+    seen: Vec<Option<Seen>>,
     /// The most by which a record outlived its owner's last sign of life, beyond its TTL.
-    pub outlived: Duration,
+    pub(super) outlived: Duration,
+}
+
+/// What an agent listed at a moment.
+struct Seen {
+    at: Instant,
+    /// What that follows from: its state, and what time has made of the other agents.
+    of: (u64, Vec<Standing>),
+    /// The places of connectors, in their order.
+    listed: Vec<usize>,
 }
 
 impl Checker {
     /// Fails if an agent lists what it must not, or not what it must.
-    pub(crate) fn check(&mut self, world: &World) -> anyhow::Result<()> {
-        let known: BTreeMap<&str, &Connector> = world.connectors.iter().map(|of| (&*of.id, of)).collect();
-        for host in &world.hosts {
-            let Some(running) = host.running() else {
-                self.listed.retain(|(at, _), _| *at != host.number);
-                continue;
+    pub(super) fn check(&mut self, world: &World) -> anyhow::Result<()> {
+        let now = world.engine.now();
+        let live: Vec<usize> = world.live().collect();
+        self.seen.resize_with(world.engine.hosts.len(), || None);
+        for host in &world.engine.hosts {
+            let before = self.seen[host.number].take();
+            let Some(running) = &host.running else { continue };
+            let standings = world.engine.hosts.iter().map(|host| running.state.standing(now, &host.name));
+            let of = (running.touched, standings.collect::<Vec<_>>());
+            let same = |seen: &&Seen| seen.of == of && now - seen.at < LOOK;
+            let (at, listed) = match before.as_ref().filter(same) {
+                Some(seen) => (seen.at, seen.listed.clone()),
+                None => (now, listed(world, running, &of.1)?),
             };
-            let mut listed = BTreeSet::new();
-            for number in 0..TUNNELS {
-                let name = tunnel(number);
-                let candidates = running.agent.explain(&name);
-                in_order(&candidates)?;
-                for candidate in &candidates {
-                    let id = &candidate.record.id;
-                    let Some(connector) = known.get(&*id.text()) else { bail!("nobody registered {id}") };
-                    as_registered(candidate, connector, number)?;
-                    if candidate.rank.is_some() {
-                        listed.insert(id.to_string());
-                        self.may_be_listed(world, host.number, connector)?;
-                    }
-                }
+            for place in &listed {
+                self.may_be_listed(world, host.number, running, &world.connectors[*place])?;
             }
-            self.must_be_listed(world, host.number, &listed)?;
-            self.listed.retain(|(at, id), _| *at != host.number || listed.contains(id));
-            for id in listed {
-                self.listed.entry((host.number, id)).or_insert_with(Instant::now);
+            let before = before.map(|seen| seen.listed).unwrap_or_default();
+            for place in live.iter().filter(|place| listed.binary_search(place).is_err()) {
+                let had_it = before.binary_search(place).is_ok();
+                must_be_listed(world, host.number, running, &world.connectors[*place], had_it)?;
             }
+            self.seen[host.number] = Some(Seen { at, of, listed });
         }
         Ok(())
     }
 
+    /// Who does not list what is live, and who lists what is not, as of the last [`Self::check`].
+    fn differences(&self, world: &World) -> [Option<String>; 2] {
+        let live: Vec<usize> = world.live().collect();
+        let mut found = [None, None];
+        for (host, seen) in self.seen.iter().enumerate() {
+            let listed = seen.as_ref().map(|seen| &seen.listed[..]).unwrap_or_default();
+            if let Some(missing) = live.iter().find(|place| listed.binary_search(place).is_err()) {
+                found[0] = Some(format!("host {host} does not list {}", world.connectors[*missing].id));
+            }
+            if let Some(more) = listed.iter().find(|place| live.binary_search(place).is_err()) {
+                found[1] = Some(format!("host {host} lists {}", world.connectors[*more].id));
+            }
+        }
+        found
+    }
+
     /// Invariants 4, 5 and 6.
-    fn may_be_listed(&mut self, world: &World, at: usize, connector: &Connector) -> anyhow::Result<()> {
+    fn may_be_listed(
+        &mut self,
+        world: &World,
+        at: usize,
+        running: &Running,
+        connector: &Connector,
+    ) -> anyhow::Result<()> {
         let Connector { id, host: owner, .. } = connector;
-        let Some(running) = world.hosts[at].running() else { return Ok(()) };
+        let now = world.engine.now();
         if at == *owner {
             let Some((when, how)) = connector.ended else { return Ok(()) };
             // Every start gives a fresh lease to what the journal kept.
-            let lease = connector.renewed.max(running.since).elapsed();
+            let lease = now - connector.renewed.max(running.since);
             match how {
                 End::Deregistered => bail!("{id} is listed at its owner {at} after its Deregister"),
                 End::Silent => {
@@ -83,129 +112,126 @@ impl Checker {
             }
             return Ok(());
         }
-        let Some(life) = world.network.last_life(at, *owner) else {
+        let Some(life) = world.engine.network.last_life(at, *owner) else {
             bail!("{id} is listed at {at}, which never heard of {owner}")
         };
-        if running.agent.doubts_itself() {
+        if running.state.doubts_itself() {
             return Ok(());
         }
-        self.outlived = self.outlived.max(life.elapsed().saturating_sub(TTL));
+        let silence = now - life;
+        self.outlived = self.outlived.max(silence.saturating_sub(TTL));
         ensure!(
-            life.elapsed() < TTL + HEARSAY,
-            "{id} is listed at {at}, {:?} after the last sign of {owner}",
-            life.elapsed()
+            silence < TTL + HEARSAY,
+            "{id} is listed at {at}, {silence:?} after the last sign of {owner}"
         );
         if let Some((when, how)) = connector.ended {
             let lease = if how == End::Silent { TTL } else { Duration::ZERO };
-            let over = when.elapsed() > lease + HEARD && world.has_been_calm(lease + HEARD);
+            let over = now - when > lease + HEARD && world.has_been_calm(lease + HEARD);
             let replaced = how == End::Replaced;
-            ensure!(
-                !over || replaced,
-                "{id} is listed at {at}, {:?} after it ended: {how:?}",
-                when.elapsed()
-            );
+            ensure!(!over || replaced, "{id} is listed at {at}, {:?} after it ended: {how:?}", now - when);
         }
         Ok(())
     }
+}
 
-    /// What an agent has it does not lose while its owner gives signs of life, or is away for less than the TTL.
-    fn must_be_listed(&self, world: &World, at: usize, listed: &BTreeSet<String>) -> anyhow::Result<()> {
-        let live = world.connectors.iter().filter(|of| of.ended.is_none() && of.sure);
-        for connector in live.filter(|of| !listed.contains(&*of.id)) {
-            let Connector { id, host: owner, .. } = connector;
-            ensure!(at != *owner, "{id} is not listed where it is registered, at {at}");
-            if !self.listed.contains_key(&(at, id.to_string())) {
-                continue;
+/// The places of the connectors that an agent lists, in their order; and whether it lists them as it must.
+fn listed(world: &World, running: &Running, standings: &[Standing]) -> anyhow::Result<Vec<usize>> {
+    let (now, hosts) = (world.engine.now(), &world.engine.hosts);
+    let mut listed = Vec::new();
+    for number in 0..TUNNELS {
+        let mut before = Standing::Live;
+        for (rank, entry) in running.state.ranked(now, tunnel(number)) {
+            let id = &entry.record.id;
+            let Some((place, connector)) = world.connector(id) else { bail!("nobody registered {id}") };
+            // Invariant 3: what its owner wrote, and nothing else.
+            let same = connector.tunnel == number
+                && *entry.record == *connector.record
+                && entry.owner.name == hosts[connector.host].name;
+            ensure!(same, "{id} was not registered like that: {entry:?}");
+            if rank.is_some() {
+                // Invariant 6: what is surely alive before what may be.
+                let standing = standings[connector.host];
+                ensure!(standing != Standing::Hidden, "{id} is listed, of {}, which is hidden", entry.owner);
+                ensure!(
+                    before <= standing,
+                    "{id} of {}, {standing:?}, comes after one {before:?}",
+                    entry.owner
+                );
+                before = standing;
+                listed.push(place);
             }
-            // Whoever has just been started, or was silent for long, has to be let in first.
-            let since = world.hosts[*owner].started.max(world.network.last_return(at, *owner));
-            let heard = world.network.last_heard(at, *owner);
-            let known = since.zip(heard).is_some_and(|(since, heard)| heard - since > SLACK);
-            let heard = heard.map(|heard| heard.elapsed());
-            ensure!(
-                !known || heard.is_none_or(|heard| heard + Duration::from_secs(1) > TTL),
-                "{id} is not listed at {at} any more, {heard:?} after {owner} was heard"
-            );
         }
-        Ok(())
     }
+    listed.sort_unstable();
+    Ok(listed)
 }
 
-/// Invariant 6: what is surely alive before what may be.
-fn in_order(candidates: &[Candidate]) -> anyhow::Result<()> {
-    let listed: Vec<Standing> =
-        candidates.iter().filter(|of| of.rank.is_some()).map(|of| of.owner.standing).collect();
-    ensure!(listed.is_sorted(), "a suspect comes before a live one: {listed:?}");
-    ensure!(!listed.contains(&Standing::Hidden), "what is hidden is listed");
-    Ok(())
-}
-
-/// Invariant 3: what its owner wrote, and nothing else.
-fn as_registered(candidate: &Candidate, connector: &Connector, number: usize) -> anyhow::Result<()> {
-    let record = &candidate.record;
-    let same = connector.tunnel == number
-        && record.node == *connector.node
-        && record.address == *entrypoint(connector.host)
-        && candidate.owner.name.as_str() == format!("host-{}", connector.host);
-    ensure!(same, "{} was not registered like that: {candidate:?}", connector.id);
+/// What an agent has it does not lose while its owner gives signs of life, or is away for less than the TTL.
+fn must_be_listed(
+    world: &World,
+    at: usize,
+    running: &Running,
+    connector: &Connector,
+    had_it: bool,
+) -> anyhow::Result<()> {
+    let Connector { id, host: owner, sure, .. } = connector;
+    if !sure {
+        return Ok(());
+    }
+    ensure!(at != *owner, "{id} is not listed where it is registered, at {at}");
+    if !had_it {
+        return Ok(());
+    }
+    // Whoever has just been started, or was silent for long, has to be let in first; and a process that never heard the owner
+    // itself knows as much as those who told it of the owner.
+    let network = &world.engine.network;
+    let since = world.engine.hosts[*owner].started.max(network.last_return(at, *owner));
+    let heard = network.last_heard(at, *owner);
+    let known = since.zip(heard).is_some_and(|(since, heard)| {
+        heard >= running.since && heard.saturating_duration_since(since) > SLACK
+    });
+    let silence = heard.map(|heard| world.engine.now() - heard);
+    ensure!(
+        !known || silence.is_none_or(|silence| silence + Duration::from_secs(1) > TTL),
+        "{id} is not listed at {at} any more, {silence:?} after {owner} was heard"
+    );
     Ok(())
 }
 
 /// Everything works: after how long all agents list the same, which is what is true.
-pub(crate) async fn converge(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
+pub(super) fn converge(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
     /// A partition is healed after two seconds; a record that its owner's disk lost, when it is renewed once more.
     const PROMISED: Duration = Duration::from_secs(4);
-    let start = Instant::now();
+    let start = world.engine.now();
     let mut agreed = None;
     loop {
-        sleep(Duration::from_millis(20)).await;
+        world.engine.run(Duration::from_millis(20))?;
         world.renew()?;
         checker.check(world)?;
-        let [missing, more] = differences(world);
+        let [missing, more] = checker.differences(world);
+        let after = world.engine.now() - start;
         match missing {
-            None => drop(agreed.get_or_insert_with(|| start.elapsed())),
+            None => drop(agreed.get_or_insert(after)),
             Some(what) => {
-                ensure!(start.elapsed() < PROMISED, "{:?} after everything works, {what}", start.elapsed());
-                world.note(|| what);
+                ensure!(after < PROMISED, "{after:?} after everything works, {what}");
+                world.note(&what);
                 agreed = None;
             }
         }
         // What nobody renews has to be gone as well, even if its owner has just started and gave it a fresh lease.
-        if start.elapsed() > TTL + HEARD {
-            ensure!(more.is_none(), "{:?} after everything works, {more:?}", start.elapsed());
-            same_hosts_soon(world).await?;
+        if after > TTL + HEARD {
+            ensure!(more.is_none(), "{after:?} after everything works, {more:?}");
+            same_hosts_soon(world)?;
             return agreed.context("all agree");
         }
     }
 }
 
-/// Who does not list what is live, and who lists what is not.
-fn differences(world: &World) -> [Option<String>; 2] {
-    let mut found = [None, None];
-    for number in 0..TUNNELS {
-        let live = world.connectors.iter().filter(|of| of.tunnel == number && of.ended.is_none());
-        let live: BTreeSet<&str> = live.map(|of| &*of.id).collect();
-        for host in &world.hosts {
-            let records =
-                host.running().map(|running| running.agent.resolve(&tunnel(number))).unwrap_or_default();
-            let listed: Vec<String> = records.iter().map(|record| record.id.to_string()).collect();
-            let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
-            if let Some(missing) = live.difference(&listed).next() {
-                found[0] = Some(format!("host {} does not list {missing}", host.number));
-            }
-            if let Some(more) = listed.difference(&live).next() {
-                found[1] = Some(format!("host {} lists {more}", host.number));
-            }
-        }
-    }
-    found
-}
-
 /// A claim whose owner lost its disk is said again by those who remember it, at the next of their looks.
-async fn same_hosts_soon(world: &mut World) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while start.elapsed() < LAP + HEARD && same_hosts(world).is_err() {
-        sleep(Duration::from_millis(50)).await;
+fn same_hosts_soon(world: &mut World) -> anyhow::Result<()> {
+    let start = world.engine.now();
+    while world.engine.now() - start < LAP + HEARD && same_hosts(world).is_err() {
+        world.engine.run(Duration::from_millis(50))?;
         world.renew()?;
     }
     same_hosts(world)
@@ -214,10 +240,9 @@ async fn same_hosts_soon(world: &mut World) -> anyhow::Result<()> {
 /// Invariant 11: a host name leads to one tunnel, the same at every agent.
 fn same_hosts(world: &World) -> anyhow::Result<()> {
     for name in NAMES {
-        let said: Vec<_> = world
-            .hosts
-            .iter()
-            .map(|host| host.running().and_then(|running| running.agent.endpoint(name)))
+        let hosts = world.engine.hosts.iter();
+        let said: Vec<_> = hosts
+            .map(|host| host.running.as_ref().and_then(|running| running.state.endpoint(name)))
             .collect();
         ensure!(said.windows(2).all(|pair| pair[0] == pair[1]), "{name} leads elsewhere at some: {said:?}");
     }
@@ -225,13 +250,13 @@ fn same_hosts(world: &World) -> anyhow::Result<()> {
 }
 
 /// Invariant 2: while there are only Renews, nothing is told.
-pub(crate) async fn quiet(world: &mut World) -> anyhow::Result<()> {
-    let before = world.network.traffic().pushes;
+pub(super) fn quiet(world: &mut World) -> anyhow::Result<()> {
+    let before = world.engine.network.traffic().pushes;
     for _ in 0..100 {
-        sleep(Duration::from_millis(50)).await;
+        world.engine.run(Duration::from_millis(50))?;
         world.renew()?;
     }
-    let pushes = world.network.traffic().pushes - before;
+    let pushes = world.engine.network.traffic().pushes - before;
     ensure!(pushes == 0, "{pushes} pushes while gost only renewed");
     Ok(())
 }

@@ -3,50 +3,57 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use gossd_core::agent::{Broken, Heal};
 use gossd_core::connection::Caller;
+use gossd_core::hostname::{Endpoint, TunnelId};
+use gossd_core::label::Label;
 use gossd_core::lease::Holding;
 use gossd_core::record::{Draft, Network as Protocol, Record};
-use gossd_core::rule::{Endpoint, TunnelId};
 use rand::rngs::StdRng;
-use rand::seq::{IndexedRandom as _, IteratorRandom as _};
+use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
-use crate::board::Board;
-use crate::host::Host;
-use crate::net::{Network, Weather};
+use super::engine::Engine;
+use super::host::Host;
+use super::net::{Network, Weather};
 
 /// How long records live after their owner's last sign of life, and before the period of their Renews is known.
-pub(crate) const TTL: Duration = Duration::from_secs(10);
+pub(super) const TTL: Duration = Duration::from_secs(10);
 /// How often gost renews.
 const RENEW: Duration = Duration::from_secs(2);
 /// What an agent was told in the moment before it crashed may be on no disk and on no wire.
 const MOMENT: Duration = Duration::from_millis(60);
 /// Tunnels that connectors belong to, and host names that are claimed for them.
-pub(crate) const TUNNELS: usize = 5;
-pub(crate) const NAMES: [&str; 3] = ["shop", "www.example.org", "*.example.net"];
+const TUNNEL_IDS: [&str; TUNNELS] = [
+    "00000000-0000-4000-8000-000000000000",
+    "00000000-0000-4000-8000-000000000001",
+    "00000000-0000-4000-8000-000000000002",
+    "00000000-0000-4000-8000-000000000003",
+    "00000000-0000-4000-8000-000000000004",
+];
+pub(super) const TUNNELS: usize = 5;
+pub(super) const NAMES: [&str; 3] = ["shop", "www.example.org", "*.example.net"];
 
 /// A connector as it really is.
-pub(crate) struct Connector {
-    pub id: Arc<str>,
-    pub tunnel: usize,
-    pub host: usize,
-    pub node: Arc<str>,
-    pub since: Instant,
-    pub renewed: Instant,
-    pub ended: Option<(Instant, End)>,
+pub(super) struct Connector {
+    pub(super) id: Arc<str>,
+    pub(super) record: Arc<Record>,
+    pub(super) tunnel: usize,
+    pub(super) host: usize,
+    node: Arc<str>,
+    pub(super) since: Instant,
+    pub(super) renewed: Instant,
+    pub(super) ended: Option<(Instant, End)>,
     /// Whether its owner has to list it; one that lost its disk has to hear of it first.
-    pub sure: bool,
+    pub(super) sure: bool,
 }
 
 /// How a connector ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(super) enum End {
     Deregistered,
     /// Nobody renews it any more.
     Silent,
@@ -55,121 +62,122 @@ pub(crate) enum End {
 }
 
 /// See the module.
-pub(crate) struct World {
-    pub network: Network,
-    pub hosts: Vec<Host>,
-    pub connectors: Vec<Connector>,
-    pub board: Board,
-    pub trace: Vec<String>,
-    began: Instant,
+pub(super) struct World {
+    pub(super) engine: Engine,
+    pub(super) connectors: Vec<Connector>,
+    /// How often something happened to it.
+    pub(super) events: usize,
     rng: StdRng,
     /// Whether host names are claimed. What is claimed is said again when its owner is gone, at any time.
-    pub claims: bool,
+    pub(super) claims: bool,
     nodes: Vec<(Arc<str>, u64)>,
     down: Vec<Option<Instant>>,
     heals: Option<Instant>,
-    observers: Vec<Option<JoinHandle<()>>>,
-    numbers: u64,
     /// Since when nothing has been cut and nobody been down.
     calm: Instant,
 }
 
-pub(crate) fn tunnel(number: usize) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
+pub(super) fn tunnel(number: usize) -> &'static str {
+    TUNNEL_IDS[number]
 }
 
-pub(crate) fn entrypoint(host: usize) -> String {
-    format!("10.0.0.{host}:8420")
+/// An instance of gost. It is spelled as gost's own, which are random UUIDs, as connectors and tunnels are.
+fn node(host: usize, connection: u64) -> Arc<str> {
+    format!("a000000{host}-0000-4000-8000-{connection:012}").into()
 }
 
 impl World {
-    pub(crate) async fn new(seed: u64, hosts: usize, broken: Broken) -> anyhow::Result<Self> {
-        let network = Network::new(seed, Weather::fine());
-        tokio::spawn(network.clone().run());
+    pub(super) fn new(seed: u64, hosts: usize, broken: Broken, traces_all: bool) -> anyhow::Result<Self> {
+        let network = Network::new(seed, hosts, Weather::fine());
+        let all = (0..hosts).map(|number| Host::new(number, TTL, broken)).collect::<Result<_, _>>()?;
+        let engine = Engine::new(seed ^ 0xe1f, network, all, traces_all);
         let mut world = Self {
-            network,
-            hosts: (0..hosts).map(|number| Host::new(number, TTL)).collect(),
+            calm: engine.now(),
+            engine,
             connectors: Vec::new(),
-            board: Board::default(),
-            trace: Vec::new(),
-            began: Instant::now(),
+            events: 0,
             rng: StdRng::seed_from_u64(seed ^ 0x5eed),
             claims: seed.is_multiple_of(2),
-            nodes: (0..hosts).map(|host| (format!("node-{host}-0").into(), 0)).collect(),
+            nodes: (0..hosts).map(|host| (node(host, 0), 0)).collect(),
             down: vec![None; hosts],
             heals: None,
-            observers: (0..hosts).map(|_| None).collect(),
-            numbers: 0,
-            calm: Instant::now(),
         };
         for host in 0..hosts {
-            world.hosts[host].broken = broken;
-            world.start(host).await?;
+            world.start(host)?;
         }
         Ok(world)
     }
 
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        let at = self.began.elapsed().as_secs_f64();
-        self.trace.push(format!("{at:9.3} {}", what()));
+    pub(super) fn note(&mut self, what: &str) {
+        self.events += 1;
+        self.engine.note(what);
     }
 
-    async fn start(&mut self, host: usize) -> anyhow::Result<()> {
-        let join = [0, 1];
+    /// A connector, and its place among [`Self::connectors`], which is in its id.
+    pub(super) fn connector(&self, id: &Label) -> Option<(usize, &Connector)> {
+        let place = usize::try_from(id.random()?.as_u128() & 0xffff_ffff_ffff).ok()?;
+        self.connectors.get(place).filter(|connector| connector.record.id == *id).map(|found| (place, found))
+    }
+
+    /// The places of those that have not ended, in their order.
+    pub(super) fn live(&self) -> impl Iterator<Item = usize> {
+        let live = self.connectors.iter().enumerate().filter(|(_, connector)| connector.ended.is_none());
+        live.map(|(place, _)| place)
+    }
+
+    fn start(&mut self, host: usize) -> anyhow::Result<()> {
         self.down[host] = None;
-        self.note(|| format!("host {host} starts"));
-        let elapsed = self.began.elapsed();
-        self.hosts[host].start(&self.network, &join, elapsed).await?;
-        let agent = self.hosts[host].running().context("it runs")?.agent.clone();
-        self.observers[host] = Some(tokio::spawn(self.board.clone().observe(host, agent)));
-        self.calm = Instant::now();
+        self.note(&format!("host {host} starts"));
+        self.engine.start(host, &[0, 1])?;
+        self.calm = self.engine.now();
         Ok(())
     }
 
     fn crash(&mut self, host: usize, for_long: Duration) {
-        self.note(|| format!("host {host} crashes, for {for_long:?}"));
+        self.note(&format!("host {host} crashes, for {for_long:?}"));
         self.fault();
-        self.hosts[host].crash(&self.network);
-        if let Some(observer) = self.observers[host].take() {
-            observer.abort();
-        }
-        self.down[host] = Some(Instant::now() + for_long);
+        self.engine.hosts[host].crash();
+        let now = self.engine.now();
+        self.down[host] = Some(now + for_long);
         for connector in self.connectors.iter_mut().filter(|connector| connector.host == host) {
-            if connector.since.elapsed() < MOMENT {
+            if now - connector.since < MOMENT {
                 // Registered and not kept: gost never registers again, so it may be nowhere.
-                connector.ended = Some((Instant::now(), End::Silent));
+                connector.ended = Some((now, End::Silent));
             }
-            if connector.ended.is_some_and(|(at, _)| at.elapsed() < MOMENT) {
-                connector.ended = Some((Instant::now(), End::Silent));
+            if connector.ended.is_some_and(|(at, _)| now - at < MOMENT) {
+                connector.ended = Some((now, End::Silent));
             }
         }
     }
 
     fn fault(&mut self) {
-        self.board.give_up();
-        self.calm = Instant::now();
+        self.engine.arrivals.give_up();
+        self.calm = self.engine.now();
     }
 
     /// Whether everything has run and been connected for this long.
-    pub(crate) fn has_been_calm(&self, for_long: Duration) -> bool {
-        self.heals.is_none() && self.down.iter().all(Option::is_none) && self.calm.elapsed() > for_long
+    pub(super) fn has_been_calm(&self, for_long: Duration) -> bool {
+        self.heals.is_none()
+            && self.down.iter().all(Option::is_none)
+            && self.engine.now() - self.calm > for_long
     }
 
     fn is_up(&self, host: usize) -> bool {
-        self.hosts[host].running().is_some()
+        self.engine.hosts[host].running.is_some()
     }
 
-    /// Fifty milliseconds of a story.
-    pub(crate) async fn step(&mut self) -> anyhow::Result<()> {
-        if self.heals.is_some_and(|at| at <= Instant::now()) {
+    /// What happens every fifty milliseconds of a story.
+    pub(super) fn step(&mut self) -> anyhow::Result<()> {
+        let now = self.engine.now();
+        if self.heals.is_some_and(|at| at <= now) {
             self.heal();
         }
-        for host in 0..self.hosts.len() {
-            if self.down[host].is_some_and(|at| at <= Instant::now()) {
-                self.start(host).await?;
+        for host in 0..self.down.len() {
+            if self.down[host].is_some_and(|at| at <= now) {
+                self.start(host)?;
             }
         }
-        let host = self.rng.random_range(0..self.hosts.len());
+        let host = self.rng.random_range(0..self.down.len());
         match self.rng.random_range(0..1_000) {
             0..50 if self.is_up(host) => self.register(host)?,
             50..70 => self.deregister(),
@@ -180,6 +188,7 @@ impl World {
             84..86 if self.is_up(host) => self.crash_with_its_disk(host),
             86..92 => self.change_weather(),
             92..100 if self.is_up(host) && self.claims => self.claim(host)?,
+            100..101 => self.restart_several(),
             _ => {}
         }
         self.renew()?;
@@ -187,13 +196,13 @@ impl World {
     }
 
     /// Everything works from now on.
-    pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
-        self.note(|| "everything works again".into());
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        self.note("everything works again");
         self.heal();
-        self.network.set_weather(Weather::fine());
-        for host in 0..self.hosts.len() {
+        self.engine.network.set_weather(Weather::fine());
+        for host in 0..self.down.len() {
             if !self.is_up(host) {
-                self.start(host).await?;
+                self.start(host)?;
             }
         }
         Ok(())
@@ -205,30 +214,31 @@ impl World {
     }
 
     fn register_of(&mut self, host: usize, number: usize) -> anyhow::Result<()> {
-        self.numbers += 1;
-        let id: Arc<str> = format!("connector-{}", self.numbers).into();
+        let place = self.connectors.len();
+        let id: Arc<str> = format!("c0000000-0000-4000-8000-{place:012x}").into();
         let (node, connection) = self.nodes[host].clone();
-        let record = Record {
+        let record = Arc::new(Record {
             id: (*id).into(),
             name: tunnel(number).into(),
             node: (*node).into(),
             network: Protocol::Tcp,
-            address: entrypoint(host).into(),
-        };
-        self.note(|| format!("host {host} registers {id} of tunnel {number}"));
-        let running = self.hosts[host].running().context("it runs")?;
-        // The Get that would tell is asked in the same moment, so the expectation has to be there first.
-        let weather = self.network.weather();
+            address: format!("10.0.0.{host}:8420").into(),
+        });
+        self.note(&format!("host {host} registers {id} of tunnel {number}"));
+        // Whoever is told looks in the same moment, so the expectation has to be there first.
+        let weather = self.engine.network.weather();
         let label = format!("{:.0} % lost, {} ms", weather.loss * 100.0, weather.delay.0.as_millis());
-        let others = (0..self.hosts.len()).filter(|other| *other != host);
+        let others = (0..self.down.len()).filter(|other| *other != host);
         let hearing = others.filter(|_| self.has_been_calm(Duration::from_secs(4))).collect::<BTreeSet<_>>();
-        self.board.expect(id.clone(), tunnel(number), hearing, label);
-        running
-            .agent
-            .register(Caller::local(connection), Holding { record: Arc::new(record), dial: "".into() })?;
-        let now = Instant::now();
+        let now = self.engine.now();
+        self.engine.arrivals.expect(now, id.clone(), tunnel(number).into(), hearing, label);
+        let holding = Holding { record: record.clone(), dial: "".into() };
+        self.engine
+            .call(host, |state, now| state.register(now, Caller::local(connection), holding))
+            .context("it runs")??;
         self.connectors.push(Connector {
             id,
+            record,
             tunnel: number,
             host,
             node,
@@ -241,45 +251,42 @@ impl World {
     }
 
     fn live_one(&mut self) -> Option<usize> {
-        let live = self.connectors.iter().enumerate().filter(|(_, connector)| connector.ended.is_none());
-        live.map(|(at, _)| at).choose(&mut self.rng)
+        let live: Vec<usize> = self.live().collect();
+        live.choose(&mut self.rng).copied()
     }
 
     fn deregister(&mut self) {
         let Some(at) = self.live_one() else { return };
-        let (host, id) = (self.connectors[at].host, self.connectors[at].id.clone());
+        let Connector { id, host, node, tunnel: number, .. } = &self.connectors[at];
+        let (id, host, node, number) = (id.clone(), *host, node.clone(), *number);
         let how = if self.is_up(host) { End::Deregistered } else { End::Silent };
-        self.note(|| format!("host {host} ends {id}: {how:?}"));
-        if let Some(running) = self.hosts[host].running() {
-            let connector = &self.connectors[at];
-            let name = tunnel(connector.tunnel);
-            let draft = Draft { id: &id, name: &name, node: &connector.node, network: "", address: "" };
-            running.agent.deregister(Caller::local(self.nodes[host].1), draft);
-        }
-        self.connectors[at].ended = Some((Instant::now(), how));
+        self.note(&format!("host {host} ends {id}: {how:?}"));
+        let caller = Caller::local(self.nodes[host].1);
+        let draft = Draft { id: &id, name: tunnel(number), node: &node, network: "", address: "" };
+        self.engine.call(host, |state, now| state.deregister(now, caller, draft));
+        self.connectors[at].ended = Some((self.engine.now(), how));
     }
 
     fn fall_silent(&mut self) {
         let Some(at) = self.live_one() else { return };
         let id = self.connectors[at].id.clone();
-        self.note(|| format!("nobody renews {id} any more"));
-        self.connectors[at].ended = Some((Instant::now(), End::Silent));
+        self.note(&format!("nobody renews {id} any more"));
+        self.connectors[at].ended = Some((self.engine.now(), End::Silent));
     }
 
     fn restart_gost(&mut self, host: usize) -> anyhow::Result<()> {
+        let now = self.engine.now();
         let live = |connector: &&mut Connector| connector.host == host && connector.ended.is_none();
         let mut tunnels = Vec::new();
         for connector in self.connectors.iter_mut().filter(live) {
-            connector.ended = Some((Instant::now(), End::Replaced));
+            connector.ended = Some((now, End::Replaced));
             tunnels.push(connector.tunnel);
         }
-        self.note(|| format!("the gost of host {host} is started again"));
+        self.note(&format!("the gost of host {host} is started again"));
         let (_, former) = self.nodes[host].clone();
         let connection = former + 1 + host as u64 * 1_000_000;
-        self.nodes[host] = (format!("node-{host}-{connection}").into(), connection);
-        if let Some(running) = self.hosts[host].running() {
-            running.agent.connection_closed(former);
-        }
+        self.nodes[host] = (node(host, connection), connection);
+        self.engine.call(host, |state, _| state.connection_closed(former));
         for tunnel in tunnels {
             self.register_of(host, tunnel)?;
         }
@@ -289,52 +296,68 @@ impl World {
     fn partition(&mut self) {
         let seconds = self.rng.random_range(1..20);
         let one_way = self.rng.random_bool(0.2);
-        let side: Vec<bool> = self.hosts.iter().map(|_| self.rng.random()).collect();
-        self.note(|| format!("cut for {seconds} s: {side:?}, one way: {one_way}"));
+        let side: Vec<bool> = self.down.iter().map(|_| self.rng.random()).collect();
+        self.note(&format!("cut for {seconds} s: {side:?}, one way: {one_way}"));
         self.fault();
         for from in 0..side.len() {
             for to in 0..side.len() {
                 if side[from] && !side[to] || (!one_way && !side[from] && side[to]) {
-                    self.network.cut(from, to);
+                    self.engine.network.cut(from, to);
                 }
             }
         }
-        self.heals = Some(Instant::now() + Duration::from_secs(seconds));
+        self.heals = Some(self.engine.now() + Duration::from_secs(seconds));
     }
 
     fn heal(&mut self) {
-        self.note(|| "nothing is cut".into());
+        self.note("nothing is cut");
         self.heals = None;
         self.fault();
-        self.network.heal();
+        self.engine.network.heal();
     }
 
     fn crash_for_a_while(&mut self, host: usize) {
         let for_long = Duration::from_millis(self.rng.random_range(50..15_000));
         if self.rng.random_bool(0.3) {
             let ahead = self.rng.random_range(-7_200_000..7_200_000);
-            self.note(|| format!("the clock of host {host} is set {ahead} ms ahead"));
-            self.hosts[host].clock_ahead = ahead;
+            self.note(&format!("the clock of host {host} is set {ahead} ms ahead"));
+            self.engine.hosts[host].clock_ahead = ahead;
         }
         self.crash(host, for_long);
     }
 
+    /// As by an upgrade of all hosts, or a power cut that lasts a moment: perhaps nobody is left who runs. What a lost disk
+    /// had is back on one before.
+    fn restart_several(&mut self) {
+        if !self.has_been_calm(Duration::from_secs(8)) {
+            return;
+        }
+        for host in 0..self.down.len() {
+            if self.is_up(host) && self.rng.random_bool(0.7) {
+                let for_long = Duration::from_millis(self.rng.random_range(50..1_000));
+                self.crash(host, for_long);
+            }
+        }
+    }
+
     /// What nobody else knows is lost for good, so somebody has to know.
     fn crash_with_its_disk(&mut self, host: usize) {
-        if self.hosts.len() < 2
+        if self.down.len() < 2
             || !self.has_been_calm(Duration::from_secs(6))
-            || self.network.weather().loss > 0.3
+            || self.engine.network.weather().loss > 0.3
         {
             return;
         }
-        if self.connectors.iter().any(|of| of.host == host && of.since.elapsed() < Duration::from_secs(4)) {
+        let now = self.engine.now();
+        if self.connectors.iter().any(|of| of.host == host && now - of.since < Duration::from_secs(4)) {
             return;
         }
         self.crash(host, Duration::from_millis(500));
-        self.note(|| format!("host {host} lost its disk"));
-        self.hosts[host].lose_disk();
+        self.note(&format!("host {host} lost its disk"));
+        let lost = &mut self.engine.hosts[host];
+        lost.lose_disk();
         // A generation from the clock alone: it must not have gone back.
-        self.hosts[host].clock_ahead = self.hosts[host].clock_ahead.max(0) + 7_200_000;
+        lost.clock_ahead = lost.clock_ahead.max(0) + 7_200_000;
         for connector in self.connectors.iter_mut().filter(|connector| connector.host == host) {
             connector.sure = false;
         }
@@ -347,35 +370,35 @@ impl World {
         let doubled = if self.rng.random_bool(0.3) { 0.1 } else { 0.0 };
         let more = Duration::from_micros(100 + least * 400);
         let delay = (Duration::from_millis(least), more);
-        self.note(|| format!("{loss} lost, {delay:?}, {doubled} doubled"));
-        self.board.give_up();
-        self.network.set_weather(Weather { loss, doubled, delay, regions: Vec::new() });
+        self.note(&format!("{loss} lost, {delay:?}, {doubled} doubled"));
+        self.engine.arrivals.give_up();
+        self.engine.network.set_weather(Weather { loss, doubled, delay, regions: Vec::new() });
     }
 
     fn claim(&mut self, host: usize) -> anyhow::Result<()> {
         let name = NAMES.choose(&mut self.rng).copied().unwrap_or_default();
         let number = self.rng.random_range(0..TUNNELS);
         let endpoint =
-            Endpoint { tunnel: TunnelId::parse(&tunnel(number)).context("a tunnel id")?, private: false };
-        let running = self.hosts[host].running().context("it runs")?;
-        let got = running.agent.claim(name, endpoint)?;
-        self.note(|| format!("host {host} claims {name} for tunnel {number}: {got}"));
+            Endpoint { tunnel: TunnelId::parse(tunnel(number)).context("a tunnel id")?, private: false };
+        let got =
+            self.engine.call(host, |state, now| state.claim(now, name, endpoint)).context("it runs")??;
+        self.note(&format!("host {host} claims {name} for tunnel {number}: {got}"));
         Ok(())
     }
 
     /// What gost does every two seconds.
-    pub(crate) fn renew(&mut self) -> anyhow::Result<()> {
+    pub(super) fn renew(&mut self) -> anyhow::Result<()> {
         let heal = Heal { dial: &|_| String::new(), fallback: None };
+        let now = self.engine.now();
         for connector in self.connectors.iter_mut().filter(|connector| connector.ended.is_none()) {
-            let Some(running) = self.hosts[connector.host].running() else { continue };
-            if connector.renewed.elapsed() < RENEW {
+            if self.engine.hosts[connector.host].running.is_none() || now - connector.renewed < RENEW {
                 continue;
             }
-            connector.renewed = Instant::now();
-            let name = tunnel(connector.tunnel);
-            let Connector { id, node, .. } = &*connector;
-            let draft = Draft { id, name: &name, node, network: "", address: "" };
-            running.agent.renew(Caller::local(self.nodes[connector.host].1), draft, &heal)?;
+            connector.renewed = now;
+            let Connector { id, node, host, tunnel: number, .. } = &*connector;
+            let draft = Draft { id, name: tunnel(*number), node, network: "", address: "" };
+            let caller = Caller::local(self.nodes[*host].1);
+            self.engine.call(*host, |state, now| state.renew(now, caller, draft, &heal)).transpose()?;
         }
         Ok(())
     }

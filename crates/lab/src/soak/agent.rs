@@ -1,5 +1,5 @@
-//! Agents as processes of their own, this program under another name: started, ended by signals, started again on the
-//! addresses that they had, and read from outside.
+//! Agents as processes of their own, this program under another name: started, ended by signals, started again at their
+//! former addresses, and observed from outside.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,37 +12,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wire::{self, Client};
+use super::wire::{self, HttpClient};
 
-/// How an agent ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Ending {
     /// As a service manager ends it.
     Told,
-    /// As the kernel does.
+    /// By SIGKILL.
     Killed,
 }
 
-/// What does not change from start to start.
-pub(crate) struct Setup {
+/// What stays the same at every start.
+pub(crate) struct AgentSetup {
     pub(crate) name: String,
-    /// Its address, where nobody else listens: a port of it stays free for it.
+    /// An address where nothing else listens, so that its ports stay free.
     pub(crate) ip: Ipv4Addr,
-    /// Where peers and gosts are told that it is: a relay's, or its own.
+    /// The address that peers and gosts get: a relay's, or its own.
     pub(crate) advertised: Ipv4Addr,
-    /// Of the gossip; 0 for any.
+    /// The port of the gossip; 0 for any.
     pub(crate) port: u16,
     pub(crate) join: Option<SocketAddr>,
-    /// Its journal and log are there.
+    /// The folder of its journal and log.
     pub(crate) folder: PathBuf,
     pub(crate) flags: Vec<String>,
-    /// What is switched in it, as variables.
+    /// Test switches, as variables.
     pub(crate) switches: Vec<(&'static str, String)>,
 }
 
-/// A process that is an agent; killed when dropped.
-pub(crate) struct Agent {
-    setup: Setup,
+/// An agent's process; killed when dropped.
+pub(crate) struct SoakAgent {
+    setup: AgentSetup,
     child: Option<Child>,
     pub(crate) plugin: SocketAddr,
     pub(crate) gossip: SocketAddr,
@@ -50,18 +49,17 @@ pub(crate) struct Agent {
     pub(crate) starts: u32,
 }
 
-/// What is read from outside.
+/// What was read of the process and its metrics.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
     /// Resident bytes.
     pub(crate) memory: f64,
-    /// Open files.
     pub(crate) files: f64,
-    /// By name and labels, as the agent says them.
+    /// By name and labels, as in the agent's output.
     pub(crate) metrics: BTreeMap<String, f64>,
 }
 
-impl Drop for Agent {
+impl Drop for SoakAgent {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
@@ -70,8 +68,8 @@ impl Drop for Agent {
     }
 }
 
-impl Agent {
-    pub(crate) fn new(setup: Setup) -> anyhow::Result<Self> {
+impl SoakAgent {
+    pub(crate) fn new(setup: AgentSetup) -> anyhow::Result<Self> {
         let at = |port| SocketAddr::from((setup.ip, port));
         let (plugin, gossip, admin) = (at(0), at(setup.port), at(0));
         let mut agent = Self { setup, child: None, plugin, gossip, admin, starts: 0 };
@@ -87,21 +85,20 @@ impl Agent {
         self.setup.advertised.into()
     }
 
-    /// Where peers find it.
+    /// The address at which peers join it.
     pub(crate) fn meeting_point(&self) -> SocketAddr {
         (self.setup.advertised, self.gossip.port()).into()
     }
 
-    /// The process, if it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        let Setup { name, advertised, join, folder, flags, switches, .. } = &self.setup;
+        let AgentSetup { name, advertised, join, folder, flags, switches, .. } = &self.setup;
         let log = fs::OpenOptions::new().create(true).append(true).open(log_of(folder, name))?;
         let mut command = Command::new(std::env::current_exe()?);
-        // As the unit and the image have it.
+        // As in the systemd unit and the image.
         command.env("MALLOC_ARENA_MAX", "1");
         command.envs(switches.iter().map(|(name, value)| (name, value)));
         command.args(["run", "--name", name, "--log-level", "info", "--data-dir"]).arg(folder);
@@ -136,9 +133,9 @@ impl Agent {
     }
 
     /// Ends the process and waits for its end.
-    pub(crate) fn end(&mut self, how: End) -> anyhow::Result<()> {
+    pub(crate) fn end(&mut self, how: Ending) -> anyhow::Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
-        let signal = if how == End::Told { Signal::TERM } else { Signal::KILL };
+        let signal = if how == Ending::Told { Signal::TERM } else { Signal::KILL };
         kill_process(Pid::from_child(&child), signal)?;
         let begun = Instant::now();
         while child.try_wait()?.is_none() {
@@ -152,7 +149,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Fails if it ended by itself.
+    /// Fails if the process has ended by itself.
     pub(crate) fn is_well(&mut self) -> anyhow::Result<()> {
         if let Some(child) = &mut self.child
             && let Some(status) = child.try_wait()?
@@ -163,13 +160,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Bytes of the journal on disk.
     pub(crate) fn journal(&self) -> u64 {
         let path = self.setup.folder.join(format!("{}.journal", self.setup.name));
         path.metadata().map_or(0, |found| found.len())
     }
 
-    /// The last lines of what it logged.
     pub(crate) fn log(&self, lines: usize) -> String {
         let log = fs::read_to_string(log_of(&self.setup.folder, self.name())).unwrap_or_default();
         let skip = log.lines().count().saturating_sub(lines);
@@ -186,7 +181,7 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Reads a process and its metrics. None if it does not answer.
+/// Reads a process and its metrics. `None` if the agent does not answer.
 pub(crate) async fn read(pid: u32, admin: SocketAddr) -> Option<Figures> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let memory: f64 = status
@@ -197,7 +192,7 @@ pub(crate) async fn read(pid: u32, admin: SocketAddr) -> Option<Figures> {
         .parse()
         .ok()?;
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-    let text = Client::new(admin).call(&wire::get("/metrics")).await.ok()?.body;
+    let text = HttpClient::new(admin).call(&wire::get("/metrics")).await.ok()?.body;
     let metrics = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
         Some((name.to_owned(), value.parse().ok()?))
@@ -206,14 +201,14 @@ pub(crate) async fn read(pid: u32, admin: SocketAddr) -> Option<Figures> {
 }
 
 impl Figures {
-    /// A metric by its name; the sum over its labels.
+    /// The value of a metric, summed over its labels.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let of =
             |key: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
         self.metrics.iter().filter(|(key, _)| of(key)).map(|(_, value)| value).sum()
     }
 
-    /// One entry of a family with one label.
+    /// The value of a metric for one label.
     pub(crate) fn of(&self, name: &str, label: &str) -> f64 {
         let end = format!("=\"{label}\"}}");
         let is = |key: &str| {

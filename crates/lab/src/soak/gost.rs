@@ -1,5 +1,6 @@
-//! A gost with its clients: registers what attaches, renews it, deregisters what detaches; crashes, and comes back on
-//! another host. Says each thing once, as gost does; only what no agent knows any more attaches again.
+//! A gost with its clients. It registers clients that attach, renews them, and deregisters those that detach; it
+//! crashes and comes back on another host. Like gost, it makes each call once; only a client whose connector no agent
+//! knows attaches again.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -14,89 +15,86 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::model::{Model, count, uuid};
-use super::wire::{self, Client};
+use super::model::{SoakModel, count, uuid};
+use super::wire::{self, HttpClient};
 
-/// Where a gost's agent is, and as what it tells it.
+/// The address of a gost's agent, and the host in the gost's own entrypoint.
 #[derive(Clone, Copy)]
-pub(crate) struct Host {
+pub(crate) struct GostHost {
     pub(crate) plugin: SocketAddr,
     pub(crate) advertised: Ipv4Addr,
 }
 
-/// What becomes of a gost.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Fate {
-    /// Some of its clients reconnect.
+pub(crate) enum GostAction {
     Churn(usize),
     /// Some of its clients go, and return after this long.
     Away(usize, Duration),
-    /// All of its clients reconnect at once.
     Storm,
-    /// It is stopped here in good order, and starts on that host.
+    /// It stops in good order, and starts on that host.
     Move(usize),
-    /// It ends without a word, and starts on that host after a while.
+    /// It crashes, and starts on that host after a while.
     Crash(usize, Duration),
 }
 
-/// Told when it is done.
-pub(crate) type Order = (Fate, oneshot::Sender<()>);
+/// An action, and the channel for its completion.
+pub(crate) type GostOrder = (GostAction, oneshot::Sender<()>);
 
-/// See the module.
-pub(crate) struct Gost {
-    model: Arc<Model>,
-    hosts: Arc<Vec<Host>>,
+/// A gost; see the module.
+pub(crate) struct SoakGost {
+    model: Arc<SoakModel>,
+    hosts: Arc<Vec<GostHost>>,
     home: usize,
     node: String,
-    /// Of its entrypoint.
+    /// The port of its entrypoint.
     port: u16,
     entrypoint: JoinHandle<()>,
-    client: Client,
-    connectors: Vec<Connector>,
+    client: HttpClient,
+    connectors: Vec<TunnelClient>,
     renewals: Interval,
     rng: StdRng,
 }
 
 #[derive(Clone)]
-struct Connector {
+struct TunnelClient {
     tunnel: usize,
     id: String,
     attached: bool,
 }
 
-impl Drop for Gost {
+impl Drop for SoakGost {
     fn drop(&mut self) {
         self.entrypoint.abort();
     }
 }
 
-impl Gost {
-    /// A gost at a host; its clients are to attach.
+impl SoakGost {
+    /// A gost at a host; its clients are not attached yet.
     pub(crate) async fn start(
-        model: Arc<Model>,
-        hosts: Arc<Vec<Host>>,
+        model: Arc<SoakModel>,
+        hosts: Arc<Vec<GostHost>>,
         home: usize,
         tunnels: Range<usize>,
         renew: Duration,
         seed: u64,
     ) -> anyhow::Result<Self> {
         let (port, entrypoint) = listen().await?;
-        let client = Client::new(hosts[home].plugin);
-        let connectors = tunnels.map(|tunnel| Connector { tunnel, id: uuid(), attached: false }).collect();
+        let client = HttpClient::new(hosts[home].plugin);
+        let connectors = tunnels.map(|tunnel| TunnelClient { tunnel, id: uuid(), attached: false }).collect();
         let mut renewals = interval(renew);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let rng = StdRng::seed_from_u64(seed);
         Ok(Self { model, hosts, home, node: uuid(), port, entrypoint, client, connectors, renewals, rng })
     }
 
-    /// Lives until nobody can tell it anything any more.
-    pub(crate) async fn live(mut self, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<()> {
+    /// Runs until the sender of orders is gone.
+    pub(crate) async fn live(mut self, mut orders: mpsc::Receiver<GostOrder>) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 order = orders.recv() => {
                     let Some((fate, done)) = order else { return Ok(()) };
                     self.meet(fate).await?;
-                    // Whoever said so may not wait for it.
+                    // The other side may not be waiting.
                     let _ = done.send(());
                 }
                 _ = self.renewals.tick() => self.renew().await,
@@ -104,7 +102,7 @@ impl Gost {
         }
     }
 
-    /// Goes on for a while with those that are attached.
+    /// Renews the attached clients for a while.
     async fn wait(&mut self, time: Duration) {
         let end = Instant::now() + time;
         loop {
@@ -115,15 +113,15 @@ impl Gost {
         }
     }
 
-    async fn meet(&mut self, fate: Fate) -> anyhow::Result<()> {
+    async fn meet(&mut self, fate: GostAction) -> anyhow::Result<()> {
         let tally = &self.model.tally;
         match fate {
-            Fate::Churn(some) => {
+            GostAction::Churn(some) => {
                 for at in self.some(some) {
                     self.reconnect(at).await;
                 }
             }
-            Fate::Away(some, time) => {
+            GostAction::Away(some, time) => {
                 let away = self.some(some);
                 for at in &away {
                     self.detach(*at).await;
@@ -133,23 +131,23 @@ impl Gost {
                     self.attach(at).await;
                 }
             }
-            Fate::Storm => {
+            GostAction::Storm => {
                 count(&tally.storms);
                 for at in 0..self.connectors.len() {
                     self.reconnect(at).await;
                 }
             }
-            Fate::Move(to) => {
+            GostAction::Move(to) => {
                 count(&tally.moves);
                 for at in 0..self.connectors.len() {
                     self.detach(at).await;
                 }
                 self.restart(to).await?;
             }
-            Fate::Crash(to, pause) => {
+            GostAction::Crash(to, pause) => {
                 count(&tally.crashes);
                 self.entrypoint.abort();
-                self.client = Client::new(self.hosts[self.home].plugin);
+                self.client = HttpClient::new(self.hosts[self.home].plugin);
                 for connector in &mut self.connectors {
                     connector.attached = false;
                     self.model.detach(connector.tunnel);
@@ -161,12 +159,12 @@ impl Gost {
         Ok(())
     }
 
-    /// Another instance, with the same clients.
+    /// Starts another instance with the same clients.
     async fn restart(&mut self, home: usize) -> anyhow::Result<()> {
         self.entrypoint.abort();
         (self.port, self.entrypoint) = listen().await?;
         (self.home, self.node) = (home, uuid());
-        self.client = Client::new(self.hosts[home].plugin);
+        self.client = HttpClient::new(self.hosts[home].plugin);
         self.attach_all().await;
         Ok(())
     }
@@ -198,7 +196,7 @@ impl Gost {
 
     async fn detach(&mut self, at: usize) {
         self.connectors[at].attached = false;
-        let Connector { tunnel, id, .. } = self.connectors[at].clone();
+        let TunnelClient { tunnel, id, .. } = self.connectors[at].clone();
         self.model.detach(tunnel);
         count(&self.model.tally.deregistrations);
         if self.say("DELETE", at, "", "").await == Some(200) {
@@ -213,16 +211,16 @@ impl Gost {
             }
             count(&self.model.tally.renews);
             if self.say("PUT", at, "", "").await == Some(404) {
-                // All that the agent knew of this gost is gone, so its clients are not found: they come again.
+                // The agent has lost everything of this gost, so its clients attach again.
                 count(&self.model.tally.unknown);
                 self.reconnect(at).await;
             }
         }
     }
 
-    /// The status of the answer; none without one.
+    /// The status of the answer; `None` without an answer.
     async fn say(&mut self, method: &str, at: usize, network: &str, address: &str) -> Option<u16> {
-        let Connector { tunnel, id, .. } = &self.connectors[at];
+        let TunnelClient { tunnel, id, .. } = &self.connectors[at];
         let (name, node) = (self.model.name(*tunnel), &self.node);
         let body = format!(
             r#"{{"id":"{id}","name":"{name}","node":"{node}","network":"{network}","address":"{address}"}}"#
@@ -243,7 +241,7 @@ impl Gost {
     }
 }
 
-/// An entrypoint that takes connections and closes them.
+/// An entrypoint that accepts connections and closes them.
 async fn listen() -> anyhow::Result<(u16, JoinHandle<()>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let port = listener.local_addr()?.port();

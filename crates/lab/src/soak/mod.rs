@@ -1,12 +1,13 @@
-//! An accelerated week: some agents, each a process with a journal and real sockets; gosts with ten thousand tunnels; and
-//! all that happens to them, until nothing may be left of it.
+//! An accelerated week: some agents, each a process with a journal and real sockets; gosts with ten thousand tunnels;
+//! and all their events. At the end, nothing of it may be left.
 //!
-//! Tunnels attach (*fill*), all agents and clients start once more (*warm*), everything is measured (*plateau*), everything that can happen does (*chaos*), and stops (*calm*).
-//! Then every agent's directory has to be what is true, and its memory, tasks and files what they were. All the while,
-//! no answer may be wrong, and no figure above its bound. What takes minutes and hours in an agent (an empty slot, a
-//! lapsed record, a dead peer) takes seconds here, so that a week's worth of it comes and goes.
+//! Tunnels attach (*fill*), all agents and clients start once more (*warm*), everything is measured (*plateau*), events
+//! happen (*chaos*), and stop (*calm*). Then every agent's directory must equal the truth, and its memory, tasks and
+//! files must be what they were. All the while, no answer may be wrong, and no figure above its bound. What takes
+//! minutes and hours in an agent (an empty slot, a lapsed record, a dead peer) takes seconds here, so a week's worth of
+//! it comes and goes.
 //!
-//! Fails if anything of that does not hold.
+//! Fails if any of this does not hold.
 
 mod agent;
 mod chaos;
@@ -25,11 +26,11 @@ use anyhow::ensure;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 
-use self::agent::{Agent, Figures, Setup};
-use self::chaos::{Pace, Seat, Stage};
-use self::gost::{Fate, Gost, Host};
-use self::model::Model;
-use self::relay::{Link, Peer, Relay};
+use self::agent::{AgentSetup, Figures, SoakAgent};
+use self::chaos::{ChaosPace, Seat, Stage};
+use self::gost::{GostAction, GostHost, SoakGost};
+use self::model::SoakModel;
+use self::relay::{LinkState, LinkedPeer, Relay};
 use crate::switches;
 use gossd_lab::table::{Column, Out};
 
@@ -37,13 +38,13 @@ use gossd_lab::table::{Column, Out};
 const TUNNELS_EACH: usize = 50;
 /// How often all clients reconnect before the plateau.
 const WARMING: u32 = 10;
-/// How often chaos tells how much memory agents take.
+/// How often the chaos prints the memory of the agents.
 const MINUTE: Duration = Duration::from_secs(60);
 /// The agents between which the link fails.
 const LINKED: [usize; 2] = [0, 1];
 
 #[derive(Clone, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct SoakArgs {
     /// Minutes in all, fill included
     #[arg(long, default_value_t = 28.0)]
     minutes: f64,
@@ -65,7 +66,7 @@ pub(crate) struct Args {
     /// How many times as fast as usual agents forget
     #[arg(long, default_value_t = 60)]
     hurry: u32,
-    /// What of every agent does not work, which has to show: leases, suspicion, push or anti-entropy
+    /// What of every agent does not work, which has to show: leases, suspicion, push or repair
     #[arg(long)]
     broken: Option<String>,
     /// Of everything that is drawn
@@ -73,11 +74,11 @@ pub(crate) struct Args {
     seed: u64,
 }
 
-pub(crate) fn run(args: Args, out: Out) -> anyhow::Result<()> {
+pub(crate) fn run(args: SoakArgs, out: Out) -> anyhow::Result<()> {
     crate::block_on(soak(args.shortened(), out))
 }
 
-impl Args {
+impl SoakArgs {
     fn shortened(self) -> Self {
         if self.short {
             Self { minutes: 0.4, tunnels: self.tunnels / 10, renew: 2, released: 0, hurry: 360, ..self }
@@ -86,12 +87,18 @@ impl Args {
         }
     }
 
-    fn pace(&self) -> Pace {
+    fn pace(&self) -> ChaosPace {
         let ms = Duration::from_millis;
         if self.short {
-            Pace { churn: ms(50), fates: ms(800), storms: ms(4_000), restarts: ms(8_000), flaps: ms(2_000) }
+            ChaosPace {
+                churn: ms(50),
+                fates: ms(800),
+                storms: ms(4_000),
+                restarts: ms(8_000),
+                flaps: ms(2_000),
+            }
         } else {
-            Pace {
+            ChaosPace {
                 churn: ms(60),
                 fates: ms(2_000),
                 storms: ms(20_000),
@@ -102,12 +109,12 @@ impl Args {
     }
 }
 
-async fn soak(args: Args, out: Out) -> anyhow::Result<()> {
+async fn soak(args: SoakArgs, out: Out) -> anyhow::Result<()> {
     let begun = Instant::now();
     let folder = tempfile::tempdir()?;
     let mut tasks = JoinSet::new();
     let (seats, link) = agents(&args, folder.path(), &mut tasks).await?;
-    let model = Arc::new(Model::new(args.tunnels, args.agents));
+    let model = Arc::new(SoakModel::new(args.tunnels, args.agents));
     let told = release(&args, &seats).await;
     let gosts = match told {
         Ok(()) => fill(&args, &model, &seats, &mut tasks).await?,
@@ -139,9 +146,9 @@ async fn soak(args: Args, out: Out) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is measured on the plateau and in the calm.
+/// Runs the events between the plateau and the calm.
 async fn play(
-    args: &Args,
+    args: &SoakArgs,
     stage: &Stage,
     begun: Instant,
     out: Out,
@@ -177,7 +184,7 @@ async fn play(
             }
         }
         told("calm: gosts go home");
-        stage.tell((0..stage.gosts.len()).map(|gost| (gost, Fate::Move(gost % args.agents)))).await?;
+        stage.tell((0..stage.gosts.len()).map(|gost| (gost, GostAction::Move(gost % args.agents)))).await?;
         let took = watch::agree(model, seats, model::UNSURE * 2).await?;
         told(&format!("all agents agree after {:.1} s", took.as_secs_f64()));
         let calm = watch::measure(model, seats, left.mul_f64(0.22), every).await?;
@@ -190,18 +197,18 @@ async fn play(
     }
 }
 
-/// Ordinary days: every agent is started from its journal, and every client has reconnected many times. Tables that are
-/// full and change have more room than those that were only filled, and what is allocated for a moment leaves holes between
-/// what stays: an agent has what it takes in the long run only then.
+/// Ordinary days: every agent is started again from its journal, and every client reconnects many times. Only then an
+/// agent takes as much memory as in the long run: tables that change are larger than tables that were only filled, and
+/// short allocations leave holes.
 async fn warm(stage: &Stage) -> anyhow::Result<()> {
     for (n, seat) in stage.seats.iter().enumerate() {
         stage.model.died(n);
-        seat.end(agent::End::Told).await?;
+        seat.end(agent::Ending::Told).await?;
         seat.start().await?;
         stage.model.started(n);
     }
     for _ in 0..WARMING {
-        stage.tell((0..stage.gosts.len()).map(|gost| (gost, Fate::Storm))).await?;
+        stage.tell((0..stage.gosts.len()).map(|gost| (gost, GostAction::Storm))).await?;
     }
     Ok(())
 }
@@ -215,15 +222,15 @@ fn memory(figures: &[Option<Figures>]) -> String {
     format!("memory MB: {}", each.collect::<Vec<_>>().join(" "))
 }
 
-/// Starts the agents; the first two meet through relays.
+/// Starts the agents; the first two reach each other through relays.
 async fn agents(
-    args: &Args,
+    args: &SoakArgs,
     folder: &std::path::Path,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<(Vec<Seat>, channel::Sender<Link>)> {
+) -> anyhow::Result<(Vec<Seat>, channel::Sender<LinkState>)> {
     ensure!((2..=100).contains(&args.agents), "from 2 to 100 agents");
-    let (link, linked) = channel::channel(Link::Up);
-    // As by default, if gost renews every 15 s.
+    let (link, linked) = channel::channel(LinkState::Up);
+    // The same ratio as by default, where gost renews every 15 s.
     let ttl = args.renew * 4;
     let flags = vec!["--lease-ttl".into(), ttl.max(5).to_string()];
     let mut switches = vec![(switches::HURRY, args.hurry.to_string()), (switches::DEAD_GRACE, "20".into())];
@@ -241,26 +248,26 @@ async fn agents(
         let join = seats.first().map(|first: &Seat| first.with(|agent| agent.meeting_point()));
         let (name, folder) = (format!("agent-{n}"), folder.to_owned());
         let (flags, switches) = (flags.clone(), switches.clone());
-        let setup = Setup { name, ip: at(1), advertised, port, join, folder, flags, switches };
-        seats.push(Seat::new(tokio::task::spawn_blocking(|| Agent::new(setup)).await??));
+        let setup = AgentSetup { name, ip: at(1), advertised, port, join, folder, flags, switches };
+        seats.push(Seat::new(tokio::task::spawn_blocking(|| SoakAgent::new(setup)).await??));
     }
     for (n, relay) in relays.into_iter().enumerate() {
         let other = &seats[LINKED[1 - n]];
         let IpAddr::V4(ip) = other.with(|agent| agent.gossip.ip()) else { continue };
-        let peer = Peer { ip, pid: other.pid.clone(), link: linked.clone() };
+        let peer = LinkedPeer { ip, pid: other.pid.clone(), link: linked.clone() };
         tasks.spawn(relay.run(seats[n].with(|agent| agent.gossip), peer));
     }
     Ok((seats, link))
 }
 
-/// What came and went before: every agent remembers as many released ids as it can.
-async fn release(args: &Args, seats: &[Seat]) -> anyhow::Result<()> {
+/// Registers and releases ids until every agent remembers as many as it can.
+async fn release(args: &SoakArgs, seats: &[Seat]) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     for seat in seats {
         let plugin = seat.with(|agent| agent.plugin);
         let count = args.released;
         tasks.spawn(async move {
-            let mut client = wire::Client::new(plugin);
+            let mut client = wire::HttpClient::new(plugin);
             let (name, node) = (model::uuid(), model::uuid());
             for first in (0..count).step_by(1_000) {
                 let request = |_| {
@@ -282,20 +289,20 @@ async fn release(args: &Args, seats: &[Seat]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the gosts, and lets their clients attach.
+/// Starts the gosts, and waits until their clients are attached.
 async fn fill(
-    args: &Args,
-    model: &Arc<Model>,
+    args: &SoakArgs,
+    model: &Arc<SoakModel>,
     seats: &[Seat],
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Vec<mpsc::Sender<gost::Order>>> {
+) -> anyhow::Result<Vec<mpsc::Sender<gost::GostOrder>>> {
     let host = |seat: &Seat| {
         seat.with(|agent| match agent.advertised() {
-            IpAddr::V4(advertised) => Ok(Host { plugin: agent.plugin, advertised }),
+            IpAddr::V4(advertised) => Ok(GostHost { plugin: agent.plugin, advertised }),
             IpAddr::V6(_) => Err(anyhow::anyhow!("agents are at IPv4 addresses")),
         })
     };
-    let hosts = Arc::new(seats.iter().map(host).collect::<anyhow::Result<Vec<Host>>>()?);
+    let hosts = Arc::new(seats.iter().map(host).collect::<anyhow::Result<Vec<GostHost>>>()?);
     let mut starting = JoinSet::new();
     let count = args.tunnels.div_ceil(TUNNELS_EACH);
     for n in 0..count {
@@ -303,12 +310,12 @@ async fn fill(
         let (model, hosts, renew) = (model.clone(), hosts.clone(), Duration::from_secs(args.renew));
         let (home, seed) = (n % args.agents, args.seed.wrapping_mul(1_000_003).wrapping_add(n as u64));
         starting.spawn(async move {
-            let mut gost = Gost::start(model, hosts, home, tunnels, renew, seed).await?;
+            let mut gost = SoakGost::start(model, hosts, home, tunnels, renew, seed).await?;
             gost.attach_all().await;
             anyhow::Ok((n, gost))
         });
     }
-    let mut gosts: Vec<Option<mpsc::Sender<gost::Order>>> = vec![None; count];
+    let mut gosts: Vec<Option<mpsc::Sender<gost::GostOrder>>> = vec![None; count];
     while let Some(started) = starting.join_next().await {
         let (n, gost) = started??;
         let (orders, taken) = mpsc::channel(4);
@@ -318,8 +325,8 @@ async fn fill(
     Ok(gosts.into_iter().flatten().collect())
 }
 
-/// Prints what agents took, and accuses those that took more than they may.
-fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], out: Out) {
+/// Prints the figures of the agents, and an error for each figure above its bound.
+fn report(model: &SoakModel, seats: &[Seat], before: &[Figures], after: &[Figures], out: Out) {
     out.say("each: on the plateau, then in the calm; a record of a journal: live, lapsed, or an id that was released");
     let table = out.table([
         Column::Text("agent", 9),
@@ -366,7 +373,8 @@ fn report(model: &Model, seats: &[Seat], before: &[Figures], after: &[Figures], 
     }
 }
 
-/// A tenth more than on the plateau, and what released ids take that were not there: they are bounded for themselves.
+/// A tenth more than on the plateau, and the memory of the released ids that were added: they have a bound of their
+/// own.
 fn allowed_memory(before: &Figures, after: &Figures) -> f64 {
     let released = |figures: &Figures| figures.of("gossd_table_entries", "released");
     before.memory * 1.1 + 128.0 * (released(after) - released(before)).max(0.0)
@@ -376,12 +384,12 @@ fn own(figures: &Figures, name: &str) -> f64 {
     figures.sum(name) - connections(figures)
 }
 
-/// Between agents: there while there is something large to say, and a while longer.
+/// Connections between agents: they exist while there is something large to send, and for a while after.
 fn connections(figures: &Figures) -> f64 {
     ["connections_in", "connections_out"].map(|table| figures.of("gossd_gossip_entries", table)).iter().sum()
 }
 
-fn summary(model: &Model, begun: Instant, out: Out) {
+fn summary(model: &SoakModel, begun: Instant, out: Out) {
     let tally = &model.tally;
     let table = out.table([Column::Number("count", 0), Column::Text("what", 0)]);
     for (count, what) in [

@@ -1,4 +1,4 @@
-//! What is true: which tunnel is attached where, and since when. What agents answer is judged by it.
+//! The truth: which tunnel is attached where, and since when. The answers of agents are checked against it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// A change that an agent said OK to, and that did not die over it, is known everywhere by then, over links that
-/// flap and hosts that are starved.
+/// When a change is known everywhere at the latest, if an agent answered OK and did not die right after, over flapping
+/// links and on starved hosts.
 const SURE: Duration = Duration::from_secs(8);
-/// Any other: a lease has to run out, after the longest that an agent is away; or a Renew has to find a way.
+/// When any other change is known everywhere: a lease has to run out after the longest absence of an agent, or a Renew
+/// has to arrive.
 pub(crate) const UNSURE: Duration = Duration::from_secs(36);
-/// An agent that dies within this time of a change may not have told anybody.
+/// An agent that dies within this time of a change may not have sent it to anybody.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// A record of a Get's answer.
+/// A record in the answer to a Get.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub(crate) struct Service {
+pub(crate) struct ListedRecord {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) node: String,
@@ -28,11 +29,10 @@ pub(crate) struct Service {
 
 /// The answer to a Get.
 #[derive(Deserialize)]
-pub(crate) struct Services {
-    pub(crate) services: Vec<Service>,
+pub(crate) struct GetAnswer {
+    pub(crate) services: Vec<ListedRecord>,
 }
 
-/// A connector that is attached.
 #[derive(Clone, Debug)]
 pub(crate) struct Attached {
     pub(crate) id: String,
@@ -50,41 +50,41 @@ struct Gone {
     sure: bool,
 }
 
-struct Tunnel {
+struct TunnelHistory {
     name: String,
     now: Option<Attached>,
     before: VecDeque<Gone>,
 }
 
-/// When an agent last started, and when it died of late.
+/// When an agent last started, and when it last died.
 #[derive(Clone)]
-struct Life {
+struct AgentLife {
     started: Instant,
-    /// Whether it is known to run; it answers a moment before that.
+    /// Whether it is known to run. It may answer a moment earlier.
     runs: bool,
     deaths: Vec<Instant>,
 }
 
 struct Truth {
-    tunnels: Vec<Tunnel>,
-    agents: Vec<Life>,
+    tunnels: Vec<TunnelHistory>,
+    agents: Vec<AgentLife>,
     wrong: Vec<String>,
 }
 
-/// See the module.
-pub(crate) struct Model {
+/// The truth; see the module.
+pub(crate) struct SoakModel {
     truth: Mutex<Truth>,
     pub(crate) tally: Tally,
 }
 
-/// What happened.
+/// Numbers of what happened.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) registrations: AtomicU64,
     pub(crate) renews: AtomicU64,
     pub(crate) deregistrations: AtomicU64,
     pub(crate) gets: AtomicU64,
-    /// Calls that met no agent.
+    /// Calls that no agent answered.
     pub(crate) unheard: AtomicU64,
     /// Renews that no agent knew.
     pub(crate) unknown: AtomicU64,
@@ -100,13 +100,13 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl Model {
+impl SoakModel {
     pub(crate) fn new(tunnels: usize, agents: usize) -> Self {
         let now = Instant::now();
-        let tunnel = |_| Tunnel { name: uuid(), now: None, before: VecDeque::new() };
+        let tunnel = |_| TunnelHistory { name: uuid(), now: None, before: VecDeque::new() };
         let truth = Truth {
             tunnels: (0..tunnels).map(tunnel).collect(),
-            agents: vec![Life { started: now, runs: true, deaths: Vec::new() }; agents],
+            agents: vec![AgentLife { started: now, runs: true, deaths: Vec::new() }; agents],
             wrong: Vec::new(),
         };
         Self { truth: Mutex::new(truth), tally: Tally::default() }
@@ -127,7 +127,7 @@ impl Model {
         self.truth().tunnels[tunnel].now = Some(attached);
     }
 
-    /// Its agent said OK.
+    /// The agent has answered OK.
     pub(crate) fn confirm_attached(&self, tunnel: usize, id: &str) {
         let mut truth = self.truth();
         if let Some(now) = truth.tunnels[tunnel].now.as_mut().filter(|now| now.id == id) {
@@ -143,7 +143,7 @@ impl Model {
         tunnel.before.extend(tunnel.now.take().map(|what| Gone { what, at: Instant::now(), sure: false }));
     }
 
-    /// Its agent said OK.
+    /// The agent has answered OK.
     pub(crate) fn confirm_detached(&self, tunnel: usize, id: &str) {
         let mut truth = self.truth();
         if let Some(gone) = truth.tunnels[tunnel].before.iter_mut().find(|gone| gone.what.id == id) {
@@ -173,18 +173,18 @@ impl Model {
         self.truth().wrong.clone()
     }
 
-    /// Judges what an agent answered about a tunnel, to a question asked at that time; what is wrong with it.
+    /// Checks an agent's answer about a tunnel to a question of that time. Returns what is wrong with it.
     pub(crate) fn judge(
         &self,
         agent: usize,
         tunnel: usize,
         asked: Instant,
-        said: &[Service],
+        said: &[ListedRecord],
     ) -> Option<String> {
         let truth = self.truth();
-        let Tunnel { name, now, before } = &truth.tunnels[tunnel];
-        let Life { started, runs, .. } = truth.agents[agent];
-        // One that has just started hears from others what they knew, and the latest last.
+        let TunnelHistory { name, now, before } = &truth.tunnels[tunnel];
+        let AgentLife { started, runs, .. } = truth.agents[agent];
+        // An agent that has just started receives older states from its peers first, and the latest last.
         let up = if runs { started + SURE } else { asked + SURE };
         for service in said {
             let current = now.iter().any(|now| now.is(name, service));
@@ -215,8 +215,8 @@ impl Model {
         None
     }
 
-    /// Compares an agent's whole directory with what is true; the first differences.
-    pub(crate) fn differences(&self, agent: usize, said: &[Vec<Service>]) -> Vec<String> {
+    /// Compares an agent's whole directory with the truth. Returns the first differences.
+    pub(crate) fn differences(&self, agent: usize, said: &[Vec<ListedRecord>]) -> Vec<String> {
         let truth = self.truth();
         let all = truth.tunnels.iter().zip(said).filter_map(|(tunnel, said)| {
             let same = match (&tunnel.now, said.as_slice()) {
@@ -235,16 +235,17 @@ impl Model {
 }
 
 impl Truth {
-    /// By when a change has to be known everywhere. What an agent has in its journal, it takes for live for a lease more.
+    /// When a change is known everywhere at the latest. Records in an agent's journal count as alive for one more
+    /// lease.
     fn known(&self, what: &Attached, at: Instant, sure: bool) -> Instant {
-        let Life { started, deaths, .. } = &self.agents[what.agent];
+        let AgentLife { started, deaths, .. } = &self.agents[what.agent];
         let died = deaths.iter().any(|died| *died + FRESH > at && *died < at + SURE);
         if sure && !died { at + SURE } else { at.max(*started) + UNSURE }
     }
 }
 
 impl Attached {
-    fn is(&self, name: &str, service: &Service) -> bool {
+    fn is(&self, name: &str, service: &ListedRecord) -> bool {
         service.id == self.id
             && service.name == *name
             && service.node == self.node
@@ -253,7 +254,7 @@ impl Attached {
     }
 }
 
-/// A fresh random id, as gost makes them.
+/// A new random id, as gost makes them.
 pub(crate) fn uuid() -> String {
     uuid::Uuid::new_v4().to_string()
 }

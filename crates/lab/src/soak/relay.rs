@@ -1,8 +1,8 @@
-//! A relay in front of an agent's gossip, which can be told what to do with one peer's frames: with two of them, the link
-//! between two agents goes away and comes back, and nobody else's does.
+//! A relay in front of an agent's gossip that can disturb the frames of one peer. With two of them, the link between
+//! two agents fails and comes back, and no other link does.
 //!
-//! Who sent a datagram is told by its source address, and who opened a connection by its process, because agents do not
-//! bind what they dial with.
+//! The relay knows the sender of a datagram by its source address, and the opener of a connection by its process,
+//! because agents do not bind the sockets with which they dial.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,32 +15,31 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How the link to the one peer is.
+/// The state of the link to the peer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Link {
+pub(crate) enum LinkState {
     Up,
-    /// Loses this share of datagrams; connections go on.
+    /// Loses this share of datagrams; connections still work.
     Lossy(f64),
     Down,
 }
 
-/// The sockets of a relay.
 pub(crate) struct Relay {
     udp: UdpSocket,
     tcp: TcpListener,
 }
 
-/// Whose frames a link's are, and how it is.
+/// The peer whose frames are disturbed, and the state of the link.
 #[derive(Clone)]
-pub(crate) struct Peer {
+pub(crate) struct LinkedPeer {
     pub(crate) ip: Ipv4Addr,
-    /// Its process; none while it does not run.
+    /// The peer's process; `None` while it does not run.
     pub(crate) pid: Arc<Mutex<Option<u32>>>,
-    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) link: watch::Receiver<LinkState>,
 }
 
 impl Relay {
-    /// On a port that is free for both.
+    /// Binds a port that is free for UDP and TCP.
     pub(crate) async fn bind(ip: Ipv4Addr) -> io::Result<Self> {
         let udp = UdpSocket::bind((ip, 0)).await?;
         let tcp = TcpListener::bind(udp.local_addr()?).await?;
@@ -51,8 +50,8 @@ impl Relay {
         Ok(self.udp.local_addr()?.port())
     }
 
-    /// Passes on what arrives, for ever.
-    pub(crate) async fn run(self, to: SocketAddr, peer: Peer) -> anyhow::Result<()> {
+    /// Forwards what arrives, for ever.
+    pub(crate) async fn run(self, to: SocketAddr, peer: LinkedPeer) -> anyhow::Result<()> {
         let Self { udp, tcp } = self;
         tokio::select! {
             end = datagrams(udp, to, peer.clone()) => end,
@@ -61,17 +60,17 @@ impl Relay {
     }
 }
 
-/// The agent answers whom a frame says that it is from, so nothing comes back this way.
-async fn datagrams(udp: UdpSocket, to: SocketAddr, peer: Peer) -> anyhow::Result<()> {
+/// Forwards datagrams. The agent answers the sender that a frame names, so nothing comes back this way.
+async fn datagrams(udp: UdpSocket, to: SocketAddr, peer: LinkedPeer) -> anyhow::Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
-        // An earlier datagram that nobody took is reported here.
+        // The kernel reports here that an earlier datagram found no receiver.
         let Ok((len, from)) = udp.recv_from(&mut buffer).await else { continue };
         let lost = from.ip() == IpAddr::from(peer.ip)
             && match *peer.link.borrow() {
-                Link::Up => false,
-                Link::Lossy(share) => rand::rng().random_bool(share),
-                Link::Down => true,
+                LinkState::Up => false,
+                LinkState::Lossy(share) => rand::rng().random_bool(share),
+                LinkState::Down => true,
             };
         if !lost {
             let _ = udp.send_to(&buffer[..len], to).await;
@@ -79,7 +78,7 @@ async fn datagrams(udp: UdpSocket, to: SocketAddr, peer: Peer) -> anyhow::Result
     }
 }
 
-async fn connections(tcp: TcpListener, to: SocketAddr, peer: Peer) -> anyhow::Result<()> {
+async fn connections(tcp: TcpListener, to: SocketAddr, peer: LinkedPeer) -> anyhow::Result<()> {
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
@@ -92,7 +91,7 @@ async fn connections(tcp: TcpListener, to: SocketAddr, peer: Peer) -> anyhow::Re
                 if !theirs {
                     std::future::pending::<()>().await;
                 }
-                drop(link.wait_for(|link| *link == Link::Down).await);
+                drop(link.wait_for(|link| *link == LinkState::Down).await);
             };
             tokio::select! {
                 () = cut => {}
@@ -108,7 +107,7 @@ async fn pass(mut from: TcpStream, to: SocketAddr) -> io::Result<()> {
     tokio::io::copy_bidirectional(&mut from, &mut onward).await.map(drop)
 }
 
-/// Whether a connection from that address is a process's.
+/// Whether a connection from this address belongs to a process.
 fn owns(pid: u32, from: SocketAddr) -> bool {
     let Some(inode) = inodes().and_then(|inodes| inodes.get(&from).cloned()) else { return false };
     let socket = format!("socket:[{inode}]");
@@ -116,7 +115,7 @@ fn owns(pid: u32, from: SocketAddr) -> bool {
     files.filter_map(|file| fs::read_link(file.path()).ok()).any(|link| link.as_os_str() == socket.as_str())
 }
 
-/// The sockets of this host by their own addresses.
+/// The inodes of this host's sockets by their local addresses.
 fn inodes() -> Option<HashMap<SocketAddr, String>> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let entries = table.lines().skip(1).filter_map(|line| {

@@ -1,5 +1,5 @@
-//! What is watched all the time: answers, by a visitor who asks any agent for any tunnel; and figures, each of which has
-//! a bound.
+//! What is watched all the time: answers, by a visitor that asks any agent for any tunnel; and figures, each of which
+//! has a bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::agent::{self, Figures};
 use super::chaos::Seat;
-use super::model::{Model, Service, Services, UNSURE, count};
-use super::wire::{self, Client};
+use super::model::{GetAnswer, ListedRecord, SoakModel, UNSURE, count};
+use super::wire::{self, HttpClient};
 use gossd_lab::float;
 
-/// Bounds of an agent, each under its value: every table that says how full it is, and how full it may be.
+/// Metrics that have a bound in a second metric: the fill of every table.
 const TABLES: [&str; 2] = ["gossd_table_entries", "gossd_gossip_entries"];
-/// Bytes of a record and of a released id in a journal, trees included.
+/// Bytes of a record and of a released id in a journal, with their share of the tree.
 const JOURNAL_EACH: [f64; 2] = [220.0, 60.0];
-/// A file may be mostly free: it may have that many times what it holds.
+/// A file may be mostly free space: it may have this many times the size of its content.
 const JOURNAL_FREE: f64 = 8.0;
-/// Bytes of any journal.
+/// The size that any journal may have.
 const JOURNAL_LEAST: f64 = 2e6;
 
-/// Asks one thing after the other, for ever.
-pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) -> anyhow::Result<()> {
-    let mut clients: Vec<Client> =
-        seats.iter().map(|seat| Client::new(seat.with(|agent| agent.plugin))).collect();
+/// Asks one question after the other, for ever.
+pub(crate) async fn visit(model: Arc<SoakModel>, seats: Vec<Seat>, pause: Duration) -> anyhow::Result<()> {
+    let mut clients: Vec<HttpClient> =
+        seats.iter().map(|seat| HttpClient::new(seat.with(|agent| agent.plugin))).collect();
     let mut pace = interval(pause);
     loop {
         pace.tick().await;
@@ -36,7 +36,7 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
         let asked = Instant::now();
         let Ok(answer) = clients[agent].call(&question(&model, tunnel)).await else { continue };
         count(&model.tally.gets);
-        match serde_json::from_str::<Services>(&answer.body) {
+        match serde_json::from_str::<GetAnswer>(&answer.body) {
             Ok(said) => {
                 if let Some(wrong) = model.judge(agent, tunnel, asked, &said.services) {
                     let why = explain(&model, &seats[agent], tunnel).await;
@@ -54,14 +54,20 @@ pub(crate) async fn visit(model: Arc<Model>, seats: Vec<Seat>, pause: Duration) 
     }
 }
 
-/// How long an answer stays wrong; looked at for as long as any change may take.
-async fn lasts(model: &Model, client: &mut Client, agent: usize, tunnel: usize, since: Instant) -> String {
+/// How long an answer stays wrong, at most as long as a change may take.
+async fn lasts(
+    model: &SoakModel,
+    client: &mut HttpClient,
+    agent: usize,
+    tunnel: usize,
+    since: Instant,
+) -> String {
     let mut pace = interval(Duration::from_millis(50));
     while since.elapsed() < UNSURE {
         pace.tick().await;
         let asked = Instant::now();
         let Ok(answer) = client.call(&question(model, tunnel)).await else { continue };
-        let Ok(said) = serde_json::from_str::<Services>(&answer.body) else { continue };
+        let Ok(said) = serde_json::from_str::<GetAnswer>(&answer.body) else { continue };
         if model.judge(agent, tunnel, asked, &said.services).is_none() {
             return format!("{:?}", since.elapsed());
         }
@@ -69,38 +75,38 @@ async fn lasts(model: &Model, client: &mut Client, agent: usize, tunnel: usize, 
     "longer than it was looked at".into()
 }
 
-/// What all agents say, for whoever looks into a wrong answer.
-async fn others(model: &Model, seats: &[Seat], tunnel: usize) -> String {
+/// The answers of all agents, to explain a wrong answer.
+async fn others(model: &SoakModel, seats: &[Seat], tunnel: usize) -> String {
     let mut all = Vec::new();
     for seat in seats {
-        let answer = Client::new(seat.with(|agent| agent.plugin)).call(&question(model, tunnel)).await;
+        let answer = HttpClient::new(seat.with(|agent| agent.plugin)).call(&question(model, tunnel)).await;
         all.push(answer.map_or_else(|error| error.to_string(), |answer| answer.body));
     }
     all.join(" ")
 }
 
-/// What an agent says about its own answer.
-async fn explain(model: &Model, seat: &Seat, tunnel: usize) -> String {
+/// An agent's own explanation of its answer.
+async fn explain(model: &SoakModel, seat: &Seat, tunnel: usize) -> String {
     let request = wire::get(&format!("/explain.json?name={}", model.name(tunnel)));
-    let answer = Client::new(seat.with(|agent| agent.admin)).call(&request).await;
+    let answer = HttpClient::new(seat.with(|agent| agent.admin)).call(&request).await;
     answer.map_or_else(|error| error.to_string(), |answer| answer.body)
 }
 
-fn question(model: &Model, tunnel: usize) -> String {
+fn question(model: &SoakModel, tunnel: usize) -> String {
     wire::get(&format!("/sd?name={}", model.name(tunnel)))
 }
 
-/// An agent's whole directory: the answer to a Get of every tunnel.
-async fn directory(model: &Model, seat: &Seat) -> anyhow::Result<Vec<Vec<Service>>> {
+/// An agent's whole directory: its answers to a Get for every tunnel.
+async fn directory(model: &SoakModel, seat: &Seat) -> anyhow::Result<Vec<Vec<ListedRecord>>> {
     let questions: Vec<String> = (0..model.len()).map(|tunnel| question(model, tunnel)).collect();
-    let answers = Client::new(seat.with(|agent| agent.plugin)).calls(&questions).await?;
+    let answers = HttpClient::new(seat.with(|agent| agent.plugin)).calls(&questions).await?;
     let services =
-        |body: &str| anyhow::Ok(serde_json::from_str::<Services>(body).context("services")?.services);
+        |body: &str| anyhow::Ok(serde_json::from_str::<GetAnswer>(body).context("services")?.services);
     answers.iter().map(|answer| services(&answer.body)).collect()
 }
 
-/// Waits until every agent's directory is what is true; how long that took.
-pub(crate) async fn agree(model: &Model, seats: &[Seat], patience: Duration) -> anyhow::Result<Duration> {
+/// Waits until every agent's directory equals the truth. Returns how long that took.
+pub(crate) async fn agree(model: &SoakModel, seats: &[Seat], patience: Duration) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     loop {
         let mut differences = Vec::new();
@@ -120,8 +126,8 @@ pub(crate) async fn agree(model: &Model, seats: &[Seat], patience: Duration) -> 
     }
 }
 
-/// The figures of every agent; none of one that does not run.
-pub(crate) async fn sample(model: &Model, seats: &[Seat]) -> Vec<Option<Figures>> {
+/// The figures of every agent; `None` for one that does not run.
+pub(crate) async fn sample(model: &SoakModel, seats: &[Seat]) -> Vec<Option<Figures>> {
     let mut all = Vec::new();
     for (n, seat) in seats.iter().enumerate() {
         let Some(pid) = seat.pid() else {
@@ -131,7 +137,7 @@ pub(crate) async fn sample(model: &Model, seats: &[Seat]) -> Vec<Option<Figures>
         let (admin, journal) = seat.with(|agent| (agent.admin, agent.journal()));
         let read = timeout(Duration::from_secs(5), agent::read(pid, admin)).await.ok().flatten();
         let figures = read.map(|mut figures| {
-            // In bytes, as the file is.
+            // In bytes, as in the file system.
             figures.metrics.insert("journal".into(), float(journal));
             figures
         });
@@ -143,7 +149,7 @@ pub(crate) async fn sample(model: &Model, seats: &[Seat]) -> Vec<Option<Figures>
     all
 }
 
-fn judge(model: &Model, agent: usize, figures: &Figures) {
+fn judge(model: &SoakModel, agent: usize, figures: &Figures) {
     for table in TABLES {
         for (key, held) in figures.metrics.iter().filter(|(key, _)| key.starts_with(&format!("{table}{{"))) {
             let most = figures.metrics.get(&key.replacen(table, &format!("{table}_max"), 1));
@@ -161,16 +167,16 @@ fn judge(model: &Model, agent: usize, figures: &Figures) {
     }
 }
 
-/// What a journal keeps: live and lapsed records, and released ids.
+/// The number of a journal's entries: live and lapsed records, and released ids.
 pub(crate) fn kept(figures: &Figures) -> f64 {
     figures.of("gossd_records", "self")
         + figures.sum("gossd_records_lapsed")
         + figures.of("gossd_table_entries", "released")
 }
 
-/// Samples for that long; the means of each agent's figures over the last half.
+/// Samples for this long. Returns the mean of each agent's figures over the second half.
 pub(crate) async fn measure(
-    model: &Model,
+    model: &SoakModel,
     seats: &[Seat],
     time: Duration,
     every: Duration,
@@ -184,7 +190,7 @@ pub(crate) async fn measure(
             late.extend(figures.filter(|_| half));
         }
         for seat in seats {
-            seat.with(agent::Agent::is_well)?;
+            seat.with(agent::SoakAgent::is_well)?;
         }
         anyhow::ensure!(begun.elapsed() < time + Duration::from_secs(60), "an agent does not answer");
     }

@@ -1,4 +1,4 @@
-//! gost's calls on the wire: HTTP/1.1 on one kept connection, dialled when there is something to say.
+//! gost's calls on the wire: HTTP/1.1 on one kept connection, dialled when it is needed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,41 +8,40 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// An answer from memory that takes this long is none.
+/// An answer that takes longer counts as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests on their way at a time, where many are made.
+/// Most requests without an answer at a time.
 const AT_A_TIME: usize = 32;
 
 /// A client of one listener.
-pub(crate) struct Client {
+pub(crate) struct HttpClient {
     addr: SocketAddr,
-    open: Option<Connection>,
+    open: Option<HttpConnection>,
 }
 
-struct Connection {
+struct HttpConnection {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
-/// What came back.
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) body: String,
 }
 
-impl Client {
+impl HttpClient {
     pub(crate) fn new(addr: SocketAddr) -> Self {
         Self { addr, open: None }
     }
 
-    /// The answer to one request. After an error the connection is gone.
-    pub(crate) async fn call(&mut self, request: &str) -> io::Result<Answer> {
+    /// Sends one request. After an error the connection is gone.
+    pub(crate) async fn call(&mut self, request: &str) -> io::Result<HttpAnswer> {
         let mut answers = self.some(std::slice::from_ref(&request)).await?;
         answers.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// The answers to many requests, in their order.
-    pub(crate) async fn calls(&mut self, requests: &[String]) -> io::Result<Vec<Answer>> {
+    /// Sends many requests. Returns the answers in order.
+    pub(crate) async fn calls(&mut self, requests: &[String]) -> io::Result<Vec<HttpAnswer>> {
         let mut answers = Vec::with_capacity(requests.len());
         for requests in requests.chunks(AT_A_TIME) {
             answers.extend(self.some(requests).await?);
@@ -50,11 +49,11 @@ impl Client {
         Ok(answers)
     }
 
-    async fn some<T: AsRef<str>>(&mut self, requests: &[T]) -> io::Result<Vec<Answer>> {
+    async fn some<T: AsRef<str>>(&mut self, requests: &[T]) -> io::Result<Vec<HttpAnswer>> {
         let talk = async {
             let mut connection = match self.open.take() {
                 Some(connection) => connection,
-                None => Connection::dial(self.addr).await?,
+                None => HttpConnection::dial(self.addr).await?,
             };
             let all: String = requests.iter().map(AsRef::as_ref).collect();
             connection.stream.write_all(all.as_bytes()).await?;
@@ -69,14 +68,14 @@ impl Client {
     }
 }
 
-impl Connection {
+impl HttpConnection {
     async fn dial(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, unread: Vec::new() })
     }
 
-    async fn answer(&mut self) -> io::Result<Answer> {
+    async fn answer(&mut self) -> io::Result<HttpAnswer> {
         let end = loop {
             match self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 Some(at) => break at + 4,
@@ -93,7 +92,7 @@ impl Connection {
         }
         let body = String::from_utf8_lossy(&self.unread[end..end + len]).into_owned();
         self.unread.drain(..end + len);
-        Ok(Answer { status, body })
+        Ok(HttpAnswer { status, body })
     }
 
     async fn more(&mut self) -> io::Result<()> {
@@ -104,7 +103,6 @@ impl Connection {
     }
 }
 
-/// A request without a body.
 pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 }

@@ -1,0 +1,186 @@
+//! Changes of slots between agents: pushes of one's own, and questions and answers for what did not come.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::counters::Dropped;
+use super::keyring::KeyId;
+use super::push::Outgoing;
+use super::recent::Recent;
+use super::repair::{self, RepairPart};
+use super::wire::{self, Kind, Malformed, Session};
+use super::{Frame, Link, Peer, Replicas};
+use crate::agent::News;
+use crate::codec::decode_cell;
+use crate::complaint::Refusal;
+use crate::record::{Generation, Owner};
+use crate::replica::Extent;
+use crate::slot::{Change, Content, Slot, Status, Version};
+
+impl Link {
+    /// Asks for what an owner changed, unless all to the version that it has come to is known here: the owner, if it is
+    /// live, or else some other peer.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        owner: &Owner,
+        until: Option<Version>,
+        replicas: &mut dyn Replicas,
+    ) {
+        let Some(known) = replicas.version(owner) else { return };
+        if until.is_some_and(|until| known >= until) {
+            return;
+        }
+        let live: Vec<&Peer> = self.live().collect();
+        let peer = live.iter().find(|peer| peer.owner == *owner);
+        let peer = peer.or_else(|| live.get(self.turn % live.len().max(1))).map(|peer| peer.addr);
+        self.turn = self.turn.wrapping_add(1);
+        let ask = peer.and_then(|peer| self.repairs.ask(now, owner, known, (peer, self.pings.trip(peer))));
+        if let Some(ask) = ask {
+            self.send(Kind::Question, &ask.payload, ask.peer);
+        }
+    }
+
+    pub(super) fn flush(&mut self, now: Instant) {
+        if !self.pusher.is_due(now) {
+            return;
+        }
+        let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
+        for outgoing in self.pusher.flush(now, &peers) {
+            self.send_push(&outgoing);
+        }
+    }
+
+    /// Every peer that opens the same key gets the same sealed bytes: the session and the counter are the same for all.
+    pub(super) fn send_push(&mut self, outgoing: &Outgoing) {
+        let mut sealed: Vec<(KeyId, Arc<[u8]>)> = Vec::with_capacity(1);
+        for to in &outgoing.to {
+            let key = self.key_for(*to);
+            let at = sealed.iter().position(|(with, _)| *with == key).unwrap_or_else(|| {
+                sealed.push((key, self.seal(Kind::Push, &outgoing.payload, key)));
+                sealed.len() - 1
+            });
+            self.effects.frames.push(Frame { to: *to, kind: Kind::Push, bytes: sealed[at].1.clone() });
+        }
+    }
+
+    pub(super) fn take_push(
+        &mut self,
+        now: Instant,
+        session: Session,
+        peer: Peer,
+        payload: &[u8],
+        replicas: &mut dyn Replicas,
+    ) -> Result<(), Malformed> {
+        let push: wire::Push<'_> = self.read(payload)?;
+        let changes = self.changes(now, &peer.owner, push.changes, 0, replicas);
+        let extent = Extent { since: push.since, until: push.until, whole: None };
+        let mut until = None;
+        let owner = if let Some(generation) = push.former {
+            // These were its last changes: those before are to be had where they were remembered.
+            until = Some(changes.iter().map(|change| change.cell.version).max());
+            self.board.remembered(self.ran.now.unwrap_or(now), generation);
+            Owner { name: self.us.owner.name.clone(), generation }
+        } else {
+            let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
+            let lag = Duration::from_micros(push.age_us.into()) + way;
+            self.effects.lag = Some((peer.owner.name.clone(), lag));
+            self.sessions.note_push(now, session, payload);
+            if changes.iter().any(|change| change.cell.content.status() == Some(Status::Left)) {
+                self.board.left(&peer.owner);
+                self.keys.roll.mentioned(now, &peer.owner.name, peer.owner.generation, true);
+            }
+            peer.owner
+        };
+        replicas.apply(now, News::Changed { owner: owner.clone(), changes, extent });
+        self.send(Kind::PushAck, &wire::encode(&wire::PushAck { id: push.id }), peer.addr);
+        if let Some(until) = until {
+            self.ask(now, &owner, until, replicas);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_answer(
+        &mut self,
+        now: Instant,
+        from: &Peer,
+        payload: &[u8],
+        replicas: &mut dyn Replicas,
+    ) -> Result<(), Malformed> {
+        let answer = self.read(payload)?;
+        let Some(told) = self.repairs.take(now, from.addr, answer) else { return Ok(()) };
+        let RepairPart { owner, values, misplaced, extent, next } = told;
+        if owner.name == self.us.owner.name && extent.until > 0 {
+            self.board.told(owner.generation);
+        }
+        let changes = self.changes(now, &from.owner, values, misplaced, replicas);
+        if let Some(ask) = next {
+            self.send(Kind::Question, &ask.payload, ask.peer);
+        }
+        replicas.apply(now, News::Changed { owner, changes, extent });
+        Ok(())
+    }
+
+    /// What an agent's former start pushed last may be all that is left of it.
+    pub(super) fn say_back(
+        &mut self,
+        now: Instant,
+        former: Generation,
+        recent: &Recent,
+        peer: (SocketAddr, Option<Duration>),
+    ) {
+        // It was understood when it came.
+        let pushes = recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok());
+        let mut all: Vec<_> = pushes.map(|push| push.changes).collect();
+        if all.is_empty() {
+            // We have that start's changes otherwise. RepairPart which start it was, the next one asks for them.
+            all.push(Vec::new());
+        }
+        for changes in all {
+            let outgoing = self.pusher.say_back(now, former, changes, peer);
+            self.send_push(&outgoing);
+        }
+    }
+
+    pub(super) fn take_question(
+        &mut self,
+        by: SocketAddr,
+        payload: &[u8],
+        replicas: &mut dyn Replicas,
+    ) -> Result<(), Malformed> {
+        let question: wire::Question<'_> = self.read(payload)?;
+        let name = question.name.parse().map_err(|_| Malformed)?;
+        let owner = Owner { name, generation: question.generation };
+        let part = replicas.part(&owner, question.after, question.from);
+        self.send(Kind::Answer, &repair::answer(&owner, question.from, part), by);
+        Ok(())
+    }
+
+    /// The changes of slots and their cells. A cell that is none is counted, as are `misplaced` ones that were left out
+    /// already, and held against the peer that sent it.
+    pub(super) fn changes(
+        &self,
+        now: Instant,
+        by: &Owner,
+        values: Vec<(Slot, &[u8])>,
+        misplaced: usize,
+        replicas: &mut dyn Replicas,
+    ) -> Vec<Change> {
+        let (sent, mut changes) = (values.len(), Vec::with_capacity(values.len()));
+        for (slot, value) in values {
+            let Some(cell) = decode_cell(slot, value) else { continue };
+            if matches!(cell.content, Content::Later(_)) {
+                self.counters.count(Dropped::UnknownField);
+            }
+            changes.push(Change { slot, cell });
+        }
+        let refused = sent - changes.len() + misplaced;
+        (0..refused).for_each(|_| self.counters.count(Dropped::NotASlot));
+        if refused > 0 {
+            let times = u32::try_from(refused).unwrap_or(u32::MAX);
+            replicas.apply(now, News::Refused { by: by.clone(), why: Refusal::NotASlot, times });
+        }
+        changes
+    }
+}

@@ -1,0 +1,108 @@
+//! What there is to do for every peer: pings, suspicion, forgetting. Each look costs as much as there are peers, so they
+//! are few, however many frames come.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::gauges::Gauge;
+use super::ping::Nearness;
+use super::{Link, Peer, Replicas};
+use crate::agent::News;
+
+/// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
+/// afterwards starts an exchange that brings it up to date.
+pub(super) const SILENT: Duration = Duration::from_secs(5);
+/// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
+pub const SUSPECT: Duration = Duration::from_millis(2_600);
+/// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
+const DOUBT: Duration = Duration::from_millis(800);
+/// A session not heard for this long has to answer a challenge again.
+const FORGOTTEN: Duration = Duration::from_secs(86_400);
+/// Least time between two looks: of 500 peers a thousand pings are due every second, and no hurry is in any.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Most time between two.
+const STEP: Duration = Duration::from_millis(200);
+
+impl Link {
+    /// When there is something to do for a peer, at the latest a [`STEP`] after we last saw the clock.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let step = self.ran.last.map(|at| at + STEP);
+        let due = self.pings.next_deadline().into_iter().chain(step).min()?;
+        Some(self.looked.map_or(due, |looked| due.max(looked + PAUSE)))
+    }
+
+    /// Suspects, forgets and pings whoever is due for it.
+    pub(super) fn look(&mut self, now: Instant, ran: Instant, replicas: &mut dyn Replicas) {
+        self.looked = Some(now);
+        if let Some(then) = ran.checked_sub(FORGOTTEN) {
+            self.sessions.forget_silent(then);
+        }
+        for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
+            self.counters.suspect();
+            self.keys.roll.silent(&peer.owner.name, now.checked_sub(silence).unwrap_or(now));
+            replicas.apply(now, News::Silent { owner: peer.owner, silence });
+        }
+        for (peer, at) in self.sessions.peers().filter(|(_, at)| is_live(ran, *at)) {
+            self.board.received(at, &peer.owner.name, 0);
+        }
+        let forgotten = self.board.forget(ran);
+        self.forget(now, forgotten, replicas);
+        let heard: BTreeMap<SocketAddr, Nearness> =
+            self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
+        let standing = |addr| heard.get(&addr).copied().unwrap_or(Nearness::Stranger);
+        for due in self.pings.due(now, standing) {
+            let stranger = standing(due.to) == Nearness::Stranger;
+            let key = if stranger { self.guess_key() } else { self.key_for(due.to) };
+            self.ping(now, due.to, due.ask, key);
+        }
+        self.tell_keys(now);
+        self.report_peers();
+        self.gauge();
+    }
+
+    fn gauge(&self) {
+        let ((sessions, recent), (targets, pings)) = (self.sessions.len(), self.pings.len());
+        for (gauge, level) in [
+            (Gauge::Sessions, sessions),
+            (Gauge::Recent, recent),
+            (Gauge::Targets, targets),
+            (Gauge::Pings, pings),
+            (Gauge::Contests, self.contests.len()),
+            (Gauge::Roll, self.keys.roll.known().count()),
+            (Gauge::Board, self.board.len()),
+            (Gauge::Questions, self.repairs.len()),
+            (Gauge::Pushes, self.pusher.waiting()),
+        ] {
+            self.counters.gauges.set(gauge, level);
+        }
+    }
+
+    /// The admitted peers whose frames arrive.
+    pub fn live(&self) -> impl Iterator<Item = &Peer> {
+        let ran = self.ran.now;
+        let is_live = move |at| ran.is_none_or(|ran| is_live(ran, at));
+        self.sessions.peers().filter(move |(_, at)| is_live(*at)).map(|(peer, _)| peer)
+    }
+
+    /// Reports the live peers if they changed.
+    pub(super) fn report_peers(&mut self) {
+        if !self.live().eq(&self.reported) {
+            self.reported = self.live().cloned().collect();
+            self.effects.peers = Some(self.reported.clone());
+        }
+    }
+}
+
+/// Whether a peer whose last frame came at that time is sent pushes.
+pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
+    ran.saturating_duration_since(at) < SILENT
+}
+
+fn standing(now: Instant, heard: Instant) -> Nearness {
+    match now.saturating_duration_since(heard) {
+        silence if silence < DOUBT => Nearness::Heard,
+        silence if silence < SUSPECT => Nearness::Doubtful,
+        _ => Nearness::Stranger,
+    }
+}

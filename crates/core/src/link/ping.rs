@@ -1,0 +1,337 @@
+//! Pings: signs of life for the peers that know us, challenges for those that do not, and what their answers
+//! tell: that a process is alive now, and how long a round trip takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How often every target is pinged: so often that a peer starved of CPU for 2 s is not suspected.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
+/// A new target is pinged again after this, then after twice as long, and so on up to [`INTERVAL`]: agents
+/// that are started together find each other at once.
+const FIRST_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a target is pinged that has not answered for [`LONG_SILENT`].
+const SLOW_INTERVAL: Duration = Duration::from_secs(5);
+const LONG_SILENT: Duration = Duration::from_secs(3_600);
+/// How often a peer is asked that has been silent for a moment: at 20 % loss each way, a live one fails to
+/// answer all questions before it is suspected once in 10^9 times.
+const PROBE: Duration = Duration::from_millis(50);
+/// How often an admitted peer is asked for an answer, to measure the round trip.
+const MEASURE: Duration = Duration::from_secs(10);
+/// Least time between two challenges to one address that were provoked by its frames.
+const PROVOKED: Duration = Duration::from_millis(100);
+/// Least time between two answers to pings of strangers at one address: less than between two of their pings.
+const ANSWERED: Duration = Duration::from_millis(20);
+/// How long an answer is waited for.
+const EXPIRY: Duration = Duration::from_secs(5);
+/// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
+pub(super) const MAX_TARGETS: usize = 2_000;
+
+/// What is known of the process at a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nearness {
+    /// Not admitted, or not heard for long.
+    Stranger,
+    /// Heard of late.
+    Heard,
+    /// Silent for a moment.
+    Doubtful,
+}
+
+/// A ping to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DuePing {
+    /// To whom.
+    pub to: SocketAddr,
+    /// Whether an answer is wanted.
+    pub ask: bool,
+}
+
+/// Whom to ping when, and which answers are still wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Pings {
+    targets: BTreeMap<SocketAddr, PingTarget>,
+    awaited: BTreeMap<u64, (SocketAddr, Instant)>,
+    ourselves: BTreeSet<SocketAddr>,
+    /// Not after the first ping that is due.
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct PingTarget {
+    since: Instant,
+    next: Instant,
+    interval: Duration,
+    asked: Option<Instant>,
+    answered: Option<Instant>,
+    measured: Option<Instant>,
+    trip: Option<Duration>,
+}
+
+impl PingTarget {
+    /// How long to wait for the next ping.
+    fn pause(&mut self, standing: Nearness, now: Instant) -> Duration {
+        let silent = self.measured.unwrap_or(self.since);
+        match standing {
+            Nearness::Doubtful => PROBE,
+            Nearness::Heard => INTERVAL,
+            Nearness::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
+            Nearness::Stranger => {
+                let pause = self.interval;
+                self.interval = (pause * 2).min(INTERVAL);
+                pause
+            }
+        }
+    }
+
+    /// Whether it is too early for another answer or another challenge.
+    fn is_paced(&self, now: Instant) -> bool {
+        within(self.answered, now, ANSWERED) || within(self.asked, now, PROVOKED)
+    }
+
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            next: now,
+            interval: FIRST_INTERVAL,
+            asked: None,
+            answered: None,
+            measured: None,
+            trip: None,
+        }
+    }
+}
+
+fn within(at: Option<Instant>, now: Instant, pause: Duration) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < pause)
+}
+
+impl Pings {
+    /// Pings these addresses from now on, and no others, but that strangers who were just answered stay known for a
+    /// moment: forgotten, they would be answered again at once. New ones are due at once.
+    pub(crate) fn set_targets(&mut self, now: Instant, wanted: &BTreeSet<SocketAddr>) {
+        self.targets.retain(|addr, target| wanted.contains(addr) || target.is_paced(now));
+        for addr in wanted {
+            if self.targets.len() >= MAX_TARGETS {
+                break;
+            }
+            if !self.ourselves.contains(addr) {
+                self.target(*addr, now);
+            }
+        }
+    }
+
+    /// The pings that are due. A target that is not heard is asked for an answer every time.
+    pub(crate) fn due(&mut self, now: Instant, standing: impl Fn(SocketAddr) -> Nearness) -> Vec<DuePing> {
+        self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
+        let mut due = Vec::new();
+        for (addr, target) in &mut self.targets {
+            let standing = standing(*addr);
+            let hurry = standing == Nearness::Doubtful && target.next > now + PROBE;
+            if target.next > now && !hurry {
+                continue;
+            }
+            let since = |at: Instant| now.saturating_duration_since(at);
+            target.next = now + target.pause(standing, now);
+            let ask = standing != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
+            due.push(DuePing { to: *addr, ask });
+        }
+        self.next = self.targets.values().map(|target| target.next).min();
+        due
+    }
+
+    /// Whether to answer a ping from an address where nobody is admitted.
+    pub(crate) fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        let Some(target) = self.stranger(now, addr) else { return false };
+        let may = !within(target.answered, now, ANSWERED);
+        if may {
+            target.answered = Some(now);
+        }
+        may
+    }
+
+    fn stranger(&mut self, now: Instant, addr: SocketAddr) -> Option<&mut PingTarget> {
+        if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
+            return None;
+        }
+        Some(self.target(addr, now + INTERVAL))
+    }
+
+    /// Whether to challenge an address whose frames came from a process that is not admitted.
+    pub(crate) fn provoked(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        let Some(target) = self.stranger(now, addr) else { return false };
+        if within(target.asked, now, PROVOKED) {
+            return false;
+        }
+        target.asked = Some(now);
+        true
+    }
+
+    /// Pings an address from now on, until the targets are set anew.
+    pub(crate) fn add_target(&mut self, now: Instant, addr: SocketAddr) {
+        if self.targets.len() < MAX_TARGETS {
+            self.target(addr, now + INTERVAL);
+        }
+    }
+
+    /// Remembers that an answer to `nonce` is wanted.
+    pub(crate) fn await_answer(&mut self, now: Instant, to: SocketAddr, nonce: u64) {
+        if self.awaited.len() < 2 * MAX_TARGETS {
+            self.awaited.insert(nonce, (to, now));
+        }
+    }
+
+    /// An answer came from the peer at `addr`: how long the round trip took. None if nobody asked, or too
+    /// long ago.
+    pub(crate) fn answered(&mut self, now: Instant, addr: SocketAddr, nonce: u64) -> Option<Duration> {
+        let (_, sent) = self.awaited.remove(&nonce)?;
+        let trip = now.saturating_duration_since(sent);
+        if trip >= EXPIRY {
+            return None;
+        }
+        self.measured(now, addr, trip);
+        Some(trip)
+    }
+
+    /// A round trip to `addr` took that long. The new one counts for a quarter, a shorter one for half: queues
+    /// only ever add.
+    pub(crate) fn measured(&mut self, now: Instant, addr: SocketAddr, trip: Duration) {
+        let Some(target) = self.targets.get_mut(&addr) else { return };
+        target.measured = Some(now);
+        target.trip = Some(match target.trip {
+            None => trip,
+            Some(before) if trip < before => (before + trip) / 2,
+            Some(before) => (before * 3 + trip) / 4,
+        });
+    }
+
+    /// The round-trip time to an address, smoothed.
+    pub(crate) fn trip(&self, addr: SocketAddr) -> Option<Duration> {
+        self.targets.get(&addr)?.trip
+    }
+
+    /// A ping of ours came back to us: its address is one of our own, and is left alone.
+    pub(crate) fn met_ourselves(&mut self, nonce: u64) {
+        let Some((addr, _)) = self.awaited.remove(&nonce) else { return };
+        self.targets.remove(&addr);
+        if self.ourselves.len() < MAX_TARGETS {
+            self.ourselves.insert(addr);
+        }
+    }
+
+    /// How many addresses are pinged, and how many answers are waited for.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.targets.len(), self.awaited.len())
+    }
+
+    /// When [`Self::due`] has something next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// What is known of an address; it is pinged at `first` if that is nothing.
+    fn target(&mut self, addr: SocketAddr, first: Instant) -> &mut PingTarget {
+        self.targets.entry(addr).or_insert_with(|| {
+            self.next = Some(self.next.map_or(first, |next| next.min(first)));
+            PingTarget::new(first)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 8002))
+    }
+
+    #[test]
+    fn a_stranger_is_asked_every_time_and_a_peer_now_and_then() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &BTreeSet::from([addr(1)]));
+        assert_eq!(pings.due(now, |_| Nearness::Stranger), [DuePing { to: addr(1), ask: true }]);
+        assert!(pings.due(now, |_| Nearness::Stranger).is_empty());
+        assert_eq!(
+            pings.due(now + FIRST_INTERVAL, |_| Nearness::Stranger),
+            [DuePing { to: addr(1), ask: true }]
+        );
+
+        pings.await_answer(now, addr(1), 7);
+        assert!(pings.answered(now + Duration::from_millis(8), addr(1), 7).is_some());
+        assert!(pings.answered(now, addr(1), 7).is_none(), "an answer counts once");
+        assert_eq!(pings.trip(addr(1)), Some(Duration::from_millis(8)));
+        assert_eq!(pings.due(now + INTERVAL * 2, |_| Nearness::Heard), [DuePing { to: addr(1), ask: false }]);
+        assert_eq!(pings.due(now + MEASURE * 2, |_| Nearness::Heard), [DuePing { to: addr(1), ask: true }]);
+    }
+
+    #[test]
+    fn a_stranger_that_asks_all_the_time_is_answered_at_a_bounded_pace() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        let (mut answers, mut challenges) = (0, 0);
+        for at in (0..1_000).map(|ms| now + Duration::from_millis(ms)) {
+            // As after a round of gossip: whom nobody wants pinged has its pace all the same.
+            pings.set_targets(at, &BTreeSet::new());
+            answers += u32::from(pings.may_answer(at, addr(1)));
+            challenges += u32::from(pings.provoked(at, addr(1)));
+        }
+        assert_eq!((answers, challenges), (50, 10));
+        pings.set_targets(now + Duration::from_secs(2), &BTreeSet::new());
+        assert!(pings.targets.is_empty(), "and is forgotten when it is quiet");
+        for n in 0..3_000_u16 {
+            let [high, low] = n.to_be_bytes();
+            pings.may_answer(now, SocketAddr::from(([10, 1, high, low], 1)));
+        }
+        assert_eq!(pings.targets.len(), MAX_TARGETS);
+    }
+
+    #[test]
+    fn a_doubtful_peer_is_asked_again_and_again_at_once() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &BTreeSet::from([addr(1)]));
+        pings.due(now, |_| Nearness::Heard);
+        let mut at = now + Duration::from_millis(10);
+        for _ in 0..5 {
+            assert_eq!(pings.due(at, |_| Nearness::Doubtful), [DuePing { to: addr(1), ask: true }]);
+            assert!(pings.due(at, |_| Nearness::Doubtful).is_empty());
+            at += PROBE;
+        }
+    }
+
+    #[test]
+    fn who_is_silent_for_long_is_asked_less_often() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &BTreeSet::from([addr(1)]));
+        let late = now + LONG_SILENT * 2;
+        assert_eq!(pings.due(late, |_| Nearness::Stranger).len(), 1);
+        assert!(pings.due(late + INTERVAL, |_| Nearness::Stranger).is_empty());
+        assert_eq!(pings.due(late + SLOW_INTERVAL, |_| Nearness::Stranger).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_asked_for_or_is_late_says_nothing() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        assert!(pings.answered(now, addr(1), 7).is_none());
+        pings.await_answer(now, addr(1), 7);
+        assert!(pings.answered(now + EXPIRY, addr(1), 7).is_none());
+    }
+
+    #[test]
+    fn provocations_are_answered_at_a_bounded_pace() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        assert!(pings.provoked(now, addr(1)));
+        assert!(!pings.provoked(now, addr(1)));
+        assert!(pings.provoked(now + PROVOKED, addr(1)));
+    }
+
+    #[test]
+    fn our_own_address_is_left_alone() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        let wanted = BTreeSet::from([addr(1), addr(2)]);
+        pings.set_targets(now, &wanted);
+        pings.await_answer(now, addr(1), 7);
+        pings.met_ourselves(7);
+        pings.set_targets(now, &wanted);
+        assert_eq!(pings.due(now, |_| Nearness::Stranger), [DuePing { to: addr(2), ask: true }]);
+    }
+}

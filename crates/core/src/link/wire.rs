@@ -1,0 +1,355 @@
+//! What is inside a sealed frame: a header that says who sent it and as which of its frames, and a payload.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::handover::{Nonce, Public};
+use super::keys::KeyringSummary;
+use crate::record::Generation;
+use crate::slot::{Slot, Version};
+
+/// Longest payload. Longer ones would only keep others waiting.
+pub const MAX_PAYLOAD: usize = 65_507;
+
+/// A random number per process start, by which its frames are told from those of every other start.
+pub type Session = [u8; 8];
+
+/// Who sent a frame, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The sender's process.
+    pub session: Session,
+    /// Rises with every frame of the session.
+    pub counter: u64,
+    /// Where the sender wants answers sent.
+    pub from: SocketAddr,
+    /// What the payload is.
+    pub kind: u8,
+}
+
+/// What frames are for. Kinds of later versions are skipped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// What the sender's board is like: [`Digest`].
+    Digest,
+    /// What is on it: [`Cards`].
+    Cards,
+    /// Fresh changes of the sender's own slots: [`Push`].
+    Push,
+    /// Thanks for a push: [`PushAck`].
+    PushAck,
+    /// A sign of life that may ask for one: [`Ping`].
+    Ping,
+    /// The answer to a ping that asked: [`Pong`].
+    Pong,
+    /// Another agent has the receiver's name: [`Conflict`].
+    Conflict,
+    /// What the sender's keyring is, without its secrets: [`KeyStatus`].
+    KeyStatus,
+    /// The sender's keyring: [`Handover`].
+    Handover,
+    /// Asks for what is missing: [`Question`].
+    Question,
+    /// Tells it: [`Answer`].
+    Answer,
+}
+
+impl Kind {
+    /// The word that metrics use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Digest => "digest",
+            Self::Cards => "cards",
+            Self::Push => "push",
+            Self::PushAck => "push_ack",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::Conflict => "conflict",
+            Self::KeyStatus => "key_status",
+            Self::Handover => "handover",
+            Self::Question => "question",
+            Self::Answer => "answer",
+        }
+    }
+
+    /// Every kind, in the order of its number.
+    pub const ALL: [Self; 11] = [
+        Self::Digest,
+        Self::Cards,
+        Self::Push,
+        Self::PushAck,
+        Self::Ping,
+        Self::Pong,
+        Self::Conflict,
+        Self::KeyStatus,
+        Self::Handover,
+        Self::Question,
+        Self::Answer,
+    ];
+
+    /// Its number on the wire.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind of that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+/// What the sender's board is like.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest<'a> {
+    /// The same for boards that know the same agents in the same state.
+    pub hash: u64,
+    /// Agents that do not reach the sender.
+    #[serde(borrow)]
+    pub silent: Vec<&'a str>,
+}
+
+/// Cards of the sender's board.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cards<'a> {
+    /// Whether these are all its cards, because the boards differ, and the receiver's are wanted.
+    pub differs: bool,
+    /// The cards.
+    #[serde(borrow)]
+    pub cards: Vec<Card<'a>>,
+}
+
+/// What is known of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Its last start that is known.
+    pub generation: Generation,
+    /// Where it is, or was.
+    pub addr: SocketAddr,
+    /// Whether it said goodbye.
+    pub left: bool,
+    /// How far its slots have come.
+    pub version: Version,
+    /// How long ago it gave its last sign of life, in milliseconds.
+    pub age_ms: u32,
+}
+
+/// Fresh changes, of the sender's slots as a rule.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push<'a> {
+    /// How long ago its oldest change was published, in microseconds of the sender's. First, because it is
+    /// another each time that the push is said.
+    pub age_us: u32,
+    /// The sender's number for it, to be said in the ack.
+    pub id: u64,
+    /// If so, not the sender's slots but those of the receiver's start of that generation, said back to it.
+    pub former: Option<Generation>,
+    /// Whoever knew all of the sender's to this [`Version`],
+    pub since: Version,
+    /// knows all to this one.
+    pub until: Version,
+    /// Slots and their cells, as [`crate::codec`] encodes them.
+    #[serde(borrow)]
+    pub changes: Vec<(Slot, &'a [u8])>,
+}
+
+/// What did an owner say?
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question<'a> {
+    /// The owner's name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: Generation,
+    /// All to this [`Version`] is known.
+    pub after: Version,
+    /// Of this slot and those above.
+    pub from: Slot,
+}
+
+/// The answer to a [`Question`], in parts.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer<'a> {
+    /// See [`Question::name`].
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// See [`Question::generation`].
+    pub generation: Generation,
+    /// See [`Question::from`].
+    pub from: Slot,
+    /// What to ask from next; none if this is all.
+    pub next: Option<Slot>,
+    /// Whether the slots from `from` to `next` that are not among the changes are empty.
+    pub whole: bool,
+    /// How far the teller's copy goes; (0, 0) if it has none.
+    pub until: Version,
+    /// Slots and their cells, in slot order.
+    #[serde(borrow)]
+    pub changes: Vec<(Slot, &'a [u8])>,
+}
+
+/// The push of that id arrived.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushAck {
+    /// See [`Push::id`].
+    pub id: u64,
+}
+
+/// A sign of life.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// A random number that a [`Pong`] must repeat; none if none is wanted.
+    pub nonce: Option<u64>,
+    /// How far its sender's pushes have come.
+    pub told: Version,
+}
+
+/// The answer to a [`Ping`]: only the holder of the session can give it now.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong<'a> {
+    /// The ping's number.
+    pub nonce: u64,
+    /// The agent that the session speaks for.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: u64,
+}
+
+/// The name of the receiver's process is another agent's.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// Which process is meant.
+    pub session: Session,
+    /// Where the agent is that has the name.
+    pub taken_by: SocketAddr,
+}
+
+/// What the sender tells of its keyring, and knows of the receiver's.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStatus<'a> {
+    /// Rises with what the sender's process tells.
+    pub revision: u64,
+    /// The receiver's last revision that the sender took; 0 for none.
+    pub heard: u64,
+    /// Whether an answer is wanted.
+    pub ask: bool,
+    /// For what [`Handover::sealed`] is sealed for.
+    pub public: Public,
+    /// The keyring.
+    pub told: KeyringSummary,
+    /// Agents that the sender does not hear any more, for whoever never met them.
+    #[serde(borrow)]
+    pub absent: Vec<Absent<'a>>,
+}
+
+/// An agent that is silent, but expected back.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Its last start that is known.
+    pub generation: Generation,
+    /// For how many seconds it has been silent.
+    pub silent: u64,
+    /// What it told last.
+    pub told: Option<KeyringSummary>,
+}
+
+/// The sender's keyring.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover<'a> {
+    /// See [`KeyStatus::public`].
+    pub public: Public,
+    /// Of `sealed`.
+    pub nonce: Nonce,
+    /// A [`super::keyring::Spelled`], as [`super::handover`] seals it.
+    #[serde(borrow)]
+    pub sealed: &'a [u8],
+}
+
+/// A payload that is not what its header says. The frame is dropped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a frame whose content makes no sense")]
+pub struct Malformed;
+
+/// Puts a frame's plaintext together.
+pub fn pack(header: Header, payload: &[u8]) -> Vec<u8> {
+    let mut plain = encode(&header);
+    plain.extend_from_slice(payload);
+    plain
+}
+
+/// Splits a plaintext into its header and the payload, of [`MAX_PAYLOAD`] bytes at most.
+pub fn split(plain: &[u8]) -> Result<(Header, &[u8]), Malformed> {
+    let (header, payload) = postcard::take_from_bytes(plain).map_err(|_| Malformed)?;
+    if payload.len() > MAX_PAYLOAD { Err(Malformed) } else { Ok((header, payload)) }
+}
+
+/// Writes one of the payloads above.
+pub fn encode<T: Serialize>(payload: &T) -> Vec<u8> {
+    postcard::to_stdvec(payload).expect("writing to memory does not fail")
+}
+
+/// Reads one of the payloads above. With it comes what a later version has appended.
+pub fn read<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<(T, &'a [u8]), Malformed> {
+    postcard::take_from_bytes(payload).map_err(|_| Malformed)
+}
+
+/// Reads one of the payloads above, without what a later version has appended.
+pub fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, Malformed> {
+    read(payload).map(|(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_back_and_one_that_is_too_long_does_not() {
+        let from = "10.0.0.1:8002".parse().unwrap();
+        let header = Header { session: [1; 8], counter: 300, from, kind: Kind::Push.number() };
+        for len in [0, 10, 5_000, MAX_PAYLOAD] {
+            let payload = vec![b'x'; len];
+            assert_eq!(split(&pack(header, &payload)), Ok((header, &payload[..])));
+        }
+        assert_eq!(split(&pack(header, &vec![0; MAX_PAYLOAD + 1])), Err(Malformed));
+    }
+
+    #[test]
+    fn kinds_have_fixed_numbers() {
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
+        }
+        assert_eq!(Kind::from_number(11), None);
+    }
+
+    #[test]
+    fn a_later_version_may_append_fields() {
+        let mut payload = encode(&PushAck { id: 7 });
+        payload.extend_from_slice(b"more");
+        assert_eq!(read(&payload), Ok((PushAck { id: 7 }, &b"more"[..])));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_can_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = split(&bytes);
+            let _ = decode::<Digest<'_>>(&bytes);
+            let _ = decode::<Cards<'_>>(&bytes);
+            let _ = decode::<Push<'_>>(&bytes);
+            let _ = decode::<Pong<'_>>(&bytes);
+            let _ = decode::<Ping>(&bytes);
+            let _ = decode::<KeyStatus<'_>>(&bytes);
+            let _ = decode::<Handover<'_>>(&bytes);
+            let _ = decode::<Question<'_>>(&bytes);
+            let _ = decode::<Answer<'_>>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Virtual time: what is going to happen, in its order, and the hosts to whom it happens. To [`State`] and [`Link`] it does
+//! what the daemon's tasks do, with nothing between that could wait, race or fail: so the same seed is the same story, to
+//! the byte.
+//!
+//! [`State`]: gossd_core::agent::State
+//! [`Link`]: gossd_core::link::Link
+
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use gossd_core::agent::{self, Dial, Dialled, Due, MAX_DIALS, State};
+use gossd_core::link;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::arrivals::Arrivals;
+use super::host::{Host, Running, Touched};
+use super::net::{Network, address, host_at};
+
+/// Changes wait so long for a write to the journal, as in the daemon.
+const COALESCE: Duration = Duration::from_millis(35);
+/// Nothing listens where a simulated gost was, which takes two refusals to believe.
+const REFUSED: Duration = Duration::from_millis(20);
+/// More at one moment is an agent that never comes to an end.
+const ENDLESS: u32 = 100_000;
+
+/// See the module.
+pub(super) struct Engine {
+    pub(super) network: Network,
+    pub(super) hosts: Vec<Host>,
+    pub(super) arrivals: Arrivals,
+    /// What happened, line by line.
+    pub(super) trace: Vec<String>,
+    /// Whether that is every frame, too, and every line of the agents' logs.
+    traces_all: bool,
+    began: Instant,
+    now: Instant,
+    /// The next is the greatest.
+    coming: BinaryHeap<Foreseen>,
+    number: u64,
+    rng: StdRng,
+}
+
+/// At one moment, what was foreseen first happens first.
+struct Foreseen {
+    at: Instant,
+    number: u64,
+    what: What,
+}
+
+enum What {
+    /// A frame arrives, if nothing is cut and an agent runs.
+    Frame { from: usize, to: usize, bytes: Arc<[u8]> },
+    /// Something is due at a host, if that start of its agent still runs.
+    Wake { host: usize, start: u64, timer: Timer },
+}
+
+enum Timer {
+    State,
+    Link,
+    /// What changed is written to the disk.
+    Journal,
+    /// A gost refused.
+    Dialled(Box<Dial>),
+}
+
+impl Engine {
+    /// Hosts without agents.
+    pub(super) fn new(seed: u64, network: Network, hosts: Vec<Host>, traces_all: bool) -> Self {
+        // Not the clock: any moment will do, and this is one.
+        let now = Instant::now();
+        Self {
+            network,
+            hosts,
+            arrivals: Arrivals::default(),
+            trace: Vec::new(),
+            traces_all,
+            began: now,
+            now,
+            coming: BinaryHeap::new(),
+            number: 0,
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Since the beginning.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.began
+    }
+
+    /// Notes what happens.
+    pub(super) fn note(&mut self, what: &str) {
+        let at = self.elapsed().as_secs_f64();
+        self.trace.push(format!("{at:10.4} {what}"));
+    }
+
+    /// Lets this much time pass, with all that happens meanwhile.
+    pub(super) fn run(&mut self, time: Duration) -> anyhow::Result<()> {
+        let until = self.now + time;
+        let mut at_once = 0;
+        while let Some(event) = self.coming.peek().filter(|event| event.at <= until) {
+            at_once = if event.at > self.now { 0 } else { at_once + 1 };
+            ensure!(at_once < ENDLESS, "something is due again and again, and time stands still");
+            let Some(Foreseen { at, what, .. }) = self.coming.pop() else { break };
+            self.now = at;
+            match what {
+                What::Frame { from, to, bytes } => self.deliver(from, to, &bytes)?,
+                What::Wake { host, start, timer } => self.wake(host, start, timer)?,
+            }
+        }
+        self.now = until;
+        Ok(())
+    }
+
+    /// Starts the agent of a host, with what its disk has. It joins at these hosts.
+    pub(super) fn start(&mut self, host: usize, join: &[usize]) -> anyhow::Result<()> {
+        let (now, since, seed) = (self.now, self.elapsed(), self.rng.random());
+        self.hosts[host].start(now, since, seed)?;
+        self.network.forget(host);
+        let others = join.iter().filter(|other| **other != host);
+        let joins: BTreeSet<_> = others.map(|other| address(*other)).collect();
+        self.arm_state(host, now);
+        self.link(host, |running| running.link.handle_joins(now, joins))
+    }
+
+    /// What the agent of a host answers, and whatever follows; none if it does not run.
+    pub(super) fn call<T>(&mut self, host: usize, act: impl FnOnce(&mut State, Instant) -> T) -> Option<T> {
+        let Running { state, touched, .. } = self.hosts[host].running.as_mut()?;
+        *touched += 1;
+        let answer = act(state, self.now);
+        self.follow_state(host);
+        Some(answer)
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) -> anyhow::Result<()> {
+        if self.hosts[to].running.is_none() || !self.network.delivers(self.now, from, to) {
+            return Ok(());
+        }
+        let now = self.now;
+        self.link(to, |Running { link, state, touched: times, sealer, counters, .. }| {
+            match sealer.open(bytes) {
+                Ok(frame) => link.handle_frame(now, &frame, &mut Touched { state, times }),
+                Err(error) => {
+                    counters.count(error.into());
+                    link.handle_rejected(now, address(from).ip(), error.into())
+                }
+            }
+        })
+    }
+
+    fn wake(&mut self, host: usize, start: u64, timer: Timer) -> anyhow::Result<()> {
+        let now = self.now;
+        let Some(running) = self.hosts[host].running.as_mut().filter(|running| running.start == start) else {
+            return Ok(());
+        };
+        match timer {
+            Timer::State if running.state_due == Some(now) => self.state_is_due(host)?,
+            Timer::Link if running.link_due == Some(now) => {
+                running.link_due = None;
+                self.link(host, |running| {
+                    let Running { link, state, .. } = running;
+                    if link.next_due() <= now {
+                        link.handle_due(now, state)
+                    } else {
+                        link::Effects::default()
+                    }
+                })?;
+            }
+            // Another wake took the place of this one.
+            Timer::State | Timer::Link => {}
+            Timer::Journal => {
+                let batch = running.state.take_batch();
+                if !batch.is_empty() {
+                    self.hosts[host].disk.write(batch);
+                    self.call(host, |state, _| state.written());
+                }
+            }
+            Timer::Dialled(dial) => {
+                running.dialled.remove(&dial.node);
+                self.call(host, |state, now| state.dialled(now, *dial, Dialled::Refused));
+            }
+        }
+        Ok(())
+    }
+
+    /// As the loop of an agent's own task.
+    fn state_is_due(&mut self, host: usize) -> anyhow::Result<()> {
+        let now = self.now;
+        let Some(running) = &mut self.hosts[host].running else { return Ok(()) };
+        running.state_due = None;
+        let Running { state, touched, dialled, start, .. } = running;
+        *touched += 1;
+        let room = MAX_DIALS.saturating_sub(dialled.len());
+        // The gosts of silent peers are not dialled: their records have to go at their time.
+        let Due { changes, dials, survivors: _, next } = state.due(now, room, |node| dialled.contains(node));
+        let start = *start;
+        dialled.extend(dials.iter().map(|dial| dial.node.clone()));
+        for dial in dials {
+            let timer = Timer::Dialled(Box::new(dial));
+            self.foresee(now + REFUSED, What::Wake { host, start, timer });
+        }
+        self.arm_state(host, if changes.is_empty() { next } else { now });
+        self.follow_state(host);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.link(host, |running| running.link.handle_changes(now, changes))
+    }
+
+    /// Has a link do something, and then what follows.
+    fn link(&mut self, host: usize, act: impl FnOnce(&mut Running) -> link::Effects) -> anyhow::Result<()> {
+        let Some(running) = &mut self.hosts[host].running else { return Ok(()) };
+        let link::Effects { frames, is_fresh: _, sealer, peers, lag: _, lines, name_taken } = act(running);
+        if let Some(sealer) = sealer {
+            running.sealer = sealer;
+        }
+        if let Some(peers) = peers {
+            running.peers = peers;
+        }
+        if let Some(by) = name_taken {
+            bail!("host {host} has to end: {by} has its name");
+        }
+        let (due, counters) = (running.link.next_due(), running.counters.clone());
+        self.note_lines(host, &lines);
+        for frame in frames {
+            counters.send(frame.kind, frame.bytes.len());
+            let to = host_at(frame.to);
+            let delays = self.network.send(self.elapsed(), host, to, &frame);
+            if self.traces_all {
+                let (kind, bytes) = (frame.kind, frame.bytes.len());
+                self.note(&format!(
+                    "host {host} sends {to} {kind:?} of {bytes} bytes, arrives in {delays:?}"
+                ));
+            }
+            for delay in delays {
+                self.foresee(self.now + delay, What::Frame { from: host, to, bytes: frame.bytes.clone() });
+            }
+        }
+        self.arm_link(host, due);
+        self.follow_state(host);
+        Ok(())
+    }
+
+    /// Does what follows from what was done to a state.
+    fn follow_state(&mut self, host: usize) {
+        let Self { hosts, arrivals, now, .. } = self;
+        let Some(Running { state, start, touched, .. }) = &mut hosts[host].running else { return };
+        let (now, start) = (*now, *start);
+        let agent::Effects { mut is_due, is_revised, is_touched, lines } = state.take_effects();
+        if is_revised && arrivals.open() > 0 {
+            *touched += 1;
+            arrivals.look(now, host, state);
+            is_due |= state.take_effects().is_due;
+        }
+        self.note_lines(host, &lines);
+        if is_due {
+            self.arm_state(host, now);
+        }
+        if is_touched {
+            self.foresee(now + COALESCE, What::Wake { host, start, timer: Timer::Journal });
+        }
+    }
+
+    fn note_lines(&mut self, host: usize, lines: &[impl Debug]) {
+        let traces_all = self.traces_all;
+        for line in lines.iter().filter(|_| traces_all) {
+            self.note(&format!("host {host} logs {line:?}"));
+        }
+    }
+
+    /// The state looks at what is due by then.
+    fn arm_state(&mut self, host: usize, at: Instant) {
+        let at = at.max(self.now);
+        let Some(Running { start, state_due, .. }) = &mut self.hosts[host].running else { return };
+        if state_due.is_none_or(|due| at < due) {
+            *state_due = Some(at);
+            let what = What::Wake { host, start: *start, timer: Timer::State };
+            self.foresee(at, what);
+        }
+    }
+
+    fn arm_link(&mut self, host: usize, at: Instant) {
+        let at = at.max(self.now);
+        let Some(Running { start, link_due, .. }) = &mut self.hosts[host].running else { return };
+        if link_due.is_none_or(|due| at < due) {
+            *link_due = Some(at);
+            let what = What::Wake { host, start: *start, timer: Timer::Link };
+            self.foresee(at, what);
+        }
+    }
+
+    fn foresee(&mut self, at: Instant, what: What) {
+        self.number += 1;
+        self.coming.push(Foreseen { at, number: self.number, what });
+    }
+}
+
+impl Ord for Foreseen {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl PartialOrd for Foreseen {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Foreseen {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Foreseen {}

@@ -1,0 +1,127 @@
+//! Where to find peers: addresses and host names, resolved again for ever, because a name's addresses change
+//! while agents run.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use gossd_core::address::{AddressError, Entrypoint, Host};
+
+/// How often names are resolved: as often as a Kubernetes headless service changes its answer.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// A resolver that takes longer is tried again in the next round.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// More addresses under one name than a cluster has agents.
+const MAX_ADDRESSES: usize = 256;
+
+/// `host:port` of an agent to join at; the host is an IP address or a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JoinPoint(String);
+
+/// Why a text is no [`JoinPoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Not `host:port`.
+    #[error(transparent)]
+    Address(AddressError),
+    /// `:8002` or `0.0.0.0:8002`: no host to ask.
+    #[error("has no host")]
+    NoHost,
+}
+
+impl FromStr for JoinPoint {
+    type Err = JoinError;
+
+    fn from_str(text: &str) -> Result<Self, JoinError> {
+        if let Ok(addr) = text.parse::<SocketAddr>() {
+            return match (addr.ip().is_unspecified(), addr.port()) {
+                (true, _) => Err(JoinError::NoHost),
+                (_, 0) => Err(JoinError::Address(AddressError::PortZero)),
+                _ => Ok(Self(text.into())),
+            };
+        }
+        match Entrypoint::parse(text).map_err(JoinError::Address)?.host() {
+            Host::Unusable if text.starts_with(':') => Err(JoinError::NoHost),
+            _ => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl From<SocketAddr> for JoinPoint {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+impl fmt::Display for JoinPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl JoinPoint {
+    /// Asks the resolver, with patience. Empty if it does not know.
+    pub async fn resolve(&self) -> Vec<SocketAddr> {
+        match timeout(PATIENCE, lookup_host(&self.0)).await {
+            Ok(Ok(addrs)) => addrs.take(MAX_ADDRESSES).collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Resolves the points for ever, whichever they are at the time. A name that fails keeps the addresses that it had.
+pub(super) async fn resolve(
+    mut points: watch::Receiver<Vec<JoinPoint>>,
+    joins: watch::Sender<BTreeSet<SocketAddr>>,
+) -> anyhow::Result<()> {
+    let mut known: HashMap<JoinPoint, Vec<SocketAddr>> = HashMap::new();
+    let mut warned = HashSet::new();
+    loop {
+        let now = points.borrow_and_update().clone();
+        known.retain(|point, _| now.contains(point));
+        warned.retain(|point| now.contains(point));
+        for point in now {
+            let addrs = point.resolve().await;
+            if !addrs.is_empty() {
+                warned.remove(&point);
+                known.insert(point, addrs);
+                // Tell at once: the next name may take its time.
+                let all: BTreeSet<SocketAddr> = known.values().flatten().copied().collect();
+                joins.send_if_modified(|told| std::mem::replace(told, all.clone()) != all);
+            } else if warned.insert(point.clone()) {
+                tracing::warn!(join = %point.0, "cannot resolve this --join host; trying again every 5 s");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESOLVE) => {}
+            Ok(()) = points.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_point_has_a_host_and_a_port() {
+        for good in ["10.0.0.1:8002", "127.0.0.1:1", "[::1]:8002", "localhost:8002", "gossd.example.org:8002"]
+        {
+            assert!(good.parse::<JoinPoint>().is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            (":8002", "has no host"),
+            ("0.0.0.0:8002", "has no host"),
+            ("10.0.0.1", "is not host:port (an IPv6 host needs brackets)"),
+        ] {
+            assert_eq!(bad.parse::<JoinPoint>().unwrap_err().to_string(), why);
+        }
+        assert!("10.0.0.1:0".parse::<JoinPoint>().is_err());
+    }
+}

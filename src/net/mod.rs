@@ -1,0 +1,212 @@
+//! The network around [`gossd_core::link`]: sockets, the task that owns the link, names to join at, and the key file.
+//!
+//! ```text
+//! agent ─publish─▶ driver (owns the link) ─frames─▶ transport ═▶ peers
+//! transport, incoming ═▶ driver ─▶ link ─▶ what changed ─▶ agent
+//! ```
+
+mod driver;
+pub mod incoming;
+pub(crate) mod join;
+pub mod keyfile;
+mod log;
+mod metrics;
+pub mod transport;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use self::join::JoinPoint;
+
+use self::driver::{Driver, Inputs, KeyInput, Outputs, Publication};
+use self::incoming::Inbox;
+use self::transport::{Bound, Faults, Transport};
+use gossd_core::link::counters::Counters;
+use gossd_core::link::keyring::{self, Keyring};
+use gossd_core::link::keys::{KeyReport, KeysRefused};
+use gossd_core::link::{Link, Replicas, Settings};
+use gossd_core::record::Owner;
+use gossd_core::slot::Change;
+
+/// Batches of changes and frames that wait between two tasks.
+const QUEUE: usize = 64;
+
+/// How an agent takes part in its cluster.
+pub struct Config {
+    /// Who we are.
+    pub owner: Owner,
+    /// Where peers reach us.
+    pub advertise: SocketAddr,
+    /// Where to find peers; resolved again and again.
+    pub join: Vec<JoinPoint>,
+    /// Keys. With [`Keyring::public`] only loopback is safe.
+    pub keyring: Keyring,
+    /// Where they are kept, if they are.
+    pub key_file: Option<PathBuf>,
+    /// Tells when that is to be read again.
+    pub reload: watch::Receiver<()>,
+    /// Cluster id: agents of different ids do not understand each other.
+    pub cluster: String,
+    /// [`gossd_core::link::INTERVAL`], or shorter in tests.
+    pub interval: Duration,
+    /// [`gossd_core::link::DEAD_GRACE`], or shorter in tests.
+    pub dead_grace: Duration,
+    /// For tests.
+    pub faults: Option<Faults>,
+}
+
+/// A live peer.
+#[derive(Clone, Debug)]
+pub struct LivePeer {
+    /// Which start of which agent.
+    pub owner: Owner,
+    /// Where its gossip is.
+    pub addr: SocketAddr,
+    /// How late its pushes come, in seconds.
+    pub lag: Histogram,
+}
+
+/// A running membership.
+#[derive(Clone)]
+pub struct Cluster {
+    pushes: mpsc::Sender<Publication>,
+    points: watch::Sender<Vec<JoinPoint>>,
+    keys: mpsc::Sender<KeyInput>,
+    peers: watch::Receiver<Vec<LivePeer>>,
+    counters: Arc<Counters>,
+}
+
+impl Cluster {
+    /// Joins the cluster on bound sockets. The tasks in the set run until it is dropped; one that ends earlier is a fault
+    /// that must end the process.
+    pub fn start(
+        bound: Bound,
+        config: Config,
+        replicas: Box<dyn Replicas + Send>,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> Self {
+        let counters = Arc::new(Counters::default());
+        let Config {
+            owner,
+            advertise,
+            join,
+            keyring,
+            key_file,
+            reload,
+            cluster,
+            interval,
+            dead_grace,
+            faults,
+        } = config;
+        let settings = Settings {
+            owner,
+            addr: advertise,
+            keyring,
+            key_file: key_file.is_some(),
+            cluster,
+            interval,
+            dead_grace,
+            seed: rand::random(),
+        };
+        let link = Link::new(Instant::now().into_std(), settings, counters.clone());
+        let (transport, listener) = Transport::new(bound, counters.clone(), faults);
+        let (pushes, pushes_rx) = mpsc::channel(QUEUE);
+        let (frames, frames_rx) = mpsc::channel(QUEUE);
+        let (rejected, rejected_rx) = mpsc::channel(QUEUE);
+        let (keys, keys_rx) = mpsc::channel(QUEUE);
+        let (joins, joins_rx) = watch::channel(BTreeSet::new());
+        let (peers, peers_rx) = watch::channel(Vec::new());
+        let (points, points_rx) = watch::channel(join);
+        let sealer = watch::Sender::new(link.sealer());
+        let inbox = Inbox { sealer: sealer.subscribe(), frames, rejected, counters: counters.clone() };
+        if let Some(path) = key_file {
+            tasks.spawn(keyfile::keep(path, sealer.subscribe(), reload, keys.clone()));
+        }
+        let outputs = Outputs { transport, peers, sealer, replicas, counters: counters.clone() };
+        let inputs = Inputs {
+            pushes: pushes_rx,
+            frames: frames_rx,
+            rejected: rejected_rx,
+            joins: joins_rx,
+            keys: keys_rx,
+        };
+        tasks.spawn(Driver::new(link, outputs).run(inputs));
+        tasks.spawn(join::resolve(points_rx, joins));
+        tasks.spawn(async move {
+            incoming::accept(listener, inbox).await;
+            Ok(())
+        });
+        Self { pushes, points, keys, peers: peers_rx, counters }
+    }
+
+    /// Pushes changes of our own slots to the peers, after all that was published before and with nothing left out. Waits
+    /// while the task behind is busy; never for a peer.
+    pub async fn publish(&self, changes: Vec<Change>) {
+        // The receiver lives as long as the task, whose end ends the process.
+        let _ = self.pushes.send(Publication { changes, settled: None }).await;
+    }
+
+    /// Waits until what was published is acknowledged by, or given up on, every peer.
+    pub async fn settled(&self) {
+        let (settled, done) = oneshot::channel();
+        let _ = self.pushes.send(Publication { changes: Vec::new(), settled: Some(settled) }).await;
+        let _ = done.await;
+    }
+
+    /// Looks for peers there from now on. Those that are met stay.
+    pub fn join(&self, points: Vec<JoinPoint>) {
+        self.points.send_replace(points);
+    }
+
+    /// Everybody's keys.
+    pub async fn key_report(&self) -> Result<KeyReport, KeysRefused> {
+        let (reply, report) = oneshot::channel();
+        let _ = self.keys.send(KeyInput::Report(reply)).await;
+        report.await.unwrap_or(Err(KeysRefused::Ending))
+    }
+
+    /// Changes the keys, here at once and everywhere soon, unless that is unsafe and not forced.
+    pub async fn change_keys(&self, change: keyring::Change, force: bool) -> Result<(), KeysRefused> {
+        let (done, result) = oneshot::channel();
+        let _ = self.keys.send(KeyInput::Change { change, force, done }).await;
+        result.await.unwrap_or(Err(KeysRefused::Ending))
+    }
+
+    /// How many peers are live at present.
+    pub fn peers(&self) -> usize {
+        self.peers.borrow().len()
+    }
+
+    /// The peers that are live at present.
+    pub fn peers_now(&self) -> Vec<LivePeer> {
+        self.peers.borrow().clone()
+    }
+
+    /// Whether a live agent is at that address.
+    pub fn hears_at(&self, ip: IpAddr) -> bool {
+        self.peers.borrow().iter().any(|peer| peer.addr.ip().to_canonical() == ip)
+    }
+
+    /// The live peers, with a notice whenever one comes or goes.
+    pub fn watch_peers(&self) -> watch::Receiver<Vec<LivePeer>> {
+        self.peers.clone()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+/// The address of `bound` as peers should know it, given the host part.
+pub fn advertised(bound: &Bound, host: IpAddr) -> SocketAddr {
+    SocketAddr::new(host, bound.addr.port())
+}

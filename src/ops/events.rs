@@ -1,0 +1,103 @@
+//! `/events`: changes of records and peers, as server-sent events. A reader that was away goes on behind `Last-Event-ID`;
+//! if too much happened meanwhile, it gets `missed`, and has to read the status again.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+
+use super::report;
+use super::routes::Shared;
+use crate::agent::Agent;
+use gossd_core::event::Event as Happened;
+use gossd_core::record::{AgentName, Owner, Record};
+
+/// Events copied under one lock.
+const BATCH: usize = 256;
+/// How often a silent stream sends a comment, so that proxies and readers know that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) async fn events(State(ops): Shared, headers: HeaderMap) -> Response {
+    let agent = ops.agent.clone();
+    let generation = agent.owner().generation;
+    let resumed =
+        headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(|id| number(id, generation));
+    let after = resumed.unwrap_or_else(|| Some(agent.view().last_event));
+    let reader = Reader { changed: agent.watch(), agent, after, waiting: Vec::new() };
+    Sse::new(reader.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// The number in an id, which is `GENERATION-NUMBER`. None of another start: its numbers mean nothing here.
+fn number(id: &str, generation: u64) -> Option<u64> {
+    let (start, number) = id.split_once('-')?;
+    (start.parse() == Ok(generation)).then(|| number.parse().ok())?
+}
+
+struct Reader {
+    agent: Agent,
+    changed: watch::Receiver<u64>,
+    /// The last event that the reader has; none if its number is not known here.
+    after: Option<u64>,
+    /// The next ones, last first.
+    waiting: Vec<Event>,
+}
+
+impl Reader {
+    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut reader| async move {
+            let event = reader.next().await?;
+            Some((Ok(event), reader))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                return Some(event);
+            }
+            self.changed.mark_unchanged();
+            let generation = self.agent.owner().generation;
+            let happened = self.after.and_then(|after| self.agent.events(after, BATCH));
+            let Some(happened) = happened else {
+                let last = self.agent.view().last_event;
+                self.after = Some(last);
+                return event(generation, last, &report::Event::Missed);
+            };
+            if let Some((last, _)) = happened.last() {
+                self.after = Some(*last);
+                let events = happened.iter().rev();
+                self.waiting =
+                    events.filter_map(|(n, event)| self::event(generation, *n, &reported(event))).collect();
+            } else if self.changed.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+fn event(generation: u64, number: u64, data: &report::Event) -> Option<Event> {
+    let event = Event::default().id(format!("{generation}-{number}")).event(data.tag());
+    event.json_data(data).ok()
+}
+
+fn reported(event: &Happened) -> report::Event {
+    let peer = |name: &AgentName| report::Peer { agent: name.as_str().to_owned() };
+    match event {
+        Happened::Up(owner, record) => report::Event::RecordUp(of(owner, record)),
+        Happened::Down(owner, record) => report::Event::RecordDown(of(owner, record)),
+        Happened::Heard(agent) => report::Event::PeerUp(peer(agent)),
+        Happened::Suspected(agent) => report::Event::PeerSuspect(peer(agent)),
+        Happened::Left(agent) => report::Event::PeerLeft(peer(agent)),
+        Happened::Forgotten(agent) => report::Event::PeerForgotten(peer(agent)),
+    }
+}
+
+fn of(owner: &Owner, record: &Record) -> report::Record {
+    let [name, id] = [&record.name, &record.id].map(ToString::to_string);
+    report::Record { name, id, address: record.address.to_string(), agent: owner.name.as_str().into() }
+}

@@ -1,0 +1,65 @@
+//! `/leave`, `/drain`, `/undrain`: hides this agent's records at the peers, or shows them again.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::timeout;
+
+use super::Ops;
+use super::report::Done;
+use super::routes::{Shared, json};
+use super::server::Then;
+use gossd_core::slot::Status;
+
+/// How long a change of the status waits for the peers' acknowledgements.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+pub(super) async fn leave(State(ops): Shared, Extension(then): Extension<Then>) -> Response {
+    // Set first: an agent that has told its peers must stop, even if the client does not wait for the answer.
+    let leaving = ops.clone();
+    let _is_set = then.try_send(Box::pin(async move { leaving.left.notify_one() }));
+    let answer =
+        done(ops.publish(Status::Left).await, "left: peers have hidden our records, and the agent stops");
+    // The process stops when the connection has ended.
+    ([(header::CONNECTION, "close")], answer).into_response()
+}
+
+pub(super) async fn drain(State(ops): Shared) -> Response {
+    let is_acknowledged = ops.publish(Status::Draining).await;
+    let is_kept = ops.agent.has_journal() && ops.agent.journal_problem().is_none();
+    let lost = if is_kept { "" } else { "; it is in no journal, so a restart undoes it" };
+    let text = format!("draining: peers have hidden our records; this host still uses them{lost}");
+    done(is_acknowledged, &text)
+}
+
+pub(super) async fn undrain(State(ops): Shared) -> Response {
+    done(ops.publish(Status::Ready).await, "not draining: peers list our records again")
+}
+
+fn done(is_acknowledged: bool, text: &str) -> Response {
+    let rest = if is_acknowledged { "" } else { " (not every peer has acknowledged it yet)" };
+    json(&Done { done: true, text: format!("{text}{rest}") })
+}
+
+impl Ops {
+    /// Resolves when an operator has made the agent leave.
+    pub async fn left(&self) {
+        self.left.notified().await;
+    }
+
+    /// Tells the peers that the agent leaves: they hide its records at once. True if all that are heard acknowledged it.
+    pub async fn say_goodbye(&self) -> bool {
+        self.publish(Status::Left).await
+    }
+
+    async fn publish(&self, status: Status) -> bool {
+        let acknowledged = async {
+            self.agent.say(status).await;
+            self.cluster.settled().await;
+        };
+        timeout(GOODBYE, acknowledged).await.is_ok()
+    }
+}

@@ -1,0 +1,91 @@
+//! The operator's door to a running agent: one table of paths, which the admin listener and the control socket share.
+//!
+//! ```text
+//! --admin, TCP ──────▶┐          ┌─▶ read: status, services, explain, events, page, probes, metrics
+//!                     ├─ routes ─┤
+//! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, keys, take-over
+//! ```
+//!
+//! An answer is a [`report`] as JSON (the probes, the metrics and the page aside), an error [`report::Failure`]. No
+//! plugin call waits for anything here. Knows nothing of the plugin: what it reports of the plugin is given to it as
+//! [`Outside`].
+
+mod events;
+mod explain;
+mod keys;
+mod leave;
+mod page;
+mod ready;
+pub(crate) mod report;
+mod routes;
+mod server;
+mod status;
+pub(crate) mod takeover;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use self::ready::Readiness;
+use self::report::Host;
+use self::takeover::successor::Successor;
+use crate::agent::Agent;
+use crate::listeners::Handles;
+use crate::net::Cluster;
+
+pub(crate) use self::server::serve;
+pub(crate) use self::status::{LIMIT, MAX_LIMIT};
+
+/// Permissions of the control socket: only the agent's own user may open it.
+pub(crate) const SOCKET_MODE: u32 = 0o600;
+
+/// Finds the tunnel of a host name, and the rule that leads to it.
+pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<(Host, String)> + Send + Sync>;
+
+/// What the composition root knows of the agent.
+pub(crate) struct About {
+    /// The cluster's id.
+    pub cluster: String,
+    /// Where peers reach the agent's gossip.
+    pub address: SocketAddr,
+    /// Whether there are peers to join.
+    pub joins: bool,
+    /// The sockets, for a successor.
+    pub handles: Arc<Handles>,
+    /// The [`Journal::id`](crate::journal::Journal::id) of the journal.
+    pub journal: Option<(u64, u64)>,
+}
+
+/// What an operator may ask of an agent and no other module here knows.
+pub(crate) struct Outside {
+    /// What the composition root knows of the agent.
+    pub about: About,
+    /// The tunnels of host names.
+    pub host: Lookup,
+    /// The file of host names, if there is one.
+    pub ingress_file: Box<dyn Fn() -> Option<report::IngressFile> + Send + Sync>,
+    /// The metrics of every module.
+    pub metrics: Registry,
+}
+
+/// One agent, as operators see it.
+pub struct Ops {
+    agent: Agent,
+    cluster: Cluster,
+    outside: Outside,
+    readiness: Readiness,
+    left: Notify,
+    successors: (mpsc::Sender<Successor>, Mutex<mpsc::Receiver<Successor>>),
+}
+
+impl Ops {
+    /// Reports on this agent, and changes it.
+    pub(crate) fn new(agent: Agent, cluster: Cluster, outside: Outside) -> Arc<Self> {
+        let readiness = Readiness::new(outside.about.joins);
+        let (found, next) = mpsc::channel(1);
+        let successors = (found, Mutex::new(next));
+        Arc::new(Self { agent, cluster, outside, readiness, left: Notify::new(), successors })
+    }
+}

@@ -1,0 +1,308 @@
+//! The reports of an agent, as JSON: the one form that every path, the page and the command line share. Plain data, whose
+//! names and units do not change; nothing of how the agent keeps its state.
+
+use serde::{Deserialize, Serialize};
+
+use gossd_core::link::keys::{KeyReport, Lack};
+
+/// The body of every answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// Why, for people.
+    pub error: String,
+}
+
+/// `/leave`, `/drain`, `/undrain`: what was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// Always true; what was not done is a [`Failure`].
+    pub done: bool,
+    /// What was done, in a sentence.
+    pub text: String,
+}
+
+/// `/keys/add`, `/keys/use`, `/keys/remove`: who has which keys after the change. `/keys.json` is the [`KeyReport`] alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyChange {
+    /// What was done, in a sentence.
+    pub text: String,
+    /// The keys of every agent.
+    #[serde(flatten)]
+    pub report: KeyReport,
+    /// The agents that do not have the change yet.
+    pub lacking: Vec<Lack>,
+}
+
+/// `/status.json`: the agent and its peers at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// gossd's version.
+    pub version: String,
+    /// The agent's name.
+    pub name: String,
+    /// The agent's generation: higher at each start.
+    pub generation: u64,
+    /// The cluster's id.
+    pub cluster: String,
+    /// Where peers reach its gossip, `ip:port`.
+    pub address: String,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// Whether `/readyz` answers 200.
+    pub ready: bool,
+    /// What is wrong, a sentence each; also what does not keep it from being ready.
+    pub problems: Vec<String>,
+    /// In which order records of equal standing are listed: `random` or `nearest`.
+    pub order: String,
+    /// Records and claims.
+    pub holds: Holds,
+    /// This agent first, then its peers by name.
+    pub members: Vec<Member>,
+    /// The journal.
+    pub journal: Journal,
+    /// The file of host names, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_file: Option<IngressFile>,
+    /// The number of the newest event of `/events`.
+    pub last_event: u64,
+}
+
+/// How much an agent holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holds {
+    /// Live records registered here.
+    pub own_records: usize,
+    /// Records known, of all owners.
+    pub records: usize,
+    /// Records registered here that lapsed and may be revived.
+    pub lapsed_records: usize,
+    /// Most records that may be registered here.
+    pub max_records: usize,
+    /// Tunnels with a record anywhere.
+    pub tunnels: usize,
+    /// Claims on host names made here.
+    pub own_rules: usize,
+    /// Claims on host names known, of all owners.
+    pub rules: usize,
+    /// Tunnels that a rule or a claim, at any agent, closes to the public.
+    #[serde(default)]
+    pub private_tunnels: usize,
+}
+
+/// The state of an agent, as seen from the reporting one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// It is heard, or it is the reporting agent itself. Its records are listed first.
+    Alive,
+    /// It has been silent for a while. Its records are listed last.
+    Suspect,
+    /// It has been silent for so long that its records are hidden, or was never heard.
+    Dead,
+    /// It drains: its records are hidden everywhere but at itself.
+    Draining,
+    /// It left.
+    Left,
+    /// It has not sent all its records yet, so none of them is listed.
+    Starting,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the reporting agent itself.
+    pub this: bool,
+    /// Its generation; none if none is listed yet.
+    pub generation: Option<u64>,
+    /// Where its gossip is reached, `ip:port`; none while it is not heard.
+    pub address: Option<String>,
+    /// Its state.
+    pub state: State,
+    /// The smoothed round-trip time to it in milliseconds; none before the first measurement.
+    pub rtt_ms: Option<f64>,
+    /// Seconds since its last sign of life; none if it is not silent.
+    pub silent_seconds: Option<f64>,
+    /// Its records that are known here.
+    pub records: usize,
+    /// Its messages that were rejected here, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// Messages of an agent that were rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refused {
+    /// How many.
+    pub count: u64,
+    /// What the last of them were.
+    pub last: String,
+}
+
+/// The state of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// `kept`: all changes are on disk; `behind` for the moment; `failing`; or `none`.
+    pub state: String,
+    /// Why it is failing, or why there is none although one is configured.
+    pub problem: Option<String>,
+    /// Changes that are not on disk yet.
+    pub pending: usize,
+    /// Writes that failed since the start.
+    pub errors: u64,
+}
+
+/// The host names that are known here, in a file that gost reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IngressFile {
+    /// Where it is.
+    pub path: String,
+    /// Its lines.
+    pub lines: usize,
+    /// Known host names that are not in it: there is no room for them, or no line can express them.
+    pub left_out: usize,
+    /// Lines of an earlier start, which stay until this start has caught up.
+    pub former: usize,
+    /// Writes since the start.
+    pub writes: u64,
+    /// Writes that failed since the start.
+    pub failures: u64,
+    /// Why its content is not what it should be; none if it is.
+    pub problem: Option<String>,
+}
+
+/// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Services {
+    /// How many tunnels match, those beyond the limit included.
+    pub total: usize,
+    /// The first of them, by id.
+    pub services: Vec<Service>,
+}
+
+/// A tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Service {
+    /// Its id, the name that gost asks for.
+    pub name: String,
+    /// Its records that Get lists here.
+    pub listed: usize,
+    /// Its records that are known and hidden.
+    pub hidden: usize,
+    /// The agents that own its records.
+    pub agents: Vec<String>,
+}
+
+/// `/explain.json?name=NAME`: where a tunnel, or the tunnel of a host, is attached, and why Get answers as it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Explanation {
+    /// The tunnel's id or host name in the request.
+    pub asked: String,
+    /// The rule by which the host name leads to a tunnel; none if `asked` is a tunnel's id or leads nowhere.
+    pub host: Option<Host>,
+    /// The tunnel's id; none if `asked` leads to no tunnel.
+    pub name: Option<String>,
+    /// Whether the tunnel is private, under all its host names: gost turns visitors away.
+    #[serde(default)]
+    pub private: bool,
+    /// The result in one sentence.
+    pub verdict: String,
+    /// Its records, in the order of an answer, the hidden ones last.
+    pub candidates: Vec<Candidate>,
+}
+
+/// The rule by which a host name leads to a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Host {
+    /// The rule: the host itself or a wildcard.
+    pub rule: String,
+    /// `configured` by the operator, `claimed` by a tunnel, or the `hash` host that every tunnel has.
+    pub by: String,
+    /// Whether the tunnel is private: visitors do not get it by its id.
+    pub private: bool,
+}
+
+/// One record, and its place in an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Candidate {
+    /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
+    pub rank: Option<usize>,
+    /// Why the record has this place, or why it is hidden: a sentence.
+    pub why: String,
+    /// The connector's id.
+    pub id: String,
+    /// gost's instance.
+    pub node: String,
+    /// `tcp` or `udp`.
+    pub network: String,
+    /// Where gost dials it.
+    pub address: String,
+    /// The agent that it is registered at.
+    pub agent: String,
+    /// The state of that agent.
+    pub state: State,
+    /// The round-trip time to that agent in milliseconds; none for the reporting agent.
+    pub rtt_ms: Option<f64>,
+    /// Seconds since the record last changed, as far as the reporting agent knows.
+    pub known_seconds: f64,
+    /// Its lease, if it is registered here; only its owner knows it.
+    pub lease: Option<Lease>,
+}
+
+/// How long a record lives without a Renew.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// Seconds until it lapses.
+    pub remaining_seconds: f64,
+    /// Seconds between its Renews, once they are known.
+    pub period_seconds: Option<f64>,
+}
+
+/// The data of one event of `/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// A record is listed from now on.
+    RecordUp(Record),
+    /// A record is not listed any more.
+    RecordDown(Record),
+    /// A peer is heard, for the first time or again.
+    PeerUp(Peer),
+    /// A peer is silent; its records come last.
+    PeerSuspect(Peer),
+    /// A peer left.
+    PeerLeft(Peer),
+    /// A peer has been dead for so long that it is forgotten.
+    PeerForgotten(Peer),
+    /// Events that the reader does not have are gone: it has to read the status again.
+    Missed,
+}
+
+/// A peer, in an [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub agent: String,
+}
+
+/// A record, in an [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The tunnel's id.
+    pub name: String,
+    /// The connector's id.
+    pub id: String,
+    /// Where gost dials it.
+    pub address: String,
+    /// The agent that it is registered at.
+    pub agent: String,
+}
+
+impl Event {
+    /// The event's name in the stream, the same as `event` in the data.
+    pub(crate) fn tag(&self) -> String {
+        let data = serde_json::to_value(self).unwrap_or_default();
+        data["event"].as_str().unwrap_or_default().to_owned()
+    }
+}

@@ -1,0 +1,150 @@
+//! The table of paths: what answers at each, and who may ask. Every error is JSON, [`report::Failure`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Ops, events, explain, keys, leave, page, ready, report, status, takeover};
+
+/// Who may ask for a path.
+enum Open {
+    /// Everybody: a probe or a scraper may use any name of this host.
+    Wide,
+    /// On the admin listener only requests whose `Host` is an IP address or `localhost`. The answer names tunnels, and
+    /// a tunnel's id lets its holder attach; a web page whose own name was made to resolve to this host sends that name.
+    ByAddress,
+    /// Only requests on the control socket, which the agent's own user alone can open: they change the agent, or tell
+    /// which keys it has.
+    BySocket,
+}
+
+/// What is served on the control socket, or on the admin listener.
+pub(super) fn routes(ops: Arc<Ops>, is_control: bool) -> Router {
+    use Open::{ByAddress, BySocket, Wide};
+    let table = [
+        ("/", ByAddress, get(page::page)),
+        ("/status.json", ByAddress, get(status::status_json)),
+        ("/services.json", ByAddress, get(status::services_json)),
+        ("/explain.json", ByAddress, get(explain::explain_json)),
+        ("/events", ByAddress, get(events::events)),
+        ("/livez", Wide, get(async || "ok\n")),
+        ("/readyz", Wide, get(ready::readyz)),
+        ("/metrics", Wide, get(status::metrics)),
+        ("/keys.json", BySocket, get(keys::list)),
+        ("/keys/add", BySocket, post(keys::add)),
+        ("/keys/use", BySocket, post(keys::seal)),
+        ("/keys/remove", BySocket, post(keys::remove)),
+        ("/leave", BySocket, post(leave::leave)),
+        ("/drain", BySocket, post(leave::drain)),
+        ("/undrain", BySocket, post(leave::undrain)),
+        ("/take-over", BySocket, post(takeover::successor::take_over)),
+    ];
+    let paths = table.each_ref().map(|(path, ..)| *path).join(", ");
+    let text = format!("no such path: there are {paths}; gost's plugins are on another port");
+    let nowhere = Failure(StatusCode::NOT_FOUND, text);
+    let mut router = Router::new();
+    for (path, open, answer) in table {
+        let answer = match open {
+            BySocket if !is_control => any(only_by_socket),
+            ByAddress if !is_control => answer.fallback(wrong_method).layer(from_fn(by_address)),
+            Wide | ByAddress | BySocket => answer.fallback(wrong_method),
+        };
+        router = router.route(path, answer);
+    }
+    router.fallback(move || async { nowhere }).with_state(ops)
+}
+
+async fn only_by_socket(uri: Uri) -> Failure {
+    let text = "is on the control socket only, which the agent's own user can open: use the verb of gossd, or \
+                `curl --unix-socket`";
+    Failure(StatusCode::FORBIDDEN, format!("{} {text}", uri.path()))
+}
+
+async fn by_address(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str());
+    if host.is_none_or(|host| host.is_ok_and(is_address)) {
+        return next.run(request).await;
+    }
+    let text = "use an IP address or localhost in the URL: any other name may be a web page's own";
+    Failure(StatusCode::MISDIRECTED_REQUEST, text.into()).into_response()
+}
+
+fn is_address(host: &str) -> bool {
+    let is_port = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    let ip = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+}
+
+async fn wrong_method(uri: Uri) -> Failure {
+    Failure(StatusCode::METHOD_NOT_ALLOWED, format!("{} has another method", uri.path()))
+}
+
+/// What handlers answer from.
+pub(super) type Shared = State<Arc<Ops>>;
+/// A handler's answer.
+pub(super) type Answer = Result<Response, Failure>;
+
+/// Why a request was not answered, or not obeyed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure(
+    /// The status of the answer.
+    pub(super) StatusCode,
+    /// For the operator.
+    pub(super) String,
+);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, json(&report::Failure { error: self.1 })).into_response()
+    }
+}
+
+/// The query of a request.
+pub(super) struct Asked<T>(
+    /// Its fields.
+    pub(super) T,
+);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(query)| Self(query)).map_err(|error| Failure(error.status(), error.body_text()))
+    }
+}
+
+/// An answer about this moment, which no cache may keep.
+pub(super) fn json<T: Serialize>(answer: &T) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_answered() {
+        for host in ["127.0.0.1:8001", "10.0.0.1", "[::1]:8001", "[::1]", "localhost:8001", "LOCALHOST"] {
+            assert!(is_address(host), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:8001", "localhost.evil.example", "127.0.0.1.evil.example:1", ""]
+        {
+            assert!(!is_address(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `/status.json`, `/services.json`, `/metrics`: from the agent's view to the words and units of the report, which stay.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use prometheus_client::encoding::text::encode;
+use serde::Deserialize;
+
+use super::Ops;
+use super::report::{Holds, Journal, Member, Refused, Service, Services, State, Status};
+use super::routes::{Answer, Asked, Failure, Shared, json};
+use gossd_core::agent::{DRAINING, MemberView, Tunnel, View};
+use gossd_core::liveness::Standing;
+use gossd_core::rank::Order;
+use gossd_core::slot;
+
+/// Tunnels in one answer, if the query sets no limit.
+pub(crate) const LIMIT: usize = 100;
+/// Tunnels in one answer at most.
+pub(crate) const MAX_LIMIT: usize = 10_000;
+
+pub(super) async fn status_json(extract::State(ops): Shared) -> Response {
+    json(&status(&ops))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    search: String,
+    limit: Option<usize>,
+}
+
+pub(super) async fn services_json(
+    extract::State(ops): Shared,
+    Asked(Search { search, limit }): Asked<Search>,
+) -> Response {
+    let (total, tunnels) = ops.agent.tunnels(&search, limit.unwrap_or(LIMIT).min(MAX_LIMIT));
+    json(&Services { total, services: tunnels.iter().map(service).collect() })
+}
+
+pub(super) async fn metrics(extract::State(ops): Shared) -> Answer {
+    const TYPE: (HeaderName, &str) =
+        (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let mut text = String::new();
+    match encode(&mut text, &ops.outside.metrics) {
+        Ok(()) => Ok(([TYPE], text).into_response()),
+        Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+    }
+}
+
+fn status(ops: &Ops) -> Status {
+    let (view, outside) = (ops.agent.view(), &ops.outside);
+    let peers = ops.cluster.peers_now().into_iter();
+    let addresses: HashMap<_, _> = peers.map(|peer| (peer.owner.name, peer.addr)).collect();
+    let ingress_file = (outside.ingress_file)();
+    let unready = ops.readiness.reasons(&view, addresses.len(), ingress_file.as_ref());
+    let ready = unready.is_empty();
+    let mut problems = unready;
+    if view.draining {
+        problems.push(format!("draining: {DRAINING}"));
+    }
+    if view.doubts_itself {
+        let text = "more than half of the peers vanished together: it was probably this host or its network, so \
+                    their records stay, last, for an hour";
+        problems.push(text.into());
+    }
+    problems.extend(ingress_file.as_ref().filter(|file| file.left_out > 0).map(|file| {
+        format!(
+            "{} host names are left out of {}: a gost that reads it has no rule for them",
+            file.left_out, file.path
+        )
+    }));
+    problems.extend(view.members.iter().filter_map(|member| {
+        let (name, refused) = (&member.name, refused(member)?);
+        let Refused { count, last } = refused;
+        Some(format!(
+            "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
+        ))
+    }));
+    let members = view.members.iter().enumerate().map(|(at, member)| {
+        let address =
+            if at == 0 { Some(outside.about.address) } else { addresses.get(&member.name).copied() };
+        as_member(member, at == 0, address)
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        name: ops.agent.owner().name.as_str().into(),
+        generation: ops.agent.owner().generation,
+        cluster: outside.about.cluster.clone(),
+        address: outside.about.address.to_string(),
+        uptime_seconds: view.uptime.as_secs_f64(),
+        ready,
+        problems,
+        order: match view.order {
+            Order::Random => "random".into(),
+            Order::Nearest => "nearest".into(),
+        },
+        holds: Holds {
+            own_records: view.counts.own_records,
+            records: view.counts.records,
+            lapsed_records: view.lapsed,
+            max_records: view.quota.records,
+            tunnels: view.tunnels,
+            own_rules: view.counts.own_claims,
+            rules: view.counts.claims,
+            private_tunnels: view.counts.private,
+        },
+        members: members.collect(),
+        journal: journal(&view),
+        ingress_file,
+        last_event: view.last_event,
+    }
+}
+
+fn journal(view: &View) -> Journal {
+    let state = match &view.journal {
+        journal if journal.problem.is_some() => "failing",
+        journal if !journal.present => "none",
+        journal if journal.pending > 0 => "behind",
+        _ => "kept",
+    };
+    let (problem, pending) = (view.journal.problem.clone(), view.journal.pending);
+    Journal { state: state.into(), problem, pending, errors: view.changes.journal_errors }
+}
+
+fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Member {
+    Member {
+        name: member.name.as_str().into(),
+        this,
+        generation: member.generation,
+        address: address.map(|address| address.to_string()),
+        state: state(member),
+        rtt_ms: member.trip.filter(|_| !this).map(millis),
+        silent_seconds: member.silence.map(|silence| silence.as_secs_f64()),
+        records: member.records,
+        refused: refused(member),
+    }
+}
+
+fn refused(member: &MemberView) -> Option<Refused> {
+    let complaint = member.complaint?;
+    Some(Refused { count: complaint.total(), last: complaint.last.text().into() })
+}
+
+/// The state of an agent.
+pub(super) fn state(member: &MemberView) -> State {
+    match (member.status, member.standing) {
+        (Some(slot::Status::Left), _) => State::Left,
+        (_, Standing::Hidden) => State::Dead,
+        (Some(slot::Status::Draining), _) => State::Draining,
+        (_, Standing::Suspect) => State::Suspect,
+        (None, Standing::Live) => State::Starting,
+        (Some(slot::Status::Ready), Standing::Live) => State::Alive,
+    }
+}
+
+/// A tunnel in `/services.json`.
+fn service(tunnel: &Tunnel) -> Service {
+    let agents = tunnel.agents.iter().map(|name| name.as_str().to_owned()).collect();
+    Service { name: tunnel.name.to_string(), listed: tunnel.listed, hidden: tunnel.hidden, agents }
+}
+
+/// Milliseconds, rounded to microseconds.
+pub(super) fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
