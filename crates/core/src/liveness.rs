@@ -35,11 +35,27 @@ pub struct Liveness {
 
 #[derive(Debug)]
 struct Peer {
-    /// Frames of it arrived here, and it was not silent since.
-    heard: bool,
+    contact: Contact,
     /// When it last gave a sign of life, directly or through others; of no meaning while it is alive.
     last_sign: Instant,
     trip: Option<Duration>,
+}
+
+/// What this agent itself has of a peer. Where there is no room for all, the first variants go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Contact {
+    /// Only others had a sign of life of it.
+    Never,
+    /// Its frames arrived, and do not any more.
+    Lost,
+    /// Its frames arrive.
+    Alive,
+}
+
+impl Peer {
+    fn is_alive(&self) -> bool {
+        self.contact == Contact::Alive
+    }
 }
 
 impl Liveness {
@@ -51,7 +67,7 @@ impl Liveness {
     /// A frame of a peer arrived; perhaps a round trip to it was measured.
     pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
         let peer = self.peer(now, name);
-        peer.heard = true;
+        peer.contact = Contact::Alive;
         peer.last_sign = now;
         peer.trip = trip.or(peer.trip);
     }
@@ -59,8 +75,8 @@ impl Liveness {
     /// Nothing of a peer has arrived for `silence`.
     pub fn silent(&mut self, now: Instant, name: &AgentName, silence: Duration) {
         let peer = self.peer(now, name);
-        if peer.heard {
-            peer.heard = false;
+        if peer.is_alive() {
+            peer.contact = Contact::Lost;
             peer.last_sign = now.checked_sub(silence).unwrap_or(now);
         }
     }
@@ -81,7 +97,7 @@ impl Liveness {
     pub fn standing(&self, now: Instant, name: &AgentName) -> Standing {
         let Some(peer) = self.peers.get(name) else { return Standing::Hidden };
         let age = now.saturating_duration_since(peer.last_sign);
-        if peer.heard {
+        if peer.is_alive() {
             Standing::Live
         } else if age < self.ttl || (age < PRESERVE && self.vanished_together(peer)) {
             Standing::Suspect
@@ -92,12 +108,12 @@ impl Liveness {
 
     /// Whether more than half of the peers vanished together: it was probably us that vanished, and an alarm is due.
     pub fn doubts_itself(&self) -> bool {
-        self.peers.values().any(|peer| !peer.heard && self.vanished_together(peer))
+        self.peers.values().any(|peer| self.vanished_together(peer))
     }
 
     /// How long a silent peer has given no sign of life.
     pub fn silence(&self, now: Instant, name: &AgentName) -> Option<Duration> {
-        let peer = self.peers.get(name).filter(|peer| !peer.heard)?;
+        let peer = self.peers.get(name).filter(|peer| !peer.is_alive())?;
         Some(now.saturating_duration_since(peer.last_sign))
     }
 
@@ -108,25 +124,36 @@ impl Liveness {
 
     /// The peers met, and whether each is alive.
     pub fn peers(&self) -> impl Iterator<Item = (&AgentName, bool)> {
-        self.peers.iter().map(|(name, peer)| (name, peer.heard))
+        self.peers.iter().map(|(name, peer)| (name, peer.is_alive()))
     }
 
+    /// Whether a peer's frames do not arrive any more.
+    pub fn is_lost(&self, name: &AgentName) -> bool {
+        self.peers.get(name).is_some_and(|peer| peer.contact == Contact::Lost)
+    }
+
+    /// Whether a peer is one of many that were lost at once. Whoever was never met cannot be lost.
     fn vanished_together(&self, one: &Peer) -> bool {
+        if one.contact != Contact::Lost {
+            return false;
+        }
         let apart = |other: &Peer| {
             let (a, b) = (one.last_sign, other.last_sign);
             a.saturating_duration_since(b).max(b.saturating_duration_since(a))
         };
-        let together = self.peers.values().filter(|other| !other.heard && apart(other) <= TOGETHER).count();
-        together >= TOGETHER_AT_LEAST && together * 2 > self.peers.len()
+        let lost = self.peers.values().filter(|other| other.contact == Contact::Lost);
+        let together = lost.filter(|other| apart(other) <= TOGETHER).count();
+        let met = self.peers.values().filter(|other| other.contact != Contact::Never).count();
+        together >= TOGETHER_AT_LEAST && together * 2 > met
     }
 
     fn peer(&mut self, now: Instant, name: &AgentName) -> &mut Peer {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(name) {
-            let longest_silent = self.peers.iter().min_by_key(|(_, peer)| (peer.heard, peer.last_sign));
+            let longest_silent = self.peers.iter().min_by_key(|(_, peer)| (peer.contact, peer.last_sign));
             let longest_silent = longest_silent.map(|(name, _)| name.clone());
             longest_silent.and_then(|name| self.peers.remove(&name));
         }
-        self.peers.entry(name.clone()).or_insert(Peer { heard: false, last_sign: now, trip: None })
+        self.peers.entry(name.clone()).or_insert(Peer { contact: Contact::Never, last_sign: now, trip: None })
     }
 }
 
@@ -217,5 +244,18 @@ mod tests {
         let (mut liveness, now) = met(1);
         liveness.silent(now + SILENCE, &name(0), SILENCE);
         assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden);
+    }
+
+    #[test]
+    fn whoever_was_never_met_is_not_lost_and_no_reason_to_doubt_ourselves() {
+        let (mut liveness, now) = met(1);
+        (1..10).for_each(|n| liveness.hearsay(now, &name(n), Duration::ZERO));
+        assert_eq!(liveness.standing(now, &name(5)), Standing::Suspect, "it lives, as others tell");
+        assert!(!liveness.is_lost(&name(5)) && !liveness.doubts_itself());
+        liveness.silent(now, &name(0), SILENCE);
+        assert!(liveness.is_lost(&name(0)) && !liveness.doubts_itself(), "one may well be gone");
+        liveness.heard(now, &name(1), None);
+        liveness.silent(now, &name(1), SILENCE);
+        assert!(liveness.doubts_itself(), "all that were met");
     }
 }

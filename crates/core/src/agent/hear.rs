@@ -160,14 +160,15 @@ impl State {
     }
 
     fn handle_heard(&mut self, now: Instant, owner: &Owner, trip: Option<Duration>) {
-        let before = self.liveness.standing(now, &owner.name);
+        let (before, was_lost) =
+            (self.liveness.standing(now, &owner.name), self.liveness.is_lost(&owner.name));
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
         self.directory.replicas.postpone(owner, false);
         let live = self.liveness.standing(now, &owner.name) == Standing::Live;
         if live && before != Standing::Live {
             self.log.extend([Happened::Heard(owner.name.clone())]);
         }
-        if live && before == Standing::Suspect {
+        if live && was_lost {
             self.effects.lines.push(Line::HeardAgain { agent: owner.name.clone() });
         }
         self.effects.is_revised = true;

@@ -430,3 +430,18 @@ fn the_driver_is_woken_for_what_is_due_before_it_looks_by_itself() {
     ids(&agent);
     assert!(!agent.effects().is_due, "of which the driver knows");
 }
+
+#[test]
+fn only_a_peer_that_was_lost_is_alive_again() {
+    let (agent, b) = (agent(), owner("b", 1));
+    let is_again = |agent: &Agent| {
+        let lines = agent.lock().take_effects().lines;
+        lines.iter().any(|line| matches!(line, Line::HeardAgain { .. }))
+    };
+    agent.handle(News::Hearsay { owner: b.clone(), age: Duration::ZERO });
+    agent.handle(News::Heard { owner: b.clone(), trip: None });
+    assert!(!is_again(&agent), "others only told of it so far");
+    agent.handle(News::Silent { owner: b.clone(), silence: Duration::from_secs(3) });
+    agent.handle(News::Heard { owner: b, trip: None });
+    assert!(is_again(&agent));
+}
