@@ -65,7 +65,7 @@ impl Agent {
             revision: watch::Sender::new(0),
         };
         let agent = Self { shared: Arc::new(shared) };
-        effects.lines.into_iter().for_each(log::log);
+        agent.perform(effects);
         agent
     }
 

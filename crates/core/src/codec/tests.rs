@@ -1,3 +1,5 @@
+//! The bytes of slots: what each content is encoded as, what is kept of later versions, and what is refused.
+
 use std::time::Instant;
 
 use proptest::prelude::*;

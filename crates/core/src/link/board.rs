@@ -158,20 +158,26 @@ impl Board {
 
     /// What two boards that know the same have in common.
     pub(super) fn hash(&mut self) -> u64 {
-        *self.hash.get_or_insert_with(|| {
-            let mut hash = Sha256::new().chain_update(b"gossd board");
-            let Peer { owner, addr } = &self.us;
-            let own = (&owner.name, (owner.generation, *addr, self.left));
-            let others =
-                self.cards.iter().map(|(name, card)| (name, (card.generation, card.addr, card.left)));
-            let mut all: Vec<_> = others.chain([own]).collect();
-            all.sort_unstable();
-            for (name, what) in all {
-                hash.update(wire::encode(&(name.as_str(), what)));
-            }
-            let hash: [u8; 32] = hash.finalize().into();
-            u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
-        })
+        if let Some(hash) = self.hash {
+            return hash;
+        }
+        let mut all: Vec<_> = self.compared().collect();
+        all.sort_unstable();
+        let mut hash = Sha256::new().chain_update(b"gossd board");
+        for card in all {
+            hash.update(wire::encode(&card));
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        *self.hash.insert(u64::from_le_bytes(std::array::from_fn(|at| hash[at])))
+    }
+
+    /// What of each agent has to be the same on two boards, ourselves included.
+    fn compared(&self) -> impl Iterator<Item = (&str, (Generation, SocketAddr, bool))> {
+        let Peer { owner, addr } = &self.us;
+        let own = (owner.name.as_str(), (owner.generation, *addr, self.left));
+        let others = self.cards.iter();
+        let others = others.map(|(name, card)| (name.as_str(), (card.generation, card.addr, card.left)));
+        others.chain([own])
     }
 
     /// All cards, ours first, then those with the latest signs of life.
@@ -282,13 +288,9 @@ impl Board {
 
     /// Whether these cards are of all agents that we know, each at least as new.
     pub(super) fn knows_no_more_than(&self, cards: &[wire::Card<'_>]) -> bool {
-        let Peer { owner, addr } = &self.us;
-        let own = (owner.name.as_str(), (owner.generation, *addr, self.left));
-        let others =
-            self.cards.iter().map(|(name, card)| (name.as_str(), (card.generation, card.addr, card.left)));
         let theirs: BTreeMap<&str, _> =
             cards.iter().map(|card| (card.name, (card.generation, card.addr, card.left))).collect();
-        others.chain([own]).all(|(name, what)| theirs.get(name) == Some(&what))
+        self.compared().all(|(name, ours)| theirs.get(name) == Some(&ours))
     }
 
     /// The starts to forget by now.

@@ -109,8 +109,8 @@ impl Link {
         replicas: &mut dyn Replicas,
     ) -> Result<(), Malformed> {
         let answer = self.read(payload)?;
-        let Some(told) = self.repairs.take(now, from.addr, answer) else { return Ok(()) };
-        let RepairPart { owner, values, misplaced, extent, next } = told;
+        let Some(part) = self.repairs.take(now, from.addr, answer) else { return Ok(()) };
+        let RepairPart { owner, values, misplaced, extent, next } = part;
         if owner.name == self.us.owner.name && extent.until > 0 {
             self.board.told(owner.generation);
         }
@@ -134,7 +134,7 @@ impl Link {
         let pushes = recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok());
         let mut all: Vec<_> = pushes.map(|push| push.changes).collect();
         if all.is_empty() {
-            // We have that start's changes otherwise. RepairPart which start it was, the next one asks for them.
+            // We have that start's changes otherwise. It learns which start it was, and asks for them.
             all.push(Vec::new());
         }
         for changes in all {

@@ -48,11 +48,11 @@ impl Link {
         }
         let forgotten = self.board.forget(ran);
         self.forget(now, forgotten, replicas);
-        let heard: BTreeMap<SocketAddr, Nearness> =
-            self.sessions.peers().map(|(peer, at)| (peer.addr, standing(ran, at))).collect();
-        let standing = |addr| heard.get(&addr).copied().unwrap_or(Nearness::Stranger);
-        for due in self.pings.due(now, standing) {
-            let stranger = standing(due.to) == Nearness::Stranger;
+        let known: BTreeMap<SocketAddr, Nearness> =
+            self.sessions.peers().map(|(peer, at)| (peer.addr, nearness(ran, at))).collect();
+        let nearness = |addr| known.get(&addr).copied().unwrap_or(Nearness::Stranger);
+        for due in self.pings.due(now, nearness) {
+            let stranger = nearness(due.to) == Nearness::Stranger;
             let key = if stranger { self.guess_key() } else { self.key_for(due.to) };
             self.ping(now, due.to, due.ask, key);
         }
@@ -99,8 +99,8 @@ pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
     ran.saturating_duration_since(at) < SILENT
 }
 
-fn standing(now: Instant, heard: Instant) -> Nearness {
-    match now.saturating_duration_since(heard) {
+fn nearness(ran: Instant, heard: Instant) -> Nearness {
+    match ran.saturating_duration_since(heard) {
         silence if silence < DOUBT => Nearness::Heard,
         silence if silence < SUSPECT => Nearness::Doubtful,
         _ => Nearness::Stranger,

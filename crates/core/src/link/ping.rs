@@ -70,9 +70,9 @@ struct PingTarget {
 
 impl PingTarget {
     /// How long to wait for the next ping.
-    fn pause(&mut self, standing: Nearness, now: Instant) -> Duration {
+    fn pause(&mut self, nearness: Nearness, now: Instant) -> Duration {
         let silent = self.measured.unwrap_or(self.since);
-        match standing {
+        match nearness {
             Nearness::Doubtful => PROBE,
             Nearness::Heard => INTERVAL,
             Nearness::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
@@ -122,18 +122,18 @@ impl Pings {
     }
 
     /// The pings that are due. A target that is not heard is asked for an answer every time.
-    pub(crate) fn due(&mut self, now: Instant, standing: impl Fn(SocketAddr) -> Nearness) -> Vec<DuePing> {
+    pub(crate) fn due(&mut self, now: Instant, nearness: impl Fn(SocketAddr) -> Nearness) -> Vec<DuePing> {
         self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
-            let standing = standing(*addr);
-            let hurry = standing == Nearness::Doubtful && target.next > now + PROBE;
+            let nearness = nearness(*addr);
+            let hurry = nearness == Nearness::Doubtful && target.next > now + PROBE;
             if target.next > now && !hurry {
                 continue;
             }
             let since = |at: Instant| now.saturating_duration_since(at);
-            target.next = now + target.pause(standing, now);
-            let ask = standing != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
+            target.next = now + target.pause(nearness, now);
+            let ask = nearness != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(DuePing { to: *addr, ask });
         }
         self.next = self.targets.values().map(|target| target.next).min();

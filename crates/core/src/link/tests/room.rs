@@ -1,0 +1,312 @@
+//! The room that links are tested in: agents, each with copies of slots, on a network in memory that can lose, cut and
+//! repeat, in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+
+pub(super) const MS: Duration = Duration::from_millis(1);
+
+pub(super) struct Room {
+    pub(super) now: Instant,
+    pub(super) agents: BTreeMap<SocketAddr, Member>,
+    /// Frames under way, with their receiver; everything takes one millisecond.
+    pub(super) wire: VecDeque<(SocketAddr, Kind, Arc<[u8]>)>,
+    /// All that was ever sent, with its receiver.
+    pub(super) recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
+    /// Who had to end, and at what address its name is taken.
+    pub(super) names_taken: Vec<(SocketAddr, SocketAddr)>,
+    pub(super) lose: fn(Kind, usize) -> bool,
+    /// Whether nothing gets from one to the other.
+    pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
+    /// What comes of a frame under way.
+    pub(super) translate: fn(&Opened) -> Vec<Opened>,
+    pub(super) sent: usize,
+}
+
+pub(super) struct Member {
+    pub(super) link: Link,
+    pub(super) counters: Arc<Counters>,
+    pub(super) copies: Copies,
+}
+
+/// What an agent knows of owners' slots, and what it got.
+#[derive(Default)]
+pub(super) struct Copies {
+    /// Ours among them.
+    pub(super) slots: BTreeMap<Owner, BTreeMap<Slot, Cell>>,
+    /// To which version who is known without a gap.
+    pub(super) versions: BTreeMap<Owner, Version>,
+    pub(super) own: Option<Owner>,
+    pub(super) applied: Vec<(Owner, Vec<Change>)>,
+    /// Who was heard (true) or fell silent (false).
+    pub(super) told: Vec<(Owner, bool)>,
+    pub(super) hearsay: Vec<Owner>,
+    pub(super) forgotten: Vec<Owner>,
+    /// What peers asked for: of whom, after which version, from which slot.
+    pub(super) asked: Vec<(Owner, Version, Slot)>,
+}
+
+impl Copies {
+    pub(super) fn write(&mut self, owner: &Owner, changes: &[Change]) {
+        let slots = self.slots.entry(owner.clone()).or_default();
+        for Change { slot, cell } in changes {
+            if slots.get(slot).is_none_or(|before| before.version < cell.version) {
+                slots.insert(*slot, cell.clone());
+            }
+        }
+    }
+}
+
+/// Copies that note what they are asked.
+pub(super) struct Noting<'a>(pub(super) std::cell::RefCell<&'a mut Copies>);
+
+impl Replicas for Noting<'_> {
+    fn apply(&mut self, _: Instant, news: News) {
+        let copies = self.0.get_mut();
+        match news {
+            News::Changed { owner, changes, extent } => {
+                let known = copies.versions.entry(owner.clone()).or_default();
+                if *known >= extent.since {
+                    *known = extent.until.max(*known);
+                }
+                copies.write(&owner, &changes);
+                if !changes.is_empty() {
+                    copies.applied.push((owner, changes));
+                }
+            }
+            News::Heard { owner, .. } => copies.told.push((owner, true)),
+            News::Silent { owner, .. } => copies.told.push((owner, false)),
+            News::Hearsay { owner, .. } => copies.hearsay.push(owner),
+            News::Forgotten { owner } => copies.forgotten.push(owner),
+            News::Refused { .. } => {}
+        }
+    }
+
+    fn version(&self, owner: &Owner) -> Option<Version> {
+        let copies = self.0.borrow();
+        (copies.own.as_ref() != Some(owner)).then(|| copies.versions.get(owner).copied().unwrap_or_default())
+    }
+
+    fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
+        let mut copies = self.0.borrow_mut();
+        copies.asked.push((owner.clone(), after, from));
+        let until = *copies.versions.get(owner)?;
+        let cells = copies.slots.get(owner).into_iter().flatten();
+        let cells = cells.filter(|(slot, cell)| **slot >= from && cell.version > after);
+        let changes = cells.map(|(slot, cell)| Change { slot: *slot, cell: cell.clone() }).collect();
+        Some(Part { changes, next: None, whole: false, until })
+    }
+}
+
+pub(super) fn addr(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 8002))
+}
+
+pub(super) fn owner(n: u8, generation: u64) -> Owner {
+    Owner { name: format!("a{n}").parse().unwrap(), generation }
+}
+
+pub(super) fn seal(sealer: &Sealer, nonce: u8, plain: &[u8]) -> Vec<u8> {
+    sealer.seal(sealer.keyring.sealing(), [nonce; 24], plain)
+}
+
+pub(super) fn public() -> Sealer {
+    Sealer::new(Keyring::public(), "c")
+}
+
+pub(super) fn change_to(version: u64, status: Status) -> Change {
+    Change { slot: 0, cell: Cell { version, content: Content::Status(status) } }
+}
+
+pub(super) fn change(version: u64) -> Change {
+    change_to(version, Status::Ready)
+}
+
+impl Room {
+    pub(super) fn new(agents: u8) -> Self {
+        let mut room = Self {
+            now: Instant::now(),
+            agents: BTreeMap::new(),
+            wire: VecDeque::new(),
+            recording: Vec::new(),
+            names_taken: Vec::new(),
+            lose: |_, _| false,
+            cut: |_, _| false,
+            translate: |frame| vec![frame.clone()],
+            sent: 0,
+        };
+        for n in 1..=agents {
+            room.enter(n, 1, Keyring::public());
+        }
+        room
+    }
+
+    pub(super) fn enter(&mut self, n: u8, generation: u64, keyring: Keyring) {
+        self.enter_as(n, &format!("a{n}"), generation, keyring, "c");
+    }
+
+    pub(super) fn enter_as(&mut self, n: u8, name: &str, generation: u64, keyring: Keyring, cluster: &str) {
+        let owner = Owner { name: name.parse().unwrap(), generation };
+        let counters = Arc::new(Counters::default());
+        let mut seed = [n; 32];
+        seed[..8].copy_from_slice(&generation.to_le_bytes());
+        let settings = Settings {
+            owner: owner.clone(),
+            addr: addr(n),
+            keyring,
+            key_file: true,
+            cluster: cluster.into(),
+            interval: INTERVAL,
+            dead_grace: DEAD_GRACE,
+            seed,
+        };
+        let link = Link::new(self.now, settings, counters.clone());
+        let copies = Copies { own: Some(owner), ..Copies::default() };
+        self.agents.insert(addr(n), Member { link, counters, copies });
+    }
+
+    pub(super) fn meet(&mut self) {
+        let all: BTreeSet<SocketAddr> = self.agents.keys().copied().collect();
+        for at in &all {
+            self.join(*at, all.clone());
+        }
+        self.run(100);
+    }
+
+    pub(super) fn join(&mut self, at: SocketAddr, joins: BTreeSet<SocketAddr>) {
+        let now = self.now;
+        let effects = self.at(at).link.handle_joins(now, joins);
+        self.perform(at, effects);
+    }
+
+    pub(super) fn at(&mut self, at: SocketAddr) -> &mut Member {
+        self.agents.get_mut(&at).expect("it is there")
+    }
+
+    pub(super) fn link(&mut self, n: u8) -> &mut Link {
+        &mut self.at(addr(n)).link
+    }
+
+    pub(super) fn copies(&self, n: u8) -> &Copies {
+        &self.agents[&addr(n)].copies
+    }
+
+    pub(super) fn forget_what_was_noted(&mut self) {
+        for Member { copies, .. } in self.agents.values_mut() {
+            let Copies { applied, told, hearsay, forgotten, asked, .. } = copies;
+            applied.clear();
+            told.clear();
+            hearsay.clear();
+            forgotten.clear();
+            asked.clear();
+        }
+    }
+
+    pub(super) fn run(&mut self, ms: u32) {
+        let end = self.now + ms * MS;
+        while self.now < end {
+            let due = self.agents.values().map(|agent| agent.link.next_due()).min();
+            let due = due.filter(|_| self.wire.is_empty()).unwrap_or(self.now);
+            self.now = due.clamp(self.now + MS, end);
+            for (to, kind, frame) in std::mem::take(&mut self.wire) {
+                self.sent += 1;
+                if !(self.lose)(kind, self.sent) {
+                    self.deliver(to, &frame);
+                }
+            }
+            for at in self.agents.keys().copied().collect::<Vec<_>>() {
+                let now = self.now;
+                let Member { link, copies, .. } = self.at(at);
+                if link.next_due() <= now {
+                    let effects = link.handle_due(now, &mut Noting(copies.into()));
+                    self.perform(at, effects);
+                }
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, to: SocketAddr, frame: &[u8]) {
+        let (now, translate) = (self.now, self.translate);
+        let Some(Member { link, counters, copies }) = self.agents.get_mut(&to) else { return };
+        match link.sealer().open(frame) {
+            Ok(opened) => {
+                for frame in translate(&opened) {
+                    let Member { link, copies, .. } = self.at(to);
+                    let effects = link.handle_frame(now, &frame, &mut Noting(copies.into()));
+                    self.perform(to, effects);
+                }
+            }
+            Err(error) => {
+                let _ = (link, copies);
+                counters.count(error.into());
+            }
+        }
+    }
+
+    pub(super) fn publish(&mut self, n: u8, version: u64) {
+        self.publish_change(n, change(version));
+    }
+
+    pub(super) fn publish_change(&mut self, n: u8, change: Change) {
+        let now = self.now;
+        let Member { link, copies, .. } = self.at(addr(n));
+        let us = copies.own.clone().unwrap();
+        copies.versions.insert(us.clone(), change.cell.version);
+        copies.write(&us, std::slice::from_ref(&change));
+        let effects = link.handle_changes(now, vec![change]);
+        self.perform(addr(n), effects);
+    }
+
+    pub(super) fn perform(&mut self, at: SocketAddr, effects: Effects) {
+        for Frame { to, kind, bytes } in effects.frames {
+            if !(self.cut)(at, to) {
+                self.recording.push((to, kind, bytes.clone()));
+                self.wire.push_back((to, kind, bytes));
+            }
+        }
+        self.names_taken.extend(effects.name_taken.map(|by| (at, by)));
+    }
+
+    pub(super) fn counters(&self, n: u8) -> &Counters {
+        &self.agents[&addr(n)].counters
+    }
+
+    pub(super) fn peers(&self, n: u8) -> usize {
+        self.agents[&addr(n)].link.live().count()
+    }
+
+    /// What who got, of whom.
+    pub(super) fn applied(&self) -> Vec<(SocketAddr, Owner, Vec<Change>)> {
+        let of = |(at, agent): (&SocketAddr, &Member)| {
+            let at = *at;
+            agent.copies.applied.clone().into_iter().map(move |(owner, changes)| (at, owner, changes))
+        };
+        self.agents.iter().flat_map(of).collect()
+    }
+
+    /// Which agents got which versions.
+    pub(super) fn numbers(&self) -> Vec<(SocketAddr, u64)> {
+        let applied = self.applied();
+        let versions =
+            applied.iter().flat_map(|(at, _, changes)| changes.iter().map(|c| (*at, c.cell.version)));
+        let mut got: Vec<_> = versions.collect();
+        got.sort_unstable();
+        got.dedup();
+        got
+    }
+
+    /// Who was asked for whose slots.
+    pub(super) fn asked(&self) -> Vec<(SocketAddr, Owner)> {
+        let of = |(at, agent): (&SocketAddr, &Member)| {
+            let at = *at;
+            agent.copies.asked.clone().into_iter().map(move |(owner, ..)| (at, owner))
+        };
+        self.agents.iter().flat_map(of).collect()
+    }
+
+    /// How many frames of a kind were sent.
+    pub(super) fn sent(&self, kind: Kind) -> usize {
+        self.recording.iter().filter(|(_, sent, _)| *sent == kind).count()
+    }
+}
