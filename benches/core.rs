@@ -18,7 +18,7 @@ use gossd_core::liveness::Standing;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::slot::{Change, SlotTable, Status, Versions, Write};
-use gossd_core::tunnels::Entry;
+use gossd_core::tunnels::OwnedRecord;
 
 /// Records of a large cluster.
 const RECORDS: usize = 100_000;
@@ -76,7 +76,8 @@ fn ranking(c: &mut Criterion) {
                 all.say(Instant::now(), &owner(n), &change, &mut Vec::new());
             }
         }
-        let judge = |_: &Entry| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
+        let judge =
+            |_: &OwnedRecord| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
         let mut seed = 0;
         group.bench_function(format!("{entries} records"), |b| {
             b.iter(|| {

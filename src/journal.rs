@@ -40,11 +40,11 @@ const LOOK_EVERY: u32 = if cfg!(test) { 16 } else { 1_024 };
 
 /// The content of a journal.
 #[derive(Debug)]
-pub struct Restored {
+pub struct RestoredJournal {
     /// The generation of this start: higher than that of any earlier start, and already on disk.
     pub generation: Generation,
     /// The leases that it owned, and the Renew periods of its gosts.
-    pub leases: lease::Kept,
+    pub leases: lease::KeptLeases,
     /// Where instances registered.
     pub entrypoints: Vec<Registered>,
     /// The claims on host names.
@@ -123,16 +123,20 @@ pub enum WriteError {
 impl Journal {
     /// Opens or creates `<dir>/<name>.journal`. Raises the generation on disk to the last one plus 1, or to `at_least`
     /// if that is higher. Returns the content. A file that is damaged or no journal is renamed.
-    pub fn open(dir: &Path, name: &AgentName, at_least: Generation) -> Result<(Self, Restored), OpenError> {
+    pub fn open(
+        dir: &Path,
+        name: &AgentName,
+        at_least: Generation,
+    ) -> Result<(Self, RestoredJournal), OpenError> {
         let path = dir.join(format!("{name}.journal"));
-        let start = || -> Result<(Opened, Lock), Fault> {
+        let start = || -> Result<(OpenFile, Lock), Fault> {
             private_dir(dir)?;
             let lock = Lock::take(&beside(&path, "lock"))?;
             let raise = |last: Stamp| last.raised(at_least);
             Ok((open_or_replace(&path, Stamp::first(at_least), raise)?, lock))
         };
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
-        let Opened { store, stamp, contents, set_aside, .. } = opened;
+        let OpenFile { store, stamp, contents, set_aside, .. } = opened;
         let restored = contents.restored(stamp.generation, set_aside);
         Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
     }
@@ -151,8 +155,8 @@ impl Journal {
         let store = match self.store.take() {
             Some(store) => store,
             None => match self.reopen().map_err(|fault| failed(&self.path, fault))? {
-                Opened { store, afresh: false, .. } => store,
-                Opened { store, set_aside, .. } => {
+                OpenFile { store, afresh: false, .. } => store,
+                OpenFile { store, set_aside, .. } => {
                     self.store = Some(store);
                     return Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside });
                 }
@@ -200,7 +204,7 @@ impl Journal {
     }
 
     /// Opens the file again after a failure, which the file may not have survived.
-    fn reopen(&mut self) -> Result<Opened, Fault> {
+    fn reopen(&mut self) -> Result<OpenFile, Fault> {
         let known = self.stamp;
         let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
         self.stamp = opened.stamp;
@@ -209,7 +213,7 @@ impl Journal {
 }
 
 /// A journal's file, after its first write.
-struct Opened {
+struct OpenFile {
     store: Store,
     stamp: Stamp,
     contents: Contents,
@@ -224,12 +228,12 @@ fn open_or_replace(
     path: &Path,
     first: Stamp,
     forward: impl Fn(Stamp) -> Result<Stamp, Fault>,
-) -> Result<Opened, Fault> {
+) -> Result<OpenFile, Fault> {
     let existing = guarded(|| {
         let Some((store, contents)) = Store::open(path)? else { return Ok(None) };
         let stamp = forward(contents.stamp)?;
         store.commit(stamp, &Batch::default())?;
-        Ok(Some(Opened { store, stamp, contents, afresh: false, set_aside: None }))
+        Ok(Some(OpenFile { store, stamp, contents, afresh: false, set_aside: None }))
     });
     let set_aside = match existing {
         Ok(Some(opened)) => return Ok(opened),
@@ -242,7 +246,7 @@ fn open_or_replace(
         Err(fault) => return Err(fault),
     };
     let store = guarded(|| start_afresh(path, first))?;
-    Ok(Opened { store, stamp: first, contents: Contents::default(), afresh: true, set_aside })
+    Ok(OpenFile { store, stamp: first, contents: Contents::default(), afresh: true, set_aside })
 }
 
 /// Creates a file that gets its name only when it is complete, so that a crash leaves no file that looks damaged.

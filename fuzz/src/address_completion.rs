@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gossd::plugin::Reach;
 use gossd_core::address::{Address, Entrypoint, Host};
 use gossd_core::agent::Restored;
-use gossd_core::lease::{Holding, Kept};
+use gossd_core::lease::{Holding, KeptLeases};
 use gossd_core::record::{MAX_FIELD, Network, Record};
 
 /// Three lines: the entrypoint, the host that replaces addresses that nobody can dial, and another such host.
@@ -77,7 +77,8 @@ fn moved(completed: &str, entrypoint: &Entrypoint, to: &Host) {
         let [id, name, node] = ["1", "t", "n"].map(Into::into);
         let record = Record { id, name, node, network: Network::Tcp, address: completed.into() };
         let held = vec![Holding { record: Arc::new(record), dial: dial.as_str().into() }];
-        let mut restored = Restored { leases: Kept { held, ..Kept::default() }, ..Restored::default() };
+        let mut restored =
+            Restored { leases: KeptLeases { held, ..KeptLeases::default() }, ..Restored::default() };
         reach.returned(&mut restored);
         let address = restored.leases.held[0].record.address.to_string();
         assert_eq!(address, want, "{completed} with {dial:?}");

@@ -12,7 +12,7 @@ use gossd_core::link::gauges::Gauge;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::link::seal::{OVERHEAD, Opened};
 use gossd_core::link::wire::{self, Card, Cards, Digest, Header, Kind, MAX_PAYLOAD, Ping, Pong, Session};
-use gossd_core::link::{Effects, Frame, INTERVAL, Line, Link, Peer, Replicas, Settings};
+use gossd_core::link::{Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, Peer, ReplicaStore};
 use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Cell, Change, Content, Slot, Status, Version};
@@ -94,7 +94,7 @@ struct Notes {
     others: usize,
 }
 
-impl Replicas for Notes {
+impl ReplicaStore for Notes {
     fn apply(&mut self, _: Instant, news: News) {
         match news {
             News::Hearsay { owner, .. } => {
@@ -128,7 +128,7 @@ fn addr(n: u8) -> SocketAddr {
 impl Room {
     fn new() -> Self {
         let now = START.with(|start| *start);
-        let settings = Settings {
+        let settings = LinkSettings {
             owner: Owner { name: US.parse().expect("a name"), generation: 5 },
             addr: addr(1),
             keyring: Keyring::public(),
@@ -304,8 +304,8 @@ impl Room {
         notes
     }
 
-    fn perform(&mut self, effects: Effects, of: Option<usize>, notes: &Notes, more: usize) {
-        let Effects { frames, is_fresh: _, sealer, peers: _, lag, lines, name_taken } = effects;
+    fn perform(&mut self, effects: LinkEffects, of: Option<usize>, notes: &Notes, more: usize) {
+        let LinkEffects { frames, is_fresh: _, sealer, peers: _, lag, lines, name_taken } = effects;
         assert!(sealer.is_none() && lag.is_none() && name_taken.is_none());
         let Notes { hearsay, forgotten, all, others } = notes;
         let count = frames.len() + lines.len() + all.len() - forgotten.len() + others;
@@ -327,7 +327,7 @@ impl Room {
             };
         }
         for line in lines {
-            let Line::Joined { peer } = line else { panic!("{line:?}") };
+            let LinkLine::Joined { peer } = line else { panic!("{line:?}") };
             let process = &mut self.processes[of.expect("by a frame")];
             assert_eq!(process.peer, peer);
             process.admitted = true;

@@ -18,7 +18,9 @@ use gossd_core::link::seal::{OVERHEAD, Opened};
 use gossd_core::link::wire::{
     self, Answer, Cards, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session,
 };
-use gossd_core::link::{DEAD_GRACE, Effects, Frame, INTERVAL, Line, Link, Peer, Replicas, Settings};
+use gossd_core::link::{
+    DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, Peer, ReplicaStore,
+};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
@@ -85,7 +87,7 @@ struct Watch<'a> {
     applied: usize,
 }
 
-impl Replicas for Watch<'_> {
+impl ReplicaStore for Watch<'_> {
     fn apply(&mut self, now: Instant, news: News) {
         self.applied += 1;
         match &news {
@@ -144,7 +146,7 @@ impl Room {
     fn new() -> Self {
         let now = START.with(|start| *start);
         let us = owner(US, 5);
-        let settings = Settings {
+        let settings = LinkSettings {
             owner: us.clone(),
             addr: addr(1),
             keyring: KEYRING.with(Keyring::clone),
@@ -304,15 +306,15 @@ impl Room {
         }
     }
 
-    fn perform(&mut self, effects: Effects, of: Option<usize>, applied: usize) {
-        let Effects { frames, is_fresh, sealer: _, peers: _, lag: _, lines, name_taken: _ } = effects;
+    fn perform(&mut self, effects: LinkEffects, of: Option<usize>, applied: usize) {
+        let LinkEffects { frames, is_fresh, sealer: _, peers: _, lag: _, lines, name_taken: _ } = effects;
         // A card of somebody else is news, a question, and an address to ping.
         let most = EFFECTS + 3 * self.cards;
         let count = frames.len() + lines.len() + applied;
         assert!(count <= most, "{count} effects");
         assert!(!is_fresh || self.processes[of.expect("by a frame")].admitted, "a stranger's");
         for line in lines {
-            if let Line::Joined { peer: Peer { owner, addr } } = line {
+            if let LinkLine::Joined { peer: Peer { owner, addr } } = line {
                 let process = &mut self.processes[of.expect("by a frame")];
                 (process.owner, process.addr, process.admitted) = (owner, addr, true);
             }

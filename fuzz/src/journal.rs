@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use gossd::agent::Agent;
-use gossd::journal::Restored;
+use gossd::journal::RestoredJournal;
 use gossd::journal::entries::{Entries, read, read_file, write, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
@@ -16,7 +16,7 @@ use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
 use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
 use gossd_core::hostname::{Claim, Endpoint, TunnelId};
-use gossd_core::lease::{Holding, Kept, Word};
+use gossd_core::lease::{Holding, KeptLeases, Word};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record, check_field};
@@ -46,7 +46,7 @@ pub fn run(data: &[u8]) {
     let tables = tables.map(|table| table.into_iter().collect::<Vec<_>>());
     let [words, rules, periods, entrypoints] = tables.each_ref().map(Vec::len);
     let restored = read(&Entries { tables: tables.into(), draining: false });
-    let Kept { held, lapsed, released, periods: learned } = &restored.leases;
+    let KeptLeases { held, lapsed, released, periods: learned } = &restored.leases;
     assert!(held.len() + lapsed.len() + released.len() <= words && restored.rules.len() <= rules);
     assert!(learned.len() <= periods && restored.entrypoints.len() <= entrypoints);
     check(&restored);
@@ -59,8 +59,8 @@ fn hash(data: &[u8]) -> u64 {
         >> 20
 }
 
-fn check(restored: &Restored) {
-    let Kept { held, lapsed, released, periods } = &restored.leases;
+fn check(restored: &RestoredJournal) {
+    let KeptLeases { held, lapsed, released, periods } = &restored.leases;
     let held = held.iter().map(|holding| (holding, Word::Held(holding.clone())));
     let lapsed = lapsed.iter().map(|holding| (holding, Word::Lapsed(holding.clone())));
     for (holding, word) in held.chain(lapsed) {
@@ -101,7 +101,7 @@ fn check(restored: &Restored) {
 }
 
 /// What a start makes of a batch of one.
-fn kept(note: impl FnOnce(&mut Batch)) -> Restored {
+fn kept(note: impl FnOnce(&mut Batch)) -> RestoredJournal {
     let mut batch = Batch::default();
     note(&mut batch);
     read(&write(&batch))
@@ -114,9 +114,9 @@ fn told(slot: Slot, content: Content) {
     assert_eq!(decode_cell(slot, &bytes), Some(cell));
 }
 
-fn starts(restored: Restored) {
-    let Restored { leases, entrypoints, rules, draining, .. } = restored;
-    let Kept { held, lapsed, released, .. } = leases.clone();
+fn starts(restored: RestoredJournal) {
+    let RestoredJournal { leases, entrypoints, rules, draining, .. } = restored;
+    let KeptLeases { held, lapsed, released, .. } = leases.clone();
     let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
     let private = BTreeSet::new();
@@ -178,7 +178,7 @@ fn good() -> Vec<u8> {
     batch.claims.insert(rule.key(), Some(Arc::new(rule)));
     let file = write_file(&batch);
     let restored = read_file(file.clone()).expect("a good file");
-    let Kept { held, lapsed, released, periods } = &restored.leases;
+    let KeptLeases { held, lapsed, released, periods } = &restored.leases;
     assert_eq!([held.len(), lapsed.len(), released.len(), periods.len()], [1; 4]);
     assert!(restored.draining && restored.entrypoints.len() == 1);
     file

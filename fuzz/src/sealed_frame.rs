@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use gossd_core::link::keyring::{KeyId, Keyring};
-use gossd_core::link::seal::{OVERHEAD, OpenError, Opened, Sealer, VERSION};
+use gossd_core::link::seal::{OVERHEAD, Opened, SealError, Sealer, VERSION};
 use gossd_core::link::wire::{self, Header, Kind, MAX_PAYLOAD};
 
 use super::input::Input;
@@ -45,18 +45,18 @@ pub fn run(data: &[u8]) {
 /// Bytes of a stranger.
 fn from_outside(sealer: &Sealer, bytes: &[u8]) {
     let want = if bytes.len() < OVERHEAD || !bytes.starts_with(b"gs") {
-        OpenError::NotAFrame
+        SealError::NotAFrame
     } else if bytes[2] != VERSION {
-        OpenError::Version
+        SealError::Version
     } else if !sealer.keyring.ids().any(|id| spelled(id) == bytes[3..7]) {
-        OpenError::UnknownKey
+        SealError::UnknownKey
     } else {
-        OpenError::BadSeal
+        SealError::BadSeal
     };
     match sealer.open(bytes) {
         Err(error) => assert_eq!(error, want),
         Ok(opened) => {
-            assert_eq!(want, OpenError::BadSeal, "opened without a right header");
+            assert_eq!(want, SealError::BadSeal, "opened without a right header");
             let nonce = bytes[HEADER - 24..HEADER].try_into().expect("24 bytes");
             assert_eq!(
                 sealer.seal(opened.key, nonce, &opened.plain),
@@ -86,8 +86,8 @@ fn sealed([ours, cluster, stranger]: [&Sealer; 3], mut input: Input<'_>) {
     let frame = ours.seal(with, [nonce; 24], plain);
     assert_eq!(frame.len(), plain.len() + OVERHEAD);
     assert_eq!(ours.open(&frame), Ok(Opened { plain: plain.to_vec(), key: with }));
-    assert_eq!(cluster.open(&frame), Err(OpenError::BadSeal));
-    assert_eq!(stranger.open(&frame), Err(OpenError::UnknownKey));
+    assert_eq!(cluster.open(&frame), Err(SealError::BadSeal));
+    assert_eq!(stranger.open(&frame), Err(SealError::UnknownKey));
     let mut changed = frame.clone();
     let bit = usize::from(change) % (8 * frame.len());
     changed[bit / 8] ^= 1 << (bit % 8);

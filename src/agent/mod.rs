@@ -17,7 +17,7 @@ use gossd_core::connection::{Caller, ConnectionId};
 use gossd_core::entrypoints::Place;
 use gossd_core::hostname::{Endpoint, TunnelId};
 use gossd_core::lease::Holding;
-use gossd_core::link::Replicas;
+use gossd_core::link::ReplicaStore;
 use gossd_core::quota::{Full, Quota};
 use gossd_core::rank::Order;
 use gossd_core::record::{Draft, Owner, Record};
@@ -32,10 +32,10 @@ pub use self::driver::Dialling;
 /// `.await` or a system call.
 #[derive(Clone)]
 pub struct Agent {
-    shared: Arc<Shared>,
+    shared: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     owner: Owner,
     state: Mutex<State>,
     /// Changes are to be published, or something is due earlier than the driver knows.
@@ -55,7 +55,7 @@ impl Agent {
     pub fn new(settings: Settings, restored: Restored) -> Self {
         let mut state = State::new(Instant::now().into_std(), &settings, restored);
         let effects = state.take_effects();
-        let shared = Shared {
+        let shared = Inner {
             owner: settings.owner,
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -211,7 +211,7 @@ impl Agent {
     }
 }
 
-impl Replicas for Agent {
+impl ReplicaStore for Agent {
     fn apply(&mut self, now: StdInstant, news: News) {
         self.with_at(now, |state, now| state.handle(now, news));
     }

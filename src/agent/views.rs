@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use gossd_core::agent::{Candidate, Counts, HealedFrom, State, Tunnel, View};
+use gossd_core::agent::{Candidate, Counts, HealedFrom, State, TunnelSummary, View};
 use gossd_core::event::Event;
 use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
@@ -50,7 +50,7 @@ impl Agent {
 
     /// The first tunnels by id whose id contains `search`, and the number of all such tunnels. Holds the lock while it
     /// copies the ids: a millisecond for 100,000.
-    pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<Tunnel>) {
+    pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<TunnelSummary>) {
         let mut found = self.lock().tunnel_ids();
         found.retain(|name| name.text().contains(search));
         found.sort_unstable();

@@ -12,12 +12,12 @@ use super::client::{Client, NoReport, Reply, parse_admin, runtime};
 use super::status::health;
 use super::{paths, table};
 use crate::config::DEFAULT_ADMIN;
-use crate::ops::report::{Done, Status};
+use crate::ops::report::{DoneReport, StatusReport};
 use gossd_core::record::AgentName;
 
 /// Which agent is asked for a report.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct AgentArgs {
     /// The agent's admin listener
     #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", default_value = DEFAULT_ADMIN, value_parser = parse_admin)]
     admin: String,
@@ -56,7 +56,7 @@ pub(super) struct DrainArgs {
     whom: Whom,
 }
 
-impl Asked {
+impl AgentArgs {
     /// Of the agent that is meant.
     pub(super) fn client(&self) -> Client {
         self.control.clone().map_or_else(|| Client::Admin(self.admin.clone()), Client::Control)
@@ -84,13 +84,13 @@ pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
 
 fn change(whom: &Whom, path: &str) -> anyhow::Result<()> {
     let reply = wait(whom.client()?.report(Method::POST, path, Bytes::new()))?;
-    show(whom.json, &reply, |done: &Done| format!("{}\n", done.text))
+    show(whom.json, &reply, |done: &DoneReport| format!("{}\n", done.text))
 }
 
 pub(super) fn healthcheck(whom: &Whom) -> anyhow::Result<()> {
-    let reply: Reply<Status> = wait(whom.client()?.get("/status.json"))?;
+    let reply: Reply<StatusReport> = wait(whom.client()?.get("/status.json"))?;
     let text = health(&reply.report);
-    let text = if whom.json { serde_json::to_string(&Done { done: true, text })? } else { text };
+    let text = if whom.json { serde_json::to_string(&DoneReport { done: true, text })? } else { text };
     table::print(&format!("{text}\n")).context("cannot print")
 }
 

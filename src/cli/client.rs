@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::words;
-use crate::ops::report::Failure;
+use crate::ops::report::ErrorReport;
 use gossd_core::address::Entrypoint;
 
 /// A host that takes longer to connect to is not there.
@@ -193,7 +193,7 @@ impl Client {
     async fn refused(&self, answer: Response<Incoming>) -> NoReport {
         let status = answer.status();
         match self.read(answer).await.map(|text| serde_json::from_slice(&text)) {
-            Ok(Ok(Failure { error })) => {
+            Ok(Ok(ErrorReport { error })) => {
                 let why = error.lines().map(words::plain).collect::<Vec<_>>().join("\n");
                 NoReport::Refused(self.clone(), why)
             }

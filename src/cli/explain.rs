@@ -5,34 +5,34 @@ use std::process::ExitCode;
 use anstyle::Style;
 use clap::Args;
 
-use super::ask::{Asked, show, wait};
+use super::ask::{AgentArgs, show, wait};
 use super::client::{self, Reply};
-use super::table::{BAD, DIM, GOOD, Table, painted};
+use super::table::{BAD, DIM, GOOD, TextTable, painted};
 use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, status};
-use crate::ops::report::{Candidate, Explanation, Host, Lease};
+use crate::ops::report::{CandidateReport, Explanation, HostReport, LeaseReport};
 
 /// Said of a private tunnel.
 const PRIVATE: &str = "; private: gost turns visitors away";
 
 #[derive(Debug, Args)]
-pub(super) struct Question {
+pub(super) struct ExplainArgs {
     /// A tunnel's id, or a host name
     #[arg(value_name = "NAME|HOST")]
     name: String,
     #[command(flatten)]
-    asked: Asked,
+    asked: AgentArgs,
 }
 
-pub(super) fn explain(question: &Question) -> anyhow::Result<ExitCode> {
+pub(super) fn explain(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
     question.answer(explained)
 }
 
-pub(super) fn get(question: &Question) -> anyhow::Result<ExitCode> {
+pub(super) fn get(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
     question.answer(addresses)
 }
 
-impl Question {
+impl ExplainArgs {
     fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
         let path = client::path("/explain.json", &[("name", &self.name)]);
         let reply: Reply<Explanation> = wait(self.asked.client().get(&path))?;
@@ -42,7 +42,7 @@ impl Question {
     }
 }
 
-fn listed(explanation: &Explanation) -> impl Iterator<Item = &Candidate> {
+fn listed(explanation: &Explanation) -> impl Iterator<Item = &CandidateReport> {
     explanation.candidates.iter().filter(|candidate| candidate.rank.is_some())
 }
 
@@ -51,8 +51,8 @@ fn addresses(explanation: &Explanation) -> String {
     if listed(explanation).next().is_none() {
         return verdict(explanation);
     }
-    let mut table = Table::new(&["ADDRESS", "NETWORK", "AGENT", "CONNECTOR"]);
-    for Candidate { address, network, agent, state, id, .. } in listed(explanation) {
+    let mut table = TextTable::new(&["ADDRESS", "NETWORK", "AGENT", "CONNECTOR"]);
+    for CandidateReport { address, network, agent, state, id, .. } in listed(explanation) {
         table.row(status::style(*state), &[address, network, agent, id]);
     }
     table.text()
@@ -74,8 +74,8 @@ fn verdict(explanation: &Explanation) -> String {
 }
 
 /// How a host leads to a tunnel.
-fn way(asked: &str, host: &Host) -> String {
-    let Host { rule, by, private } = host;
+fn way(asked: &str, host: &HostReport) -> String {
+    let HostReport { rule, by, private } = host;
     let rule = plain(rule);
     let by = match &**by {
         "configured" => format!("{rule} is configured (--ingress-rule)"),
@@ -88,11 +88,11 @@ fn way(asked: &str, host: &Host) -> String {
 }
 
 /// Each on a line, and under it why it is there.
-fn records(candidates: &[Candidate]) -> String {
+fn records(candidates: &[CandidateReport]) -> String {
     let titles = ["RANK", "ADDRESS", "NETWORK", "AGENT", "STATE", "RTT", "KNOWN", "LEASE"];
-    let mut table = Table::new(&titles).with_numbers(&[5, 6]);
+    let mut table = TextTable::new(&titles).with_numbers(&[5, 6]);
     for candidate in candidates {
-        let Candidate { rank, address, network, agent, state, .. } = candidate;
+        let CandidateReport { rank, address, network, agent, state, .. } = candidate;
         let place = rank.map_or_else(|| "hidden".into(), |rank| rank.to_string());
         let (rtt, known) = (round_trip(candidate.rtt_ms), time(candidate.known_seconds));
         let lease = candidate.lease.as_ref().map_or_else(|| "-".into(), lease);
@@ -106,11 +106,11 @@ fn records(candidates: &[Candidate]) -> String {
     [format!("{titles}\n")].into_iter().chain(rows).collect()
 }
 
-fn style(candidate: &Candidate) -> Style {
+fn style(candidate: &CandidateReport) -> Style {
     if candidate.rank.is_none() { BAD } else { status::style(candidate.state) }
 }
 
-fn lease(lease: &Lease) -> String {
+fn lease(lease: &LeaseReport) -> String {
     let period = lease.period_seconds.map(|period| format!(", renewed every {}", time(period)));
     format!("{} left{}", time(lease.remaining_seconds), period.unwrap_or_default())
 }
@@ -118,12 +118,12 @@ fn lease(lease: &Lease) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::report::State;
+    use crate::ops::report::MemberState;
 
     const TUNNEL: &str = "c9ef8f8c-d687-4dca-be7a-1467b6565404";
 
-    fn candidate(rank: Option<usize>, agent: &str, state: State, why: &str) -> Candidate {
-        Candidate {
+    fn candidate(rank: Option<usize>, agent: &str, state: MemberState, why: &str) -> CandidateReport {
+        CandidateReport {
             rank,
             why: why.into(),
             id: "c23d4f42-c892-42b3-8b74-88ab6455d33a".into(),
@@ -139,16 +139,20 @@ mod tests {
     }
 
     fn made_up() -> Explanation {
-        let lease = Some(Lease { remaining_seconds: 44.6, period_seconds: Some(15.0) });
-        let here = Candidate { lease, ..candidate(Some(1), "a", State::Alive, "its agent is alive") };
-        let there = Candidate { rtt_ms: Some(0.5), ..candidate(Some(2), "b", State::Suspect, "b is silent") };
+        let lease = Some(LeaseReport { remaining_seconds: 44.6, period_seconds: Some(15.0) });
+        let here =
+            CandidateReport { lease, ..candidate(Some(1), "a", MemberState::Alive, "its agent is alive") };
+        let there = CandidateReport {
+            rtt_ms: Some(0.5),
+            ..candidate(Some(2), "b", MemberState::Suspect, "b is silent")
+        };
         Explanation {
             asked: "www.example.org".into(),
-            host: Some(Host { rule: ".example.org".into(), by: "claimed".into(), private: false }),
+            host: Some(HostReport { rule: ".example.org".into(), by: "claimed".into(), private: false }),
             name: Some(TUNNEL.into()),
             private: false,
             verdict: "2 records are listed, 1 is hidden.".into(),
-            candidates: vec![here, there, candidate(None, "c", State::Dead, "c is dead")],
+            candidates: vec![here, there, candidate(None, "c", MemberState::Dead, "c is dead")],
         }
     }
 
@@ -188,7 +192,7 @@ hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
             ("hash", false, "host    x: .x is the tunnel's hash host\n"),
             ("magic", false, "host    x: .x (magic)\n"),
         ] {
-            assert_eq!(way("x", &Host { rule: ".x".into(), by: by.into(), private }), told);
+            assert_eq!(way("x", &HostReport { rule: ".x".into(), by: by.into(), private }), told);
         }
     }
 
@@ -199,7 +203,7 @@ hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
             bare(&explained(&by_id))
                 .contains(&format!("tunnel  {TUNNEL}; private: gost turns visitors away\n"))
         );
-        let host = Host { rule: "x".into(), by: "claimed".into(), private: true };
+        let host = HostReport { rule: "x".into(), by: "claimed".into(), private: true };
         let by_host = Explanation { host: Some(host), private: true, ..made_up() };
         assert_eq!(bare(&explained(&by_host)).matches("private").count(), 1);
     }

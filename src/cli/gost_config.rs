@@ -81,7 +81,7 @@ const FILE_NOTES: &str = "  # gossd writes this file (mode 0640, its group: gost
 ";
 
 /// How gost reaches the agent.
-struct Plugin {
+struct PluginUrls {
     r#type: &'static str,
     sd: String,
     ingress: String,
@@ -97,7 +97,7 @@ pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
-fn plugin(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
+fn plugin(args: &GostConfigArgs) -> anyhow::Result<PluginUrls> {
     let mut plugin = match (args.via, kind(args), &args.agent.plugin_socket) {
         (Via::Tcp, PluginType::Grpc, _) => over_grpc(args)?,
         (Via::Tcp, PluginType::Http, _) => over_http(args)?,
@@ -137,10 +137,10 @@ fn kind(args: &GostConfigArgs) -> PluginType {
     args.r#type.unwrap_or(if grpc { PluginType::Grpc } else { PluginType::Http })
 }
 
-fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
+fn over_grpc(args: &GostConfigArgs) -> anyhow::Result<PluginUrls> {
     let addr = address(args)?;
     let notes = note_on_socket(args);
-    Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: tls(args), token: None, notes })
+    Ok(PluginUrls { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: tls(args), token: None, notes })
 }
 
 fn note_on_socket(args: &GostConfigArgs) -> Vec<String> {
@@ -148,15 +148,15 @@ fn note_on_socket(args: &GostConfigArgs) -> Vec<String> {
     args.agent.plugin_socket.is_some().then_some(offered).into_iter().collect()
 }
 
-fn over_http(args: &GostConfigArgs) -> anyhow::Result<Plugin> {
+fn over_http(args: &GostConfigArgs) -> anyhow::Result<PluginUrls> {
     let tls = tls(args);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let root = format!("{scheme}://{}", address(args)?);
     let [sd, ingress] = [http::PATH, http::INGRESS_PATH].map(|path| format!("{root}{path}"));
-    Ok(Plugin { r#type: "http", sd, ingress, tls, token: None, notes: note_on_socket(args) })
+    Ok(PluginUrls { r#type: "http", sd, ingress, tls, token: None, notes: note_on_socket(args) })
 }
 
-fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
+fn over_unix(path: &Path) -> anyhow::Result<PluginUrls> {
     // gost need not run in this folder.
     let path = std::path::absolute(path).context("--plugin-socket")?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@,=~".contains(c);
@@ -164,7 +164,14 @@ fn over_unix(path: &Path) -> anyhow::Result<Plugin> {
         return wrong("--plugin-socket has a character that gost would not take in a plugin's address");
     };
     let addr = format!("unix://{path}");
-    Ok(Plugin { r#type: "grpc", sd: addr.clone(), ingress: addr, tls: None, token: None, notes: Vec::new() })
+    Ok(PluginUrls {
+        r#type: "grpc",
+        sd: addr.clone(),
+        ingress: addr,
+        tls: None,
+        token: None,
+        notes: Vec::new(),
+    })
 }
 
 /// Where a gost on the same host reaches the plugin, under a name if it has a second address.
@@ -216,7 +223,7 @@ fn tls(args: &GostConfigArgs) -> Option<Tls> {
 }
 
 /// What an entry of `ingresses` has below its name.
-fn ingress(args: &GostConfigArgs, plugin: &Plugin) -> anyhow::Result<Zeroizing<String>> {
+fn ingress(args: &GostConfigArgs, plugin: &PluginUrls) -> anyhow::Result<Zeroizing<String>> {
     if args.ingress == IngressBy::Plugin {
         return Ok(section(plugin, &plugin.ingress));
     }
@@ -228,7 +235,7 @@ fn ingress(args: &GostConfigArgs, plugin: &Plugin) -> anyhow::Result<Zeroizing<S
     Ok(Zeroizing::new(format!("{FILE_NOTES}  reload: 1s\n  file:\n    path: {path}\n")))
 }
 
-fn yaml(args: &GostConfigArgs, plugin: &Plugin, ingress: &str) -> Zeroizing<String> {
+fn yaml(args: &GostConfigArgs, plugin: &PluginUrls, ingress: &str) -> Zeroizing<String> {
     let notes: String = plugin.notes.iter().flat_map(|note| ["# ", note, "\n"]).collect();
     let (tunnel_addr, entrypoint) = (quoted(&args.tunnel_addr), quoted(&args.entrypoint));
     let sd = section(plugin, &plugin.sd);
@@ -264,7 +271,7 @@ sds:
     ))
 }
 
-fn section(plugin: &Plugin, addr: &str) -> Zeroizing<String> {
+fn section(plugin: &PluginUrls, addr: &str) -> Zeroizing<String> {
     let mut text =
         Zeroizing::new(format!("  plugin:\n    type: {}\n    addr: {}\n", plugin.r#type, quoted(addr)));
     let told = match &plugin.tls {

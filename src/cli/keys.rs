@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::NOT_EVERYWHERE;
 use super::ask::{Whom, show, wait};
 use super::client::{self, Reply};
-use super::table::{Table, USUAL};
+use super::table::{TextTable, USUAL};
 use super::words::plain;
 use crate::net::keyfile;
 use crate::ops::report::KeyChange;
@@ -138,8 +138,8 @@ fn result(KeyChange { text, report, lacking }: &KeyChange) -> String {
     format!("{}\n{count}{colon}{}\n{}", plain(text), names.join(", "), others.collect::<String>())
 }
 
-fn key_table(report: &KeyReport) -> Table {
-    let mut table = Table::new(&["KEY", "SEALS", "AGENTS"]);
+fn key_table(report: &KeyReport) -> TextTable {
+    let mut table = TextTable::new(&["KEY", "SEALS", "AGENTS"]);
     for id in &report.keys {
         let has = |agent: &&AgentKeys| agent.keys.as_ref().is_some_and(|keys| keys.contains(id));
         let (with, without): (Vec<_>, Vec<_>) = report.agents.iter().partition(has);
@@ -154,8 +154,8 @@ fn key_table(report: &KeyReport) -> Table {
     table
 }
 
-fn agent_table(report: &KeyReport) -> Table {
-    let mut table = Table::new(&["AGENT", "HEARD", "SEALS WITH", "KEYS", "KEYRING", "KEY FILE"]);
+fn agent_table(report: &KeyReport) -> TextTable {
+    let mut table = TextTable::new(&["AGENT", "HEARD", "SEALS WITH", "KEYS", "KEYRING", "KEY FILE"]);
     for agent in &report.agents {
         let heard = match agent.silent_seconds {
             _ if agent.asked => "is asked".to_owned(),

@@ -72,17 +72,17 @@ enum Verb {
     /// Ask this host's agent whether it serves, for container health checks: exits with 0 if it does
     Healthcheck(ask::Whom),
     /// Print how an agent is: its records, peers and journal, and what is wrong
-    Status(ask::Asked),
+    Status(ask::AgentArgs),
     /// List the agents of the cluster, as one of them sees the others
-    Members(ask::Asked),
+    Members(ask::AgentArgs),
     /// List the tunnels that are attached anywhere
     Services(services::ServicesArgs),
     /// Print where gost would find a tunnel: what a Get answers now
-    Get(explain::Question),
+    Get(explain::ExplainArgs),
     /// Tell why a Get answers as it does: every record of a tunnel, and why it is listed there, or hidden
-    Explain(explain::Question),
+    Explain(explain::ExplainArgs),
     /// Print what happens to records and peers as it happens, with the seconds since the start, until ctrl-c
-    Watch(ask::Asked),
+    Watch(ask::AgentArgs),
     /// Change the keys that seal the gossip, at every agent while all are running
     #[command(subcommand)]
     Keys(keys::KeysVerb),

@@ -62,12 +62,12 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
     let mut daemon = start(args.clone(), inherited, log.dropped()).await?;
     loop {
         match attend(&mut daemon, &mut signals, &mut args, &mut source, log).await? {
-            End::Stop => {
+            AgentEnd::Stop => {
                 supervisor::stopping().await;
                 daemon.stop().await;
                 return Ok(());
             }
-            End::Succeeded(mut successor) => {
+            AgentEnd::Succeeded(mut successor) => {
                 let Remains { inherited, snapshot } = daemon.hand_over().await?;
                 match successor.hand_over(&snapshot).await {
                     Ok(()) => {
@@ -89,7 +89,7 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
 }
 
 /// What ends an agent.
-enum End {
+enum AgentEnd {
     Stop,
     /// A process has our sockets, and waits for what we hold.
     Succeeded(Successor),
@@ -116,7 +116,7 @@ async fn attend(
     args: &mut RunArgs,
     source: &mut Source,
     log: &Log,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<AgentEnd> {
     supervisor::ready(&status(daemon.agent())).await;
     let agent = daemon.agent().clone();
     let mut beats = pin!(supervisor::beats(move || status(&agent)));
@@ -136,17 +136,17 @@ async fn attend(
             }
             _ = signals.terminate.recv() => {
                 tracing::info!("stopping on SIGTERM");
-                return Ok(End::Stop);
+                return Ok(AgentEnd::Stop);
             }
             _ = signals.interrupt.recv() => {
                 tracing::info!("stopping on SIGINT");
-                return Ok(End::Stop);
+                return Ok(AgentEnd::Stop);
             }
             () = ops.left() => {
                 tracing::info!("stopping: told to leave");
-                return Ok(End::Stop);
+                return Ok(AgentEnd::Stop);
             }
-            successor = ops.succeeded() => return Ok(End::Succeeded(successor)),
+            successor = ops.succeeded() => return Ok(AgentEnd::Succeeded(successor)),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::NOTHING_FOUND;
-use super::ask::{Asked, show, wait};
+use super::ask::{AgentArgs, show, wait};
 use super::client;
-use super::table::{BAD, DIM, Table, USUAL, painted};
-use crate::ops::report::{Service, Services};
+use super::table::{BAD, DIM, TextTable, USUAL, painted};
+use crate::ops::report::{TunnelReport, TunnelsReport};
 use crate::ops::{LIMIT, MAX_LIMIT};
 
 /// Columns that the names of agents may take: with a tunnel's id, a line has a hundred.
@@ -23,7 +23,7 @@ pub(super) struct ServicesArgs {
     #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = parse_limit)]
     limit: usize,
     #[command(flatten)]
-    asked: Asked,
+    asked: AgentArgs,
 }
 
 pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
@@ -35,18 +35,18 @@ pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
     Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
 }
 
-fn page(services: &Services, search: &str) -> String {
+fn page(services: &TunnelsReport, search: &str) -> String {
     match (services.total, search) {
         (0, "") => return "no tunnel is attached anywhere\n".into(),
         (0, _) => return format!("no tunnel has {search:?} in its id\n"),
         _ => {}
     }
-    let mut table = Table::new(&["TUNNEL", "LISTED", "HIDDEN", "AGENTS"]).with_numbers(&[1, 2]);
+    let mut table = TextTable::new(&["TUNNEL", "LISTED", "HIDDEN", "AGENTS"]).with_numbers(&[1, 2]);
     let (lost, listed): (Vec<_>, Vec<_>) = services.services.iter().partition(|service| service.listed == 0);
     for (style, service) in
         lost.iter().map(|lost| (BAD, lost)).chain(listed.iter().map(|listed| (USUAL, listed)))
     {
-        let Service { name, listed, hidden, agents } = *service;
+        let TunnelReport { name, listed, hidden, agents } = *service;
         table.row(style, &[name, &listed.to_string(), &hidden.to_string(), &some(agents)]);
     }
     let mut text = table.text();
@@ -55,7 +55,7 @@ fn page(services: &Services, search: &str) -> String {
 }
 
 /// How many are not listed, and what would list them.
-fn more(services: &Services) -> String {
+fn more(services: &TunnelsReport) -> String {
     let listed = services.services.len();
     let way = match services.total {
         total if total <= listed => return String::new(),
@@ -88,8 +88,8 @@ fn some(names: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn service(name: &str, listed: usize, hidden: usize, agents: &[&str]) -> Service {
-        Service {
+    fn service(name: &str, listed: usize, hidden: usize, agents: &[&str]) -> TunnelReport {
+        TunnelReport {
             name: name.into(),
             listed,
             hidden,
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    fn bare(services: &Services, search: &str) -> String {
+    fn bare(services: &TunnelsReport, search: &str) -> String {
         anstream::adapter::strip_str(&page(services, search)).to_string()
     }
 
@@ -113,7 +113,7 @@ c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
 4d21094e-b74c-4916-86c1-d9fa36ea677b       2       0  a, b
 3 more: --limit 5
 ";
-        assert_eq!(bare(&Services { total: 5, services }, ""), want);
+        assert_eq!(bare(&TunnelsReport { total: 5, services }, ""), want);
     }
 
     #[test]
@@ -124,7 +124,7 @@ c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
             (10_001, 2, "9999 more: --limit 10000, or --name TEXT\n"),
             (10_001, 10_000, "1 more: --name TEXT\n"),
         ] {
-            let services = Services { total, services: vec![service("t", 1, 0, &["a"]); listed] };
+            let services = TunnelsReport { total, services: vec![service("t", 1, 0, &["a"]); listed] };
             assert_eq!(anstream::adapter::strip_str(&more(&services)).to_string(), told);
         }
     }
@@ -135,9 +135,9 @@ c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
         assert_eq!(some(&names), "host-0.example.org, host-1.example.org and 198 more");
         let long = ["x".repeat(64)];
         assert_eq!(some(&long), long[0]);
-        let services = Services {
+        let services = TunnelsReport {
             total: 1,
-            services: vec![Service { agents: names, ..service(&"t".repeat(36), 1, 0, &[]) }],
+            services: vec![TunnelReport { agents: names, ..service(&"t".repeat(36), 1, 0, &[]) }],
         };
         let page = bare(&services, "");
         assert!(page.lines().all(|line| line.len() <= 110), "{page}");
@@ -145,7 +145,7 @@ c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
 
     #[test]
     fn nothing_is_said_in_words() {
-        let none = Services { total: 0, services: Vec::new() };
+        let none = TunnelsReport { total: 0, services: Vec::new() };
         assert_eq!(page(&none, ""), "no tunnel is attached anywhere\n");
         assert_eq!(page(&none, "c9\u{1b}"), "no tunnel has \"c9\\u{1b}\" in its id\n");
     }

@@ -4,28 +4,31 @@ use std::process::ExitCode;
 
 use anstyle::Style;
 
-use super::ask::{Asked, show, wait};
-use super::table::{BAD, DIM, GOOD, TITLE, Table, USUAL, WARN, painted};
+use super::ask::{AgentArgs, show, wait};
+use super::table::{BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
 use super::words::{count, plain, round_trip, time};
-use crate::ops::report::{Holds, IngressFile, Journal, Member, State, Status};
+use crate::ops::report::{Holds, IngressFileReport, JournalReport, Member, MemberState, StatusReport};
 
 const PATH: &str = "/status.json";
 
-pub(super) fn status(asked: &Asked) -> anyhow::Result<ExitCode> {
+pub(super) fn status(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
     show(asked.json, &wait(asked.client().get(PATH))?, screen)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn members(asked: &Asked) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client().get(PATH))?, |status: &Status| members_table(&status.members))?;
+pub(super) fn members(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
+    show(asked.json, &wait(asked.client().get(PATH))?, |status: &StatusReport| {
+        members_table(&status.members)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The status in a line, for a container's health check.
-pub(super) fn health(status: &Status) -> String {
-    let Status { holds, members, journal, .. } = status;
+pub(super) fn health(status: &StatusReport) -> String {
+    let StatusReport { holds, members, journal, .. } = status;
     let heard = |member: &&Member| {
-        !member.this && matches!(member.state, State::Alive | State::Draining | State::Starting)
+        !member.this
+            && matches!(member.state, MemberState::Alive | MemberState::Draining | MemberState::Starting)
     };
     let peers = match members.iter().filter(heard).count() {
         1 => "1 peer is".to_owned(),
@@ -37,36 +40,36 @@ pub(super) fn health(status: &Status) -> String {
 }
 
 /// A state as it is printed.
-pub(super) fn state(state: State) -> &'static str {
+pub(super) fn state(state: MemberState) -> &'static str {
     match state {
-        State::Alive => "alive",
-        State::Suspect => "suspect",
-        State::Dead => "dead",
-        State::Draining => "draining",
-        State::Left => "left",
-        State::Starting => "starting",
+        MemberState::Alive => "alive",
+        MemberState::Suspect => "suspect",
+        MemberState::Dead => "dead",
+        MemberState::Draining => "draining",
+        MemberState::Left => "left",
+        MemberState::Starting => "starting",
     }
 }
 
 /// How urgent a state is, from 0, and its style.
-fn urgency(state: State) -> (u8, Style) {
+fn urgency(state: MemberState) -> (u8, Style) {
     match state {
-        State::Dead => (0, BAD),
-        State::Suspect => (1, WARN),
-        State::Starting => (2, WARN),
-        State::Draining => (3, WARN),
-        State::Alive => (4, USUAL),
-        State::Left => (5, DIM),
+        MemberState::Dead => (0, BAD),
+        MemberState::Suspect => (1, WARN),
+        MemberState::Starting => (2, WARN),
+        MemberState::Draining => (3, WARN),
+        MemberState::Alive => (4, USUAL),
+        MemberState::Left => (5, DIM),
     }
 }
 
 /// The style of a row about an agent in that state.
-pub(super) fn style(state: State) -> Style {
+pub(super) fn style(state: MemberState) -> Style {
     urgency(state).1
 }
 
-fn screen(status: &Status) -> String {
-    let Status { name, version, cluster, address, generation, order, .. } = status;
+fn screen(status: &StatusReport) -> String {
+    let StatusReport { name, version, cluster, address, generation, order, .. } = status;
     let ready = if status.ready { painted(GOOD, "ready") } else { painted(BAD, "not ready") };
     let up = time(status.uptime_seconds);
     let mut text = format!("{}  gossd {}  up {up}  {ready}\n", painted(TITLE, &plain(name)), plain(version));
@@ -91,7 +94,7 @@ fn screen(status: &Status) -> String {
 }
 
 fn peers(members: &[Member]) -> String {
-    let mut states: Vec<State> =
+    let mut states: Vec<MemberState> =
         members.iter().filter(|member| !member.this).map(|peer| peer.state).collect();
     if states.is_empty() {
         return "none".into();
@@ -116,8 +119,8 @@ fn hosts(holds: &Holds) -> String {
     format!("{}, {} of them made here{private}", count(holds.rules, "claim"), holds.own_rules)
 }
 
-fn journal(journal: &Journal) -> String {
-    let Journal { state, problem, pending, errors } = journal;
+fn journal(journal: &JournalReport) -> String {
+    let JournalReport { state, problem, pending, errors } = journal;
     let why = problem.as_ref().map(|problem| plain(problem));
     let behind = (*pending > 0).then(|| format!("{} not on disk yet", count(*pending, "change")));
     let failed = (*errors > 0).then(|| format!("failed writes since the start: {errors}"));
@@ -131,8 +134,8 @@ fn journal(journal: &Journal) -> String {
     painted(style, &all.join("; "))
 }
 
-fn ingress_file(file: &IngressFile) -> String {
-    let IngressFile { path, lines, left_out, former, writes: _, failures, problem } = file;
+fn ingress_file(file: &IngressFileReport) -> String {
+    let IngressFileReport { path, lines, left_out, former, writes: _, failures, problem } = file;
     let earlier = (*former > 0).then(|| format!("{former} of them from an earlier start"));
     let left = (*left_out > 0).then(|| format!("{} left out", count(*left_out, "host name")));
     let failed = (*failures > 0).then(|| format!("failed writes since the start: {failures}"));
@@ -150,7 +153,7 @@ fn members_table(members: &[Member]) -> String {
     let refuses = members.iter().any(|member| member.refused.is_some());
     let titles = ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS", "REFUSED"];
     let columns = if refuses { titles.len() } else { titles.len() - 1 };
-    let mut table = Table::new(&titles[..columns]).with_numbers(&[2, 3, 4]);
+    let mut table = TextTable::new(&titles[..columns]).with_numbers(&[2, 3, 4]);
     for member in members {
         let mark = if member.this { " (this)" } else { "" };
         let row = [
@@ -172,7 +175,7 @@ pub(super) mod tests {
     use super::*;
     use crate::ops::report::Refused;
 
-    fn member(name: &str, state: State) -> Member {
+    fn member(name: &str, state: MemberState) -> Member {
         Member {
             name: name.into(),
             this: false,
@@ -186,11 +189,15 @@ pub(super) mod tests {
         }
     }
 
-    fn made_up() -> Status {
-        let silent =
-            Member { silent_seconds: Some(71.3), rtt_ms: None, address: None, ..member("c", State::Dead) };
-        let this = Member { this: true, rtt_ms: None, ..member("a", State::Alive) };
-        Status {
+    fn made_up() -> StatusReport {
+        let silent = Member {
+            silent_seconds: Some(71.3),
+            rtt_ms: None,
+            address: None,
+            ..member("c", MemberState::Dead)
+        };
+        let this = Member { this: true, rtt_ms: None, ..member("a", MemberState::Alive) };
+        StatusReport {
             version: "0.1.0".into(),
             name: "a".into(),
             generation: 1_764_000_000_000,
@@ -210,8 +217,8 @@ pub(super) mod tests {
                 rules: 1,
                 private_tunnels: 0,
             },
-            members: vec![this, member("b", State::Alive), silent, member("d", State::Suspect)],
-            journal: Journal { state: "kept".into(), problem: None, pending: 0, errors: 0 },
+            members: vec![this, member("b", MemberState::Alive), silent, member("d", MemberState::Suspect)],
+            journal: JournalReport { state: "kept".into(), problem: None, pending: 0, errors: 0 },
             ingress_file: None,
             last_event: 9,
         }
@@ -241,9 +248,13 @@ gossip   10.0.0.1:8002, generation 1764000000000
     #[test]
     fn what_is_wrong_comes_first_each_on_a_line() {
         let problems = vec!["the journal: no space".into(), "more than half of the peers are gone".into()];
-        let journal =
-            Journal { state: "failing".into(), problem: Some("no space".into()), pending: 1, errors: 2 };
-        let status = Status { ready: false, problems, journal, members: Vec::new(), ..made_up() };
+        let journal = JournalReport {
+            state: "failing".into(),
+            problem: Some("no space".into()),
+            pending: 1,
+            errors: 2,
+        };
+        let status = StatusReport { ready: false, problems, journal, members: Vec::new(), ..made_up() };
         let text = screen(&status);
         assert!(
             text.contains(&painted(BAD, "not ready"))
@@ -272,7 +283,7 @@ b         alive    0.40 ms       -        7  10.0.0.2:8002
         assert_eq!(bare(&text), want);
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(&BAD.to_string())), "{text:?}");
         let refused = Some(Refused { count: 12, last: "slots that cannot be".into() });
-        let text = bare(&members_table(&[Member { refused, ..member("e", State::Alive) }]));
+        let text = bare(&members_table(&[Member { refused, ..member("e", MemberState::Alive) }]));
         let cells: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
         assert_eq!(cells, ["REFUSED", "12"]);
     }

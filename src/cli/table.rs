@@ -27,13 +27,13 @@ pub(super) fn painted(style: Style, text: &str) -> String {
 }
 
 /// Rows of texts. No text is ever broken.
-pub(super) struct Table {
+pub(super) struct TextTable {
     titles: Vec<&'static str>,
     numbers: Vec<usize>,
     rows: Vec<(Style, Vec<String>)>,
 }
 
-impl Table {
+impl TextTable {
     /// Columns with these titles.
     pub(super) fn new(titles: &[&'static str]) -> Self {
         Self { titles: titles.into(), numbers: Vec::new(), rows: Vec::new() }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_numbers_end_at_one_place() {
-        let mut table = Table::new(&["NAME", "RECORDS", "ADDRESS"]).with_numbers(&[1]);
+        let mut table = TextTable::new(&["NAME", "RECORDS", "ADDRESS"]).with_numbers(&[1]);
         table.row(USUAL, &["a", "9", "10.0.0.1:8002"]);
         table.row(USUAL, &["böses", "1234", ""]);
         let want = "\
@@ -114,7 +114,7 @@ böses     1234
 
     #[test]
     fn a_row_stays_one_line_whatever_is_in_it() {
-        let mut table = Table::new(&["TUNNEL"]);
+        let mut table = TextTable::new(&["TUNNEL"]);
         table.row(USUAL, &[&"x".repeat(300)]);
         table.row(USUAL, &["a\nb"]);
         assert_eq!(bare(&table.text()), format!("TUNNEL\n{}\na\u{fffd}b\n", "x".repeat(300)));
@@ -122,7 +122,7 @@ böses     1234
 
     #[test]
     fn a_row_has_its_colour_from_end_to_end() {
-        let mut table = Table::new(&["A", "B"]);
+        let mut table = TextTable::new(&["A", "B"]);
         table.row(BAD, &["a", "b"]);
         assert_eq!(table.lines()[1], format!("{BAD}a  b{BAD:#}"));
     }

@@ -9,17 +9,17 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::time::sleep;
 
-use super::ask::Asked;
+use super::ask::AgentArgs;
 use super::client::{self, Client, NoReport};
 use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
-use crate::ops::report::{Event, Record, Status};
+use crate::ops::report::{EventReport, RecordReport, StatusReport};
 
 /// How long until an agent that is gone is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-pub(super) fn watch(asked: &Asked) -> anyhow::Result<ExitCode> {
+pub(super) fn watch(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
     let watch = Watch::new(asked);
     let ended = runtime.block_on(async {
@@ -52,7 +52,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(asked: &Asked) -> Self {
+    fn new(asked: &AgentArgs) -> Self {
         Self { client: asked.client(), json: asked.json, started: Instant::now() }
     }
 
@@ -71,12 +71,12 @@ impl Watch {
         }
     }
 
-    async fn status(&self) -> Result<Status, NoReport> {
+    async fn status(&self) -> Result<StatusReport, NoReport> {
         Ok(self.client.get("/status.json").await?.report)
     }
 
     /// Asks until the agent answers, after a pause even if it would at once.
-    async fn returned(&self) -> Result<Status, NoReport> {
+    async fn returned(&self) -> Result<StatusReport, NoReport> {
         loop {
             sleep(AGAIN).await;
             match self.status().await {
@@ -121,49 +121,49 @@ fn note(text: &str) {
     anstream::eprintln!("{}", painted(DIM, &plain(text)));
 }
 
-fn line(event: &Event) -> String {
+fn line(event: &EventReport) -> String {
     let (style, who) = told(event);
     painted(style, &format!("{:<14} {who}", event.tag()))
 }
 
 /// The style of an event, and the record or peer that it is about.
-fn told(event: &Event) -> (Style, String) {
-    let record = |Record { name, address, agent, id: _ }: &Record| {
+fn told(event: &EventReport) -> (Style, String) {
+    let record = |RecordReport { name, address, agent, id: _ }: &RecordReport| {
         format!("{}  {}  at {}", plain(name), plain(address), plain(agent))
     };
     match event {
-        Event::RecordUp(it) => (GOOD, record(it)),
-        Event::RecordDown(it) => (WARN, record(it)),
-        Event::PeerUp(it) => (GOOD, plain(&it.agent)),
-        Event::PeerSuspect(it) | Event::PeerForgotten(it) => (BAD, plain(&it.agent)),
-        Event::PeerLeft(it) => (USUAL, plain(&it.agent)),
-        Event::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
+        EventReport::RecordUp(it) => (GOOD, record(it)),
+        EventReport::RecordDown(it) => (WARN, record(it)),
+        EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
+        EventReport::PeerSuspect(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
+        EventReport::PeerLeft(it) => (USUAL, plain(&it.agent)),
+        EventReport::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::report::Peer;
+    use crate::ops::report::PeerReport;
 
     #[test]
     fn every_event_is_a_line_that_begins_with_its_tag() {
-        let record = || Record {
+        let record = || RecordReport {
             name: "c9ef8f8c-d687-4dca-be7a-1467b6565404".into(),
             id: "c23d4f42-c892-42b3-8b74-88ab6455d33a".into(),
             address: "10.42.0.100:8420".into(),
             agent: "a".into(),
         };
-        let peer = || Peer { agent: "b".into() };
+        let peer = || PeerReport { agent: "b".into() };
         let told = "c9ef8f8c-d687-4dca-be7a-1467b6565404  10.42.0.100:8420  at a";
         for (event, who) in [
-            (Event::RecordUp(record()), told),
-            (Event::RecordDown(record()), told),
-            (Event::PeerUp(peer()), "b"),
-            (Event::PeerSuspect(peer()), "b"),
-            (Event::PeerLeft(peer()), "b"),
-            (Event::PeerForgotten(peer()), "b"),
-            (Event::Missed, "events are gone: `gossd status` tells how it is now"),
+            (EventReport::RecordUp(record()), told),
+            (EventReport::RecordDown(record()), told),
+            (EventReport::PeerUp(peer()), "b"),
+            (EventReport::PeerSuspect(peer()), "b"),
+            (EventReport::PeerLeft(peer()), "b"),
+            (EventReport::PeerForgotten(peer()), "b"),
+            (EventReport::Missed, "events are gone: `gossd status` tells how it is now"),
         ] {
             let tag = serde_json::to_value(&event).unwrap()["event"].as_str().unwrap().to_owned();
             let line = anstream::adapter::strip_str(&line(&event)).to_string();

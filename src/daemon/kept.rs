@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
-use crate::journal::peers::Peers;
+use crate::journal::peers::PeerAddresses;
 use crate::journal::{self, Journal, OpenError};
 use gossd_core::agent::Restored;
 use gossd_core::label::Label;
@@ -20,7 +20,7 @@ pub(super) struct StartState {
     pub(super) journal: Result<Option<Journal>, String>,
     /// The ids in the journal, if the journal may differ from what was restored.
     pub(super) differs: Option<Vec<Label>>,
-    pub(super) peers: Peers,
+    pub(super) peers: PeerAddresses,
 }
 
 impl StartState {
@@ -66,7 +66,7 @@ impl StartState {
             _ => None,
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
-            let journal::Restored { leases, entrypoints, rules, draining, .. } = kept;
+            let journal::RestoredJournal { leases, entrypoints, rules, draining, .. } = kept;
             Restored { leases, entrypoints, claims: rules, draining }
         });
         let peers = match &config.data_dir {
@@ -74,25 +74,26 @@ impl StartState {
                 let path = journal::peers::path(folder, &config.name);
                 spawn_blocking(move || journal::peers::read(&path)).await?
             }
-            None => Peers::new(),
+            None => PeerAddresses::new(),
         };
         Ok(Self { generation, restored, journal, differs, peers })
     }
 }
 
-fn is_alike(one: &journal::Restored, other: &journal::Restored) -> bool {
-    let numbers = |of: &journal::Restored| (of.leases.held.len(), of.leases.lapsed.len(), of.rules.len());
+fn is_alike(one: &journal::RestoredJournal, other: &journal::RestoredJournal) -> bool {
+    let numbers =
+        |of: &journal::RestoredJournal| (of.leases.held.len(), of.leases.lapsed.len(), of.rules.len());
     numbers(one) == numbers(other)
 }
 
-fn ids(kept: &journal::Restored) -> Vec<Label> {
+fn ids(kept: &journal::RestoredJournal) -> Vec<Label> {
     let leases = &kept.leases;
     let records = leases.held.iter().chain(&leases.lapsed).map(|holding| holding.record.id.clone());
     records.chain(leases.released.iter().map(|(id, _)| id.clone())).collect()
 }
 
 /// The content of a journal, and the journal, or why it cannot be used.
-type OpenedJournal = (Option<journal::Restored>, Result<Option<Journal>, String>);
+type OpenedJournal = (Option<journal::RestoredJournal>, Result<Option<Journal>, String>);
 
 /// `None` if no journal is configured.
 async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<OpenedJournal>> {

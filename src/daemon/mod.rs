@@ -188,7 +188,7 @@ impl Daemon {
             handles: handles.clone(),
             journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
         };
-        let gossip_config = net::Config {
+        let gossip_config = net::NetConfig {
             owner,
             advertise: advertised,
             join: [&config.join[..], &remembered].concat(),

@@ -37,13 +37,13 @@ pub(super) fn outside(
     }
 }
 
-fn explain_host(ingress: &Ingress, host: &str) -> Option<(report::Host, String)> {
+fn explain_host(ingress: &Ingress, host: &str) -> Option<(report::HostReport, String)> {
     let found = ingress.explain(host)?;
     let by = match found.by {
         By::Configured => "configured",
         By::Claimed => "claimed",
         By::Hash => "hash",
     };
-    let host = report::Host { rule: found.rule, by: by.into(), private: found.endpoint.private };
+    let host = report::HostReport { rule: found.rule, by: by.into(), private: found.endpoint.private };
     Some((host, found.endpoint.tunnel.to_string()))
 }

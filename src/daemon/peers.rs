@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::journal::peers::{self, KEPT_FOR, Peers};
+use crate::journal::peers::{self, KEPT_FOR, PeerAddresses};
 use crate::net::Cluster;
 use crate::plugin::CaughtUp;
 use crate::plugin::gate::CATCH_UP;
@@ -19,7 +19,7 @@ const REMEMBER: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Keeps the known peers in a file: those that are alive, and for a while those that were.
-pub(super) async fn remember(cluster: Cluster, known: Peers, path: PathBuf) -> anyhow::Result<()> {
+pub(super) async fn remember(cluster: Cluster, known: PeerAddresses, path: PathBuf) -> anyhow::Result<()> {
     let mut heard = cluster.watch_peers();
     let mut last = Instant::now();
     let mut seen: BTreeMap<_, _> = known.into_iter().map(|(name, address)| (name, (address, last))).collect();
@@ -29,7 +29,7 @@ pub(super) async fn remember(cluster: Cluster, known: Peers, path: PathBuf) -> a
             seen.insert(peer.owner.name.clone(), (peer.addr, now));
         }
         seen.retain(|_, (_, at)| now.duration_since(*at) < KEPT_FOR);
-        let known: Peers = seen.iter().map(|(name, (address, _))| (name.clone(), *address)).collect();
+        let known: PeerAddresses = seen.iter().map(|(name, (address, _))| (name.clone(), *address)).collect();
         let to = path.clone();
         if let Err(error) = spawn_blocking(move || peers::write(&to, &known)).await? {
             tracing::debug!(%error, "cannot write the file of known peers");
@@ -44,7 +44,7 @@ pub(super) async fn remember(cluster: Cluster, known: Peers, path: PathBuf) -> a
 /// Lets reads through when the known peers have sent their records, or after [`CATCH_UP`].
 pub(super) async fn catch_up(
     agent: Agent,
-    known: Peers,
+    known: PeerAddresses,
     joins: bool,
     caught_up: CaughtUp,
 ) -> anyhow::Result<()> {

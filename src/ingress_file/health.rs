@@ -10,20 +10,20 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::RunResult;
 use super::lines::Listing;
 use crate::metrics::{Sheet, amount};
-use crate::ops::report::IngressFile as Report;
+use crate::ops::report::IngressFileReport;
 
 /// A handle; clones share one state. The default, with an empty path, is for an agent without such a file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FileHealth(Arc<Mutex<Report>>);
+pub(crate) struct FileHealth(Arc<Mutex<IngressFileReport>>);
 
 impl FileHealth {
     pub(super) fn of(path: &Path) -> Self {
         let path = path.display().to_string();
-        Self(Arc::new(Mutex::new(Report { path, ..Report::default() })))
+        Self(Arc::new(Mutex::new(IngressFileReport { path, ..IngressFileReport::default() })))
     }
 
     /// The current state, if there is a file.
-    pub(crate) fn report(&self) -> Option<Report> {
+    pub(crate) fn report(&self) -> Option<IngressFileReport> {
         let report = self.lock();
         (!report.path.is_empty()).then(|| report.clone())
     }
@@ -81,7 +81,7 @@ impl FileHealth {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Report> {
+    fn lock(&self) -> MutexGuard<'_, IngressFileReport> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

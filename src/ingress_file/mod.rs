@@ -53,10 +53,10 @@ struct Keeper {
     /// Lines of a former start whose names are not known here yet; `None` before the file was read.
     former: Option<Lines>,
     /// The current content and stamp of the file, as far as known.
-    is: Option<(Digest, FileIdentity)>,
+    is: Option<(Checksum, FileIdentity)>,
 }
 
-type Digest = [u8; 32];
+type Checksum = [u8; 32];
 
 /// What the lines depend on.
 #[derive(Clone)]
@@ -195,7 +195,7 @@ impl Keeper {
     }
 }
 
-fn digest(text: &[u8]) -> Digest {
+fn digest(text: &[u8]) -> Checksum {
     Sha256::digest(text).into()
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::lines::tests::{HASH_OF_ONE, ONE, World};
 use super::*;
-use crate::ops::report::IngressFile as Report;
+use crate::ops::report::IngressFileReport;
 use gossd_core::hostname::Naming;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl Kept {
         fs::read_to_string(path(&self.folder)).unwrap_or_default()
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Report) -> bool) {
+    async fn until(&self, what: &str, holds: impl Fn(&IngressFileReport) -> bool) {
         let start = std::time::Instant::now();
         while !holds(&self.health.report().unwrap()) {
             assert!(!self.task.is_finished(), "{what}: it ended");

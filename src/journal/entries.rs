@@ -7,11 +7,11 @@ use redb::StorageBackend;
 
 pub use super::store::Entries;
 use super::store::{Contents, Stamp, Store};
-use super::{Restored, guarded};
+use super::{RestoredJournal, guarded};
 use gossd_core::agent::Batch;
 
 /// What a start makes of entries.
-pub fn read(entries: &Entries) -> Restored {
+pub fn read(entries: &Entries) -> RestoredJournal {
     restored(Contents::of(entries))
 }
 
@@ -21,7 +21,7 @@ pub fn write(batch: &Batch) -> Entries {
 }
 
 /// What a start makes of the bytes of a whole file; none if it sets the file aside.
-pub fn read_file(bytes: Vec<u8>) -> Option<Restored> {
+pub fn read_file(bytes: Vec<u8>) -> Option<RestoredJournal> {
     let memory = Memory(Arc::new(Mutex::new(bytes)));
     guarded(|| Store::within(memory)?.contents()).ok().map(restored)
 }
@@ -34,7 +34,7 @@ pub fn write_file(batch: &Batch) -> Vec<u8> {
     memory.bytes().clone()
 }
 
-fn restored(contents: Contents) -> Restored {
+fn restored(contents: Contents) -> RestoredJournal {
     let generation = contents.stamp.generation;
     contents.restored(generation, None)
 }

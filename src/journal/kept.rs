@@ -19,8 +19,8 @@ use gossd_core::tombstone::Release;
 
 /// What entries are about. Their keys are bytes, not strings, so that a bad one costs one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Table {
-    /// Id → [`Kept`].
+pub(super) enum Keyspace {
+    /// Id → [`KeptId`].
     Words,
     /// Tunnel id and host → the claim, as slots hold it.
     Rules,
@@ -31,13 +31,13 @@ pub(super) enum Table {
 }
 
 /// Key and value.
-pub(super) type Entry = (Vec<u8>, Vec<u8>);
+pub(super) type Row = (Vec<u8>, Vec<u8>);
 /// Key and value; none of what is not kept any more.
-pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+pub(super) type RowChange = (Vec<u8>, Option<Vec<u8>>);
 
 /// The newest word on an id. A variant is never changed, only added.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kept<'a> {
+pub(super) enum KeptId<'a> {
     #[serde(borrow)]
     Held(KeptHolding<'a>),
     /// A record was; where among the releases.
@@ -48,7 +48,7 @@ pub(super) enum Kept<'a> {
     Unheard(u64),
 }
 
-/// A holding. It ends a [`Kept`]: fields are never changed, only appended.
+/// A holding. It ends a [`KeptId`]: fields are never changed, only appended.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeptHolding<'a> {
     /// As slots hold it.
@@ -69,7 +69,7 @@ struct KeptEntrypoint {
 const TUNNELS: u8 = b't';
 const ROUTERS: u8 = b'r';
 
-impl Table {
+impl Keyspace {
     /// In the order of a snapshot.
     pub(super) const ALL: [Self; 4] = [Self::Words, Self::Rules, Self::Periods, Self::Entrypoints];
 
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// What a batch changes in it. Released ids are numbered as if there were no others.
-    pub(super) fn changes(self, batch: &Batch) -> Vec<Change> {
+    pub(super) fn changes(self, batch: &Batch) -> Vec<RowChange> {
         let millis = |period: Duration| u64::try_from(period.as_millis()).ok();
         match self {
             Self::Words => {
@@ -111,7 +111,7 @@ impl Table {
     }
 }
 
-/// See [`Kept`]; `number` is that of a released id. None of one that is forgotten.
+/// See [`KeptId`]; `number` is that of a released id. None of one that is forgotten.
 pub(super) fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
     let record = match word {
         Word::Held(holding) | Word::Lapsed(holding) => encoded(&holding.record.clone().into()),
@@ -119,20 +119,20 @@ pub(super) fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
     };
     let kept = |holding: &Holding| KeptHolding { record: &record, dial: holding.dial.clone() };
     Some(bytes(&match word {
-        Word::Held(holding) => Kept::Held(kept(holding)),
-        Word::Lapsed(holding) => Kept::Lapsed(kept(holding)),
-        Word::Released(Release::Held) => Kept::Released(number),
-        Word::Released(Release::Unheard) => Kept::Unheard(number),
+        Word::Held(holding) => KeptId::Held(kept(holding)),
+        Word::Lapsed(holding) => KeptId::Lapsed(kept(holding)),
+        Word::Released(Release::Held) => KeptId::Released(number),
+        Word::Released(Release::Unheard) => KeptId::Unheard(number),
         Word::Forgotten => return None,
     }))
 }
 
-impl Kept<'_> {
+impl KeptId<'_> {
     /// Where a released id is among the releases.
     pub(super) fn number(bytes: &[u8]) -> Option<u64> {
         match read(bytes)? {
-            Kept::Released(number) | Kept::Unheard(number) => Some(number),
-            Kept::Held(_) | Kept::Lapsed(_) => None,
+            KeptId::Released(number) | KeptId::Unheard(number) => Some(number),
+            KeptId::Held(_) | KeptId::Lapsed(_) => None,
         }
     }
 }

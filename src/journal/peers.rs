@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 128 * MAX_PEERS as u64;
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// Gossip addresses of peers by name.
-pub(crate) type Peers = BTreeMap<AgentName, SocketAddr>;
+pub(crate) type PeerAddresses = BTreeMap<AgentName, SocketAddr>;
 
 /// The path of the peers' file of the agent with this name.
 pub(crate) fn path(dir: &Path, name: &AgentName) -> PathBuf {
@@ -28,11 +28,11 @@ pub(crate) fn path(dir: &Path, name: &AgentName) -> PathBuf {
 }
 
 /// Reads the file; invalid lines are ignored.
-pub(crate) fn read(path: &Path) -> Peers {
+pub(crate) fn read(path: &Path) -> PeerAddresses {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     if read.is_err() {
-        return Peers::new();
+        return PeerAddresses::new();
     }
     let peer = |line: &str| {
         let (name, address) = line.split_once(' ')?;
@@ -42,7 +42,7 @@ pub(crate) fn read(path: &Path) -> Peers {
 }
 
 /// Replaces the file.
-pub(crate) fn write(path: &Path, peers: &Peers) -> io::Result<()> {
+pub(crate) fn write(path: &Path, peers: &PeerAddresses) -> io::Result<()> {
     let lines: Vec<String> =
         peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n")).collect();
     let draft = beside(path, "new");
@@ -59,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), &"a".parse().unwrap());
         assert!(read(&path).is_empty(), "no file");
-        let peers = Peers::from([
+        let peers = PeerAddresses::from([
             ("b".parse().unwrap(), "10.0.0.2:8002".parse().unwrap()),
             ("c".parse().unwrap(), "[2001:db8::3]:8002".parse().unwrap()),
         ]);

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Restored;
+use super::RestoredJournal;
 use super::kept::{bytes, read as read_kept};
 use super::store::{Contents, Entries};
 use gossd_core::agent::Batch;
@@ -23,7 +23,7 @@ pub(crate) fn write(generation: Generation, all: &Batch) -> Vec<u8> {
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
-pub(crate) fn read(bytes: &[u8]) -> Option<Restored> {
+pub(crate) fn read(bytes: &[u8]) -> Option<RestoredJournal> {
     let Snapshot { generation, entries } = read_kept(bytes)?;
     Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
 }

@@ -10,9 +10,9 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Restored;
+use super::RestoredJournal;
 use super::kept::{
-    Change, Entry, Kept, Table, read, read_entrypoint, read_label, read_period, read_rule, write_word,
+    KeptId, Keyspace, Row, RowChange, read, read_entrypoint, read_label, read_period, read_rule, write_word,
 };
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
@@ -53,7 +53,7 @@ pub(super) struct Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) stamp: Stamp,
-    pub(super) leases: lease::Kept,
+    pub(super) leases: lease::KeptLeases,
     pub(super) entrypoints: Vec<Registered>,
     pub(super) rules: Vec<Claim>,
     pub(super) draining: bool,
@@ -67,8 +67,8 @@ pub(super) struct Contents {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(not(feature = "fuzz"), allow(unreachable_pub, reason = "only the fuzzers see it"))]
 pub struct Entries {
-    /// In the order of [`Table::ALL`]; a later version may have more.
-    pub tables: Vec<Vec<Entry>>,
+    /// In the order of [`Keyspace::ALL`]; a later version may have more.
+    pub tables: Vec<Vec<Row>>,
     /// Whether the agent drains.
     pub draining: bool,
 }
@@ -169,7 +169,7 @@ impl Store {
     fn size(&self) -> Result<u64, Fault> {
         let transaction = self.database.begin_read()?;
         let mut size = transaction.open_table(RELEASED)?.stats()?.stored_bytes();
-        for table in Table::ALL {
+        for table in Keyspace::ALL {
             if let Some(entries) = there(transaction.open_table(definition(table)))? {
                 size += entries.stats()?.stored_bytes();
             }
@@ -187,14 +187,14 @@ impl Store {
             if let Some(draining) = batch.draining {
                 meta.insert(DRAINING, u64::from(draining))?;
             }
-            let entries = transaction.open_table(definition(Table::Words))?;
+            let entries = transaction.open_table(definition(Keyspace::Words))?;
             let released = transaction.open_table(RELEASED)?;
             let mut words = Words { entries, released };
             for (id, word) in &batch.words {
                 words.note(id.text().as_bytes(), word)?;
             }
             words.forget_oldest(self.max_released)?;
-            for table in [Table::Rules, Table::Periods, Table::Entrypoints] {
+            for table in [Keyspace::Rules, Keyspace::Periods, Keyspace::Entrypoints] {
                 let changes = table.changes(batch);
                 // Opening a table for writing costs a commit a page, used or not.
                 if !changes.is_empty() {
@@ -232,7 +232,7 @@ impl Store {
         let draining = meta.get(DRAINING)?.is_some_and(|draining| draining.value() != 0);
         let mut contents = Contents { stamp, draining, ..Contents::default() };
         let mut unreadable = 0;
-        for table in Table::ALL {
+        for table in Keyspace::ALL {
             // Not there until something was in it.
             let Some(entries) = there(transaction.open_table(definition(table)))? else { continue };
             for entry in entries.iter()? {
@@ -249,39 +249,39 @@ impl Store {
 
 impl Contents {
     /// Takes an entry; none if it is not one that a journal can have written.
-    fn take(&mut self, table: Table, key: &[u8], kept: &[u8]) -> Option<()> {
+    fn take(&mut self, table: Keyspace, key: &[u8], kept: &[u8]) -> Option<()> {
         self.size += (key.len() + kept.len()) as u64;
         match table {
-            Table::Words => self.take_word(read_label(key)?, read(kept)?)?,
-            Table::Rules => self.rules.push(read_rule(key, kept)?),
-            Table::Periods => self.leases.periods.push(read_period(key, kept)?),
-            Table::Entrypoints => self.entrypoints.push(read_entrypoint(key, kept)?),
+            Keyspace::Words => self.take_word(read_label(key)?, read(kept)?)?,
+            Keyspace::Rules => self.rules.push(read_rule(key, kept)?),
+            Keyspace::Periods => self.leases.periods.push(read_period(key, kept)?),
+            Keyspace::Entrypoints => self.entrypoints.push(read_entrypoint(key, kept)?),
         }
         Some(())
     }
 
-    fn take_word(&mut self, id: Label, kept: Kept<'_>) -> Option<()> {
+    fn take_word(&mut self, id: Label, kept: KeptId<'_>) -> Option<()> {
         match kept {
-            Kept::Held(kept) => self.leases.held.push(kept.holding(&id)?),
-            Kept::Lapsed(kept) => self.leases.lapsed.push(kept.holding(&id)?),
-            Kept::Released(number) => self.released.push((number, (id, Release::Held))),
-            Kept::Unheard(number) => self.released.push((number, (id, Release::Unheard))),
+            KeptId::Held(kept) => self.leases.held.push(kept.holding(&id)?),
+            KeptId::Lapsed(kept) => self.leases.lapsed.push(kept.holding(&id)?),
+            KeptId::Released(number) => self.released.push((number, (id, Release::Held))),
+            KeptId::Unheard(number) => self.released.push((number, (id, Release::Unheard))),
         }
         Some(())
     }
 
     /// What is given to a start of that generation.
-    pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> Restored {
+    pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> RestoredJournal {
         let Self { stamp: _, mut leases, entrypoints, rules, draining, mut released, size: _ } = self;
         released.sort_by_key(|(number, _)| *number);
         leases.released = released.into_iter().map(|(_, released)| released).collect();
-        Restored { generation, leases, entrypoints, rules, draining, set_aside }
+        RestoredJournal { generation, leases, entrypoints, rules, draining, set_aside }
     }
 
     /// Of these entries, which no file holds.
     pub(super) fn of(entries: &Entries) -> Self {
         let mut contents = Self { draining: entries.draining, ..Self::default() };
-        for (table, entries) in Table::ALL.into_iter().zip(&entries.tables) {
+        for (table, entries) in Keyspace::ALL.into_iter().zip(&entries.tables) {
             for (key, kept) in entries {
                 contents.take(table, key, kept);
             }
@@ -293,10 +293,10 @@ impl Contents {
 impl Entries {
     /// All that is in a batch.
     pub(super) fn of(batch: &Batch) -> Self {
-        let kept = |table: Table| {
+        let kept = |table: Keyspace| {
             table.changes(batch).into_iter().filter_map(|(key, kept)| Some((key, kept?))).collect()
         };
-        Self { tables: Table::ALL.map(kept).into(), draining: batch.draining.unwrap_or_default() }
+        Self { tables: Keyspace::ALL.map(kept).into(), draining: batch.draining.unwrap_or_default() }
     }
 }
 
@@ -342,13 +342,13 @@ impl Words<'_> {
 
     /// The number of an id that is released.
     fn number(&self, id: &[u8]) -> Result<Option<u64>, Fault> {
-        Ok(self.entries.get(id)?.and_then(|kept| Kept::number(kept.value())))
+        Ok(self.entries.get(id)?.and_then(|kept| KeptId::number(kept.value())))
     }
 }
 
 fn note(
     entries: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-    (key, kept): &Change,
+    (key, kept): &RowChange,
 ) -> Result<(), Fault> {
     match kept {
         Some(kept) => drop(entries.insert(key.as_slice(), kept.as_slice())?),
@@ -357,7 +357,7 @@ fn note(
     Ok(())
 }
 
-fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+fn definition(table: Keyspace) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
     TableDefinition::new(table.name())
 }
 

@@ -45,7 +45,7 @@ fn file(dir: &TempDir) -> PathBuf {
     dir.path().join("host-1.example.journal")
 }
 
-fn open(dir: &TempDir) -> (Journal, Restored) {
+fn open(dir: &TempDir) -> (Journal, RestoredJournal) {
     Journal::open(dir.path(), &name(), 1).unwrap()
 }
 
@@ -91,7 +91,7 @@ fn holding(ids: std::ops::Range<usize>) -> Batch {
     Batch { words: words.collect(), ..Batch::default() }
 }
 
-fn ids(restored: &Restored) -> Vec<String> {
+fn ids(restored: &RestoredJournal) -> Vec<String> {
     restored.leases.held.iter().map(|held| held.record.id.to_string()).collect()
 }
 
@@ -99,7 +99,7 @@ fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).into()
 }
 
-fn released(restored: &Restored) -> Vec<String> {
+fn released(restored: &RestoredJournal) -> Vec<String> {
     restored.leases.released.iter().map(|(id, _)| id.to_string()).collect()
 }
 
@@ -166,7 +166,7 @@ fn entries_about_gosts_are_restored_and_removed() {
 
 #[test]
 fn impossible_entries_about_gosts_are_skipped() {
-    use super::kept::{Table, bytes, read_entrypoint, read_period};
+    use super::kept::{Keyspace, bytes, read_entrypoint, read_period};
     for (node, millis) in [(&b""[..], 1), (b"n", 0), (b"n", u64::MAX), (b"a\nb", 1), (b"\xff", 1)] {
         assert_eq!(read_period(node, &bytes(&millis)), None, "{node:?} {millis}");
     }
@@ -177,7 +177,7 @@ fn impossible_entries_about_gosts_are_skipped() {
         let registered = Registered { key: key.clone(), home: None, place, number: u64::MAX };
         let entrypoints = [(key.clone(), Some(registered))].into();
         let [(at, kept)] =
-            Table::Entrypoints.changes(&Batch { entrypoints, ..Batch::default() }).try_into().unwrap();
+            Keyspace::Entrypoints.changes(&Batch { entrypoints, ..Batch::default() }).try_into().unwrap();
         (at, kept.unwrap())
     };
     let (good, kept) = at("10.0.0.1:80");

@@ -17,7 +17,7 @@ use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::keyring::{self, Fingerprint, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
 use gossd_core::link::seal::Sealer;
-use gossd_core::link::{Effects, Link, Peer, Replicas};
+use gossd_core::link::{Link, LinkEffects, Peer, ReplicaStore};
 use gossd_core::record::AgentName;
 use gossd_core::slot::Change;
 
@@ -43,7 +43,7 @@ pub(super) struct Outputs {
     pub(super) peers: watch::Sender<Vec<LivePeer>>,
     /// What opens frames in other tasks, and has the keyring that a file keeps.
     pub(super) sealer: watch::Sender<Sealer>,
-    pub(super) replicas: Box<dyn Replicas + Send>,
+    pub(super) replicas: Box<dyn ReplicaStore + Send>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -59,7 +59,7 @@ pub(super) enum KeyInput {
     /// Everybody's keys.
     Report(oneshot::Sender<Result<KeyReport, KeysRefused>>),
     /// Change them.
-    Change { change: keyring::Change, force: bool, done: oneshot::Sender<Result<(), KeysRefused>> },
+    Change { change: keyring::KeyringChange, force: bool, done: oneshot::Sender<Result<(), KeysRefused>> },
     /// The key file was written, or not.
     Filed { fingerprint: Fingerprint, written: Result<(), String> },
     /// The key file was read again.
@@ -156,7 +156,7 @@ impl Driver {
             KeyInput::Change { change, force, done } => {
                 let (result, effects) = match self.link.change_keys(now, change, force) {
                     Ok(effects) => (Ok(()), effects),
-                    Err(refused) => (Err(refused), Effects::default()),
+                    Err(refused) => (Err(refused), LinkEffects::default()),
                 };
                 let _ = done.send(result);
                 self.perform(effects)?;
@@ -173,8 +173,8 @@ impl Driver {
         Ok(())
     }
 
-    fn perform(&mut self, effects: Effects) -> anyhow::Result<()> {
-        let Effects { frames, is_fresh: _, sealer, peers, lag, lines, name_taken } = effects;
+    fn perform(&mut self, effects: LinkEffects) -> anyhow::Result<()> {
+        let LinkEffects { frames, is_fresh: _, sealer, peers, lag, lines, name_taken } = effects;
         for frame in frames {
             self.outputs.transport.send(frame);
         }

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use gossd_core::link::counters::{Counters, Dropped};
-use gossd_core::link::gauges::{Entry, Gauge, MAX_CONNECTIONS_IN};
+use gossd_core::link::gauges::{Counted, Gauge, MAX_CONNECTIONS_IN};
 use gossd_core::link::seal::{OVERHEAD, Opened, Sealer};
 use gossd_core::link::wire::MAX_PAYLOAD;
 
@@ -154,7 +154,7 @@ fn network(ip: IpAddr) -> IpAddr {
 /// Reads frames until the peer goes, is silent, or sends something that is no frame of ours.
 async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>, proof: Proof) {
     let until_proven = Instant::now() + PROOF_TIMEOUT;
-    let _counted = Entry::of(&inbox.counters, Gauge::ConnectionsIn);
+    let _counted = Counted::of(&inbox.counters, Gauge::ConnectionsIn);
     loop {
         let frame = match read_in_time(&mut stream, until_proven, &proof).await {
             Ok(Some(frame)) => frame,

@@ -167,7 +167,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use gossd_core::link::keyring::Change;
+    use gossd_core::link::keyring::KeyringChange;
 
     fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_file_is_replaced_by_what_reads_as_the_same_keyring_and_keeps_its_mode() {
         let (folder, path) = file(&generate().line(), 0o640);
-        let keyring = read(&path).unwrap().changed(Change::Add(generate())).unwrap();
+        let keyring = read(&path).unwrap().changed(KeyringChange::Add(generate())).unwrap();
         assert!(write(&path, &keyring).unwrap());
         assert_eq!(read(&path).unwrap().fingerprint(), keyring.fingerprint());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
@@ -205,7 +205,7 @@ mod tests {
         let (folder, path) = file(&generate().line(), 0o600);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("key", &link).unwrap();
-        let keyring = read(&path).unwrap().changed(Change::Add(generate())).unwrap();
+        let keyring = read(&path).unwrap().changed(KeyringChange::Add(generate())).unwrap();
         assert!(write(&link, &keyring).unwrap());
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(read(&path).unwrap().fingerprint(), keyring.fingerprint());
@@ -215,7 +215,7 @@ mod tests {
     fn a_file_that_may_not_be_written_stays_as_it_is() {
         let (old, new) = (generate(), generate());
         let (folder, path) = file(&old.line(), 0o400);
-        let keyring = read(&path).unwrap().changed(Change::Add(new.clone())).unwrap();
+        let keyring = read(&path).unwrap().changed(KeyringChange::Add(new.clone())).unwrap();
         let error = write(&path, &keyring).unwrap_err().to_string();
         assert!(error.contains("mode is 400"), "{error}");
         assert_eq!(

@@ -1,18 +1,18 @@
 //! What the link tells the operator, as lines of the log.
 
-use gossd_core::link::Line;
+use gossd_core::link::LinkLine;
 use gossd_core::link::counters::Dropped;
 use gossd_core::link::keyring::Keyring;
 
-pub(super) fn log(line: Line, keyring: &Keyring) {
+pub(super) fn log(line: LinkLine, keyring: &Keyring) {
     match line {
-        Line::Joined { peer } => {
+        LinkLine::Joined { peer } => {
             tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
         }
-        Line::KeysTaken { agent } => {
+        LinkLine::KeysTaken { agent } => {
             tracing::info!(%agent, keys = ?keyring, "took keys from a peer; the first seals");
         }
-        Line::Rejected { from, why } => {
+        LinkLine::Rejected { from, why } => {
             let hint = match why {
                 Dropped::UnknownKey => "its key is not in our --key-file",
                 Dropped::BadSeal => "forged, damaged, or its --cluster is not ours",
@@ -21,7 +21,7 @@ pub(super) fn log(line: Line, keyring: &Keyring) {
             };
             tracing::warn!(address = %from, "dropped a gossip frame: {hint}");
         }
-        Line::TwoOfOneName { name, other } => {
+        LinkLine::TwoOfOneName { name, other } => {
             tracing::error!(%name, %other, "two agents have this name; peers listen to one of them only");
         }
     }

@@ -32,7 +32,7 @@ use self::transport::{Bound, Faults, Transport};
 use gossd_core::link::counters::Counters;
 use gossd_core::link::keyring::{self, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
-use gossd_core::link::{Link, Replicas, Settings};
+use gossd_core::link::{Link, LinkSettings, ReplicaStore};
 use gossd_core::record::Owner;
 use gossd_core::slot::Change;
 
@@ -40,7 +40,7 @@ use gossd_core::slot::Change;
 const QUEUE: usize = 64;
 
 /// How an agent takes part in its cluster.
-pub struct Config {
+pub struct NetConfig {
     /// Who we are.
     pub owner: Owner,
     /// Where peers reach us.
@@ -89,12 +89,12 @@ impl Cluster {
     /// that must end the process.
     pub fn start(
         bound: Bound,
-        config: Config,
-        replicas: Box<dyn Replicas + Send>,
+        config: NetConfig,
+        replicas: Box<dyn ReplicaStore + Send>,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) -> Self {
         let counters = Arc::new(Counters::default());
-        let Config {
+        let NetConfig {
             owner,
             advertise,
             join,
@@ -106,7 +106,7 @@ impl Cluster {
             dead_grace,
             faults,
         } = config;
-        let settings = Settings {
+        let settings = LinkSettings {
             owner,
             addr: advertise,
             keyring,
@@ -174,7 +174,7 @@ impl Cluster {
     }
 
     /// Changes the keys, here at once and everywhere soon, unless that is unsafe and not forced.
-    pub async fn change_keys(&self, change: keyring::Change, force: bool) -> Result<(), KeysRefused> {
+    pub async fn change_keys(&self, change: keyring::KeyringChange, force: bool) -> Result<(), KeysRefused> {
         let (done, result) = oneshot::channel();
         let _ = self.keys.send(KeyInput::Change { change, force, done }).await;
         result.await.unwrap_or(Err(KeysRefused::Ending))

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use gossd_core::link::Frame;
 use gossd_core::link::counters::{Counters, Dropped};
-use gossd_core::link::gauges::{Entry, Gauge, MAX_CONNECTIONS_OUT};
+use gossd_core::link::gauges::{Counted, Gauge, MAX_CONNECTIONS_OUT};
 use gossd_core::link::wire::Kind;
 
 /// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
@@ -143,19 +143,19 @@ impl Transport {
 
 /// One queue and one connection per peer that needs TCP.
 struct Pool {
-    peers: Mutex<Peers>,
+    peers: Mutex<PeerQueues>,
     counters: Arc<Counters>,
 }
 
 #[derive(Default)]
-struct Peers {
-    queues: HashMap<SocketAddr, Arc<Queue>>,
+struct PeerQueues {
+    queues: HashMap<SocketAddr, Arc<FrameQueue>>,
     /// Ends the deliveries with the pool.
     deliveries: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct FrameQueue {
     frames: Mutex<VecDeque<Arc<[u8]>>>,
     filled: Notify,
 }
@@ -163,13 +163,13 @@ struct Queue {
 impl Pool {
     fn send(self: &Arc<Self>, to: SocketAddr, frame: Arc<[u8]>) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Peers { queues, deliveries } = &mut *peers;
+        let PeerQueues { queues, deliveries } = &mut *peers;
         while deliveries.try_join_next().is_some() {}
         if queues.len() >= MAX_CONNECTIONS_OUT && !queues.contains_key(&to) {
             return self.counters.count(Dropped::QueueFull);
         }
         let queue = queues.entry(to).or_insert_with(|| {
-            let queue = Arc::new(Queue::default());
+            let queue = Arc::new(FrameQueue::default());
             deliveries.spawn(deliver(Arc::downgrade(self), to, queue.clone()));
             queue
         });
@@ -189,7 +189,7 @@ impl Pool {
     }
 }
 
-impl Queue {
+impl FrameQueue {
     /// True if the oldest frame had to go for it.
     fn push(&self, frame: Arc<[u8]>) -> bool {
         let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,9 +221,9 @@ impl Queue {
 }
 
 /// Brings the frames of one queue to their peer, dialling when there is something to bring.
-async fn deliver(pool: Weak<Pool>, to: SocketAddr, queue: Arc<Queue>) {
+async fn deliver(pool: Weak<Pool>, to: SocketAddr, queue: Arc<FrameQueue>) {
     let mut stream: Option<TcpStream> = None;
-    let _counted = pool.upgrade().map(|pool| Entry::of(&pool.counters, Gauge::ConnectionsOut));
+    let _counted = pool.upgrade().map(|pool| Counted::of(&pool.counters, Gauge::ConnectionsOut));
     loop {
         let Ok(frame) = timeout(SEND_IDLE, queue.next()).await else {
             match pool.upgrade() {

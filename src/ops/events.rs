@@ -66,7 +66,7 @@ impl Reader {
             let Some(happened) = happened else {
                 let last = self.agent.view().last_event;
                 self.after = Some(last);
-                return event(generation, last, &report::Event::Missed);
+                return event(generation, last, &report::EventReport::Missed);
             };
             if let Some((last, _)) = happened.last() {
                 self.after = Some(*last);
@@ -80,24 +80,24 @@ impl Reader {
     }
 }
 
-fn event(generation: u64, number: u64, data: &report::Event) -> Option<Event> {
+fn event(generation: u64, number: u64, data: &report::EventReport) -> Option<Event> {
     let event = Event::default().id(format!("{generation}-{number}")).event(data.tag());
     event.json_data(data).ok()
 }
 
-fn reported(event: &Happened) -> report::Event {
-    let peer = |name: &AgentName| report::Peer { agent: name.as_str().to_owned() };
+fn reported(event: &Happened) -> report::EventReport {
+    let peer = |name: &AgentName| report::PeerReport { agent: name.as_str().to_owned() };
     match event {
-        Happened::Up(owner, record) => report::Event::RecordUp(of(owner, record)),
-        Happened::Down(owner, record) => report::Event::RecordDown(of(owner, record)),
-        Happened::Heard(agent) => report::Event::PeerUp(peer(agent)),
-        Happened::Suspected(agent) => report::Event::PeerSuspect(peer(agent)),
-        Happened::Left(agent) => report::Event::PeerLeft(peer(agent)),
-        Happened::Forgotten(agent) => report::Event::PeerForgotten(peer(agent)),
+        Happened::Up(owner, record) => report::EventReport::RecordUp(of(owner, record)),
+        Happened::Down(owner, record) => report::EventReport::RecordDown(of(owner, record)),
+        Happened::Heard(agent) => report::EventReport::PeerUp(peer(agent)),
+        Happened::Suspected(agent) => report::EventReport::PeerSuspect(peer(agent)),
+        Happened::Left(agent) => report::EventReport::PeerLeft(peer(agent)),
+        Happened::Forgotten(agent) => report::EventReport::PeerForgotten(peer(agent)),
     }
 }
 
-fn of(owner: &Owner, record: &Record) -> report::Record {
+fn of(owner: &Owner, record: &Record) -> report::RecordReport {
     let [name, id] = [&record.name, &record.id].map(ToString::to_string);
-    report::Record { name, id, address: record.address.to_string(), agent: owner.name.as_str().into() }
+    report::RecordReport { name, id, address: record.address.to_string(), agent: owner.name.as_str().into() }
 }

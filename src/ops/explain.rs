@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::Ops;
-use super::report::{self, Explanation, Lease, State};
-use super::routes::{Answer, Asked, Failure, Shared, json};
+use super::report::{self, Explanation, LeaseReport, MemberState};
+use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
 use gossd_core::agent::Candidate;
 use gossd_core::hostname::TunnelId;
@@ -15,12 +15,15 @@ use gossd_core::rank::Order;
 use gossd_core::record::Network;
 
 #[derive(Deserialize)]
-pub(super) struct Which {
+pub(super) struct ExplainQuery {
     #[serde(default)]
     name: String,
 }
 
-pub(super) async fn explain_json(extract::State(ops): Shared, Asked(Which { name }): Asked<Which>) -> Answer {
+pub(super) async fn explain_json(
+    extract::State(ops): Shared,
+    Params(ExplainQuery { name }): Params<ExplainQuery>,
+) -> Answered {
     if name.is_empty() {
         let text = "which one? /explain.json?name=TUNNEL-OR-HOST";
         return Err(Failure(StatusCode::BAD_REQUEST, text.into()));
@@ -66,13 +69,13 @@ fn verdict(by_host: bool, known: usize, listed: usize) -> String {
     }
 }
 
-fn candidate(found: &Candidate, order: Order, listed: usize) -> report::Candidate {
+fn candidate(found: &Candidate, order: Order, listed: usize) -> report::CandidateReport {
     let record = &found.record;
-    let lease = found.lease.map(|(remaining, period)| Lease {
+    let lease = found.lease.map(|(remaining, period)| LeaseReport {
         remaining_seconds: remaining.as_secs_f64(),
         period_seconds: period.map(|period| period.as_secs_f64()),
     });
-    report::Candidate {
+    report::CandidateReport {
         rank: found.rank.map(|rank| rank + 1),
         why: why(found, order, listed),
         id: record.id.to_string(),
@@ -95,18 +98,20 @@ fn why(found: &Candidate, order: Order, listed: usize) -> String {
     let silent = found.owner.silence.map(|silence| format!("{:.0} s", silence.as_secs_f64()));
     let silent = silent.unwrap_or_else(|| "a while".into());
     match (found.rank, state(&found.owner)) {
-        (None, State::Dead) if found.owner.silence.is_none() => {
+        (None, MemberState::Dead) if found.owner.silence.is_none() => {
             format!("hidden: {agent} was never heard by this agent; can its gossip be reached from here?")
         }
-        (None, State::Dead) => format!("hidden: {agent} has given no sign of life for {silent}"),
-        (None, State::Draining) => format!("hidden: {agent} is draining"),
-        (None, State::Left) => format!("hidden: {agent} has left"),
-        (None, State::Starting) => format!("hidden: {agent} has not sent all its records yet"),
-        (None, State::Alive | State::Suspect) => {
+        (None, MemberState::Dead) => format!("hidden: {agent} has given no sign of life for {silent}"),
+        (None, MemberState::Draining) => format!("hidden: {agent} is draining"),
+        (None, MemberState::Left) => format!("hidden: {agent} has left"),
+        (None, MemberState::Starting) => format!("hidden: {agent} has not sent all its records yet"),
+        (None, MemberState::Alive | MemberState::Suspect) => {
             "hidden: another record of the same connector is listed".into()
         }
-        (Some(_), State::Suspect) => format!("last: {agent} has not been heard for {silent} and may be gone"),
-        (Some(_), State::Dead) => {
+        (Some(_), MemberState::Suspect) => {
+            format!("last: {agent} has not been heard for {silent} and may be gone")
+        }
+        (Some(_), MemberState::Dead) => {
             format!(
                 "last: {agent} has given no sign of life for {silent}, but its gost answers dials from here"
             )

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Ops;
 use super::report::KeyChange;
-use super::routes::{Answer, Asked, Failure, Shared, json};
-use gossd_core::link::keyring::{Change, Key, KeyId};
+use super::routes::{Answered, Failure, Params, Shared, json};
+use gossd_core::link::keyring::{Key, KeyId, KeyringChange};
 use gossd_core::link::keys::{KeysRefused, Need};
 
 /// How long the peers have to become ready for a change, and to take it.
@@ -27,36 +27,36 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which key, and whether it is changed although an agent is not ready for that.
 #[derive(Debug, Deserialize)]
-pub(super) struct Which {
+pub(super) struct KeyQuery {
     id: KeyId,
     #[serde(default)]
     force: bool,
 }
 
-pub(super) async fn list(State(ops): Shared) -> Answer {
+pub(super) async fn list(State(ops): Shared) -> Answered {
     Ok(json(&ops.cluster.key_report().await?))
 }
 
 /// Takes a line of a key file as the body.
-pub(super) async fn add(State(ops): Shared, body: Body) -> Answer {
+pub(super) async fn add(State(ops): Shared, body: Body) -> Answered {
     let line = timeout(PATIENCE, to_bytes(body, MAX_LINE)).await.ok().and_then(Result::ok);
     let key =
         line.as_deref().and_then(|line| Key::parse(str::from_utf8(line).ok()?)).ok_or(KeysRefused::NoKey)?;
     let id = key.id();
-    ops.change_keys(&Change::Add(key), false, Need::Key(id), format!("the key {id} opens")).await
+    ops.change_keys(&KeyringChange::Add(key), false, Need::Key(id), format!("the key {id} opens")).await
 }
 
-pub(super) async fn seal(State(ops): Shared, Asked(Which { id, force }): Asked<Which>) -> Answer {
-    ops.change_keys(&Change::Use(id), force, Need::Newest, format!("the key {id} seals")).await
+pub(super) async fn seal(State(ops): Shared, Params(KeyQuery { id, force }): Params<KeyQuery>) -> Answered {
+    ops.change_keys(&KeyringChange::Use(id), force, Need::Newest, format!("the key {id} seals")).await
 }
 
-pub(super) async fn remove(State(ops): Shared, Asked(Which { id, force }): Asked<Which>) -> Answer {
-    ops.change_keys(&Change::Remove(id), force, Need::Newest, format!("the key {id} is removed")).await
+pub(super) async fn remove(State(ops): Shared, Params(KeyQuery { id, force }): Params<KeyQuery>) -> Answered {
+    ops.change_keys(&KeyringChange::Remove(id), force, Need::Newest, format!("the key {id} is removed")).await
 }
 
 impl Ops {
     /// Changes the keys; if that is unsafe only for a moment, at the end of it.
-    async fn change_keys(&self, change: &Change, force: bool, need: Need, text: String) -> Answer {
+    async fn change_keys(&self, change: &KeyringChange, force: bool, need: Need, text: String) -> Answered {
         let until = Instant::now() + WAIT;
         while let Err(refused) = self.cluster.change_keys(change.clone(), force).await {
             let may_pass = matches!(&refused, KeysRefused::Unsafe(unready) if unready.may_pass());

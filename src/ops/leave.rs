@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 
 use super::Ops;
-use super::report::Done;
+use super::report::DoneReport;
 use super::routes::{Shared, json};
 use super::server::Then;
 use gossd_core::slot::Status;
@@ -41,7 +41,7 @@ pub(super) async fn undrain(State(ops): Shared) -> Response {
 
 fn done(is_acknowledged: bool, text: &str) -> Response {
     let rest = if is_acknowledged { "" } else { " (not every peer has acknowledged it yet)" };
-    json(&Done { done: true, text: format!("{text}{rest}") })
+    json(&DoneReport { done: true, text: format!("{text}{rest}") })
 }
 
 impl Ops {

@@ -6,7 +6,7 @@
 //! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, keys, take-over
 //! ```
 //!
-//! An answer is a [`report`] as JSON (the probes, the metrics and the page aside), an error [`report::Failure`]. No
+//! An answer is a [`report`] as JSON (the probes, the metrics and the page aside), an error [`report::ErrorReport`]. No
 //! plugin call waits for anything here. Knows nothing of the plugin: what it reports of the plugin is given to it as
 //! [`Outside`].
 
@@ -29,7 +29,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, Notify, mpsc};
 
 use self::ready::Readiness;
-use self::report::Host;
+use self::report::HostReport;
 use self::takeover::successor::Successor;
 use crate::agent::Agent;
 use crate::listeners::Handles;
@@ -42,7 +42,7 @@ pub(crate) use self::status::{LIMIT, MAX_LIMIT};
 pub(crate) const SOCKET_MODE: u32 = 0o600;
 
 /// Finds the tunnel of a host name, and the rule that leads to it.
-pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<(Host, String)> + Send + Sync>;
+pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<(HostReport, String)> + Send + Sync>;
 
 /// What the composition root knows of the agent.
 pub(crate) struct About {
@@ -65,7 +65,7 @@ pub(crate) struct Outside {
     /// The tunnels of host names.
     pub host: Lookup,
     /// The file of host names, if there is one.
-    pub ingress_file: Box<dyn Fn() -> Option<report::IngressFile> + Send + Sync>,
+    pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
     /// The metrics of every module.
     pub metrics: Registry,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::report::IngressFile;
+use super::report::IngressFileReport;
 use super::routes::Shared;
 use gossd_core::agent::{DRAINING, View};
 use gossd_core::liveness::Standing;
@@ -41,7 +41,7 @@ impl Readiness {
     }
 
     /// Why the agent is not ready, a sentence for each reason; empty if it is.
-    pub(super) fn reasons(&self, view: &View, peers: usize, file: Option<&IngressFile>) -> Vec<String> {
+    pub(super) fn reasons(&self, view: &View, peers: usize, file: Option<&IngressFileReport>) -> Vec<String> {
         let mut reasons = Vec::new();
         reasons.extend(view.journal.problem.as_ref().map(|why| format!("the journal: {why}")));
         let unwritten = file.and_then(|file| file.problem.as_ref());

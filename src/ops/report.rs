@@ -7,15 +7,15 @@ use gossd_core::link::keys::{KeyReport, Lack};
 
 /// The body of every answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub(crate) struct ErrorReport {
     /// Why, for people.
     pub error: String,
 }
 
 /// `/leave`, `/drain`, `/undrain`: what was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Done {
-    /// Always true; what was not done is a [`Failure`].
+pub(crate) struct DoneReport {
+    /// Always true; what was not done is an [`ErrorReport`].
     pub done: bool,
     /// What was done, in a sentence.
     pub text: String,
@@ -35,7 +35,7 @@ pub(crate) struct KeyChange {
 
 /// `/status.json`: the agent and its peers at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Status {
+pub(crate) struct StatusReport {
     /// gossd's version.
     pub version: String,
     /// The agent's name.
@@ -59,10 +59,10 @@ pub(crate) struct Status {
     /// This agent first, then its peers by name.
     pub members: Vec<Member>,
     /// The journal.
-    pub journal: Journal,
+    pub journal: JournalReport,
     /// The file of host names, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ingress_file: Option<IngressFile>,
+    pub ingress_file: Option<IngressFileReport>,
     /// The number of the newest event of `/events`.
     pub last_event: u64,
 }
@@ -92,7 +92,7 @@ pub(crate) struct Holds {
 /// The state of an agent, as seen from the reporting one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
+pub(crate) enum MemberState {
     /// It is heard, or it is the reporting agent itself. Its records are listed first.
     Alive,
     /// It has been silent for a while. Its records are listed last.
@@ -119,7 +119,7 @@ pub(crate) struct Member {
     /// Where its gossip is reached, `ip:port`; none while it is not heard.
     pub address: Option<String>,
     /// Its state.
-    pub state: State,
+    pub state: MemberState,
     /// The smoothed round-trip time to it in milliseconds; none before the first measurement.
     pub rtt_ms: Option<f64>,
     /// Seconds since its last sign of life; none if it is not silent.
@@ -142,7 +142,7 @@ pub(crate) struct Refused {
 
 /// The state of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Journal {
+pub(crate) struct JournalReport {
     /// `kept`: all changes are on disk; `behind` for the moment; `failing`; or `none`.
     pub state: String,
     /// Why it is failing, or why there is none although one is configured.
@@ -155,7 +155,7 @@ pub(crate) struct Journal {
 
 /// The host names that are known here, in a file that gost reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct IngressFile {
+pub(crate) struct IngressFileReport {
     /// Where it is.
     pub path: String,
     /// Its lines.
@@ -174,16 +174,16 @@ pub(crate) struct IngressFile {
 
 /// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Services {
+pub(crate) struct TunnelsReport {
     /// How many tunnels match, those beyond the limit included.
     pub total: usize,
     /// The first of them, by id.
-    pub services: Vec<Service>,
+    pub services: Vec<TunnelReport>,
 }
 
 /// A tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Service {
+pub(crate) struct TunnelReport {
     /// Its id, the name that gost asks for.
     pub name: String,
     /// Its records that Get lists here.
@@ -200,7 +200,7 @@ pub(crate) struct Explanation {
     /// The tunnel's id or host name in the request.
     pub asked: String,
     /// The rule by which the host name leads to a tunnel; none if `asked` is a tunnel's id or leads nowhere.
-    pub host: Option<Host>,
+    pub host: Option<HostReport>,
     /// The tunnel's id; none if `asked` leads to no tunnel.
     pub name: Option<String>,
     /// Whether the tunnel is private, under all its host names: gost turns visitors away.
@@ -209,12 +209,12 @@ pub(crate) struct Explanation {
     /// The result in one sentence.
     pub verdict: String,
     /// Its records, in the order of an answer, the hidden ones last.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateReport>,
 }
 
 /// The rule by which a host name leads to a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Host {
+pub(crate) struct HostReport {
     /// The rule: the host itself or a wildcard.
     pub rule: String,
     /// `configured` by the operator, `claimed` by a tunnel, or the `hash` host that every tunnel has.
@@ -225,7 +225,7 @@ pub(crate) struct Host {
 
 /// One record, and its place in an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Candidate {
+pub(crate) struct CandidateReport {
     /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
     pub rank: Option<usize>,
     /// Why the record has this place, or why it is hidden: a sentence.
@@ -241,18 +241,18 @@ pub(crate) struct Candidate {
     /// The agent that it is registered at.
     pub agent: String,
     /// The state of that agent.
-    pub state: State,
+    pub state: MemberState,
     /// The round-trip time to that agent in milliseconds; none for the reporting agent.
     pub rtt_ms: Option<f64>,
     /// Seconds since the record last changed, as far as the reporting agent knows.
     pub known_seconds: f64,
     /// Its lease, if it is registered here; only its owner knows it.
-    pub lease: Option<Lease>,
+    pub lease: Option<LeaseReport>,
 }
 
 /// How long a record lives without a Renew.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Lease {
+pub(crate) struct LeaseReport {
     /// Seconds until it lapses.
     pub remaining_seconds: f64,
     /// Seconds between its Renews, once they are known.
@@ -262,33 +262,33 @@ pub(crate) struct Lease {
 /// The data of one event of `/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub(crate) enum Event {
+pub(crate) enum EventReport {
     /// A record is listed from now on.
-    RecordUp(Record),
+    RecordUp(RecordReport),
     /// A record is not listed any more.
-    RecordDown(Record),
+    RecordDown(RecordReport),
     /// A peer is heard, for the first time or again.
-    PeerUp(Peer),
+    PeerUp(PeerReport),
     /// A peer is silent; its records come last.
-    PeerSuspect(Peer),
+    PeerSuspect(PeerReport),
     /// A peer left.
-    PeerLeft(Peer),
+    PeerLeft(PeerReport),
     /// A peer has been dead for so long that it is forgotten.
-    PeerForgotten(Peer),
+    PeerForgotten(PeerReport),
     /// Events that the reader does not have are gone: it has to read the status again.
     Missed,
 }
 
-/// A peer, in an [`Event`].
+/// A peer, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Peer {
+pub(crate) struct PeerReport {
     /// Its name.
     pub agent: String,
 }
 
-/// A record, in an [`Event`].
+/// A record, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct RecordReport {
     /// The tunnel's id.
     pub name: String,
     /// The connector's id.
@@ -299,7 +299,7 @@ pub(crate) struct Record {
     pub agent: String,
 }
 
-impl Event {
+impl EventReport {
     /// The event's name in the stream, the same as `event` in the data.
     pub(crate) fn tag(&self) -> String {
         let data = serde_json::to_value(self).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The table of paths: what answers at each, and who may ask. Every error is JSON, [`report::Failure`].
+//! The table of paths: what answers at each, and who may ask. Every error is JSON, [`report::ErrorReport`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ async fn wrong_method(uri: Uri) -> Failure {
 /// What handlers answer from.
 pub(super) type Shared = State<Arc<Ops>>;
 /// A handler's answer.
-pub(super) type Answer = Result<Response, Failure>;
+pub(super) type Answered = Result<Response, Failure>;
 
 /// Why a request was not answered, or not obeyed.
 #[derive(Clone, Debug)]
@@ -108,17 +108,17 @@ pub(super) struct Failure(
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.0, json(&report::Failure { error: self.1 })).into_response()
+        (self.0, json(&report::ErrorReport { error: self.1 })).into_response()
     }
 }
 
 /// The query of a request.
-pub(super) struct Asked<T>(
+pub(super) struct Params<T>(
     /// Its fields.
     pub(super) T,
 );
 
-impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {

@@ -11,9 +11,11 @@ use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
 
 use super::Ops;
-use super::report::{Holds, Journal, Member, Refused, Service, Services, State, Status};
-use super::routes::{Answer, Asked, Failure, Shared, json};
-use gossd_core::agent::{DRAINING, MemberView, Tunnel, View};
+use super::report::{
+    Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
+};
+use super::routes::{Answered, Failure, Params, Shared, json};
+use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::Order;
 use gossd_core::slot;
@@ -36,13 +38,13 @@ pub(super) struct Search {
 
 pub(super) async fn services_json(
     extract::State(ops): Shared,
-    Asked(Search { search, limit }): Asked<Search>,
+    Params(Search { search, limit }): Params<Search>,
 ) -> Response {
     let (total, tunnels) = ops.agent.tunnels(&search, limit.unwrap_or(LIMIT).min(MAX_LIMIT));
-    json(&Services { total, services: tunnels.iter().map(service).collect() })
+    json(&TunnelsReport { total, services: tunnels.iter().map(service).collect() })
 }
 
-pub(super) async fn metrics(extract::State(ops): Shared) -> Answer {
+pub(super) async fn metrics(extract::State(ops): Shared) -> Answered {
     const TYPE: (HeaderName, &str) =
         (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let mut text = String::new();
@@ -52,7 +54,7 @@ pub(super) async fn metrics(extract::State(ops): Shared) -> Answer {
     }
 }
 
-fn status(ops: &Ops) -> Status {
+fn status(ops: &Ops) -> StatusReport {
     let (view, outside) = (ops.agent.view(), &ops.outside);
     let peers = ops.cluster.peers_now().into_iter();
     let addresses: HashMap<_, _> = peers.map(|peer| (peer.owner.name, peer.addr)).collect();
@@ -86,7 +88,7 @@ fn status(ops: &Ops) -> Status {
             if at == 0 { Some(outside.about.address) } else { addresses.get(&member.name).copied() };
         as_member(member, at == 0, address)
     });
-    Status {
+    StatusReport {
         version: env!("CARGO_PKG_VERSION").into(),
         name: ops.agent.owner().name.as_str().into(),
         generation: ops.agent.owner().generation,
@@ -116,7 +118,7 @@ fn status(ops: &Ops) -> Status {
     }
 }
 
-fn journal(view: &View) -> Journal {
+fn journal(view: &View) -> JournalReport {
     let state = match &view.journal {
         journal if journal.problem.is_some() => "failing",
         journal if !journal.present => "none",
@@ -124,7 +126,7 @@ fn journal(view: &View) -> Journal {
         _ => "kept",
     };
     let (problem, pending) = (view.journal.problem.clone(), view.journal.pending);
-    Journal { state: state.into(), problem, pending, errors: view.changes.journal_errors }
+    JournalReport { state: state.into(), problem, pending, errors: view.changes.journal_errors }
 }
 
 fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Member {
@@ -147,21 +149,21 @@ fn refused(member: &MemberView) -> Option<Refused> {
 }
 
 /// The state of an agent.
-pub(super) fn state(member: &MemberView) -> State {
+pub(super) fn state(member: &MemberView) -> MemberState {
     match (member.status, member.standing) {
-        (Some(slot::Status::Left), _) => State::Left,
-        (_, Standing::Hidden) => State::Dead,
-        (Some(slot::Status::Draining), _) => State::Draining,
-        (_, Standing::Suspect) => State::Suspect,
-        (None, Standing::Live) => State::Starting,
-        (Some(slot::Status::Ready), Standing::Live) => State::Alive,
+        (Some(slot::Status::Left), _) => MemberState::Left,
+        (_, Standing::Hidden) => MemberState::Dead,
+        (Some(slot::Status::Draining), _) => MemberState::Draining,
+        (_, Standing::Suspect) => MemberState::Suspect,
+        (None, Standing::Live) => MemberState::Starting,
+        (Some(slot::Status::Ready), Standing::Live) => MemberState::Alive,
     }
 }
 
 /// A tunnel in `/services.json`.
-fn service(tunnel: &Tunnel) -> Service {
+fn service(tunnel: &TunnelSummary) -> TunnelReport {
     let agents = tunnel.agents.iter().map(|name| name.as_str().to_owned()).collect();
-    Service { name: tunnel.name.to_string(), listed: tunnel.listed, hidden: tunnel.hidden, agents }
+    TunnelReport { name: tunnel.name.to_string(), listed: tunnel.listed, hidden: tunnel.hidden, agents }
 }
 
 /// Milliseconds, rounded to microseconds.

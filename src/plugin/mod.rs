@@ -33,7 +33,7 @@ use gossd_core::address::{Address, Entrypoint, Host};
 use gossd_core::agent::{Heal, Restored};
 use gossd_core::connection::ConnectionId;
 use gossd_core::entrypoints::Place;
-use gossd_core::lease::{Holding, Kept};
+use gossd_core::lease::{Holding, KeptLeases};
 use gossd_core::quota::Full;
 use gossd_core::record::{Draft, FieldError, Record, check_name};
 
@@ -149,7 +149,7 @@ impl Reach {
 
     /// Completes the addresses of restored records anew: this host may have another address than before the start.
     pub fn returned(&self, restored: &mut Restored) {
-        let Restored { leases: Kept { held, lapsed, .. }, entrypoints, .. } = restored;
+        let Restored { leases: KeptLeases { held, lapsed, .. }, entrypoints, .. } = restored;
         for holding in held.iter_mut().chain(lapsed) {
             if let Some(address) = self.moved(&holding.record.address, &holding.dial) {
                 holding.record = Arc::new(Record { address, ..Record::clone(&holding.record) });
@@ -348,7 +348,7 @@ mod tests {
             let key = EntrypointKey { node: "n".into(), routers: false };
             let place = Place { address: address.into(), dial: dial.into() };
             let entrypoints = vec![Registered { key, home: None, place, number: 0 }];
-            let leases = Kept { held, ..Kept::default() };
+            let leases = KeptLeases { held, ..KeptLeases::default() };
             let mut restored = Restored { leases, entrypoints, ..Restored::default() };
             reach.returned(&mut restored);
             let moved = restored.leases.held[0].record.address.clone();

@@ -137,13 +137,13 @@ impl fmt::Display for Host {
 
 /// `host:port`, or nothing, in 16 bytes; one of IPv4 takes no allocation besides.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Address(Form);
+pub struct Address(AddressForm);
 
 const _: () = assert!(size_of::<Address>() == 16, "every record has one");
 
 /// Each text has one form, so equal forms are equal texts.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Form {
+enum AddressForm {
     V4(SocketAddrV4),
     Other(Arc<str>),
 }
@@ -164,43 +164,43 @@ impl Address {
     /// Whether it can be an entrypoint that gost registered, completed or not.
     pub fn is_entrypoint(&self) -> bool {
         match &self.0 {
-            Form::V4(v4) => v4.port() != 0,
-            Form::Other(text) => check_field("", text).is_ok() && Entrypoint::parse(text).is_ok(),
+            AddressForm::V4(v4) => v4.port() != 0,
+            AddressForm::Other(text) => check_field("", text).is_ok() && Entrypoint::parse(text).is_ok(),
         }
     }
 
     /// The address of IPv4 and port that it is, if it is one.
     pub fn v4(&self) -> Option<SocketAddrV4> {
         match self.0 {
-            Form::V4(v4) => Some(v4),
-            Form::Other(_) => None,
+            AddressForm::V4(v4) => Some(v4),
+            AddressForm::Other(_) => None,
         }
     }
 
     /// The IP address and port that it is, if it is no name.
     pub fn socket(&self) -> Option<SocketAddr> {
         match &self.0 {
-            Form::V4(v4) => Some((*v4).into()),
-            Form::Other(text) => text.parse().ok(),
+            AddressForm::V4(v4) => Some((*v4).into()),
+            AddressForm::Other(text) => text.parse().ok(),
         }
     }
 
     /// The bytes of its text.
     pub fn text_len(&self) -> usize {
         match &self.0 {
-            Form::V4(v4) => {
+            AddressForm::V4(v4) => {
                 let digits = |n: u16| n.checked_ilog10().unwrap_or(0) as usize + 1;
                 let bytes = v4.ip().octets().map(|byte| digits(byte.into()) + 1);
                 bytes.iter().sum::<usize>() + digits(v4.port())
             }
-            Form::Other(text) => text.len(),
+            AddressForm::Other(text) => text.len(),
         }
     }
 }
 
 /// An address as it is encoded. A variant is never changed, only added.
 #[derive(Serialize, Deserialize)]
-enum Encoded<'a> {
+enum EncodedAddress<'a> {
     /// The 4 bytes of the IP address, the 2 of the port.
     V4([u8; 4], [u8; 2]),
     Text(&'a str),
@@ -209,8 +209,8 @@ enum Encoded<'a> {
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let encoded = match &self.0 {
-            Form::V4(v4) => Encoded::V4(v4.ip().octets(), v4.port().to_be_bytes()),
-            Form::Other(text) => Encoded::Text(text),
+            AddressForm::V4(v4) => EncodedAddress::V4(v4.ip().octets(), v4.port().to_be_bytes()),
+            AddressForm::Other(text) => EncodedAddress::Text(text),
         };
         encoded.serialize(serializer)
     }
@@ -218,9 +218,9 @@ impl Serialize for Address {
 
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Encoded::deserialize(deserializer)? {
-            Encoded::V4(ip, port) => SocketAddrV4::new(ip.into(), u16::from_be_bytes(port)).into(),
-            Encoded::Text(text) => text.into(),
+        Ok(match EncodedAddress::deserialize(deserializer)? {
+            EncodedAddress::V4(ip, port) => SocketAddrV4::new(ip.into(), u16::from_be_bytes(port)).into(),
+            EncodedAddress::Text(text) => text.into(),
         })
     }
 }
@@ -232,14 +232,14 @@ impl From<&str> for Address {
         let port = text.rsplit_once(':').map_or("", |(_, port)| port);
         match text.parse::<SocketAddrV4>() {
             Ok(v4) if !port.starts_with('0') => v4.into(),
-            _ => Self(Form::Other(text.into())),
+            _ => Self(AddressForm::Other(text.into())),
         }
     }
 }
 
 impl From<SocketAddrV4> for Address {
     fn from(v4: SocketAddrV4) -> Self {
-        Self(Form::V4(v4))
+        Self(AddressForm::V4(v4))
     }
 }
 
@@ -259,8 +259,8 @@ impl PartialEq<str> for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Form::V4(v4) => v4.fmt(f),
-            Form::Other(text) => text.fmt(f),
+            AddressForm::V4(v4) => v4.fmt(f),
+            AddressForm::Other(text) => text.fmt(f),
         }
     }
 }

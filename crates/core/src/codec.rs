@@ -22,7 +22,7 @@ pub const MAX_CELL: usize = MAX_CONTENT + 10;
 
 /// A content that this version understands, borrowed or not. A variant is never changed, only added.
 #[derive(Serialize, Deserialize)]
-enum Known<R, C> {
+enum KnownContent<R, C> {
     Empty,
     Status(Status),
     Record(R),
@@ -34,10 +34,10 @@ pub fn encode(content: &Content, to: &mut Vec<u8>) {
     append(
         to,
         &match content {
-            Content::Empty => Known::Empty,
-            Content::Status(status) => Known::Status(*status),
-            Content::Record(record) => Known::Record(&**record),
-            Content::Claim(claim) => Known::Claim(&**claim),
+            Content::Empty => KnownContent::Empty,
+            Content::Status(status) => KnownContent::Status(*status),
+            Content::Record(record) => KnownContent::Record(&**record),
+            Content::Claim(claim) => KnownContent::Claim(&**claim),
             Content::Later(later) => return to.extend_from_slice(&later.bytes),
         },
     );
@@ -48,7 +48,7 @@ pub fn decode(bytes: &[u8]) -> Option<Content> {
     if bytes.len() > MAX_CONTENT {
         return None;
     }
-    let (known, more) = match postcard::take_from_bytes::<Known<Record, Claim>>(bytes) {
+    let (known, more) = match postcard::take_from_bytes::<KnownContent<Record, Claim>>(bytes) {
         Ok((known, more)) => (Some(known.content()?), more),
         // What of postcard's errors is serde's, and not its own: a variant's number is not known.
         Err(Error::SerdeDeCustom) => (None, &[][..]),
@@ -73,7 +73,7 @@ pub fn decode_cell(slot: Slot, bytes: &[u8]) -> Option<Cell> {
     (1..=MAX_VERSION).contains(&version).then_some(Cell { version, content })
 }
 
-impl Known<Record, Claim> {
+impl KnownContent<Record, Claim> {
     fn content(self) -> Option<Content> {
         Some(match self {
             Self::Empty => Content::Empty,

@@ -9,7 +9,7 @@ use super::record::Owner;
 use super::replica::Extent;
 use super::replicas::{Applied, Replicas, Shift};
 use super::slot::Change;
-use super::tunnels::{Entry, Tunnels};
+use super::tunnels::{OwnedRecord, Tunnels};
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Directory {
     }
 
     /// The entries of a tunnel name, in no particular order.
-    pub fn lookup(&self, name: &str) -> &[Entry] {
+    pub fn lookup(&self, name: &str) -> &[OwnedRecord] {
         self.tunnels.lookup(&name.into())
     }
 

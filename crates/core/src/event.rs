@@ -28,12 +28,12 @@ pub enum Event {
 
 /// The last events, numbered from 1 on.
 #[derive(Debug, Default)]
-pub struct Log {
+pub struct EventLog {
     last: u64,
     events: VecDeque<Event>,
 }
 
-impl Log {
+impl EventLog {
     /// Takes events in the order in which they happened.
     pub fn extend(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_watcher_goes_on_where_it_was() {
-        let mut log = Log::default();
+        let mut log = EventLog::default();
         assert_eq!(log.after(0, 9), Some(Vec::new()));
         log.extend((1..=3).map(heard));
         assert_eq!(log.after(1, 9), Some(vec![(2, heard(2)), (3, heard(3))]));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_and_that_is_told() {
-        let mut log = Log::default();
+        let mut log = EventLog::default();
         log.extend((1..=MAX_EVENTS + 2).map(heard));
         assert_eq!(log.last(), MAX_EVENTS as u64 + 2);
         assert_eq!(log.after(1, 9), None);

@@ -17,7 +17,7 @@ pub const MAX_IDLE: usize = 256;
 
 /// An entrypoint as an instance claims it. The router handler's is a UDP port, so it does not compete with a
 /// tunnel handler's of the same number.
-type Claim = (Address, bool);
+type ClaimedPort = (Address, bool);
 
 /// The instances of the records held, and some that had records before.
 #[derive(Debug, Default)]
@@ -28,9 +28,9 @@ pub struct Instances {
     last_idle: u64,
     /// How many have a live record of the tunnel handler's.
     alive: usize,
-    claims: HashMap<Claim, Label>,
+    claims: HashMap<ClaimedPort, Label>,
     /// How many records an instance has at an entrypoint: without any, it claims nothing there.
-    counts: HashMap<(Label, Claim), usize>,
+    counts: HashMap<(Label, ClaimedPort), usize>,
     /// Instances whose period is to be kept, or not any more.
     touched: BTreeSet<Label>,
 }
@@ -241,7 +241,7 @@ fn differs(period: Duration, kept: Duration) -> bool {
     period.abs_diff(kept) > kept / 4
 }
 
-fn claim_of(record: &Record) -> Claim {
+fn claim_of(record: &Record) -> ClaimedPort {
     (record.address.clone(), record.is_routers())
 }
 

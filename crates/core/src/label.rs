@@ -14,20 +14,20 @@ use super::record::check_field;
 
 /// A text of any length, in 16 bytes and without an allocation if it is a random (version 4) UUID in lower case.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Label(Form);
+pub struct Label(LabelForm);
 
 /// Each text has one form, so equal forms are equal texts.
 #[derive(Clone, PartialEq, Eq)]
-enum Form {
+enum LabelForm {
     /// The 122 bits that are random: two of them in `turn`, which leaves the compiler room to tell the forms apart.
-    Random { turn: Turn, rest: [u8; 15] },
+    Random { turn: VariantDigit, rest: [u8; 15] },
     /// Any other text; behind a second pointer, for it to fit here.
     Other(Arc<Box<str>>),
 }
 
 /// The digit that starts the fourth group of a random UUID.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum VariantDigit {
     Eight,
     Nine,
     A,
@@ -36,7 +36,7 @@ enum Turn {
 
 const _: () = assert!(size_of::<Label>() == 16, "labels are most of what an agent keeps");
 
-impl Turn {
+impl VariantDigit {
     /// In the order of their bits.
     const ALL: [Self; 4] = [Self::Eight, Self::Nine, Self::A, Self::B];
 }
@@ -45,43 +45,43 @@ impl Label {
     /// Its text; `*` of it is a `str`.
     pub fn text(&self) -> Text<'_> {
         match &self.0 {
-            Form::Random { turn, rest } => {
+            LabelForm::Random { turn, rest } => {
                 let mut spelled = [0; 36];
                 join(*turn, rest).hyphenated().encode_lower(&mut spelled);
                 Text(Spelling::Random(spelled))
             }
-            Form::Other(text) => Text(Spelling::Other(text)),
+            LabelForm::Other(text) => Text(Spelling::Other(text)),
         }
     }
 
     /// The bytes of its text.
     pub fn text_len(&self) -> usize {
         match &self.0 {
-            Form::Random { .. } => uuid::fmt::Hyphenated::LENGTH,
-            Form::Other(text) => text.len(),
+            LabelForm::Random { .. } => uuid::fmt::Hyphenated::LENGTH,
+            LabelForm::Other(text) => text.len(),
         }
     }
 
     /// The random UUID that it is, if it is one.
     pub fn random(&self) -> Option<Uuid> {
         match &self.0 {
-            Form::Random { turn, rest } => Some(join(*turn, rest)),
-            Form::Other(_) => None,
+            LabelForm::Random { turn, rest } => Some(join(*turn, rest)),
+            LabelForm::Other(_) => None,
         }
     }
 
     /// Whether a call can have given it: it is neither empty nor what no field may be.
     pub fn is_given(&self) -> bool {
         match &self.0 {
-            Form::Random { .. } => true,
-            Form::Other(text) => !text.is_empty() && check_field("", text).is_ok(),
+            LabelForm::Random { .. } => true,
+            LabelForm::Other(text) => !text.is_empty() && check_field("", text).is_ok(),
         }
     }
 }
 
 /// A label as it is encoded. A variant is never changed, only added.
 #[derive(Serialize, Deserialize)]
-enum Encoded<'a> {
+enum EncodedLabel<'a> {
     Random([u8; 16]),
     Text(&'a str),
 }
@@ -89,8 +89,8 @@ enum Encoded<'a> {
 impl Serialize for Label {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let encoded = match &self.0 {
-            Form::Random { turn, rest } => Encoded::Random(join(*turn, rest).into_bytes()),
-            Form::Other(text) => Encoded::Text(text),
+            LabelForm::Random { turn, rest } => EncodedLabel::Random(join(*turn, rest).into_bytes()),
+            LabelForm::Other(text) => EncodedLabel::Text(text),
         };
         encoded.serialize(serializer)
     }
@@ -100,12 +100,12 @@ impl Serialize for Label {
 /// version's variant.
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Encoded::deserialize(deserializer)? {
-            Encoded::Random(bytes) => match split(Uuid::from_bytes(bytes)) {
-                Some((turn, rest)) => Self(Form::Random { turn, rest }),
+        Ok(match EncodedLabel::deserialize(deserializer)? {
+            EncodedLabel::Random(bytes) => match split(Uuid::from_bytes(bytes)) {
+                Some((turn, rest)) => Self(LabelForm::Random { turn, rest }),
                 None => "".into(),
             },
-            Encoded::Text(text) => text.into(),
+            EncodedLabel::Text(text) => text.into(),
         })
     }
 }
@@ -114,7 +114,7 @@ impl From<&str> for Label {
     fn from(text: &str) -> Self {
         match parse(text) {
             Some(uuid) => uuid.into(),
-            None => Self(Form::Other(Arc::new(text.into()))),
+            None => Self(LabelForm::Other(Arc::new(text.into()))),
         }
     }
 }
@@ -128,14 +128,14 @@ impl From<String> for Label {
 impl From<Uuid> for Label {
     fn from(uuid: Uuid) -> Self {
         match split(uuid) {
-            Some((turn, rest)) => Self(Form::Random { turn, rest }),
-            None => Self(Form::Other(Arc::new(uuid.to_string().into()))),
+            Some((turn, rest)) => Self(LabelForm::Random { turn, rest }),
+            None => Self(LabelForm::Other(Arc::new(uuid.to_string().into()))),
         }
     }
 }
 
 /// All at once: derived, every part would be hashed for itself.
-impl Hash for Form {
+impl Hash for LabelForm {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Self::Random { turn, rest } => state.write_u128(order(*turn, rest)),
@@ -148,7 +148,7 @@ impl Hash for Form {
 impl Ord for Label {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
-            (Form::Random { turn, rest }, Form::Random { turn: turn_b, rest: rest_b }) => {
+            (LabelForm::Random { turn, rest }, LabelForm::Random { turn: turn_b, rest: rest_b }) => {
                 order(*turn, rest).cmp(&order(*turn_b, rest_b))
             }
             _ => self.text().cmp(&other.text()),
@@ -210,7 +210,7 @@ fn parse(text: &str) -> Option<Uuid> {
 }
 
 /// What is random of a UUID; none if all of it may be shown.
-fn split(uuid: Uuid) -> Option<(Turn, [u8; 15])> {
+fn split(uuid: Uuid) -> Option<(VariantDigit, [u8; 15])> {
     let bytes = uuid.as_bytes();
     if bytes[6] >> 4 != 4 || bytes[8] >> 6 != 0b10 {
         return None;
@@ -220,12 +220,12 @@ fn split(uuid: Uuid) -> Option<(Turn, [u8; 15])> {
     rest[8..].copy_from_slice(&bytes[9..]);
     // In the place of the version.
     rest[6] = bytes[6] << 4 | bytes[8] & 0x0f;
-    Some((Turn::ALL[usize::from(bytes[8] >> 4 & 0b11)], rest))
+    Some((VariantDigit::ALL[usize::from(bytes[8] >> 4 & 0b11)], rest))
 }
 
 /// What is random of a UUID as a number, in the order of their texts. Read in two words: an agent that starts compares
 /// some millions of ids.
-fn order(turn: Turn, rest: &[u8; 15]) -> u128 {
+fn order(turn: VariantDigit, rest: &[u8; 15]) -> u128 {
     let [mut head, mut tail] = [[0; 8]; 2];
     head.copy_from_slice(&rest[..8]);
     tail.copy_from_slice(&rest[7..]);
@@ -235,7 +235,7 @@ fn order(turn: Turn, rest: &[u8; 15]) -> u128 {
     u128::from(head & !(0x0f << 8)) << 64 | u128::from((turn as u64) << 60 | digit << 56 | tail)
 }
 
-fn join(turn: Turn, rest: &[u8; 15]) -> Uuid {
+fn join(turn: VariantDigit, rest: &[u8; 15]) -> Uuid {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&rest[..8]);
     bytes[9..].copy_from_slice(&rest[8..]);

@@ -30,11 +30,11 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Liveness {
     ttl: Duration,
-    peers: HashMap<AgentName, Peer>,
+    peers: HashMap<AgentName, Signs>,
 }
 
 #[derive(Debug)]
-struct Peer {
+struct Signs {
     contact: Contact,
     /// When it last gave a sign of life, directly or through others; of no meaning while it is alive.
     last_sign: Instant,
@@ -52,7 +52,7 @@ enum Contact {
     Alive,
 }
 
-impl Peer {
+impl Signs {
     fn is_alive(&self) -> bool {
         self.contact == Contact::Alive
     }
@@ -133,11 +133,11 @@ impl Liveness {
     }
 
     /// Whether a peer is one of many that were lost at once. Whoever was never met cannot be lost.
-    fn vanished_together(&self, one: &Peer) -> bool {
+    fn vanished_together(&self, one: &Signs) -> bool {
         if one.contact != Contact::Lost {
             return false;
         }
-        let apart = |other: &Peer| {
+        let apart = |other: &Signs| {
             let (a, b) = (one.last_sign, other.last_sign);
             a.saturating_duration_since(b).max(b.saturating_duration_since(a))
         };
@@ -147,13 +147,17 @@ impl Liveness {
         together >= TOGETHER_AT_LEAST && together * 2 > met
     }
 
-    fn peer(&mut self, now: Instant, name: &AgentName) -> &mut Peer {
+    fn peer(&mut self, now: Instant, name: &AgentName) -> &mut Signs {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(name) {
             let longest_silent = self.peers.iter().min_by_key(|(_, peer)| (peer.contact, peer.last_sign));
             let longest_silent = longest_silent.map(|(name, _)| name.clone());
             longest_silent.and_then(|name| self.peers.remove(&name));
         }
-        self.peers.entry(name.clone()).or_insert(Peer { contact: Contact::Never, last_sign: now, trip: None })
+        self.peers.entry(name.clone()).or_insert(Signs {
+            contact: Contact::Never,
+            last_sign: now,
+            trip: None,
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use super::address::Address;
 use super::label::Label;
 use super::liveness::Standing;
 use super::record::Owner;
-use super::tunnels::Entry;
+use super::tunnels::OwnedRecord;
 
 /// In which order the records of live agents are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,11 +30,11 @@ pub struct Judged {
 
 /// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds.
 pub fn rank(
-    entries: &[Entry],
+    entries: &[OwnedRecord],
     order: Order,
     seed: u64,
-    judge: impl Fn(&Entry) -> Judged,
-) -> impl Iterator<Item = &Entry> {
+    judge: impl Fn(&OwnedRecord) -> Judged,
+) -> impl Iterator<Item = &OwnedRecord> {
     let mut draw = Draw(seed);
     let mut ranked: Vec<Ranked<'_>> = entries
         .iter()
@@ -48,7 +48,7 @@ pub fn rank(
 }
 
 struct Ranked<'a> {
-    entry: &'a Entry,
+    entry: &'a OwnedRecord,
     key: (Standing, u32, u64),
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn rank(
-        entries: &[Entry],
+        entries: &[OwnedRecord],
         order: Order,
         seed: u64,
         judge: impl Fn(&Owner) -> Judged,
@@ -125,9 +125,9 @@ mod tests {
             .collect()
     }
 
-    fn entry(id: &str, owner: &str, version: u64) -> Entry {
+    fn entry(id: &str, owner: &str, version: u64) -> OwnedRecord {
         let owner = Arc::new(Owner { name: owner.parse().unwrap(), generation: 1 });
-        Entry { owner, slot: 1, version, record: record(id, "t") }
+        OwnedRecord { owner, slot: 1, version, record: record(id, "t") }
     }
 
     fn live(_: &Owner) -> Judged {

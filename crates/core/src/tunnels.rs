@@ -18,7 +18,7 @@ use super::slot::{Slot, Version};
 
 /// One record as one owner holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct OwnedRecord {
     /// Who holds it.
     pub owner: Arc<Owner>,
     /// Where the owner holds it.
@@ -40,19 +40,19 @@ pub struct Tunnels {
 /// A set's element is its name.
 #[derive(Debug)]
 enum Tunnel {
-    One(Entry),
+    One(OwnedRecord),
     /// At least one.
-    Several(Vec<Entry>),
+    Several(Vec<OwnedRecord>),
 }
 
 impl Tunnels {
     /// The entries of a name, in no particular order.
-    pub fn lookup(&self, name: &Label) -> &[Entry] {
+    pub fn lookup(&self, name: &Label) -> &[OwnedRecord] {
         self.by_name.get(name).map_or(&[], Tunnel::entries)
     }
 
     /// Every tunnel with an entry, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Label, &[Entry])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Label, &[OwnedRecord])> {
         self.by_name.iter().map(|tunnel| (tunnel.name(), tunnel.entries()))
     }
 
@@ -105,7 +105,7 @@ impl Tunnels {
                 if let Some(record) = change.cell.content.record() {
                     let (owner, record) = (owner.clone(), record.clone());
                     events.push(Event::Up(owner.clone(), record.clone()));
-                    self.add(Entry { owner, slot: change.slot, version: change.cell.version, record });
+                    self.add(OwnedRecord { owner, slot: change.slot, version: change.cell.version, record });
                 }
             }
             Shift::Generation { shown, hidden } => {
@@ -115,7 +115,7 @@ impl Tunnels {
                 };
                 let (after, before) = (of(*shown, *hidden), of(*hidden, *shown));
                 for (owner, slot, version, record) in shown.iter().flat_map(|replica| records(replica)) {
-                    self.add(Entry { owner: owner.clone(), slot, version, record: record.clone() });
+                    self.add(OwnedRecord { owner: owner.clone(), slot, version, record: record.clone() });
                     if !before.contains(record) {
                         events.push(Event::Up(owner.clone(), record.clone()));
                     }
@@ -134,7 +134,7 @@ impl Tunnels {
         self.remove(&record.name, |entry| entry.slot == slot && *entry.owner == *owner);
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: OwnedRecord) {
         let tunnel = match self.by_name.take(&entry.record.name) {
             None => {
                 if let Some(tunnel) = spelled(&entry.record.name) {
@@ -153,7 +153,7 @@ impl Tunnels {
     }
 
     /// Removes the first entry of a name that is meant.
-    fn remove(&mut self, name: &Label, meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    fn remove(&mut self, name: &Label, meant: impl Fn(&OwnedRecord) -> bool) -> Option<OwnedRecord> {
         let at = self.lookup(name).iter().position(meant)?;
         let removed = match self.by_name.take(name)? {
             Tunnel::One(entry) => entry,
@@ -187,7 +187,7 @@ fn spelled(name: &Label) -> Option<TunnelId> {
 }
 
 impl Tunnel {
-    fn entries(&self) -> &[Entry] {
+    fn entries(&self) -> &[OwnedRecord] {
         match self {
             Self::One(entry) => slice::from_ref(entry),
             Self::Several(entries) => entries,
@@ -222,22 +222,23 @@ impl PartialEq for Tunnel {
 
 impl Eq for Tunnel {}
 
-const _: () = assert!(size_of::<Tunnel>() == size_of::<Entry>(), "most tunnels have one entry");
+const _: () = assert!(size_of::<Tunnel>() == size_of::<OwnedRecord>(), "most tunnels have one entry");
 
 #[cfg(test)]
 mod tests {
     use super::super::slot::tests::record;
     use super::*;
 
-    fn entry(id: &str, name: &str) -> Entry {
+    fn entry(id: &str, name: &str) -> OwnedRecord {
         let owner = Arc::new(Owner { name: "a".parse().unwrap(), generation: 1 });
-        Entry { owner, slot: 1, version: 1, record: record(id, name) }
+        OwnedRecord { owner, slot: 1, version: 1, record: record(id, name) }
     }
 
     #[test]
     fn a_tunnel_is_there_as_long_as_it_has_an_entry() {
         let mut tunnels = Tunnels::default();
-        let (t, is) = (Label::from("t"), |id: &'static str| move |entry: &Entry| entry.record.id == *id);
+        let (t, is) =
+            (Label::from("t"), |id: &'static str| move |entry: &OwnedRecord| entry.record.id == *id);
         for (id, name) in [("1", "t"), ("2", "t"), ("3", "u"), ("4", "t")] {
             tunnels.add(entry(id, name));
         }

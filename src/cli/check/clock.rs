@@ -49,7 +49,7 @@ fn judge(now: SystemTime, newest: Option<SystemTime>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Severity;
     use super::*;
 
     fn at(seconds: u64) -> SystemTime {
@@ -60,11 +60,11 @@ mod tests {
     fn a_clock_that_was_never_set_or_went_back_is_noticed() {
         let now = 1_764_000_000;
         for (now, newest, verdict, text) in [
-            (86_400, None, Verdict::Fail, "it is 19722 d before 2024"),
-            (now, None, Verdict::Ok, "it makes sense"),
-            (now, Some(now - 5), Verdict::Ok, "it makes sense"),
-            (now, Some(now + 59), Verdict::Ok, "it makes sense"),
-            (now, Some(now + 7_200), Verdict::Warn, "it is 2 h behind the newest file"),
+            (86_400, None, Severity::Fail, "it is 19722 d before 2024"),
+            (now, None, Severity::Ok, "it makes sense"),
+            (now, Some(now - 5), Severity::Ok, "it makes sense"),
+            (now, Some(now + 59), Severity::Ok, "it makes sense"),
+            (now, Some(now + 7_200), Severity::Warn, "it is 2 h behind the newest file"),
         ] {
             let found = judge(at(now), newest.map(at));
             assert_eq!(found.verdict, verdict, "{found:?}");

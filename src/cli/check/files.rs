@@ -114,7 +114,7 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::Verdict;
+    use super::super::Severity;
     use super::*;
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, &*keyfile::generate().line()).unwrap();
-        for (mode, verdict) in [(0o600, Verdict::Ok), (0o640, Verdict::Ok), (0o644, Verdict::Fail)] {
+        for (mode, verdict) in [(0o600, Severity::Ok), (0o640, Severity::Ok), (0o644, Severity::Fail)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let (keyring, found) = keys(Some(&path));
             assert_eq!((keyring.is_public(), found.unwrap().verdict), (false, verdict), "{mode:o}");
@@ -131,7 +131,7 @@ mod tests {
         fs::write(&path, "nonsense").unwrap();
         let (keyring, found) = keys(Some(&path));
         let found = found.unwrap();
-        assert_eq!((keyring.is_public(), found.verdict), (false, Verdict::Fail));
+        assert_eq!((keyring.is_public(), found.verdict), (false, Severity::Fail));
         assert!(found.text.contains("gossd keygen"), "{found:?}");
         assert!(keys(None).0.is_public() && keys(None).1.is_none());
     }
@@ -144,7 +144,7 @@ mod tests {
             ..Config::loopback("a".parse().unwrap())
         };
         let found = examine(&named("/nonexistent"));
-        let failed: Vec<_> = found.iter().filter(|found| found.verdict == Verdict::Fail).collect();
+        let failed: Vec<_> = found.iter().filter(|found| found.verdict == Severity::Fail).collect();
         assert_eq!(failed.iter().map(|found| found.check).collect::<Vec<_>>(), ["token file", "certificate"]);
         assert!(failed.iter().all(|found| found.text.contains("/nonexistent")), "{found:?}");
     }
@@ -154,13 +154,13 @@ mod tests {
         let no = || Err(io::ErrorKind::PermissionDenied.into());
         let mib = |n: u64| Some(n << 20);
         for (there, writes, free, verdict, text) in [
-            (true, Ok(()), mib(300), Verdict::Ok, "/data, 300 MiB free"),
-            (false, Ok(()), mib(256), Verdict::Ok, "/data, to be made, 256 MiB free"),
-            (true, Ok(()), None, Verdict::Ok, "/data"),
-            (true, Ok(()), mib(255), Verdict::Warn, "/data, 255 MiB free: a full journal"),
-            (true, Ok(()), mib(15), Verdict::Fail, "/data, 15 MiB free: make room"),
-            (true, no(), mib(300), Verdict::Fail, "cannot write in /data (permission denied)"),
-            (false, no(), None, Verdict::Fail, "cannot make /data"),
+            (true, Ok(()), mib(300), Severity::Ok, "/data, 300 MiB free"),
+            (false, Ok(()), mib(256), Severity::Ok, "/data, to be made, 256 MiB free"),
+            (true, Ok(()), None, Severity::Ok, "/data"),
+            (true, Ok(()), mib(255), Severity::Warn, "/data, 255 MiB free: a full journal"),
+            (true, Ok(()), mib(15), Severity::Fail, "/data, 15 MiB free: make room"),
+            (true, no(), mib(300), Severity::Fail, "cannot write in /data (permission denied)"),
+            (false, no(), None, Severity::Fail, "cannot make /data"),
         ] {
             let found = judge_folder(Path::new("/data"), there, &writes, free);
             assert_eq!(found.verdict, verdict, "{found:?}");
@@ -172,12 +172,12 @@ mod tests {
     fn examining_a_folder_leaves_nothing_in_it_and_makes_none() {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join("new/journal");
-        assert_ne!(data_dir(&new).verdict, Verdict::Fail);
-        assert_ne!(data_dir(folder.path()).verdict, Verdict::Fail);
+        assert_ne!(data_dir(&new).verdict, Severity::Fail);
+        assert_ne!(data_dir(folder.path()).verdict, Severity::Fail);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        assert_eq!(data_dir(&file.join("sub")).verdict, Verdict::Fail, "a file is no folder");
+        assert_eq!(data_dir(&file.join("sub")).verdict, Severity::Fail, "a file is no folder");
         assert!(nearest(Path::new("relative")).is_some());
     }
 }

@@ -76,12 +76,12 @@ fn lets_in(folder: &Path, group: u32) -> bool {
 
 #[derive(Deserialize)]
 struct Gost {
-    services: Option<Vec<Service>>,
-    ingresses: Option<Vec<Entry>>,
+    services: Option<Vec<GostService>>,
+    ingresses: Option<Vec<GostIngress>>,
 }
 
 #[derive(Deserialize)]
-struct Service {
+struct GostService {
     handler: Option<Handler>,
 }
 
@@ -91,15 +91,15 @@ struct Handler {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct GostIngress {
     name: String,
     plugin: Option<Value>,
     reload: Option<Value>,
-    file: Option<Place>,
+    file: Option<GostFile>,
 }
 
 #[derive(Deserialize)]
-struct Place {
+struct GostFile {
     path: String,
 }
 
@@ -122,10 +122,10 @@ fn entries(config: &Path, written: Option<&Path>) -> Vec<Finding> {
 
 impl Gost {
     /// The entries that a service uses; all, where the services are in another file.
-    fn used(self) -> Vec<Entry> {
+    fn used(self) -> Vec<GostIngress> {
         let handlers = self.services.into_iter().flatten().filter_map(|service| service.handler?.metadata);
         let named: Vec<String> = handlers.flat_map(|metadata| ingresses(&metadata)).collect();
-        let is_used = |entry: &Entry| named.is_empty() || named.contains(&entry.name);
+        let is_used = |entry: &GostIngress| named.is_empty() || named.contains(&entry.name);
         self.ingresses.into_iter().flatten().filter(is_used).collect()
     }
 }
@@ -137,7 +137,7 @@ fn ingresses(metadata: &Value) -> Vec<String> {
     all.filter_map(|entry| entry.get("ingress")?.as_str().map(str::to_owned)).collect()
 }
 
-impl Entry {
+impl GostIngress {
     fn judge(&self, written: Option<&Path>) -> Finding {
         let name = &self.name;
         let read = self.file.as_ref().map(|file| Path::new(&file.path));
@@ -203,7 +203,7 @@ fn period(reload: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Severity;
     use super::*;
 
     fn mode(path: &Path, mode: u32) {
@@ -218,9 +218,9 @@ mod tests {
         mode(root.path(), 0o755);
         let found = |path: &Path| (file(path).verdict, file(path).text);
         for (rights, verdict, text) in [
-            (0o755, Verdict::Ok, "for a gost of this user or of group"),
-            (0o750, Verdict::Ok, "for a gost of this user or of group"),
-            (0o700, Verdict::Warn, "cannot read"),
+            (0o755, Severity::Ok, "for a gost of this user or of group"),
+            (0o750, Severity::Ok, "for a gost of this user or of group"),
+            (0o700, Severity::Warn, "cannot read"),
         ] {
             mode(&folder, rights);
             let (found, told) = found(&folder.join("hosts"));
@@ -228,9 +228,9 @@ mod tests {
             assert!(told.contains(text), "{told}");
         }
         for (path, verdict, text) in [
-            (Path::new("hosts"), Verdict::Warn, "hosts depends on where gossd starts"),
-            (&folder, Verdict::Fail, "is a folder"),
-            (&folder.join("gone/hosts"), Verdict::Fail, "gone is no folder: make it"),
+            (Path::new("hosts"), Severity::Warn, "hosts depends on where gossd starts"),
+            (&folder, Severity::Fail, "is a folder"),
+            (&folder.join("gone/hosts"), Severity::Fail, "gone is no folder: make it"),
         ] {
             let (found, told) = found(path);
             assert_eq!(found, verdict, "{told}");
@@ -240,10 +240,10 @@ mod tests {
         // Only root may give files away.
         if std::os::unix::fs::chown(&folder, None, Some(65_534)).is_ok() {
             mode(&folder, 0o750);
-            assert_eq!(found(&folder.join("hosts")).0, Verdict::Warn, "the file would be of another group");
+            assert_eq!(found(&folder.join("hosts")).0, Severity::Warn, "the file would be of another group");
             mode(&folder, 0o2750);
             let (verdict, told) = found(&folder.join("hosts"));
-            assert_eq!(verdict, Verdict::Ok, "{told}");
+            assert_eq!(verdict, Severity::Ok, "{told}");
             assert!(told.ends_with("of group 65534"), "{told}");
         }
     }
@@ -259,48 +259,48 @@ mod tests {
             (
                 "reload: 1s, file: {path: /var/lib/gossd/hosts}",
                 Some(written),
-                Verdict::Ok,
+                Severity::Ok,
                 "i reads /var/lib/gossd/hosts every 1s",
             ),
             (
                 "reload: 1000000000, file: {path: /var/lib/gossd/./hosts}",
                 Some(written),
-                Verdict::Ok,
+                Severity::Ok,
                 "every 1000000000 ns",
             ),
             (
                 "file: {path: /var/lib/gossd/hosts}",
                 Some(written),
-                Verdict::Fail,
+                Severity::Fail,
                 "only once: add `reload: 1s`",
             ),
-            ("reload: 0s, file: {path: /var/lib/gossd/hosts}", Some(written), Verdict::Fail, "only once"),
+            ("reload: 0s, file: {path: /var/lib/gossd/hosts}", Some(written), Severity::Fail, "only once"),
             (
                 "reload: 1s, file: {path: /hosts}",
                 Some(written),
-                Verdict::Fail,
+                Severity::Fail,
                 "i reads /hosts, and gossd writes /var/lib/gossd/hosts",
             ),
             (
                 "reload: 1s, file: {path: /hosts}",
                 None,
-                Verdict::Fail,
+                Severity::Fail,
                 "nobody writes: add --ingress-file /hosts",
             ),
             (
                 "plugin: {type: grpc, addr: x}, file: {path: /hosts}",
                 Some(written),
-                Verdict::Fail,
+                Severity::Fail,
                 "never reads /hosts",
             ),
             (
                 "plugin: {type: grpc, addr: x}",
                 Some(written),
-                Verdict::Warn,
+                Severity::Warn,
                 "does not read /var/lib/gossd/hosts",
             ),
-            ("plugin: {type: grpc, addr: x}", None, Verdict::Ok, "i asks its plugin"),
-            ("rules: []", None, Verdict::Warn, "neither a plugin nor a file"),
+            ("plugin: {type: grpc, addr: x}", None, Severity::Ok, "i asks its plugin"),
+            ("rules: []", None, Severity::Warn, "neither a plugin nor a file"),
         ] {
             let yaml = format!("{services}ingresses:\n- {{name: i, {entry}}}\n{other}");
             fs::write(&config, yaml).unwrap();
@@ -311,16 +311,16 @@ mod tests {
         }
         let more = "services: [{handler: {metadata: {entrypoints: [{ingress: other}]}}}]\ningresses:\n";
         for (text, verdicts) in [
-            (format!("ingresses:\n{other}"), &[Verdict::Fail][..]),
-            (format!("{more}- {{name: i}}\n{other}"), &[Verdict::Fail]),
-            ("ingresses:\n".into(), &[Verdict::Fail]),
-            (format!("ingresses:\n{other}{other}"), &[Verdict::Fail, Verdict::Fail]),
-            ("- [".into(), &[Verdict::Fail]),
+            (format!("ingresses:\n{other}"), &[Severity::Fail][..]),
+            (format!("{more}- {{name: i}}\n{other}"), &[Severity::Fail]),
+            ("ingresses:\n".into(), &[Severity::Fail]),
+            (format!("ingresses:\n{other}{other}"), &[Severity::Fail, Severity::Fail]),
+            ("- [".into(), &[Severity::Fail]),
         ] {
             fs::write(&config, &text).unwrap();
             let found: Vec<_> = entries(&config, Some(written)).iter().map(|found| found.verdict).collect();
             assert_eq!(found, verdicts, "{text}");
         }
-        assert_eq!(entries(Path::new("/nonexistent"), None)[0].verdict, Verdict::Fail);
+        assert_eq!(entries(Path::new("/nonexistent"), None)[0].verdict, Severity::Fail);
     }
 }

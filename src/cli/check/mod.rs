@@ -43,7 +43,7 @@ pub(super) struct CheckArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     check: &'static str,
-    verdict: Verdict,
+    verdict: Severity,
     /// What is so, and what to do about it.
     text: String,
 }
@@ -51,7 +51,7 @@ struct Finding {
 /// How bad it is: the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+enum Severity {
     /// The agent would not start, or not do what its flags ask for.
     Fail,
     /// It may be meant so.
@@ -72,7 +72,7 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     // A resolver that does not answer must not hold the end up.
     runtime.shutdown_background();
     checks.sort_by_key(|finding| finding.verdict);
-    let report = Report { ok: checks.iter().all(|finding| finding.verdict != Verdict::Fail), checks };
+    let report = Report { ok: checks.iter().all(|finding| finding.verdict != Severity::Fail), checks };
     let text = match (args.json, table::is_watched()) {
         (true, true) => serde_json::to_string_pretty(&report)? + "\n",
         (true, false) => serde_json::to_string(&report)? + "\n",
@@ -114,24 +114,24 @@ fn settings(config: &Config, file: Option<&Path>) -> Finding {
 fn line(finding: &Finding) -> String {
     let Finding { check, verdict, text } = finding;
     let (style, word): (Style, _) = match verdict {
-        Verdict::Fail => (BAD, "FAIL"),
-        Verdict::Warn => (WARN, "warn"),
-        Verdict::Ok => (GOOD, "ok"),
+        Severity::Fail => (BAD, "FAIL"),
+        Severity::Warn => (WARN, "warn"),
+        Severity::Ok => (GOOD, "ok"),
     };
     format!("{}  {check:<14} {}\n", painted(style, &format!("{word:<4}")), plain(text))
 }
 
 impl Finding {
     fn ok(check: &'static str, text: impl Display) -> Self {
-        Self { check, verdict: Verdict::Ok, text: text.to_string() }
+        Self { check, verdict: Severity::Ok, text: text.to_string() }
     }
 
     fn warn(check: &'static str, text: impl Display) -> Self {
-        Self { check, verdict: Verdict::Warn, text: text.to_string() }
+        Self { check, verdict: Severity::Warn, text: text.to_string() }
     }
 
     fn fail(check: &'static str, text: impl Display) -> Self {
-        Self { check, verdict: Verdict::Fail, text: text.to_string() }
+        Self { check, verdict: Severity::Fail, text: text.to_string() }
     }
 }
 

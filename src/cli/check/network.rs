@@ -77,7 +77,7 @@ fn judge(config: &Config, ip: IpAddr, is_own: bool) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Severity;
     use super::*;
     use crate::net::keyfile;
     use gossd_core::link::keyring::Keyring;
@@ -94,12 +94,13 @@ mod tests {
         let good = point("b:8002", &["10.0.0.2:8002", "10.0.0.3:8002"]);
         let plain = point("10.0.0.2:8002", &["10.0.0.2:8002"]);
         let some = told(&[point("x:8002", &[]), good, plain]);
-        assert_eq!(some[0].0, Verdict::Warn);
-        assert_eq!(some[1], (Verdict::Ok, "b:8002 is 10.0.0.2:8002, 10.0.0.3:8002".into()));
-        assert_eq!(some[2], (Verdict::Ok, "10.0.0.2:8002".into()));
+        assert_eq!(some[0].0, Severity::Warn);
+        assert_eq!(some[1], (Severity::Ok, "b:8002 is 10.0.0.2:8002, 10.0.0.3:8002".into()));
+        assert_eq!(some[2], (Severity::Ok, "10.0.0.2:8002".into()));
         let none = told(&[point("x:8002", &[]), point("y:8002", &[])]);
         assert!(
-            none.iter().all(|(verdict, text)| *verdict == Verdict::Fail && text.contains("does not resolve"))
+            none.iter()
+                .all(|(verdict, text)| *verdict == Severity::Fail && text.contains("does not resolve"))
         );
     }
 
@@ -117,14 +118,14 @@ mod tests {
                 Some("203.0.113.7"),
                 "203.0.113.7",
                 false,
-                Verdict::Warn,
+                Severity::Warn,
                 "203.0.113.7 is no address of this host.",
             ),
-            (Some("a.test"), "203.0.113.7", false, Verdict::Warn, "a.test (203.0.113.7) is no address of"),
-            (Some("10.0.0.1"), "10.0.0.1", true, Verdict::Ok, "10.0.0.1 is an address of this host"),
-            (Some("127.0.0.1"), "127.0.0.1", true, Verdict::Warn, "127.0.0.1 is for this host alone"),
-            (None, "10.0.0.1", true, Verdict::Ok, "10.0.0.1 by itself: no --advertise-host is set"),
-            (None, "127.0.0.1", true, Verdict::Warn, "127.0.0.1 is for this host alone"),
+            (Some("a.test"), "203.0.113.7", false, Severity::Warn, "a.test (203.0.113.7) is no address of"),
+            (Some("10.0.0.1"), "10.0.0.1", true, Severity::Ok, "10.0.0.1 is an address of this host"),
+            (Some("127.0.0.1"), "127.0.0.1", true, Severity::Warn, "127.0.0.1 is for this host alone"),
+            (None, "10.0.0.1", true, Severity::Ok, "10.0.0.1 by itself: no --advertise-host is set"),
+            (None, "127.0.0.1", true, Severity::Warn, "127.0.0.1 is for this host alone"),
         ] {
             let found = judge(&config(advertise), ip.parse().unwrap(), is_own);
             assert_eq!(found.verdict, verdict, "{found:?}");
@@ -134,7 +135,7 @@ mod tests {
         let alone = Config { keyring: Keyring::public(), ..config(None) };
         assert_eq!(
             judge(&alone, "127.0.0.1".parse().unwrap(), true).verdict,
-            Verdict::Ok,
+            Severity::Ok,
             "it wants no others"
         );
     }
@@ -142,10 +143,10 @@ mod tests {
     #[tokio::test]
     async fn this_hosts_own_addresses_are_told_from_others() {
         let local = advertised(&Config { keyring: Keyring::public(), ..config(Some("127.0.0.1")) }).await;
-        assert_eq!(local.verdict, Verdict::Ok, "{local:?}");
+        assert_eq!(local.verdict, Severity::Ok, "{local:?}");
         let other = advertised(&config(Some("192.0.2.1"))).await;
-        assert_eq!(other.verdict, Verdict::Warn, "{other:?}");
+        assert_eq!(other.verdict, Severity::Warn, "{other:?}");
         let unknown = advertised(&config(Some("no-such-host.invalid"))).await;
-        assert_eq!(unknown.verdict, Verdict::Fail, "{unknown:?}");
+        assert_eq!(unknown.verdict, Severity::Fail, "{unknown:?}");
     }
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Finding, Verdict, files};
+use super::{Finding, Severity, files};
 use crate::cli::client::{Client, NoReport};
 use crate::config::Config;
 use crate::net::transport;
-use crate::ops::report::Status;
+use crate::ops::report::StatusReport;
 use crate::plugin::http;
 
 /// A listener that `gossd run` would have.
@@ -27,7 +27,7 @@ struct Port {
 
 /// Who has a port that is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Holder {
+enum PortHolder {
     /// Another listener of the same agent, by its flag.
     Itself(&'static str),
     /// The agent with the same name: it runs already.
@@ -51,14 +51,14 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 holder(port, &ports, config, running.as_ref()).await
             }
-            _ => Holder::Unknown,
+            _ => PortHolder::Unknown,
         };
         found.push(judge(port, &bound, &holder));
     }
     let runs = running.is_some_and(|status| status.name == config.name.as_str());
     let socket = |check, path: &Option<_>, bad| path.as_deref().map(|path| socket(check, path, runs, bad));
-    found.extend(socket("plugin socket", &config.plugin_socket, Verdict::Fail));
-    found.extend(socket("control socket", &config.control, Verdict::Warn));
+    found.extend(socket("plugin socket", &config.plugin_socket, Severity::Fail));
+    found.extend(socket("control socket", &config.control, Severity::Warn));
     found
 }
 
@@ -82,14 +82,14 @@ fn bind(ports: &[Port]) -> Vec<io::Result<()>> {
 }
 
 /// The agent that answers where this one's admin listener would be.
-async fn running(config: &Config) -> Option<Status> {
+async fn running(config: &Config) -> Option<StatusReport> {
     Some(Client::at(config.admin?).get("/status.json").await.ok()?.report)
 }
 
-async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&Status>) -> Holder {
+async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&StatusReport>) -> PortHolder {
     let twin = all.iter().find(|other| *other != port && overlap(other.address, port.address));
     if let Some(twin) = twin {
-        return Holder::Itself(twin.flag);
+        return PortHolder::Itself(twin.flag);
     }
     let is_agents = match port.check {
         "plugin" => answers_plugin_calls(port.address, config).await,
@@ -98,12 +98,12 @@ async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&Sta
     };
     match (is_agents, running) {
         (false, Some(status)) if config.tls.is_some() && status.name == config.name.as_str() => {
-            Holder::Perhaps
+            PortHolder::Perhaps
         }
-        (false, _) => Holder::Unknown,
-        (true, None) => Holder::SomeAgent,
-        (true, Some(status)) if status.name == config.name.as_str() => Holder::Running,
-        (true, Some(status)) => Holder::Agent(status.name.clone()),
+        (false, _) => PortHolder::Unknown,
+        (true, None) => PortHolder::SomeAgent,
+        (true, Some(status)) if status.name == config.name.as_str() => PortHolder::Running,
+        (true, Some(status)) => PortHolder::Agent(status.name.clone()),
     }
 }
 
@@ -126,7 +126,7 @@ async fn answers_plugin_calls(address: SocketAddr, config: &Config) -> bool {
     }
 }
 
-fn judge(port: &Port, bound: &io::Result<()>, holder: &Holder) -> Finding {
+fn judge(port: &Port, bound: &io::Result<()>, holder: &PortHolder) -> Finding {
     let Port { check, flag, address, may_give_way } = port;
     let number = address.port();
     let error = match bound {
@@ -134,21 +134,23 @@ fn judge(port: &Port, bound: &io::Result<()>, holder: &Holder) -> Finding {
         Err(error) => error,
     };
     let text = match (error.kind(), holder) {
-        (ErrorKind::AddrInUse, Holder::Perhaps) => {
+        (ErrorKind::AddrInUse, PortHolder::Perhaps) => {
             let text = "taken, as it seems by this agent, which is running: with TLS that cannot be told";
             return Finding::warn(check, format!("{address} is {text}"));
         }
-        (ErrorKind::AddrInUse, Holder::Running) => {
+        (ErrorKind::AddrInUse, PortHolder::Running) => {
             return Finding::ok(check, format!("{address} is in the hands of this agent, which is running"));
         }
-        (ErrorKind::AddrInUse, Holder::Itself(other)) => format!("{address} is {other} as well: change one"),
-        (ErrorKind::AddrInUse, Holder::Agent(name)) => {
+        (ErrorKind::AddrInUse, PortHolder::Itself(other)) => {
+            format!("{address} is {other} as well: change one")
+        }
+        (ErrorKind::AddrInUse, PortHolder::Agent(name)) => {
             format!("{address} is taken by the agent {name}: set {flag} to another, or stop that")
         }
-        (ErrorKind::AddrInUse, Holder::SomeAgent) => {
+        (ErrorKind::AddrInUse, PortHolder::SomeAgent) => {
             format!("{address} is taken by a gossd: set {flag} to another, or stop that")
         }
-        (ErrorKind::AddrInUse, Holder::Unknown) => format!(
+        (ErrorKind::AddrInUse, PortHolder::Unknown) => format!(
             "{address} is taken: `ss -tulnp 'sport = :{number}'` as root tells by whom; stop that, or set {flag}"
         ),
         (ErrorKind::PermissionDenied, _) => {
@@ -168,7 +170,7 @@ fn judge(port: &Port, bound: &io::Result<()>, holder: &Holder) -> Finding {
 }
 
 /// A Unix socket, which replaces one that nobody listens on.
-fn socket(check: &'static str, path: &Path, runs: bool, bad: Verdict) -> Finding {
+fn socket(check: &'static str, path: &Path, runs: bool, bad: Severity) -> Finding {
     let place = path.display();
     let text = if UnixStream::connect(path).is_ok() {
         if runs {
@@ -200,33 +202,48 @@ mod tests {
     fn a_port_that_cannot_be_had_comes_with_the_reason_and_what_to_do() {
         use ErrorKind::{AddrInUse, AddrNotAvailable, InvalidInput, PermissionDenied};
         for (kind, holder, verdict, text) in [
-            (AddrInUse, Holder::Running, Verdict::Ok, "127.0.0.1:80 is in the hands of this agent"),
-            (AddrInUse, Holder::Perhaps, Verdict::Warn, "127.0.0.1:80 is taken, as it seems by this agent"),
+            (AddrInUse, PortHolder::Running, Severity::Ok, "127.0.0.1:80 is in the hands of this agent"),
             (
                 AddrInUse,
-                Holder::Itself("--admin"),
-                Verdict::Fail,
+                PortHolder::Perhaps,
+                Severity::Warn,
+                "127.0.0.1:80 is taken, as it seems by this agent",
+            ),
+            (
+                AddrInUse,
+                PortHolder::Itself("--admin"),
+                Severity::Fail,
                 "127.0.0.1:80 is --admin as well: change one",
             ),
             (
                 AddrInUse,
-                Holder::Agent("b".into()),
-                Verdict::Fail,
+                PortHolder::Agent("b".into()),
+                Severity::Fail,
                 "127.0.0.1:80 is taken by the agent b: set --plugin",
             ),
-            (AddrInUse, Holder::SomeAgent, Verdict::Fail, "127.0.0.1:80 is taken by a gossd"),
-            (AddrInUse, Holder::Unknown, Verdict::Fail, "127.0.0.1:80 is taken: `ss -tulnp 'sport = :80'`"),
-            (PermissionDenied, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this user may not"),
-            (AddrNotAvailable, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: this host has no such address"),
-            (InvalidInput, Holder::Unknown, Verdict::Fail, "127.0.0.1:80: invalid input"),
+            (AddrInUse, PortHolder::SomeAgent, Severity::Fail, "127.0.0.1:80 is taken by a gossd"),
+            (
+                AddrInUse,
+                PortHolder::Unknown,
+                Severity::Fail,
+                "127.0.0.1:80 is taken: `ss -tulnp 'sport = :80'`",
+            ),
+            (PermissionDenied, PortHolder::Unknown, Severity::Fail, "127.0.0.1:80: this user may not"),
+            (
+                AddrNotAvailable,
+                PortHolder::Unknown,
+                Severity::Fail,
+                "127.0.0.1:80: this host has no such address",
+            ),
+            (InvalidInput, PortHolder::Unknown, Severity::Fail, "127.0.0.1:80: invalid input"),
         ] {
             let found = judge(&PORT, &Err(kind.into()), &holder);
             assert_eq!(found.verdict, verdict, "{found:?}");
             assert!(found.text.starts_with(text), "{found:?}");
             let unasked = judge(&Port { may_give_way: true, ..PORT }, &Err(kind.into()), &holder);
-            assert_ne!(unasked.verdict, Verdict::Fail, "nobody asked for it");
+            assert_ne!(unasked.verdict, Severity::Fail, "nobody asked for it");
         }
-        assert_eq!(judge(&PORT, &Ok(()), &Holder::Unknown).text, "127.0.0.1:80 is free");
+        assert_eq!(judge(&PORT, &Ok(()), &PortHolder::Unknown).text, "127.0.0.1:80 is free");
     }
 
     #[test]
@@ -263,16 +280,16 @@ mod tests {
     fn a_socket_is_free_unless_somebody_listens_or_it_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/s.sock");
-        let verdict = |path: &Path, runs| socket("plugin socket", path, runs, Verdict::Fail).verdict;
-        assert_eq!(verdict(&path, false), Verdict::Ok);
+        let verdict = |path: &Path, runs| socket("plugin socket", path, runs, Severity::Fail).verdict;
+        assert_eq!(verdict(&path, false), Severity::Ok);
         assert!(!folder.path().join("new").exists());
         let path = folder.path().join("s.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert_eq!((verdict(&path, false), verdict(&path, true)), (Verdict::Fail, Verdict::Ok));
+        assert_eq!((verdict(&path, false), verdict(&path, true)), (Severity::Fail, Severity::Ok));
         drop(listener);
-        assert_eq!(verdict(&path, false), Verdict::Ok, "a dead one is replaced");
+        assert_eq!(verdict(&path, false), Severity::Ok, "a dead one is replaced");
         std::fs::write(folder.path().join("file"), "").unwrap();
-        assert_eq!(verdict(&folder.path().join("file"), false), Verdict::Fail);
-        assert_eq!(verdict(&folder.path().join("file/s.sock"), false), Verdict::Fail);
+        assert_eq!(verdict(&folder.path().join("file"), false), Severity::Fail);
+        assert_eq!(verdict(&folder.path().join("file/s.sock"), false), Severity::Fail);
     }
 }

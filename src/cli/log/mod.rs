@@ -1,4 +1,4 @@
-//! The log: text or JSON on standard error, through a [`Queue`], so that nothing in the agent waits for whoever reads
+//! The log: text or JSON on standard error, through a [`LineQueue`], so that nothing in the agent waits for whoever reads
 //! it. When that is systemd's journal, which keeps the time itself, each line begins with its priority instead, so
 //! that `journalctl --priority warning` finds what it should.
 
@@ -22,7 +22,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use self::queue::Queue;
+use self::queue::LineQueue;
 use super::flags::{LogFormat, RunArgs};
 
 /// How long the end of the process waits for standard error to take what is left.
@@ -41,13 +41,13 @@ pub(super) struct Log {
 /// Where lines go.
 #[derive(Clone)]
 struct Sink {
-    queue: Arc<Queue>,
+    queue: Arc<LineQueue>,
     /// Whether each begins with its priority.
     with_priority: bool,
 }
 
 /// One event's line.
-struct Line<'a> {
+struct LogLine<'a> {
     sink: &'a Sink,
     priority: u8,
 }
@@ -63,7 +63,7 @@ impl Log {
         // A handle of its own: whoever else writes to standard error must not wait for the writer's.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let sink = Sink {
-            queue: Queue::to(stderr, tell_dropped)?,
+            queue: LineQueue::to(stderr, tell_dropped)?,
             with_priority: matches!(format, LogFormat::Text) && is_journal(),
         };
         let (filter, level) = reload::Layer::new(filter);
@@ -145,24 +145,24 @@ impl Sink {
 }
 
 impl<'a> MakeWriter<'a> for Sink {
-    type Writer = Line<'a>;
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { sink: self, priority: 6 }
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine { sink: self, priority: 6 }
     }
 
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<'a> {
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> LogLine<'a> {
         let priority = match *event.level() {
             Level::ERROR => ERROR,
             Level::WARN => 4,
             Level::INFO => 6,
             Level::DEBUG | Level::TRACE => 7,
         };
-        Line { sink: self, priority }
+        LogLine { sink: self, priority }
     }
 }
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     /// Takes a whole event, as it is given.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.sink.push(self.priority, &[event]);
@@ -188,7 +188,7 @@ mod tests {
         let stderr = || File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
         if env::var_os(PANICS).is_some() {
             for with_priority in [false, true] {
-                let sink = Sink { queue: Queue::to(stderr(), |_| {}).unwrap(), with_priority };
+                let sink = Sink { queue: LineQueue::to(stderr(), |_| {}).unwrap(), with_priority };
                 panic::set_hook(Box::new(move |panic| sink.say_panic(panic)));
                 let panics = thread::Builder::new().name("worker".into()).spawn(|| panic!("one\ntwo"));
                 assert!(panics.unwrap().join().is_err());

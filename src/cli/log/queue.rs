@@ -20,8 +20,8 @@ const USUAL_BYTES: usize = 64 << 10;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct LineQueue {
+    state: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// Everything is written.
@@ -30,7 +30,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Whole lines, in the order in which they came.
     waiting: Vec<u8>,
     /// Whether the writer has lines that are not written yet.
@@ -39,7 +39,7 @@ struct State {
     untold: u64,
 }
 
-impl Queue {
+impl LineQueue {
     /// A queue and the thread that writes it to a stream, until the process ends. `tell` says that so many lines
     /// were dropped, by logging.
     pub(super) fn to(stream: File, tell: impl Fn(u64) + Send + 'static) -> std::io::Result<Arc<Self>> {
@@ -112,13 +112,13 @@ impl Queue {
     }
 
     /// Between any two statements here the state is whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Writer<T> {
-    queue: Arc<Queue>,
+    queue: Arc<LineQueue>,
     stream: File,
     tell: T,
 }
@@ -183,16 +183,16 @@ mod tests {
     const NOT_LONG: Duration = Duration::from_millis(50);
 
     /// A queue that tells what it dropped in a line of its own, and the end that somebody may read.
-    fn queue() -> (Arc<Queue>, PipeReader) {
+    fn queue() -> (Arc<LineQueue>, PipeReader) {
         let (reader, writer) = pipe().unwrap();
         (to(OwnedFd::from(writer)), reader)
     }
 
-    fn to(writer: OwnedFd) -> Arc<Queue> {
-        let own = Arc::<std::sync::OnceLock<Arc<Queue>>>::default();
+    fn to(writer: OwnedFd) -> Arc<LineQueue> {
+        let own = Arc::<std::sync::OnceLock<Arc<LineQueue>>>::default();
         let told = own.clone();
         let tell = move |dropped| told.wait().push(&[format!("{dropped} dropped\n").as_bytes()]);
-        let queue = Queue::to(File::from(writer), tell).unwrap();
+        let queue = LineQueue::to(File::from(writer), tell).unwrap();
         own.set(queue.clone()).unwrap();
         queue
     }

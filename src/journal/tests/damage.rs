@@ -16,7 +16,7 @@ fn image(clean: bool) -> Vec<u8> {
 }
 
 /// Starts an agent on a file, which must work. On damage it starts empty, and the file is kept.
-fn start_on(bytes: &[u8], what: &str) -> Restored {
+fn start_on(bytes: &[u8], what: &str) -> RestoredJournal {
     let dir = quick_dir();
     fs::write(file(&dir), bytes).unwrap();
     let (mut journal, restored) = open(&dir);
@@ -92,8 +92,8 @@ fn a_flipped_byte_is_found_wherever_it_is() {
 
 #[test]
 fn a_database_of_something_else_is_set_aside() {
-    type Change = fn(&redb::WriteTransaction);
-    let foreign: [(&str, Change); 8] = [
+    type RowChange = fn(&redb::WriteTransaction);
+    let foreign: [(&str, RowChange); 8] = [
         ("other tables", |t| {
             assert!(t.delete_table(META).unwrap());
             t.open_table(TableDefinition::<u64, u64>::new("other")).unwrap();

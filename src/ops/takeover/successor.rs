@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use super::{FAILED, GO, PROTOCOL, SERVING, in_time};
 use crate::listeners::pass;
 use crate::ops::Ops;
-use crate::ops::routes::{Answer, Asked, Failure, Shared};
+use crate::ops::routes::{Answered, Failure, Params, Shared};
 use crate::ops::server::Then;
 
 /// Who asks to take over.
@@ -30,10 +30,10 @@ pub(in crate::ops) struct Who {
 
 pub(in crate::ops) async fn take_over(
     State(ops): Shared,
-    Asked(Who { name, version }): Asked<Who>,
+    Params(Who { name, version }): Params<Who>,
     Extension(then): Extension<Then>,
     upgrade: Option<Extension<OnUpgrade>>,
-) -> Answer {
+) -> Answered {
     let own = &ops.agent.owner().name;
     if name != own.as_str() {
         return Err(Failure(StatusCode::CONFLICT, format!("its name is {own}, not {name}")));

@@ -11,12 +11,12 @@ use crate::tunnels::Tunnels;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Former {
+pub(super) struct FormerRecords {
     pub(super) replicas: Replicas,
     pub(super) tunnels: Tunnels,
 }
 
-impl Former {
+impl FormerRecords {
     pub(super) fn apply(&mut self, now: Instant, owner: &Owner, change: &Change) -> Applied {
         let (applied, shift) = self.replicas.apply(now, owner, change);
         if let Some(shift) = &shift {

@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::connection::{Caller, ConnectionId};
 use crate::entrypoints::{EntrypointKey, Place};
 use crate::label::Label;
-use crate::lease::{Asked, Holding};
+use crate::lease::{AskOutcome, Holding};
 use crate::record::{Draft, Record};
 
 /// After how long a gost that answered is dialled again, as long as no connection of it returns: a process that ends closes
@@ -98,7 +98,7 @@ impl State {
             return;
         }
         let Some((node, ids)) = self.in_question(connection, name) else { return };
-        let Asked::Lapsed(change) = self.leases.asked(now, &ids) else { return };
+        let AskOutcome::Lapsed(change) = self.leases.asked(now, &ids) else { return };
         self.counts.asked += 1;
         self.counts.lapsed += 1;
         self.tell(now, change);

@@ -7,7 +7,7 @@ use super::effects::Line;
 use crate::complaint::Refusal;
 use crate::event::Event as Happened;
 use crate::hostname::Claim;
-use crate::link::Replicas;
+use crate::link::ReplicaStore;
 use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::replica::{Extent, Part};
@@ -63,7 +63,7 @@ pub enum News {
     },
 }
 
-impl Replicas for State {
+impl ReplicaStore for State {
     fn apply(&mut self, now: Instant, news: News) {
         self.handle(now, news);
     }

@@ -27,16 +27,16 @@ pub use self::heal::{Heal, HealedFrom};
 pub use self::hear::News;
 pub use self::keeping::Batch;
 pub use self::levels::Level;
-pub use self::view::{Candidate, JournalView, MemberView, Tunnel, View};
+pub use self::view::{Candidate, JournalView, MemberView, TunnelSummary, View};
 
 use crate::complaint::Complaints;
 use crate::connection::{Caller, ConnectionId, Connections};
 use crate::directory::Directory;
 use crate::entrypoints::{Entrypoints, Registered};
-use crate::event::Log;
+use crate::event::EventLog;
 use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
-use crate::lease::{Holding, KEEP_LAPSED, Kept, LeaseTable, Renewal};
+use crate::lease::{Holding, KEEP_LAPSED, KeptLeases, LeaseTable, Renewal};
 use crate::liveness::Liveness;
 use crate::quota::{Full, Quota, Share};
 use crate::rank::Order;
@@ -87,7 +87,7 @@ pub struct Broken {
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     /// Records, and what is known of their gosts.
-    pub leases: Kept,
+    pub leases: KeptLeases,
     /// Where gosts registered.
     pub entrypoints: Vec<Registered>,
     /// Claims on host names.
@@ -99,7 +99,7 @@ pub struct Restored {
 impl Restored {
     /// Whether it kept no record and no claim.
     pub fn is_empty(&self) -> bool {
-        let Self { leases: Kept { held, lapsed, released, periods: _ }, claims, .. } = self;
+        let Self { leases: KeptLeases { held, lapsed, released, periods: _ }, claims, .. } = self;
         held.is_empty() && lapsed.is_empty() && released.is_empty() && claims.is_empty()
     }
 }
@@ -131,7 +131,7 @@ pub struct State {
     next_tidying: Instant,
     directory: Directory,
     /// What our former generations stated, as peers remember it.
-    former: former::Former,
+    former: former::FormerRecords,
     liveness: Liveness,
     connections: Connections,
     evidence: gosts::Evidence,
@@ -145,7 +145,7 @@ pub struct State {
     writing: usize,
     heals: heal::Heals,
     complaints: Complaints,
-    log: Log,
+    log: EventLog,
     counts: Changes,
 }
 
@@ -203,7 +203,7 @@ impl State {
             next_check: None,
             next_tidying: now,
             directory: Directory::new(&settings.owner),
-            former: former::Former::default(),
+            former: former::FormerRecords::default(),
             liveness: Liveness::new(settings.lease_ttl),
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
@@ -214,7 +214,7 @@ impl State {
             writing: 0,
             heals: heal::Heals::default(),
             complaints: Complaints::default(),
-            log: Log::default(),
+            log: EventLog::default(),
             counts: Changes::default(),
         };
         state.entrypoints.restore(restored.entrypoints);

@@ -8,7 +8,7 @@ use crate::liveness::Standing;
 use crate::rank::{Judged, rank};
 use crate::record::Record;
 use crate::slot::Status;
-use crate::tunnels::Entry;
+use crate::tunnels::OwnedRecord;
 
 impl State {
     /// The records of a tunnel name, in the order in which gost should try them. Equals take turns: by a number that is
@@ -20,7 +20,7 @@ impl State {
     }
 
     /// How a record is ranked.
-    pub(super) fn judge(&self, now: Instant, entry: &Entry) -> Judged {
+    pub(super) fn judge(&self, now: Instant, entry: &OwnedRecord) -> Judged {
         let owner = &*entry.owner;
         if *owner == self.owner {
             return Judged { standing: Standing::Live, trip: Some(Duration::ZERO) };

@@ -12,7 +12,7 @@ use super::gosts::Dialled;
 use crate::address::Address;
 use crate::liveness::{Liveness, PRESERVE, Standing};
 use crate::record::AgentName;
-use crate::tunnels::Entry;
+use crate::tunnels::OwnedRecord;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
@@ -23,10 +23,10 @@ const WANTED: Duration = Duration::from_secs(60);
 
 /// The entrypoints of silent peers that visitors ask for.
 #[derive(Debug, Default)]
-pub(super) struct Survivors(HashMap<Address, Entrypoint>);
+pub(super) struct Survivors(HashMap<Address, AwaitedEntrypoint>);
 
 #[derive(Debug)]
-struct Entrypoint {
+struct AwaitedEntrypoint {
     owner: AgentName,
     wanted: Instant,
     /// When it is dialled next.
@@ -42,8 +42,13 @@ impl Survivors {
         if let Some(known) = self.0.get_mut(address) {
             known.wanted = now;
         } else if self.0.len() < MAX_ENTRYPOINTS {
-            let known =
-                Entrypoint { owner: owner.clone(), wanted: now, due: now, answers: false, told: false };
+            let known = AwaitedEntrypoint {
+                owner: owner.clone(),
+                wanted: now,
+                due: now,
+                answers: false,
+                told: false,
+            };
             self.0.insert(address.clone(), known);
         }
     }
@@ -106,7 +111,7 @@ impl State {
     }
 
     /// How a record of a peer is treated.
-    pub(super) fn standing_of(&self, now: Instant, entry: &Entry) -> Standing {
+    pub(super) fn standing_of(&self, now: Instant, entry: &OwnedRecord) -> Standing {
         let owner = &entry.owner.name;
         let standing = self.liveness.standing(now, owner);
         let survives =

@@ -47,7 +47,7 @@ pub(super) fn with_settings(
 }
 
 /// What a journal kept of leases, and nothing else.
-fn holds(leases: Kept) -> Restored {
+fn holds(leases: KeptLeases) -> Restored {
     Restored { leases, ..Restored::default() }
 }
 
@@ -161,7 +161,7 @@ fn nobody_else_can_write_our_records() {
 #[test]
 fn what_the_journal_kept_is_answered_from_the_first_moment() {
     let released = vec![("2".into(), Release::Held), ("3".into(), Release::Unheard)];
-    let agent = with(holds(Kept { held: vec![holding("1")], released, ..Kept::default() }));
+    let agent = with(holds(KeptLeases { held: vec![holding("1")], released, ..KeptLeases::default() }));
     assert_eq!(ids(&agent), ["1"]);
     assert!(renew(&agent, "1"), "healed from the journal");
     assert!(renew(&agent, "2"), "it may have been in flight beside its Deregister");

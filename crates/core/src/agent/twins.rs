@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::liveness::Standing;
 use crate::record::{Owner, Record};
 use crate::slot::Write;
-use crate::tunnels::Entry;
+use crate::tunnels::OwnedRecord;
 
 impl State {
     /// What a peer's news means for connectors that are held here as well.
@@ -38,7 +38,7 @@ impl State {
         for node in self.connections.orphaned_guests() {
             for ours in self.leases.live_of(&node.as_ref().into()) {
                 let entries = self.directory.lookup(&ours.name.text());
-                let elsewhere = |entry: &Entry| {
+                let elsewhere = |entry: &OwnedRecord| {
                     let other = entry.owner.name != self.owner.name && is_same(&entry.record, ours);
                     other && self.is_heard(now, &entry.owner)
                 };

@@ -16,7 +16,7 @@ use crate::quota::Quota;
 use crate::rank::{Order, rank};
 use crate::record::{AgentName, Generation, Record};
 use crate::slot::Status;
-use crate::tunnels::Entry;
+use crate::tunnels::OwnedRecord;
 
 /// The agent at one moment.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub struct JournalView {
 
 /// A tunnel, in short.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tunnel {
+pub struct TunnelSummary {
     /// Its id.
     pub name: Label,
     /// Records that a Get lists here.
@@ -205,10 +205,12 @@ impl State {
     }
 
     /// The same, and nothing but each record's place in an answer.
-    pub fn ranked(&self, now: Instant, name: &str) -> Vec<(Option<usize>, &Entry)> {
+    pub fn ranked(&self, now: Instant, name: &str) -> Vec<(Option<usize>, &OwnedRecord)> {
         let entries = self.directory.lookup(name);
-        let listed: Vec<&Entry> = rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
-        let mut places: Vec<*const Entry> = listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
+        let listed: Vec<&OwnedRecord> =
+            rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
+        let mut places: Vec<*const OwnedRecord> =
+            listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         places.sort_unstable();
         let hidden =
             entries.iter().filter(|entry| places.binary_search(&std::ptr::from_ref(*entry)).is_err());
@@ -237,14 +239,14 @@ impl State {
     }
 
     /// A tunnel, in short.
-    pub fn tunnel(&self, now: Instant, name: Label) -> Tunnel {
+    pub fn tunnel(&self, now: Instant, name: Label) -> TunnelSummary {
         let entries = self.directory.lookup(&name.text());
         let listed = rank(entries, Order::Random, 0, |entry| self.judge(now, entry)).count();
         let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
-        Tunnel { name, listed, hidden: entries.len() - listed, agents }
+        TunnelSummary { name, listed, hidden: entries.len() - listed, agents }
     }
 
-    fn candidate(&self, now: Instant, rank: Option<usize>, entry: &Entry) -> Candidate {
+    fn candidate(&self, now: Instant, rank: Option<usize>, entry: &OwnedRecord) -> Candidate {
         let since = self.directory.replicas.known_since(&entry.owner, entry.slot).unwrap_or(now);
         let own = *entry.owner == self.owner;
         Candidate {

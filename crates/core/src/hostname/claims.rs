@@ -19,7 +19,7 @@ use crate::slot::{Slot, SlotTable};
 #[derive(Debug)]
 pub struct Claims {
     pub(super) us: Arc<Owner>,
-    by_host: HashMap<Arc<str>, Vec<Held>>,
+    by_host: HashMap<Arc<str>, Vec<HeldClaim>>,
     /// How many claims close a tunnel to the public, of those that have any.
     pub(super) closed: HashMap<TunnelId, usize>,
     clock: Clock,
@@ -44,7 +44,7 @@ pub struct Claims {
 
 /// A claim that somebody states.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldClaim {
     pub(super) claim: Arc<Claim>,
     /// Who states it; none if it is only remembered, because its owner is gone.
     owner: Option<Arc<Owner>>,
@@ -52,7 +52,7 @@ pub(super) struct Held {
     pub(super) slot: Slot,
 }
 
-impl Held {
+impl HeldClaim {
     pub(super) fn is_of(&self, tunnel: TunnelId) -> bool {
         self.claim.endpoint.tunnel == tunnel
     }
@@ -208,7 +208,7 @@ impl Claims {
             self.upkeep.remove(&key);
             return;
         }
-        self.add(Held { claim: claim.clone(), owner: None, slot: 0 });
+        self.add(HeldClaim { claim: claim.clone(), owner: None, slot: 0 });
     }
 
     /// Gives back the capacity of a peak that is over.
@@ -223,11 +223,11 @@ impl Claims {
         self.by_host.capacity() + self.closed.capacity()
     }
 
-    pub(super) fn of(&self, key: &ClaimKey) -> impl Iterator<Item = &Held> {
+    pub(super) fn of(&self, key: &ClaimKey) -> impl Iterator<Item = &HeldClaim> {
         self.on(&key.host).filter(|held| held.is_of(key.tunnel))
     }
 
-    pub(super) fn on(&self, host: &str) -> impl Iterator<Item = &Held> {
+    pub(super) fn on(&self, host: &str) -> impl Iterator<Item = &HeldClaim> {
         self.by_host.get(host).into_iter().flatten()
     }
 
@@ -236,7 +236,7 @@ impl Claims {
         self.of(key).any(|held| !self.is_ours(held))
     }
 
-    pub(super) fn is_ours(&self, held: &Held) -> bool {
+    pub(super) fn is_ours(&self, held: &HeldClaim) -> bool {
         held.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, &self.us))
     }
 
@@ -251,7 +251,7 @@ impl Claims {
             self.remove(&before.host, stated_by(owner, slot));
         }
         if let Some(claim) = after {
-            self.add(Held { claim: claim.clone(), owner: Some(owner.clone()), slot });
+            self.add(HeldClaim { claim: claim.clone(), owner: Some(owner.clone()), slot });
             // What is remembered counts until an owner states it with no later clock.
             let key = claim.key();
             self.remove(&key.host, |held| {
@@ -260,7 +260,7 @@ impl Claims {
         }
     }
 
-    fn add(&mut self, held: Held) {
+    fn add(&mut self, held: HeldClaim) {
         let claim = &held.claim;
         self.clock = self.clock.max(claim.clock);
         if claim.endpoint.private {
@@ -276,7 +276,7 @@ impl Claims {
     }
 
     /// Whether there was such a claim.
-    pub(super) fn remove(&mut self, host: &str, which: impl Fn(&Held) -> bool) -> bool {
+    pub(super) fn remove(&mut self, host: &str, which: impl Fn(&HeldClaim) -> bool) -> bool {
         let Some(claims) = self.by_host.get_mut(host) else { return false };
         let Some(at) = claims.iter().position(which) else { return false };
         let held = claims.swap_remove(at);
@@ -308,6 +308,6 @@ fn claims(replica: &Replica) -> impl Iterator<Item = (&Arc<Owner>, Slot, &Arc<Cl
     cells.filter_map(|(slot, cell)| Some((&replica.owner, slot, cell.content.claim()?)))
 }
 
-pub(super) fn stated_by(owner: &Owner, slot: Slot) -> impl Fn(&Held) -> bool {
+pub(super) fn stated_by(owner: &Owner, slot: Slot) -> impl Fn(&HeldClaim) -> bool {
     move |held| held.slot == slot && held.owner.as_ref().is_some_and(|other| **other == *owner)
 }

@@ -12,7 +12,7 @@ pub use self::claim::{Claim, ClaimKey, Clock, MAX_CLOCK};
 pub use self::claims::Claims;
 pub use self::endpoint::{Endpoint, HashHost, TunnelId};
 pub use self::naming::Naming;
-pub use self::upkeep::{Found, GRACE, LAP, MAX_REMEMBERED};
+pub use self::upkeep::{GRACE, LAP, MAX_REMEMBERED, TunnelSighting};
 
 #[cfg(test)]
 pub(super) use self::claim::tests::{claim, tunnel};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claims::{Held, stated_by};
+use super::claims::{HeldClaim, stated_by};
 use super::upkeep::{LAP, PROBATION};
 use super::{Claim, ClaimKey, Claims, Clock, TunnelId};
 use crate::slot::{Slot, SlotsFull, Write};
@@ -136,7 +136,7 @@ impl Claims {
         if self.is_grown {
             return None;
         }
-        let ours = |held: &&Held| self.is_ours(held) && !held.is_of(rival.endpoint.tunnel);
+        let ours = |held: &&HeldClaim| self.is_ours(held) && !held.is_of(rival.endpoint.tunnel);
         let ours: Vec<_> = self.on(&rival.host).filter(ours).map(|held| held.claim.clone()).collect();
         let young = |claim: &Arc<Claim>| {
             self.upkeep.get_mut(&claim.key()).is_some_and(|upkeep| std::mem::take(&mut upkeep.young))
@@ -194,7 +194,7 @@ impl Claims {
         self.touched.extend(all);
     }
 
-    pub(super) fn own(&self, key: &ClaimKey) -> Option<&Held> {
+    pub(super) fn own(&self, key: &ClaimKey) -> Option<&HeldClaim> {
         self.of(key).find(|held| self.is_ours(held))
     }
 

@@ -11,9 +11,9 @@ use super::*;
 use crate::record::Owner;
 use crate::slot::{Content, FIRST_CLAIM, Slot, Write};
 
-const NOTHING: Found = Found { alive: false, here: false, elsewhere: None, rival: None };
-const ALIVE: Found = Found { alive: true, ..NOTHING };
-const HERE: Found = Found { here: true, ..ALIVE };
+const NOTHING: TunnelSighting = TunnelSighting { alive: false, here: false, elsewhere: None, rival: None };
+const ALIVE: TunnelSighting = TunnelSighting { alive: true, ..NOTHING };
+const HERE: TunnelSighting = TunnelSighting { here: true, ..ALIVE };
 
 fn owner(name: &str) -> Arc<Owner> {
     Arc::new(Owner { name: name.parse().unwrap(), generation: 1 })
@@ -49,12 +49,12 @@ fn winner(claims: &Claims) -> Option<TunnelId> {
     claims.winner("x").map(|endpoint| endpoint.tunnel)
 }
 
-fn check(claims: &mut Claims, most: usize, found: Found) -> Vec<Write> {
+fn check(claims: &mut Claims, most: usize, found: TunnelSighting) -> Vec<Write> {
     let keys = claims.take_turns();
     keys.iter().filter_map(|key| claims.check(key, found, most)).collect()
 }
 
-fn times(claims: &mut Claims, checks: u8, found: Found) -> Vec<Write> {
+fn times(claims: &mut Claims, checks: u8, found: TunnelSighting) -> Vec<Write> {
     (0..checks).flat_map(|_| check(claims, usize::MAX, found)).collect()
 }
 
@@ -249,11 +249,11 @@ fn a_claim_made_too_soon_gives_way_once_if_it_would_win() {
 #[test]
 fn a_claim_is_left_to_the_agent_that_has_the_tunnel_now() {
     let mut claims = stating(&claim("x", 1, 4));
-    let later = Found { elsewhere: Some(5), ..ALIVE };
+    let later = TunnelSighting { elsewhere: Some(5), ..ALIVE };
     assert!(times(&mut claims, 2, later).is_empty(), "not to a later claim");
-    let both = Found { elsewhere: Some(4), ..HERE };
+    let both = TunnelSighting { elsewhere: Some(4), ..HERE };
     assert!(times(&mut claims, 2, both).is_empty(), "not while it is here too");
-    let there = Found { elsewhere: Some(4), ..ALIVE };
+    let there = TunnelSighting { elsewhere: Some(4), ..ALIVE };
     assert!(
         times(&mut claims, MAX_AWAY - 1, there).is_empty(),
         "nor before the other could have lost it too"
@@ -278,12 +278,12 @@ fn a_claim_from_the_journal_yields_to_a_tunnel_that_lives_unless_its_own_does() 
         assert_eq!(claims.touched(), 0);
         claims
     };
-    let later = Found { rival: Some(5), ..NOTHING };
+    let later = TunnelSighting { rival: Some(5), ..NOTHING };
     assert_eq!(times(&mut restored(), 1, later).len(), 1);
-    let concurrent = Found { rival: Some(4), ..NOTHING };
+    let concurrent = TunnelSighting { rival: Some(4), ..NOTHING };
     assert!(times(&mut restored(), 2, concurrent).is_empty(), "a loser that it knew of is no reason");
     let mut claims = restored();
-    times(&mut claims, PROBATION, Found { rival: Some(5), ..HERE });
+    times(&mut claims, PROBATION, TunnelSighting { rival: Some(5), ..HERE });
     assert!(times(&mut claims, 1, later).is_empty(), "it has its hour like any other");
 }
 

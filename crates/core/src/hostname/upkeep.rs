@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claims::Held;
+use super::claims::HeldClaim;
 use super::{Claim, ClaimKey, Claims, Clock};
 use crate::slot::{MAX_EACH, Write};
 
@@ -30,7 +30,7 @@ pub const MAX_REMEMBERED: usize = MAX_EACH as usize;
 
 /// What the rest of the cluster shows of a claim's tunnel and of its rivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct TunnelSighting {
     /// Whether any agent has a record of the tunnel.
     pub alive: bool,
     /// Whether this agent has one.
@@ -72,10 +72,10 @@ impl Claims {
     }
 
     /// Checks a claim: what is to be stated for it, or not any more. This agent states no more than `most`.
-    pub fn check(&mut self, key: &ClaimKey, found: Found, most: usize) -> Option<Write> {
+    pub fn check(&mut self, key: &ClaimKey, found: TunnelSighting, most: usize) -> Option<Write> {
         let claimed = self.claimed(key)?;
         let own = self.own(key).map(|held| held.claim.clock);
-        let is_remembered = self.of(key).any(Held::is_remembered);
+        let is_remembered = self.of(key).any(HeldClaim::is_remembered);
         let upkeep = self.upkeep.get_mut(key)?;
         upkeep.idle = if found.alive { 0 } else { upkeep.idle + 1 };
         let is_away = !found.here && found.elsewhere.is_some_and(|since| since <= own.unwrap_or(claimed));

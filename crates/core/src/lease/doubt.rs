@@ -19,7 +19,7 @@ const TRIAL: Duration = Duration::from_secs(5);
 
 /// What follows when the only gost of an agent asks where a tunnel is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum AskOutcome {
     /// Nothing: it may have asked before its connector was there.
     Fresh,
     /// Its only connector's record was stale, and lapsed.
@@ -41,7 +41,7 @@ impl LeaseTable {
 
     /// An instance asks where a tunnel is of which it has these live records here. gost asks only for tunnels that it has
     /// no connector of, or none of the wanted network.
-    pub fn asked(&mut self, now: Instant, ids: &[Label]) -> Asked {
+    pub fn asked(&mut self, now: Instant, ids: &[Label]) -> AskOutcome {
         let now = self.start.moment(now);
         let is_fresh = |id: &&Label| {
             let lease = self.leases.get(*id).filter(|lease| lease.slot.is_some());
@@ -49,13 +49,13 @@ impl LeaseTable {
         };
         let old: Vec<&Label> = ids.iter().filter(|id| !is_fresh(id)).collect();
         match (ids, &*old) {
-            (_, []) => Asked::Fresh,
-            ([id], _) => self.lapse(now, id).map_or(Asked::Fresh, Asked::Lapsed),
+            (_, []) => AskOutcome::Fresh,
+            ([id], _) => self.lapse(now, id).map_or(AskOutcome::Fresh, AskOutcome::Lapsed),
             (_, old) => {
                 for id in old {
                     self.shorten(now, id);
                 }
-                Asked::Shortened
+                AskOutcome::Shortened
             }
         }
     }

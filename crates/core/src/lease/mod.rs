@@ -11,8 +11,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::doubt::{Asked, FRESH, LONGEST_PERIOD};
-pub use self::restore::Kept;
+pub use self::doubt::{AskOutcome, FRESH, LONGEST_PERIOD};
+pub use self::restore::KeptLeases;
 
 use super::address::Address;
 use super::capacity::GiveBack as _;

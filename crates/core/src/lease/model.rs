@@ -12,7 +12,7 @@ use crate::tombstone::IN_FLIGHT;
 const TTL: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
-enum Step {
+enum LeaseStep {
     Register { id: u8, node: u8, port: u8 },
     Renew { id: u8 },
     Release { id: u8 },
@@ -24,21 +24,21 @@ enum Step {
 /// The one instance that can be dialled, and answers.
 const ANSWERS: u8 = 2;
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = LeaseStep> {
     prop_oneof![
-        5 => (0..10_u8, 0..3_u8, 0..2_u8).prop_map(|(id, node, port)| Step::Register { id, node, port }),
-        5 => (0..10_u8).prop_map(|id| Step::Renew { id }),
-        2 => (0..10_u8).prop_map(|id| Step::Release { id }),
-        1 => (0..3_u8).prop_map(|node| Step::Kill { node }),
-        2 => (0..3_u8).prop_map(|node| Step::Ask { node }),
-        4 => (1..40_u64).prop_map(|seconds| Step::Wait { seconds }),
-        1 => Just(Step::Wait { seconds: KEEP_LAPSED.as_secs() }),
+        5 => (0..10_u8, 0..3_u8, 0..2_u8).prop_map(|(id, node, port)| LeaseStep::Register { id, node, port }),
+        5 => (0..10_u8).prop_map(|id| LeaseStep::Renew { id }),
+        2 => (0..10_u8).prop_map(|id| LeaseStep::Release { id }),
+        1 => (0..3_u8).prop_map(|node| LeaseStep::Kill { node }),
+        2 => (0..3_u8).prop_map(|node| LeaseStep::Ask { node }),
+        4 => (1..40_u64).prop_map(|seconds| LeaseStep::Wait { seconds }),
+        1 => Just(LeaseStep::Wait { seconds: KEEP_LAPSED.as_secs() }),
     ]
 }
 
 /// An id as the model sees it.
 #[derive(Clone, Debug)]
-struct Known {
+struct ModelId {
     node: u8,
     port: u8,
     live: bool,
@@ -76,7 +76,7 @@ impl Intervals {
 
 #[derive(Default)]
 struct Model {
-    known: BTreeMap<u8, Known>,
+    known: BTreeMap<u8, ModelId>,
     /// When ids were released, and whether they were known.
     released: BTreeMap<u8, (Instant, bool)>,
     /// Of each instance. They outlive its records.
@@ -86,11 +86,12 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, now: Instant, step: &Step) {
+    fn apply(&mut self, now: Instant, step: &LeaseStep) {
         match *step {
-            Step::Register { id, .. } if self.in_flight(now, id).is_some_and(|was_known| !was_known) => {}
-            Step::Register { id, node, port } => self.register(now, id, node, port),
-            Step::Renew { id } => {
+            LeaseStep::Register { id, .. } if self.in_flight(now, id).is_some_and(|was_known| !was_known) => {
+            }
+            LeaseStep::Register { id, node, port } => self.register(now, id, node, port),
+            LeaseStep::Renew { id } => {
                 if let Some(known) = self.known.get_mut(&id) {
                     let intervals = self.intervals.entry(known.node).or_default();
                     if let Some(last) = known.renewed.replace(now) {
@@ -99,17 +100,17 @@ impl Model {
                     (known.live, known.seen, known.until) = (true, now, now + intervals.ttl());
                 }
             }
-            Step::Release { id } => {
+            LeaseStep::Release { id } => {
                 let was_known = self.known.remove(&id).is_some();
                 if self.in_flight(now, id).is_none() {
                     self.released.insert(id, (now, was_known));
                 }
             }
-            Step::Kill { node } => self.lapse(now, |known| known.node == node),
-            Step::Ask { node } => {
+            LeaseStep::Kill { node } => self.lapse(now, |known| known.node == node),
+            LeaseStep::Ask { node } => {
                 let live: Vec<u8> = self.live_of(node);
                 let ttl = self.ttl(node);
-                let is_old = |known: &Known| now - known.seen > FRESH;
+                let is_old = |known: &ModelId| now - known.seen > FRESH;
                 if let [only] = live[..] {
                     let old = is_old(&self.known[&only]);
                     self.lapse(now, |known| old && known.node == node);
@@ -120,11 +121,11 @@ impl Model {
                     }
                 }
             }
-            Step::Wait { .. } => {
+            LeaseStep::Wait { .. } => {
                 self.known.retain(|_, known| known.live || known.until > now);
                 let unknown = self.intervals.get(&ANSWERS).is_none_or(|all| all.0.is_empty());
                 let answers =
-                    |known: &Known| known.node == ANSWERS && unknown && now - known.seen < LONGEST_PERIOD;
+                    |known: &ModelId| known.node == ANSWERS && unknown && now - known.seen < LONGEST_PERIOD;
                 for known in self.known.values_mut().filter(|known| known.until <= now && answers(known)) {
                     known.until = now + TTL;
                 }
@@ -150,7 +151,7 @@ impl Model {
     }
 
     fn register(&mut self, now: Instant, id: u8, node: u8, port: u8) {
-        let known = Known { node, port, live: true, until: now + self.ttl(node), seen: now, renewed: None };
+        let known = ModelId { node, port, live: true, until: now + self.ttl(node), seen: now, renewed: None };
         self.released.remove(&id);
         let moved_from = self.known.insert(id, known).map(|before| before.node);
         if let Some(before) = moved_from
@@ -164,7 +165,7 @@ impl Model {
         }
     }
 
-    fn lapse(&mut self, now: Instant, which: impl Fn(&Known) -> bool) {
+    fn lapse(&mut self, now: Instant, which: impl Fn(&ModelId) -> bool) {
         for known in self.known.values_mut().filter(|known| known.live && which(known)) {
             (known.live, known.until) = (false, now + KEEP_LAPSED);
         }
@@ -195,30 +196,30 @@ impl Slots {
 }
 
 /// What the table makes of a step; `ids` are those that are live of the instance that asks.
-fn apply(table: &mut LeaseTable, now: Instant, step: &Step, ids: &[u8]) -> Vec<Write> {
+fn apply(table: &mut LeaseTable, now: Instant, step: &LeaseStep, ids: &[u8]) -> Vec<Write> {
     match step {
-        Step::Register { id, node, port } => {
+        LeaseStep::Register { id, node, port } => {
             let address = format!("10.0.0.1:{}", 80 + port).into();
             let record =
                 Record { node: node.to_string().into(), address, ..(*record(&id.to_string(), "t")).clone() };
             let dial = if *node == ANSWERS { "127.0.0.1:80" } else { "" };
             table.register(now, Holding { record: Arc::new(record), dial: dial.into() }).unwrap()
         }
-        Step::Renew { id } => match table.renew(now, &id.to_string().into()) {
+        LeaseStep::Renew { id } => match table.renew(now, &id.to_string().into()) {
             Renewal::Revived(change) => vec![change],
             Renewal::Renewed | Renewal::Released | Renewal::Unknown => Vec::new(),
         },
-        Step::Release { id } => table.release(now, &id.to_string().into()).into_iter().collect(),
-        Step::Kill { node } => table.lapse_instance(now, &node.to_string().into()),
-        Step::Ask { node } => {
+        LeaseStep::Release { id } => table.release(now, &id.to_string().into()).into_iter().collect(),
+        LeaseStep::Kill { node } => table.lapse_instance(now, &node.to_string().into()),
+        LeaseStep::Ask { node } => {
             let ids = ids.iter().map(|id| id.to_string().into()).collect::<Vec<_>>();
             debug_assert!(ids.iter().all(|id| table.is_live(id)), "of {node}");
             match table.asked(now, &ids) {
-                Asked::Lapsed(change) => vec![change],
-                Asked::Fresh | Asked::Shortened => Vec::new(),
+                AskOutcome::Lapsed(change) => vec![change],
+                AskOutcome::Fresh | AskOutcome::Shortened => Vec::new(),
             }
         }
-        Step::Wait { .. } => {
+        LeaseStep::Wait { .. } => {
             let Expired { changes, trials } = table.expire(now);
             for node in &trials {
                 table.answered(now, node);
@@ -237,7 +238,7 @@ proptest! {
         let mut slots = Slots::default();
         for step in &steps {
             // The driver looks whenever something is due, so the model may look at every second.
-            if let Step::Wait { seconds } = step {
+            if let LeaseStep::Wait { seconds } = step {
                 let until = now + Duration::from_secs(*seconds);
                 while let Some(due) = table.next_deadline().filter(|due| *due <= until) {
                     now = due.max(now);
@@ -246,7 +247,7 @@ proptest! {
                 }
                 now = until;
             }
-            let asked = if let Step::Ask { node } = step { model.live_of(*node) } else { Vec::new() };
+            let asked = if let LeaseStep::Ask { node } = step { model.live_of(*node) } else { Vec::new() };
             slots.take(apply(&mut table, now, step, &asked));
             model.apply(now, step);
             prop_assert_eq!(slots.live(), model.live(), "after {:?}", step);

@@ -11,7 +11,7 @@ use super::{Holding, Lease, LeaseTable, Sign};
 
 /// What a journal kept of leases.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct KeptLeases {
     /// Live records, to be held with a fresh lease each.
     pub held: Vec<Holding>,
     /// Records that had lapsed, to be kept for a late Renew.
@@ -25,9 +25,9 @@ pub struct Kept {
 impl LeaseTable {
     /// Takes back what a journal kept: fresh leases for the live records, an hour for those that had lapsed. How long ago
     /// ids were released is not known, so it counts as now.
-    pub fn restore(&mut self, now: Instant, kept: Kept) -> Vec<Write> {
+    pub fn restore(&mut self, now: Instant, kept: KeptLeases) -> Vec<Write> {
         let now = self.start.moment(now);
-        let Kept { held, lapsed, released, periods } = kept;
+        let KeptLeases { held, lapsed, released, periods } = kept;
         for (id, release) in released {
             self.tombstones.bury(now, &id, release);
         }

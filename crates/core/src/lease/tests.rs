@@ -254,7 +254,7 @@ fn a_period_outlives_a_restart() {
     assert_eq!(periods, [("node".into(), secs(100))]);
     let Word::Held(held) = before.word(&"1".into()) else { panic!("it is held") };
     let mut after = LeaseTable::new(now, TTL);
-    after.restore(now, Kept { held: vec![held], periods, ..Kept::default() });
+    after.restore(now, KeptLeases { held: vec![held], periods, ..KeptLeases::default() });
     assert!(!after.is_touched());
     assert!(expire(&mut after, now + secs(299)).is_empty());
     take(&mut after, now, "2");
@@ -333,12 +333,12 @@ fn a_gost_that_asks_for_its_own_tunnel_has_lost_its_only_connector() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
     let asked = |table: &mut LeaseTable, at| table.asked(at, &["1".into()]);
-    assert_eq!(asked(&mut table, now + FRESH), Asked::Fresh, "it may have asked before");
+    assert_eq!(asked(&mut table, now + FRESH), AskOutcome::Fresh, "it may have asked before");
     assert_eq!(table.renew(now + secs(3), &"1".into()), Renewal::Renewed);
-    assert_eq!(asked(&mut table, now + secs(5)), Asked::Fresh);
+    assert_eq!(asked(&mut table, now + secs(5)), AskOutcome::Fresh);
     let late = now + secs(5) + Duration::from_millis(1);
-    assert!(matches!(asked(&mut table, late), Asked::Lapsed(_)));
-    assert_eq!((table.live(), table.lapsed(), asked(&mut table, late)), (0, 1, Asked::Fresh));
+    assert!(matches!(asked(&mut table, late), AskOutcome::Lapsed(_)));
+    assert_eq!((table.live(), table.lapsed(), asked(&mut table, late)), (0, 1, AskOutcome::Fresh));
     assert!(matches!(table.renew(late, &"1".into()), Renewal::Revived(_)), "it was not stale after all");
 }
 
@@ -347,8 +347,8 @@ fn what_a_journal_kept_is_old_from_the_first_moment() {
     let now = Instant::now();
     let mut table = LeaseTable::new(now, TTL);
     let held = vec![Holding { record: record("1", "t"), dial: "127.0.0.1:80".into() }];
-    table.restore(now, Kept { held, ..Kept::default() });
-    assert!(matches!(table.asked(now, &["1".into()]), Asked::Lapsed(_)));
+    table.restore(now, KeptLeases { held, ..KeptLeases::default() });
+    assert!(matches!(table.asked(now, &["1".into()]), AskOutcome::Lapsed(_)));
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_gost_with_several_connectors_may_ask_for_another_network_and_has_one_more_p
     let now = now + secs(50);
     take(&mut table, now, "young");
     let all = ["1", "2", "young"].map(Label::from);
-    assert_eq!(table.asked(now, &all), Asked::Shortened);
+    assert_eq!(table.asked(now, &all), AskOutcome::Shortened);
     table.renew(now + secs(10), &"1".into());
     assert!(expire(&mut table, now + secs(16)).is_empty(), "a period of 15 s and 2 s to be late");
     assert_eq!(expire(&mut table, now + secs(17)).len(), 1);
@@ -434,7 +434,7 @@ fn what_a_journal_kept_is_back_with_fresh_leases() {
 
     let mut after = LeaseTable::new(now, TTL);
     let released = vec![("2".into(), Release::Held), ("3".into(), Release::Unheard)];
-    let kept = Kept { held: vec![held], released, ..Kept::default() };
+    let kept = KeptLeases { held: vec![held], released, ..KeptLeases::default() };
     assert_eq!(after.restore(now + secs(50), kept).len(), 1);
     assert!(after.take_touched().is_empty(), "the journal knows");
     assert_eq!(take(&mut after, now + secs(50), "3"), None, "its Deregister was first");
@@ -454,7 +454,7 @@ fn what_had_lapsed_is_not_said_again_after_a_restart_but_can_be_revived() {
     let Word::Lapsed(lapsed) = before.word(&"1".into()) else { panic!("1 has lapsed") };
 
     let mut after = LeaseTable::new(now, TTL);
-    assert!(after.restore(now, Kept { lapsed: vec![lapsed], ..Kept::default() }).is_empty());
+    assert!(after.restore(now, KeptLeases { lapsed: vec![lapsed], ..KeptLeases::default() }).is_empty());
     assert_eq!((after.live(), after.lapsed(), after.lapsed_bytes()), (0, 1, after.bytes()));
     assert!(matches!(after.renew(now + secs(5), &"1".into()), Renewal::Revived(_)));
     assert_eq!(after.take_touched(), ["1".into()].into(), "live again");
@@ -469,7 +469,7 @@ fn an_instance_from_before_a_restart_is_replaced_like_any_other() {
     let Word::Held(held) = before.word(&"1".into()) else { panic!("1 is held") };
     let entrypoint = held.record.address.clone();
     let mut after = LeaseTable::new(now, TTL);
-    after.restore(now, Kept { held: vec![held], ..Kept::default() });
+    after.restore(now, KeptLeases { held: vec![held], ..KeptLeases::default() });
     register(&mut after, now, &of("2", "another", &entrypoint.to_string()));
     assert_eq!((after.is_lapsed(&"1".into()), after.is_live(&"2".into())), (true, true));
 }

@@ -36,7 +36,7 @@ pub(crate) struct Board {
     version: Version,
     /// An agent that gave no sign of life for this long is forgotten.
     grace: Duration,
-    cards: BTreeMap<AgentName, Card>,
+    cards: BTreeMap<AgentName, HeldCard>,
     /// Former starts of this agent that peers remember.
     own_former: BTreeMap<Generation, OwnFormer>,
     /// Of what [`Self::hash`] covers; none since that changed.
@@ -45,7 +45,7 @@ pub(crate) struct Board {
 
 /// What is known of an agent. Times are of the time in which this process ran: a pause of our own is no silence of others.
 #[derive(Debug)]
-struct Card {
+struct HeldCard {
     generation: Generation,
     addr: SocketAddr,
     left: bool,
@@ -109,7 +109,7 @@ impl Board {
         if known.is_none() {
             forgotten.extend(self.make_room(None, is_live).unwrap_or_default());
         }
-        let card = Card::new(ran, *generation, *addr);
+        let card = HeldCard::new(ran, *generation, *addr);
         forgotten.extend(self.replace(ran, name, card));
         (former, forgotten)
     }
@@ -272,10 +272,10 @@ impl Board {
             let is_known = self.cards.contains_key(&owner.name);
             let room = if is_known { Some(Vec::new()) } else { self.make_room(Some(sign), is_live) };
             let Some(mut forgotten) = room else { return };
-            let new = Card {
+            let new = HeldCard {
                 left: card.left,
                 version: card.version,
-                ..Card::new(sign, card.generation, card.addr)
+                ..HeldCard::new(sign, card.generation, card.addr)
             };
             (self.hash, learned.moved) = (None, true);
             let name = owner.name.clone();
@@ -347,7 +347,7 @@ impl Board {
         self.cards.len()
     }
 
-    fn replace(&mut self, ran: Instant, name: &AgentName, mut card: Card) -> Vec<Owner> {
+    fn replace(&mut self, ran: Instant, name: &AgentName, mut card: HeldCard) -> Vec<Owner> {
         let before = self.cards.remove(name);
         let mut forgotten = Vec::new();
         if let Some(before) = before {
@@ -383,7 +383,7 @@ impl Board {
     }
 }
 
-impl Card {
+impl HeldCard {
     fn new(sign: Instant, generation: Generation, addr: SocketAddr) -> Self {
         Self { generation, addr, left: false, version: 0, sign, former: None }
     }

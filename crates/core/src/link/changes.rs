@@ -10,7 +10,7 @@ use super::push::Outgoing;
 use super::recent::Recent;
 use super::repair::{self, RepairPart};
 use super::wire::{self, Kind, Malformed, Session};
-use super::{Frame, Link, Peer, Replicas};
+use super::{Frame, Link, Peer, ReplicaStore};
 use crate::agent::News;
 use crate::codec::decode_cell;
 use crate::complaint::Refusal;
@@ -26,7 +26,7 @@ impl Link {
         now: Instant,
         owner: &Owner,
         until: Option<Version>,
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) {
         let Some(known) = replicas.version(owner) else { return };
         if until.is_some_and(|until| known >= until) {
@@ -71,7 +71,7 @@ impl Link {
         session: Session,
         peer: Peer,
         payload: &[u8],
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let push: wire::Push<'_> = self.read(payload)?;
         let changes = self.changes(now, &peer.owner, push.changes, 0, replicas);
@@ -106,7 +106,7 @@ impl Link {
         now: Instant,
         from: &Peer,
         payload: &[u8],
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let answer = self.read(payload)?;
         let Some(part) = self.repairs.take(now, from.addr, answer) else { return Ok(()) };
@@ -147,7 +147,7 @@ impl Link {
         &mut self,
         by: SocketAddr,
         payload: &[u8],
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let question: wire::Question<'_> = self.read(payload)?;
         let name = question.name.parse().map_err(|_| Malformed)?;
@@ -165,7 +165,7 @@ impl Link {
         by: &Owner,
         values: Vec<(Slot, &[u8])>,
         misplaced: usize,
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Vec<Change> {
         let (sent, mut changes) = (values.len(), Vec::with_capacity(values.len()));
         for (slot, value) in values {

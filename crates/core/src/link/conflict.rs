@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::contest::Contest;
 use super::rejections::PACE;
 use super::wire::{self, Kind, Session};
-use super::{Line, Link, Peer};
+use super::{Link, LinkLine, Peer};
 
 /// An agent that finds its name taken within this time of its start ends.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ impl Link {
             self.effects.name_taken = Some(by);
         } else if self.conflict_logged.is_none_or(|at| now.saturating_duration_since(at) > PACE) {
             self.conflict_logged = Some(now);
-            self.effects.lines.push(Line::TwoOfOneName { name: self.us.owner.name.clone(), other: by });
+            self.effects.lines.push(LinkLine::TwoOfOneName { name: self.us.owner.name.clone(), other: by });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::gauges::Gauges;
-use super::seal::OpenError;
+use super::seal::SealError;
 use super::wire::Kind;
 
 /// Why something that arrived, or should have left, was dropped.
@@ -62,13 +62,13 @@ impl Dropped {
     ];
 }
 
-impl From<OpenError> for Dropped {
-    fn from(error: OpenError) -> Self {
+impl From<SealError> for Dropped {
+    fn from(error: SealError) -> Self {
         match error {
-            OpenError::NotAFrame => Self::NotAFrame,
-            OpenError::Version => Self::Version,
-            OpenError::UnknownKey => Self::UnknownKey,
-            OpenError::BadSeal => Self::BadSeal,
+            SealError::NotAFrame => Self::NotAFrame,
+            SealError::Version => Self::Version,
+            SealError::UnknownKey => Self::UnknownKey,
+            SealError::BadSeal => Self::BadSeal,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::record::AgentName;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Effects {
+pub struct LinkEffects {
     /// To be sent, in this order.
     pub frames: Vec<Frame>,
     /// Whether the frame that was taken came from an admitted process, and was new: its sender has the key, and replays
@@ -25,7 +25,7 @@ pub struct Effects {
     /// How late a push of this peer came.
     pub lag: Option<(AgentName, Duration)>,
     /// What the operator is told, in this order.
-    pub lines: Vec<Line>,
+    pub lines: Vec<LinkLine>,
     /// The agent has to end: its name is that of the agent at this address.
     pub name_taken: Option<SocketAddr>,
 }
@@ -43,7 +43,7 @@ pub struct Frame {
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum LinkLine {
     /// A peer's process was admitted.
     Joined {
         /// Which.

@@ -71,9 +71,9 @@ impl Gauges {
 }
 
 /// An entry of a table, for as long as it lives.
-pub struct Entry(Arc<Counters>, Gauge);
+pub struct Counted(Arc<Counters>, Gauge);
 
-impl Entry {
+impl Counted {
     /// One more, from now on.
     pub fn of(counters: &Arc<Counters>, gauge: Gauge) -> Self {
         counters.gauges.0[gauge as usize].fetch_add(1, Ordering::Relaxed);
@@ -81,7 +81,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.gauges.0[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn an_entry_counts_while_it_lives() {
         let counters = Arc::new(Counters::default());
-        let entries = [(); 3].map(|()| Entry::of(&counters, Gauge::ConnectionsIn));
+        let entries = [(); 3].map(|()| Counted::of(&counters, Gauge::ConnectionsIn));
         assert_eq!(counters.gauges.get(Gauge::ConnectionsIn), 3);
         drop(entries);
         assert_eq!(counters.gauges.get(Gauge::ConnectionsIn), 0);

@@ -62,11 +62,11 @@ impl Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::keyring::{Change, Key};
+    use crate::link::keyring::{Key, KeyringChange};
 
     fn keyring() -> Keyring {
         let first = Keyring::parse(&Key::generate().line()).unwrap();
-        first.changed(Change::Add(Key::generate())).unwrap()
+        first.changed(KeyringChange::Add(Key::generate())).unwrap()
     }
 
     #[test]

@@ -8,11 +8,11 @@ use std::time::Instant;
 use rand::RngExt as _;
 
 use super::handover::Secret;
-use super::keyring::{Change as KeyChange, Fingerprint, KeyId, Keyring};
+use super::keyring::{Fingerprint, KeyId, Keyring, KeyringChange};
 use super::keys::{AgentKeys, Filed, KeyReport, KeyringSummary, KeysRefused, Unsafe};
 use super::roll::{KnownAgent, Ours, Roll};
 use super::wire::{self, Kind, Malformed, Session};
-use super::{Effects, Line, Link, Peer};
+use super::{Link, LinkEffects, LinkLine, Peer};
 use crate::record::AgentName;
 
 /// What the link knows of keys, besides the keyring in force, which its sealer has.
@@ -47,15 +47,15 @@ impl Link {
     pub fn change_keys(
         &mut self,
         now: Instant,
-        change: KeyChange,
+        change: KeyringChange,
         force: bool,
-    ) -> Result<Effects, KeysRefused> {
+    ) -> Result<LinkEffects, KeysRefused> {
         let report = self.key_report(now)?;
         let judged = if force { None } else { Unsafe::judge(&change, &report) };
         let keyring = self.sealer.keyring.clone();
         let changed = keyring.changed(change)?;
         if changed.fingerprint() == keyring.fingerprint() {
-            return Ok(Effects::default());
+            return Ok(LinkEffects::default());
         }
         if let Some(danger) = judged {
             return Err(KeysRefused::Unsafe(danger));
@@ -66,7 +66,7 @@ impl Link {
     }
 
     /// Takes a keyring that was read from the key file again. Whether it, or a part of it, came into force.
-    pub fn handle_key_file(&mut self, now: Instant, read: Keyring) -> (bool, Effects) {
+    pub fn handle_key_file(&mut self, now: Instant, read: Keyring) -> (bool, LinkEffects) {
         let keyring = self.sealer.keyring.clone();
         let by_hand = !keyring.is_shared() && !read.is_shared();
         let merged = if by_hand { read } else { keyring.merged(&read) };
@@ -159,7 +159,7 @@ impl Link {
             return Ok(());
         }
         self.rekey(now, merged);
-        self.effects.lines.push(Line::KeysTaken { agent: peer.owner.name.clone() });
+        self.effects.lines.push(LinkLine::KeysTaken { agent: peer.owner.name.clone() });
         Ok(())
     }
 

@@ -52,13 +52,13 @@ pub struct Fingerprint(u64);
 /// One to [`MAX_KEYS`] keys, in their order.
 #[derive(Clone)]
 pub struct Keyring {
-    keys: Vec<Held>,
+    keys: Vec<HeldKey>,
     removed: BTreeMap<KeyId, Turn>,
     public: bool,
 }
 
 #[derive(Clone)]
-struct Held {
+struct HeldKey {
     key: Key,
     /// When it was told to seal, for the last time.
     turn: Turn,
@@ -66,7 +66,7 @@ struct Held {
 
 /// A change of a keyring.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum KeyringChange {
     /// One more key opens.
     Add(Key),
     /// That key seals.
@@ -78,7 +78,7 @@ pub enum Change {
 /// Why a change makes no sense. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
-    /// See [`Change::Use`] and [`Change::Remove`].
+    /// See [`KeyringChange::Use`] and [`KeyringChange::Remove`].
     #[error("there is no key {0}: `gossd keys list` shows them")]
     Unknown(KeyId),
     /// Whoever still has it from that time must not be let in.
@@ -98,7 +98,7 @@ pub enum ChangeError {
 impl Keyring {
     /// The key that everybody knows, for agents on loopback: the same code runs, nothing is secret.
     pub fn public() -> Self {
-        let key = Held { key: Key::new(&[0; KEY_LEN]), turn: 0 };
+        let key = HeldKey { key: Key::new(&[0; KEY_LEN]), turn: 0 };
         Self { keys: vec![key], removed: BTreeMap::new(), public: true }
     }
 
@@ -140,7 +140,7 @@ impl Keyring {
     /// What tells it from others.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = Sha256::new().chain_update(b"gossd keyring");
-        for Held { key, turn } in &self.keys {
+        for HeldKey { key, turn } in &self.keys {
             hash.update(key.id.bytes());
             hash.update(turn.to_le_bytes());
         }
@@ -160,23 +160,23 @@ impl Keyring {
     }
 
     /// The keyring after a change; the same if it was made before.
-    pub fn changed(&self, change: Change) -> Result<Self, ChangeError> {
+    pub fn changed(&self, change: KeyringChange) -> Result<Self, ChangeError> {
         let mut changed = self.clone();
         if changed.keys[0].turn == 0 {
             changed.keys[0].turn = 1;
         }
         match change {
-            Change::Add(key) => changed.add(key)?,
-            Change::Use(id) if self.sealing() == id && self.is_shared() => {}
-            Change::Use(id) => {
+            KeyringChange::Add(key) => changed.add(key)?,
+            KeyringChange::Use(id) if self.sealing() == id && self.is_shared() => {}
+            KeyringChange::Use(id) => {
                 let turn = changed.next_turn()?;
                 let held = changed.keys.iter_mut().find(|held| held.key.id == id);
                 held.ok_or(ChangeError::Unknown(id))?.turn = turn;
             }
-            Change::Remove(id) if self.removed.contains_key(&id) => {}
-            Change::Remove(id) if self.sealing() == id => return Err(ChangeError::Seals(id)),
-            Change::Remove(id) if !self.has(id) => return Err(ChangeError::Unknown(id)),
-            Change::Remove(id) => drop(changed.removed.insert(id, changed.next_turn()?)),
+            KeyringChange::Remove(id) if self.removed.contains_key(&id) => {}
+            KeyringChange::Remove(id) if self.sealing() == id => return Err(ChangeError::Seals(id)),
+            KeyringChange::Remove(id) if !self.has(id) => return Err(ChangeError::Unknown(id)),
+            KeyringChange::Remove(id) => drop(changed.removed.insert(id, changed.next_turn()?)),
         }
         changed.settle();
         Ok(changed)
@@ -216,7 +216,7 @@ impl Keyring {
             Some(_) => return Ok(()),
             None if self.removed.contains_key(&key.id) => return Err(ChangeError::Removed(key.id)),
             None if self.keys.len() >= MAX_ADDED => return Err(ChangeError::Full),
-            None => self.keys.push(Held { key, turn: 0 }),
+            None => self.keys.push(HeldKey { key, turn: 0 }),
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Keyring {
 
     /// The sealing key.
     pub(super) fn first(&self) -> (KeyId, &XChaCha20Poly1305) {
-        let Held { key, .. } = &self.keys[0];
+        let HeldKey { key, .. } = &self.keys[0];
         (key.id, &key.cipher)
     }
 
@@ -267,7 +267,7 @@ impl Spelled {
         if !fits || turns.max().is_some_and(|turn| *turn > MAX_TURN) {
             return None;
         }
-        let keys = self.keys.iter().map(|(turn, secret)| Held { key: Key::new(secret), turn: *turn });
+        let keys = self.keys.iter().map(|(turn, secret)| HeldKey { key: Key::new(secret), turn: *turn });
         let removed = self.removed.iter().map(|(turn, id)| (*id, *turn)).collect();
         let mut keyring = Keyring { keys: keys.collect(), removed, public: false };
         keyring.settle();

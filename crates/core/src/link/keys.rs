@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::keyring::{Change, ChangeError, Fingerprint, KeyId, Keyring};
+use super::keyring::{ChangeError, Fingerprint, KeyId, Keyring, KeyringChange};
 
 /// Whether a keyring outlives its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,14 +195,14 @@ pub struct Unsafe {
 
 impl Unsafe {
     /// Whether and why a change is unsafe, as far as that report tells.
-    pub fn judge(change: &Change, report: &KeyReport) -> Option<Self> {
+    pub fn judge(change: &KeyringChange, report: &KeyReport) -> Option<Self> {
         let (change, id, need, danger) = match change {
-            Change::Add(_) => return None,
-            Change::Use(id) => {
+            KeyringChange::Add(_) => return None,
+            KeyringChange::Use(id) => {
                 let danger = "an agent without it stays in only while another key of theirs opens";
                 ("used", *id, Need::Key(*id), danger)
             }
-            Change::Remove(id) => {
+            KeyringChange::Remove(id) => {
                 let danger =
                     "an agent without another key of theirs is cut off until a key file is copied to it";
                 ("removed", *id, Need::Newest, danger)
@@ -288,8 +288,8 @@ mod tests {
             seals: id,
             agents: vec![agent("a", &keyring, Filed::Written), behind],
         };
-        assert_eq!(Unsafe::judge(&Change::Use(id), &report), None, "it has the key");
-        let refused = Unsafe::judge(&Change::Remove(id), &report).unwrap().to_string();
+        assert_eq!(Unsafe::judge(&KeyringChange::Use(id), &report), None, "it has the key");
+        let refused = Unsafe::judge(&KeyringChange::Remove(id), &report).unwrap().to_string();
         assert!(refused.contains("  b: does not have the newest keyring\n"), "{refused}");
         assert!(!refused.contains("  a: ") && refused.contains("--force"), "{refused}");
     }

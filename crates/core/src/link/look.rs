@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::gauges::Gauge;
 use super::ping::Nearness;
-use super::{Link, Peer, Replicas};
+use super::{Link, Peer, ReplicaStore};
 use crate::agent::News;
 
 /// A peer not heard for this long gets no pushes: they would only be repeated in vain. Its first frame
@@ -33,7 +33,7 @@ impl Link {
     }
 
     /// Suspects, forgets and pings whoever is due for it.
-    pub(super) fn look(&mut self, now: Instant, ran: Instant, replicas: &mut dyn Replicas) {
+    pub(super) fn look(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.looked = Some(now);
         if let Some(then) = ran.checked_sub(FORGOTTEN) {
             self.sessions.forget_silent(then);

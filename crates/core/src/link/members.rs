@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use rand::RngExt as _;
 
-use super::{Kind, Link, Peer, Replicas, wire};
+use super::{Kind, Link, Peer, ReplicaStore, wire};
 use crate::agent::News;
 use crate::record::Owner;
 use crate::slot::{Change, Status};
 
 impl Link {
     /// Compares our board with that of one live peer, whichever; and asks for our former starts that nobody told of yet.
-    pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn Replicas) {
+    pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.next_digest = now + self.interval;
         for owner in self.board.untold() {
             self.ask(now, &owner, None, replicas);
@@ -53,7 +53,7 @@ impl Link {
         now: Instant,
         peer: &Peer,
         cards: &wire::Cards<'_>,
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) {
         let Some(ran) = self.ran.now else { return };
         let live = self.sessions.live(ran);
@@ -92,7 +92,7 @@ impl Link {
     }
 
     /// Starts of agents that are not on the board any more: nothing is asked for them, either.
-    pub(super) fn forget(&mut self, now: Instant, owners: Vec<Owner>, replicas: &mut dyn Replicas) {
+    pub(super) fn forget(&mut self, now: Instant, owners: Vec<Owner>, replicas: &mut dyn ReplicaStore) {
         for owner in owners {
             self.repairs.forget(&owner);
             replicas.apply(now, News::Forgotten { owner });

@@ -1,10 +1,10 @@
-//! The protocol between agents, without a socket: frames and time come in, [`Effects`] come out. Joins encryption,
+//! The protocol between agents, without a socket: frames and time come in, [`LinkEffects`] come out. Joins encryption,
 //! sessions, pings, pushes, repair, the board and keys. What the agent knows of owners' slots it reads and changes through
-//! [`Replicas`].
+//! [`ReplicaStore`].
 //!
 //! ```text
 //! publish ─▶ push ─▶ session ─▶ seal ═▶ frames
-//! frames ═▶ seal ─▶ session (challenge, replay window) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ Replicas
+//! frames ═▶ seal ─▶ session (challenge, replay window) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ ReplicaStore
 //!                                                       ├▶ ping, cards ─▶ an owner's version ─▶ repair asks for what is missing
 //!                                                       ├▶ digest, cards ─▶ board: who there is, and where
 //!                                                       └▶ key status, handover ─▶ keyring
@@ -43,7 +43,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 
-pub use self::effects::{Effects, Frame, Line};
+pub use self::effects::{Frame, LinkEffects, LinkLine};
 pub use self::look::SUSPECT;
 pub use self::session::Peer;
 
@@ -74,7 +74,7 @@ pub const INTERVAL: Duration = Duration::from_millis(1_200);
 pub const DEAD_GRACE: Duration = Duration::from_secs(300);
 
 /// What is known of owners' slots. The link asks it how far a copy goes, and gives it what peers sent.
-pub trait Replicas {
+pub trait ReplicaStore {
     /// Takes what peers sent. Must be quick, and must not panic.
     fn apply(&mut self, now: Instant, news: News);
 
@@ -87,7 +87,7 @@ pub trait Replicas {
 
 /// How an agent takes part in its cluster.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct LinkSettings {
     /// Who we are.
     pub owner: Owner,
     /// Where peers reach us.
@@ -136,7 +136,7 @@ pub struct Link {
     reported: Vec<Peer>,
     counters: Arc<Counters>,
     rng: StdRng,
-    effects: Effects,
+    effects: LinkEffects,
 }
 
 /// An opened frame, but for its payload.
@@ -149,8 +149,8 @@ struct Arrived {
 
 impl Link {
     /// A link that starts now.
-    pub fn new(now: Instant, settings: Settings, counters: Arc<Counters>) -> Self {
-        let Settings { owner, addr, keyring, key_file, cluster, interval, dead_grace, seed } = settings;
+    pub fn new(now: Instant, settings: LinkSettings, counters: Arc<Counters>) -> Self {
+        let LinkSettings { owner, addr, keyring, key_file, cluster, interval, dead_grace, seed } = settings;
         let mut rng = StdRng::from_seed(seed);
         let us = Peer { owner, addr };
         Self {
@@ -177,7 +177,7 @@ impl Link {
             us,
             counters,
             rng,
-            effects: Effects::default(),
+            effects: LinkEffects::default(),
         }
     }
 
@@ -186,13 +186,18 @@ impl Link {
         &self.us.owner.name
     }
 
-    /// What opens frames. [`Effects::sealer`] replaces it.
+    /// What opens frames. [`LinkEffects::sealer`] replaces it.
     pub fn sealer(&self) -> Sealer {
         self.sealer.clone()
     }
 
     /// Takes an opened frame.
-    pub fn handle_frame(&mut self, now: Instant, frame: &Opened, replicas: &mut dyn Replicas) -> Effects {
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        frame: &Opened,
+        replicas: &mut dyn ReplicaStore,
+    ) -> LinkEffects {
         self.ran.advance(now);
         if self.take(now, frame, replicas).is_err() {
             self.counters.count(Dropped::Malformed);
@@ -201,7 +206,7 @@ impl Link {
     }
 
     /// Takes changes of our own slots, to be pushed to every peer.
-    pub fn handle_changes(&mut self, now: Instant, changes: Vec<Change>) -> Effects {
+    pub fn handle_changes(&mut self, now: Instant, changes: Vec<Change>) -> LinkEffects {
         self.note_own(&changes);
         self.pusher.add(now, changes);
         self.flush(now);
@@ -209,14 +214,14 @@ impl Link {
     }
 
     /// Looks for peers at these addresses from now on, besides those that it knows.
-    pub fn handle_joins(&mut self, now: Instant, joins: BTreeSet<SocketAddr>) -> Effects {
+    pub fn handle_joins(&mut self, now: Instant, joins: BTreeSet<SocketAddr>) -> LinkEffects {
         self.joins = joins;
         self.retarget(now);
         self.take_effects()
     }
 
     /// Does what is due: fresh pushes, pushes to repeat, questions, digests, and what there is to do for each peer.
-    pub fn handle_due(&mut self, now: Instant, replicas: &mut dyn Replicas) -> Effects {
+    pub fn handle_due(&mut self, now: Instant, replicas: &mut dyn ReplicaStore) -> LinkEffects {
         let ran = self.ran.advance(now);
         self.flush(now);
         for outgoing in self.pusher.retry(now) {
@@ -246,11 +251,16 @@ impl Link {
         self.pusher.is_settled()
     }
 
-    fn take_effects(&mut self) -> Effects {
+    fn take_effects(&mut self) -> LinkEffects {
         std::mem::take(&mut self.effects)
     }
 
-    fn take(&mut self, now: Instant, frame: &Opened, replicas: &mut dyn Replicas) -> Result<(), Malformed> {
+    fn take(
+        &mut self,
+        now: Instant,
+        frame: &Opened,
+        replicas: &mut dyn ReplicaStore,
+    ) -> Result<(), Malformed> {
         let (header, payload) = wire::split(&frame.plain)?;
         if header.from.ip().is_unspecified() || header.from.port() == 0 {
             return Err(Malformed);
@@ -305,7 +315,7 @@ impl Link {
         ran: Instant,
         peer: &Peer,
         silence: Duration,
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) {
         self.keys.roll.returned(now, &peer.owner.name);
         let live = self.sessions.live(ran);
@@ -325,7 +335,7 @@ impl Link {
         arrived: &Arrived,
         peer: Peer,
         payload: &[u8],
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let Arrived { header, kind, key } = arrived;
         self.keys.roll.spoke(&peer.owner.name, *key, &self.sealer.keyring);
@@ -380,7 +390,7 @@ impl Link {
         now: Instant,
         arrived: &Arrived,
         payload: &[u8],
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let Arrived { header, kind, key } = arrived;
         if *kind == Kind::Pong {
@@ -403,7 +413,7 @@ impl Link {
         now: Instant,
         Arrived { header, key, .. }: &Arrived,
         pong: &wire::Pong<'_>,
-        replicas: &mut dyn Replicas,
+        replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
         let name = pong.name.parse().map_err(|_| Malformed)?;
         let owner = Owner { name, generation: pong.generation };
@@ -435,7 +445,7 @@ impl Link {
             let recent = recent.filter(|(generation, _)| *generation == former).map(|(_, recent)| recent);
             self.say_back(now, former, &recent.unwrap_or_default(), (peer.addr, Some(trip)));
         }
-        self.effects.lines.push(Line::Joined { peer });
+        self.effects.lines.push(LinkLine::Joined { peer });
         self.report_peers();
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::counters::Dropped;
-use super::{Effects, Line, Link};
+use super::{Link, LinkEffects, LinkLine};
 
 /// The pace of lines about one address.
 pub(super) const PACE: Duration = Duration::from_secs(60);
@@ -38,9 +38,9 @@ impl Rejections {
 
 impl Link {
     /// A frame from that address was dropped, and counted, because it did not open.
-    pub fn handle_rejected(&mut self, now: Instant, from: IpAddr, why: Dropped) -> Effects {
+    pub fn handle_rejected(&mut self, now: Instant, from: IpAddr, why: Dropped) -> LinkEffects {
         if self.rejections.is_due(now, from) {
-            self.effects.lines.push(Line::Rejected { from, why });
+            self.effects.lines.push(LinkLine::Rejected { from, why });
         }
         self.take_effects()
     }

@@ -333,7 +333,7 @@ fn tune(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::keyring::{Change, Key};
+    use crate::link::keyring::{Key, KeyringChange};
     use crate::link::keys::Filed;
     use crate::record::Owner;
 
@@ -354,7 +354,7 @@ mod tests {
 
     fn keyring() -> Keyring {
         let by_hand = Keyring::parse(&Key::generate().line()).unwrap();
-        by_hand.changed(Change::Add(Key::generate())).unwrap()
+        by_hand.changed(KeyringChange::Add(Key::generate())).unwrap()
     }
 
     fn absent(told: &AgentName, silent: Duration) -> Absent<'_> {

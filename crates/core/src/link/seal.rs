@@ -20,7 +20,7 @@ pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
 /// Why bytes are not a frame of this cluster. They are dropped and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum OpenError {
+pub enum SealError {
     /// Too short, or not ours at all.
     #[error("not a gossd frame")]
     NotAFrame,
@@ -75,20 +75,20 @@ impl Sealer {
     }
 
     /// Opens a frame.
-    pub fn open(&self, frame: &[u8]) -> Result<Opened, OpenError> {
+    pub fn open(&self, frame: &[u8]) -> Result<Opened, SealError> {
         if frame.len() < OVERHEAD || !frame.starts_with(&MAGIC) {
-            return Err(OpenError::NotAFrame);
+            return Err(SealError::NotAFrame);
         }
         if frame[MAGIC.len()] != VERSION {
-            return Err(OpenError::Version);
+            return Err(SealError::Version);
         }
         let (header, sealed) = frame.split_at(HEADER_LEN);
         let (id, nonce) = header[MAGIC.len() + 1..].split_at(KeyId::LEN);
-        let id = KeyId::of(id.try_into().map_err(|_| OpenError::NotAFrame)?);
-        let key = self.keyring.get(id).ok_or(OpenError::UnknownKey)?;
+        let id = KeyId::of(id.try_into().map_err(|_| SealError::NotAFrame)?);
+        let key = self.keyring.get(id).ok_or(SealError::UnknownKey)?;
         let plain = key
             .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &self.cluster })
-            .map_err(|_| OpenError::BadSeal)?;
+            .map_err(|_| SealError::BadSeal)?;
         Ok(Opened { plain, key: id })
     }
 }
@@ -127,7 +127,7 @@ mod tests {
         let before = sealer(&[&old], "c");
         let mut turned = sealer(&[&old], "c");
         turned.keyring = Arc::new(Keyring::parse(&new).unwrap());
-        assert_eq!(turned.open(&seal(&before)), Err(OpenError::UnknownKey));
+        assert_eq!(turned.open(&seal(&before)), Err(SealError::UnknownKey));
         assert_eq!(sealer(&[&new], "c").open(&seal(&turned)).unwrap().plain, b"hello");
         let gone = before.keyring.sealing();
         assert_eq!(turned.open(&turned.seal(gone, [7; 24], b"x")).unwrap().key, turned.keyring.sealing());
@@ -138,12 +138,12 @@ mod tests {
         let (key, other) = (generate(), generate());
         let ours = sealer(&[&key], "c");
         let frame = seal(&ours);
-        assert_eq!(sealer(&[&other], "c").open(&frame), Err(OpenError::UnknownKey));
-        assert_eq!(sealer(&[&key], "d").open(&frame), Err(OpenError::BadSeal));
-        assert_eq!(ours.open(b"GET / HTTP/1.1"), Err(OpenError::NotAFrame));
+        assert_eq!(sealer(&[&other], "c").open(&frame), Err(SealError::UnknownKey));
+        assert_eq!(sealer(&[&key], "d").open(&frame), Err(SealError::BadSeal));
+        assert_eq!(ours.open(b"GET / HTTP/1.1"), Err(SealError::NotAFrame));
         let mut newer = frame.clone();
         newer[2] += 1;
-        assert_eq!(ours.open(&newer), Err(OpenError::Version));
+        assert_eq!(ours.open(&newer), Err(SealError::Version));
     }
 
     #[test]

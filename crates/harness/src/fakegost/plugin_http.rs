@@ -45,7 +45,7 @@ struct EndpointBody {
 }
 
 #[derive(Deserialize)]
-struct Done {
+struct Confirmed {
     ok: bool,
 }
 
@@ -88,7 +88,7 @@ impl HttpPlugin {
     pub(crate) async fn set_rule(&self, host: &str, endpoint: &str) -> anyhow::Result<bool> {
         let body = serde_json::to_string(&RuleBody { service: &self.service, host, endpoint })?;
         let answer = self.ingress.write("PUT", &body, Body::Read).await?;
-        let done: Done = serde_json::from_slice(&answer.body)?;
+        let done: Confirmed = serde_json::from_slice(&answer.body)?;
         Ok(done.ok)
     }
 }

@@ -31,7 +31,7 @@ use gossd_core::link::keyring::Keyring;
 use self::agent::{AgentReading, BesiegedAgent};
 use self::attacks::{Attack, AttackReport, Orders, Side};
 use self::puppet::{Puppet, record_cell};
-use self::renew::Times;
+use self::renew::CallTimes;
 use gossd_lab::table::{Column, Out, Table};
 
 #[derive(clap::Args)]
@@ -154,7 +154,7 @@ fn row(
     report: &AttackReport,
     accepted: u64,
     [before, after]: [&AgentReading; 2],
-    times: &Times,
+    times: &CallTimes,
 ) {
     let moved = after.moved_since(before);
     table.row([

@@ -11,9 +11,9 @@ const CONNECTOR: &str = r#"{"id":"c23d4f42-c892-42b3-8b74-6d3b6d20b2ea","name":"
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Durations of calls in milliseconds, in rising order.
-pub(crate) struct Times(Vec<f64>);
+pub(crate) struct CallTimes(Vec<f64>);
 
-impl Times {
+impl CallTimes {
     /// The duration that this share of the calls did not exceed.
     #[expect(
         clippy::cast_precision_loss,
@@ -44,7 +44,7 @@ impl Renewer {
 
     #[expect(clippy::disallowed_methods, reason = "a thread of its own; timers of the runtime are coarser")]
     /// Renews the connector at this rate for this long. Fails if any call fails.
-    pub(crate) fn make(&mut self, a_second: u64, time: Duration) -> anyhow::Result<Times> {
+    pub(crate) fn make(&mut self, a_second: u64, time: Duration) -> anyhow::Result<CallTimes> {
         let step = Duration::from_secs(1) / u32::try_from(a_second)?;
         let (begun, mut due, mut times) = (Instant::now(), Instant::now(), Vec::new());
         while begun.elapsed() < time {
@@ -59,7 +59,7 @@ impl Renewer {
             due += step;
         }
         times.sort_by(f64::total_cmp);
-        Ok(Times(times))
+        Ok(CallTimes(times))
     }
 
     fn call(&mut self, method: &str, body: &str) -> anyhow::Result<()> {

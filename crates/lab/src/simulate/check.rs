@@ -7,7 +7,7 @@ use gossd_core::hostname::LAP;
 use gossd_core::liveness::Standing;
 
 use super::host::Running;
-use super::world::{Connector, End, NAMES, TTL, TUNNELS, World, tunnel};
+use super::world::{Connector, ConnectorEnd, NAMES, SimWorld, TTL, TUNNELS, tunnel};
 
 /// A sign of life that others pass on takes their rounds, and a look at the state is not continuous.
 const SLACK: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ struct Seen {
 
 impl Checker {
     /// Fails if an agent lists what it must not, or not what it must.
-    pub(super) fn check(&mut self, world: &World) -> anyhow::Result<()> {
+    pub(super) fn check(&mut self, world: &SimWorld) -> anyhow::Result<()> {
         let now = world.engine.now();
         let live: Vec<usize> = world.live().collect();
         self.seen.resize_with(world.engine.hosts.len(), || None);
@@ -68,7 +68,7 @@ impl Checker {
     }
 
     /// Who does not list what is live, and who lists what is not, as of the last [`Self::check`].
-    fn differences(&self, world: &World) -> [Option<String>; 2] {
+    fn differences(&self, world: &SimWorld) -> [Option<String>; 2] {
         let live: Vec<usize> = world.live().collect();
         let mut found = [None, None];
         for (host, seen) in self.seen.iter().enumerate() {
@@ -86,7 +86,7 @@ impl Checker {
     /// Invariants 4, 5 and 6.
     fn may_be_listed(
         &mut self,
-        world: &World,
+        world: &SimWorld,
         at: usize,
         running: &Running,
         connector: &Connector,
@@ -98,11 +98,11 @@ impl Checker {
             // Every start gives a fresh lease to what the journal kept.
             let lease = now - connector.renewed.max(running.since);
             match how {
-                End::Deregistered => bail!("{id} is listed at its owner {at} after its Deregister"),
-                End::Silent => {
+                ConnectorEnd::Deregistered => bail!("{id} is listed at its owner {at} after its Deregister"),
+                ConnectorEnd::Silent => {
                     ensure!(lease < TTL + SLACK, "{id} is listed at {at}, not renewed for {lease:?}");
                 }
-                End::Replaced => {
+                ConnectorEnd::Replaced => {
                     let successor = world
                         .connectors
                         .iter()
@@ -125,9 +125,9 @@ impl Checker {
             "{id} is listed at {at}, {silence:?} after the last sign of {owner}"
         );
         if let Some((when, how)) = connector.ended {
-            let lease = if how == End::Silent { TTL } else { Duration::ZERO };
+            let lease = if how == ConnectorEnd::Silent { TTL } else { Duration::ZERO };
             let over = now - when > lease + HEARD && world.has_been_calm(lease + HEARD);
-            let replaced = how == End::Replaced;
+            let replaced = how == ConnectorEnd::Replaced;
             ensure!(!over || replaced, "{id} is listed at {at}, {:?} after it ended: {how:?}", now - when);
         }
         Ok(())
@@ -135,7 +135,7 @@ impl Checker {
 }
 
 /// The places of the connectors that an agent lists, in their order; and whether it lists them as it must.
-fn listed(world: &World, running: &Running, standings: &[Standing]) -> anyhow::Result<Vec<usize>> {
+fn listed(world: &SimWorld, running: &Running, standings: &[Standing]) -> anyhow::Result<Vec<usize>> {
     let (now, hosts) = (world.engine.now(), &world.engine.hosts);
     let mut listed = Vec::new();
     for number in 0..TUNNELS {
@@ -168,7 +168,7 @@ fn listed(world: &World, running: &Running, standings: &[Standing]) -> anyhow::R
 
 /// What an agent has it does not lose while its owner gives signs of life, or is away for less than the TTL.
 fn must_be_listed(
-    world: &World,
+    world: &SimWorld,
     at: usize,
     running: &Running,
     connector: &Connector,
@@ -199,7 +199,7 @@ fn must_be_listed(
 }
 
 /// Everything works: after how long all agents list the same, which is what is true.
-pub(super) fn converge(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
+pub(super) fn converge(world: &mut SimWorld, checker: &mut Checker) -> anyhow::Result<Duration> {
     /// A partition is healed after two seconds; a record that its owner's disk lost, when it is renewed once more.
     const PROMISED: Duration = Duration::from_secs(4);
     let start = world.engine.now();
@@ -228,7 +228,7 @@ pub(super) fn converge(world: &mut World, checker: &mut Checker) -> anyhow::Resu
 }
 
 /// A claim whose owner lost its disk is said again by those who remember it, at the next of their looks.
-fn same_hosts_soon(world: &mut World) -> anyhow::Result<()> {
+fn same_hosts_soon(world: &mut SimWorld) -> anyhow::Result<()> {
     let start = world.engine.now();
     while world.engine.now() - start < LAP + HEARD && same_hosts(world).is_err() {
         world.engine.run(Duration::from_millis(50))?;
@@ -238,7 +238,7 @@ fn same_hosts_soon(world: &mut World) -> anyhow::Result<()> {
 }
 
 /// Invariant 11: a host name leads to one tunnel, the same at every agent.
-fn same_hosts(world: &World) -> anyhow::Result<()> {
+fn same_hosts(world: &SimWorld) -> anyhow::Result<()> {
     for name in NAMES {
         let hosts = world.engine.hosts.iter();
         let said: Vec<_> = hosts
@@ -250,7 +250,7 @@ fn same_hosts(world: &World) -> anyhow::Result<()> {
 }
 
 /// Invariant 2: while there are only Renews, nothing is told.
-pub(super) fn quiet(world: &mut World) -> anyhow::Result<()> {
+pub(super) fn quiet(world: &mut SimWorld) -> anyhow::Result<()> {
     let before = world.engine.network.traffic().pushes;
     for _ in 0..100 {
         world.engine.run(Duration::from_millis(50))?;

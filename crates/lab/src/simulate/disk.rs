@@ -8,7 +8,7 @@ use gossd_core::agent::{Batch, Restored};
 use gossd_core::entrypoints::{EntrypointKey, Registered};
 use gossd_core::hostname::{Claim, ClaimKey};
 use gossd_core::label::Label;
-use gossd_core::lease::{Kept, Word};
+use gossd_core::lease::{KeptLeases, Word};
 use gossd_core::record::Generation;
 use gossd_core::tombstone::Release;
 
@@ -37,7 +37,7 @@ impl Disk {
             }
         }
         let periods = self.periods.clone().into_iter().collect();
-        let leases = Kept { held, lapsed, released: self.released.clone(), periods };
+        let leases = KeptLeases { held, lapsed, released: self.released.clone(), periods };
         let entrypoints = self.entrypoints.values().cloned().collect();
         let claims = self.claims.values().map(|claim| (**claim).clone()).collect();
         (self.generation, Restored { leases, entrypoints, claims, draining: self.draining })

@@ -18,8 +18,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::arrivals::Arrivals;
-use super::host::{Host, Running, Touched};
-use super::net::{Network, address, host_at};
+use super::host::{Running, SimHost, Touched};
+use super::net::{SimNetwork, address, host_at};
 
 /// Changes wait so long for a write to the journal, as in the daemon.
 const COALESCE: Duration = Duration::from_millis(35);
@@ -29,9 +29,9 @@ const REFUSED: Duration = Duration::from_millis(20);
 const ENDLESS: u32 = 100_000;
 
 /// See the module.
-pub(super) struct Engine {
-    pub(super) network: Network,
-    pub(super) hosts: Vec<Host>,
+pub(super) struct Simulation {
+    pub(super) network: SimNetwork,
+    pub(super) hosts: Vec<SimHost>,
     pub(super) arrivals: Arrivals,
     /// What happened, line by line.
     pub(super) trace: Vec<String>,
@@ -68,9 +68,9 @@ enum Timer {
     Dialled(Box<Dial>),
 }
 
-impl Engine {
+impl Simulation {
     /// Hosts without agents.
-    pub(super) fn new(seed: u64, network: Network, hosts: Vec<Host>, traces_all: bool) -> Self {
+    pub(super) fn new(seed: u64, network: SimNetwork, hosts: Vec<SimHost>, traces_all: bool) -> Self {
         // Not the clock: any moment will do, and this is one.
         let now = Instant::now();
         Self {
@@ -170,7 +170,7 @@ impl Engine {
                     if link.next_due() <= now {
                         link.handle_due(now, state)
                     } else {
-                        link::Effects::default()
+                        link::LinkEffects::default()
                     }
                 })?;
             }
@@ -216,9 +216,14 @@ impl Engine {
     }
 
     /// Has a link do something, and then what follows.
-    fn link(&mut self, host: usize, act: impl FnOnce(&mut Running) -> link::Effects) -> anyhow::Result<()> {
+    fn link(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut Running) -> link::LinkEffects,
+    ) -> anyhow::Result<()> {
         let Some(running) = &mut self.hosts[host].running else { return Ok(()) };
-        let link::Effects { frames, is_fresh: _, sealer, peers, lag: _, lines, name_taken } = act(running);
+        let link::LinkEffects { frames, is_fresh: _, sealer, peers, lag: _, lines, name_taken } =
+            act(running);
         if let Some(sealer) = sealer {
             running.sealer = sealer;
         }

@@ -9,7 +9,7 @@ use gossd_core::label::Label;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::link::seal::Sealer;
-use gossd_core::link::{self, INTERVAL, Link, Peer, Replicas};
+use gossd_core::link::{self, INTERVAL, Link, Peer, ReplicaStore};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{AgentName, Owner};
@@ -25,7 +25,7 @@ const DEAD_GRACE: Duration = Duration::from_secs(20);
 const EPOCH: u64 = 1_700_000_000_000;
 
 /// See the module.
-pub(super) struct Host {
+pub(super) struct SimHost {
     /// Which.
     pub(super) number: usize,
     /// Its agent's name.
@@ -71,7 +71,7 @@ pub(super) struct Touched<'a> {
     pub(super) times: &'a mut u64,
 }
 
-impl Replicas for Touched<'_> {
+impl ReplicaStore for Touched<'_> {
     fn apply(&mut self, now: Instant, news: News) {
         *self.times += 1;
         self.state.apply(now, news);
@@ -86,7 +86,7 @@ impl Replicas for Touched<'_> {
     }
 }
 
-impl Host {
+impl SimHost {
     /// A host without an agent.
     pub(super) fn new(number: usize, ttl: Duration, broken: Broken) -> anyhow::Result<Self> {
         Ok(Self {
@@ -119,7 +119,7 @@ impl Host {
         let mut state = State::new(now, &settings, restored);
         state.use_journal();
         let counters = Arc::new(Counters::default());
-        let settings = link::Settings {
+        let settings = link::LinkSettings {
             owner,
             addr: address(self.number),
             keyring: Keyring::public(),

@@ -35,7 +35,7 @@ use serde::Serialize;
 
 use self::arrivals::percentile;
 use self::check::Checker;
-use self::world::World;
+use self::world::SimWorld;
 use gossd_lab::table::{Column, Out, Table};
 
 /// How long a story is, before everything works again.
@@ -117,7 +117,7 @@ fn story(seed: u64, broken: Option<BrokenPart>, traces_all: bool) -> Story {
         ..Broken::default()
     };
     let hosts = [2, 3, 4, 5][usize::try_from(seed / 2 % 4).unwrap_or_default()];
-    let mut world = match World::new(seed, hosts, broken, traces_all) {
+    let mut world = match SimWorld::new(seed, hosts, broken, traces_all) {
         Ok(world) => world,
         Err(error) => return Story { lines: Vec::new(), outcome: Err(error) },
     };
@@ -142,7 +142,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without words")
 }
 
-fn tell(world: &mut World, checker: &mut Checker) -> anyhow::Result<Duration> {
+fn tell(world: &mut SimWorld, checker: &mut Checker) -> anyhow::Result<Duration> {
     while world.engine.elapsed() < STORY {
         world.engine.run(Duration::from_millis(50))?;
         checker.check(world)?;

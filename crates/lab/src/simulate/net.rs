@@ -80,12 +80,12 @@ impl Traffic {
 }
 
 /// When something happened between two hosts, if ever.
-struct Times {
+struct PairTimes {
     hosts: usize,
     at: Vec<Option<Instant>>,
 }
 
-impl Times {
+impl PairTimes {
     fn new(hosts: usize) -> Self {
         Self { hosts, at: vec![None; hosts * hosts] }
     }
@@ -102,15 +102,15 @@ impl Times {
 /// Who got what from whom, and when.
 struct Contacts {
     /// When a host last got anything that began with another's sign of life, by way of whomever.
-    life: Times,
+    life: PairTimes,
     /// When a host last got anything from another that it could answer.
-    heard: Times,
+    heard: PairTimes,
     /// When that was after a silence of [`LONG`].
-    returned: Times,
+    returned: PairTimes,
 }
 
 /// See the module.
-pub(super) struct Network {
+pub(super) struct SimNetwork {
     rng: StdRng,
     weather: Weather,
     /// From whom nothing gets to whom.
@@ -134,10 +134,10 @@ pub(super) fn host_at(address: SocketAddr) -> usize {
     }
 }
 
-impl Network {
+impl SimNetwork {
     /// Between so many hosts.
     pub(super) fn new(seed: u64, hosts: usize, weather: Weather) -> Self {
-        let times = || Times::new(hosts);
+        let times = || PairTimes::new(hosts);
         Self {
             rng: StdRng::seed_from_u64(seed),
             weather,

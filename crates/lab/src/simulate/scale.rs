@@ -15,9 +15,9 @@ use gossd_core::liveness::Standing;
 use gossd_core::record::{Network as Protocol, Record};
 
 use super::arrivals::percentile;
-use super::engine::Engine;
-use super::host::Host;
-use super::net::{Network, Weather};
+use super::engine::Simulation;
+use super::host::SimHost;
+use super::net::{SimNetwork, Weather};
 use gossd_lab::float;
 use gossd_lab::table::{Column, Out};
 
@@ -51,7 +51,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     ensure!(count >= 2, "it takes two agents");
     let regions = if scale.wan { REGIONS.iter().map(|row| row.to_vec()).collect() } else { Vec::new() };
     let weather = Weather { loss: scale.loss, regions, ..Weather::fine() };
-    let network = Network::new(seed, count, weather).forgetful();
+    let network = SimNetwork::new(seed, count, weather).forgetful();
     let mut engine = meet(count, seed, network)?;
     let idle = rates_of(&mut engine, IDLE)?;
     changes(scale, &mut engine)?;
@@ -107,15 +107,15 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     Ok(())
 }
 
-fn meet(count: usize, seed: u64, network: Network) -> anyhow::Result<Engine> {
-    let hosts = (0..count).map(|number| Host::new(number, Duration::from_secs(60), Broken::default()));
-    let mut engine = Engine::new(seed ^ 0xe1f, network, hosts.collect::<Result<_, _>>()?, false);
+fn meet(count: usize, seed: u64, network: SimNetwork) -> anyhow::Result<Simulation> {
+    let hosts = (0..count).map(|number| SimHost::new(number, Duration::from_secs(60), Broken::default()));
+    let mut engine = Simulation::new(seed ^ 0xe1f, network, hosts.collect::<Result<_, _>>()?, false);
     for host in 0..count {
         engine.start(host, &[0, 1])?;
         engine.run(Duration::from_secs(1) / u32::try_from(count)?)?;
     }
     let start = engine.now();
-    let met = |host: &Host| {
+    let met = |host: &SimHost| {
         host.running
             .as_ref()
             .is_some_and(|running| running.peers.len() == count - 1 && running.state.counts().agents == count)
@@ -135,12 +135,12 @@ struct Rates {
     all: f64,
 }
 
-fn rates_of(engine: &mut Engine, during: Duration) -> anyhow::Result<Rates> {
-    let sent = |engine: &Engine, kinds: &[Kind]| -> u64 {
+fn rates_of(engine: &mut Simulation, during: Duration) -> anyhow::Result<Rates> {
+    let sent = |engine: &Simulation, kinds: &[Kind]| -> u64 {
         let bytes = |counters: &Counters| kinds.iter().map(|kind| counters.sent_bytes_of(*kind)).sum::<u64>();
         counters(engine).map(bytes).sum()
     };
-    let read = |engine: &Engine| {
+    let read = |engine: &Simulation| {
         [&[Kind::Ping, Kind::Pong][..], &[Kind::Digest, Kind::Cards], &Kind::ALL]
             .map(|kinds| sent(engine, kinds))
     };
@@ -151,11 +151,11 @@ fn rates_of(engine: &mut Engine, during: Duration) -> anyhow::Result<Rates> {
     Ok(Rates { pings: rate(0), boards: rate(1), all: rate(2) })
 }
 
-fn counters(engine: &Engine) -> impl Iterator<Item = &Counters> {
+fn counters(engine: &Simulation) -> impl Iterator<Item = &Counters> {
     engine.hosts.iter().filter_map(|host| Some(&*host.running.as_ref()?.counters))
 }
 
-fn changes(scale: &ScaleArgs, engine: &mut Engine) -> anyhow::Result<()> {
+fn changes(scale: &ScaleArgs, engine: &mut Simulation) -> anyhow::Result<()> {
     for number in 0..scale.changes {
         let origin = number % engine.hosts.len();
         let id: Arc<str> = format!("connector-{number}").into();
@@ -185,8 +185,8 @@ fn changes(scale: &ScaleArgs, engine: &mut Engine) -> anyhow::Result<()> {
 }
 
 /// How often agents suspected others that lived.
-fn suspicions(engine: &mut Engine, during: Duration) -> anyhow::Result<u64> {
-    let counted = |engine: &Engine| -> u64 { counters(engine).map(Counters::suspicions).sum() };
+fn suspicions(engine: &mut Simulation, during: Duration) -> anyhow::Result<u64> {
+    let counted = |engine: &Simulation| -> u64 { counters(engine).map(Counters::suspicions).sum() };
     let before = counted(engine);
     engine.run(during)?;
     Ok(counted(engine) - before)
@@ -194,7 +194,7 @@ fn suspicions(engine: &mut Engine, during: Duration) -> anyhow::Result<u64> {
 
 /// From the end of a gost, whose port refuses and whose connection is closed, to the last agent that lists a record
 /// of it.
-fn death(engine: &mut Engine) -> anyhow::Result<Duration> {
+fn death(engine: &mut Simulation) -> anyhow::Result<Duration> {
     let owner = engine.hosts.len() - 1;
     let tunnels = |number: usize| format!("00000000-0000-4000-9000-{number:012}");
     for number in 0..GOST {
@@ -206,7 +206,7 @@ fn death(engine: &mut Engine) -> anyhow::Result<Duration> {
             .call(owner, |state, now| state.register(now, Caller::local(2), holding))
             .context("it runs")??;
     }
-    let all_list = |engine: &mut Engine, wanted: usize| {
+    let all_list = |engine: &mut Simulation, wanted: usize| {
         (0..owner).all(|host| {
             let listed = engine.call(host, |state, now| {
                 (0..GOST).filter(|n| !state.resolve(now, &tunnels(*n), 0).is_empty()).count()
@@ -221,8 +221,8 @@ fn death(engine: &mut Engine) -> anyhow::Result<Duration> {
 
 /// How long it takes.
 fn soon(
-    engine: &mut Engine,
-    mut done: impl FnMut(&mut Engine) -> bool,
+    engine: &mut Simulation,
+    mut done: impl FnMut(&mut Simulation) -> bool,
     what: &str,
 ) -> anyhow::Result<Duration> {
     let start = engine.now();
@@ -234,11 +234,11 @@ fn soon(
 }
 
 /// From the loss of a host to the last agent that does not list it among the live ones.
-fn detection(engine: &mut Engine) -> anyhow::Result<Duration> {
+fn detection(engine: &mut Simulation) -> anyhow::Result<Duration> {
     let lost = engine.hosts.first_mut().context("a host to lose")?;
     let name = lost.name.clone();
     lost.crash();
-    let lives = |engine: &mut Engine| {
+    let lives = |engine: &mut Simulation| {
         let now = engine.now();
         engine.hosts.iter().filter_map(|host| host.running.as_ref()).any(|running| {
             let members = running.state.view(now).members;

@@ -16,9 +16,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::engine::Engine;
-use super::host::Host;
-use super::net::{Network, Weather};
+use super::engine::Simulation;
+use super::host::SimHost;
+use super::net::{SimNetwork, Weather};
 
 /// How long records live after their owner's last sign of life, and before the period of their Renews is known.
 pub(super) const TTL: Duration = Duration::from_secs(10);
@@ -46,14 +46,14 @@ pub(super) struct Connector {
     node: Arc<str>,
     pub(super) since: Instant,
     pub(super) renewed: Instant,
-    pub(super) ended: Option<(Instant, End)>,
+    pub(super) ended: Option<(Instant, ConnectorEnd)>,
     /// Whether its owner has to list it; one that lost its disk has to hear of it first.
     pub(super) sure: bool,
 }
 
 /// How a connector ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ConnectorEnd {
     Deregistered,
     /// Nobody renews it any more.
     Silent,
@@ -62,8 +62,8 @@ pub(super) enum End {
 }
 
 /// See the module.
-pub(super) struct World {
-    pub(super) engine: Engine,
+pub(super) struct SimWorld {
+    pub(super) engine: Simulation,
     pub(super) connectors: Vec<Connector>,
     /// How often something happened to it.
     pub(super) events: usize,
@@ -86,11 +86,11 @@ fn node(host: usize, connection: u64) -> Arc<str> {
     format!("a000000{host}-0000-4000-8000-{connection:012}").into()
 }
 
-impl World {
+impl SimWorld {
     pub(super) fn new(seed: u64, hosts: usize, broken: Broken, traces_all: bool) -> anyhow::Result<Self> {
-        let network = Network::new(seed, hosts, Weather::fine());
-        let all = (0..hosts).map(|number| Host::new(number, TTL, broken)).collect::<Result<_, _>>()?;
-        let engine = Engine::new(seed ^ 0xe1f, network, all, traces_all);
+        let network = SimNetwork::new(seed, hosts, Weather::fine());
+        let all = (0..hosts).map(|number| SimHost::new(number, TTL, broken)).collect::<Result<_, _>>()?;
+        let engine = Simulation::new(seed ^ 0xe1f, network, all, traces_all);
         let mut world = Self {
             calm: engine.now(),
             engine,
@@ -142,10 +142,10 @@ impl World {
         for connector in self.connectors.iter_mut().filter(|connector| connector.host == host) {
             if now - connector.since < MOMENT {
                 // Registered and not kept: gost never registers again, so it may be nowhere.
-                connector.ended = Some((now, End::Silent));
+                connector.ended = Some((now, ConnectorEnd::Silent));
             }
             if connector.ended.is_some_and(|(at, _)| now - at < MOMENT) {
-                connector.ended = Some((now, End::Silent));
+                connector.ended = Some((now, ConnectorEnd::Silent));
             }
         }
     }
@@ -259,7 +259,7 @@ impl World {
         let Some(at) = self.live_one() else { return };
         let Connector { id, host, node, tunnel: number, .. } = &self.connectors[at];
         let (id, host, node, number) = (id.clone(), *host, node.clone(), *number);
-        let how = if self.is_up(host) { End::Deregistered } else { End::Silent };
+        let how = if self.is_up(host) { ConnectorEnd::Deregistered } else { ConnectorEnd::Silent };
         self.note(&format!("host {host} ends {id}: {how:?}"));
         let caller = Caller::local(self.nodes[host].1);
         let draft = Draft { id: &id, name: tunnel(number), node: &node, network: "", address: "" };
@@ -271,7 +271,7 @@ impl World {
         let Some(at) = self.live_one() else { return };
         let id = self.connectors[at].id.clone();
         self.note(&format!("nobody renews {id} any more"));
-        self.connectors[at].ended = Some((self.engine.now(), End::Silent));
+        self.connectors[at].ended = Some((self.engine.now(), ConnectorEnd::Silent));
     }
 
     fn restart_gost(&mut self, host: usize) -> anyhow::Result<()> {
@@ -279,7 +279,7 @@ impl World {
         let live = |connector: &&mut Connector| connector.host == host && connector.ended.is_none();
         let mut tunnels = Vec::new();
         for connector in self.connectors.iter_mut().filter(live) {
-            connector.ended = Some((now, End::Replaced));
+            connector.ended = Some((now, ConnectorEnd::Replaced));
             tunnels.push(connector.tunnel);
         }
         self.note(&format!("the gost of host {host} is started again"));

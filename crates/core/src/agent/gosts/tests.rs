@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::tests::{Agent, HERE, advance, now, owner, with_settings};
 use super::super::{Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
 use super::*;
-use crate::lease::{FRESH, Kept, Word};
+use crate::lease::{FRESH, KeptLeases, Word};
 use crate::quota::Quota;
 use crate::record::Network;
 
@@ -111,7 +111,7 @@ fn a_gost_that_returned_meanwhile_loses_nothing() {
 fn an_answer_or_silence_leaves_the_lease_alone() {
     for (dialled, again) in [(Dialled::Answered, true), (Dialled::Silent, false)] {
         let agent = with(Restored {
-            leases: Kept { held: vec![holding("1", "n")], ..Kept::default() },
+            leases: KeptLeases { held: vec![holding("1", "n")], ..KeptLeases::default() },
             ..Restored::default()
         });
         let mut dial = only(to_dial(&agent));
@@ -155,7 +155,7 @@ fn no_more_gosts_are_dialled_at_a_time_than_there_is_room_for() {
         let record = Record { node: n.to_string().into(), ..Record::clone(&record) };
         Holding { record: Arc::new(record), dial }
     });
-    let leases = Kept { held: held.collect(), ..Kept::default() };
+    let leases = KeptLeases { held: held.collect(), ..KeptLeases::default() };
     let agent = with(Restored { leases, ..Restored::default() });
     assert_eq!(to_dial(&agent).len(), MAX_DIALS);
     assert_eq!(to_dial(&agent).len(), 3, "the others have their turn");
@@ -178,7 +178,7 @@ fn a_gost_that_answers_does_not_lose_a_connector_for_an_unknown_period() {
     loses_nothing(&agent);
 
     // It has not called this start of the agent.
-    let leases = Kept { held: vec![holding("1", "n")], ..Kept::default() };
+    let leases = KeptLeases { held: vec![holding("1", "n")], ..KeptLeases::default() };
     loses_nothing(&with(Restored { leases, ..Restored::default() }));
 }
 
@@ -249,7 +249,7 @@ fn a_get_of_the_only_gost_tells_that_its_own_record_is_stale() {
 
 #[test]
 fn a_get_after_a_restart_counts_at_once_whatever_its_connection() {
-    let leases = Kept { held: vec![holding("1", "n")], ..Kept::default() };
+    let leases = KeptLeases { held: vec![holding("1", "n")], ..KeptLeases::default() };
     let agent = with(Restored { leases, ..Restored::default() });
     assert_eq!(ask(&agent, 7), 0);
 }
@@ -376,7 +376,7 @@ fn what_is_known_of_gosts_outlives_a_restart() {
         Word::Lapsed(_) | Word::Released(_) | Word::Forgotten => None,
     });
     let periods = batch.periods.iter().filter_map(|(node, period)| Some((node.clone(), (*period)?)));
-    let leases = Kept { held: held.collect(), periods: periods.collect(), ..Kept::default() };
+    let leases = KeptLeases { held: held.collect(), periods: periods.collect(), ..KeptLeases::default() };
     let entrypoints = batch.entrypoints.into_values().flatten().collect();
     let after = with(Restored { leases, entrypoints, ..Restored::default() });
     advance(299 * SECOND);

@@ -10,7 +10,7 @@ use crate::quota::Quota;
 
 /// What happens to three agents, some of whose changes are held back as by a partition.
 #[derive(Clone, Debug)]
-enum Step {
+enum ClaimStep {
     Claim {
         at: usize,
         host: u8,
@@ -40,15 +40,15 @@ enum Step {
     Wait,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ClaimStep> {
     prop_oneof![
-        3 => (0..3_usize, 0..3_u8, 0..3_usize).prop_map(|(at, host, tunnel)| Step::Claim { at, host, tunnel }),
-        3 => (0..3_usize, 0..3_usize).prop_map(|(from, to)| Step::Hear { from, to }),
-        1 => (0..3_usize, 0..3_usize).prop_map(|(whom, at)| Step::Forget { whom, at }),
-        1 => (0..3_usize, 0..3_usize).prop_map(|(at, tunnel)| Step::Attach { at, tunnel }),
-        1 => (0..3_usize, 0..3_usize).prop_map(|(at, tunnel)| Step::Detach { at, tunnel }),
-        1 => (0..3_usize).prop_map(|at| Step::Look { at }),
-        1 => Just(Step::Wait),
+        3 => (0..3_usize, 0..3_u8, 0..3_usize).prop_map(|(at, host, tunnel)| ClaimStep::Claim { at, host, tunnel }),
+        3 => (0..3_usize, 0..3_usize).prop_map(|(from, to)| ClaimStep::Hear { from, to }),
+        1 => (0..3_usize, 0..3_usize).prop_map(|(whom, at)| ClaimStep::Forget { whom, at }),
+        1 => (0..3_usize, 0..3_usize).prop_map(|(at, tunnel)| ClaimStep::Attach { at, tunnel }),
+        1 => (0..3_usize, 0..3_usize).prop_map(|(at, tunnel)| ClaimStep::Detach { at, tunnel }),
+        1 => (0..3_usize).prop_map(|at| ClaimStep::Look { at }),
+        1 => Just(ClaimStep::Wait),
     ]
 }
 
@@ -136,17 +136,17 @@ proptest! {
         let mut three = Three::new();
         for step in steps {
             match step {
-                Step::Claim { at, host, tunnel: number } => {
+                ClaimStep::Claim { at, host, tunnel: number } => {
                     let host = format!("host-{host}");
                     let ours = three.agents[at].claim(&host, tunnel(number)).unwrap();
                     prop_assert_eq!(ours, leads_to(&three.agents[at], &host) == Some(number));
                 }
-                Step::Hear { from, to } => three.hear(from, to),
-                Step::Forget { whom, at } => three.forget(whom, at),
-                Step::Attach { at, tunnel } => three.attach(at, tunnel),
-                Step::Detach { at, tunnel } => three.detach(at, tunnel),
-                Step::Look { at } => three.look(at),
-                Step::Wait => advance(LAP * 2 / 3),
+                ClaimStep::Hear { from, to } => three.hear(from, to),
+                ClaimStep::Forget { whom, at } => three.forget(whom, at),
+                ClaimStep::Attach { at, tunnel } => three.attach(at, tunnel),
+                ClaimStep::Detach { at, tunnel } => three.detach(at, tunnel),
+                ClaimStep::Look { at } => three.look(at),
+                ClaimStep::Wait => advance(LAP * 2 / 3),
             }
         }
         // What one still remembers, and another does not or as something later, is said when its turn to be looked at has

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use crate::directory::Directory;
-use crate::hostname::{Claim, ClaimKey, Endpoint, Found, LAP, MAX_CLOCK, TunnelId};
+use crate::hostname::{Claim, ClaimKey, Endpoint, LAP, MAX_CLOCK, TunnelId, TunnelSighting};
 use crate::liveness::{Liveness, Standing};
 use crate::quota::Full;
 use crate::record::Owner;
@@ -68,7 +68,7 @@ impl State {
         }
         for key in self.directory.claims.take_turns() {
             let Self { owner: us, directory, liveness, .. } = &*self;
-            let found = Seen { now, us, directory, liveness }.found(&key);
+            let found = ClusterView { now, us, directory, liveness }.found(&key);
             let write = self.directory.claims.check(&key, found, self.quota.claims);
             self.tell_all(now, write);
         }
@@ -106,22 +106,22 @@ impl State {
 }
 
 /// What an agent sees of the cluster at one moment.
-struct Seen<'a> {
+struct ClusterView<'a> {
     now: Instant,
     us: &'a Owner,
     directory: &'a Directory,
     liveness: &'a Liveness,
 }
 
-impl Seen<'_> {
-    fn found(&self, key: &ClaimKey) -> Found {
+impl ClusterView<'_> {
+    fn found(&self, key: &ClaimKey) -> TunnelSighting {
         let claims = &self.directory.claims;
         let agents = self.attached(key.tunnel);
         let elsewhere = claims.others(key).filter(|(owner, _)| {
             self.liveness.standing(self.now, &owner.name) == Standing::Live && agents.contains(&&***owner)
         });
         let rivals = claims.rivals(key).filter(|(tunnel, _)| !self.attached(*tunnel).is_empty());
-        Found {
+        TunnelSighting {
             alive: !agents.is_empty(),
             here: agents.contains(&self.us),
             elsewhere: elsewhere.map(|(_, since)| since).min(),

@@ -1,6 +1,6 @@
 //! An agent as the program has it, but in a time that tests make pass.
 
-use crate::link::Replicas as _;
+use crate::link::ReplicaStore as _;
 use std::cell::{self, RefCell, RefMut};
 
 use super::*;

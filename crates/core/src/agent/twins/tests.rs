@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::tests::{Agent, hear, owner, tell, with_settings};
 use super::super::{Caller, Heal, LEASE_TTL, Restored};
 use crate::label::Label;
-use crate::lease::{Holding, Kept};
+use crate::lease::{Holding, KeptLeases};
 use crate::quota::Quota;
 use crate::record::{Draft, Network, Record};
 use crate::slot::{Cell, Change, Content, STATUS_SLOT, Status};
@@ -94,7 +94,7 @@ fn a_gost_of_this_host_does_not_lose_its_record_to_anybody_who_says_to_have_it()
 
 #[test]
 fn when_a_peer_takes_a_guests_record_back_its_gost_is_looked_at_at_home() {
-    let leases = Kept { held: vec![holding("10.0.0.2:80")], ..Kept::default() };
+    let leases = KeptLeases { held: vec![holding("10.0.0.2:80")], ..KeptLeases::default() };
     let home = agent(Restored { leases, ..Restored::default() });
     // What a start looks at anyway.
     home.lock().connections.take_orphans(usize::MAX, |_| false);
@@ -116,7 +116,7 @@ fn a_gost_that_calls_is_not_looked_at_for_a_peers_sake() {
 
 #[test]
 fn a_gost_that_came_home_and_goes_before_it_renews_is_looked_at() {
-    let leases = Kept { held: vec![holding("10.0.0.2:80")], ..Kept::default() };
+    let leases = KeptLeases { held: vec![holding("10.0.0.2:80")], ..KeptLeases::default() };
     let home = agent(Restored { leases, ..Restored::default() });
     home.lock().connections.take_orphans(usize::MAX, |_| false);
     home.connection_closed(3);

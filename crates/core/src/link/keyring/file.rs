@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
-use super::{Held, KEY_LEN, Key, KeyId, Keyring, MAX_KEYS, MAX_REMOVED, MAX_TURN, Turn};
+use super::{HeldKey, KEY_LEN, Key, KeyId, Keyring, MAX_KEYS, MAX_REMOVED, MAX_TURN, Turn};
 
 const HEAD: &str = "# Kept by `gossd keys`. The first key seals, all open.\n";
 /// Before a key: its turn. Before none: a key that was removed, and when.
@@ -45,7 +45,7 @@ impl Keyring {
                 keyring.removed.extend(parse_removed(told));
             } else if !line.is_empty() && !line.starts_with('#') {
                 let key = Key::parse(line).ok_or(KeyringError::BadLine(at + 1))?;
-                keyring.take(Held { key, turn: std::mem::take(&mut turn) });
+                keyring.take(HeldKey { key, turn: std::mem::take(&mut turn) });
             }
         }
         match keyring.keys.len() {
@@ -75,7 +75,7 @@ impl Keyring {
         for (id, turn) in &self.removed {
             line(format_args!("{REMOVED}{id} {turn}\n"));
         }
-        for Held { key, turn } in &self.keys {
+        for HeldKey { key, turn } in &self.keys {
             if *turn > 0 {
                 line(format_args!("{TURN}{turn}\n"));
             }
@@ -84,7 +84,7 @@ impl Keyring {
         text
     }
 
-    fn take(&mut self, held: Held) {
+    fn take(&mut self, held: HeldKey) {
         match self.keys.iter_mut().find(|known| known.key.id == held.key.id) {
             Some(known) => known.turn = known.turn.max(held.turn),
             None => self.keys.push(held),

@@ -52,8 +52,12 @@ fn nothing_prints_a_key() {
 #[test]
 fn a_file_keeps_turns_and_removals_in_comments_and_any_gossd_can_read_it() {
     let [a, b, c] = [(); 3].map(|()| Key::generate());
-    let changes =
-        [Change::Add(b.clone()), Change::Use(b.id()), Change::Remove(a.id()), Change::Add(c.clone())];
+    let changes = [
+        KeyringChange::Add(b.clone()),
+        KeyringChange::Use(b.id()),
+        KeyringChange::Remove(a.id()),
+        KeyringChange::Add(c.clone()),
+    ];
     let keyring = changes.into_iter().fold(hand(&[&a]), |keyring, change| keyring.changed(change).unwrap());
     assert_eq!(again(&keyring).fingerprint(), keyring.fingerprint());
     let text = keyring.text();
@@ -69,27 +73,27 @@ fn a_change_that_makes_no_sense_is_refused_with_the_way_out() {
     let [a, b, c] = [(); 3].map(|()| Key::generate());
     let ring = hand(&[&a, &b]);
     let refused = |keyring: &Keyring, change| keyring.changed(change).unwrap_err();
-    assert_eq!(refused(&ring, Change::Use(c.id())), ChangeError::Unknown(c.id()));
-    assert_eq!(refused(&ring, Change::Remove(c.id())), ChangeError::Unknown(c.id()));
-    assert_eq!(refused(&ring, Change::Remove(a.id())), ChangeError::Seals(a.id()));
-    let without = ring.changed(Change::Remove(b.id())).unwrap();
-    assert_eq!(refused(&without, Change::Add(b.clone())), ChangeError::Removed(b.id()));
-    let full =
-        (0..MAX_ADDED - 1).fold(hand(&[&a]), |ring, _| ring.changed(Change::Add(Key::generate())).unwrap());
-    assert_eq!(refused(&full, Change::Add(c)), ChangeError::Full);
+    assert_eq!(refused(&ring, KeyringChange::Use(c.id())), ChangeError::Unknown(c.id()));
+    assert_eq!(refused(&ring, KeyringChange::Remove(c.id())), ChangeError::Unknown(c.id()));
+    assert_eq!(refused(&ring, KeyringChange::Remove(a.id())), ChangeError::Seals(a.id()));
+    let without = ring.changed(KeyringChange::Remove(b.id())).unwrap();
+    assert_eq!(refused(&without, KeyringChange::Add(b.clone())), ChangeError::Removed(b.id()));
+    let full = (0..MAX_ADDED - 1)
+        .fold(hand(&[&a]), |ring, _| ring.changed(KeyringChange::Add(Key::generate())).unwrap());
+    assert_eq!(refused(&full, KeyringChange::Add(c)), ChangeError::Full);
     let last = Keyring::parse(&format!("# gossd: turn {MAX_TURN}\n{}\n{}", *a.line(), *b.line())).unwrap();
-    assert_eq!(refused(&last, Change::Use(b.id())), ChangeError::NoTurn);
+    assert_eq!(refused(&last, KeyringChange::Use(b.id())), ChangeError::NoTurn);
 }
 
 #[test]
 fn a_change_that_was_made_changes_nothing() {
     let [a, b] = [(); 2].map(|()| Key::generate());
-    let ring = hand(&[&a]).changed(Change::Add(b.clone())).unwrap();
-    for change in [Change::Add(b.clone()), Change::Use(a.id())] {
+    let ring = hand(&[&a]).changed(KeyringChange::Add(b.clone())).unwrap();
+    for change in [KeyringChange::Add(b.clone()), KeyringChange::Use(a.id())] {
         assert_eq!(ring.changed(change).unwrap().fingerprint(), ring.fingerprint());
     }
-    let without = ring.changed(Change::Remove(b.id())).unwrap();
-    assert_eq!(without.changed(Change::Remove(b.id())).unwrap().fingerprint(), without.fingerprint());
+    let without = ring.changed(KeyringChange::Remove(b.id())).unwrap();
+    assert_eq!(without.changed(KeyringChange::Remove(b.id())).unwrap().fingerprint(), without.fingerprint());
 }
 
 #[test]
@@ -97,7 +101,7 @@ fn keyrings_made_by_hand_are_left_alone_and_one_meets_a_shared_one_without_losin
     let [a, b, c] = [(); 3].map(|()| Key::generate());
     let (one, two) = (hand(&[&a]), hand(&[&b, &a]));
     assert_eq!(ids(&one.merged(&two)), [a.id()]);
-    let shared = one.changed(Change::Add(c.clone())).unwrap();
+    let shared = one.changed(KeyringChange::Add(c.clone())).unwrap();
     let (left, right) = (shared.merged(&two), two.merged(&shared));
     assert_eq!(left.fingerprint(), right.fingerprint());
     assert_eq!(left.sealing(), a.id(), "the only one that had a turn");
@@ -108,7 +112,7 @@ fn keyrings_made_by_hand_are_left_alone_and_one_meets_a_shared_one_without_losin
 fn the_last_turn_seals_and_of_two_at_once_the_lower_key() {
     let [a, b, c] = [(); 3].map(|()| Key::generate());
     let ring = hand(&[&a, &b, &c]);
-    let use_ = |ring: &Keyring, key: &Key| ring.changed(Change::Use(key.id())).unwrap();
+    let use_ = |ring: &Keyring, key: &Key| ring.changed(KeyringChange::Use(key.id())).unwrap();
     let (left, right) = (use_(&ring, &b), use_(&ring, &c));
     assert_eq!(left.merged(&right).sealing(), b.id().min(c.id()));
     let later = use_(&use_(&ring, &b), &a);
@@ -119,15 +123,16 @@ fn the_last_turn_seals_and_of_two_at_once_the_lower_key() {
 #[test]
 fn who_shares_no_key_has_nothing_to_tell() {
     let [a, b] = [(); 2].map(|()| Key::generate());
-    let both = hand(&[&a, &b]).changed(Change::Add(a.clone())).unwrap();
-    let one = both.changed(Change::Remove(b.id())).unwrap();
-    let other = both.changed(Change::Use(b.id())).unwrap().changed(Change::Remove(a.id())).unwrap();
+    let both = hand(&[&a, &b]).changed(KeyringChange::Add(a.clone())).unwrap();
+    let one = both.changed(KeyringChange::Remove(b.id())).unwrap();
+    let other =
+        both.changed(KeyringChange::Use(b.id())).unwrap().changed(KeyringChange::Remove(a.id())).unwrap();
     assert_eq!(one.merged(&other).fingerprint(), one.fingerprint());
 }
 
 #[test]
 fn what_a_peer_spells_is_bounded_and_has_the_key_that_it_speaks_with() {
-    let ring = hand(&[&Key::generate()]).changed(Change::Add(Key::generate())).unwrap();
+    let ring = hand(&[&Key::generate()]).changed(KeyringChange::Add(Key::generate())).unwrap();
     let with = ring.sealing();
     let spelled = |adjust: fn(&mut Spelled)| {
         let mut spelled = ring.spell();
@@ -178,11 +183,11 @@ impl Party {
     }
 
     /// As an operator does at one agent, without force.
-    fn change(&mut self, at: usize, change: Change) {
+    fn change(&mut self, at: usize, change: KeyringChange) {
         let safe = match change {
-            Change::Add(_) => true,
-            Change::Use(id) => self.told[at].iter().all(|(keys, _)| keys.contains(&id)),
-            Change::Remove(_) => {
+            KeyringChange::Add(_) => true,
+            KeyringChange::Use(id) => self.told[at].iter().all(|(keys, _)| keys.contains(&id)),
+            KeyringChange::Remove(_) => {
                 let ours = self.rings[at].fingerprint();
                 self.told[at].iter().all(|(_, fingerprint)| *fingerprint == ours)
             }
@@ -212,9 +217,9 @@ proptest! {
         for (one, other, what, key) in steps {
             let id = keys[key].id();
             match what {
-                0 => party.change(one, Change::Add(keys[key].clone())),
-                1 => party.change(one, Change::Use(id)),
-                2 => party.change(one, Change::Remove(id)),
+                0 => party.change(one, KeyringChange::Add(keys[key].clone())),
+                1 => party.change(one, KeyringChange::Use(id)),
+                2 => party.change(one, KeyringChange::Remove(id)),
                 3 => party.give(one, other),
                 _ => party.tell(one, other),
             }

@@ -61,7 +61,7 @@ impl Copies {
 /// Copies that note what they are asked.
 pub(super) struct Noting<'a>(pub(super) std::cell::RefCell<&'a mut Copies>);
 
-impl Replicas for Noting<'_> {
+impl ReplicaStore for Noting<'_> {
     fn apply(&mut self, _: Instant, news: News) {
         let copies = self.0.get_mut();
         match news {
@@ -151,7 +151,7 @@ impl Room {
         let counters = Arc::new(Counters::default());
         let mut seed = [n; 32];
         seed[..8].copy_from_slice(&generation.to_le_bytes());
-        let settings = Settings {
+        let settings = LinkSettings {
             owner: owner.clone(),
             addr: addr(n),
             keyring,
@@ -258,7 +258,7 @@ impl Room {
         self.perform(addr(n), effects);
     }
 
-    pub(super) fn perform(&mut self, at: SocketAddr, effects: Effects) {
+    pub(super) fn perform(&mut self, at: SocketAddr, effects: LinkEffects) {
         for Frame { to, kind, bytes } in effects.frames {
             if !(self.cut)(at, to) {
                 self.recording.push((to, kind, bytes.clone()));

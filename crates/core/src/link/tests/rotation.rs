@@ -3,7 +3,7 @@
 
 use super::suspicion::one_in_five;
 use super::*;
-use crate::link::keyring::{Change as KeyChange, Key};
+use crate::link::keyring::{Key, KeyringChange};
 use crate::link::keys::{Filed, KeysRefused, Need};
 
 fn keyed(keys: &[&Key]) -> Keyring {
@@ -26,19 +26,19 @@ impl Room {
         self.agents[&addr(n)].link.sealer.keyring.clone()
     }
 
-    fn change(&mut self, n: u8, change: KeyChange, force: bool) -> Result<(), KeysRefused> {
+    fn change(&mut self, n: u8, change: KeyringChange, force: bool) -> Result<(), KeysRefused> {
         let now = self.now;
         let effects = self.link(n).change_keys(now, change, force)?;
         self.perform(addr(n), effects);
         Ok(())
     }
 
-    fn made(&mut self, n: u8, change: KeyChange) {
+    fn made(&mut self, n: u8, change: KeyringChange) {
         self.change(n, change, false).expect("everybody is ready");
         self.settle();
     }
 
-    fn forced(&mut self, n: u8, change: KeyChange) {
+    fn forced(&mut self, n: u8, change: KeyringChange) {
         self.change(n, change, true).expect("it makes sense");
         self.settle();
     }
@@ -91,7 +91,9 @@ impl Room {
 fn a_key_is_added_used_and_removed_at_one_agent_and_so_at_all() {
     let [old, new] = [(); 2].map(|()| Key::generate());
     let mut room = room(5, &old);
-    for change in [KeyChange::Add(new.clone()), KeyChange::Use(new.id()), KeyChange::Remove(old.id())] {
+    for change in
+        [KeyringChange::Add(new.clone()), KeyringChange::Use(new.id()), KeyringChange::Remove(old.id())]
+    {
         room.made(3, change);
         room.agree(1_000);
     }
@@ -109,7 +111,9 @@ fn keys_reach_everybody_although_one_frame_in_five_is_lost() {
     for agents in [3, 20] {
         let mut room = room(agents, &old);
         room.lose = one_in_five;
-        for change in [KeyChange::Add(new.clone()), KeyChange::Use(new.id()), KeyChange::Remove(old.id())] {
+        for change in
+            [KeyringChange::Add(new.clone()), KeyringChange::Use(new.id()), KeyringChange::Remove(old.id())]
+        {
             room.change(1, change, false).unwrap();
             room.agree(20_000);
         }
@@ -127,16 +131,16 @@ fn an_agent_that_was_away_comes_back_with_its_old_key_and_is_given_the_new_one()
         room.agents.remove(&addr(away));
         room.run(5_000);
         let asked = 2;
-        room.made(asked, KeyChange::Add(new.clone()));
+        room.made(asked, KeyringChange::Add(new.clone()));
         let name = format!("a{away}");
-        let refused = room.change(asked, KeyChange::Use(new.id()), false).unwrap_err().to_string();
+        let refused = room.change(asked, KeyringChange::Use(new.id()), false).unwrap_err().to_string();
         assert!(
             refused.contains(&format!("{name}: silent for 7 s; does not have the key {}", new.id())),
             "{refused}"
         );
         assert_eq!(refused.matches("\n  ").count(), 1, "nobody else: {refused}");
-        room.forced(asked, KeyChange::Use(new.id()));
-        assert!(room.change(asked, KeyChange::Remove(old.id()), false).is_err());
+        room.forced(asked, KeyringChange::Use(new.id()));
+        assert!(room.change(asked, KeyringChange::Remove(old.id()), false).is_err());
 
         room.enter(away, 2, keyed(&[&old]));
         let others = if away == 1 { BTreeSet::new() } else { BTreeSet::from([addr(1)]) };
@@ -145,7 +149,7 @@ fn an_agent_that_was_away_comes_back_with_its_old_key_and_is_given_the_new_one()
         assert_eq!(room.keyring(away).sealing(), new.id());
         assert_eq!(room.peers(away), 2);
         room.agree(1_000);
-        room.made(asked, KeyChange::Remove(old.id()));
+        room.made(asked, KeyringChange::Remove(old.id()));
         assert_eq!(room.keyring(away).ids().collect::<Vec<_>>(), [new.id()]);
     }
 }
@@ -156,8 +160,8 @@ fn a_removal_that_was_forced_cuts_off_who_was_away_and_nobody_else() {
     let mut room = room(3, &old);
     room.agents.remove(&addr(3));
     room.run(5_000);
-    room.made(1, KeyChange::Add(new.clone()));
-    for change in [KeyChange::Use(new.id()), KeyChange::Remove(old.id())] {
+    room.made(1, KeyringChange::Add(new.clone()));
+    for change in [KeyringChange::Use(new.id()), KeyringChange::Remove(old.id())] {
         room.forced(1, change);
     }
     room.enter(3, 2, keyed(&[&old]));
@@ -171,16 +175,16 @@ fn a_removal_that_was_forced_cuts_off_who_was_away_and_nobody_else() {
 fn two_operators_on_two_sides_of_a_cut_lose_no_key_and_cut_nobody_off() {
     let [old, near, far] = [(); 3].map(|()| Key::generate());
     let mut room = room(4, &old);
-    room.made(1, KeyChange::Add(near.clone()));
-    room.made(4, KeyChange::Add(far.clone()));
+    room.made(1, KeyringChange::Add(near.clone()));
+    room.made(4, KeyringChange::Add(far.clone()));
     room.agree(1_000);
     room.cut = |from, to| (from <= addr(2)) != (to <= addr(2));
     room.run(5_000);
     // Everybody is known to have both keys, so each side may go on, but not to the end.
-    room.made(1, KeyChange::Use(near.id()));
-    room.made(4, KeyChange::Use(far.id()));
-    assert!(room.change(2, KeyChange::Remove(old.id()), false).is_err());
-    assert!(room.change(3, KeyChange::Remove(old.id()), false).is_err());
+    room.made(1, KeyringChange::Use(near.id()));
+    room.made(4, KeyringChange::Use(far.id()));
+    assert!(room.change(2, KeyringChange::Remove(old.id()), false).is_err());
+    assert!(room.change(3, KeyringChange::Remove(old.id()), false).is_err());
     assert_eq!([1, 2, 3, 4].map(|n| room.keyring(n).sealing()), [near.id(), near.id(), far.id(), far.id()]);
 
     room.cut = |_, _| false;
@@ -199,8 +203,8 @@ fn keys_that_each_side_of_a_cut_added_and_used_by_force_open_everywhere_when_it_
     room.cut = |from, to| (from <= addr(2)) != (to <= addr(2));
     room.run(5_000);
     for (at, key) in [(1, &near), (4, &far)] {
-        room.made(at, KeyChange::Add(key.clone()));
-        room.forced(at, KeyChange::Use(key.id()));
+        room.made(at, KeyringChange::Add(key.clone()));
+        room.forced(at, KeyringChange::Use(key.id()));
     }
     room.cut = |_, _| false;
     // Nobody opens what the other side seals, but for the old key, with which strangers are tried.
@@ -216,7 +220,7 @@ fn whoever_starts_anew_learns_from_the_others_who_is_away() {
     let mut room = room(3, &old);
     room.agents.remove(&addr(3));
     room.run(600_000);
-    room.made(1, KeyChange::Add(new.clone()));
+    room.made(1, KeyringChange::Add(new.clone()));
     room.enter(2, 2, keyed(&[&old]));
     room.meet();
     room.settle();
@@ -236,7 +240,7 @@ fn who_said_goodbye_is_not_waited_for_until_it_comes_back() {
     room.agents.remove(&addr(3));
     room.cut = |_, _| false;
     room.run(3_000);
-    for change in [KeyChange::Add(new.clone()), KeyChange::Use(new.id())] {
+    for change in [KeyringChange::Add(new.clone()), KeyringChange::Use(new.id())] {
         room.made(1, change);
         room.agree(1_000);
     }
@@ -250,17 +254,17 @@ fn who_said_goodbye_is_not_waited_for_until_it_comes_back() {
 fn an_agent_that_cannot_write_its_file_is_named_until_it_can() {
     let [old, new] = [(); 2].map(|()| Key::generate());
     let mut room = room(2, &old);
-    room.made(1, KeyChange::Add(new.clone()));
+    room.made(1, KeyringChange::Add(new.clone()));
     let (now, what) = (room.now, room.keyring(2).fingerprint());
     room.link(2).handle_filed(now, what, Err("cannot write /key".into()));
     room.run(1_000);
     assert_eq!(room.reasons(1, Need::Key(new.id())), ["a2: in memory only: key file not writable"]);
     assert_eq!(room.reasons(2, Need::Key(new.id())), ["a2: in memory only: cannot write /key"]);
-    assert!(room.change(1, KeyChange::Use(new.id()), false).is_err());
-    assert!(room.change(2, KeyChange::Use(new.id()), false).is_err());
+    assert!(room.change(1, KeyringChange::Use(new.id()), false).is_err());
+    assert!(room.change(2, KeyringChange::Use(new.id()), false).is_err());
     room.write_files();
     room.run(1_000);
-    room.made(1, KeyChange::Use(new.id()));
+    room.made(1, KeyringChange::Use(new.id()));
 }
 
 #[test]
@@ -271,10 +275,10 @@ fn an_older_gossd_is_named_and_understood_for_as_long_as_its_key_opens() {
     room.lose = |kind, _| matches!(kind, Kind::KeyStatus | Kind::Handover);
     (1..=2).for_each(|n| room.enter(n, 1, keyed(&[&old])));
     room.meet();
-    room.made(1, KeyChange::Add(new.clone()));
-    let refused = room.change(1, KeyChange::Use(new.id()), false).unwrap_err().to_string();
+    room.made(1, KeyringChange::Add(new.clone()));
+    let refused = room.change(1, KeyringChange::Use(new.id()), false).unwrap_err().to_string();
     assert!(refused.contains("a2: has not told what keys it has: is it an older gossd?"), "{refused}");
-    room.forced(1, KeyChange::Use(new.id()));
+    room.forced(1, KeyringChange::Use(new.id()));
     assert_eq!(room.peers(2), 1);
     room.forget_what_was_noted();
     room.publish(1, 7);
@@ -306,7 +310,7 @@ fn keyrings_made_by_hand_stay_as_they_are_until_somebody_changes_one() {
         report.agents.iter().map(|agent| agent.seals).collect::<Vec<_>>(),
         [Some(old.id()), Some(old.id()), Some(new.id())]
     );
-    room.made(2, KeyChange::Add(new.clone()));
+    room.made(2, KeyringChange::Add(new.clone()));
     room.agree(1_000);
     assert_eq!(room.keyring(1).ids().collect::<Vec<_>>(), [old.id(), new.id()]);
 }
@@ -323,7 +327,7 @@ fn a_file_that_is_read_again_replaces_what_a_hand_made_and_adds_to_what_is_share
     assert!(room.link(1).handle_key_file(now, read(&[&old])).0);
     assert_eq!(room.keyring(1).ids().collect::<Vec<_>>(), [old.id()]);
 
-    room.made(2, KeyChange::Add(Key::generate()));
+    room.made(2, KeyringChange::Add(Key::generate()));
     let now = room.now;
     assert!(room.link(1).handle_key_file(now, read(&[&old, &new])).0);
     room.run(2_000);
@@ -340,7 +344,7 @@ fn a_file_that_is_read_again_replaces_what_a_hand_made_and_adds_to_what_is_share
 fn without_a_key_of_our_own_there_is_nothing_to_change() {
     let mut room = Room::new(2);
     room.meet();
-    for change in [KeyChange::Add(Key::generate()), KeyChange::Use(Key::generate().id())] {
+    for change in [KeyringChange::Add(Key::generate()), KeyringChange::Use(Key::generate().id())] {
         let refused = room.change(1, change, true).unwrap_err();
         assert!(refused.to_string().contains("gossd keys generate > key"), "{refused}");
     }
@@ -350,7 +354,7 @@ fn without_a_key_of_our_own_there_is_nothing_to_change() {
 fn when_all_agree_nothing_more_is_said_of_keys() {
     let [old, new] = [(); 2].map(|()| Key::generate());
     let mut room = room(5, &old);
-    room.made(1, KeyChange::Add(new));
+    room.made(1, KeyringChange::Add(new));
     room.agree(1_000);
     room.run(2_000);
     room.recording.clear();
@@ -365,7 +369,7 @@ fn who_recorded_a_handover_and_has_its_key_does_not_learn_the_new_one() {
     let [old, new] = [(); 2].map(|()| Key::generate());
     let mut room = room(2, &old);
     room.recording.clear();
-    room.made(1, KeyChange::Add(new.clone()));
+    room.made(1, KeyringChange::Add(new.clone()));
     let thief = Sealer::new(keyed(&[&old]), "c");
     let secret = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &**new.line()).unwrap();
     let opened: Vec<_> =

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::hostname::{CLOSED_FOR, HashHost};
-use crate::lease::Kept;
+use crate::lease::KeptLeases;
 
 /// Tunnel 1's hash host.
 fn hash() -> String {
@@ -135,7 +135,7 @@ fn a_tunnel_is_not_open_while_an_agent_starts_and_has_not_heard_who_closes_it() 
     let journal = kept(&agent);
     assert_eq!(journal, [(closing().key(), Some(Arc::new(closing())))]);
 
-    let restored = Restored { leases: Kept::default(), claims: vec![closing()], ..Restored::default() };
+    let restored = Restored { leases: KeptLeases::default(), claims: vec![closing()], ..Restored::default() };
     let after = with_quota(Quota::default(), restored);
     after.use_journal();
     attach(&after, "1", 1);
