@@ -1,4 +1,4 @@
-//! The clock: an agent's generation is made from it, so it has to go forward.
+//! The clock: an agent derives its generation from it, so it should not go back.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,9 +8,9 @@ use crate::cli::words::time;
 
 /// The first of January 2024, in seconds since 1970. A host whose clock was never set is before it.
 const SENSIBLE: Duration = Duration::from_secs(1_704_067_200);
-/// Clocks are corrected, a little, all the time.
+/// Clocks are corrected by a little all the time.
 const TOLERANCE: Duration = Duration::from_secs(60);
-/// Files looked at: a data folder has a journal, its lock, and some that were set aside.
+/// Most files that are examined: a data folder holds a journal, its lock, and a few damaged files.
 const MAX_FILES: usize = 1_000;
 
 #[expect(clippy::disallowed_methods, reason = "what is examined is this host's own clock")]
@@ -18,7 +18,7 @@ pub(super) fn examine(folder: Option<&Path>) -> Finding {
     judge(SystemTime::now(), folder.and_then(newest))
 }
 
-/// When the newest file of a folder was written.
+/// The time at which the newest file of a folder was written.
 fn newest(folder: &Path) -> Option<SystemTime> {
     let files = folder.read_dir().ok()?.take(MAX_FILES);
     files.filter_map(|file| file.ok()?.metadata().ok()?.modified().ok()).max()

@@ -1,4 +1,5 @@
-//! Files: keys, tokens and certificates that can be read, by nobody else, and a folder with room for the journal.
+//! Files: keys, tokens and certificates that the agent can read and other users cannot; and a folder with room for the
+//! journal.
 
 use std::fmt::Display;
 use std::fs::{self, OpenOptions};
@@ -16,10 +17,10 @@ use gossd_core::link::keyring::Keyring;
 
 /// A journal of 100,000 records, and as much again while it is rewritten.
 const ENOUGH: u64 = 256 << 20;
-/// Less, and the next writes fail.
+/// With less, the next writes fail.
 const TOO_LITTLE: u64 = 16 << 20;
 
-/// The cluster's keys. A made-up one stands for a file that is no good, so that the rest can be examined.
+/// The cluster's keys. A made-up key takes the place of an unusable file, so that the other checks can go on.
 pub(super) fn keys(file: Option<&Path>) -> (Keyring, Option<Finding>) {
     let Some(path) = file else { return (Keyring::public(), None) };
     match keyfile::read(path) {
@@ -50,7 +51,7 @@ fn certificate(files: TlsFiles) -> Finding {
     secret("certificate", &key, files.open().err())
 }
 
-/// A file that only the agent should be able to read, and what is wrong with it.
+/// A file that only the agent may read: what is wrong with it.
 fn secret(check: &'static str, path: &Path, unusable: Option<impl Display>) -> Finding {
     unusable.map_or_else(|| Finding::ok(check, path.display()), |why| Finding::fail(check, why))
 }
@@ -83,7 +84,7 @@ fn judge_folder(folder: &Path, there: bool, writes: &io::Result<()>, free: Optio
     }
 }
 
-/// Writes a file and removes it: a read-only or full disk shows in no permission.
+/// Writes a file and removes it, because permissions do not tell whether a disk is full or read-only.
 pub(super) fn try_write(folder: &Path) -> io::Result<()> {
     let path = folder.join(format!(".check-{}", std::process::id()));
     let mut options = OpenOptions::new();
@@ -95,13 +96,13 @@ pub(super) fn try_write(folder: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-/// Whether a file or folder could be made there: its folders may have to be made first.
+/// Whether a file or folder can be made at this path, with the folders above it if they are missing.
 pub(super) fn may_write(path: &Path) -> io::Result<()> {
     let folder = nearest(path).filter(|found| found.is_dir()).ok_or(io::ErrorKind::NotADirectory)?;
     Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// The path itself or the nearest above it that exists.
+/// The path itself, or its nearest parent that exists.
 fn nearest(path: &Path) -> Option<&Path> {
     let here = Path::new(".");
     path.ancestors()

@@ -1,5 +1,5 @@
-//! The file of host names: whether the agent can write it and a gost can read it; and gost's own configuration, whether
-//! what it reads is what the agent writes.
+//! The file of host names: whether the agent can write it and gost can read it; and whether gost's own configuration reads
+//! the file that the agent writes.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -15,10 +15,10 @@ use crate::cli::paths;
 const FILE: &str = "ingress file";
 const GOST: &str = "gost's ingress";
 
-/// The right of a group, and of everybody else, to enter a folder.
+/// The permission bits by which the group and all others may enter a folder.
 const GROUP_ENTERS: u32 = 0o010;
 const OTHERS_ENTER: u32 = 0o001;
-/// New files of the folder have its group.
+/// The bit by which new files get the folder's group.
 const SET_GROUP: u32 = 0o2000;
 
 pub(super) fn examine(written: Option<&Path>, gost: Option<&Path>) -> Vec<Finding> {
@@ -59,7 +59,7 @@ fn file(path: &Path) -> Finding {
     Finding::ok(FILE, format!("{shown}, for a gost of this user or of group {group}"))
 }
 
-/// The group that the file has, or will have.
+/// The group of the file, or the group that it will get.
 fn group(path: &Path, folder: &Path) -> u32 {
     let folder = fs::metadata(folder).ok().filter(|folder| folder.permissions().mode() & SET_GROUP != 0);
     fs::metadata(path).ok().or(folder).map_or_else(|| getegid().as_raw(), |found| found.gid())
@@ -72,7 +72,7 @@ fn lets_in(folder: &Path, group: u32) -> bool {
     })
 }
 
-// What gost reads of its configuration, as far as host names are concerned.
+// The part of gost's configuration that is about host names.
 
 #[derive(Deserialize)]
 struct Gost {
@@ -121,7 +121,7 @@ fn entries(config: &Path, written: Option<&Path>) -> Vec<Finding> {
 }
 
 impl Gost {
-    /// The entries that a service uses; all, where the services are in another file.
+    /// The entries that services use; all entries if the services are in another file.
     fn used(self) -> Vec<GostIngress> {
         let handlers = self.services.into_iter().flatten().filter_map(|service| service.handler?.metadata);
         let named: Vec<String> = handlers.flat_map(|metadata| ingresses(&metadata)).collect();
@@ -130,7 +130,7 @@ impl Gost {
     }
 }
 
-/// The names of a handler's ingresses: its own, and those of more entrypoints.
+/// The names of a handler's ingresses: its own and those of further entrypoints.
 fn ingresses(metadata: &Value) -> Vec<String> {
     let more = metadata.get("entrypoints").and_then(Value::as_sequence).into_iter().flatten();
     let all = std::iter::once(metadata).chain(more);
@@ -184,7 +184,7 @@ impl GostIngress {
     }
 }
 
-/// A path without links and dots, as far as it is there.
+/// A path without links and dots, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     let whole = path::absolute(path).unwrap_or_else(|_| path.into());
     let folder = whole.parent().and_then(|folder| folder.canonicalize().ok());
@@ -237,7 +237,7 @@ mod tests {
             assert!(told.contains(text), "{told}");
         }
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "it is as it was");
-        // Only root may give files away.
+        // Only root may change the owner of a file.
         if std::os::unix::fs::chown(&folder, None, Some(65_534)).is_ok() {
             mode(&folder, 0o750);
             assert_eq!(found(&folder.join("hosts")).0, Severity::Warn, "the file would be of another group");

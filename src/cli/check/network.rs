@@ -1,4 +1,4 @@
-//! The way to others: names that resolve, and an address by which other hosts really reach this one.
+//! The way to other hosts: names that resolve, and an address at which other hosts reach this one.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// One name that does not resolve may yet; if none does, the agent stays alone.
+/// A single name may resolve later; if no name resolves, the agent stays alone.
 fn joins(points: &[(String, Vec<SocketAddr>)]) -> Vec<Finding> {
     let lost = points.iter().all(|(_, addresses)| addresses.is_empty());
     let each = points.iter().map(|(point, addresses)| {

@@ -1,7 +1,7 @@
-//! The queue between those who log and standard error. Whoever logs copies its line into memory and goes on; one
-//! thread alone writes. A terminal that is stopped, or a pipe that nobody reads, holds up that thread and nobody else:
-//! what the queue has no room for is dropped, counted, and told once the writer goes on. Knows nothing of what a line
-//! says.
+//! The queue between the threads that log and standard error. A thread that logs copies its line into memory and goes on;
+//! one thread of its own writes. A stopped terminal, or a pipe that nobody reads, blocks only that thread. Lines for which
+//! the queue has no room are dropped and counted, and a line tells how many once the writer goes on. Does not know what a
+//! line means.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Bytes that wait at most, about 5,000 lines. The writer has as many in its hands at most.
+/// Most bytes that wait: about 5,000 lines. The writer holds at most as many.
 const MAX_BYTES: usize = 1 << 20;
-/// Buffers that grew larger are given back once they are written: they are needed only while nobody reads.
+/// Larger buffers are freed after they are written: they are needed only while nobody reads.
 const USUAL_BYTES: usize = 64 << 10;
 
 /// See the module.
@@ -35,13 +35,12 @@ struct QueueState {
     waiting: Vec<u8>,
     /// Whether the writer has lines that are not written yet.
     writing: bool,
-    /// Lines that were dropped since that was last told.
+    /// Lines dropped since the last line that tells how many.
     untold: u64,
 }
 
 impl LineQueue {
-    /// A queue and the thread that writes it to a stream, until the process ends. `tell` says that so many lines
-    /// were dropped, by logging.
+    /// A queue, and the thread that writes it to a stream until the process ends. `tell` logs how many lines were dropped.
     pub(super) fn to(stream: File, tell: impl Fn(u64) + Send + 'static) -> std::io::Result<Arc<Self>> {
         let queue = Arc::<Self>::default();
         let writer = Writer { queue: queue.clone(), stream, tell };
@@ -49,7 +48,7 @@ impl LineQueue {
         Ok(queue)
     }
 
-    /// Takes a line, in pieces, or drops it. Waits for memory only.
+    /// Takes a line, given in pieces, or drops it. Waits for nothing but memory.
     pub(super) fn push(&self, line: &[&[u8]]) {
         let mut state = self.lock();
         let size: usize = line.iter().map(|piece| piece.len()).sum();
@@ -68,7 +67,7 @@ impl LineQueue {
         }
     }
 
-    /// Waits until everything is written, but not longer than that. Whether it is.
+    /// Waits until everything is written, for at most this long. Returns whether it is.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
@@ -87,7 +86,7 @@ impl LineQueue {
         self.dropped.clone()
     }
 
-    /// Waits for lines, and exchanges them for an empty buffer.
+    /// Waits for lines, and takes them all; leaves an empty buffer.
     fn take(&self, buffer: &mut Vec<u8>) {
         let mut state = self.lock();
         while state.waiting.is_empty() {
@@ -97,7 +96,7 @@ impl LineQueue {
         mem::swap(&mut state.waiting, buffer);
     }
 
-    /// The lines that were taken are written, but for so many.
+    /// The lines that were taken are written, except this many.
     fn written(&self, lost: u64) {
         self.dropped.inc_by(lost);
         let mut state = self.lock();
@@ -111,7 +110,7 @@ impl LineQueue {
         mem::take(&mut self.lock().untold)
     }
 
-    /// Between any two statements here the state is whole.
+    /// The state is consistent between any two statements, so a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,14 +129,14 @@ impl<T: Fn(u64)> Writer<T> {
         loop {
             self.queue.take(&mut lines);
             if takes {
-                // The gap is here: after what waited, before what comes.
+                // The dropped lines belong here: after those that waited, before those that follow.
                 self.tell_dropped();
             }
             let lost = write_all(&self.stream, &lines);
             if lost == 0 && !takes {
                 self.tell_dropped();
             }
-            // As long as the stream takes nothing, telling it that would only add to what it does not take.
+            // While the stream takes nothing, one more line would be dropped as well.
             takes = lost == 0;
             lines.clear();
             lines.shrink_to(USUAL_BYTES);
@@ -160,7 +159,7 @@ fn write_all(mut stream: &File, mut lines: &[u8]) -> u64 {
             Ok(0) => break,
             Ok(taken) => lines = lines.get(taken..).unwrap_or_default(),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever shares the terminal or the pipe may have made it so.
+            // Another process that shares the terminal or the pipe may have made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let _interrupted = poll(&mut [PollFd::new(stream, PollFlags::OUT)], None);
             }
@@ -182,7 +181,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
     const NOT_LONG: Duration = Duration::from_millis(50);
 
-    /// A queue that tells what it dropped in a line of its own, and the end that somebody may read.
+    /// A queue that reports dropped lines in a line of its own, and the reading end of its stream.
     fn queue() -> (Arc<LineQueue>, PipeReader) {
         let (reader, writer) = pipe().unwrap();
         (to(OwnedFd::from(writer)), reader)
@@ -197,7 +196,7 @@ mod tests {
         queue
     }
 
-    /// Lines, read until one is the last.
+    /// Lines, read up to and including the given last one.
     fn read_until(mut reader: impl std::io::Read, last: &str) -> Vec<String> {
         let (mut text, mut piece) = (String::new(), [0; 4_096]);
         while !text.ends_with(&format!("{last}\n")) {
