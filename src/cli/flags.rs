@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
@@ -200,7 +200,7 @@ fn parse_level(text: &str) -> Result<LogLevel, String> {
         }
     }
     let text = parts.join(",");
-    EnvFilter::try_new(&text).map_err(|e| e.to_string())?;
+    text.parse::<Targets>().map_err(|e| e.to_string())?;
     Ok(LogLevel(text))
 }
 
@@ -213,7 +213,7 @@ mod tests {
         let level = |text| parse_level(text).map(|level| level.0);
         assert_eq!(level(" gossd=debug , hyper=info"), Ok("gossd=debug,hyper=info".into()));
         assert_eq!(level("info,\t\t\tab\u{1fa}=off"), Ok("info,ab\u{1fa}=off".into()));
-        for same in ["WARN", "off", "3", "gossd[call{id=1}]=trace", "gossd=debug"] {
+        for same in ["WARN", "off", "3", "gossd::net=trace", "gossd=debug"] {
             assert_eq!(level(same), Ok(same.into()));
         }
     }

@@ -20,7 +20,8 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use self::queue::LineQueue;
 use super::flags::{LogFormat, RunArgs};
@@ -34,7 +35,7 @@ const ERROR: u8 = 3;
 
 /// The log of a running agent. Dropping it writes what is left, if that does not take long.
 pub(super) struct Log {
-    level: reload::Handle<EnvFilter, Registry>,
+    level: reload::Handle<Targets, Registry>,
     sink: Sink,
 }
 
@@ -53,13 +54,13 @@ struct LogLine<'a> {
 }
 
 /// What `--log-level` lets through.
-pub(super) fn filter(args: &RunArgs) -> anyhow::Result<EnvFilter> {
-    Ok(EnvFilter::try_new(&args.log_level.0)?)
+pub(super) fn filter(args: &RunArgs) -> anyhow::Result<Targets> {
+    Ok(args.log_level.0.parse()?)
 }
 
 impl Log {
     /// Logs from now on, panics as well.
-    pub(super) fn start(filter: EnvFilter, format: LogFormat) -> anyhow::Result<Self> {
+    pub(super) fn start(filter: Targets, format: LogFormat) -> anyhow::Result<Self> {
         // A handle of its own: whoever else writes to standard error must not wait for the writer's.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let sink = Sink {
@@ -84,7 +85,7 @@ impl Log {
     }
 
     /// Lets other lines through from now on.
-    pub(super) fn adjust(&self, filter: EnvFilter) -> anyhow::Result<()> {
+    pub(super) fn adjust(&self, filter: Targets) -> anyhow::Result<()> {
         Ok(self.level.reload(filter)?)
     }
 
