@@ -3,21 +3,24 @@
 //!
 //! `cargo bench --bench core`
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gossd_core::address::Host;
+use gossd_core::agent::{Broken, LEASE_TTL, News, Restored, Settings, State};
 use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::directory::Directory;
-use gossd_core::link::keyring::Keyring;
-use gossd_core::link::seal::Sealer;
-use gossd_core::link::wire::{self, Header, Kind};
+use gossd_core::link::noise::{ClusterKey, Handshake, Identity};
+use gossd_core::link::wire::{self, Kind};
 use gossd_core::liveness::Standing;
+use gossd_core::quota::Quota;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
-use gossd_core::slot::{Change, SlotTable, Status, Versions, Write};
+use gossd_core::replica::Extent;
+use gossd_core::slot::{Cell, Change, SlotTable, Status, Versions, Write};
 use gossd_core::tunnels::OwnedRecord;
 
 /// Records of a large cluster.
@@ -82,7 +85,7 @@ fn ranking(c: &mut Criterion) {
         group.bench_function(format!("{entries} records"), |b| {
             b.iter(|| {
                 seed += 1;
-                rank(all.lookup(&tunnel(0)), Order::Random, seed, judge).count()
+                rank(&all.lookup(&tunnel(0)), Order::Random, seed, judge).count()
             });
         });
     }
@@ -116,18 +119,29 @@ fn applying(c: &mut Criterion) {
     });
 }
 
-fn sealing(c: &mut Criterion) {
-    let sealer = Sealer::new(Keyring::public(), "default");
-    let mut group = c.benchmark_group("seal");
+fn sessions(c: &mut Criterion) {
+    let key = ClusterKey::new(&[1; 32], "default");
+    let [a, b] = [2, 3].map(|n| Identity::new(&[n; 32]));
+    let meet = || {
+        let (ours, first) = Handshake::begin(&key, &a, [4; 32]);
+        let Ok((theirs, second)) = Handshake::answer(&key, &b, [5; 32], &first, &[0; 40]) else {
+            panic!("it is ours")
+        };
+        let Ok((one, third, _)) = ours.prove(&second, &[0; 40]) else { panic!("it is its answer") };
+        let Ok((other, _)) = theirs.complete(&third) else { panic!("it is its proof") };
+        [one, other]
+    };
+    c.bench_function("a handshake, both sides", |b| b.iter(meet));
+    let mut group = c.benchmark_group("session");
+    let [mut one, other] = meet();
     for bytes in [100, 1_000, 60_000] {
         let plain = vec![7; bytes];
-        let key = sealer.keyring.sealing();
-        let frame = sealer.seal(key, [1; 24], &plain);
+        let (counter, frame) = one.encrypt(&plain);
         group.throughput(Throughput::Bytes(bytes as u64));
-        group.bench_function(format!("seal {bytes} bytes"), |b| {
-            b.iter(|| sealer.seal(key, [1; 24], black_box(&plain)));
+        group.bench_function(format!("encrypt {bytes} bytes"), |b| b.iter(|| one.encrypt(black_box(&plain))));
+        group.bench_function(format!("decrypt {bytes} bytes"), |b| {
+            b.iter(|| other.decrypt(counter, black_box(&frame)));
         });
-        group.bench_function(format!("open {bytes} bytes"), |b| b.iter(|| sealer.open(black_box(&frame))));
     }
     group.finish();
 }
@@ -138,11 +152,9 @@ fn codec(c: &mut Criterion) {
     encode_cell(&changes[0].cell, &mut value);
     let changes = vec![(changes[0].slot, &*value)];
     let push = wire::Push { age_us: 9, id: 9, former: None, since: 8, until: 9, changes };
-    let from = "10.0.0.1:8002".parse().expect("an address");
-    let header = Header { session: [1; 8], counter: 7, from, kind: Kind::Push.number() };
-    let plain = wire::pack(header, &wire::encode(&push));
+    let plain = wire::pack(Kind::Push, &wire::encode(&push));
     c.bench_function("a push of one record: encode and pack", |b| {
-        b.iter(|| wire::pack(header, &wire::encode(black_box(&push))));
+        b.iter(|| wire::pack(Kind::Push, &wire::encode(black_box(&push))));
     });
     c.bench_function("a push of one record: split, decode and parse", |b| {
         b.iter(|| {
@@ -172,5 +184,74 @@ fn cells(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, ranking, applying, sealing, codec, cells);
+/// How long one call into the agent's state takes, which is how long the lock is held: the longest of each kind, and all of them
+/// together, which is what it would be in one go. Prints; there is nothing to repeat.
+fn holds(_: &mut Criterion) {
+    for (what, tunnels) in [("each of another tunnel", RECORDS), ("all of one tunnel", 1)] {
+        let settings = Settings {
+            owner: owner(RECORDS),
+            lease_ttl: LEASE_TTL,
+            order: Order::Random,
+            quota: Quota::default(),
+            private: BTreeSet::new(),
+            broken: Broken::default(),
+            hurry: 1,
+        };
+        let mut state = State::new(Instant::now(), &settings, Restored::default());
+        println!("a peer with {RECORDS} records, {what}");
+        let bring = |state: &mut State| {
+            let due = state.due(Instant::now(), 0, |_| false);
+            state.has_work() && due.next < Instant::now() + Duration::from_secs(1)
+        };
+        for generation in 1..=2 {
+            let owner = Owner { generation, ..owner(0) };
+            let changes = said((0..RECORDS).map(|n| record(n, &tunnel(n % tunnels))));
+            let until = changes.len() as u64;
+            let mut parts = changes.chunks(1_000).peekable();
+            timed(&mut state, &format!("  start {generation}: its records arrive"), |state| {
+                let changes = parts.next().unwrap_or_default().to_vec();
+                let until = if parts.peek().is_none() { until } else { 0 };
+                let extent = Extent { since: 0, until, whole: None };
+                state.handle(Instant::now(), News::Changed { owner: owner.clone(), changes, extent });
+                parts.peek().is_some()
+            });
+            state.handle(Instant::now(), News::Heard { owner: owner.clone(), trip: None });
+            timed(&mut state, &format!("  start {generation}: the indexes follow"), bring);
+            let mut turns = 0..100;
+            timed(&mut state, "  a Get", |state| {
+                black_box(state.resolve(Instant::now(), &tunnel(0), turns.start));
+                turns.next().is_some()
+            });
+        }
+        let gone = Owner { generation: 2, ..owner(0) };
+        timed(&mut state, "  it leaves, and is forgotten", |state| {
+            let status = Write::status(Status::Left);
+            let cell = Cell { version: RECORDS as u64 + 2, content: status.content };
+            let changes = vec![Change { slot: status.slot, cell }];
+            let extent = Extent { since: 0, until: RECORDS as u64 + 2, whole: None };
+            state.handle(Instant::now(), News::Changed { owner: gone.clone(), changes, extent });
+            state.handle(Instant::now(), News::Forgotten { owner: gone.clone() });
+            false
+        });
+        timed(&mut state, "  the indexes follow", bring);
+    }
+}
+
+/// Repeats steps until there is none, and prints how long they took.
+fn timed(state: &mut State, what: &str, mut step: impl FnMut(&mut State) -> bool) {
+    let (mut longest, mut all, mut times) = (Duration::ZERO, Duration::ZERO, 0);
+    loop {
+        let begun = Instant::now();
+        let goes_on = step(state);
+        let took = begun.elapsed();
+        state.take_effects();
+        (longest, all, times) = (longest.max(took), all + took, times + 1);
+        if !goes_on {
+            break;
+        }
+    }
+    println!("{what}: at most {longest:.1?} under the lock; {all:.1?} in {times} steps");
+}
+
+criterion_group!(benches, lookup, ranking, applying, sessions, codec, cells, holds);
 criterion_main!(benches);

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
+use crate::host::Advertise;
 use crate::net::JoinPoint;
 use crate::net::transport::Faults;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
 use crate::plugin::tls::TlsFiles;
-use gossd_core::address::{Entrypoint, Host};
+use gossd_core::address::Entrypoint;
 use gossd_core::agent::Broken;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
-use gossd_core::record::AgentName;
+use gossd_core::record::{AgentName, Generation};
 
 /// Default address of the plugin.
 pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
@@ -25,8 +26,13 @@ pub const DEFAULT_PLUGIN: &str = "127.0.0.1:8000";
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:8001";
 /// Default address of the gossip without a key.
 pub const DEFAULT_GOSSIP_LOOPBACK: &str = "127.0.0.1:8002";
-/// Default address of the gossip with a key.
-pub const DEFAULT_GOSSIP_KEYED: &str = "0.0.0.0:8002";
+/// Default address of the gossip with a key: IPv6 and IPv4.
+pub const DEFAULT_GOSSIP_KEYED: &str = "[::]:8002";
+/// The same where the kernel has no IPv6.
+pub const DEFAULT_GOSSIP_KEYED_IPV4: &str = "0.0.0.0:8002";
+/// What is wrong with an admin listener that other hosts reach and that has no tokens, and the remedy.
+pub(crate) const OPEN_ADMIN: &str = "other hosts reach --admin, and it has no tokens, so it tells /metrics, /livez and /readyz alone: write \
+     `(umask 077; openssl rand -hex 32 > FILE)` and add `--admin-token-file FILE`, or let it listen on 127.0.0.1";
 /// Default cluster id.
 pub const DEFAULT_CLUSTER: &str = "default";
 
@@ -43,6 +49,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// Whether the plugin may take calls from other hosts without a token.
     pub insecure_plugin: bool,
+    /// Names under which gosts call the plugin, beside those that can be no web page's.
+    pub plugin_hosts: Vec<String>,
     /// The certificate of the plugin's TCP listeners, if they use TLS.
     pub tls: Option<TlsFiles>,
     /// The bounds on plugin connections.
@@ -51,12 +59,15 @@ pub struct Config {
     pub reload_interval: Duration,
     /// The address for operators, probes and metrics; `None` for no admin listener.
     pub admin: Option<SocketAddr>,
+    /// The file of tokens of which a request to the admin listener needs one; without the file, other hosts get nothing from
+    /// it that names tunnels.
+    pub admin_token_file: Option<PathBuf>,
     /// Whether the agent starts without the admin listener if its address is taken, because it is only the default.
     pub admin_may_give_way: bool,
     /// The address for peers.
     pub gossip: SocketAddr,
-    /// The host name or address under which other hosts reach this one, if configured.
-    pub advertise: Option<Host>,
+    /// Under which host, and which port of the gossip, other hosts reach this one, if configured.
+    pub advertise: Option<Advertise>,
     /// The addresses of peers to join.
     pub join: Vec<JoinPoint>,
     /// The keys that encrypt gossip.
@@ -71,6 +82,10 @@ pub struct Config {
     pub order: Order,
     /// The limits on what the agent holds.
     pub quota: Quota,
+    /// How many bytes of other owners are kept, if the memory of this process is limited.
+    pub others: Option<usize>,
+    /// What is wrong with the memory limit of this process, for the log and the status.
+    pub memory_problem: Option<String>,
     /// The operator's rules for host names, and which names tunnels may claim.
     pub names: Names,
     /// The file of known host names, for gosts that read it; `None` for no file.
@@ -93,6 +108,8 @@ pub struct Config {
     pub gossip_interval: Duration,
     /// Tests: how far the clock is ahead.
     pub clock_ahead: Duration,
+    /// The start's generation is at least this.
+    pub generation: Generation,
     /// Tests: which behaviour is broken.
     pub broken: Broken,
     /// Tests: how many times faster than usual the agent forgets.
@@ -147,10 +164,12 @@ impl Config {
             plugin_socket: None,
             token_file: None,
             insecure_plugin: false,
+            plugin_hosts: Vec::new(),
             tls: None,
             bounds: Bounds::default(),
             reload_interval: reload::EVERY,
             admin: None,
+            admin_token_file: None,
             admin_may_give_way: false,
             gossip: any,
             advertise: None,
@@ -161,6 +180,8 @@ impl Config {
             lease_ttl: gossd_core::agent::LEASE_TTL,
             order: Order::Random,
             quota: Quota::default(),
+            others: None,
+            memory_problem: None,
             names: Names::default(),
             ingress_file: None,
             fallback: None,
@@ -172,6 +193,7 @@ impl Config {
             dead_grace: gossd_core::link::DEAD_GRACE,
             gossip_interval: gossd_core::link::INTERVAL,
             clock_ahead: Duration::ZERO,
+            generation: 0,
             broken: Broken::default(),
             hurry: 1,
             faults: None,
@@ -206,7 +228,8 @@ impl Config {
     }
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
+/// Whether only this host reaches an address.
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 

@@ -13,21 +13,27 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::StatVfsMountFlags;
 
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
 use gossd_core::hostname::Claim;
 use gossd_core::lease;
 use gossd_core::record::{AgentName, Generation};
+use gossd_core::slot::Version;
 
 #[cfg(feature = "fuzz")]
 pub mod entries;
+pub(crate) mod identity;
 mod kept;
 pub(crate) mod peers;
 pub(crate) mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thread;
 
 use store::{Contents, Fault, Stamp, Store};
 
@@ -51,6 +57,9 @@ pub struct RestoredJournal {
     pub rules: Vec<Claim>,
     /// Whether the agent drained.
     pub draining: bool,
+    /// The start that wrote last, and the version of its changes to which the journal has everything. None of a fresh journal, and of
+    /// a snapshot, which has everything.
+    pub told: Option<(Generation, Version)>,
     /// The new name of a file that was damaged or no journal; a fresh journal has replaced it.
     pub set_aside: Option<PathBuf>,
 }
@@ -65,8 +74,18 @@ pub struct Journal {
     stamp: Stamp,
     /// Commits since the last check of the free space.
     unlooked: u32,
+    /// The file as the last write left it.
+    left: Option<FileMark>,
     /// Declared last, so that it outlives the store.
-    _lock: Lock,
+    lock: Lock,
+}
+
+/// What shows that nobody else has touched a file: which one it is, how long, and when it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileMark {
+    id: (u64, u64),
+    bytes: u64,
+    written: Option<SystemTime>,
 }
 
 /// Why there is no journal. The content of the file is unchanged.
@@ -121,8 +140,8 @@ pub enum WriteError {
 }
 
 impl Journal {
-    /// Opens or creates `<dir>/<name>.journal`. Raises the generation on disk to the last one plus 1, or to `at_least`
-    /// if that is higher. Returns the content. A file that is damaged or no journal is renamed.
+    /// Opens or creates `<dir>/<name>.journal`. Raises the generation on disk above the last one, or to `at_least` if that is
+    /// higher. Returns the content. A file that is damaged or no journal is renamed.
     pub fn open(
         dir: &Path,
         name: &AgentName,
@@ -138,7 +157,8 @@ impl Journal {
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
         let OpenFile { store, stamp, contents, set_aside, .. } = opened;
         let restored = contents.restored(stamp.generation, set_aside);
-        Ok((Self { path, store: Some(store), stamp, unlooked: 0, _lock: lock }, restored))
+        let left = FileMark::of(&path).ok();
+        Ok((Self { path, store: Some(store), stamp, unlooked: 0, left, lock }, restored))
     }
 
     /// Identifies a journal across processes and mounts: device and inode of its lock. `None` if no agent of this name
@@ -150,31 +170,76 @@ impl Journal {
 
     /// Writes a batch in one commit, which is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
-        let failed =
-            |path: &Path, fault: Fault| WriteError::Failed { path: path.into(), source: fault.into() };
-        let store = match self.store.take() {
-            Some(store) => store,
-            None => match self.reopen().map_err(|fault| failed(&self.path, fault))? {
-                OpenFile { store, afresh: false, .. } => store,
-                OpenFile { store, set_aside, .. } => {
-                    self.store = Some(store);
-                    return Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside });
-                }
-            },
-        };
+        let store = self.ready()?;
         let stamp = self.stamp.next();
         let kept = guarded(move || {
             store.commit(stamp, batch)?;
             Ok(store)
         });
-        self.store = Some(kept.map_err(|fault| failed(&self.path, fault))?);
+        self.store = Some(kept.map_err(|fault| self.failed(fault))?);
         self.stamp = stamp;
+        self.left = FileMark::of(&self.path).ok();
         self.unlooked += 1;
         if self.unlooked >= LOOK_EVERY {
             self.unlooked = 0;
             self.shrink();
         }
         Ok(())
+    }
+
+    /// Looks whether the file can still be found, and is as it was left. One that was removed, moved away, replaced or overwritten
+    /// is put aside if it is there, and started afresh: [`WriteError::StartedAfresh`].
+    pub fn look(&mut self) -> Result<(), WriteError> {
+        let store = self.ready()?;
+        self.store = Some(store);
+        // A write would show it, but there may be none for hours.
+        if is_read_only(&self.path) {
+            return Err(self.failed(Fault::Io(io::ErrorKind::ReadOnlyFilesystem.into())));
+        }
+        Ok(())
+    }
+
+    /// Takes the store out: of the file at the path, which nobody else has touched.
+    fn ready(&mut self) -> Result<Store, WriteError> {
+        let in_place = self.is_in_place();
+        match self.store.take() {
+            Some(store) if in_place.as_ref().is_ok_and(|in_place| *in_place) => return Ok(store),
+            Some(store) => {
+                // Closing a file writes to it. Whatever comes of that, the file is read anew.
+                let closed = guarded(move || {
+                    drop(store);
+                    Ok(())
+                });
+                if let Err(fault) = closed {
+                    tracing::debug!(error = %io::Error::from(fault), "cannot close the journal's file");
+                }
+            }
+            None => {}
+        }
+        in_place.map_err(|error| self.failed(error.into()))?;
+        match self.reopen().map_err(|fault| self.failed(fault))? {
+            OpenFile { store, afresh: false, .. } => Ok(store),
+            OpenFile { store, set_aside, .. } => {
+                self.store = Some(store);
+                Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside })
+            }
+        }
+    }
+
+    /// Whether the file at the path is as it was left, and the lock's file still has its name. A folder that cannot be looked
+    /// into is an error; one that is gone is not.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let lock = match FileMark::of(&beside(&self.path, "lock")) {
+            Ok(found) => found,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let (here, ours) = (FileMark::of(&self.path).ok(), self.lock.0.metadata()?);
+        Ok(lock.id == (ours.dev(), ours.ino()) && here.is_some() && here == self.left)
+    }
+
+    fn failed(&self, fault: Fault) -> WriteError {
+        WriteError::Failed { path: self.path.clone(), source: fault.into() }
     }
 
     /// Shrinks the file after a peak. Whether that works or not, the content stays.
@@ -185,7 +250,10 @@ impl Journal {
             Ok(store)
         });
         match shrunk {
-            Ok(store) => self.store = Some(store),
+            Ok(store) => {
+                self.store = Some(store);
+                self.left = FileMark::of(&self.path).ok();
+            }
             Err(fault) => {
                 let error = io::Error::from(fault);
                 tracing::warn!(%error, journal = %self.path.display(), "cannot shrink the journal's file");
@@ -206,10 +274,34 @@ impl Journal {
     /// Opens the file again after a failure, which the file may not have survived.
     fn reopen(&mut self) -> Result<OpenFile, Fault> {
         let known = self.stamp;
+        private_dir(folder_of(&self.path))?;
+        let lock = beside(&self.path, "lock");
+        let (held, named) = (self.lock.0.metadata()?, FileMark::of(&lock).ok());
+        if named.is_none_or(|named| named.id != (held.dev(), held.ino())) {
+            // The one that is held went with its folder. Another agent may have come to the new one.
+            self.lock = Lock::take(&lock)?;
+        }
         let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
         self.stamp = opened.stamp;
+        self.left = FileMark::of(&self.path).ok();
         Ok(opened)
     }
+}
+
+impl FileMark {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        Ok(Self { id: (found.dev(), found.ino()), bytes: found.len(), written: found.modified().ok() })
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether the file system of a path takes no writes.
+fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|system| system.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// A journal's file, after its first write.
@@ -326,8 +418,11 @@ fn private_file(path: &Path, empty: bool) -> io::Result<File> {
 
 /// Makes the names in the journal's directory durable. Only on Unix can a directory be opened.
 fn sync_entries(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `<path>.<suffix>`.

@@ -19,19 +19,23 @@
 //! random source; its dependencies and its lints keep it so. Around it, each module may use those to its right, never those
 //! to its left:
 //!
-//! `main → cli → daemon → {ingress_file → plugin, ops → listeners} → agent → {net, journal} → gossd_core`
+//! `main → cli → daemon → {ingress_file → plugin, ops → listeners} → {agent, host} → {net, journal} → gossd_core`
 //!
 //! | module | what it is | what it must not know |
 //! |---|---|---|
 //! | [`net`] | the sockets of `gossd_core::link`, its task, names to join at, the key file | the content of frames |
 //! | [`journal`] | own leases, gosts' periods and entrypoints, claims, draining and generation on disk | what a lease is, what time it is |
 //! | [`agent`] | the lock, the clock, the loop and the dials around `gossd_core::agent` | who calls it, and how |
+//! | [`host`] | this host's own addresses: by setting, by name, by interface and route | agents, gosts |
 //! | [`plugin`] | gost's calls: one meaning, an adapter per protocol | the network |
 //! | [`ingress_file`] | host names in a file that gost itself reads | protocols |
 //! | [`ops`] | the operators' door, by TCP and a Unix socket: status, page, probes; by the socket leave, drain, keys, taking over | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | protocols |
-//! | [`secret_file`] | files of keys and tokens, closed to other users | their content |
+//! | [`secret_file`] | files of keys and tokens, closed to other users | what they are for |
+//! | [`web_page`] | which requests a browser made for a page of somebody else | paths and answers |
+//! | [`rejected`] | requests that were turned away: counted, logged at a bounded pace | protocols |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
+//! | [`memory`] | the memory limits of this process, and what fits below them | what is held |
 //! | [`metrics`] | metrics in the format that Prometheus reads | their meaning |
 //! | [`config`] | the operator's settings, checked | flags, variables and files |
 //! | [`daemon`] | validate, bind, spawn, wait, stop | protocols |
@@ -47,10 +51,12 @@
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
 //! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. An agent
 //! that has less of an owner than the owner's version asks for the rest: *repair*. Versions are sent in pings. The *board*
-//! has a card of every agent, also of the silent ones; agents compare a hash of it, and exchange cards if it differs. A
+//! has a card of every agent, also of the silent ones; agents compare a hash of it, and exchange cards if it differs. An
+//! *identity* is the key pair of an agent, kept beside its journal, and a *session* an encrypted channel between two agents'
+//! starts; a *handshake* makes it. A
 //! *claim* is a tunnel's right to a *host name*; the agent that gets it by `SetRule` states it, in a slot like a record's. A
-//! tunnel that any claim makes *private* is so under all its names. A *keyring* is the keys of an agent: the
-//! first one encrypts (*seals*) frames, all of them decrypt (*open*) them.
+//! tunnel that any claim makes *private* is so under all its names. A *keyring* is the keys of an agent: handshakes
+//! begin with the first one, its sealing key, and are answered with any of them.
 //!
 //! # Invariants
 //!
@@ -79,9 +85,10 @@
 //!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
 //!    usable port or host: the tables in `gossd_core::address` and `gossd_core::link::slots`; and what is surely alive
 //!    before what may be: `gossd_core::rank`.
-//! 7. Bytes that are not authentic reach no parser but the seal's header, and nothing that a peer or client
-//!    sends can end a loop: the tests of `gossd_core::link::seal`, `gossd_core::link` and `tests/cluster.rs`; `tests/hostile_*.rs`,
-//!    and what the fuzzers kept, `tests/corpus.rs`.
+//! 7. A frame counts only for the agent that it was made for, from the agent of its session, once, and only in a session
+//!    whose handshake was made since it was last silent; bytes that are not authentic reach no parser but the head's, and
+//!    nothing that a peer or client sends can end a loop or an agent: `gossd_core::link::tests`, `tests/hostile_*.rs`, and
+//!    what the fuzzers kept, `tests/corpus.rs`.
 //! 8. [`gossd_core`] reads no clock, socket, file or random source: its Cargo.toml and its clippy.toml.
 //! 9. One lock over the state, in [`agent`], never held across an `.await`: clippy's `await_holding_lock`.
 //! 10. Every task is owned by the [`daemon`]; one that ends early ends the process:
@@ -95,7 +102,7 @@
 //! # Deliberately absent
 //!
 //! No proxying, no configuration store, no consensus: an OK to Register means "held here and on its way". No
-//! wall clock is compared across hosts. Up to about 200 agents and 100,000 records in one cluster.
+//! wall clock is compared across hosts, nor across two starts of one: `gossd_core::link::peers`. Up to about 200 agents and 100,000 records in one cluster.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -106,12 +113,16 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod host;
 pub(crate) mod ingress_file;
 pub mod journal;
 pub(crate) mod listeners;
+pub(crate) mod memory;
 pub(crate) mod metrics;
 pub mod net;
 pub(crate) mod ops;
 pub mod plugin;
+pub(crate) mod rejected;
 pub(crate) mod secret_file;
 pub(crate) mod unix_socket;
+pub(crate) mod web_page;

@@ -1,12 +1,15 @@
 //! Unix sockets in the file system. Binding replaces the file of a dead process, and that of a live one only on
 //! request; the end removes it. Knows no protocol.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
+
+/// The permission bits of a file's group.
+const GROUP: u32 = 0o070;
 
 /// Removes the socket's file when dropped, unless a successor has put another file there.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, Socke
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file there is no socket"));
     }
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        make_folder(folder, mode)?;
     }
     let draft = path.with_extension("new");
     let _ = fs::remove_file(&draft);
@@ -68,6 +71,21 @@ pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, Socke
         return Err(error);
     }
     Ok((listener, SocketFile::at(path)))
+}
+
+/// Makes the folders of a socket that are missing. Whoever may open the socket may enter them, and nobody else.
+fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    let folder_mode = if mode & GROUP == 0 { 0o700 } else { 0o750 };
+    for folder in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => fs::set_permissions(folder, Permissions::from_mode(folder_mode))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -90,6 +108,24 @@ mod tests {
         fs::write(&path, "kept").unwrap();
         assert_eq!(bind(&path, 0o660).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+    }
+
+    #[tokio::test]
+    async fn folders_that_are_made_for_a_socket_are_for_those_who_may_open_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+        for (name, mode, folders) in [("own", 0o600, 0o700), ("group", 0o660, 0o750)] {
+            let folder = root.path().join(name);
+            let (_listener, _file) = bind(&folder.join("below/gossd.sock"), mode).unwrap();
+            for made in [&folder, &folder.join("below")] {
+                assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, folders, "{made:?}");
+            }
+        }
+        assert_eq!(
+            fs::metadata(&root).unwrap().permissions().mode() & 0o777,
+            0o755,
+            "others stay as they are"
+        );
     }
 
     #[tokio::test]

@@ -185,7 +185,7 @@ async fn tunnels_are_found_by_a_part_of_their_id_and_counted_beyond_the_limit() 
     gost.register("9", "red").await;
     let found = told(&a, "/services.json?search=blue&limit=2").await;
     assert_eq!(found["total"], 5);
-    let line = json!({"name": "blue-0", "listed": 1, "hidden": 0, "agents": ["a"]});
+    let line = json!({"name": "blue-0", "listed": 1, "eligible": 1, "hidden": 0, "agents": ["a"]});
     assert_eq!((found["services"].as_array().unwrap().len(), &found["services"][0]), (2, &line));
     assert_eq!(told(&a, "/services.json").await["total"], 6);
 }

@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::common::process::{Process, gossd};
+use gossd::config::Config;
+use gossd::daemon::Daemon;
+use gossd_core::link::keyring::Keyring;
 use serde_json::Value;
 
 /// The output, and the exit code.
@@ -58,8 +61,37 @@ fn a_good_host_passes_every_check_and_is_left_unchanged() {
     for check in checks {
         assert!(line(&text, check).starts_with("ok "), "{text}");
     }
-    assert_eq!(text.lines().count(), checks.len() + 1, "and the advertised host: {text}");
+    assert!(line(&text, "peer").starts_with("warn"), "nobody is there: {text}");
+    assert_eq!(text.lines().count(), checks.len() + 2, "and the advertised host: {text}");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing but the key is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_to_join_are_asked_whether_they_have_the_key_and_nothing_joins() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, gossd().args(["keys", "generate"]).output().unwrap().stdout).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let (key, other) = (file("key"), file("other"));
+    let mut config = Config::loopback("b".parse().unwrap());
+    config.keyring = Keyring::parse(&fs::read_to_string(&key).unwrap()).unwrap();
+    let peer = Daemon::start(config).await.unwrap();
+    let join = peer.gossip.to_string();
+    for (key, cluster, verdict, part) in [
+        (&key, "default", "ok ", format!("b at {join} answers: gossd {}", env!("CARGO_PKG_VERSION"))),
+        (&other, "default", "FAIL", "does not have the key of this one".into()),
+        (&key, "other", "FAIL", "has the same key and another --cluster".into()),
+    ] {
+        let flags = ["--key-file", key.to_str().unwrap(), "--cluster", cluster, "--join", &join];
+        let (text, code) = tokio::task::block_in_place(|| check(folder.path(), &flags));
+        let peer = line(&text, "peer");
+        assert!(peer.starts_with(verdict) && peer.contains(&part), "{text}");
+        assert_eq!(code, i32::from(verdict == "FAIL"), "{text}");
+    }
+    assert_eq!((peer.peers(), peer.counts().agents), (0, 1), "nobody joined");
 }
 
 #[test]

@@ -58,6 +58,6 @@ replay! {
     ingress_host
     journal
     plugin_http
-    sealed_frame
+    handshake
     slot_value
 }

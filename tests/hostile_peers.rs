@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use crate::common::gost::FakeGost;
 use crate::common::http::{call, request};
+use crate::common::process::Process;
 use crate::common::puppet::{Puppet, cell, push, record_cell};
 use crate::common::{TestCluster, eventually, ids, record};
 use gossd::daemon::Daemon;
@@ -11,7 +13,8 @@ use gossd::net::keyfile::generate;
 use gossd_core::connection::Caller;
 use gossd_core::link::counters::Dropped;
 use gossd_core::link::gauges::Gauge;
-use gossd_core::link::keyring::Keyring;
+use gossd_core::link::keyring::{Keyring, MAX_KEYS};
+use gossd_core::link::keys::{Filed, KeyringSummary};
 use gossd_core::link::wire::{self, Card, Cards, Kind, Push};
 use gossd_core::replicas::MAX_AGENTS;
 use gossd_core::slot::{Content, Status};
@@ -81,6 +84,8 @@ async fn a_push_writes_its_senders_slots_and_nobody_elses() {
     let answer = wire::Answer {
         name: other.agent().owner().name.as_str(),
         generation: other.agent().owner().generation,
+        id: 1,
+        after: 0,
         from: 0,
         next: None,
         whole: true,
@@ -115,7 +120,7 @@ async fn whatever_a_peer_sends_nothing_ends_and_the_peer_is_named() {
     ];
     puppet.push(0, &nonsense).await;
     // With counters at the end of their range.
-    for counter in [u64::MAX, u64::MAX - 1] {
+    for counter in [u64::MAX - 2, u64::MAX - 1] {
         let frame =
             puppet.frame_as(counter, Kind::Push, &push(1, u64::MAX, &[(u32::MAX, cell(1, Content::Empty))]));
         let mut stream = tokio::net::TcpStream::connect(cluster.agents[0].gossip).await.expect("it listens");
@@ -140,10 +145,47 @@ async fn whatever_a_peer_sends_nothing_ends_and_the_peer_is_named() {
     }
 }
 
-/// Cards of agents that are made up.
-fn made_up(names: &[String]) -> Vec<u8> {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_knows_ever_later_starts_of_an_agent_ends_it_a_few_times_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agent = Process::keeping("a", folder.path(), &[]);
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    gost.register("1", "t").await;
+    for n in 0..6_u64 {
+        let puppet = Puppet::start(agent.gossip, Keyring::public(), "default", "puppet", n + 1).await;
+        let known = wire::Superseded { generation: (1 << 49) + n * 10_000_000 };
+        puppet.say(Kind::Superseded, &wire::encode(&known)).await;
+        let starts = usize::try_from(n.min(2) + 1).expect("few");
+        eventually(SOON, "it starts anew", || {
+            agent.said().matches("Starting anew above it").count() == starts
+        })
+        .await;
+        assert_eq!(agent.get("t").await.len(), 1, "the record is kept");
+    }
+    eventually(SOON, "it says why not", || agent.said().contains("goes on; that peer takes nothing")).await;
+    gost.reconnect_to(agent.plugin);
+    gost.register("2", "t").await;
+    assert_eq!(agent.get("t").await.len(), 2);
+    assert_eq!(agent.said().matches("Starting anew above it").count(), 3);
+}
+
+/// Cards of agents that are made up, each as long as may be or longer.
+fn made_up(names: &[String], keys: usize) -> Vec<u8> {
+    let keyring = Keyring::parse(&generate().line()).expect("a key");
+    let mut told = KeyringSummary::of(&keyring, Filed::MemoryOnly);
+    told.keys = vec![keyring.sealing(); keys];
     let addr = "10.0.0.1:257".parse().expect("an address");
-    let card = |name| Card { name, generation: 1, addr, left: false, version: 1, age_ms: 0 };
+    let card = |name| Card {
+        name,
+        generation: 1,
+        revision: 1,
+        addr,
+        left: false,
+        version: 1,
+        age_ms: 0,
+        program: "a program with such a version",
+        keys: Some(told.clone()),
+    };
     wire::encode(&Cards { differs: false, cards: names.iter().map(|name| card(name.as_str())).collect() })
 }
 
@@ -151,17 +193,20 @@ fn made_up(names: &[String]) -> Vec<u8> {
 async fn made_up_agents_fill_the_board_and_end_nobody() {
     let (mut cluster, puppet) = cluster().await;
     let agent = &cluster.agents[0];
-    for n in 0..300_u32 {
-        let names: Vec<_> = (0..10).map(|m| format!("made-up-{:0>20}", 10 * n + m)).collect();
-        puppet.say(Kind::Cards, &made_up(&names)).await;
+    for n in 0..1_000_u32 {
+        // More do not fit a datagram.
+        let names: Vec<_> = (0..3).map(|m| format!("made-up-{:0>20}", 3 * n + m)).collect();
+        puppet.say(Kind::Cards, &made_up(&names, MAX_KEYS)).await;
+        puppet.say(Kind::Cards, &made_up(&names[..1], MAX_KEYS + 1)).await;
         if n % 20 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    let cards = |agent: &Daemon| agent.counters().gauges.get(Gauge::Board);
+    let cards = |agent: &Daemon| agent.counters().gauges.get(Gauge::Peers);
     eventually(SOON, "it is full", || cards(agent) == MAX_AGENTS).await;
+    assert!(agent.counters().dropped(Dropped::Malformed) > 0, "keyrings that nobody has are refused");
     goes_on(&cluster, "x").await;
-    eventually(SOON, "the other one's, too", || cards(&cluster.agents[1]) > MAX_AGENTS / 2).await;
+    eventually(SOON, "the other one's, too", || cards(&cluster.agents[1]) > MAX_AGENTS * 9 / 10).await;
     goes_on(&cluster, "y").await;
     assert!(cluster.agents.iter().all(|agent| cards(agent) <= MAX_AGENTS));
     for agent in &mut cluster.agents {

@@ -1,13 +1,18 @@
 //! The tests of agents as they run: in this process or as programs, through real sockets. One program, because linking takes
 //! longer than most of them: `cargo test --locked --features fuzz --test it admin::` runs those of one file.
 
+mod addresses;
 mod admin;
+mod admin_access;
 mod check;
+mod claim_bounds;
 mod cli;
 mod cluster;
 mod common;
 mod compose;
 mod corpus;
+mod deceptive_names;
+mod disk;
 mod faults;
 mod gost_yaml;
 mod guests;
@@ -19,6 +24,7 @@ mod ingress_file;
 mod keys;
 mod kubernetes;
 mod log;
+mod memory;
 mod own_gost;
 mod packaging;
 mod page;
@@ -29,6 +35,7 @@ mod plugin_http;
 mod plugin_table;
 mod plugin_tls;
 mod plugin_wire;
+mod private_files;
 mod program;
 mod readme;
 mod reload;
@@ -36,3 +43,4 @@ mod secrets;
 mod supervision;
 mod systemd;
 mod takeover;
+mod web_pages;

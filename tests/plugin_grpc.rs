@@ -15,6 +15,7 @@ use gossd::plugin::grpc::generated::{
     Service, SetRuleRequest,
 };
 use gossd::plugin::tls::TlsFiles;
+use gossd_core::rank::BEST;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tonic::codec::Streaming;
@@ -80,9 +81,12 @@ async fn one_connection_carries_many_calls_at_once() {
     for n in 0..500 {
         let mut client = client.clone();
         calls.spawn(async move {
-            let reply = client.register(register(&n.to_string())).await.expect("it is taken");
+            let tunnel = format!("t{}", n % 50);
+            let service = service(&n.to_string(), &tunnel, "10.0.0.1:80");
+            let reply =
+                client.register(RegisterRequest { service: Some(service) }).await.expect("it is taken");
             assert!(reply.into_inner().ok);
-            let listed = client.get(get("t")).await.expect("it is answered").into_inner().services;
+            let listed = client.get(get(&tunnel)).await.expect("it is answered").into_inner().services;
             assert!(listed.iter().any(|service| service.id == n.to_string()), "its own Register is seen");
         });
     }
@@ -109,6 +113,19 @@ async fn http_and_grpc_share_the_port_at_the_same_time() {
     calls.join_all().await;
     let listed = SdClient::new(connect(plugin).await).get(get("t")).await.expect("it is answered");
     assert_eq!(listed.into_inner().services.len(), 40);
+}
+
+#[tokio::test]
+async fn of_a_tunnel_with_many_connectors_an_answer_has_the_best_in_either_protocol() {
+    let agent = agent().await;
+    let mut client = SdClient::new(connect(agent.plugin).await);
+    for n in 0..2 * BEST {
+        client.register(register(&n.to_string())).await.expect("it is taken");
+    }
+    let listed = client.get(get("t")).await.expect("it is answered").into_inner().services;
+    let by_http = call(agent.plugin, &request("GET", "/sd?name=t", "")).await.json();
+    let by_http = by_http["services"].as_array().expect("a list");
+    assert_eq!((listed.len(), by_http.len()), (BEST, BEST));
 }
 
 #[tokio::test]

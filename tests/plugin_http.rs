@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::common::http::{Answer, Connection, call, request};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd_core::address::Host;
 use gossd_core::record::MAX_FIELD;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -526,7 +525,7 @@ async fn an_address_nobody_else_can_dial_gets_the_advertised_host() {
     for (host, want) in
         [("10.9.8.7", "10.9.8.7"), ("2001:db8::7", "[2001:db8::7]"), ("localhost", "localhost")]
     {
-        let advertise = Some(Host::advertised(host).unwrap());
+        let advertise = Some(host.parse().unwrap());
         let agent = start(Config { advertise, ..loopback() }).await;
         for (entrypoint, port) in [
             (":8420", 8420),
@@ -551,7 +550,7 @@ async fn without_an_advertised_host_the_gossips_address_is_used() {
 
 #[tokio::test]
 async fn an_address_that_others_can_dial_is_kept() {
-    let advertise = Some(Host::advertised("10.9.8.7").unwrap());
+    let advertise = Some("10.9.8.7".parse().unwrap());
     let agent = start(Config { advertise, ..loopback() }).await;
     for kept in ["gost-1.example.org:80", "gost_1:8420", "192.168.7.1:80", "[2001:db8::9]:80"] {
         assert_eq!(completed(&agent, kept).await, kept);
@@ -564,7 +563,7 @@ async fn a_caller_on_another_host_is_dialled_where_it_called_from() {
         eprintln!("SKIPPED: this machine has no address but loopback");
         return;
     };
-    let advertise = Some(Host::advertised("10.9.8.7").unwrap());
+    let advertise = Some("10.9.8.7".parse().unwrap());
     let plugin = SocketAddr::new(ip, 0);
     let agent = start(Config { advertise, plugin: vec![plugin], insecure_plugin: true, ..loopback() }).await;
     assert_eq!(completed(&agent, ":8420").await, SocketAddr::new(ip, 8420).to_string());

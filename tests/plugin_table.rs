@@ -10,7 +10,6 @@ use gossd::plugin::grpc::generated::{
     DeregisterRequest, GetRuleRequest, GetServiceRequest, RegisterRequest, RenewRequest, Service,
     SetRuleRequest,
 };
-use gossd_core::address::Host;
 use gossd_core::quota::Quota;
 use gossd_core::record::{Draft, MAX_FIELD};
 use serde_json::{Value, json};
@@ -446,7 +445,7 @@ struct Caller {
 impl Caller {
     async fn start(quota: Quota) -> Self {
         let config = Config::loopback("a".parse().expect("a name"));
-        let advertise = Some(Host::advertised("10.9.8.7").expect("a host"));
+        let advertise = Some("10.9.8.7".parse().expect("a host"));
         let agent = Daemon::start(Config { advertise, quota, ..config }).await.expect("the agent starts");
         let http = Connection::open(agent.plugin).await;
         let endpoint = Endpoint::from_shared(format!("http://{}", agent.plugin)).expect("an address");

@@ -22,6 +22,8 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 const SOON: Duration = Duration::from_secs(10);
+/// The key in key files of these tests.
+const KEY: [u8; 32] = *b"a key for the tests of its file.";
 const TOKENS: [&str; 2] = ["first-token-5f1c9be07d", "second-token-91ad44c2e8"];
 /// A caller's token that is not ours: perhaps an old one, or a neighbour's.
 const WRONG: &str = "wrong-token-07e3b2aa61";
@@ -199,7 +201,7 @@ fn a_file_that_every_user_can_read_ends_the_start_and_says_how_to_close_it() {
     let cert = folder.path().join("cert.pem");
     fs::write(&cert, made.cert.pem()).expect("a file");
     let (secret, cert) = (path.to_str().expect("text"), cert.to_str().expect("text"));
-    let key = STANDARD.encode([7; 32]);
+    let key = STANDARD.encode(KEY);
     for (flags, text) in [
         (&["--key-file", secret][..], &*key),
         (&["--token-file", secret], TOKENS[0]),
@@ -229,7 +231,7 @@ async fn a_file_that_is_opened_to_others_while_it_is_in_use_is_not_read_again() 
     let folder = tempfile::tempdir().expect("a folder");
     let (tokens, key) = (folder.path().join("tokens"), folder.path().join("key"));
     crate::common::write_secret(&tokens, TOKENS[0]);
-    crate::common::write_secret(&key, STANDARD.encode([7; 32]));
+    crate::common::write_secret(&key, STANDARD.encode(KEY));
     let flags = ["--token-file", tokens.to_str().expect("text"), "--key-file", key.to_str().expect("text")];
     let agent = Process::start("a", &flags);
     for file in [&tokens, &key] {

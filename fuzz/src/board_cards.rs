@@ -8,21 +8,20 @@ use std::time::{Duration, Instant};
 
 use gossd_core::agent::News;
 use gossd_core::link::counters::Counters;
+use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::gauges::Gauge;
 use gossd_core::link::keyring::Keyring;
-use gossd_core::link::seal::{OVERHEAD, Opened};
-use gossd_core::link::wire::{self, Card, Cards, Digest, Header, Kind, MAX_PAYLOAD, Ping, Pong, Session};
-use gossd_core::link::{Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, Peer, ReplicaStore};
+use gossd_core::link::wire::{self, Card, Cards, Digest, Kind, MAX_PAYLOAD, Ping};
+use gossd_core::link::{self, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, ReplicaStore};
 use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Cell, Change, Content, Slot, Status, Version};
 
 use super::input::Input;
+use super::peer::{CLUSTER, Peer, Taken};
 
 /// Steps of one input.
 const STEPS: usize = 12;
-/// The longest header.
-const HEADER: usize = 64;
 /// Us.
 const US: &str = "a";
 /// How far our slots have come.
@@ -57,12 +56,8 @@ pub fn run(data: &[u8]) {
 
 struct Process {
     peer: Peer,
-    /// Whether its session is admitted.
+    /// Whether the link has sent it something in a session since it started.
     admitted: bool,
-    session: Session,
-    counter: u64,
-    /// Our last ping.
-    ping: Option<Frame>,
 }
 
 /// What a card says of an agent, but for its age.
@@ -73,8 +68,8 @@ struct Room {
     link: Link,
     counters: Arc<Counters>,
     processes: Vec<Process>,
-    /// Our last digest.
-    digest: Option<Frame>,
+    /// The hash of our last digest.
+    digest: Option<u64>,
     /// Our board, as the last probe found it; empty if it may have changed since.
     board: BTreeMap<String, State>,
     /// Of whom there was news, and who was not forgotten since.
@@ -106,7 +101,7 @@ impl ReplicaStore for Notes {
                 self.all.push((owner.clone(), false));
                 self.forgotten.push(owner);
             }
-            News::Silent { .. } | News::Refused { .. } => self.others += 1,
+            News::Silent { .. } | News::Refused { .. } | News::Differs { .. } => self.others += 1,
             News::Changed { .. } => panic!("cards change no slots"),
         }
     }
@@ -131,9 +126,11 @@ impl Room {
         let settings = LinkSettings {
             owner: Owner { name: US.parse().expect("a name"), generation: 5 },
             addr: addr(1),
+            identity: [1; 32],
+            version: "0.1.0".into(),
             keyring: Keyring::public(),
             key_file: false,
-            cluster: "c".into(),
+            cluster: CLUSTER.into(),
             interval: INTERVAL,
             dead_grace: GRACE,
             seed: [7; 32],
@@ -142,8 +139,8 @@ impl Room {
         let link = Link::new(now, settings, counters.clone());
         let process = |n: u8| {
             let name = ["b", "c", "d", "probe"][usize::from(n)].parse().expect("a name");
-            let peer = Peer { owner: Owner { name, generation: 5 }, addr: addr(2 + n) };
-            Process { peer, admitted: false, session: [2 + n; 8], counter: 0, ping: None }
+            let owner = Owner { name, generation: 5 };
+            Process { peer: Peer::new(owner, addr(2 + n), 2 + n, &Keyring::public()), admitted: false }
         };
         let processes = (0..4).map(process).collect();
         let (board, known) = (BTreeMap::new(), BTreeSet::new());
@@ -187,8 +184,7 @@ impl Room {
         // As many as nobody would ask for.
         let times = if how > 240 { 100 } else { 1 };
         let silent = names.iter().cycle().take(times * names.len()).map(String::as_str).collect();
-        let ours = self.digest.take().filter(|_| how & 8 == 0).map(|frame| self.open(&frame));
-        let ours = ours.map(|payload| wire::decode::<Digest<'_>>(&payload).expect("a digest").hash);
+        let ours = self.digest.take().filter(|_| how & 8 == 0);
         let hash = ours.unwrap_or(how.into());
         self.tell(n, Kind::Digest, &wire::encode(&Digest { hash, silent }));
     }
@@ -232,26 +228,20 @@ impl Room {
     }
 
     fn ping(&mut self, n: usize, told: Version) {
-        self.send(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told }));
+        self.send(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told, revision: u64::MAX }));
     }
 
     /// Its next start, or the one before.
     fn restart(&mut self, n: usize, generation: u8) {
         let process = &mut self.processes[n];
-        process.peer.owner.generation = 4 + u64::from(generation % 4);
+        process.peer.restart(4 + u64::from(generation % 4));
         process.admitted = false;
-        (process.session[7], process.counter) = (process.session[7].wrapping_add(16), 0);
     }
 
-    /// Provokes a challenge, and answers the last one.
+    /// Makes a handshake.
     fn admit(&mut self, n: usize) {
-        self.ping(n, 0);
-        let Some(ping) = self.processes[n].ping.take() else { return };
-        let nonce = wire::decode::<Ping>(&self.open(&ping)).expect("a ping").nonce.unwrap_or_default();
-        let owner = &self.processes[n].peer.owner;
-        let answer = Pong { nonce, name: owner.name.as_str(), generation: owner.generation };
-        let answer = wire::encode(&answer);
-        self.send(n, Kind::Pong, &answer);
+        let hello = self.processes[n].peer.hello(None);
+        self.deliver(n, &hello, 0);
     }
 
     /// Time, in which some of them ping.
@@ -277,41 +267,66 @@ impl Room {
         }
         let [targets, questions] =
             [Gauge::Targets, Gauge::Questions].map(|gauge| self.counters.gauges.get(gauge));
-        self.perform(effects, None, &notes, targets + questions);
+        let next = self.perform(effects, None, &notes, targets + questions);
+        assert!(next.is_empty(), "time answers no handshake");
     }
 
     fn send(&mut self, n: usize, kind: Kind, payload: &[u8]) -> Notes {
-        let process = &mut self.processes[n];
-        process.counter += 1;
-        let Process { session, counter, peer: Peer { addr, .. }, admitted, .. } = *process;
-        let header = Header { session, counter, from: addr, kind: kind.number() };
-        let sealer = self.link.sealer();
-        let frame = Opened { plain: wire::pack(header, payload), key: sealer.keyring.sealing() };
-        let mut notes = Notes::default();
-        let effects = self.link.handle_frame(self.now, &frame, &mut notes);
-        if !admitted && kind != Kind::Pong {
-            assert!(!effects.is_fresh && notes.all.is_empty() && notes.others == 0, "a stranger's");
+        if payload.len() > MAX_PAYLOAD {
+            return Notes::default();
         }
+        let Some(frame) = self.processes[n].peer.say(addr(1), kind, payload) else { return Notes::default() };
         let cards = if kind == Kind::Cards {
             wire::decode::<Cards<'_>>(payload).map_or(0, |cards| cards.cards.len())
         } else {
             0
         };
-        self.perform(effects, Some(n), &notes, 3 * cards);
+        self.deliver(n, &frame, 3 * cards)
+    }
+
+    fn deliver(&mut self, n: usize, frame: &[u8], more: usize) -> Notes {
+        let mut notes = Notes::default();
+        let from = self.processes[n].peer.addr;
+        let effects = self.link.handle_frame(self.now, from, frame, &mut notes);
+        let is_fresh = effects.is_fresh;
+        let next = self.perform(effects, Some(n), &notes, more);
+        if !self.processes[n].admitted {
+            assert!(!is_fresh && notes.all.is_empty() && notes.others == 0, "a stranger's");
+        }
+        for (n, frame) in next {
+            self.deliver(n, &frame, 0);
+        }
         if self.link.next_due() <= self.now {
             self.look();
         }
         notes
     }
 
-    fn perform(&mut self, effects: LinkEffects, of: Option<usize>, notes: &Notes, more: usize) {
-        let LinkEffects { frames, is_fresh: _, sealer, peers: _, lag, lines, name_taken } = effects;
-        assert!(sealer.is_none() && lag.is_none() && name_taken.is_none());
+    /// What processes send next, because of handshakes.
+    fn perform(
+        &mut self,
+        effects: LinkEffects,
+        of: Option<usize>,
+        notes: &Notes,
+        more: usize,
+    ) -> Vec<(usize, Vec<u8>)> {
+        let LinkEffects {
+            frames,
+            is_fresh: _,
+            keyring,
+            peers: _,
+            lag,
+            lines,
+            name_taken,
+            joins: _,
+            superseded,
+        } = effects;
+        assert!(keyring.is_none() && lag.is_none() && name_taken.is_none() && superseded.is_none());
         let Notes { hearsay, forgotten, all, others } = notes;
         let count = frames.len() + lines.len() + all.len() - forgotten.len() + others;
         assert!(count <= EFFECTS + more, "{count} effects");
         // Two starts of each that is or was on the board.
-        let most = 2 * (bound(Gauge::Board) + more);
+        let most = 2 * (bound(Gauge::Peers) + more);
         assert!(forgotten.len() <= most, "{} are forgotten", forgotten.len());
         for owner in hearsay.iter().chain(forgotten) {
             assert!(owner.name.as_str() != US, "{owner}");
@@ -327,26 +342,33 @@ impl Room {
             };
         }
         for line in lines {
-            let LinkLine::Joined { peer } = line else { panic!("{line:?}") };
-            let process = &mut self.processes[of.expect("by a frame")];
-            assert_eq!(process.peer, peer);
-            process.admitted = true;
+            let LinkLine::Joined { peer: link::Peer { owner, addr } } = line else { panic!("{line:?}") };
+            let Process { peer, .. } = &self.processes[of.expect("by a frame")];
+            assert_eq!((&peer.owner, peer.addr), (&owner, addr));
         }
-        for frame in frames {
-            self.sent(frame);
-        }
+        frames.into_iter().filter_map(|frame| self.sent(&frame)).collect()
     }
 
-    /// Remembers what is of use later.
-    fn sent(&mut self, frame: Frame) {
-        assert!(frame.bytes.len() <= MAX_PAYLOAD + HEADER + OVERHEAD, "{} bytes", frame.bytes.len());
-        assert!(frame.to != addr(1), "we are no peer");
-        let to = self.processes.iter().position(|process| process.peer.addr == frame.to);
-        match (frame.kind, to) {
-            (Kind::Ping, Some(n)) => self.processes[n].ping = Some(frame),
-            (Kind::Digest, _) => self.digest = Some(frame),
-            (Kind::Cards, Some(PROBE)) => {
-                let payload = self.open(&frame);
+    /// Remembers what is of use later, or answers what is of a handshake.
+    fn sent(&mut self, Frame { to, kind, bytes }: &Frame) -> Option<(usize, Vec<u8>)> {
+        assert!(bytes.len() <= MAX_PAYLOAD + OVERHEAD, "{} bytes", bytes.len());
+        assert!(*to != addr(1), "we are no peer");
+        let n = self.processes.iter().position(|process| process.peer.addr == *to)?;
+        if *kind == Kind::Hello {
+            return None;
+        }
+        let process = &mut self.processes[n];
+        let (number, payload) = match process.peer.take(addr(1), bytes) {
+            Taken::Next(next) => return Some((n, next)),
+            Taken::Data(number, payload) => (number, payload),
+            // Of the process before it.
+            Taken::Finished | Taken::Nothing => return None,
+        };
+        assert_eq!(Kind::from_number(number), Some(*kind));
+        process.admitted |= *kind != Kind::Conflict;
+        match kind {
+            Kind::Digest => self.digest = Some(wire::decode::<Digest<'_>>(&payload).expect("a digest").hash),
+            Kind::Cards if n == PROBE => {
                 let Cards { differs, cards } = wire::decode(&payload).expect("cards");
                 if differs {
                     self.board = board(&cards);
@@ -354,32 +376,29 @@ impl Room {
             }
             _ => {}
         }
+        None
     }
 
-    fn open(&self, Frame { kind, bytes, .. }: &Frame) -> Vec<u8> {
-        let opened = self.link.sealer().open(bytes).expect("sealed with a key of ours");
-        let (header, payload) = wire::split(&opened.plain).expect("packed here");
-        assert_eq!((Kind::from_number(header.kind), header.from), (Some(*kind), addr(1)));
-        payload.to_vec()
+    fn ask_for_board(&mut self) -> bool {
+        self.board.clear();
+        self.send(PROBE, Kind::Digest, &wire::encode(&Digest { hash: 0, silent: Vec::new() }));
+        !self.board.is_empty()
     }
 
     /// A peer asks for our board.
     fn probe(&mut self) {
-        if !self.processes[PROBE].admitted {
+        // Its session may have been silent for too long.
+        if !self.ask_for_board() {
             self.admit(PROBE);
+            assert!(self.ask_for_board(), "a handshake makes a peer, whenever");
         }
-        if !self.processes[PROBE].admitted {
-            return;
-        }
-        self.board.clear();
-        self.send(PROBE, Kind::Digest, &wire::encode(&Digest { hash: 0, silent: Vec::new() }));
-        let bound = bound(Gauge::Board);
+        let bound = bound(Gauge::Peers);
         assert!((1..=1 + bound).contains(&self.board.len()), "{} cards", self.board.len());
         assert_eq!(self.board.get(US), Some(&(5, addr(1), false, VERSION)));
         for Owner { name, .. } in &self.known {
             assert!(self.board.contains_key(name.as_str()), "{name} is never forgotten");
         }
-        for Peer { owner, addr } in self.link.live() {
+        for link::Peer { owner, addr } in self.link.live() {
             let card = self.board.get(owner.name.as_str());
             let card = card.map(|(generation, addr, left, _)| (*generation, *addr, *left));
             assert_eq!(card, Some((owner.generation, *addr, false)), "{owner} is live");
@@ -428,6 +447,9 @@ fn card<'a>(input: &mut Input<'_>, name: &'a str) -> Card<'a> {
             n => addr(1 + n),
         },
         left: how & 128 != 0,
+        revision: [1, 2, u64::MAX][usize::from(how / 64 % 3)],
+        program: "1",
+        keys: None,
         version: number(input),
         age_ms: [age, 40 * age, u32::MAX - age][usize::from(how / 32 % 3)],
     }

@@ -1,4 +1,4 @@
-//! Decrypted frames of a few peers, fed into a link and the agent behind it. Only an owner decides about its records,
+//! What a few peers encrypt in their sessions, fed into a link and the agent behind it. Only an owner decides about its records,
 //! nobody changes what was registered here, and each frame that is sent goes to the right peer and can be decrypted
 //! there.
 
@@ -13,14 +13,10 @@ use gossd_core::connection::Caller;
 use gossd_core::hostname::{Claim, Endpoint, TunnelId};
 use gossd_core::lease::Holding;
 use gossd_core::link::counters::Counters;
+use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::keyring::Keyring;
-use gossd_core::link::seal::{OVERHEAD, Opened};
-use gossd_core::link::wire::{
-    self, Answer, Cards, Header, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question, Session,
-};
-use gossd_core::link::{
-    DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, Peer, ReplicaStore,
-};
+use gossd_core::link::wire::{self, Answer, Cards, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question};
+use gossd_core::link::{DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkSettings, ReplicaStore};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
@@ -28,13 +24,12 @@ use gossd_core::replica::Part;
 use gossd_core::slot::{Cell, Change, Content, FIRST_CLAIM, Slot, Status, Version};
 
 use super::input::Input;
+use super::peer::{CLUSTER, Peer, Taken};
 
 /// Most frames of one input.
 const FRAMES: usize = 12;
 /// Peers that are admitted at the start; one more process is not.
 const PEERS: u8 = 2;
-/// The longest header.
-const HEADER: usize = 64;
 /// What one input may make the link do, besides what follows from each card that it was given.
 const EFFECTS: usize = 32;
 /// Our name.
@@ -56,11 +51,11 @@ pub fn run(data: &[u8]) {
 }
 
 struct Process {
-    owner: Owner,
-    addr: SocketAddr,
+    peer: Peer,
+    /// Whether the link ever sent it something in a session, other than that its name is taken.
     admitted: bool,
-    session: Session,
-    counter: u64,
+    /// The link's last Hello to it.
+    hello: Option<Frame>,
     /// The nonce that our last ping asked the peer to repeat.
     nonce: u64,
     /// The last question to the peer.
@@ -76,14 +71,18 @@ struct Room {
     sent: HashSet<(String, Arc<Record>)>,
     /// How many cards were sent.
     cards: usize,
+    /// Whether the frame under way says that our name is taken.
+    is_refusal: bool,
 }
 
 /// The state, which watches what the link makes of a frame or of time.
 struct Watch<'a> {
     state: &'a mut State,
     sent: &'a HashSet<(String, Arc<Record>)>,
-    /// Who sent the frame, if it is one.
-    by: Option<&'a Process>,
+    /// Whether it is a frame.
+    is_frame: bool,
+    /// Whether there was news of others.
+    is_hearsay: bool,
     applied: usize,
 }
 
@@ -92,11 +91,15 @@ impl ReplicaStore for Watch<'_> {
         self.applied += 1;
         match &news {
             News::Changed { owner, changes, .. } => {
-                assert!(self.by.is_some(), "only a frame says what changed");
+                assert!(self.is_frame, "only a frame says what changed");
                 self.all_sent(owner, changes);
             }
-            News::Hearsay { .. } => assert!(self.by.is_some_and(|by| by.admitted), "a stranger's"),
-            News::Heard { .. } | News::Silent { .. } | News::Refused { .. } | News::Forgotten { .. } => {}
+            News::Hearsay { .. } => self.is_hearsay = true,
+            News::Heard { .. }
+            | News::Silent { .. }
+            | News::Refused { .. }
+            | News::Differs { .. }
+            | News::Forgotten { .. } => {}
         }
         self.state.apply(now, news);
         self.state.take_effects();
@@ -149,9 +152,11 @@ impl Room {
         let settings = LinkSettings {
             owner: us.clone(),
             addr: addr(1),
+            identity: [1; 32],
+            version: "0.1.0".into(),
             keyring: KEYRING.with(Keyring::clone),
             key_file: true,
-            cluster: "c".into(),
+            cluster: CLUSTER.into(),
             interval: INTERVAL,
             dead_grace: DEAD_GRACE,
             seed: [7; 32],
@@ -163,20 +168,16 @@ impl Room {
         let mut state = State::new(now, &behaviour, Restored::default());
         let holding = Holding { record: Arc::new(ours()), dial: "".into() };
         state.register(now, Caller::local(1), holding).expect("there is room");
-        let process = |n: u8| Process {
-            owner: owner(["b", "c", "c"][usize::from(n)], 5 + u64::from(n / PEERS)),
-            addr: addr(2 + n),
-            admitted: false,
-            session: [2 + n; 8],
-            counter: 0,
-            nonce: 0,
-            question: Vec::new(),
+        let process = |n: u8| {
+            let owner = owner(["b", "c", "c"][usize::from(n)], 5 + u64::from(n / PEERS));
+            let peer = KEYRING.with(|keyring| Peer::new(owner, addr(2 + n), 2 + n, keyring));
+            Process { peer, admitted: false, hello: None, nonce: 0, question: Vec::new() }
         };
         let processes = (0..=PEERS).map(process).collect();
-        let mut room = Self { now, link, state, processes, sent: HashSet::new(), cards: 0 };
+        let mut room =
+            Self { now, link, state, processes, sent: HashSet::new(), cards: 0, is_refusal: false };
         for n in 0..usize::from(PEERS) {
-            room.send(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told: 0 }));
-            room.admit(n);
+            room.meet(n);
             assert!(room.processes[n].admitted);
         }
         room
@@ -189,7 +190,7 @@ impl Room {
             kind @ 0..11 => self.send(n, Kind::ALL[usize::from(kind)], input.counted()),
             11 => self.push(n, input),
             12 => self.answer(n, input),
-            13 => self.admit(n),
+            13 => self.meet(n),
             14 => self.pass(u64::from(input.byte())),
             15 => self.raw(n, input),
             _ => self.ask(n, input),
@@ -198,17 +199,12 @@ impl Room {
 
     /// A frame of a kind.
     fn send(&mut self, n: usize, kind: Kind, payload: &[u8]) {
-        let process = &mut self.processes[n];
-        process.counter += 1;
-        let Process { session, counter, addr, .. } = *process;
-        self.deliver(n, wire::pack(Header { session, counter, from: addr, kind: kind.number() }, payload));
+        self.say(n, &wire::pack(kind, payload));
     }
 
-    /// Sends a frame with any header.
+    /// Encrypts anything.
     fn raw(&mut self, n: usize, input: &mut Input<'_>) {
-        let mut plain = self.processes[n].session.to_vec();
-        plain.extend(input.counted());
-        self.deliver(n, plain);
+        self.say(n, input.counted());
     }
 
     fn push(&mut self, n: usize, input: &mut Input<'_>) {
@@ -235,6 +231,8 @@ impl Room {
         let answer = Answer {
             name: question.name,
             generation: question.generation,
+            id: question.id,
+            after: question.after,
             from: question.from,
             next: (how & 1 == 1).then_some(question.from + 1 + u32::from(how >> 2)),
             whole: how & 2 == 2,
@@ -248,42 +246,69 @@ impl Room {
     fn ask(&mut self, n: usize, input: &mut Input<'_>) {
         let (whose, after, from) = (input.byte(), u64::from(input.byte()), u32::from(input.byte()));
         let (name, generation) = (["a", "b", "c", "d"][usize::from(whose % 4)], 5 + u64::from(whose / 128));
-        let question = Question { name, generation, after, from };
+        let question = Question { name, generation, after, from, id: 7 };
         let payload = wire::encode(&question);
         self.send(n, Kind::Question, &payload);
     }
 
-    /// Answers our last ping.
-    fn admit(&mut self, n: usize) {
-        let Process { nonce, owner, .. } = &self.processes[n];
-        let pong = Pong { nonce: *nonce, name: owner.name.as_str(), generation: owner.generation };
-        let payload = wire::encode(&pong);
-        self.send(n, Kind::Pong, &payload);
+    /// Answers the link's last ping, and makes a handshake: the one that the link began, if it did.
+    fn meet(&mut self, n: usize) {
+        let pong = wire::encode(&Pong { nonce: self.processes[n].nonce });
+        self.send(n, Kind::Pong, &pong);
+        let process = &mut self.processes[n];
+        let next = match process.hello.take() {
+            Some(hello) => process.peer.take(addr(1), &hello.bytes),
+            None => Taken::Next(process.peer.hello(None)),
+        };
+        if let Taken::Next(frame) = next {
+            self.deliver(n, &frame);
+        }
     }
 
     fn pass(&mut self, steps: u64) {
         self.now += Duration::from_millis(37 * steps);
-        let mut watch = Watch { state: &mut self.state, sent: &self.sent, by: None, applied: 0 };
-        let effects = self.link.handle_due(self.now, &mut watch);
-        let applied = watch.applied;
-        self.perform(effects, None, applied);
+        self.follow(None, |link, now, watch| link.handle_due(now, watch));
     }
 
-    fn deliver(&mut self, n: usize, plain: Vec<u8>) {
-        self.note(n, &plain);
-        let frame = Opened { plain, key: self.link.sealer().keyring.sealing() };
-        let by = Some(&self.processes[n]);
-        let mut watch = Watch { state: &mut self.state, sent: &self.sent, by, applied: 0 };
-        let effects = self.link.handle_frame(self.now, &frame, &mut watch);
-        let applied = watch.applied;
-        self.perform(effects, Some(n), applied);
+    /// Encrypts something in the newest session, if there is one.
+    fn say(&mut self, n: usize, plain: &[u8]) {
+        let Some(frame) = self.processes[n].peer.say_plain(addr(1), plain) else { return };
+        self.note(n, plain);
+        self.is_refusal = plain.first() == Some(&Kind::Conflict.number());
+        self.deliver(n, &frame);
+    }
+
+    fn deliver(&mut self, n: usize, frame: &[u8]) {
+        let from = self.processes[n].peer.addr;
+        self.follow(Some(n), |link, now, watch| link.handle_frame(now, from, frame, watch));
+    }
+
+    /// Does what the link makes of a frame of a process, or of time.
+    fn follow(
+        &mut self,
+        of: Option<usize>,
+        act: impl FnOnce(&mut Link, Instant, &mut Watch<'_>) -> LinkEffects,
+    ) {
+        let Self { now, link, state, sent, .. } = self;
+        let mut watch = Watch { state, sent, is_frame: of.is_some(), is_hearsay: false, applied: 0 };
+        let effects = act(link, *now, &mut watch);
+        let (applied, is_hearsay) = (watch.applied, watch.is_hearsay);
+        let is_fresh = effects.is_fresh;
+        let next = self.perform(effects, applied);
+        let is_admitted = of.is_some_and(|n| self.processes[n].admitted);
+        // Whoever refuses us says so in the session that it does not grant.
+        let is_refusal = std::mem::take(&mut self.is_refusal);
+        assert!(is_admitted || !is_hearsay && (!is_fresh || is_refusal), "a stranger's");
+        for (n, frame) in next {
+            self.deliver(n, &frame);
+        }
     }
 
     /// Remembers what is sent as an owner's.
     fn note(&mut self, n: usize, plain: &[u8]) {
-        let Ok((header, payload)) = wire::split(plain) else { return };
-        let peer = self.processes[n].owner.name.to_string();
-        let (name, changes) = match Kind::from_number(header.kind) {
+        let Ok((kind, payload)) = wire::split(plain) else { return };
+        let peer = self.processes[n].peer.owner.name.to_string();
+        let (name, changes) = match Kind::from_number(kind) {
             Some(Kind::Push) => match wire::decode::<Push<'_>>(payload) {
                 Ok(push) => (peer, push.changes),
                 Err(_) => return,
@@ -306,39 +331,54 @@ impl Room {
         }
     }
 
-    fn perform(&mut self, effects: LinkEffects, of: Option<usize>, applied: usize) {
-        let LinkEffects { frames, is_fresh, sealer: _, peers: _, lag: _, lines, name_taken: _ } = effects;
+    /// What processes send next, because of handshakes.
+    fn perform(&mut self, effects: LinkEffects, applied: usize) -> Vec<(usize, Vec<u8>)> {
+        let LinkEffects {
+            frames,
+            is_fresh: _,
+            keyring: _,
+            peers: _,
+            lag: _,
+            lines,
+            name_taken: _,
+            joins: _,
+            superseded: _,
+        } = effects;
         // A card of somebody else is news, a question, and an address to ping.
         let most = EFFECTS + 3 * self.cards;
         let count = frames.len() + lines.len() + applied;
         assert!(count <= most, "{count} effects");
-        assert!(!is_fresh || self.processes[of.expect("by a frame")].admitted, "a stranger's");
-        for line in lines {
-            if let LinkLine::Joined { peer: Peer { owner, addr } } = line {
-                let process = &mut self.processes[of.expect("by a frame")];
-                (process.owner, process.addr, process.admitted) = (owner, addr, true);
-            }
-        }
-        for frame in frames {
-            self.sent(&frame);
-        }
+        frames.into_iter().filter_map(|frame| self.sent(frame)).collect()
     }
 
-    /// Remembers what has to be answered.
-    fn sent(&mut self, Frame { to, kind, bytes }: &Frame) {
-        assert!(bytes.len() <= MAX_PAYLOAD + HEADER + OVERHEAD, "{} bytes", bytes.len());
-        let Some(process) = self.processes.iter_mut().find(|process| process.addr == *to) else { return };
-        if !matches!(kind, Kind::Ping | Kind::Question) {
-            return;
+    /// Remembers what has to be answered, or answers it at once.
+    fn sent(&mut self, frame: Frame) -> Option<(usize, Vec<u8>)> {
+        let Frame { to, kind, bytes } = &frame;
+        assert!(bytes.len() <= MAX_PAYLOAD + OVERHEAD, "{} bytes", bytes.len());
+        let n = self.processes.iter().position(|process| process.peer.addr == *to)?;
+        let process = &mut self.processes[n];
+        if *kind == Kind::Hello {
+            process.hello = Some(frame);
+            return None;
         }
-        let opened = self.link.sealer().open(bytes).expect("sealed with a key of ours");
-        let (header, payload) = wire::split(&opened.plain).expect("packed here");
-        assert_eq!(Kind::from_number(header.kind), Some(*kind));
-        if *kind == Kind::Question {
-            process.question = payload.to_vec();
-        } else if let Some(nonce) = wire::decode::<Ping>(payload).expect("a ping").nonce {
-            process.nonce = nonce;
+        match process.peer.take(addr(1), bytes) {
+            Taken::Next(next) => return Some((n, next)),
+            Taken::Finished => {}
+            Taken::Data(number, payload) => {
+                assert_eq!(Kind::from_number(number), Some(*kind));
+                process.admitted |= *kind != Kind::Conflict;
+                if *kind == Kind::Question {
+                    process.question = payload;
+                } else if *kind == Kind::Ping
+                    && let Some(nonce) = wire::decode::<Ping>(&payload).expect("a ping").nonce
+                {
+                    process.nonce = nonce;
+                }
+            }
+            // Of a handshake that the process has given up.
+            Taken::Nothing => assert!(matches!(kind, Kind::Reply | Kind::Proof), "{kind:?} is not for {to}"),
         }
+        None
     }
 
     fn check(&self) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gossd::agent::Agent;
 use gossd::journal::RestoredJournal;
-use gossd::journal::entries::{Entries, read, read_file, write, write_file};
+use gossd::journal::entries::{KeptEntries, read, read_file, write, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
@@ -45,8 +45,8 @@ pub fn run(data: &[u8]) {
     }
     let tables = tables.map(|table| table.into_iter().collect::<Vec<_>>());
     let [words, rules, periods, entrypoints] = tables.each_ref().map(Vec::len);
-    let restored = read(&Entries { tables: tables.into(), draining: false });
-    let KeptLeases { held, lapsed, released, periods: learned } = &restored.leases;
+    let restored = read(&KeptEntries { tables: tables.into(), draining: false });
+    let KeptLeases { held, unconfirmed: _, lapsed, released, periods: learned } = &restored.leases;
     assert!(held.len() + lapsed.len() + released.len() <= words && restored.rules.len() <= rules);
     assert!(learned.len() <= periods && restored.entrypoints.len() <= entrypoints);
     check(&restored);
@@ -60,7 +60,7 @@ fn hash(data: &[u8]) -> u64 {
 }
 
 fn check(restored: &RestoredJournal) {
-    let KeptLeases { held, lapsed, released, periods } = &restored.leases;
+    let KeptLeases { held, unconfirmed: _, lapsed, released, periods } = &restored.leases;
     let held = held.iter().map(|holding| (holding, Word::Held(holding.clone())));
     let lapsed = lapsed.iter().map(|holding| (holding, Word::Lapsed(holding.clone())));
     for (holding, word) in held.chain(lapsed) {
@@ -115,13 +115,13 @@ fn told(slot: Slot, content: Content) {
 }
 
 fn starts(restored: RestoredJournal) {
-    let RestoredJournal { leases, entrypoints, rules, draining, .. } = restored;
+    let RestoredJournal { leases, entrypoints, rules, draining, told, .. } = restored;
     let KeptLeases { held, lapsed, released, .. } = leases.clone();
     let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
     let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
     let private = BTreeSet::new();
     let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, private, broken, hurry: 1 };
-    let kept = Held { leases, entrypoints, claims: rules, draining };
+    let kept = Held { leases, entrypoints, claims: rules, draining, told };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();
     assert!(counts.own_records <= held.len() && counts.agents == 1);
@@ -178,7 +178,7 @@ fn good() -> Vec<u8> {
     batch.claims.insert(rule.key(), Some(Arc::new(rule)));
     let file = write_file(&batch);
     let restored = read_file(file.clone()).expect("a good file");
-    let KeptLeases { held, lapsed, released, periods } = &restored.leases;
+    let KeptLeases { held, unconfirmed: _, lapsed, released, periods } = &restored.leases;
     assert_eq!([held.len(), lapsed.len(), released.len(), periods.len()], [1; 4]);
     assert!(restored.draining && restored.entrypoints.len() == 1);
     file

@@ -1,24 +1,32 @@
 //! Writes changes to the journal after the calls were answered, and continues in memory while the journal cannot be
 //! written.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Agent;
-use crate::journal::{Journal, WriteError, snapshot};
-use gossd_core::agent::Batch;
+use crate::journal::thread::{JournalThread, Written};
+use crate::journal::{WriteError, snapshot};
+use gossd_core::agent::{Batch, State};
 use gossd_core::label::Label;
 
-/// Changes within this time share a commit. With the disk's own time, an agent that is killed loses at most the last 50
-/// ms.
+/// Changes within this time share a commit. A change waits at most for the commit that is under way, for this, and for its own
+/// commit: a killed agent loses no more.
 const COALESCE: Duration = Duration::from_millis(35);
 /// How long to wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a stopping agent waits for its journal.
-const FLUSH: Duration = Duration::from_millis(500);
+/// How often the file is looked at while there is nothing to write: it may be gone.
+const LOOK: Duration = Duration::from_secs(1);
+/// A disk that takes longer than this for a commit hangs.
+const HANGS: Duration = Duration::from_secs(2);
+/// How long an agent waits for its journal when it stops. All in all, a stop takes at most five seconds.
+pub(crate) const FLUSH: Duration = Duration::from_secs(2);
+/// The same when it hands over, or an operator waits: what is not on disk is handed over, or is told.
+pub(crate) const FLUSH_BRIEFLY: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// From now on, changes are collected for a journal; [`Self::keep`] has to run.
@@ -33,7 +41,8 @@ impl Agent {
 
     /// Everything that a journal would contain, for a process that takes over.
     pub fn snapshot(&self) -> Vec<u8> {
-        snapshot::write(self.owner().generation, &self.with(|state, _| state.all_kept()))
+        let (all, unreconciled) = self.with(|state, _| (state.all_kept(), state.unreconciled()));
+        snapshot::write(self.owner().generation, &all, unreconciled)
     }
 
     /// Notes why there is no journal although one is configured.
@@ -47,26 +56,47 @@ impl Agent {
     }
 
     /// Writes changes to the journal, for ever.
-    pub async fn keep(self, journal: Journal) -> anyhow::Result<()> {
-        let mut journal = journal;
+    pub(crate) async fn keep(self, journal: JournalThread) -> anyhow::Result<()> {
         loop {
-            let taken = self.next_batch().await;
-            let (batch, written);
-            (journal, batch, written) = spawn_blocking(move || {
-                let written = journal.write(&taken);
-                (journal, taken, written)
-            })
-            .await
-            .context("the journal's writer ended")?;
-            match written {
-                Ok(()) => {
-                    self.with(|state, _| state.note_journal_size(journal.bytes()));
-                    self.written();
-                }
+            let batch = self.look_until_changed(&journal).await?;
+            self.with(State::commit_begins);
+            let written = self.told_if_it_hangs(journal.write(batch)).await?;
+            self.with(State::commit_ends);
+            let Written { batch, result, bytes } = written;
+            self.with(|state, _| state.note_journal_size(bytes));
+            match result {
+                Ok(()) => self.written(),
                 Err(error) => {
                     self.not_written(batch, &error);
-                    sleep(RETRY).await;
+                    // A fresh file is there; another attempt may find a disk that works.
+                    if matches!(error, WriteError::Failed { .. }) {
+                        sleep(RETRY).await;
+                    }
                 }
+            }
+        }
+    }
+
+    /// Waits for changes, and meanwhile looks for the file.
+    async fn look_until_changed(&self, journal: &JournalThread) -> anyhow::Result<Batch> {
+        let mut next = pin!(self.next_batch());
+        loop {
+            if let Ok(batch) = timeout(LOOK, &mut next).await {
+                return Ok(batch);
+            }
+            if let Err(error) = self.told_if_it_hangs(journal.look()).await? {
+                self.not_written(Batch::default(), &error);
+            }
+        }
+    }
+
+    /// Waits for what the journal's thread answers, and notes it if that takes long.
+    async fn told_if_it_hangs<T>(&self, mut answer: oneshot::Receiver<T>) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        loop {
+            match timeout(HANGS, &mut answer).await {
+                Ok(answer) => return answer.context("the journal's thread ended"),
+                Err(_) => self.with(|state, _| state.journal_hangs(begun.elapsed())),
             }
         }
     }
@@ -83,13 +113,17 @@ impl Agent {
         }
     }
 
-    /// Waits until the journal has everything, for a limited time. Without a journal, returns at once.
-    pub async fn flush(&self) {
+    /// Waits until the journal has everything, for a limited time. Returns how many changes it does not have. Without a journal,
+    /// returns at once.
+    pub async fn flush(&self, at_most: Duration) -> usize {
         if !self.has_journal() {
-            return;
+            return 0;
         }
         let mut kept = self.shared.kept.subscribe();
-        let _ = tokio::time::timeout(FLUSH, kept.wait_for(|kept| *kept)).await;
+        match timeout(at_most, kept.wait_for(|kept| *kept)).await {
+            Ok(_) => 0,
+            Err(_) => self.view().journal.pending,
+        }
     }
 
     pub(super) fn take_batch(&self) -> Batch {

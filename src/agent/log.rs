@@ -15,6 +15,11 @@ pub(super) fn log(line: Line) {
             "gost renews a connector that no agent knows, and sends its address only when it registers: let its clients \
              reconnect, or set --fallback-address to gost's entrypoint. Further ones are only counted"
         ),
+        Line::NotRemembered { records } => tracing::warn!(
+            records,
+            "the journal is older than what peers remember of this agent: records that it had released since are not listed again. \
+             Was the journal put back from a copy?"
+        ),
         Line::Lapsed { records } => {
             tracing::info!(records, "records lapsed: their gost no longer renews them");
         }
@@ -36,6 +41,7 @@ pub(super) fn log(line: Line) {
         ),
         Line::Silent { agent } => tracing::warn!(%agent, "peer is silent; its records come last"),
         Line::HeardAgain { agent } => tracing::info!(%agent, "peer is alive again"),
+        Line::Differs { agent, change } => tracing::info!(%agent, "peer {change}"),
         Line::Left { agent } => tracing::info!(%agent, "peer left"),
         Line::Forgotten { agent } => {
             tracing::info!(%agent, "forgot an agent that was dead for long");
@@ -52,9 +58,16 @@ pub(super) fn log(line: Line) {
         Line::SurvivorDialled { agent, entrypoint, dialled } => {
             tracing::debug!(%agent, %entrypoint, ?dialled, "dialled the gost of a silent peer");
         }
-        Line::JournalWritten => tracing::info!("the journal is written again"),
-        Line::JournalNotWritten { error } => {
-            tracing::error!(error, "cannot write the journal; continuing in memory, and trying again");
-        }
+        Line::JournalWritten => tracing::info!("the journal is written again, and has everything"),
+        Line::JournalLate { took } => tracing::warn!(
+            seconds = took.as_secs_f64(),
+            "a commit of the journal took long. A kill loses the changes of the last 35 ms and of two commits: move \
+             --data-dir to a faster disk, or take load off this one. Further ones are only counted"
+        ),
+        Line::JournalNotWritten { error } => tracing::warn!(
+            error,
+            "the journal is not written: this agent continues in memory, tries again every second, and writes everything anew \
+             when it can. A kill until then loses what changes. Look at the disk and the folder of --data-dir"
+        ),
     }
 }

@@ -103,6 +103,17 @@ fn journal(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     sheet.level("gossd_journal_pending", "Changes that are not on disk yet", amount(view.journal.pending))?;
     let bytes = usize::try_from(view.journal.bytes).unwrap_or(usize::MAX);
     sheet.level("gossd_journal_bytes", "Bytes of the journal's file", amount(bytes))?;
+    let commit = view.journal.commit.as_secs_f64();
+    sheet.level(
+        "gossd_journal_commit_seconds",
+        "Duration of the commit under way so far, or else of the last one",
+        commit,
+    )?;
+    sheet.count(
+        "gossd_journal_late_commits",
+        "Commits that took over half a second",
+        view.changes.late_commits,
+    )?;
     sheet.count(
         "gossd_journal_errors",
         "Batches that could not be written to the journal",

@@ -3,16 +3,16 @@
 
 mod dials;
 mod driver;
-mod keeper;
+pub(crate) mod keeper;
 mod log;
 mod metrics;
 mod views;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant as StdInstant;
+use std::time::{Duration, Instant as StdInstant};
 
-use gossd_core::agent::{Effects, Heal, News, Restored, Settings, State};
+use gossd_core::agent::{BITE, Effects, Heal, News, Restored, Settings, State};
 use gossd_core::connection::{Caller, ConnectionId};
 use gossd_core::entrypoints::Place;
 use gossd_core::hostname::{Endpoint, TunnelId};
@@ -20,7 +20,7 @@ use gossd_core::lease::Holding;
 use gossd_core::link::ReplicaStore;
 use gossd_core::quota::{Full, Quota};
 use gossd_core::rank::Order;
-use gossd_core::record::{Draft, Owner, Record};
+use gossd_core::record::{AgentName, Draft, Owner, Record};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Slot, Status, Version};
 use tokio::sync::{Notify, watch};
@@ -67,6 +67,11 @@ impl Agent {
         let agent = Self { shared: Arc::new(shared) };
         agent.perform(effects);
         agent
+    }
+
+    /// Withholds from peers that this agent is ready, for that long at most: see [`State::withhold_status`].
+    pub(crate) fn withhold_status(&self, at_most: Duration, known: Vec<AgentName>) {
+        self.with(|state, now| state.withhold_status(now + at_most, known));
     }
 
     /// This agent's name and generation.
@@ -117,10 +122,29 @@ impl Agent {
         self.with(|state, _| state.called(connection));
     }
 
+    /// Gives own records the places that `moved` finds for theirs, because this host has another address. Between two bites,
+    /// calls are answered. How many records moved.
+    pub async fn readdress(&self, moved: impl Fn(&Place) -> Option<Place>) -> usize {
+        let ids = self.lock().own_ids();
+        // Where gosts registered moves, too, if there is no record.
+        let bites = if ids.is_empty() { vec![&ids[..]] } else { ids.chunks(BITE).collect() };
+        let mut records = 0;
+        for bite in bites {
+            records += self.with(|state, now| state.readdress(now, bite, &moved));
+            tokio::task::yield_now().await;
+        }
+        records
+    }
+
     /// Applies new settings: the order of answers, the limits, and the tunnels that are private. What is held already
     /// stays, even above the limits.
     pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         self.with(|state, now| state.adjust(now, order, quota, private));
+    }
+
+    /// Keeps no more than so many bytes of other owners: the memory of this process is limited.
+    pub fn bound_others(&self, bytes: usize) {
+        self.with(|state, _| state.bound_others(bytes));
     }
 
     /// The entrypoint for a Register without an address: where its instance registered last, or else any gost of the
@@ -168,7 +192,7 @@ impl Agent {
         // This agent holds the sender, so the channel cannot close.
         let mut status = self.shared.status_published.subscribe();
         let published = async { drop(status.wait_for(|published| *published >= version).await) };
-        tokio::join!(published, self.flush());
+        tokio::join!(published, self.flush(keeper::FLUSH_BRIEFLY));
     }
 
     /// A number that rises with every change of the directory.

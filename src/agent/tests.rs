@@ -1,12 +1,18 @@
 //! The agent as the program uses it: which call waits for what, in paused time.
 
+use std::io;
+use std::sync::mpsc;
 use std::time::Duration;
 
-use gossd_core::agent::LEASE_TTL;
+use gossd_core::agent::{Batch, LEASE_TTL};
 use gossd_core::label::Label;
 use gossd_core::record::Network;
 
+use tokio::sync::oneshot;
+
 use super::*;
+use crate::journal::WriteError;
+use crate::journal::thread::{Job, JournalThread, Written};
 
 const HERE: Caller = Caller { remote: None, connection: 1 };
 
@@ -75,6 +81,144 @@ async fn a_stream_of_changes_shares_commits_and_none_waits_long_for_its_own() {
     };
     let (batches, ()) = tokio::join!(keeping, changing);
     assert!((40..=60).contains(&batches), "{batches} for 200 changes in 2 s");
+}
+
+/// An agent that keeps a journal, whose disk the test is.
+fn keeping() -> (Agent, mpsc::Receiver<Job>, tokio::task::JoinHandle<anyhow::Result<()>>) {
+    let (agent, (thread, asked)) = (agent(), JournalThread::without_journal());
+    agent.use_journal();
+    let keeper = tokio::spawn(agent.clone().keep(thread));
+    (agent, asked, keeper)
+}
+
+/// The next write that the disk is asked for.
+async fn write(asked: &mpsc::Receiver<Job>) -> (Batch, oneshot::Sender<Written>) {
+    loop {
+        match asked.try_recv() {
+            Ok(Job::Write(batch, done)) => return (batch, done),
+            Ok(Job::Look(done)) => done.send(Ok(())).unwrap(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+fn done(batch: Batch, result: Result<(), WriteError>) -> Written {
+    Written { batch, result, bytes: 4_096 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_a_problem_after_two_seconds_and_none_when_it_returns() {
+    let (agent, asked, _keeper) = keeping();
+    register(&agent, "1");
+    let (batch, answer) = write(&asked).await;
+    tokio::time::sleep(Duration::from_millis(1_990)).await;
+    assert_eq!(agent.journal_problem(), None);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(agent.journal_problem().is_some());
+    register(&agent, "2");
+    assert_eq!(agent.resolve("t").len(), 2, "it goes on in memory");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(agent.view().journal.commit >= Duration::from_secs(60));
+    answer.send(done(batch, Ok(()))).unwrap();
+    let (batch, answer) = write(&asked).await;
+    assert_eq!(batch.words.len(), 1, "what changed meanwhile");
+    answer.send(done(batch, Ok(()))).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!((agent.journal_problem(), agent.view().changes.late_commits), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_waits_for_no_more_than_two_commits_and_the_time_that_they_share() {
+    const COMMIT: Duration = Duration::from_millis(200);
+    let (agent, asked, _keeper) = keeping();
+    register(&agent, "0");
+    let (batch, answer) = write(&asked).await;
+    // Just after the batch was taken: the worst moment.
+    register(&agent, "1");
+    let registered = Instant::now();
+    tokio::time::sleep(COMMIT).await;
+    answer.send(done(batch, Ok(()))).unwrap();
+    let (batch, answer) = write(&asked).await;
+    assert!(batch.words.contains_key(&"1".into()));
+    tokio::time::sleep(COMMIT).await;
+    answer.send(done(batch, Ok(()))).unwrap();
+    assert_eq!(agent.flush(keeper::FLUSH).await, 0);
+    let most = 2 * COMMIT + Duration::from_millis(35);
+    assert!(
+        (most..most + Duration::from_millis(5)).contains(&registered.elapsed()),
+        "{:?}",
+        registered.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_gone_is_noticed_within_two_seconds_without_a_change_and_everything_is_written_anew() {
+    let (agent, asked, _keeper) = keeping();
+    for id in ["1", "2"] {
+        register(&agent, id);
+    }
+    let (batch, answer) = write(&asked).await;
+    answer.send(done(batch, Ok(()))).unwrap();
+    let begun = Instant::now();
+    let look = loop {
+        match asked.try_recv() {
+            Ok(Job::Look(look)) => break look,
+            Ok(Job::Write(..)) => panic!("there is nothing to write"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    assert!(begun.elapsed() <= Duration::from_secs(2));
+    look.send(Err(WriteError::StartedAfresh { path: "a.journal".into(), set_aside: None })).unwrap();
+    let (batch, answer) = write(&asked).await;
+    assert!(agent.journal_problem().is_some(), "until it has everything");
+    assert_eq!(batch.words.len(), 2);
+    answer.send(done(batch, Ok(()))).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(agent.journal_problem(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_is_tried_again_every_second_and_then_gets_everything() {
+    let (agent, asked, _keeper) = keeping();
+    register(&agent, "1");
+    let (batch, answer) = write(&asked).await;
+    answer.send(done(batch, Ok(()))).unwrap();
+    register(&agent, "2");
+    for _ in 0..5 {
+        let (batch, answer) = write(&asked).await;
+        let failed =
+            WriteError::Failed { path: "a.journal".into(), source: io::ErrorKind::StorageFull.into() };
+        let begun = Instant::now();
+        answer.send(done(batch, Err(failed))).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(agent.journal_problem().is_some());
+        assert!(asked.try_recv().is_err(), "not at once");
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+    let (batch, answer) = write(&asked).await;
+    assert_eq!(batch.words.len(), 2, "also what it had before");
+    answer.send(done(batch, Ok(()))).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(agent.journal_problem(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_the_disk_for_a_limited_time_and_without_a_journal_not_at_all() {
+    let (agent, asked, _keeper) = keeping();
+    register(&agent, "1");
+    let (batch, answer) = write(&asked).await;
+    register(&agent, "2");
+    let begun = Instant::now();
+    assert_eq!(agent.flush(keeper::FLUSH).await, 2, "one of them on its way");
+    assert!(begun.elapsed() < keeper::FLUSH + Duration::from_millis(10));
+    answer.send(done(batch, Ok(()))).unwrap();
+    let (batch, answer) = write(&asked).await;
+    answer.send(done(batch, Ok(()))).unwrap();
+    assert_eq!(agent.flush(keeper::FLUSH).await, 0);
+
+    let (without, begun) = (self::agent(), Instant::now());
+    register(&without, "1");
+    assert_eq!((without.flush(keeper::FLUSH).await, begun.elapsed()), (0, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use gossd_core::agent::{Candidate, Counts, HealedFrom, State, TunnelSummary, View};
+use gossd_core::agent::{Candidate, Counts, HealedFrom, State, Tally, TunnelSummary, View};
 use gossd_core::event::Event;
 use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
@@ -63,6 +63,11 @@ impl Agent {
     /// records take turns; here the turn is fixed, so that two looks show what changed.
     pub fn explain(&self, name: &str) -> Vec<Candidate> {
         self.read(|state, now| state.explain(now, name))
+    }
+
+    /// The records of a tunnel, in numbers.
+    pub fn count_records(&self, name: &str) -> Tally {
+        self.read(|state, now| state.count_records(now, name))
     }
 
     /// At most `limit` events after that number; `None` if some of them are no longer kept. [`Agent::watch`] shows when

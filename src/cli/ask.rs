@@ -21,6 +21,9 @@ pub(super) struct AgentArgs {
     /// The agent's admin listener
     #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", default_value = DEFAULT_ADMIN, value_parser = parse_admin)]
     admin: String,
+    /// The file of the admin listener's tokens, if it requires one: the first of them is sent
+    #[arg(long, env = "GOSSD_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
     /// The agent's control socket, to be asked instead of its admin listener
     // Its own id keeps the configuration file's `control` away: the file is read for `admin`.
     #[arg(id = "socket", long = "control", value_name = "PATH")]
@@ -58,8 +61,11 @@ pub(super) struct DrainArgs {
 
 impl AgentArgs {
     /// Of the agent that is meant.
-    pub(super) fn client(&self) -> Client {
-        self.control.clone().map_or_else(|| Client::Admin(self.admin.clone()), Client::Control)
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
+        match &self.control {
+            Some(path) => Ok(Client::Control(path.clone())),
+            None => Client::Admin(self.admin.clone(), None).with_token_of(self.admin_token_file.as_deref()),
+        }
     }
 }
 

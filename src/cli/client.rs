@@ -5,9 +5,11 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
@@ -19,9 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::words;
 use crate::ops::report::ErrorReport;
+use crate::plugin::token;
 use gossd_core::address::Entrypoint;
 
 /// A host that takes longer to connect to is not there.
@@ -35,16 +39,26 @@ const MAX_BODY: usize = 64 << 20;
 /// come after a restart of the agent.
 #[derive(Clone, Debug)]
 pub(super) enum Client {
-    /// At `host:port`.
-    Admin(String),
+    /// At `host:port`, with a token if the listener requires one.
+    Admin(String, Option<AdminToken>),
     /// At a path.
     Control(PathBuf),
+}
+
+/// A token that is sent and never printed.
+#[derive(Clone)]
+pub(super) struct AdminToken(Arc<Zeroizing<String>>);
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token")
+    }
 }
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admin(place) => f.write_str(place),
+            Self::Admin(place, _) => f.write_str(place),
             Self::Control(path) => path.display().fmt(f),
         }
     }
@@ -87,7 +101,18 @@ impl<T> Reply<T> {
 impl Client {
     /// Asks an agent on this host whose admin listener is there.
     pub(super) fn at(listener: SocketAddr) -> Self {
-        Self::Admin(beside(listener).to_string())
+        Self::Admin(beside(listener).to_string(), None)
+    }
+
+    /// The same, with the first token of a file, if there is a file.
+    pub(super) fn with_token_of(self, file: Option<&Path>) -> anyhow::Result<Self> {
+        match (self, file) {
+            (Self::Admin(place, _), Some(file)) => {
+                let token = token::first(file).context("--admin-token-file")?;
+                Ok(Self::Admin(place, Some(AdminToken(Arc::new(token)))))
+            }
+            (client, _) => Ok(client),
+        }
     }
 
     /// Asks for a report.
@@ -152,9 +177,12 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        if let Self::Admin(_, Some(token)) = self {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", **token.0));
+        }
         let request = request.body(Full::new(body)).map_err(|error| self.foreign(&error))?;
         let answer = match self {
-            Self::Admin(place) => {
+            Self::Admin(place, _) => {
                 let connected = timeout(CONNECT, TcpStream::connect(place)).await;
                 self.send(connected.unwrap_or_else(|late| Err(late.into())), request).await?
             }
@@ -162,9 +190,11 @@ impl Client {
         };
         match answer.status() {
             StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => Ok(answer),
-            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::CONFLICT => {
-                Err(self.refused(answer).await)
-            }
+            StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::CONFLICT
+            | StatusCode::SERVICE_UNAVAILABLE => Err(self.refused(answer).await),
             other => Err(self.foreign(&other)),
         }
     }
@@ -193,10 +223,7 @@ impl Client {
     async fn refused(&self, answer: Response<Incoming>) -> NoReport {
         let status = answer.status();
         match self.read(answer).await.map(|text| serde_json::from_slice(&text)) {
-            Ok(Ok(ErrorReport { error })) => {
-                let why = error.lines().map(words::plain).collect::<Vec<_>>().join("\n");
-                NoReport::Refused(self.clone(), why)
-            }
+            Ok(Ok(ErrorReport { error })) => NoReport::Refused(self.clone(), words::plain_lines(&error)),
             Ok(Err(_)) => self.foreign(&status),
             Err(error) => error,
         }
@@ -222,14 +249,14 @@ impl Client {
 
     fn if_foreign(&self) -> &'static str {
         match self {
-            Self::Admin(_) => "the admin listener of this version of gossd: set --admin",
+            Self::Admin(..) => "the admin listener of this version of gossd: set --admin",
             Self::Control(_) => "the control socket of this version of gossd: set --control",
         }
     }
 
     fn if_silent(&self) -> &'static str {
         match self {
-            Self::Admin(_) => {
+            Self::Admin(..) => {
                 "is gossd running (`systemctl status gossd`)? If its admin listener is elsewhere, set --admin"
             }
             Self::Control(_) => "is `gossd run` running, as this user, with this --name?",

@@ -6,8 +6,12 @@ use anyhow::Context as _;
 
 use super::flags::{AdminAddr, RunArgs};
 use super::paths;
-use crate::config::{Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_LOOPBACK};
+use crate::config::{
+    Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_KEYED_IPV4, DEFAULT_GOSSIP_LOOPBACK,
+};
+use crate::memory::{MemoryLimit, Room};
 use crate::net::keyfile;
+use crate::net::transport::has_ipv6;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
@@ -24,12 +28,36 @@ pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
     config_with(keyring, args)
 }
 
+/// What an agent may hold within the memory of this process.
+struct Fitted {
+    quota: Quota,
+    others: Option<usize>,
+    problem: Option<String>,
+}
+
+impl Fitted {
+    /// An error if there is no memory for any agent.
+    fn new(asked: Quota, limit: Option<&MemoryLimit>) -> anyhow::Result<Self> {
+        let Some(limit) = limit else { return Ok(Self { quota: asked, others: None, problem: None }) };
+        let room = limit.room(&asked);
+        let problem = limit.complaint(asked.bytes, &room);
+        match room {
+            Room::Enough(others) => Ok(Self { quota: asked, others: Some(others), problem }),
+            Room::Less(bytes, others) => {
+                Ok(Self { quota: Quota { bytes, ..asked }, others: Some(others), problem })
+            }
+            Room::None => anyhow::bail!(problem.unwrap_or_default()),
+        }
+    }
+}
+
 /// The configuration with these keys.
 pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Config> {
     let gossip = match args.gossip {
         Some(addr) => addr,
         None if keyring.is_public() => DEFAULT_GOSSIP_LOOPBACK.parse()?,
-        None => DEFAULT_GOSSIP_KEYED.parse()?,
+        None if has_ipv6() => DEFAULT_GOSSIP_KEYED.parse()?,
+        None => DEFAULT_GOSSIP_KEYED_IPV4.parse()?,
     };
     let name = paths::name(args.name)?;
     let data_dir = match args.data_dir {
@@ -41,7 +69,8 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     let naming = naming.context("--ingress-domain or --ingress-reserved")?;
     let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
     let names = Names::new(naming, rules).context("--ingress-rule")?;
-    let quota = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
+    let asked = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
+    let Fitted { quota, others, problem } = Fitted::new(asked, MemoryLimit::of_this_process().as_ref())?;
     let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
     let admin = match args.admin {
@@ -52,9 +81,11 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         plugin: args.plugin,
         admin,
         admin_may_give_way: args.admin.is_none(),
+        admin_token_file: args.admin_token_file,
         plugin_socket: args.plugin_socket,
         token_file: args.token_file,
         insecure_plugin: args.insecure_plugin,
+        plugin_hosts: args.plugin_host,
         tls,
         bounds: Bounds { max_connections: args.max_connections, ..Bounds::default() },
         gossip,
@@ -66,6 +97,8 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         lease_ttl: Duration::from_secs(args.lease_ttl),
         order: args.order.into(),
         quota,
+        others,
+        memory_problem: problem,
         names,
         ingress_file: args.ingress_file,
         fallback: args.fallback_address,

@@ -35,7 +35,7 @@ pub(super) fn get(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
 impl ExplainArgs {
     fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
         let path = client::path("/explain.json", &[("name", &self.name)]);
-        let reply: Reply<Explanation> = wait(self.asked.client().get(&path))?;
+        let reply: Reply<Explanation> = wait(self.asked.client()?.get(&path))?;
         show(self.asked.json, &reply, page)?;
         let found = listed(&reply.report).next().is_some();
         Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
@@ -55,7 +55,14 @@ fn addresses(explanation: &Explanation) -> String {
     for CandidateReport { address, network, agent, state, id, .. } in listed(explanation) {
         table.row(status::style(*state), &[address, network, agent, id]);
     }
-    table.text()
+    let Explanation { eligible, .. } = explanation;
+    let listed = listed(explanation).count();
+    let rest = if listed < *eligible {
+        format!("{listed} of {eligible}: an answer has no more\n")
+    } else {
+        String::new()
+    };
+    table.text() + &painted(DIM, &rest)
 }
 
 fn explained(explanation: &Explanation) -> String {
@@ -152,6 +159,8 @@ mod tests {
             name: Some(TUNNEL.into()),
             private: false,
             verdict: "2 records are listed, 1 is hidden.".into(),
+            known: 3,
+            eligible: 2,
             candidates: vec![here, there, candidate(None, "c", MemberState::Dead, "c is dead")],
         }
     }
@@ -216,6 +225,8 @@ ADDRESS           NETWORK  AGENT  CONNECTOR
 10.42.0.100:8420  tcp      b      c23d4f42-c892-42b3-8b74-88ab6455d33a
 ";
         assert_eq!(bare(&addresses(&made_up())), want);
+        let many = Explanation { eligible: 900, ..made_up() };
+        assert_eq!(bare(&addresses(&many)), format!("{want}2 of 900: an answer has no more\n"));
         let nowhere = Explanation { candidates: made_up().candidates.split_off(2), ..made_up() };
         assert_eq!(addresses(&nowhere), painted(BAD, "2 records are listed, 1 is hidden.") + "\n");
         let unknown = Explanation { candidates: Vec::new(), host: None, name: None, ..made_up() };

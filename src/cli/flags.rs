@@ -6,14 +6,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::config::{DEFAULT_CLUSTER, DEFAULT_PLUGIN};
+use crate::host::Advertise;
 use crate::net::JoinPoint;
 use crate::plugin::Names;
 use crate::plugin::bounds::MAX_CONNECTIONS;
-use gossd_core::address::{Entrypoint, Host};
+use gossd_core::address::{AddressError, Entrypoint, Host};
 use gossd_core::agent::LEASE_TTL;
 use gossd_core::hostname::Naming;
 use gossd_core::quota::Quota;
@@ -44,6 +45,10 @@ pub(super) struct RunArgs {
     /// Take every plugin call, without tokens, from other hosts as well
     #[arg(long, env = "GOSSD_INSECURE_PLUGIN")]
     pub(super) insecure_plugin: bool,
+    /// A name under which gost calls the plugin, without tokens or TLS; may be repeated. IP addresses, localhost, this
+    /// host's names and those that no public name server knows need no flag
+    #[arg(long, env = "GOSSD_PLUGIN_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(super) plugin_host: Vec<String>,
     /// PEM certificate chain: --plugin speaks TLS with it. Read again when it changes
     #[arg(long, env = "GOSSD_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     pub(super) tls_cert: Option<PathBuf>,
@@ -56,12 +61,16 @@ pub(super) struct RunArgs {
     /// Where status, metrics, probes and the page are, read-only, or "none" [default: 127.0.0.1:8001, if it is free]
     #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", value_parser = parse_admin)]
     pub(super) admin: Option<AdminAddr>,
-    /// Where peers come in, by UDP and TCP [default: 0.0.0.0:8002 with a key, 127.0.0.1:8002 without]
+    /// File of tokens, one a line: a request to --admin needs one of them. Read again when it changes
+    #[arg(long, env = "GOSSD_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub(super) admin_token_file: Option<PathBuf>,
+    /// Where peers come in, by UDP and TCP [default: with a key port 8002 of IPv6 and IPv4; 127.0.0.1:8002 without]
     #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
     pub(super) gossip: Option<SocketAddr>,
-    /// The IP address or name by which other hosts reach this one [default: the interface towards --join]
-    #[arg(long, env = "GOSSD_ADVERTISE_HOST", value_name = "HOST", value_parser = parse_host)]
-    pub(super) advertise_host: Option<Host>,
+    /// The IP address or name by which other hosts reach this one, or %INTERFACE for an interface's address; with the port of
+    /// its gossip, if another one is forwarded to it [default: the interface towards --join]
+    #[arg(long, env = "GOSSD_ADVERTISE_HOST", value_name = "HOST[:PORT]", value_parser = parse_advertise)]
+    pub(super) advertise_host: Option<Advertise>,
     /// HOST:PORT of a peer's gossip; may be repeated, or a list with commas. Names are resolved for ever
     #[arg(long, env = "GOSSD_JOIN", value_name = "HOST:PORT", value_delimiter = ',')]
     pub(super) join: Vec<JoinPoint>,
@@ -170,6 +179,10 @@ pub(super) fn parse_entrypoint(text: &str) -> Result<Entrypoint, String> {
 
 pub(super) fn parse_host(text: &str) -> Result<Host, String> {
     Host::advertised(text).map_err(|e| format!("it {e}"))
+}
+
+fn parse_advertise(text: &str) -> Result<Advertise, String> {
+    text.parse().map_err(|e: AddressError| format!("it {e}"))
 }
 
 fn parse_count(text: &str) -> Result<usize, String> {

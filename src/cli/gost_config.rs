@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::flags::{RunArgs, parse_entrypoint, parse_host};
 use super::second;
+use crate::host::AdvertisedHost;
 use crate::plugin::{http, token};
 use gossd_core::address::Host;
 
@@ -218,7 +219,11 @@ fn notes_on_second(args: &GostConfigArgs) -> anyhow::Result<Vec<String>> {
 
 fn tls(args: &GostConfigArgs) -> Option<Tls> {
     args.agent.tls_cert.as_ref()?;
-    let name = args.server_name.as_ref().or(args.agent.advertise_host.as_ref());
+    let advertised = args.agent.advertise_host.as_ref().and_then(|advertise| match &advertise.host {
+        AdvertisedHost::Host(host) => Some(host),
+        AdvertisedHost::Interface(_) => None,
+    });
+    let name = args.server_name.as_ref().or(advertised);
     Some(name.map_or(Tls::Unchecked, |name| Tls::Checked(name.clone())))
 }
 

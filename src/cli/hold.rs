@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::flags::LogFormat;
 use super::log::Log;

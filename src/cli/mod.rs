@@ -33,6 +33,7 @@ use std::sync::OnceLock;
 
 use crate::config::Config;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// All exit codes, as `--help` prints them.
@@ -124,10 +125,16 @@ pub fn main() -> ExitCode {
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 error.exit();
             }
-            eprintln!("gossd: {error:#}");
+            eprintln!("gossd: {}", words::plain_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Files, folders and sockets of an agent are its own user's from their first moment, whatever the shell that starts it
+/// leaves open. What others may use, the plugin's socket and the file of host names, is opened to them afterwards.
+fn make_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// No core file, and no other process of the same user, gets at the keys in memory. The bound on the size alone would do
@@ -139,7 +146,10 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
     match Cli::parse_from(line).verb {
-        Verb::Run(args) => return run::run(*args),
+        Verb::Run(args) => {
+            make_files_private();
+            return run::run(*args);
+        }
         Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),

@@ -16,9 +16,10 @@ use super::start::start;
 use super::{log, supervisor};
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::daemon::{Daemon, Former, Remains};
-use crate::listeners::{Inherited, Listeners};
+use crate::daemon::{Daemon, Remains};
+use crate::listeners::Inherited;
 use crate::ops::takeover::successor::Successor;
+use gossd_core::record::Generation;
 
 /// How long the end of the process waits for threads that are with the disk or the resolver: either may hang.
 const STRAGGLERS: Duration = Duration::from_millis(500);
@@ -56,16 +57,32 @@ fn raise_open_files() {
     tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
 }
 
+/// How often a process starts anew because peers know a later start of its agent. Peers with memory need it once, or twice if they
+/// remember different starts; one that says so again and again is wrong, or worse.
+const MOST_ANEW: u32 = 3;
+
 /// Agents one after the other, until one of them stops: a second one follows when a process that was to take over did not.
 async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut daemon = start(args.clone(), inherited, log.dropped()).await?;
+    let mut anew = 0;
     loop {
-        match attend(&mut daemon, &mut signals, &mut args, &mut source, log).await? {
+        let may_start_anew = anew < MOST_ANEW;
+        match attend(&mut daemon, &mut signals, &mut args, &mut source, log, may_start_anew).await? {
             AgentEnd::Stop => {
                 supervisor::stopping().await;
                 daemon.stop().await;
                 return Ok(());
+            }
+            AgentEnd::Superseded(known) => {
+                tracing::warn!(
+                    known,
+                    "peers know a later start of this agent than this one: the clock went back, and no journal remembered. \
+                     Starting anew above it; `gossd check` examines the clock"
+                );
+                anew += 1;
+                let config = Config { dropped_log_lines: log.dropped(), ..config(args.clone())? };
+                daemon = daemon.start_above(known, config).await?;
             }
             AgentEnd::Succeeded(mut successor) => {
                 let Remains { inherited, snapshot } = daemon.hand_over().await?;
@@ -79,8 +96,7 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
                             "the process that was to take over did not, so this agent goes on: {error}"
                         );
                         let config = Config { dropped_log_lines: log.dropped(), ..config(args.clone())? };
-                        let listeners = Listeners::open(&config, inherited)?;
-                        daemon = Daemon::start_on(listeners, config, Former::Left(snapshot)).await?;
+                        daemon = Daemon::start_again(inherited, snapshot, config).await?;
                     }
                 }
             }
@@ -91,6 +107,8 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
 /// What ends an agent.
 enum AgentEnd {
     Stop,
+    /// Peers know this later start of the agent.
+    Superseded(Generation),
     /// A process has our sockets, and waits for what we hold.
     Succeeded(Successor),
 }
@@ -116,11 +134,14 @@ async fn attend(
     args: &mut RunArgs,
     source: &mut Source,
     log: &Log,
+    may_start_anew: bool,
 ) -> anyhow::Result<AgentEnd> {
     supervisor::ready(&status(daemon.agent())).await;
     let agent = daemon.agent().clone();
     let mut beats = pin!(supervisor::beats(move || status(&agent)));
     let ops = daemon.ops().clone();
+    let mut superseded = pin!(daemon.superseded());
+    let mut is_known = false;
     loop {
         tokio::select! {
             error = daemon.fault() => return Err(error),
@@ -145,6 +166,16 @@ async fn attend(
             () = ops.left() => {
                 tracing::info!("stopping: told to leave");
                 return Ok(AgentEnd::Stop);
+            }
+            generation = &mut superseded, if !is_known => {
+                if may_start_anew {
+                    return Ok(AgentEnd::Superseded(generation));
+                }
+                is_known = true;
+                tracing::error!(
+                    known = generation,
+                    "a peer says again that it knows a later start of this agent than this one, after {MOST_ANEW} starts above what                      peers knew. This one goes on; that peer takes nothing from it. Look for another agent of this name, and for                      a member that does not belong here"
+                );
             }
             successor = ops.succeeded() => return Ok(AgentEnd::Succeeded(successor)),
         }

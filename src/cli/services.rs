@@ -29,7 +29,7 @@ pub(super) struct ServicesArgs {
 pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
     let search = args.name.as_deref().unwrap_or_default();
     let path = client::path("/services.json", &[("search", search), ("limit", &args.limit.to_string())]);
-    let reply = wait(args.asked.client().get(&path))?;
+    let reply = wait(args.asked.client()?.get(&path))?;
     show(args.asked.json, &reply, |services| page(services, search))?;
     let found = reply.report.total > 0 || search.is_empty();
     Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
@@ -46,8 +46,9 @@ fn page(services: &TunnelsReport, search: &str) -> String {
     for (style, service) in
         lost.iter().map(|lost| (BAD, lost)).chain(listed.iter().map(|listed| (USUAL, listed)))
     {
-        let TunnelReport { name, listed, hidden, agents } = *service;
-        table.row(style, &[name, &listed.to_string(), &hidden.to_string(), &some(agents)]);
+        let TunnelReport { name, listed, eligible, hidden, agents } = *service;
+        let listed = if listed < eligible { format!("{listed} of {eligible}") } else { listed.to_string() };
+        table.row(style, &[name, &listed, &hidden.to_string(), &some(agents)]);
     }
     let mut text = table.text();
     text.push_str(&more(services));
@@ -92,6 +93,7 @@ mod tests {
         TunnelReport {
             name: name.into(),
             listed,
+            eligible: listed,
             hidden,
             agents: agents.iter().copied().map(str::to_owned).collect(),
         }
@@ -114,6 +116,13 @@ c9ef8f8c-d687-4dca-be7a-1467b6565404       0       1  c
 3 more: --limit 5
 ";
         assert_eq!(bare(&TunnelsReport { total: 5, services }, ""), want);
+    }
+
+    #[test]
+    fn a_tunnel_with_more_records_than_an_answer_has_says_how_many() {
+        let services = vec![TunnelReport { eligible: 900, ..service("t", 64, 3, &["a"]) }];
+        let page = bare(&TunnelsReport { total: 1, services }, "");
+        assert_eq!(page, "TUNNEL     LISTED  HIDDEN  AGENTS\nt       64 of 900       3  a\n");
     }
 
     #[test]

@@ -12,12 +12,12 @@ use crate::ops::report::{Holds, IngressFileReport, JournalReport, Member, Member
 const PATH: &str = "/status.json";
 
 pub(super) fn status(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client().get(PATH))?, screen)?;
+    show(asked.json, &wait(asked.client()?.get(PATH))?, screen)?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn members(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client().get(PATH))?, |status: &StatusReport| {
+    show(asked.json, &wait(asked.client()?.get(PATH))?, |status: &StatusReport| {
         members_table(&status.members)
     })?;
     Ok(ExitCode::SUCCESS)

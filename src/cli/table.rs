@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
 
-use super::words::plain;
+use super::words::{plain, visible};
 
 /// It works.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default();
@@ -75,7 +75,7 @@ impl TextTable {
 /// Prints a text, in colours only on a terminal whose user wants them. A reader may leave before the end.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
-    unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    unless_closed(stdout.write_all(visible(text).as_bytes()).and_then(|()| stdout.flush()))
 }
 
 /// Whether somebody watches standard output.

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) fn watch(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
-    let watch = Watch::new(asked);
+    let watch = Watch::new(asked)?;
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = watch.follow() => ended,
@@ -52,8 +52,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(asked: &AgentArgs) -> Self {
-        Self { client: asked.client(), json: asked.json, started: Instant::now() }
+    fn new(asked: &AgentArgs) -> anyhow::Result<Self> {
+        Ok(Self { client: asked.client()?, json: asked.json, started: Instant::now() })
     }
 
     /// Prints events for ever. An agent that does not answer the first time, or is none, is an error.
@@ -136,6 +136,7 @@ fn told(event: &EventReport) -> (Style, String) {
         EventReport::RecordDown(it) => (WARN, record(it)),
         EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
         EventReport::PeerSuspect(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
+        EventReport::PeerChanged(it) => (USUAL, format!("{} {}", plain(&it.agent), plain(&it.what))),
         EventReport::PeerLeft(it) => (USUAL, plain(&it.agent)),
         EventReport::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
     }
@@ -144,7 +145,7 @@ fn told(event: &EventReport) -> (Style, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::report::PeerReport;
+    use crate::ops::report::{PeerChangeReport, PeerReport};
 
     #[test]
     fn every_event_is_a_line_that_begins_with_its_tag() {
@@ -161,6 +162,13 @@ mod tests {
             (EventReport::RecordDown(record()), told),
             (EventReport::PeerUp(peer()), "b"),
             (EventReport::PeerSuspect(peer()), "b"),
+            (
+                EventReport::PeerChanged(PeerChangeReport {
+                    agent: "b".into(),
+                    what: "has other keys".into(),
+                }),
+                "b has other keys",
+            ),
             (EventReport::PeerLeft(peer()), "b"),
             (EventReport::PeerForgotten(peer()), "b"),
             (EventReport::Missed, "events are gone: `gossd status` tells how it is now"),

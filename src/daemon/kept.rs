@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
+use crate::journal::identity::{self, IdentitySecret};
 use crate::journal::peers::PeerAddresses;
 use crate::journal::{self, Journal, OpenError};
 use gossd_core::agent::Restored;
@@ -21,6 +22,7 @@ pub(super) struct StartState {
     /// The ids in the journal, if the journal may differ from what was restored.
     pub(super) differs: Option<Vec<Label>>,
     pub(super) peers: PeerAddresses,
+    pub(super) identity: IdentitySecret,
 }
 
 impl StartState {
@@ -35,7 +37,7 @@ impl StartState {
         if own.is_some() && own == predecessors {
             return Ok(None);
         }
-        open(config, generation(config.clock_ahead)?).await
+        open(config, generation(config.clock_ahead)?.max(config.generation)).await
     }
 
     /// Reads the journal and the snapshot of a predecessor that has just stopped; the snapshot counts more. The journal
@@ -45,7 +47,7 @@ impl StartState {
         snapshot: Option<Vec<u8>>,
         other: Option<OpenedJournal>,
     ) -> anyhow::Result<Self> {
-        let at_least = generation(config.clock_ahead)?;
+        let at_least = generation(config.clock_ahead)?.max(config.generation);
         let former = match snapshot {
             Some(bytes) => {
                 let read = spawn_blocking(move || journal::snapshot::read(&bytes)).await?;
@@ -66,8 +68,8 @@ impl StartState {
             _ => None,
         };
         let restored = former.or(kept).map_or_else(Restored::default, |kept| {
-            let journal::RestoredJournal { leases, entrypoints, rules, draining, .. } = kept;
-            Restored { leases, entrypoints, claims: rules, draining }
+            let journal::RestoredJournal { leases, entrypoints, rules, draining, told, .. } = kept;
+            Restored { leases, entrypoints, claims: rules, draining, told }
         });
         let peers = match &config.data_dir {
             Some(folder) => {
@@ -76,7 +78,8 @@ impl StartState {
             }
             None => PeerAddresses::new(),
         };
-        Ok(Self { generation, restored, journal, differs, peers })
+        let identity = identity(config).await?;
+        Ok(Self { generation, restored, journal, differs, peers, identity })
     }
 }
 
@@ -90,6 +93,22 @@ fn ids(kept: &journal::RestoredJournal) -> Vec<Label> {
     let leases = &kept.leases;
     let records = leases.held.iter().chain(&leases.lapsed).map(|holding| holding.record.id.clone());
     records.chain(leases.released.iter().map(|(id, _)| id.clone())).collect()
+}
+
+/// The agent's identity: without a folder, or with one that cannot be used, it is for this start only.
+async fn identity(config: &Config) -> anyhow::Result<IdentitySecret> {
+    let Some(folder) = &config.data_dir else { return Ok(identity::generate()) };
+    let path = identity::path(folder, &config.name);
+    match spawn_blocking(move || identity::read_or_make(&path)).await? {
+        Ok(identity) => Ok(identity),
+        Err(error) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "no identity to keep: peers take the next start for another agent"
+            );
+            Ok(identity::generate())
+        }
+    }
 }
 
 /// The content of a journal, and the journal, or why it cannot be used.

@@ -1,7 +1,7 @@
 //! The composition root: validate, bind everything, spawn everything, wait, stop in order.
 
+mod address;
 mod file;
-mod host;
 mod kept;
 mod outside;
 mod peers;
@@ -14,37 +14,46 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
-pub(crate) use self::host::{gossip_host, interface_towards, resolve};
-
+use self::address::Followers;
 use self::kept::StartState;
 use self::outside::outside;
+use crate::agent::keeper::{FLUSH, FLUSH_BRIEFLY};
 use crate::agent::{Agent, Dialling};
-use crate::config::{Adjustable, Config};
+use crate::config::{Adjustable, Config, OPEN_ADMIN, is_loopback};
+use crate::host::{AdvertisedHost, HostFinder};
+use crate::journal::thread::{JournalClosed, JournalThread};
 use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
 use crate::net::{self, Cluster, JoinPoint};
+use crate::ops::access::Access;
 use crate::ops::takeover::predecessor::Predecessor;
 use crate::ops::{self, About, Ops};
 use crate::plugin::bounds;
-use crate::plugin::gate::Gate;
+use crate::plugin::gate::{CATCH_UP, Gate};
 use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Entrances};
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::token::TokenHashes;
 use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
+use crate::web_page::OwnNames;
+use gossd_core::address::Host;
 use gossd_core::agent::{Counts, Settings};
 use gossd_core::label::Label;
 use gossd_core::link::counters::Counters;
-use gossd_core::record::Owner;
+use gossd_core::record::{Generation, Owner};
 
 /// How long the plugin may take to finish its calls: its own limit, and some time for the runtime. Saying goodbye to
 /// the peers may take longer.
 const STOP: Duration = Duration::from_millis(500);
 const GOODBYE: Duration = Duration::from_millis(1_600);
+
+/// How long the end waits for the journal to be closed, and then for the files of sockets to be removed: a disk may hang.
+const CLOSE: Duration = Duration::from_millis(500);
 
 /// What came before a start.
 pub enum Former<'a> {
@@ -87,7 +96,7 @@ pub struct Daemon {
     pub admin: Option<SocketAddr>,
     /// The address of the gossip, by UDP and TCP.
     pub gossip: SocketAddr,
-    /// The address of the gossip that peers get.
+    /// The address of the gossip that peers got at the start.
     pub advertised: SocketAddr,
     agent: Agent,
     cluster: Cluster,
@@ -106,6 +115,8 @@ pub struct Daemon {
     caught_up: CaughtUp,
     ingress_file: Option<AbortHandle>,
     socket_files: [Option<SocketFile>; 2],
+    /// Tells when the journal is closed.
+    journal_closed: Option<JournalClosed>,
 }
 
 impl Daemon {
@@ -138,7 +149,7 @@ impl Daemon {
         let handles = Arc::new(handles);
         let (reload, reloads) = watch::channel(());
         let mut tasks = JoinSet::new();
-        let (tokens, tls) = secrets.follow(config.reload_interval, &reloads, &mut tasks);
+        let (tokens, tls, admin_tokens) = secrets.follow(config.reload_interval, &reloads, &mut tasks);
         let replaces = matches!(former, Former::Runs(_));
         let other = match &former {
             Former::Runs(predecessor) => StartState::open_other(&config, predecessor.journal).await?,
@@ -147,19 +158,29 @@ impl Daemon {
         let gossip = bound.addr;
         // Resolving a name may take long: it is done before a predecessor stops, or while gost's first connections are
         // accepted.
-        let early = if replaces { Some(gossip_host(&config, gossip).await) } else { None };
+        let mut finder = HostFinder::new(config.advertise.clone(), gossip);
+        if replaces {
+            finder.resolve(&config.join).await;
+        }
         let (gate, meter, caught_up) = (Gate::default(), Meter::default(), CaughtUp::default());
         let (stop_plugin, stop) = oneshot::channel();
         let stop = async { drop(stop.await) };
-        let entrances = Entrances { tcp, tls, unix };
+        let entrances = Entrances { tcp, tls, unix, names: own_names(&config) };
         let serving = server::serve(entrances, gate.clone(), config.bounds, meter.clone(), stop);
         let mut plugin_task = JoinSet::new();
         plugin_task.spawn(serving);
-        let host = match early {
-            Some(host) => host,
-            None => gossip_host(&config, gossip).await,
-        };
-        let advertised = net::advertised(&bound, host);
+        if !replaces {
+            finder.resolve(&config.join).await;
+        }
+        let found = finder.look().await;
+        if let Some(name) = finder.unresolved() {
+            // A host may boot before its resolver. Records need only the text of the name.
+            tracing::warn!(
+                "cannot resolve --advertise-host {name}; until then, gossip gets this host's own address"
+            );
+        }
+        let advertised = found.gossip;
+        let (own, own_host) = watch::channel(found);
         let kept = StartState::open(&config, former.snapshot().await?, other).await?;
 
         let owner = Owner { name: config.name.clone(), generation: kept.generation };
@@ -172,18 +193,27 @@ impl Daemon {
             broken: config.broken,
             hurry: config.hurry,
         };
-        let reach = Reach::new(config.advertise, advertised.ip(), config.fallback);
+        let is_given = config.advertise.is_some();
+        let reach = Arc::new(Reach::following(own_host.clone(), is_given, config.fallback));
         let mut restored = kept.restored;
         reach.returned(&mut restored);
         // Without a journal, this agent learns its tunnels again only when their gosts renew them.
         let hold = if restored.is_empty() { config.lease_ttl } else { Duration::ZERO };
         let agent = Agent::new(settings, restored);
+        if let Some(bytes) = config.others {
+            agent.bound_others(bytes);
+        }
+        unusual_names(&config.names);
         let joins = !config.join.is_empty();
         let known = kept.peers;
+        if joins || !known.is_empty() {
+            agent.withhold_status(CATCH_UP, known.keys().cloned().collect());
+        }
         let remembered: Vec<JoinPoint> = known.values().map(|address| JoinPoint::from(*address)).collect();
         let about = About {
             cluster: config.cluster.clone(),
-            address: advertised,
+            host: own_host,
+            gossip,
             joins,
             handles: handles.clone(),
             journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
@@ -191,6 +221,7 @@ impl Daemon {
         let gossip_config = net::NetConfig {
             owner,
             advertise: advertised,
+            identity: *kept.identity,
             join: [&config.join[..], &remembered].concat(),
             keyring: config.keyring,
             key_file: config.key_file,
@@ -201,7 +232,7 @@ impl Daemon {
             faults: config.faults,
         };
         let cluster = Cluster::start(bound, gossip_config, Box::new(agent.clone()), &mut tasks);
-        keep_journal(&agent, kept.journal, kept.differs, &mut tasks);
+        let journal_closed = keep_journal(&agent, kept.journal, kept.differs, &mut tasks)?;
         tasks.spawn(agent.clone().drive(cluster.clone(), Dialling::All));
         if let Some(folder) = &config.data_dir {
             let path = journal::peers::path(folder, &config.name);
@@ -211,21 +242,38 @@ impl Daemon {
         if config.hold {
             tasks.spawn(hold::keep(config.name, handles.duplicate()?));
         }
+        let followers = Followers {
+            own,
+            cluster: cluster.clone(),
+            agent: agent.clone(),
+            reach: reach.clone(),
+            bound: gossip,
+        };
+        tasks.spawn(address::follow(finder, followers));
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
         let (ingress_file, file_health) = file::keep(config.ingress_file, &ingress, hold, &mut tasks);
-        let outside = outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, about);
+        let access =
+            admin_listener.as_ref().map(|listener| admin_access(listener, admin_tokens)).transpose()?;
+        let open_admin =
+            access.iter().filter(|access| matches!(access, Access::Open)).map(|_| OPEN_ADMIN.into());
+        let standing: Vec<String> = config.memory_problem.into_iter().chain(open_admin).collect();
+        for problem in &standing {
+            tracing::warn!("{problem}");
+        }
+        let outside =
+            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
         let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
             .await;
-        let admin = match admin_listener {
-            Some(listener) => {
+        let admin = match admin_listener.zip(access) {
+            Some((listener, access)) => {
                 let address = listener.local_addr()?;
-                tasks.spawn(ops::serve(ops.clone(), listener, false));
+                tasks.spawn(ops::serve(ops.clone(), listener, access));
                 Some(address)
             }
             None => None,
@@ -251,6 +299,7 @@ impl Daemon {
             caught_up,
             ingress_file,
             socket_files: [control_file, plugin_file],
+            journal_closed,
         })
     }
 
@@ -301,7 +350,14 @@ impl Daemon {
     /// Stops: takes no new plugin calls, finishes those in flight, lets the journal write everything, then ends the
     /// gossip. Peers keep our records for a while, so that a restart is not noticed; unless we leave.
     pub async fn stop(mut self) {
-        self.end().await;
+        let unwritten = self.end(FLUSH).await;
+        if unwritten > 0 {
+            tracing::warn!(
+                changes = unwritten,
+                "stopped before the journal had taken all changes: the next start does not know these records, releases and host \
+                 names, unless peers remember them. Look at the disk of --data-dir"
+            );
+        }
     }
 
     /// Stops like [`Self::stop`] without a goodbye to the peers, for a successor that takes over at once.
@@ -312,11 +368,28 @@ impl Daemon {
             file.leave();
         }
         let inherited = Inherited::kept(self.handles.duplicate()?);
-        self.end().await;
+        self.end(FLUSH_BRIEFLY).await;
         Ok(Remains { inherited, snapshot: self.agent.snapshot() })
     }
 
-    async fn end(&mut self) {
+    /// Ends, and starts anew in this process on the same sockets, with all that it had, above a generation that peers know.
+    pub async fn start_above(self, known: Generation, config: Config) -> anyhow::Result<Self> {
+        let Remains { inherited, snapshot } = self.hand_over().await?;
+        Self::start_again(inherited, snapshot, Config { generation: known + 1, ..config }).await
+    }
+
+    /// Starts in the place of an agent that has just ended in this process.
+    pub async fn start_again(
+        inherited: Inherited,
+        snapshot: Vec<u8>,
+        config: Config,
+    ) -> anyhow::Result<Self> {
+        let listeners = Listeners::open(&config, inherited)?;
+        Self::start_on(listeners, config, Former::Left(snapshot)).await
+    }
+
+    /// Returns how many changes are not on disk.
+    async fn end(&mut self, flush: Duration) -> usize {
         // The file stays as it is: gost still needs the host names that this agent forgets now.
         if let Some(file) = &self.ingress_file {
             file.abort();
@@ -330,10 +403,29 @@ impl Daemon {
         };
         // Reads that still wait for peers are answered now.
         self.caught_up.reached();
-        let plugin = tokio::time::timeout(STOP, self.plugin_task.join_next());
-        let _ = tokio::join!(plugin, tokio::time::timeout(GOODBYE, goodbye));
-        self.agent.flush().await;
+        let agent = self.agent.clone();
+        let plugin_task = &mut self.plugin_task;
+        // The journal takes what the last calls changed, while the peers acknowledge the goodbye.
+        let calls_then_journal = async {
+            let _ = timeout(STOP, plugin_task.join_next()).await;
+            agent.flush(flush).await
+        };
+        let (unwritten, _) = tokio::join!(calls_then_journal, timeout(GOODBYE, goodbye));
         self.tasks.shutdown().await;
+        if let Some(mut closed) = self.journal_closed.take() {
+            // The thread's end of the channel is dropped.
+            let _ = timeout(CLOSE, async { while closed.changed().await.is_ok() {} }).await;
+        }
+        let files = std::mem::take(&mut self.socket_files);
+        let _ = timeout(CLOSE, spawn_blocking(move || drop(files))).await;
+        unwritten
+    }
+
+    /// Waits until peers know a later start of this agent: the clock went back, and no journal remembered. The agent has to
+    /// start anew, above that generation.
+    pub fn superseded(&self) -> impl Future<Output = Generation> + use<> {
+        let cluster = self.cluster.clone();
+        async move { cluster.superseded().await }
     }
 
     /// Numbers of what the agent holds.
@@ -357,29 +449,64 @@ impl Daemon {
     }
 }
 
+/// Says once which of the operator's names no tunnel could claim: an error in a name leads visitors of others to a tunnel.
+fn unusual_names(names: &Names) {
+    for (name, why) in names.unusual() {
+        tracing::warn!(name, "an ingress rule or domain is for {why}; it is in force, if it is meant so");
+    }
+}
+
+/// How requests come to the admin listener.
+fn admin_access(listener: &TcpListener, tokens: Option<Tokens>) -> anyhow::Result<Access> {
+    if let Some(tokens) = tokens {
+        return Ok(Access::Tokens(Arc::new(move |token: &[u8]| tokens.admit(Some(token)).is_ok())));
+    }
+    Ok(if is_loopback(listener.local_addr()?.ip()) { Access::Local } else { Access::Open })
+}
+
+/// The names under which gosts may call the plugin. None if a web page cannot call it under any name: it knows no token,
+/// and its browser does not accept our certificate for its name.
+fn own_names(config: &Config) -> Option<OwnNames> {
+    if config.token_file.is_some() || config.tls.is_some() {
+        return None;
+    }
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let advertised = match config.advertise.as_ref().map(|advertise| &advertise.host) {
+        Some(AdvertisedHost::Host(Host::Name(name))) => Some(name.to_string()),
+        _ => None,
+    };
+    let names = [Some(host), Some(config.name.as_str().to_owned()), advertised];
+    let names = names.into_iter().flatten().chain(config.plugin_hosts.iter().cloned());
+    Some(OwnNames::new(names.collect::<Vec<_>>().iter().map(String::as_str)))
+}
+
 /// Writes changes to the journal; first everything, if the journal differs.
 fn keep_journal(
     agent: &Agent,
     journal: Result<Option<Journal>, String>,
     differs: Option<Vec<Label>>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) {
+) -> anyhow::Result<Option<JournalClosed>> {
     match journal {
         Ok(Some(journal)) => {
+            let (thread, closed) = JournalThread::start(journal).context("no thread for the journal")?;
             agent.use_journal();
             if let Some(others) = differs {
                 agent.rewrite_journal(others);
             }
-            tasks.spawn(agent.clone().keep(journal));
+            tasks.spawn(agent.clone().keep(thread));
+            return Ok(Some(closed));
         }
         Ok(None) => {}
         Err(why) => agent.miss_journal(why),
     }
+    Ok(None)
 }
 
 /// The content of the plugin's secret files.
 struct Secrets {
     tokens: Option<(Tokens, Files<TokenHashes>)>,
+    admin_tokens: Option<(Tokens, Files<TokenHashes>)>,
     tls: Option<(Files<ServerConfig>, Latest<ServerConfig>)>,
 }
 
@@ -387,8 +514,10 @@ impl Secrets {
     /// An unusable file ends the start: no call may be served more openly than the operator configured.
     fn open(config: &Config) -> anyhow::Result<Self> {
         let tokens = config.token_file.as_deref().map(Tokens::open).transpose().context("--token-file")?;
+        let admin_tokens = config.admin_token_file.as_deref().map(Tokens::open).transpose();
+        let admin_tokens = admin_tokens.context("--admin-token-file")?;
         let tls = config.tls.clone().map(TlsFiles::open).transpose().context("--tls-cert and --tls-key")?;
-        Ok(Self { tokens, tls })
+        Ok(Self { tokens, admin_tokens, tls })
     }
 
     /// Reads the files again when they change and at each notice in `reloads`. Returns handles to the newest content.
@@ -397,16 +526,18 @@ impl Secrets {
         every: Duration,
         reloads: &watch::Receiver<()>,
         tasks: &mut JoinSet<anyhow::Result<()>>,
-    ) -> (Tokens, Option<Latest<ServerConfig>>) {
-        let tokens = self.tokens.map(|(tokens, files)| {
-            tasks.spawn(files.follow(every, reloads.clone()));
-            tokens
+    ) -> (Tokens, Option<Latest<ServerConfig>>, Option<Tokens>) {
+        let [tokens, admin_tokens] = [self.tokens, self.admin_tokens].map(|opened| {
+            opened.map(|(tokens, files)| {
+                tasks.spawn(files.follow(every, reloads.clone()));
+                tokens
+            })
         });
         let tls = self.tls.map(|(files, latest)| {
             tasks.spawn(files.follow(every, reloads.clone()));
             latest
         });
-        (tokens.unwrap_or_default(), tls)
+        (tokens.unwrap_or_default(), tls, admin_tokens)
     }
 }
 
@@ -420,7 +551,7 @@ fn serve_control(
     let bind = if replaces { unix_socket::replace } else { unix_socket::bind };
     match bind(path, ops::SOCKET_MODE) {
         Ok((listener, file)) => {
-            tasks.spawn(ops::serve(ops.clone(), listener, true));
+            tasks.spawn(ops::serve(ops.clone(), listener, Access::Control));
             Some(file)
         }
         Err(error) => {
@@ -433,6 +564,15 @@ fn serve_control(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Time passes only while the runtime has nothing to do, so a wait for a fixed time shows.
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_without_a_journal_stops_without_waiting_for_anything() {
+        let daemon = Daemon::start(Config::loopback("a".parse().unwrap())).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        daemon.stop().await;
+        assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    }
 
     async fn fault_of(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {
         let mut daemon = Daemon::start(Config::loopback("a".parse().unwrap())).await.unwrap();

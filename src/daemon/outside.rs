@@ -1,14 +1,20 @@
 //! What operators may ask of an agent and its own modules do not know: see [`Outside`].
 
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::ingress_file;
-use crate::metrics::Runtime;
+use crate::metrics::{Runtime, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, Outside, report};
 use crate::plugin::{By, Ingress, Meter};
+use crate::rejected::RejectedCounts;
 
 pub(super) fn outside(
     cluster: &Cluster,
@@ -16,6 +22,7 @@ pub(super) fn outside(
     meter: &Meter,
     ingress_file: ingress_file::FileHealth,
     dropped_log_lines: Counter,
+    standing: Vec<String>,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -27,6 +34,8 @@ pub(super) fn outside(
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "Version of this program", build);
     let ingress = ingress.clone();
+    let rejected = Arc::<RejectedCounts>::default();
+    metrics.register_collector(Box::new(AdminRejected(rejected.clone())));
     let dropped = "Log lines dropped because standard error did not accept them";
     metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
     Outside {
@@ -34,6 +43,19 @@ pub(super) fn outside(
         host: Box::new(move |host| explain_host(&ingress, host)),
         ingress_file: Box::new(move || ingress_file.report()),
         metrics,
+        rejected,
+        standing,
+    }
+}
+
+/// The metric of requests that the operators' door turned away.
+#[derive(Debug)]
+struct AdminRejected(Arc<RejectedCounts>);
+
+impl Collector for AdminRejected {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Requests to the admin listener and the control socket that were turned away";
+        Sheet::new(encoder).counts("gossd_admin_rejected", help, self.0.labelled(|_| true))
     }
 }
 

@@ -15,6 +15,8 @@ use crate::plugin::gate::CATCH_UP;
 
 /// At most this often, the peers are written to the file.
 const REMEMBER: Duration = Duration::from_secs(1);
+/// How often the file is looked for.
+const MISSED: Duration = Duration::from_secs(10);
 /// How often a starting agent checks whether its peers have sent their records.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -37,7 +39,23 @@ pub(super) async fn remember(cluster: Cluster, known: PeerAddresses, path: PathB
         // While a cluster starts, peers appear one after the other; they share a write.
         tokio::time::sleep_until(last + REMEMBER).await;
         last = Instant::now();
-        let _ = tokio::time::timeout(KEPT_FOR, heard.changed()).await;
+        let is_due = async {
+            // The file may be gone, with its folder or alone.
+            while spawn_blocking({
+                let path = path.clone();
+                move || path.exists()
+            })
+            .await
+            .unwrap_or_default()
+            {
+                tokio::time::sleep(MISSED).await;
+            }
+        };
+        tokio::select! {
+            _ = heard.changed() => {}
+            () = is_due => {}
+            () = tokio::time::sleep(KEPT_FOR) => {}
+        }
     }
 }
 

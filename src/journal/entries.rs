@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
-pub use super::store::Entries;
+pub use super::store::KeptEntries;
 use super::store::{Contents, Stamp, Store};
 use super::{RestoredJournal, guarded};
 use gossd_core::agent::Batch;
 
 /// What a start makes of entries.
-pub fn read(entries: &Entries) -> RestoredJournal {
+pub fn read(entries: &KeptEntries) -> RestoredJournal {
     restored(Contents::of(entries))
 }
 
 /// How a batch is written.
-pub fn write(batch: &Batch) -> Entries {
-    Entries::of(batch)
+pub fn write(batch: &Batch) -> KeptEntries {
+    KeptEntries::of(batch)
 }
 
 /// What a start makes of the bytes of a whole file; none if it sets the file aside.

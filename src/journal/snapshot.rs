@@ -5,27 +5,39 @@ use serde::{Deserialize, Serialize};
 
 use super::RestoredJournal;
 use super::kept::{bytes, read as read_kept};
-use super::store::{Contents, Entries};
-use gossd_core::agent::Batch;
+use super::store::{Contents, KeptEntries};
+use gossd_core::agent::{Batch, Unreconciled};
+use gossd_core::label::Label;
 use gossd_core::record::Generation;
+use gossd_core::slot::Version;
 
 /// Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]
 struct Snapshot {
     generation: Generation,
-    entries: Entries,
+    entries: KeptEntries,
+    /// See [`Unreconciled`]: generation, version and ids.
+    unreconciled: Option<(Generation, Version, Vec<String>)>,
 }
 
 /// The bytes of everything that a process of that generation holds.
-pub(crate) fn write(generation: Generation, all: &Batch) -> Vec<u8> {
-    bytes(&Snapshot { generation, entries: Entries::of(all) })
+pub(crate) fn write(generation: Generation, all: &Batch, unreconciled: Option<Unreconciled>) -> Vec<u8> {
+    let unreconciled = unreconciled.map(|Unreconciled { told: (of, version), ids }| {
+        (of, version, ids.iter().map(ToString::to_string).collect())
+    });
+    bytes(&Snapshot { generation, entries: KeptEntries::of(all), unreconciled })
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub(crate) fn read(bytes: &[u8]) -> Option<RestoredJournal> {
-    let Snapshot { generation, entries } = read_kept(bytes)?;
-    Some(Contents::of(&entries).restored(generation.checked_add(1)?, None))
+    let Snapshot { generation, entries, unreconciled } = read_kept(bytes)?;
+    let mut restored = Contents::of(&entries).restored(generation.checked_add(1)?, None);
+    let (told, ids) =
+        unreconciled.map_or((None, Vec::new()), |(of, version, ids)| (Some((of, version)), ids));
+    restored.told = told;
+    restored.leases.unconfirmed = Some(ids.iter().map(|id| Label::from(id.as_str())).collect());
+    Some(restored)
 }
 
 #[cfg(test)]
@@ -60,9 +72,11 @@ mod tests {
         all.claims.insert(rule.key(), Some(Arc::new(rule.clone())));
         all.periods.insert("n".into(), Some(Duration::from_secs(15)));
         all.entrypoints.insert(key, Some(registered.clone()));
-        let bytes = write(41, &all);
+        let unreconciled = Unreconciled { told: (40, 7), ids: vec!["1".into()] };
+        let bytes = write(41, &all, Some(unreconciled));
         let read = read(&bytes).unwrap();
-        assert_eq!((read.generation, read.draining), (42, true));
+        assert_eq!((read.generation, read.draining, read.told), (42, true, Some((40, 7))));
+        assert_eq!(read.leases.unconfirmed, Some(["1".into()].into()));
         assert_eq!((read.leases.held, read.leases.lapsed), (vec![holding("1")], vec![holding("2")]));
         assert_eq!(read.leases.released, [("3".into(), Release::Held)]);
         assert_eq!(read.leases.periods, [("n".into(), Duration::from_secs(15))]);

@@ -20,6 +20,7 @@ use gossd_core::hostname::Claim;
 use gossd_core::label::Label;
 use gossd_core::lease::{self, Word};
 use gossd_core::record::Generation;
+use gossd_core::slot::Version;
 use gossd_core::tombstone::{MAX_TOMBSTONES, Release};
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it. The first one spelled records out.
@@ -39,6 +40,10 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const RELEASED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("released");
 /// In [`META`]: 1 while the agent drains.
 const DRAINING: &str = "draining";
+/// In [`META`]: the version of its changes to which a start has written everything, and which start that was. A start that has
+/// written nothing yet is not in it.
+const TOLD: &str = "told";
+const TOLD_BY: &str = "told by";
 
 /// How far a file has come; every commit says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +62,7 @@ pub(super) struct Contents {
     pub(super) entrypoints: Vec<Registered>,
     pub(super) rules: Vec<Claim>,
     pub(super) draining: bool,
+    told: Option<(Generation, Version)>,
     /// By their numbers.
     released: Vec<(u64, (Label, Release))>,
     /// Bytes of all of it, without what a tree needs around them.
@@ -66,7 +72,7 @@ pub(super) struct Contents {
 /// The entries of the tables, as they are written. Fields are never changed, only appended.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(not(feature = "fuzz"), allow(unreachable_pub, reason = "only the fuzzers see it"))]
-pub struct Entries {
+pub struct KeptEntries {
     /// In the order of [`Keyspace::ALL`]; a later version may have more.
     pub tables: Vec<Vec<Row>>,
     /// Whether the agent drains.
@@ -106,7 +112,10 @@ impl Stamp {
 
     /// Of the start after the one that left this.
     pub(super) fn raised(self, at_least: Generation) -> Result<Self, Fault> {
-        let next = self.generation.checked_add(1);
+        /// Two starts that continue with copies of one journal, because it was put back, must not take each other for the same
+        /// start. Of the clock that may be a few minutes, and it has to be wrong for this to count.
+        const APART: u64 = 1 << 20;
+        let next = self.generation.checked_add(1 + rand::random_range(0..APART));
         let next = next.ok_or_else(|| Fault::Damaged("its generation is the last there can be".into()))?;
         Ok(Self { generation: next.max(at_least), ..self.next() })
     }
@@ -187,6 +196,10 @@ impl Store {
             if let Some(draining) = batch.draining {
                 meta.insert(DRAINING, u64::from(draining))?;
             }
+            if let Some(told) = batch.told {
+                meta.insert(TOLD, told)?;
+                meta.insert(TOLD_BY, stamp.generation)?;
+            }
             let entries = transaction.open_table(definition(Keyspace::Words))?;
             let released = transaction.open_table(RELEASED)?;
             let mut words = Words { entries, released };
@@ -230,7 +243,10 @@ impl Store {
         // Not read, but a file without it could not be written to.
         transaction.open_table(RELEASED)?;
         let draining = meta.get(DRAINING)?.is_some_and(|draining| draining.value() != 0);
-        let mut contents = Contents { stamp, draining, ..Contents::default() };
+        // Of a journal that does not say it, peers know no more than it has, unless they know of a later start.
+        let told = meta.get(TOLD_BY)?.zip(meta.get(TOLD)?);
+        let told = told.map_or((stamp.generation, Version::MAX), |(by, told)| (by.value(), told.value()));
+        let mut contents = Contents { stamp, draining, told: Some(told), ..Contents::default() };
         let mut unreadable = 0;
         for table in Keyspace::ALL {
             // Not there until something was in it.
@@ -272,14 +288,14 @@ impl Contents {
 
     /// What is given to a start of that generation.
     pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> RestoredJournal {
-        let Self { stamp: _, mut leases, entrypoints, rules, draining, mut released, size: _ } = self;
+        let Self { stamp: _, mut leases, entrypoints, rules, draining, told, mut released, size: _ } = self;
         released.sort_by_key(|(number, _)| *number);
         leases.released = released.into_iter().map(|(_, released)| released).collect();
-        RestoredJournal { generation, leases, entrypoints, rules, draining, set_aside }
+        RestoredJournal { generation, leases, entrypoints, rules, draining, told, set_aside }
     }
 
     /// Of these entries, which no file holds.
-    pub(super) fn of(entries: &Entries) -> Self {
+    pub(super) fn of(entries: &KeptEntries) -> Self {
         let mut contents = Self { draining: entries.draining, ..Self::default() };
         for (table, entries) in Keyspace::ALL.into_iter().zip(&entries.tables) {
             for (key, kept) in entries {
@@ -290,7 +306,7 @@ impl Contents {
     }
 }
 
-impl Entries {
+impl KeptEntries {
     /// All that is in a batch.
     pub(super) fn of(batch: &Batch) -> Self {
         let kept = |table: Keyspace| {

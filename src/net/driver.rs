@@ -1,7 +1,7 @@
 //! The task that owns the link: feeds it from the sockets and queues, and does what follows.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -10,15 +10,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Arrival;
-use super::transport::{MAX_DATAGRAM, Transport};
+use super::transport::{MAX_DATAGRAM, Reached, Transport, reaches};
 use super::{LivePeer, log};
 use crate::metrics::LAG_BUCKETS;
-use gossd_core::link::counters::{Counters, Dropped};
+use gossd_core::address::canonical;
+use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, Fingerprint, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
-use gossd_core::link::seal::Sealer;
 use gossd_core::link::{Link, LinkEffects, Peer, ReplicaStore};
-use gossd_core::record::AgentName;
+use gossd_core::record::{AgentName, Generation};
 use gossd_core::slot::Change;
 
 /// Datagrams taken in one go before the other inputs get their turn.
@@ -34,17 +34,24 @@ pub(super) struct Driver {
     lags: HashMap<AgentName, Histogram>,
     /// Who waits until all pushes are acknowledged or given up.
     unsettled: Vec<oneshot::Sender<()>>,
+    /// Addresses to join at that our socket cannot send to, and that were logged.
+    unreachable: BTreeSet<SocketAddr>,
 }
 
 /// What the link's effects go to.
 pub(super) struct Outputs {
     pub(super) transport: Transport,
+    /// Where it listens.
+    pub(super) bound: SocketAddr,
     /// The live peers.
     pub(super) peers: watch::Sender<Vec<LivePeer>>,
-    /// What opens frames in other tasks, and has the keyring that a file keeps.
-    pub(super) sealer: watch::Sender<Sealer>,
+    /// The keyring in force, which a file keeps.
+    pub(super) keyring: watch::Sender<Arc<Keyring>>,
     pub(super) replicas: Box<dyn ReplicaStore + Send>,
-    pub(super) counters: Arc<Counters>,
+    /// How it goes with the addresses to join at.
+    pub(super) joins: watch::Sender<Joins>,
+    /// A later start of this agent that peers know.
+    pub(super) superseded: watch::Sender<Option<Generation>>,
 }
 
 /// Changes to push.
@@ -71,16 +78,18 @@ pub(super) struct Inputs {
     pub(super) pushes: mpsc::Receiver<Publication>,
     /// Frames that came by TCP.
     pub(super) frames: mpsc::Receiver<Arrival>,
-    /// Frames that came by TCP and did not open.
-    pub(super) rejected: mpsc::Receiver<(SocketAddr, Dropped)>,
+    /// What came of sending frames by TCP.
+    pub(super) reached: mpsc::Receiver<Reached>,
     /// Addresses to join at.
     pub(super) joins: watch::Receiver<BTreeSet<SocketAddr>>,
     pub(super) keys: mpsc::Receiver<KeyInput>,
+    /// Where peers reach this host, and all its addresses.
+    pub(super) host: watch::Receiver<(SocketAddr, BTreeSet<IpAddr>)>,
 }
 
 impl Driver {
     pub(super) fn new(link: Link, outputs: Outputs) -> Self {
-        Self { link, outputs, lags: HashMap::new(), unsettled: Vec::new() }
+        Self { link, outputs, lags: HashMap::new(), unsettled: Vec::new(), unreachable: BTreeSet::new() }
     }
 
     /// Runs for ever. Errors of the socket are counted, not returned: the next frame may be fine.
@@ -95,17 +104,24 @@ impl Driver {
                     self.perform(effects)?;
                     self.unsettled.extend(settled);
                 }
-                Some(Arrival { frame, proof }) = inputs.frames.recv() => {
-                    let effects = self.link.handle_frame(now(), &frame, &mut *self.outputs.replicas);
-                    if effects.is_fresh {
-                        proof.give();
-                    }
+                Some(Arrival { from, frame, is_fresh }) = inputs.frames.recv() => {
+                    let effects = self.link.handle_frame(now(), from, &frame, &mut *self.outputs.replicas);
+                    // The connection may be gone by now.
+                    let _ = is_fresh.send(effects.is_fresh);
                     self.perform(effects)?;
                 }
-                Some((from, why)) = inputs.rejected.recv() => self.reject(from, why)?,
+                Some((to, gets_through)) = inputs.reached.recv() => {
+                    let effects = self.link.handle_tcp(now(), to, gets_through);
+                    self.perform(effects)?;
+                }
                 Ok(()) = inputs.joins.changed() => {
-                    let joins = inputs.joins.borrow_and_update().clone();
+                    let joins = self.reachable(&inputs.joins.borrow_and_update());
                     let effects = self.link.handle_joins(now(), joins);
+                    self.perform(effects)?;
+                }
+                Ok(()) = inputs.host.changed() => {
+                    let (addr, addresses) = inputs.host.borrow_and_update().clone();
+                    let effects = self.link.handle_address(now(), addr, addresses);
                     self.perform(effects)?;
                 }
                 Some(input) = inputs.keys.recv() => self.handle_keys(input)?,
@@ -125,27 +141,33 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
-        let sealer = self.link.sealer();
-        for _ in 0..BATCH {
-            let Some((len, from)) = self.outputs.transport.try_receive(buffer) else { break };
-            match sealer.open(&buffer[..len]) {
-                Ok(frame) => {
-                    let effects = self.link.handle_frame(now(), &frame, &mut *self.outputs.replicas);
-                    self.perform(effects)?;
-                }
-                Err(error) => {
-                    self.outputs.counters.count(error.into());
-                    self.reject(from, error.into())?;
-                }
-            }
+    /// The addresses to join at that our socket can send to. Others would never be reached, and without a word.
+    fn reachable(&mut self, joins: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+        let bound = self.outputs.bound;
+        let (can, cannot): (BTreeSet<_>, BTreeSet<_>) =
+            joins.iter().map(|addr| canonical(*addr)).partition(|addr| reaches(bound, *addr));
+        for join in cannot.difference(&self.unreachable) {
+            tracing::warn!(
+                %join,
+                gossip = %bound,
+                "cannot join there: --gossip listens on {} only, and that is an address of {}. Set --gossip to [::]:{}, which \
+                 is both",
+                if bound.is_ipv4() { "IPv4" } else { "IPv6" },
+                if join.is_ipv4() { "IPv4" } else { "IPv6" },
+                bound.port()
+            );
         }
-        Ok(())
+        self.unreachable = cannot;
+        can
     }
 
-    fn reject(&mut self, from: SocketAddr, why: Dropped) -> anyhow::Result<()> {
-        let effects = self.link.handle_rejected(now(), from.ip(), why);
-        self.perform(effects)
+    fn receive(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
+        for _ in 0..BATCH {
+            let Some((len, from)) = self.outputs.transport.try_receive(buffer) else { break };
+            let effects = self.link.handle_frame(now(), from, &buffer[..len], &mut *self.outputs.replicas);
+            self.perform(effects)?;
+        }
+        Ok(())
     }
 
     fn handle_keys(&mut self, input: KeyInput) -> anyhow::Result<()> {
@@ -161,12 +183,15 @@ impl Driver {
                 let _ = done.send(result);
                 self.perform(effects)?;
             }
-            KeyInput::Filed { fingerprint, written } => self.link.handle_filed(now, fingerprint, written),
+            KeyInput::Filed { fingerprint, written } => {
+                let effects = self.link.handle_filed(now, fingerprint, written);
+                self.perform(effects)?;
+            }
             KeyInput::Reread(keyring) => {
                 let (is_new, effects) = self.link.handle_key_file(now, keyring);
                 self.perform(effects)?;
                 if is_new {
-                    tracing::info!(keys = ?self.link.sealer().keyring, "read the key file again");
+                    tracing::info!(keys = ?self.link.keyring(), "read the key file again");
                 }
             }
         }
@@ -174,12 +199,13 @@ impl Driver {
     }
 
     fn perform(&mut self, effects: LinkEffects) -> anyhow::Result<()> {
-        let LinkEffects { frames, is_fresh: _, sealer, peers, lag, lines, name_taken } = effects;
+        let LinkEffects { frames, is_fresh: _, keyring, peers, lag, lines, name_taken, joins, superseded } =
+            effects;
         for frame in frames {
             self.outputs.transport.send(frame);
         }
-        if let Some(sealer) = sealer {
-            self.outputs.sealer.send_replace(sealer);
+        if let Some(keyring) = keyring {
+            self.outputs.keyring.send_replace(keyring);
         }
         if let Some(peers) = peers {
             self.report(peers);
@@ -190,7 +216,13 @@ impl Driver {
             lags.observe(lag.as_secs_f64());
         }
         for line in lines {
-            log::log(line, &self.outputs.sealer.borrow().keyring);
+            log::log(line, self.link.keyring());
+        }
+        if let Some(joins) = joins {
+            self.outputs.joins.send_replace(joins);
+        }
+        if superseded.is_some() {
+            self.outputs.superseded.send_replace(superseded);
         }
         if let Some(by) = name_taken {
             anyhow::bail!(

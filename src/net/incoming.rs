@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
+use gossd_core::address::canonical;
 use gossd_core::link::counters::{Counters, Dropped};
+use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::gauges::{Counted, Gauge, MAX_CONNECTIONS_IN};
-use gossd_core::link::seal::{OVERHEAD, Opened, Sealer};
 use gossd_core::link::wire::MAX_PAYLOAD;
 
 /// Of these, from one network, without a proof that a peer speaks. Peers behind one address need a moment each.
@@ -28,26 +29,27 @@ pub const MAX_UNPROVEN: usize = 32;
 pub const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer's connection that brings no whole frame for this long is closed.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest frame: the largest payload, its header and seal.
-const MAX_FRAME: usize = MAX_PAYLOAD + OVERHEAD + 128;
+/// Largest frame: the largest payload, and what is around it.
+const MAX_FRAME: usize = MAX_PAYLOAD + OVERHEAD;
 /// Out of file descriptors, mostly: it passes, but not at once.
 const NO_ACCEPT: Duration = Duration::from_millis(50);
 
-/// A frame that opened.
+/// A frame that came by a connection.
 pub struct Arrival {
-    /// What it is.
-    pub frame: Opened,
-    /// To be given if it is a peer's, and new.
-    pub proof: Proof,
+    /// From where.
+    pub from: SocketAddr,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+    /// To be told whether it is a peer's, and new. The connection's next frame waits for that.
+    pub is_fresh: oneshot::Sender<bool>,
 }
 
 /// Whether a connection has brought something new from a peer.
 #[derive(Clone, Debug, Default)]
-pub struct Proof(Arc<AtomicBool>);
+struct Proof(Arc<AtomicBool>);
 
 impl Proof {
-    /// It has.
-    pub fn give(&self) {
+    fn give(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
@@ -56,14 +58,10 @@ impl Proof {
     }
 }
 
-/// Where frames go, opened.
+/// Where frames go.
 pub struct Inbox {
-    /// Opens them, in the connection's own task.
-    pub sealer: watch::Receiver<Sealer>,
-    /// Takes them then; a full one slows the peers down.
+    /// Takes them; a full one slows the peers down.
     pub frames: mpsc::Sender<Arrival>,
-    /// Told of frames that do not open.
-    pub rejected: mpsc::Sender<(SocketAddr, Dropped)>,
     /// Counts connections dropped.
     pub counters: Arc<Counters>,
 }
@@ -77,6 +75,7 @@ pub async fn accept(listener: TcpListener, inbox: Inbox) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
+                    let from = canonical(from);
                     let proof = Proof::default();
                     let task = tasks.spawn(serve(stream, from, inbox.clone(), proof.clone()));
                     if guests.add(Guest::new(from.ip(), proof, task)) {
@@ -161,44 +160,28 @@ async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>, proof
             Ok(None) => return,
             Err(_) => return inbox.counters.count(Dropped::Connection),
         };
-        if !inbox.take(from, &frame, &proof).await {
+        if !inbox.take(from, frame).await {
             return;
         }
+        proof.give();
     }
 }
 
-/// The next frame, if it comes in time. Whether there is more time is seen late, because a frame that is under way to
-/// the link may be the proof.
+/// The next frame, if it comes in time.
 async fn read_in_time(
     stream: &mut TcpStream,
     until_proven: Instant,
     proof: &Proof,
 ) -> io::Result<Option<Vec<u8>>> {
-    let end = Instant::now() + READ_TIMEOUT;
-    let frame = read_frame(stream);
-    tokio::pin!(frame);
-    if !proof.is_given() {
-        match timeout_at(until_proven, &mut frame).await {
-            Ok(read) => return read,
-            Err(_) if !proof.is_given() => return Err(io::ErrorKind::TimedOut.into()),
-            Err(_) => {}
-        }
-    }
-    timeout_at(end, frame).await?
+    let end = if proof.is_given() { Instant::now() + READ_TIMEOUT } else { until_proven };
+    timeout_at(end, read_frame(stream)).await?
 }
 
 impl Inbox {
-    /// Opens a frame and passes it on; false if it does not open, or nobody takes it any more.
-    async fn take(&self, from: SocketAddr, frame: &[u8], proof: &Proof) -> bool {
-        let sealer = self.sealer.borrow().clone();
-        match sealer.open(frame) {
-            Ok(frame) => self.frames.send(Arrival { frame, proof: proof.clone() }).await.is_ok(),
-            Err(error) => {
-                let _ = self.rejected.try_send((from, error.into()));
-                self.counters.count(error.into());
-                false
-            }
-        }
+    /// Whether a frame is a peer's, and new. Not, too, when nobody takes frames any more.
+    async fn take(&self, from: SocketAddr, frame: Vec<u8>) -> bool {
+        let (is_fresh, judged) = oneshot::channel();
+        self.frames.send(Arrival { from, frame, is_fresh }).await.is_ok() && judged.await.unwrap_or(false)
     }
 }
 

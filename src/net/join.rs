@@ -1,7 +1,7 @@
 //! Where to find peers: addresses and host names, resolved again for ever, because a name's addresses change
 //! while agents run.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -75,28 +75,27 @@ impl JoinPoint {
     }
 }
 
+/// What each point resolves to; nothing of one that never did.
+pub(super) type JoinsResolved = HashMap<JoinPoint, Vec<SocketAddr>>;
+
 /// Resolves the points for ever, whichever they are at the time. A name that fails keeps the addresses that it had.
 pub(super) async fn resolve(
     mut points: watch::Receiver<Vec<JoinPoint>>,
+    resolved: watch::Sender<JoinsResolved>,
     joins: watch::Sender<BTreeSet<SocketAddr>>,
 ) -> anyhow::Result<()> {
-    let mut known: HashMap<JoinPoint, Vec<SocketAddr>> = HashMap::new();
-    let mut warned = HashSet::new();
     loop {
         let now = points.borrow_and_update().clone();
-        known.retain(|point, _| now.contains(point));
-        warned.retain(|point| now.contains(point));
+        resolved.send_modify(|known| known.retain(|point, _| now.contains(point)));
         for point in now {
             let addrs = point.resolve().await;
-            if !addrs.is_empty() {
-                warned.remove(&point);
-                known.insert(point, addrs);
-                // Tell at once: the next name may take its time.
-                let all: BTreeSet<SocketAddr> = known.values().flatten().copied().collect();
-                joins.send_if_modified(|told| std::mem::replace(told, all.clone()) != all);
-            } else if warned.insert(point.clone()) {
-                tracing::warn!(join = %point.0, "cannot resolve this --join host; trying again every 5 s");
+            if addrs.is_empty() {
+                continue;
             }
+            // Tell at once: the next name may take its time.
+            resolved.send_modify(|known| drop(known.insert(point, addrs)));
+            let all: BTreeSet<SocketAddr> = resolved.borrow().values().flatten().copied().collect();
+            joins.send_if_modified(|told| std::mem::replace(told, all.clone()) != all);
         }
         tokio::select! {
             () = tokio::time::sleep(RESOLVE) => {}

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,7 +17,6 @@ use zeroize::Zeroizing;
 use super::driver::KeyInput;
 use crate::secret_file;
 use gossd_core::link::keyring::{Key, Keyring};
-use gossd_core::link::seal::Sealer;
 
 /// Least time between two writes, whatever peers say.
 const PACE: Duration = Duration::from_millis(200);
@@ -38,18 +38,18 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Keyring> {
 /// Keeps the file as the keyring is, for ever. A file that cannot be written, or read, changes nothing in memory.
 pub(super) async fn keep(
     path: PathBuf,
-    mut sealer: watch::Receiver<Sealer>,
+    mut in_force: watch::Receiver<Arc<Keyring>>,
     mut told: watch::Receiver<()>,
     inputs: mpsc::Sender<KeyInput>,
 ) -> anyhow::Result<()> {
     let mut failed = false;
     loop {
         tokio::select! {
-            Ok(()) = sealer.changed() => {
-                failed = file(&path, &mut sealer, failed, &inputs).await?;
+            Ok(()) = in_force.changed() => {
+                failed = file(&path, &mut in_force, failed, &inputs).await?;
                 sleep(PACE).await;
             }
-            () = sleep(AGAIN), if failed => failed = file(&path, &mut sealer, failed, &inputs).await?,
+            () = sleep(AGAIN), if failed => failed = file(&path, &mut in_force, failed, &inputs).await?,
             Ok(()) = told.changed() => read_again(&path, &inputs).await?,
             else => anyhow::bail!("nobody uses the keys any more"),
         }
@@ -59,11 +59,11 @@ pub(super) async fn keep(
 /// Writes the keyring in force. Whether it failed.
 async fn file(
     path: &Path,
-    sealer: &mut watch::Receiver<Sealer>,
+    in_force: &mut watch::Receiver<Arc<Keyring>>,
     failed: bool,
     inputs: &mpsc::Sender<KeyInput>,
 ) -> anyhow::Result<bool> {
-    let keyring = sealer.borrow_and_update().keyring.clone();
+    let keyring = in_force.borrow_and_update().clone();
     let fingerprint = keyring.fingerprint();
     let to = path.to_owned();
     let written = spawn_blocking(move || write(&to, &keyring)).await?;

@@ -11,9 +11,11 @@ pub(crate) mod join;
 pub mod keyfile;
 mod log;
 mod metrics;
+pub(crate) mod probe;
 pub mod transport;
+mod unanswered;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,11 +31,13 @@ pub use self::join::JoinPoint;
 use self::driver::{Driver, Inputs, KeyInput, Outputs, Publication};
 use self::incoming::Inbox;
 use self::transport::{Bound, Faults, Transport};
+use self::unanswered::Minder;
 use gossd_core::link::counters::Counters;
+use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
 use gossd_core::link::{Link, LinkSettings, ReplicaStore};
-use gossd_core::record::Owner;
+use gossd_core::record::{Generation, Owner};
 use gossd_core::slot::Change;
 
 /// Batches of changes and frames that wait between two tasks.
@@ -45,6 +49,8 @@ pub struct NetConfig {
     pub owner: Owner,
     /// Where peers reach us.
     pub advertise: SocketAddr,
+    /// The private key of our identity.
+    pub identity: [u8; 32],
     /// Where to find peers; resolved again and again.
     pub join: Vec<JoinPoint>,
     /// Keys. With [`Keyring::public`] only loopback is safe.
@@ -80,7 +86,10 @@ pub struct Cluster {
     pushes: mpsc::Sender<Publication>,
     points: watch::Sender<Vec<JoinPoint>>,
     keys: mpsc::Sender<KeyInput>,
+    host: watch::Sender<(SocketAddr, BTreeSet<IpAddr>)>,
     peers: watch::Receiver<Vec<LivePeer>>,
+    superseded: watch::Receiver<Option<Generation>>,
+    unanswered: watch::Receiver<Vec<String>>,
     counters: Arc<Counters>,
 }
 
@@ -97,6 +106,7 @@ impl Cluster {
         let NetConfig {
             owner,
             advertise,
+            identity,
             join,
             keyring,
             key_file,
@@ -109,6 +119,8 @@ impl Cluster {
         let settings = LinkSettings {
             owner,
             addr: advertise,
+            identity,
+            version: env!("CARGO_PKG_VERSION").into(),
             keyring,
             key_file: key_file.is_some(),
             cluster,
@@ -117,34 +129,53 @@ impl Cluster {
             seed: rand::random(),
         };
         let link = Link::new(Instant::now().into_std(), settings, counters.clone());
-        let (transport, listener) = Transport::new(bound, counters.clone(), faults);
+        let at = bound.addr;
+        let (reached, reached_rx) = mpsc::channel(QUEUE);
+        let (transport, listener) = Transport::new(bound, counters.clone(), faults, reached);
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
-        let (rejected, rejected_rx) = mpsc::channel(QUEUE);
         let (keys, keys_rx) = mpsc::channel(QUEUE);
         let (joins, joins_rx) = watch::channel(BTreeSet::new());
         let (peers, peers_rx) = watch::channel(Vec::new());
         let (points, points_rx) = watch::channel(join);
-        let sealer = watch::Sender::new(link.sealer());
-        let inbox = Inbox { sealer: sealer.subscribe(), frames, rejected, counters: counters.clone() };
+        let in_force = watch::Sender::new(link.keyring().clone());
+        let inbox = Inbox { frames, counters: counters.clone() };
         if let Some(path) = key_file {
-            tasks.spawn(keyfile::keep(path, sealer.subscribe(), reload, keys.clone()));
+            tasks.spawn(keyfile::keep(path, in_force.subscribe(), reload, keys.clone()));
         }
-        let outputs = Outputs { transport, peers, sealer, replicas, counters: counters.clone() };
+        let (superseded, superseded_rx) = watch::channel(None);
+        let (host, host_rx) = watch::channel((advertise, BTreeSet::new()));
+        let (states, states_rx) = watch::channel(Joins::new());
+        let outputs =
+            Outputs { transport, bound: at, peers, keyring: in_force, replicas, joins: states, superseded };
         let inputs = Inputs {
             pushes: pushes_rx,
             frames: frames_rx,
-            rejected: rejected_rx,
+            reached: reached_rx,
             joins: joins_rx,
             keys: keys_rx,
+            host: host_rx,
         };
         tasks.spawn(Driver::new(link, outputs).run(inputs));
-        tasks.spawn(join::resolve(points_rx, joins));
+        let (unanswered, unanswered_rx) = watch::channel(Vec::new());
+        let (resolved, resolved_rx) = watch::channel(HashMap::new());
+        let minder = Minder { points: points_rx.clone(), resolved: resolved_rx, states: states_rx, ours: at };
+        tasks.spawn(minder.run(unanswered));
+        tasks.spawn(join::resolve(points_rx, resolved, joins));
         tasks.spawn(async move {
             incoming::accept(listener, inbox).await;
             Ok(())
         });
-        Self { pushes, points, keys, peers: peers_rx, counters }
+        Self {
+            pushes,
+            points,
+            keys,
+            host,
+            peers: peers_rx,
+            superseded: superseded_rx,
+            unanswered: unanswered_rx,
+            counters,
+        }
     }
 
     /// Pushes changes of our own slots to the peers, after all that was published before and with nothing left out. Waits
@@ -166,6 +197,16 @@ impl Cluster {
         self.points.send_replace(points);
     }
 
+    /// Where peers are looked for.
+    pub(crate) fn points(&self) -> Vec<JoinPoint> {
+        self.points.borrow().clone()
+    }
+
+    /// Peers reach this host there from now on; `addresses` are all that it has.
+    pub(crate) fn readdress(&self, addr: SocketAddr, addresses: BTreeSet<IpAddr>) {
+        self.host.send_replace((addr, addresses));
+    }
+
     /// Everybody's keys.
     pub async fn key_report(&self) -> Result<KeyReport, KeysRefused> {
         let (reply, report) = oneshot::channel();
@@ -178,6 +219,22 @@ impl Cluster {
         let (done, result) = oneshot::channel();
         let _ = self.keys.send(KeyInput::Change { change, force, done }).await;
         result.await.unwrap_or(Err(KeysRefused::Ending))
+    }
+
+    /// Waits until peers know a later start of this agent, so that nothing of this one counts with them: which.
+    pub async fn superseded(&self) -> Generation {
+        let mut superseded = self.superseded.clone();
+        let found = superseded.wait_for(Option::is_some).await.ok().and_then(|later| *later);
+        match found {
+            Some(generation) => generation,
+            // The task behind has ended, which ends the process.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The places to join at that have not answered for a while, and why as far as can be told: a sentence each.
+    pub fn unanswered(&self) -> Vec<String> {
+        self.unanswered.borrow().clone()
     }
 
     /// How many peers are live at present.
@@ -204,9 +261,4 @@ impl Cluster {
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
-}
-
-/// The address of `bound` as peers should know it, given the host part.
-pub fn advertised(bound: &Bound, host: IpAddr) -> SocketAddr {
-    SocketAddr::new(host, bound.addr.port())
 }

@@ -11,24 +11,26 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use gossd_core::address::canonical;
 use gossd_core::link::Frame;
+/// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
+/// fragments.
+pub use gossd_core::link::MAX_DATAGRAM;
 use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::gauges::{Counted, Gauge, MAX_CONNECTIONS_OUT};
 use gossd_core::link::wire::Kind;
 
-/// Largest frame that goes by UDP: with IP's header it fits every path's 1,280 bytes, so nothing is cut into
-/// fragments.
-pub const MAX_DATAGRAM: usize = 1_200;
 /// Frames that wait for one peer's TCP connection; of more, the oldest are dropped.
 const QUEUE: usize = 16;
 /// A sending connection without anything to send is closed earlier than its reader would.
 const SEND_IDLE: Duration = Duration::from_secs(30);
-/// Dialling and writing one frame may take that long, then the connection is given up.
-const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Dialling and writing one frame may take that long, then the connection is given up, and what is large goes in pieces by
+/// UDP.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the kernel may hold for us while another task has the core: some hundred pushes and acks.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -55,6 +57,18 @@ impl Bound {
     pub fn sockets(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
         (self.tcp.as_fd(), self.udp.as_fd())
     }
+}
+
+/// Whether sockets that are bound there can send to an address at all: an IPv4 socket cannot to IPv6, nor the other way
+/// round, unless it is bound to all of `[::]`.
+pub fn reaches(bound: SocketAddr, to: SocketAddr) -> bool {
+    let (bound, to) = (canonical(bound), canonical(to));
+    bound.is_ipv4() == to.is_ipv4() || bound.is_ipv6() && bound.ip().is_unspecified()
+}
+
+/// Whether this host has IPv6 at all: a kernel may have none.
+pub(crate) fn has_ipv6() -> bool {
+    Socket::new(Domain::IPV6, Type::DGRAM, None).is_ok()
 }
 
 /// Binds UDP and TCP to one port; with port 0, to any port that is free for both.
@@ -95,9 +109,13 @@ fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket
     Ok(socket)
 }
 
+/// What came of sending a large frame to an address: whether TCP got through.
+pub type Reached = (SocketAddr, bool);
+
 /// The sending side and the UDP socket.
 pub struct Transport {
     udp: UdpSocket,
+    is_ipv6: bool,
     pool: Arc<Pool>,
     counters: Arc<Counters>,
     faults: Option<Faults>,
@@ -105,9 +123,14 @@ pub struct Transport {
 
 impl Transport {
     /// Takes over the sockets; the one of connections is for [`super::incoming::accept`].
-    pub fn new(bound: Bound, counters: Arc<Counters>, faults: Option<Faults>) -> (Self, TcpListener) {
-        let pool = Arc::new(Pool { peers: Mutex::default(), counters: counters.clone() });
-        (Self { udp: bound.udp, pool, counters, faults }, bound.tcp)
+    pub fn new(
+        bound: Bound,
+        counters: Arc<Counters>,
+        faults: Option<Faults>,
+        reached: mpsc::Sender<Reached>,
+    ) -> (Self, TcpListener) {
+        let pool = Arc::new(Pool { peers: Mutex::default(), counters: counters.clone(), reached });
+        (Self { is_ipv6: bound.addr.is_ipv6(), udp: bound.udp, pool, counters, faults }, bound.tcp)
     }
 
     /// Sends a frame, or counts that it could not. Never waits.
@@ -118,8 +141,16 @@ impl Transport {
         }
         if bytes.len() > MAX_DATAGRAM {
             self.pool.send(to, bytes);
-        } else if self.udp.try_send_to(&bytes, to).is_err() {
+        } else if self.udp.try_send_to(&bytes, self.as_sent(to)).is_err() {
             self.counters.count(Dropped::SendFailed);
+        }
+    }
+
+    /// A socket of IPv6 sends to IPv4 only where that is written as IPv6.
+    fn as_sent(&self, to: SocketAddr) -> SocketAddr {
+        match to {
+            SocketAddr::V4(v4) if self.is_ipv6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            to => to,
         }
     }
 
@@ -132,7 +163,7 @@ impl Transport {
     pub fn try_receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         loop {
             match self.udp.try_recv_from(buffer) {
-                Ok(received) => return Some(received),
+                Ok((len, from)) => return Some((len, canonical(from))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
                 // A peer's port that refused an earlier datagram is reported here. It is not ours to mind.
                 Err(_) => {}
@@ -145,6 +176,8 @@ impl Transport {
 struct Pool {
     peers: Mutex<PeerQueues>,
     counters: Arc<Counters>,
+    /// Told what came of sending; where nobody takes it, the next frame tells.
+    reached: mpsc::Sender<Reached>,
 }
 
 #[derive(Default)]
@@ -232,12 +265,12 @@ async fn deliver(pool: Weak<Pool>, to: SocketAddr, queue: Arc<FrameQueue>) {
             }
         };
         let sent = timeout(SEND_TIMEOUT, write_frame(&mut stream, to, &frame)).await;
-        if !matches!(sent, Ok(Ok(()))) {
+        let got_through = matches!(sent, Ok(Ok(())));
+        let Some(pool) = pool.upgrade() else { return };
+        let _ = pool.reached.try_send((to, got_through));
+        if !got_through {
             stream = None;
-            match pool.upgrade() {
-                Some(pool) => pool.counters.count(Dropped::SendFailed),
-                None => return,
-            }
+            pool.counters.count(Dropped::SendFailed);
         }
     }
 }

@@ -4,16 +4,19 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
+use super::connections::{MAX_STREAMS, Streams};
 use super::report;
-use super::routes::Shared;
+use super::routes::{Failure, Shared};
 use crate::agent::Agent;
+use crate::rejected::Reason;
 use gossd_core::event::Event as Happened;
 use gossd_core::record::{AgentName, Owner, Record};
 
@@ -22,7 +25,16 @@ const BATCH: usize = 256;
 /// How often a silent stream sends a comment, so that proxies and readers know that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(super) async fn events(State(ops): Shared, headers: HeaderMap) -> Response {
+pub(super) async fn events(
+    State(ops): Shared,
+    Extension(streams): Extension<Streams>,
+    headers: HeaderMap,
+) -> Response {
+    if !streams.open() {
+        let text = format!("{MAX_STREAMS} event streams are open already: close a page or a `gossd watch`");
+        ops.rejected().count(Reason::Streams, || tracing::warn!("no more event streams: {text}"));
+        return Failure(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     let agent = ops.agent.clone();
     let generation = agent.owner().generation;
     let resumed =
@@ -92,6 +104,10 @@ fn reported(event: &Happened) -> report::EventReport {
         Happened::Down(owner, record) => report::EventReport::RecordDown(of(owner, record)),
         Happened::Heard(agent) => report::EventReport::PeerUp(peer(agent)),
         Happened::Suspected(agent) => report::EventReport::PeerSuspect(peer(agent)),
+        Happened::Changed(agent, change) => report::EventReport::PeerChanged(report::PeerChangeReport {
+            agent: agent.as_str().to_owned(),
+            what: change.to_string(),
+        }),
         Happened::Left(agent) => report::EventReport::PeerLeft(peer(agent)),
         Happened::Forgotten(agent) => report::EventReport::PeerForgotten(peer(agent)),
     }

@@ -9,9 +9,9 @@ use super::Ops;
 use super::report::{self, Explanation, LeaseReport, MemberState};
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
-use gossd_core::agent::Candidate;
+use gossd_core::agent::{Candidate, Tally};
 use gossd_core::hostname::TunnelId;
-use gossd_core::rank::Order;
+use gossd_core::rank::{BEST, Order};
 use gossd_core::record::Network;
 
 #[derive(Deserialize)]
@@ -44,15 +44,21 @@ impl Ops {
         }
         let order = self.agent.view().order;
         let listed = found.iter().filter(|candidate| candidate.rank.is_some()).count();
-        let verdict = verdict(host.is_some(), found.len(), listed);
+        let Tally { known, mut eligible, .. } =
+            name.as_deref().map(|name| self.agent.count_records(name)).unwrap_or_default();
+        if known <= BEST {
+            // Another record of the same connector is hidden.
+            eligible = listed;
+        }
+        let verdict = verdict(host.is_some(), known, listed, eligible);
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
         let tunnel = name.as_deref().and_then(TunnelId::parse);
         let private = tunnel.is_some_and(|tunnel| self.agent.is_private(tunnel));
-        Explanation { asked: asked.into(), host, name, private, verdict, candidates }
+        Explanation { asked: asked.into(), host, name, private, verdict, known, eligible, candidates }
     }
 }
 
-fn verdict(by_host: bool, known: usize, listed: usize) -> String {
+fn verdict(by_host: bool, known: usize, listed: usize, eligible: usize) -> String {
     let what = if by_host { "the host's tunnel" } else { "the tunnel" };
     match (known, listed) {
         (0, _) if by_host => format!(
@@ -65,6 +71,11 @@ fn verdict(by_host: bool, known: usize, listed: usize) -> String {
         }
         (_, 0) => format!("{what} is known, and every record of it is hidden: gost answers 503"),
         (_, 1) => format!("{what} has one record that is listed"),
+        (_, _) if listed < eligible => {
+            format!(
+                "{what} has {eligible} records that may be listed: each answer has {listed} of {eligible}"
+            )
+        }
         (_, _) => format!("{what} has {listed} records that are listed"),
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Ops;
 use super::report::KeyChange;
 use super::routes::{Answered, Failure, Params, Shared, json};
+use crate::secret_file;
 use gossd_core::link::keyring::{Key, KeyId, KeyringChange};
 use gossd_core::link::keys::{KeysRefused, Need};
 
@@ -42,6 +43,10 @@ pub(super) async fn add(State(ops): Shared, body: Body) -> Answered {
     let line = timeout(PATIENCE, to_bytes(body, MAX_LINE)).await.ok().and_then(Result::ok);
     let key =
         line.as_deref().and_then(|line| Key::parse(str::from_utf8(line).ok()?)).ok_or(KeysRefused::NoKey)?;
+    if line.as_deref().is_some_and(secret_file::is_guessable) {
+        let text = "everybody can guess this key, which is one byte repeated: `gossd keygen` makes one";
+        return Err(Failure(StatusCode::CONFLICT, text.into()));
+    }
     let id = key.id();
     ops.change_keys(&KeyringChange::Add(key), false, Need::Key(id), format!("the key {id} opens")).await
 }

@@ -10,6 +10,8 @@
 //! plugin call waits for anything here. Knows nothing of the plugin: what it reports of the plugin is given to it as
 //! [`Outside`].
 
+pub(crate) mod access;
+mod connections;
 mod events;
 mod explain;
 mod keys;
@@ -26,14 +28,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use self::ready::Readiness;
 use self::report::HostReport;
 use self::takeover::successor::Successor;
 use crate::agent::Agent;
+use crate::host::OwnHost;
 use crate::listeners::Handles;
 use crate::net::Cluster;
+use crate::rejected::RejectedCounts;
 
 pub(crate) use self::server::serve;
 pub(crate) use self::status::{LIMIT, MAX_LIMIT};
@@ -49,7 +53,9 @@ pub(crate) struct About {
     /// The cluster's id.
     pub cluster: String,
     /// Where peers reach the agent's gossip.
-    pub address: SocketAddr,
+    pub host: watch::Receiver<OwnHost>,
+    /// Where the gossip listens.
+    pub gossip: SocketAddr,
     /// Whether there are peers to join.
     pub joins: bool,
     /// The sockets, for a successor.
@@ -68,6 +74,10 @@ pub(crate) struct Outside {
     pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
     /// The metrics of every module.
     pub metrics: Registry,
+    /// What has been wrong since the start and stays so, a sentence each.
+    pub standing: Vec<String>,
+    /// Requests to the admin listener and the control socket that were turned away.
+    pub rejected: Arc<RejectedCounts>,
 }
 
 /// One agent, as operators see it.
@@ -87,5 +97,9 @@ impl Ops {
         let (found, next) = mpsc::channel(1);
         let successors = (found, Mutex::new(next));
         Arc::new(Self { agent, cluster, outside, readiness, left: Notify::new(), successors })
+    }
+
+    fn rejected(&self) -> &RejectedCounts {
+        &self.outside.rejected
     }
 }

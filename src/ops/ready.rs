@@ -28,10 +28,14 @@ pub(super) async fn readyz(State(ops): Shared) -> (StatusCode, String) {
     let reasons = ops.readiness.reasons(&view, ops.cluster.peers(), file.as_ref());
     // Draining is no reason: this host goes on using the agent.
     let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
+    // Nor is a peer that is away.
+    let mut notes = ops.cluster.unanswered();
+    notes.push(draining);
+    let notes = notes.join("\n");
     if reasons.is_empty() {
-        return (StatusCode::OK, format!("ready\n{draining}"));
+        return (StatusCode::OK, format!("ready\n{notes}"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &draining)
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &notes)
 }
 
 impl Readiness {

@@ -188,6 +188,9 @@ pub(crate) struct TunnelReport {
     pub name: String,
     /// Its records that Get lists here.
     pub listed: usize,
+    /// Its records that Get may list: if they are more than 64, each answer has 64 of them.
+    #[serde(default)]
+    pub eligible: usize,
     /// Its records that are known and hidden.
     pub hidden: usize,
     /// The agents that own its records.
@@ -208,7 +211,13 @@ pub(crate) struct Explanation {
     pub private: bool,
     /// The result in one sentence.
     pub verdict: String,
-    /// Its records, in the order of an answer, the hidden ones last.
+    /// Its records that are known.
+    #[serde(default)]
+    pub known: usize,
+    /// Its records that Get may list: if they are more than 64, each answer has 64 of them.
+    #[serde(default)]
+    pub eligible: usize,
+    /// Its records, in the order of an answer, the hidden ones last: at most 64 of each.
     pub candidates: Vec<CandidateReport>,
 }
 
@@ -271,6 +280,8 @@ pub(crate) enum EventReport {
     PeerUp(PeerReport),
     /// A peer is silent; its records come last.
     PeerSuspect(PeerReport),
+    /// A peer has another address, version or other keys than before.
+    PeerChanged(PeerChangeReport),
     /// A peer left.
     PeerLeft(PeerReport),
     /// A peer has been dead for so long that it is forgotten.
@@ -284,6 +295,15 @@ pub(crate) enum EventReport {
 pub(crate) struct PeerReport {
     /// Its name.
     pub agent: String,
+}
+
+/// A peer that is not what it was, in an [`EventReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerChangeReport {
+    /// Its name.
+    pub agent: String,
+    /// What it does, or has, now: a phrase.
+    pub what: String,
 }
 
 /// A record, in an [`EventReport`].

@@ -1,41 +1,42 @@
 //! The table of paths: what answers at each, and who may ask. Every error is JSON, [`report::ErrorReport`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Query, Request, State};
+use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::access::{self, Access};
 use super::{Ops, events, explain, keys, leave, page, ready, report, status, takeover};
 
 /// Who may ask for a path.
 enum Open {
     /// Everybody: a probe or a scraper may use any name of this host.
     Wide,
-    /// On the admin listener only requests whose `Host` is an IP address or `localhost`. The answer names tunnels, and
-    /// a tunnel's id lets its holder attach; a web page whose own name was made to resolve to this host sends that name.
-    ByAddress,
+    /// Only whom [`access::admit`] lets through: the answer names tunnels, and a tunnel's id lets its holder attach.
+    Named,
     /// Only requests on the control socket, which the agent's own user alone can open: they change the agent, or tell
     /// which keys it has.
     BySocket,
 }
 
 /// What is served on the control socket, or on the admin listener.
-pub(super) fn routes(ops: Arc<Ops>, is_control: bool) -> Router {
-    use Open::{ByAddress, BySocket, Wide};
+pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
+    use Open::{BySocket, Named, Wide};
+    let is_control = matches!(access, Access::Control);
+    let asked = (ops.clone(), access.clone());
     let table = [
-        ("/", ByAddress, get(page::page)),
-        ("/status.json", ByAddress, get(status::status_json)),
-        ("/services.json", ByAddress, get(status::services_json)),
-        ("/explain.json", ByAddress, get(explain::explain_json)),
-        ("/events", ByAddress, get(events::events)),
+        ("/", Named, get(page::page)),
+        ("/status.json", Named, get(status::status_json)),
+        ("/services.json", Named, get(status::services_json)),
+        ("/explain.json", Named, get(explain::explain_json)),
+        ("/events", Named, get(events::events)),
         ("/livez", Wide, get(async || "ok\n")),
         ("/readyz", Wide, get(ready::readyz)),
         ("/metrics", Wide, get(status::metrics)),
@@ -55,8 +56,15 @@ pub(super) fn routes(ops: Arc<Ops>, is_control: bool) -> Router {
     for (path, open, answer) in table {
         let answer = match open {
             BySocket if !is_control => any(only_by_socket),
-            ByAddress if !is_control => answer.fallback(wrong_method).layer(from_fn(by_address)),
-            Wide | ByAddress | BySocket => answer.fallback(wrong_method),
+            BySocket => {
+                let answer = answer.fallback(wrong_method);
+                answer.layer(from_fn_with_state(ops.clone(), access::admit_change))
+            }
+            Named => {
+                let answer = answer.fallback(wrong_method);
+                answer.layer(from_fn_with_state(asked.clone(), access::admit))
+            }
+            Wide => answer.fallback(wrong_method),
         };
         router = router.route(path, answer);
     }
@@ -67,25 +75,6 @@ async fn only_by_socket(uri: Uri) -> Failure {
     let text = "is on the control socket only, which the agent's own user can open: use the verb of gossd, or \
                 `curl --unix-socket`";
     Failure(StatusCode::FORBIDDEN, format!("{} {text}", uri.path()))
-}
-
-async fn by_address(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).map(|host| host.to_str());
-    if host.is_none_or(|host| host.is_ok_and(is_address)) {
-        return next.run(request).await;
-    }
-    let text = "use an IP address or localhost in the URL: any other name may be a web page's own";
-    Failure(StatusCode::MISDIRECTED_REQUEST, text.into()).into_response()
-}
-
-fn is_address(host: &str) -> bool {
-    let is_port = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit());
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if is_port(port) => name,
-        _ => host,
-    };
-    let ip = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
 }
 
 async fn wrong_method(uri: Uri) -> Failure {
@@ -130,21 +119,4 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Params<T> {
 /// An answer about this moment, which no cache may keep.
 pub(super) fn json<T: Serialize>(answer: &T) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_and_localhost_are_answered() {
-        for host in ["127.0.0.1:8001", "10.0.0.1", "[::1]:8001", "[::1]", "localhost:8001", "LOCALHOST"] {
-            assert!(is_address(host), "{host}");
-        }
-        for host in
-            ["evil.example", "evil.example:8001", "localhost.evil.example", "127.0.0.1.evil.example:1", ""]
-        {
-            assert!(!is_address(host), "{host}");
-        }
-    }
 }

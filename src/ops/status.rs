@@ -62,6 +62,10 @@ fn status(ops: &Ops) -> StatusReport {
     let unready = ops.readiness.reasons(&view, addresses.len(), ingress_file.as_ref());
     let ready = unready.is_empty();
     let mut problems = unready;
+    problems.extend(ops.cluster.unanswered());
+    problems.extend(outside.standing.iter().cloned());
+    let own = outside.about.host.borrow().clone();
+    problems.extend(own.problem(outside.about.gossip));
     if view.draining {
         problems.push(format!("draining: {DRAINING}"));
     }
@@ -70,6 +74,13 @@ fn status(ops: &Ops) -> StatusReport {
                     their records stay, last, for an hour";
         problems.push(text.into());
     }
+    problems.extend(view.journal.late.map(|took| {
+        format!(
+            "a commit of the journal took {:.1} s: a kill loses the changes of the last 35 ms and of two commits; a faster \
+             disk for --data-dir, or less load on this one, helps",
+            took.as_secs_f64()
+        )
+    }));
     problems.extend(ingress_file.as_ref().filter(|file| file.left_out > 0).map(|file| {
         format!(
             "{} host names are left out of {}: a gost that reads it has no rule for them",
@@ -84,8 +95,7 @@ fn status(ops: &Ops) -> StatusReport {
         ))
     }));
     let members = view.members.iter().enumerate().map(|(at, member)| {
-        let address =
-            if at == 0 { Some(outside.about.address) } else { addresses.get(&member.name).copied() };
+        let address = if at == 0 { Some(own.gossip) } else { addresses.get(&member.name).copied() };
         as_member(member, at == 0, address)
     });
     StatusReport {
@@ -93,7 +103,7 @@ fn status(ops: &Ops) -> StatusReport {
         name: ops.agent.owner().name.as_str().into(),
         generation: ops.agent.owner().generation,
         cluster: outside.about.cluster.clone(),
-        address: outside.about.address.to_string(),
+        address: own.gossip.to_string(),
         uptime_seconds: view.uptime.as_secs_f64(),
         ready,
         problems,
@@ -145,7 +155,7 @@ fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Me
 
 fn refused(member: &MemberView) -> Option<Refused> {
     let complaint = member.complaint?;
-    Some(Refused { count: complaint.total(), last: complaint.last.text().into() })
+    Some(Refused { count: complaint.recent, last: complaint.last.text().into() })
 }
 
 /// The state of an agent.
@@ -163,7 +173,8 @@ pub(super) fn state(member: &MemberView) -> MemberState {
 /// A tunnel in `/services.json`.
 fn service(tunnel: &TunnelSummary) -> TunnelReport {
     let agents = tunnel.agents.iter().map(|name| name.as_str().to_owned()).collect();
-    TunnelReport { name: tunnel.name.to_string(), listed: tunnel.listed, hidden: tunnel.hidden, agents }
+    let TunnelSummary { name, listed, eligible, hidden, agents: _ } = tunnel;
+    TunnelReport { name: name.to_string(), listed: *listed, eligible: *eligible, hidden: *hidden, agents }
 }
 
 /// Milliseconds, rounded to microseconds.

@@ -46,6 +46,30 @@ pub(super) enum Unserved<'a> {
     TooSlow,
     /// No plugin is at this path.
     Elsewhere(&'a Uri),
+    /// It is no call of gost's but a web page's.
+    WebPage(Forged),
+}
+
+/// How a web page's request was recognized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forged {
+    /// By headers that only browsers send.
+    Browser,
+    /// By a host that is not this one.
+    Host,
+}
+
+impl Forged {
+    /// For the caller, who may be an operator.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Browser => "a browser sent this, and gost's plugins are for gost: web pages are refused",
+            Self::Host => {
+                "the host of this URL is not known to be this one: use an IP address, localhost or a name without a dot, \
+                 set --plugin-host on the agent, or use tokens"
+            }
+        }
+    }
 }
 
 /// The protocol of a call.

@@ -16,13 +16,17 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
-use super::adapter::Unserved;
+use super::adapter::{Forged, Unserved};
 use super::bounds::{Bounds, Closed};
 use super::gate::Gate;
 use super::metrics::{Labels, Meter};
 use super::progress::{CallInFlight, Progress};
 use super::{Caller, adapter};
+use crate::rejected::Reason;
+use crate::web_page::{self, OwnNames};
 
+/// How much of a foreign host name is logged.
+const MAX_SHOWN: usize = 100;
 /// Answers are sent in pieces of this size, so that a client that stops reading in the middle is noticed.
 const PIECE: usize = 16 << 10;
 
@@ -35,12 +39,40 @@ pub(super) struct Calls {
     pub(super) progress: Arc<Progress>,
     pub(super) meter: Meter,
     pub(super) bounds: Bounds,
+    /// The names of this host, if a call may name no other.
+    pub(super) names: Option<Arc<OwnNames>>,
 }
 
 impl Calls {
     async fn app(&self) -> Option<&TowerToHyperService<Router>> {
         let app = || async { self.gate.app().await.map(TowerToHyperService::new).ok_or(()) };
         self.app.get_or_try_init(app).await.ok()
+    }
+
+    /// Whether a web page made the request, which is counted then.
+    fn forged(&self, request: &Request) -> Option<Forged> {
+        let (headers, uri) = (request.headers(), request.uri());
+        let rejected = &self.meter.rejected;
+        if web_page::is_of_a_browser(headers) {
+            rejected.count(Reason::WebPage, || {
+                tracing::warn!(
+                    "a web page tried to call the plugin, and was refused. With --token-file, or with --plugin-socket alone, \
+                     no page can try"
+                );
+            });
+            return Some(Forged::Browser);
+        }
+        let names = self.names.as_ref()?;
+        let foreign = web_page::hosts(headers, uri).find(|host| !names.has(host))?;
+        rejected.count(Reason::Host, || {
+            let host = String::from_utf8_lossy(&foreign[..foreign.len().min(MAX_SHOWN)]).into_owned();
+            tracing::warn!(
+                host,
+                "a plugin call named a host that is not known to be this one, and was refused: it may be a web page's. If \
+                 gost calls so, set --plugin-host to that name, or use --token-file"
+            );
+        });
+        Some(Forged::Host)
     }
 }
 
@@ -52,7 +84,10 @@ pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response 
     let (labels, started) = (Labels::of(adapter, &request), Instant::now());
     let version = request.version();
     request.extensions_mut().insert(calls.caller);
-    let mut response = match calls.app().await {
+    let forged = calls.forged(&request);
+    // A browser is answered at once: it is none of those that wait for a starting agent.
+    let app = if forged.is_some() { None } else { calls.app().await };
+    let mut response = match app {
         Some(app) => timeout(calls.bounds.patience, app.call(request)).await.map_or_else(
             |_| {
                 calls.meter.closed.count(Closed::SlowBody);
@@ -60,7 +95,7 @@ pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response 
             },
             |Ok(response)| response,
         ),
-        None => adapter.turn_away(Unserved::Starting),
+        None => adapter.turn_away(forged.map_or(Unserved::Starting, Unserved::WebPage)),
     };
     calls.meter.observe(&labels.with(adapter.outcome(&response)), started.elapsed());
     if adapter.is_served(&response) {

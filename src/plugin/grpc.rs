@@ -103,6 +103,7 @@ impl Adapter for Grpc {
             Unserved::Elsewhere(_) => {
                 Status::unimplemented("this is not served: proto.SD and proto.Ingress are")
             }
+            Unserved::WebPage(forged) => Status::permission_denied(forged.text()),
         };
         status.into_http()
     }

@@ -102,6 +102,12 @@ impl Adapter for Http {
                     format!("nothing is served at {path}: the plugins are at {PATH} and {INGRESS_PATH}");
                 error(StatusCode::NOT_FOUND, text)
             }
+            // Closes the connection, so that the rest of the body is not waited for.
+            Unserved::WebPage(forged) => {
+                let mut response = error(StatusCode::FORBIDDEN, forged.text().into());
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response
+            }
         }
     }
 }

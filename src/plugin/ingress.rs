@@ -3,8 +3,8 @@
 use super::CallError;
 use super::reload::Latest;
 use crate::agent::Agent;
-use gossd_core::hostname::Naming;
 use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
+use gossd_core::hostname::{Naming, Unclaimable};
 use gossd_core::record::{FieldError, FieldProblem};
 use std::collections::{BTreeSet, HashMap};
 
@@ -55,6 +55,15 @@ impl Names {
         let rule = |(host, endpoint)| Ok((naming.key(host)?, parse(endpoint)?));
         let fixed = fixed.into_iter().map(rule).collect::<Result<_, FieldError>>()?;
         Ok(Self { naming, fixed })
+    }
+
+    /// The operator's rules and domains that no tunnel could claim, and why: they are in force, and may be meant so.
+    pub fn unusual(&self) -> Vec<(String, Unclaimable)> {
+        let names = self.fixed.keys().chain(self.naming.domains());
+        let found = names.filter_map(|name| Some((name.clone(), self.naming.unclaimable(name)?)));
+        let mut found: Vec<_> = found.collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        found
     }
 
     /// The tunnels that a fixed rule makes private.
@@ -130,7 +139,9 @@ impl Ingress {
             tunnel: *tunnel,
             private: *private || self.agent.is_private(*tunnel),
         });
-        fixed.or_else(|| claimable.then(|| self.agent.endpoint(key)).flatten())
+        // A claim leads nowhere on a name that no tunnel can have here, whichever agent took it.
+        let claimed = || self.agent.endpoint(key).filter(|_| names.naming.unclaimable(key).is_none());
+        fixed.or_else(|| claimable.then(claimed).flatten())
     }
 }
 

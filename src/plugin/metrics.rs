@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::adapter::Adapter;
 use super::bounds::{Closed, ClosedCounts};
 use crate::metrics::{CALL_BUCKETS, Sheet};
+use crate::rejected::{Reason, RejectedCounts};
 
 /// The plugin's counters; clones share them.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Meter {
     calls: Family<Labels, Histogram, fn() -> Histogram>,
     /// Connections that were closed, by reason.
     pub closed: Arc<ClosedCounts>,
+    /// Calls that web pages made, by how they were recognized.
+    pub(crate) rejected: Arc<RejectedCounts>,
 }
 
 /// The labels of a call.
@@ -35,7 +38,7 @@ pub(crate) struct Labels {
 impl Default for Meter {
     fn default() -> Self {
         let calls = Family::new_with_constructor((|| Histogram::new(CALL_BUCKETS)) as fn() -> Histogram);
-        Self { calls, closed: Arc::default() }
+        Self { calls, closed: Arc::default(), rejected: Arc::default() }
     }
 }
 
@@ -53,7 +56,11 @@ impl Collector for Meter {
         self.calls.encode(metric)?;
         let closed = Closed::ALL.map(|(why, word)| ([("reason", word)], self.closed.closed(why)));
         let help = "Plugin connections closed through their callers' fault";
-        Sheet::new(encoder).counts("gossd_plugin_connections_closed", help, closed)
+        let mut sheet = Sheet::new(encoder);
+        sheet.counts("gossd_plugin_connections_closed", help, closed)?;
+        let rejected = self.rejected.labelled(|why| matches!(why, Reason::WebPage | Reason::Host));
+        let help = "Plugin calls refused because a web page may have made them";
+        sheet.counts("gossd_plugin_rejected", help, rejected)
     }
 }
 

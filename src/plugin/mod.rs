@@ -12,28 +12,28 @@ pub mod http;
 pub(crate) mod ingress;
 pub(crate) mod metrics;
 mod progress;
+mod reach;
 pub mod reload;
 pub(crate) mod server;
 mod stream;
 pub mod tls;
 pub(crate) mod token;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::gate::CaughtUp;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
+pub use self::reach::Reach;
 pub use self::token::{Tokens, Unauthenticated};
 pub use gossd_core::connection::Caller;
 
 use crate::agent::Agent;
-use gossd_core::address::{Address, Entrypoint, Host};
-use gossd_core::agent::{Heal, Restored};
+use gossd_core::address::Address;
+use gossd_core::agent::Heal;
 use gossd_core::connection::ConnectionId;
 use gossd_core::entrypoints::Place;
-use gossd_core::lease::{Holding, KeptLeases};
+use gossd_core::lease::Holding;
 use gossd_core::quota::Full;
 use gossd_core::record::{Draft, FieldError, Record, check_name};
 
@@ -123,81 +123,10 @@ pub struct ServiceDiscovery {
     reach: Arc<Reach>,
 }
 
-/// How to reach the gosts that call.
-#[derive(Debug)]
-pub struct Reach {
-    /// Completes the addresses of local gosts.
-    host: Host,
-    /// The entrypoint of gosts that were attached before this agent ran.
-    fallback: Option<Entrypoint>,
-    /// Whether to warn, once, that a completed address works only on this host.
-    warn: AtomicBool,
-}
-
-impl Reach {
-    /// Uses the host that the operator gave, or else the address that the gossip advertises.
-    pub fn new(given: Option<Host>, gossip: IpAddr, fallback: Option<Entrypoint>) -> Self {
-        let gossip = gossip.to_canonical();
-        let warn = AtomicBool::new(given.is_none() && gossip.is_loopback());
-        Self { host: given.unwrap_or(Host::Ip(gossip)), fallback, warn }
-    }
-
-    /// The host that completes this caller's addresses.
-    fn host(&self, caller: Caller) -> Host {
-        caller.remote.map_or_else(|| self.host.clone(), Host::Ip)
-    }
-
-    /// Completes the addresses of restored records anew: this host may have another address than before the start.
-    pub fn returned(&self, restored: &mut Restored) {
-        let Restored { leases: KeptLeases { held, lapsed, .. }, entrypoints, .. } = restored;
-        for holding in held.iter_mut().chain(lapsed) {
-            if let Some(address) = self.moved(&holding.record.address, &holding.dial) {
-                holding.record = Arc::new(Record { address, ..Record::clone(&holding.record) });
-            }
-        }
-        for Place { address, dial } in entrypoints.iter_mut().map(|registered| &mut registered.place) {
-            if let Some(moved) = self.moved(address, dial) {
-                *address = moved;
-            }
-        }
-    }
-
-    /// The address of a gost as it is reached now, if it has changed.
-    fn moved(&self, address: &Address, dial: &Address) -> Option<Address> {
-        let dial = dial.socket()?;
-        let now = self.host.at(dial.port());
-        // Only a gost on this host has a loopback address to dial.
-        (dial.ip().is_loopback() && *address != now).then_some(now)
-    }
-
-    /// The address at which this agent can dial the gost that calls and listens on `entrypoint`; empty if unknown. A
-    /// refused dial counts as a dead gost, so the address must certainly be that gost's.
-    fn dial(&self, caller: Caller, entrypoint: &str) -> String {
-        let Ok(entrypoint) = Entrypoint::parse(entrypoint) else { return String::new() };
-        let home = caller.remote.unwrap_or(Ipv4Addr::LOCALHOST.into());
-        match entrypoint.host() {
-            Host::Unusable => match entrypoint.loopback() {
-                Some(ip) if caller.remote.is_none() => SocketAddr::new(ip, entrypoint.port()).to_string(),
-                _ => SocketAddr::new(home, entrypoint.port()).to_string(),
-            },
-            Host::Ip(ip) if *ip == home || is_ours(*ip) => {
-                SocketAddr::new(*ip, entrypoint.port()).to_string()
-            }
-            host if *host == self.host(caller) => SocketAddr::new(home, entrypoint.port()).to_string(),
-            Host::Ip(_) | Host::Name(_) => String::new(),
-        }
-    }
-}
-
-/// Whether an address belongs to this host: only then can a socket bind it. Sends nothing and does not wait.
-fn is_ours(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
-}
-
 impl ServiceDiscovery {
     /// Answers from this agent.
-    pub fn new(agent: Agent, reach: Reach) -> Self {
-        Self { agent, reach: Arc::new(reach) }
+    pub fn new(agent: Agent, reach: impl Into<Arc<Reach>>) -> Self {
+        Self { agent, reach: reach.into() }
     }
 
     /// Register: takes the record and completes its address. gost sends no address if its configuration has a list of
@@ -208,7 +137,7 @@ impl ServiceDiscovery {
         }
         let record = draft.register(&self.reach.host(caller))?;
         if caller.remote.is_none() && record.address != *draft.address {
-            self.warn_once(&record);
+            self.reach.warn_once(&record);
         }
         let dial = Address::from(self.reach.dial(caller, draft.address));
         // A person may call with an address that is no gost's; such an address is not remembered.
@@ -222,7 +151,7 @@ impl ServiceDiscovery {
     /// host, registered last.
     fn register_elsewhere(&self, caller: Caller, draft: Draft<'_>) -> Result<(), CallError> {
         let host = self.reach.host(caller);
-        let place = match &self.reach.fallback {
+        let place = match self.reach.fallback() {
             Some(fallback) => {
                 let address = fallback.completed(&host);
                 let dial = self.reach.dial(caller, &address.to_string()).into();
@@ -240,7 +169,7 @@ impl ServiceDiscovery {
     /// Renew: extends the lease.
     pub fn renew(&self, caller: Caller, draft: Draft<'_>) -> Result<(), CallError> {
         let draft = draft.identify()?;
-        let fallback = self.reach.fallback.as_ref();
+        let fallback = self.reach.fallback();
         let heal = Heal {
             dial: &|address| self.reach.dial(caller, address),
             fallback: fallback.map(|entrypoint| entrypoint.completed(&self.reach.host(caller))),
@@ -276,25 +205,11 @@ impl ServiceDiscovery {
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.agent.connection_closed(connection);
     }
-
-    fn warn_once(&self, record: &Record) {
-        if self.reach.warn.swap(false, Ordering::Relaxed) {
-            tracing::warn!(
-                address = %record.address,
-                "gost's entrypoint names no host, and this agent knows no address of this host that others can \
-                 dial: tunnels attached here work from this host only. Set --advertise-host"
-            );
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gossd_core::entrypoints::{EntrypointKey, Registered};
-    use gossd_core::record::Network;
-
-    const LOCAL: Caller = Caller { remote: None, connection: 1 };
 
     #[test]
     fn gost_is_recognized_by_its_user_agent() {
@@ -313,65 +228,5 @@ mod tests {
             );
         }
         assert_eq!(Program::of(None, "grpc-go/"), Program::Other);
-    }
-
-    fn dial(host: &str, caller: Caller, entrypoint: &str) -> String {
-        let reach = Reach::new(Some(Host::advertised(host).unwrap()), Ipv4Addr::LOCALHOST.into(), None);
-        reach.dial(caller, entrypoint)
-    }
-
-    #[test]
-    fn a_local_gost_is_dialled_on_this_host_and_nowhere_else() {
-        for (entrypoint, want) in [
-            (":8420", "127.0.0.1:8420"),
-            ("0.0.0.0:8420", "127.0.0.1:8420"),
-            ("[::]:8420", "127.0.0.1:8420"),
-            ("127.0.0.11:8420", "127.0.0.11:8420"),
-            ("[::1]:8420", "[::1]:8420"),
-            ("192.0.2.7:8420", "127.0.0.1:8420"),
-            ("198.51.100.9:8420", ""),
-            ("gost.example.org:8420", ""),
-            ("", ""),
-        ] {
-            assert_eq!(dial("192.0.2.7", LOCAL, entrypoint), want, "{entrypoint}");
-        }
-    }
-
-    #[test]
-    fn only_records_of_local_gosts_are_completed_anew_after_a_move() {
-        let reach =
-            Reach::new(Some(Host::advertised("192.0.2.8").unwrap()), Ipv4Addr::LOCALHOST.into(), None);
-        let returned = |address: &str, dial: &str| {
-            let [id, name, node] = ["1", "t", "n"].map(Into::into);
-            let record = Arc::new(Record { id, name, node, network: Network::Tcp, address: address.into() });
-            let held = vec![Holding { record, dial: dial.into() }];
-            let key = EntrypointKey { node: "n".into(), routers: false };
-            let place = Place { address: address.into(), dial: dial.into() };
-            let entrypoints = vec![Registered { key, home: None, place, number: 0 }];
-            let leases = KeptLeases { held, ..KeptLeases::default() };
-            let mut restored = Restored { leases, entrypoints, ..Restored::default() };
-            reach.returned(&mut restored);
-            let moved = restored.leases.held[0].record.address.clone();
-            assert_eq!(restored.entrypoints[0].place.address, moved);
-            moved.to_string()
-        };
-        assert_eq!(returned("192.0.2.7:8420", "127.0.0.1:8420"), "192.0.2.8:8420");
-        assert_eq!(returned("[2001:db8::7]:8420", "[::1]:8420"), "192.0.2.8:8420");
-        for elsewhere in ["198.51.100.9:8420", ""] {
-            assert_eq!(returned("198.51.100.9:8420", elsewhere), "198.51.100.9:8420");
-        }
-    }
-
-    #[test]
-    fn a_remote_gost_is_dialled_where_it_calls_from() {
-        let caller = Caller::at("198.51.100.9".parse().unwrap(), 1);
-        for (entrypoint, want) in [
-            (":8420", "198.51.100.9:8420"),
-            ("127.0.0.1:8420", "198.51.100.9:8420"),
-            ("198.51.100.9:8420", "198.51.100.9:8420"),
-            ("203.0.113.5:8420", ""),
-        ] {
-            assert_eq!(dial("192.0.2.7", caller, entrypoint), want, "{entrypoint}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! changes nothing: a typing error in a file must not lock gost out. Knows nothing of the files' meaning.
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +135,10 @@ pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, Unusable> {
     secret_file::read(path).map_err(|why| Unusable::new(path, why.to_string()))
 }
 
-/// The text of a file, or why it is unusable.
+/// The text of a file that is no secret, or why it is unusable. A pipe is refused here, too: it would be waited for.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
-    fs::read(path).map_err(|error: io::Error| Unusable::new(path, format!("cannot be read: {error}")))
+    let mut text = Vec::new();
+    let mut file = secret_file::open(path).map_err(|why| Unusable::new(path, why.to_string()))?;
+    file.read_to_end(&mut text).map_err(|why| Unusable::new(path, format!("cannot be read: {why}")))?;
+    Ok(text)
 }

@@ -35,6 +35,7 @@ use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
 use super::{Caller, Plugin, adapter};
+use crate::web_page::OwnNames;
 
 /// How long calls in flight may take when the agent stops. All answers come from memory, so a call that is not done by
 /// then is waiting for its caller. gost waits one second until the next process answers a new connection.
@@ -61,6 +62,8 @@ pub(crate) struct Entrances {
     pub tls: Option<Latest<ServerConfig>>,
     /// The Unix socket, for this host only, without TLS.
     pub unix: Option<UnixListener>,
+    /// The names of this host, if calls by TCP may name no other.
+    pub names: Option<OwnNames>,
 }
 
 pub(super) async fn routes(plugin: &Plugin) -> Router {
@@ -81,8 +84,9 @@ pub(crate) async fn serve(
     meter: Meter,
     stop: impl Future<Output = ()>,
 ) {
-    let Entrances { tcp, tls, unix } = entrances;
+    let Entrances { tcp, tls, unix, names } = entrances;
     let mut server = Server::new(gate, bounds, meter);
+    server.names = names.map(Arc::new);
     let mut sweep = tokio::time::interval(server.connections.rhythm());
     tokio::pin!(stop);
     loop {
@@ -91,7 +95,7 @@ pub(crate) async fn serve(
                 accepted.map(|(stream, from)| server.take_tcp(stream, from.ip(), tls.as_ref()))
             }
             accepted = accept_unix(unix.as_ref()) => {
-                accepted.map(|stream| server.take(None, std::future::ready(Ok(stream))))
+                accepted.map(|stream| server.take(None, None, std::future::ready(Ok(stream))))
             }
             _ = sweep.tick() => {
                 server.connections.sweep();
@@ -138,6 +142,7 @@ struct Server {
     connections: Arc<ConnectionTable>,
     meter: Meter,
     bounds: Bounds,
+    names: Option<Arc<OwnNames>>,
     tasks: JoinSet<()>,
 }
 
@@ -149,21 +154,27 @@ impl Server {
             gate,
             meter,
             bounds,
+            names: None,
             tasks: JoinSet::new(),
         }
     }
 
     fn take_tcp(&mut self, stream: TcpStream, from: IpAddr, tls: Option<&Latest<ServerConfig>>) {
         prepare(&stream);
+        let names = self.names.clone();
         match tls {
-            Some(tls) => self.take(Some(from), TlsAcceptor::from(tls.get()).accept(stream)),
-            None => self.take(Some(from), std::future::ready(Ok(stream))),
+            Some(tls) => self.take(Some(from), names, TlsAcceptor::from(tls.get()).accept(stream)),
+            None => self.take(Some(from), names, std::future::ready(Ok(stream))),
         }
     }
 
     /// Opens and serves a connection in a task of its own, because a TLS handshake waits for the client.
-    fn take<S>(&mut self, from: Option<IpAddr>, opening: impl Future<Output = io::Result<S>> + Send + 'static)
-    where
+    fn take<S>(
+        &mut self,
+        from: Option<IpAddr>,
+        names: Option<Arc<OwnNames>>,
+        opening: impl Future<Output = io::Result<S>> + Send + 'static,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connection = self.connections.number();
@@ -177,6 +188,7 @@ impl Server {
             progress: progress.clone(),
             meter: self.meter.clone(),
             bounds: self.bounds,
+            names,
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let calls = calls.clone();

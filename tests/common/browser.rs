@@ -109,6 +109,13 @@ impl Browser {
         self.until(PATIENCE, "document.readyState === 'complete' && location.href !== 'about:blank'");
     }
 
+    /// Sends a name and a password with every request from now on.
+    pub(crate) fn give_password(&mut self, name: &str, password: &str) {
+        let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
+        let headers = json!({"headers": {"Authorization": format!("Basic {pair}")}});
+        self.call("Network.setExtraHTTPHeaders", &headers);
+    }
+
     /// Sets the size of the screen in CSS pixels; a narrow one is a phone.
     pub(crate) fn resize(&mut self, width: u32, height: u32, scheme: Scheme) {
         let phone = width < 500;

@@ -184,10 +184,12 @@ impl Process {
         self.stderr.so_far()
     }
 
-    /// Ends it. Returns its log.
+    /// Stops it, as what is killed may not have written its last lines. Returns its log.
     pub(crate) fn log(mut self) -> String {
-        self.kill();
-        self.stderr.all()
+        if self.child.try_wait().expect("a child").is_none() {
+            self.signal("-TERM");
+        }
+        self.ended(Duration::from_secs(20)).1
     }
 
     /// Waits until its journal has everything.

@@ -1,18 +1,25 @@
-//! A peer without an agent: it has a key, and sends whatever a test wants. Its valid frames are recorded, for attackers
-//! without a key that replay them.
+//! A peer without an agent: it has a key and an identity, and sends whatever a test wants. Its frames are recorded, for
+//! attackers without a key that replay them.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use gossd_core::codec::encode_cell;
-use gossd_core::link::keyring::Keyring;
-use gossd_core::link::seal::Sealer;
-use gossd_core::link::wire::{self, Header, Kind, Push, Session};
+use gossd_core::link::frame::{self, Index, Sealed};
+use gossd_core::link::keyring::{KeyId, Keyring};
+use gossd_core::link::noise::{Channel, ClusterKey, Handshake, Identity};
+use gossd_core::link::wire::{self, Introduction, Kind, Push};
 use gossd_core::record::{Network, Record};
 use gossd_core::slot::{Cell, Content, Slot, Status};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+
+/// How long it waits for the answer to the beginning of a handshake before it begins another one.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// An agent that doubts that a peer lives pings it all the time; so long without a ping, it does not doubt any more.
+const STALE: Duration = Duration::from_secs(1);
 
 /// One process of a peer. At its end it becomes silent.
 pub(crate) struct Puppet {
@@ -23,15 +30,21 @@ pub(crate) struct Puppet {
 struct Said {
     socket: UdpSocket,
     agent: SocketAddr,
-    sealer: Sealer,
-    session: Session,
-    counter: AtomicU64,
+    key: (KeyId, ClusterKey),
+    identity: Identity,
     name: String,
     generation: u64,
-    /// The encrypted frames that it sent.
+    session: Mutex<Option<Session>>,
+    /// The frames that it sent.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// The encrypted frames that the agent sent to it.
+    /// The frames that the agent sent to it.
     heard: Mutex<Vec<Vec<u8>>>,
+}
+
+struct Session {
+    theirs: Index,
+    channel: Channel,
+    pushes: u64,
 }
 
 impl Drop for Puppet {
@@ -41,7 +54,7 @@ impl Drop for Puppet {
 }
 
 impl Puppet {
-    /// Introduces itself to an agent, and answers its challenges from now on.
+    /// Makes a handshake with an agent, if that is possible, and answers its pings from now on.
     pub(crate) async fn start(
         agent: SocketAddr,
         keyring: Keyring,
@@ -49,18 +62,24 @@ impl Puppet {
         name: &str,
         generation: u64,
     ) -> Self {
+        let sealing = keyring.sealing();
+        let key = keyring.for_cluster(cluster).remove(&sealing).expect("a keyring has it");
         let said = Arc::new(Said {
             socket: UdpSocket::bind("127.0.0.1:0").await.expect("a port is free"),
             agent,
-            sealer: Sealer::new(keyring, cluster),
-            session: rand::random(),
-            counter: AtomicU64::new(0),
+            key: (sealing, key),
+            identity: Identity::new(&rand::random()),
             name: name.into(),
             generation,
+            session: Mutex::default(),
             sent: Mutex::default(),
             heard: Mutex::default(),
         });
-        said.say(Kind::Ping, &wire::encode(&wire::Ping { nonce: Some(1), told: 0 })).await;
+        for _ in 0..20 {
+            if said.meet().await {
+                break;
+            }
+        }
         let answering = tokio::spawn(said.clone().answer());
         Self { said, answering }
     }
@@ -72,7 +91,11 @@ impl Puppet {
 
     /// Pushes changes of its slots.
     pub(crate) async fn push(&self, until: u64, changes: &[(Slot, Vec<u8>)]) {
-        self.say(Kind::Push, &push(self.said.counter.load(Ordering::Relaxed), until, changes)).await;
+        let id = self.said.session().as_mut().map_or(0, |session| {
+            session.pushes += 1;
+            session.pushes
+        });
+        self.say(Kind::Push, &push(id, until, changes)).await;
     }
 
     /// Pushes that it is ready, so that its records are listed.
@@ -82,18 +105,30 @@ impl Puppet {
 
     /// A frame of it that is not sent.
     pub(crate) fn frame(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
-        let counter = self.said.counter.fetch_add(1, Ordering::Relaxed);
-        self.frame_as(counter, kind, payload)
+        self.said.frame(None, kind, payload)
     }
 
     /// A frame with a chosen counter.
     pub(crate) fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
-        self.said.frame_as(counter, kind, payload)
+        self.said.frame(Some(counter), kind, payload)
     }
 
     /// All frames that it sent.
     pub(crate) fn sent(&self) -> Vec<Vec<u8>> {
         self.said.sent.lock().expect("no panic holds it").clone()
+    }
+
+    /// What the agent said to it in its session: kinds and payloads.
+    pub(crate) fn told(&self) -> Vec<(Kind, Vec<u8>)> {
+        let session = self.said.session();
+        let channel = session.as_ref().map(|session| &session.channel);
+        let told = |frame: Vec<u8>| {
+            let Ok(Sealed::Data { counter, encrypted, .. }) = frame::read(&frame) else { return None };
+            let plain = channel?.decrypt(counter, encrypted).ok()?;
+            let (kind, payload) = wire::split(&plain).ok()?;
+            Some((Kind::from_number(kind)?, payload.to_vec()))
+        };
+        self.heard().into_iter().filter_map(told).collect()
     }
 
     /// All frames that it received.
@@ -123,34 +158,97 @@ pub(crate) fn push(id: u64, until: u64, changes: &[(Slot, Vec<u8>)]) -> Vec<u8> 
 }
 
 impl Said {
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().expect("no panic holds it")
+    }
+
+    /// Begins a handshake. Whether it was finished.
+    async fn meet(&self) -> bool {
+        let (id, key) = &self.key;
+        let (begun, first) = Handshake::begin(key, &self.identity, rand::random());
+        // On a busy machine, the answer to the one before may still come.
+        let ours = rand::random();
+        self.transmit(frame::hello((*id, key), ours, &first, None)).await;
+        let answered = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let received = self.receive().await;
+                match frame::read(&received) {
+                    Ok(Sealed::Reply { index, to, second, .. }) if to == ours => {
+                        return (index, second.to_vec());
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let Ok((theirs, second)) = answered.await else { return false };
+        let addr = self.socket.local_addr().expect("bound");
+        let (name, generation) = (&*self.name, self.generation);
+        let introduction = Introduction { name, generation, addr, uptime_ms: 1, version: "0.1.0" };
+        let Ok((channel, third, _)) = begun.prove(&second, &wire::encode(&introduction)) else {
+            return false;
+        };
+        *self.session() = Some(Session { theirs, channel, pushes: 0 });
+        self.transmit(frame::proof(key, theirs, &third)).await;
+        true
+    }
+
     async fn say(&self, kind: Kind, payload: &[u8]) {
-        let frame = self.frame_as(self.counter.fetch_add(1, Ordering::Relaxed), kind, payload);
+        self.transmit(self.frame(None, kind, payload)).await;
+    }
+
+    async fn transmit(&self, frame: Vec<u8>) {
         // A send that fails is a datagram that is lost.
         let _ = self.socket.send_to(&frame, self.agent).await;
         self.sent.lock().expect("no panic holds it").push(frame);
     }
 
-    fn frame_as(&self, counter: u64, kind: Kind, payload: &[u8]) -> Vec<u8> {
-        let from = self.socket.local_addr().expect("bound");
-        let header = Header { session: self.session, counter, from, kind: kind.number() };
-        let with = self.sealer.keyring.sealing();
-        self.sealer.seal(with, rand::random(), &wire::pack(header, payload))
+    /// A frame of the session; without one, a frame that no session knows.
+    fn frame(&self, counter: Option<u64>, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let plain = wire::pack(kind, payload);
+        let mut session = self.session();
+        let Some(Session { theirs, channel, .. }) = session.as_mut() else {
+            return frame::data(1, 0, &plain);
+        };
+        let (counter, encrypted) = match counter {
+            Some(counter) => (counter, channel.encrypt_as(counter, &plain)),
+            None => channel.encrypt(&plain),
+        };
+        frame::data(*theirs, counter, &encrypted)
     }
 
-    /// Answers challenges for ever.
-    async fn answer(self: Arc<Self>) {
+    async fn receive(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_536];
         loop {
             let Ok((len, _)) = self.socket.recv_from(&mut buffer).await else { continue };
-            self.heard.lock().expect("no panic holds it").push(buffer[..len].to_vec());
-            let Ok(opened) = self.sealer.open(&buffer[..len]) else { continue };
-            let Ok((header, payload)) = wire::split(&opened.plain) else { continue };
-            if Kind::from_number(header.kind) != Some(Kind::Ping) {
-                continue;
+            let frame = buffer[..len].to_vec();
+            self.heard.lock().expect("no panic holds it").push(frame.clone());
+            return frame;
+        }
+    }
+
+    /// The number that a ping wants back.
+    fn asked(&self, received: &[u8]) -> Option<u64> {
+        let Ok(Sealed::Data { counter, encrypted, .. }) = frame::read(received) else { return None };
+        let plain = self.session().as_ref()?.channel.decrypt(counter, encrypted).ok()?;
+        let (kind, payload) = wire::split(&plain).ok()?;
+        (kind == Kind::Ping.number()).then(|| wire::decode::<wire::Ping>(payload).ok()?.nonce)?
+    }
+
+    /// Answers pings for ever. When the agent begins a handshake and pings no more, the session is stale: the agent did
+    /// not receive anything for too long.
+    async fn answer(self: Arc<Self>) {
+        let mut pinged = Instant::now();
+        loop {
+            let received = self.receive().await;
+            let read = frame::read(&received);
+            if matches!(read, Ok(Sealed::Data { .. })) {
+                pinged = Instant::now();
             }
-            if let Ok(wire::Ping { nonce: Some(nonce), .. }) = wire::decode(payload) {
-                let pong = wire::Pong { nonce, name: &self.name, generation: self.generation };
-                self.say(Kind::Pong, &wire::encode(&pong)).await;
+            if matches!(read, Ok(Sealed::Hello { .. })) && pinged.elapsed() > STALE {
+                self.meet().await;
+                pinged = Instant::now();
+            } else if let Some(nonce) = self.asked(&received) {
+                self.say(Kind::Pong, &wire::encode(&wire::Pong { nonce })).await;
             }
         }
     }

@@ -271,6 +271,15 @@ impl fmt::Debug for Address {
     }
 }
 
+/// An IPv4 address as such, also if it is written as one of IPv6, as a dual-stack socket does.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddrV4::new(v4, addr.port()).into(),
+        // With its scope.
+        IpAddr::V6(_) => addr,
+    }
+}
+
 fn split(text: &str) -> Result<(Host, &str), AddressError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, port) = rest.split_once("]:").ok_or(AddressError::NotHostPort)?;

@@ -90,6 +90,18 @@ impl Cells {
         self.from(0).flat_map(|(first, page)| page.iter(first))
     }
 
+    /// Those from a slot on, in slot order.
+    pub fn iter_from(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Cell)> {
+        self.from(slot).flat_map(|(first, page)| page.iter(first)).filter(move |(at, _)| *at >= slot)
+    }
+
+    /// Takes out the first few.
+    pub fn pop(&mut self) -> Option<Vec<(Slot, Cell)>> {
+        let (number, page) = self.pages.pop_first()?;
+        let cells = (number * PAGE..).zip(page.cells);
+        Some(cells.filter_map(|(slot, heard)| Some((slot, heard?.cell))).collect())
+    }
+
     /// What was written after a version, from a slot on, in slot order; and where to go on, unless that was all.
     pub fn after(&self, version: Version, from: Slot) -> (Vec<Change>, Option<Slot>) {
         let mut changes = Vec::new();

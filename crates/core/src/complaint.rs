@@ -1,5 +1,5 @@
-//! What is held against peers: changes and messages of theirs that were refused. A peer that is broken, or whose key somebody has, is
-//! found by its name.
+//! What is held against peers: changes and messages of theirs that were refused. A peer that is broken, or whose key
+//! somebody has, is found by its name. What is long over is held against nobody.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use super::replicas::MAX_AGENTS;
 
 /// A peer is worth a line of the log this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// A peer of which nothing was refused for this long is as good as any other.
+const FORGIVEN: Duration = Duration::from_secs(3_600);
 
 /// Why they were refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,18 +41,14 @@ impl Refusal {
 /// Against one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complaint {
-    /// How often each of [`Refusal::ALL`].
+    /// How often each of [`Refusal::ALL`], since the agent's start.
     pub counts: [u64; Refusal::ALL.len()],
+    /// How often in all, since it was forgiven last.
+    pub recent: u64,
     /// Why last.
     pub last: Refusal,
+    at: Instant,
     told: Instant,
-}
-
-impl Complaint {
-    /// How often in all.
-    pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
-    }
 }
 
 /// Against all of them, [`MAX_AGENTS`] at most: those who come later are not named.
@@ -63,11 +61,15 @@ impl Complaints {
         if self.0.len() >= MAX_AGENTS && !self.0.contains_key(of) {
             return false;
         }
-        let fresh = Complaint { counts: [0; Refusal::ALL.len()], last: why, told: now };
+        let fresh = Complaint { counts: [0; Refusal::ALL.len()], recent: 0, last: why, at: now, told: now };
         let is_first = !self.0.contains_key(of);
         let complaint = self.0.entry(of.clone()).or_insert(fresh);
+        if complaint.is_forgiven(now) {
+            complaint.recent = 0;
+        }
         complaint.counts[why as usize] += times;
-        complaint.last = why;
+        complaint.recent += times;
+        (complaint.last, complaint.at) = (why, now);
         let is_due = is_first || now.saturating_duration_since(complaint.told) >= TELL_EVERY;
         if is_due {
             complaint.told = now;
@@ -75,14 +77,20 @@ impl Complaints {
         is_due
     }
 
-    /// What is held against a peer.
-    pub fn of(&self, name: &AgentName) -> Option<Complaint> {
-        self.0.get(name).copied()
+    /// What is held against a peer, and is not forgiven.
+    pub fn of(&self, now: Instant, name: &AgentName) -> Option<Complaint> {
+        self.0.get(name).filter(|complaint| !complaint.is_forgiven(now)).copied()
     }
 
     /// All of it.
     pub fn iter(&self) -> impl Iterator<Item = (&AgentName, &Complaint)> {
         self.0.iter()
+    }
+}
+
+impl Complaint {
+    fn is_forgiven(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= FORGIVEN
     }
 }
 
@@ -96,9 +104,14 @@ mod tests {
         let name: AgentName = "b".parse().unwrap();
         assert!(complaints.note(now, &name, Refusal::TooMuch, 1));
         assert!(!complaints.note(now, &name, Refusal::NotASlot, 5));
-        let of = complaints.of(&name).unwrap();
-        assert_eq!((of.counts, of.total(), of.last), ([0, 5, 1], 6, Refusal::NotASlot));
+        let of = complaints.of(now, &name).unwrap();
+        assert_eq!((of.counts, of.recent, of.last), ([0, 5, 1], 6, Refusal::NotASlot));
         assert!(complaints.note(now + TELL_EVERY, &name, Refusal::TooMuch, 1));
+        let later = now + TELL_EVERY + FORGIVEN;
+        assert_eq!(complaints.of(later, &name), None, "it is forgiven");
+        complaints.note(later, &name, Refusal::TooMuch, 1);
+        let of = complaints.of(later, &name).unwrap();
+        assert_eq!((of.counts, of.recent), ([0, 5, 3], 1), "metrics count on");
         for n in 0..2 * MAX_AGENTS {
             complaints.note(now, &format!("n{n}").parse().unwrap(), Refusal::Malformed, 1);
         }

@@ -91,7 +91,7 @@ fn repair(directory: &mut Directory, life: &Life, first: usize) {
 fn shown(directory: &Directory) -> BTreeSet<(String, String, Slot, u64)> {
     let names = (0..3_u8).map(|name| name.to_string());
     names
-        .flat_map(|name| directory.lookup(&name).to_vec())
+        .flat_map(|name| directory.lookup(&name).iter().cloned().collect::<Vec<_>>())
         .map(|e| (e.record.id.to_string(), e.record.name.to_string(), e.slot, e.owner.generation))
         .collect()
 }

@@ -1,15 +1,17 @@
 //! What is known of all owners, as it is read: their records by tunnel ([`Tunnels`]) and their claims by host name
 //! ([`Claims`]), both in step with what is shown of their [`Replicas`].
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::hostname::{Claims, Endpoint, HashHost};
+use super::hostname::{Claim, Claims, Endpoint, HashHost};
 use super::record::Owner;
+use super::reindex::{BITE, Backlog, Bite, Indexes};
 use super::replica::Extent;
 use super::replicas::{Applied, Replicas, Shift};
-use super::slot::Change;
-use super::tunnels::{OwnedRecord, Tunnels};
+use super::slot::{Change, STATUS_SLOT};
+use super::tunnels::{Entries, Tunnels};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,16 +22,31 @@ pub struct Directory {
     pub(crate) tunnels: Tunnels,
     /// The claims that are shown, stated here and remembered.
     pub(crate) claims: Claims,
+    us: Owner,
+    backlog: Backlog,
+    /// Claims of owners that are shown since [`Self::take_learned`] was called last.
+    learned: Vec<Arc<Claim>>,
+    /// Slots that are brought in step with a change itself.
+    pub(crate) at_once: usize,
 }
 
 impl Directory {
     /// The directory of this agent, in which nobody is shown yet.
     pub fn new(us: &Owner) -> Self {
-        Self { replicas: Replicas::default(), tunnels: Tunnels::default(), claims: Claims::new(us) }
+        let (replicas, tunnels, backlog) = (Replicas::default(), Tunnels::default(), Backlog::default());
+        Self {
+            replicas,
+            tunnels,
+            claims: Claims::new(us),
+            us: us.clone(),
+            backlog,
+            learned: Vec::new(),
+            at_once: BITE,
+        }
     }
 
     /// The entries of a tunnel name, in no particular order.
-    pub fn lookup(&self, name: &str) -> &[OwnedRecord] {
+    pub fn lookup(&self, name: &str) -> Entries<'_> {
         self.tunnels.lookup(&name.into())
     }
 
@@ -55,16 +72,59 @@ impl Directory {
         let (applied, shift) = self.replicas.apply(now, owner, change);
         if let Some(shift) = &shift {
             self.tunnels.follow(shift, events);
-            self.claims.follow(now, shift);
+            self.claims.follow(shift);
+        }
+        if applied == Applied::New && change.slot == STATUS_SLOT {
+            if let Some(shift) = self.replicas.show_if_complete(owner) {
+                self.backlog.follow(&shift, &mut self.tunnels);
+            }
+            self.begin_work(now, events);
         }
         applied
     }
 
+    /// Little is done at once.
+    fn begin_work(&mut self, now: Instant, events: &mut Vec<Event>) {
+        for replica in self.replicas.take_dropped() {
+            self.backlog.free(replica, false, &mut self.tunnels);
+        }
+        if self.has_work() {
+            self.work(now, self.at_once, events);
+        }
+    }
+
+    /// Whether indexes are to be brought in step: see [`Self::work`].
+    pub fn has_work(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Brings indexes in step, as far as so many slots go. Whatever is read before that is right already.
+    pub fn work(&mut self, now: Instant, slots: usize, events: &mut Vec<Event>) {
+        let Self { replicas, tunnels, claims, backlog, .. } = self;
+        let mut bite = Bite::default();
+        let mut indexes = Indexes { now, replicas, tunnels, claims: Some(claims) };
+        backlog.work(slots, &mut indexes, &mut bite);
+        events.extend(bite.events);
+        self.learned.extend(bite.claims);
+    }
+
+    /// The claims of owners that are shown since this was called last.
+    pub fn take_learned(&mut self) -> Vec<Arc<Claim>> {
+        std::mem::take(&mut self.learned)
+    }
+
     /// The same for what we state ourselves, which is known without gaps.
     pub fn say(&mut self, now: Instant, us: &Owner, change: &Change, events: &mut Vec<Event>) {
-        if let (_, Some(shift)) = self.replicas.take(now, us, change) {
-            self.tunnels.follow(&shift, events);
-            self.claims.follow(now, &shift);
+        match self.replicas.take(now, us, change) {
+            // Before this agent is ready, nobody asks it.
+            (_, Some(Shift::Staged { owner, change, before })) if *us == self.us => {
+                self.tunnels.follow(&Shift::Slot { owner, change, before }, events);
+            }
+            (_, Some(shift)) => {
+                self.tunnels.follow(&shift, events);
+                self.claims.follow(&shift);
+            }
+            (_, None) => {}
         }
         let since = self.replicas.version(us).unwrap_or_default();
         let extent = Extent { since, until: since.max(change.cell.version), whole: None };
@@ -74,18 +134,25 @@ impl Directory {
     /// All that an owner stated, to that extent, has been applied.
     pub fn reach(&mut self, now: Instant, owner: &Owner, extent: &Extent, events: &mut Vec<Event>) {
         if let Some(shift) = self.replicas.reach(owner, extent) {
-            self.tunnels.follow(&shift, events);
-            self.claims.follow(now, &shift);
+            self.backlog.follow(&shift, &mut self.tunnels);
+        }
+        self.begin_work(now, events);
+    }
+
+    /// See [`Replicas::show_part`].
+    pub fn show_part(&mut self, now: Instant, owner: &Owner, events: &mut Vec<Event>) {
+        if let Some(shift) = self.replicas.show_part(owner) {
+            self.backlog.follow(&shift, &mut self.tunnels);
+            self.begin_work(now, events);
         }
     }
 
     /// See [`Replicas::forget`].
     pub fn forget(&mut self, now: Instant, owner: &Owner, events: &mut Vec<Event>) {
         if let Some(hidden) = self.replicas.forget(owner) {
-            let shift = Shift::Generation { shown: None, hidden: Some(&hidden) };
-            self.tunnels.follow(&shift, events);
-            self.claims.follow(now, &shift);
+            self.backlog.free(hidden, true, &mut self.tunnels);
         }
+        self.begin_work(now, events);
     }
 
     /// Gives back the slots that have been empty for that long, and the room of a peak that is over.

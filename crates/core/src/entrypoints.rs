@@ -71,6 +71,16 @@ impl Entrypoints {
         self.bound();
     }
 
+    /// Gives entrypoints the places that `moved` finds for them. In which order they registered stays.
+    pub fn readdress(&mut self, moved: impl Fn(&Place) -> Option<Place>) {
+        for registered in &mut self.registered {
+            if let Some(place) = moved(&registered.place) {
+                registered.place = place;
+                self.touched.insert(registered.key.clone());
+            }
+        }
+    }
+
     /// Where an instance registered last.
     pub fn of(&self, key: &EntrypointKey) -> Option<&Place> {
         self.find(key).map(|registered| &registered.place)
@@ -192,6 +202,19 @@ mod tests {
         assert_eq!(entrypoints.touched_len(), 0);
         entrypoints.note(key("a", false), None, place(2));
         assert_eq!(entrypoints.touched_len(), 1);
+    }
+
+    #[test]
+    fn a_move_is_kept_and_changes_no_order() {
+        let mut entrypoints = Entrypoints::default();
+        for (node, at) in [("a", 1), ("b", 2)] {
+            entrypoints.note(key(node, false), None, place(at));
+        }
+        entrypoints.touched().clear();
+        entrypoints.readdress(|before| (before.address == *"10.0.0.1:1").then(|| place(7)));
+        assert_eq!(std::mem::take(entrypoints.touched()), [key("a", false)].into());
+        assert_eq!(port(entrypoints.of(&key("a", false))), Some(7));
+        assert_eq!(port(entrypoints.last(None, false)), Some(2));
     }
 
     #[test]

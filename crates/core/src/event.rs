@@ -2,6 +2,8 @@
 //! was away for a moment misses nothing. Knows no clock and no protocol.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::record::{AgentName, Owner, Record};
@@ -20,10 +22,43 @@ pub enum Event {
     Heard(AgentName),
     /// A peer has become suspect.
     Suspected(AgentName),
+    /// A peer is not what it was.
+    Changed(AgentName, PeerChange),
     /// A peer left.
     Left(AgentName),
     /// A peer has been dead for so long that it is forgotten.
     Forgotten(AgentName),
+}
+
+/// What of a peer is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// Where its gossip is reached.
+    Address {
+        /// Before.
+        from: SocketAddr,
+        /// Now.
+        to: SocketAddr,
+    },
+    /// The version of its program.
+    Version {
+        /// Before.
+        from: Arc<str>,
+        /// Now.
+        to: Arc<str>,
+    },
+    /// Which keys it has.
+    Keys,
+}
+
+impl fmt::Display for PeerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { from, to } => write!(f, "moved from {from} to {to}"),
+            Self::Version { from, to } => write!(f, "runs gossd {to}, and ran {from} before"),
+            Self::Keys => write!(f, "has other keys"),
+        }
+    }
 }
 
 /// The last events, numbered from 1 on.

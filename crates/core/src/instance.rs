@@ -70,6 +70,27 @@ impl Instances {
                 self.known.remove(&record.node);
             }
         }
+        self.uncount(record);
+    }
+
+    /// A record that is held has another address from now on. An instance keeps what it has claimed.
+    pub(super) fn readdress(&mut self, before: &Record, after: &Record) {
+        let (from, to) = (claim_of(before), claim_of(after));
+        if from == to {
+            return;
+        }
+        let has = self.claims.get(&from) == Some(&before.node);
+        *self.counts.entry((after.node.clone(), to.clone())).or_default() += 1;
+        if has {
+            self.claims.insert(to, after.node.clone());
+        } else {
+            self.claim_if_vacant(after);
+        }
+        self.uncount(before);
+    }
+
+    /// A record is at an entrypoint no longer. Without any, its instance claims nothing there.
+    fn uncount(&mut self, record: &Record) {
         let at = (record.node.clone(), claim_of(record));
         let Some(count) = self.counts.get_mut(&at) else { return };
         *count -= 1;
@@ -167,10 +188,14 @@ impl Instances {
         }
     }
 
-    /// The instance of a record has its entrypoint, unless another claims that: it was there before this agent could
-    /// show who came last.
+    /// The instance of a record has its entrypoint, unless another with a live record claims that: it was there before this
+    /// agent could show who came last.
     pub fn claim_if_vacant(&mut self, record: &Record) {
-        self.claims.entry(claim_of(record)).or_insert_with(|| record.node.clone());
+        let claimant = self.claims.entry(claim_of(record)).or_insert_with(|| record.node.clone());
+        let has_live = |instance: &Instance| instance.live > 0;
+        if !record.is_routers() && !self.known.get(claimant).is_some_and(has_live) {
+            *claimant = record.node.clone();
+        }
     }
 
     /// The instance that has a record's entrypoint.
@@ -286,6 +311,21 @@ mod tests {
         assert_eq!(instances.claimant(&records[0]), Some(&"node".into()));
         instances.remove(&records[1]);
         assert_eq!(instances.claimant(&records[0]), None);
+    }
+
+    #[test]
+    fn an_entrypoint_whose_claimant_has_no_live_record_is_vacant() {
+        let mut instances = Instances::default();
+        let [former, present] = ["former", "present"].map(of);
+        for record in [&former, &present] {
+            instances.add(record);
+            instances.rise(record);
+            instances.claim_if_vacant(record);
+        }
+        assert_eq!(instances.claimant(&present), Some(&former.node));
+        instances.fall(&former);
+        instances.claim_if_vacant(&present);
+        assert_eq!(instances.claimant(&present), Some(&present.node));
     }
 
     #[test]

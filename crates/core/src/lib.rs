@@ -4,7 +4,7 @@
 //! Reading order: [`record`], [`label`] and [`address`] (what gost registers), [`slot`] (what an owner publishes) and [`codec`] (the same as bytes), [`lease`]
 //! (the owner's records), [`instance`] and [`entrypoints`] (what it knows of its gosts), [`cells`] and [`replica`] (a copy of
 //! what one generation of an owner published), [`replicas`] (of all, and which of them are shown), [`tunnels`] (the index of
-//! what is shown, by tunnel), [`hostname`] (who has which host name), [`directory`] (these three in step), [`rank`] (the order
+//! what is shown, by tunnel), [`reindex`] (keeps it so, a bite at a time), [`hostname`] (who has which host name), [`directory`] (these three in step), [`rank`] (the order
 //! of an answer). What makes one agent of all that: [`agent`]. How agents talk to each other: [`link`].
 
 #![allow(
@@ -36,6 +36,7 @@ mod period;
 pub mod quota;
 pub mod rank;
 pub mod record;
+pub mod reindex;
 pub mod replica;
 pub mod replicas;
 pub mod slot;

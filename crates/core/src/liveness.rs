@@ -127,6 +127,11 @@ impl Liveness {
         self.peers.iter().map(|(name, peer)| (name, peer.is_alive()))
     }
 
+    /// Whether anything is remembered of a peer.
+    pub fn knows(&self, name: &AgentName) -> bool {
+        self.peers.contains_key(name)
+    }
+
     /// Whether a peer's frames do not arrive any more.
     pub fn is_lost(&self, name: &AgentName) -> bool {
         self.peers.get(name).is_some_and(|peer| peer.contact == Contact::Lost)

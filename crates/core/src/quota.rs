@@ -13,6 +13,15 @@ pub struct Quota {
     pub bytes: usize,
 }
 
+/// Live records of one tunnel at one agent: many times what any tunnel has clients at one host, and a twelfth of what an
+/// agent holds by default, so that no tunnel fills it.
+pub const MAX_TUNNEL_RECORDS: usize = 8_192;
+/// Host names that one tunnel with a record anywhere may claim at one agent.
+pub const MAX_TUNNEL_CLAIMS: usize = 1_024;
+/// Host names of a tunnel without a record. gost claims the names of a client, its hash host and one more, before it
+/// registers the client; and a tunnel whose clients are away keeps its names for a while.
+pub const MAX_UNATTACHED_CLAIMS: usize = 64;
+
 impl Default for Quota {
     /// What a cluster is designed for, at one agent.
     fn default() -> Self {
@@ -42,6 +51,14 @@ impl Share {
     }
 }
 
+impl Share {
+    /// No more than so many bytes.
+    #[must_use]
+    pub fn within(self, most: usize) -> Self {
+        Self { owner: self.owner.min(most), all: self.all.min(most) }
+    }
+}
+
 impl Default for Share {
     fn default() -> Self {
         Self::of(&Quota::default())
@@ -60,6 +77,12 @@ pub enum Full {
     /// See [`Quota::bytes`].
     #[error("this agent already holds {0} bytes of records and rules (--max-bytes)")]
     Bytes(usize),
+    /// See [`MAX_TUNNEL_RECORDS`].
+    #[error("this tunnel already has {0} records at this agent, the most that one tunnel may have")]
+    TunnelRecords(usize),
+    /// See [`MAX_TUNNEL_CLAIMS`] and [`MAX_UNATTACHED_CLAIMS`].
+    #[error("this tunnel already has {0} host names at this agent, the most that one tunnel may have")]
+    TunnelClaims(usize),
     /// See [`MAX_EACH`].
     #[error("this agent already holds {MAX_EACH} of them")]
     Slots,

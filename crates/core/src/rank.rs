@@ -1,13 +1,21 @@
 //! The order of an answer: gost dials the first entry of the wanted network and no other, so the order of the
 //! answer is the routing. What is surely alive comes before what may be; what is dead is not listed.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::address::Address;
 use super::label::Label;
 use super::liveness::Standing;
-use super::record::Owner;
-use super::tunnels::OwnedRecord;
+use super::record::{Network, Owner};
+use super::tunnels::{Entries, OwnedRecord};
+
+/// Records in an answer, at most. gost dials the first one that fits and no other, so the rest of a long list is only there to be
+/// encoded, sent and parsed for every visitor. An answer of 64 fits into a few packets; one of 100,000 is 20 MB.
+pub const BEST: usize = 64;
+/// Of many records, so many of the best are looked at more closely: some of them may be the same connector.
+const LOOKED_AT: usize = 2 * BEST;
 
 /// In which order the records of live agents are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,29 +36,118 @@ pub struct Judged {
     pub trip: Option<Duration>,
 }
 
-/// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds.
-pub fn rank(
-    entries: &[OwnedRecord],
+/// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds; the best [`BEST`] of them.
+pub fn rank<'a, J: FnMut(&OwnedRecord) -> Judged>(
+    entries: &Entries<'a>,
     order: Order,
     seed: u64,
-    judge: impl Fn(&OwnedRecord) -> Judged,
-) -> impl Iterator<Item = &OwnedRecord> {
-    let mut draw = Draw(seed);
-    let mut ranked: Vec<Ranked<'_>> = entries
-        .iter()
-        .map(|entry| (entry, judge(entry)))
-        .filter(|(_, judged)| judged.standing != Standing::Hidden)
-        .map(|(entry, judged)| Ranked { entry, key: (judged.standing, distance(order, judged), draw.next()) })
-        .collect();
-    keep_each_once(&mut ranked);
+    mut judge: J,
+) -> impl Iterator<Item = &'a OwnedRecord> + use<'a, J> {
+    let (mut draw, mut far) = (Draw(seed), None);
+    let candidates = entries.iter().filter_map(|entry| {
+        let judged = judge(entry);
+        if judged.standing == Standing::Hidden {
+            return None;
+        }
+        // Entries of one owner come one after the other, mostly.
+        let distance = match far {
+            Some((known, distance)) if known == judged => distance,
+            _ => far.insert((judged, distance(order, judged))).1,
+        };
+        Some(Ranked { entry, key: (judged.standing, distance, draw.next()) })
+    });
+    let mut ranked = if entries.len() <= BEST {
+        let mut all: Vec<_> = candidates.collect();
+        keep_each_once(&mut all);
+        all
+    } else {
+        best(candidates)
+    };
     ranked.sort_unstable_by_key(|ranked| ranked.key);
     ranked.into_iter().map(|ranked| ranked.entry)
 }
 
+/// The best of many, without sorting or copying them all. gost takes the first record of the network that it wants and of
+/// another instance than its own, so the best that fits is among them, whoever asks.
+fn best<'a>(candidates: impl Iterator<Item = Ranked<'a>>) -> Vec<Ranked<'a>> {
+    let mut best = BinaryHeap::with_capacity(LOOKED_AT + 1);
+    let mut needed = [Needed::default(), Needed::default()];
+    for ranked in candidates {
+        needed[usize::from(ranked.entry.record.network == Network::Udp)].note(ranked);
+        if best.len() < LOOKED_AT {
+            best.push(ranked);
+        } else if let Some(mut worst) = best.peek_mut()
+            && ranked < *worst
+        {
+            *worst = ranked;
+        }
+    }
+    let mut best = best.into_vec();
+    keep_each_once(&mut best);
+    best.sort_unstable_by_key(|ranked| ranked.key);
+    let needed = needed.into_iter().flat_map(|needed| [needed.first, needed.other]).flatten();
+    let missing =
+        |needed: &Ranked<'_>| !best.iter().take(BEST - 4).any(|chosen| chosen.said() == needed.said());
+    let missing: Vec<_> = needed.filter(missing).collect();
+    best.truncate(BEST - missing.len());
+    best.extend(missing);
+    // What was needed may have been in between.
+    keep_each_once(&mut best);
+    best
+}
+
+/// The best record of a network, and the best of another instance than its.
+#[derive(Default)]
+struct Needed<'a> {
+    first: Option<Ranked<'a>>,
+    other: Option<Ranked<'a>>,
+}
+
+impl<'a> Needed<'a> {
+    fn note(&mut self, ranked: Ranked<'a>) {
+        let node = |ranked: Ranked<'a>| &ranked.entry.record.node;
+        match self.first {
+            Some(first) if first < ranked => {
+                if self.other.is_none_or(|other| ranked < other) && node(first) != node(ranked) {
+                    self.other = Some(ranked);
+                }
+            }
+            first => {
+                if first.is_some_and(|first| node(first) != node(ranked)) {
+                    self.other = first;
+                }
+                self.first = Some(ranked);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Ranked<'a> {
     entry: &'a OwnedRecord,
     key: (Standing, u32, u64),
 }
+
+/// The best is the least.
+impl Ord for Ranked<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl PartialOrd for Ranked<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ranked<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Ranked<'_> {}
 
 impl Ranked<'_> {
     fn said_by(&self) -> (&Label, &Owner) {
@@ -120,7 +217,7 @@ mod tests {
         seed: u64,
         judge: impl Fn(&Owner) -> Judged,
     ) -> Vec<Arc<Record>> {
-        super::rank(entries, order, seed, |entry| judge(&entry.owner))
+        super::rank(&entries.into(), order, seed, |entry| judge(&entry.owner))
             .map(|entry| entry.record.clone())
             .collect()
     }
@@ -148,6 +245,54 @@ mod tests {
             first[ranked[0].id.text().parse::<usize>().unwrap()] += 1;
         }
         assert!(first.iter().all(|n| (900..1_100).contains(n)), "{first:?}");
+    }
+
+    #[test]
+    fn of_many_the_best_are_listed_each_once_and_equally_often_first() {
+        let all = 10 * BEST;
+        let mut entries: Vec<_> = (0..all).map(|n| entry(&n.to_string(), "live", n as u64)).collect();
+        entries.extend((0..all).map(|n| entry(&format!("s{n}"), "suspect", n as u64)));
+        let judge = |owner: &Owner| Judged {
+            trip: None,
+            standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+        };
+        let mut firsts = std::collections::BTreeSet::new();
+        for seed in 0..2_000 {
+            let ranked = ids(&rank(&entries, Order::Random, seed, judge));
+            let once: std::collections::BTreeSet<_> = ranked.iter().collect();
+            assert_eq!((ranked.len(), once.len()), (BEST, BEST));
+            assert!(
+                !ranked.iter().any(|id| id.starts_with('s')),
+                "what may be dead comes after all that lives"
+            );
+            firsts.insert(ranked[0].clone());
+        }
+        assert!(firsts.len() > all / 2, "{} of {all} were ever first", firsts.len());
+    }
+
+    #[test]
+    fn of_many_there_is_one_for_whoever_asks() {
+        let node = |mut entry: OwnedRecord, node: &str, network| {
+            let record = Arc::make_mut(&mut entry.record);
+            (record.node, record.network) = (node.into(), network);
+            entry
+        };
+        let many = (0..1_000).map(|n| node(entry(&n.to_string(), "live", n), "own", Network::Tcp));
+        let mut entries: Vec<_> = many.collect();
+        entries.push(node(entry("another's", "suspect", 1), "another", Network::Tcp));
+        entries.push(node(entry("datagrams", "suspect", 1), "own", Network::Udp));
+        let judge = |owner: &Owner| Judged {
+            trip: None,
+            standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+        };
+        for seed in 0..50 {
+            let ranked = rank(&entries, Order::Random, seed, judge);
+            assert_eq!(ranked.len(), BEST);
+            assert_eq!(&*ranked[0].node.text(), "own");
+            for wanted in ["another's", "datagrams"] {
+                assert!(ids(&ranked).contains(&wanted.to_owned()), "{wanted}");
+            }
+        }
     }
 
     #[test]

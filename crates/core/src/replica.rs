@@ -106,6 +106,11 @@ impl Replica {
         &self.cells
     }
 
+    /// Takes out the first few cells, of a copy that is given up.
+    pub(crate) fn pop_cells(&mut self) -> Option<Vec<(Slot, Cell)>> {
+        self.cells.pop()
+    }
+
     /// What somebody who knows all to `after` is to be told, from a slot on; nothing if there may be gaps.
     pub fn part(&self, after: Version, from: Slot) -> Option<Part> {
         if self.version == 0 {

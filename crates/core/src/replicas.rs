@@ -1,5 +1,5 @@
 //! What each generation of each agent stated, and which generation of an agent is shown: the newest that stated all that it
-//! had at its start, which ends with its status.
+//! had at its start, which ends with its status. Where nothing of an agent would be shown otherwise, a part of that is.
 //!
 //! `Replicas::apply` is idempotent and commutative per slot, so it does not matter by which way, how
 //! often, or in which order a change arrives.
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::capacity::GiveBack as _;
 use super::hostname::Claim;
+use super::label::Label;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner};
 use super::replica::{Extent, Part, Replica};
@@ -40,6 +41,8 @@ pub struct Replicas {
     share: Share,
     /// What all replicas take.
     bytes: usize,
+    /// Generations that are not kept any more, whose memory is still to be given back.
+    dropped: Vec<Replica>,
 }
 
 /// The generations of one agent.
@@ -58,6 +61,8 @@ struct Generations {
 pub(crate) enum Shift<'a> {
     /// A slot of a shown generation holds something else than before.
     Slot { owner: Arc<Owner>, change: &'a Change, before: Option<Cell> },
+    /// The same of a generation that is not shown yet.
+    Staged { owner: Arc<Owner>, change: &'a Change, before: Option<Cell> },
     /// An agent is shown by another generation, or not any more.
     Generation { shown: Option<&'a Replica>, hidden: Option<&'a Replica> },
 }
@@ -108,21 +113,38 @@ impl Replicas {
         if agent.shown == Some(owner.generation) {
             return (Applied::New, Some(Shift::Slot { owner: replica.owner.clone(), change, before }));
         }
-        if replica.is_complete() {
-            return (Applied::New, self.show(owner));
-        }
-        self.bytes -= agent.forget_surplus();
-        (Applied::New, None)
+        let owner = replica.owner.clone();
+        self.bytes -= agent.forget_surplus(&mut self.dropped);
+        (Applied::New, Some(Shift::Staged { owner, change, before }))
+    }
+
+    /// Shows a generation that has stated all that it had at its start, if it is not shown yet.
+    pub(crate) fn show_if_complete(&mut self, owner: &Owner) -> Option<Shift<'_>> {
+        let agent = self.agents.get(&owner.name)?;
+        let may_be_shown = agent.shown.is_none_or(|shown| owner.generation > shown);
+        let is_complete = agent.all.get(&owner.generation).is_some_and(Replica::is_complete);
+        if may_be_shown && is_complete { self.show(owner) } else { None }
+    }
+
+    /// Shows what there is of a generation rather than nothing of its agent, once its status is known.
+    pub(crate) fn show_part(&mut self, owner: &Owner) -> Option<Shift<'_>> {
+        let agent = self.agents.get(&owner.name)?;
+        let has_status = agent.all.get(&owner.generation).is_some_and(|replica| replica.status().is_some());
+        if agent.shown.is_none() && has_status { self.show(owner) } else { None }
+    }
+
+    /// The generations that were not kept any more since this was asked last.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Replica> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// All that an owner stated, to that extent, has been applied.
     pub(crate) fn reach(&mut self, owner: &Owner, extent: &Extent) -> Option<Shift<'_>> {
         let agent = self.agents.get_mut(&owner.name)?;
-        let may_be_shown = agent.shown.is_none_or(|shown| owner.generation > shown);
         let replica = agent.all.get_mut(&owner.generation)?;
         replica.note(extent);
         replica.reach(extent.since, extent.until);
-        if may_be_shown && replica.is_complete() { self.show(owner) } else { None }
+        self.show_if_complete(owner)
     }
 
     /// How far an owner's words are known; none if they are of no interest any more.
@@ -178,20 +200,25 @@ impl Replicas {
     }
 
     /// Forgets one generation of an agent, with all that it stated; of the shown one, all before it as well. The shown one, if
-    /// that is the one.
-    pub fn forget(&mut self, owner: &Owner) -> Option<Replica> {
+    /// that is the one; others are in [`Self::take_dropped`].
+    pub(crate) fn forget(&mut self, owner: &Owner) -> Option<Replica> {
         let agent = self.agents.get_mut(&owner.name)?;
         let forgotten = agent.all.remove(&owner.generation)?;
         let is_shown = agent.shown == Some(owner.generation);
         if is_shown {
             (agent.shown, agent.is_postponed) = (None, false);
-            agent.all.retain(|generation, _| *generation > owner.generation);
+            let later = agent.all.split_off(&owner.generation);
+            self.dropped.extend(std::mem::replace(&mut agent.all, later).into_values());
         }
         if agent.all.is_empty() {
             self.agents.remove(&owner.name);
         }
         self.recount();
-        is_shown.then_some(forgotten)
+        if is_shown {
+            return Some(forgotten);
+        }
+        self.dropped.push(forgotten);
+        None
     }
 
     /// Notes whether gossip has forgotten the shown generation of an agent, which is to be forgotten here when the agent is dead.
@@ -213,6 +240,11 @@ impl Replicas {
         self.agents.get(name)?.shown()?.status()
     }
 
+    /// Whether all is known that the shown generation of an agent stated until it was asked.
+    pub fn is_complete(&self, name: &AgentName) -> bool {
+        self.agents.get(name).and_then(Generations::shown).is_some_and(Replica::is_complete)
+    }
+
     /// The shown generation of an agent.
     pub fn generation(&self, name: &AgentName) -> Option<Generation> {
         self.agents.get(name)?.shown
@@ -232,6 +264,12 @@ impl Replicas {
     pub fn claims_of(&self, owner: &Owner) -> Vec<Arc<Claim>> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
         cells.filter_map(|(_, cell)| cell.content.claim().cloned()).collect()
+    }
+
+    /// The ids of an owner's records, as far as is known.
+    pub fn record_ids(&self, owner: &Owner) -> impl Iterator<Item = &Label> {
+        let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
+        cells.filter_map(|(_, cell)| Some(&cell.content.record()?.id))
     }
 
     /// How many records are shown.
@@ -270,7 +308,7 @@ impl Replicas {
         self.bytes = self.all().map(|replica| replica.cells().bytes()).sum();
     }
 
-    fn replica(&self, owner: &Owner) -> Option<&Replica> {
+    pub(crate) fn replica(&self, owner: &Owner) -> Option<&Replica> {
         self.agents.get(&owner.name)?.all.get(&owner.generation)
     }
 
@@ -288,7 +326,14 @@ impl Replicas {
         let former = agent.shown.replace(owner.generation);
         agent.is_postponed = false;
         // The former one stays: the owner may have lost it, and ask for it.
-        agent.all.retain(|generation, _| *generation >= owner.generation || Some(*generation) == former);
+        let later = agent.all.split_off(&owner.generation);
+        for (generation, replica) in std::mem::replace(&mut agent.all, later) {
+            if Some(generation) == former {
+                agent.all.insert(generation, replica);
+            } else {
+                self.dropped.push(replica);
+            }
+        }
         self.recount();
         let of = |generation| self.agents.get(&owner.name)?.all.get(&generation);
         Some(Shift::Generation { shown: of(owner.generation), hidden: former.and_then(of) })
@@ -310,12 +355,13 @@ impl Generations {
 
     /// Forgets the oldest generations that are not shown: an agent that starts again and again without getting ready must not
     /// fill the table. How many bytes that gave back.
-    fn forget_surplus(&mut self) -> usize {
+    fn forget_surplus(&mut self, dropped: &mut Vec<Replica>) -> usize {
         let mut bytes = 0;
         while self.all.len() > MAX_GENERATIONS {
             let oldest = self.all.keys().copied().find(|g| Some(*g) != self.shown);
             let replica = oldest.and_then(|g| self.all.remove(&g));
-            bytes += replica.map_or(0, |replica| replica.cells().bytes());
+            bytes += replica.as_ref().map_or(0, |replica| replica.cells().bytes());
+            dropped.extend(replica);
         }
         bytes
     }

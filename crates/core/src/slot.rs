@@ -175,6 +175,11 @@ impl Versions {
         self.last += 1;
         Change { slot: write.slot, cell: Cell { version: self.last, content: write.content } }
     }
+
+    /// The number of the newest change; 0 before the first.
+    pub fn last(&self) -> Version {
+        self.last
+    }
 }
 
 /// The owner's side of its records or of its rules: which slots are taken.

@@ -43,7 +43,9 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
             "none: after a restart, gost's Renews and peers bring the records back",
         ),
     };
-    tokens.into_iter().chain(tls).chain([data]).collect()
+    let admin_tokens =
+        config.admin_token_file.as_deref().map(|path| secret("admin tokens", path, Tokens::open(path).err()));
+    tokens.into_iter().chain(admin_tokens).chain(tls).chain([data]).collect()
 }
 
 fn certificate(files: TlsFiles) -> Finding {

@@ -5,6 +5,7 @@ mod clock;
 mod files;
 mod ingress_file;
 mod network;
+mod peers;
 mod ports;
 mod second;
 
@@ -22,7 +23,7 @@ use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::plain;
 use super::{client, configure};
-use crate::config::Config;
+use crate::config::{Config, OPEN_ADMIN, is_loopback};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -90,10 +91,14 @@ async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> 
         Err(error) => found.push(Finding::fail("settings", format!("{error:#}"))),
         Ok(config) => {
             found.push(settings(&config, file.as_deref()));
+            found.extend(open_admin(&config));
+            found.extend(config.memory_problem.as_ref().map(|problem| Finding::warn("memory", problem)));
+            found.extend(unusual_names(&config));
             found.extend(files::examine(&config));
             found.extend(ingress_file::examine(config.ingress_file.as_deref(), gost));
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
+            found.extend(peers::examine(&config).await);
             if let Some(second) = second {
                 found.extend(second::examine(&config, second).await);
             }
@@ -109,6 +114,19 @@ fn settings(config: &Config, file: Option<&Path>) -> Finding {
     }
     let from = file.map(|file| format!(", from {}", file.display())).unwrap_or_default();
     Finding::ok("settings", format!("agent {} of cluster {}{from}", config.name, config.cluster))
+}
+
+fn open_admin(config: &Config) -> Option<Finding> {
+    let open = config.admin.filter(|admin| !is_loopback(admin.ip()) && config.admin_token_file.is_none());
+    open.map(|admin| Finding::warn("admin", format!("{admin}: {OPEN_ADMIN}")))
+}
+
+fn unusual_names(config: &Config) -> Vec<Finding> {
+    let unusual = config.names.unusual().into_iter();
+    let text = |(name, why)| {
+        format!("{name} is {why}: an --ingress-rule or --ingress-domain has it, if it is meant so")
+    };
+    unusual.map(|unusual| Finding::warn("host names", text(unusual))).collect()
 }
 
 fn line(finding: &Finding) -> String {

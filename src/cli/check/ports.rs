@@ -81,9 +81,17 @@ fn bind(ports: &[Port]) -> Vec<io::Result<()>> {
     bound.into_iter().map(|bound| bound.map(drop)).collect()
 }
 
-/// The agent that answers where this one's admin listener would be.
+/// The agent that answers where this one's admin listener would be; or, if that tells nothing without a token, at its
+/// control socket.
 async fn running(config: &Config) -> Option<StatusReport> {
-    Some(Client::at(config.admin?).get("/status.json").await.ok()?.report)
+    let admin = Client::at(config.admin?).with_token_of(config.admin_token_file.as_deref()).ok()?;
+    match admin.get("/status.json").await {
+        Ok(reply) => Some(reply.report),
+        Err(NoReport::Refused(..)) => {
+            Some(Client::Control(config.control.clone()?).get("/status.json").await.ok()?.report)
+        }
+        Err(_) => None,
+    }
 }
 
 async fn holder(port: &Port, all: &[Port], config: &Config, running: Option<&StatusReport>) -> PortHolder {
@@ -121,7 +129,7 @@ async fn answers_plugin_calls(address: SocketAddr, config: &Config) -> bool {
     let path = format!("{}?name=gossd-check", http::PATH);
     match Client::at(address).get::<Value>(&path).await {
         Ok(reply) => reply.report["services"].is_array(),
-        Err(NoReport::Foreign(_, why)) => config.token_file.is_some() && why.starts_with("401"),
+        Err(NoReport::Refused(_, why)) => config.token_file.is_some() && why.contains("token"),
         Err(_) => false,
     }
 }

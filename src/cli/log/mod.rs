@@ -17,14 +17,15 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use rustix::fs::fstat;
 use tracing::{Level, Metadata};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use self::queue::LineQueue;
 use super::flags::{LogFormat, RunArgs};
+use super::words::{plain, visible};
 
 /// How long the end of the process waits for standard error to take what is left.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -129,7 +130,7 @@ impl Sink {
     /// Says an error that is no event, of several lines perhaps.
     fn say(&self, text: &str) {
         for line in text.lines() {
-            self.push(ERROR, &[line.as_bytes(), b"\n"]);
+            self.push(ERROR, &[plain(line).as_bytes(), b"\n"]);
         }
     }
 
@@ -164,9 +165,12 @@ impl<'a> MakeWriter<'a> for Sink {
 }
 
 impl Write for LogLine<'_> {
-    /// Takes a whole event, as it is given.
+    /// Takes a whole event, as it is given. Texts of callers and peers are in it.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.sink.push(self.priority, &[event]);
+        match str::from_utf8(event) {
+            Ok(text) => self.sink.push(self.priority, &[visible(text).as_bytes()]),
+            Err(_) => self.sink.push(self.priority, &[event]),
+        }
         Ok(event.len())
     }
 

@@ -105,12 +105,12 @@ fn tunnel(n: u8) -> String {
 #[test]
 fn every_name_has_a_line_of_two_words_and_nothing_else_is_there() {
     let private = format!("${ONE}");
-    let fixed = [("www.example.org", &*private), ("*.shop.example.org", ONE)];
-    let world = World::new(names(&["example.com"], 1, &[], &fixed));
-    assert_eq!(world.listed().text.lines().count(), 2);
-    world.attach(ONE);
     let two = tunnel(2);
-    for host in ["claimed", "Claimed.Example.Org:443", "*.example.org", "2001:db8::1"] {
+    let fixed = [("www.example.org", &*private), ("*.shop.example.org", ONE), ("2001:db8::1", &*two)];
+    let world = World::new(names(&["example.com"], 1, &[], &fixed));
+    assert_eq!(world.listed().text.lines().count(), 4, "an address has two spellings");
+    world.attach(ONE);
+    for host in ["claimed", "Claimed.Example.Org:443", "*.example.org"] {
         assert_eq!(world.ingress.set_rule(host, &two), Ok(true));
     }
     let want = format!(

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use super::{FAILED, GO, PROTOCOL, SERVING, in_time};
 use crate::listeners::pass;
 use crate::ops::Ops;
+use crate::ops::connections::ImpatientStream;
 use crate::ops::routes::{Answered, Failure, Params, Shared};
 use crate::ops::server::Then;
 
@@ -115,10 +116,10 @@ impl Successor {
 /// The connection, once the successor reads it without HTTP.
 async fn met(upgrade: OnUpgrade) -> io::Result<UnixStream> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;
-    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+    let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<ImpatientStream<UnixStream>>>() else {
         return Err(io::Error::other("not the control socket"));
     };
-    let mut stream = io.into_inner();
+    let mut stream = io.into_inner().into_inner();
     // The HTTP server may have read the byte already.
     if read_buf.is_empty() {
         stream.read_u8().await?;

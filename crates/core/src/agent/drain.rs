@@ -52,6 +52,7 @@ impl State {
             // Whoever leaves for good, and does return, drains on.
             Status::Left => {}
         }
+        self.end_withholding();
         self.tell(now, Write::status(status))
     }
 

@@ -12,6 +12,8 @@ use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
 use crate::slot::Change;
 
+/// Between two bites of what is brought in step, for those that wait for the lock.
+const BREATH: Duration = Duration::from_millis(1);
 /// How often agents that the board forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
 /// How often slots that have long been empty are given back.
@@ -42,11 +44,16 @@ impl State {
         }
         self.tell_all(now, changes);
         self.check_claims(now);
+        self.reconcile_due(now);
         self.directory.claims.open_due(now);
         let changes = self.let_guests_go(now);
         self.tell_all(now, changes);
         let dials = self.dials(trials, room, is_dialled);
         let survivors = self.survivors.take_due(now);
+        if self.directory.has_work() {
+            self.reindex(now);
+        }
+        let works_on_former = self.former.work(now);
         let changes = std::mem::take(&mut self.outbox);
         if matches!(self.journal, Health::Absent(_)) {
             self.keep_nothing();
@@ -61,6 +68,8 @@ impl State {
             next = now + POSTPONED;
         }
         let next = self.next_due().map_or(next, |due| due.min(next));
+        let has_work = self.directory.has_work() || works_on_former;
+        let next = if has_work { next.min(now + BREATH) } else { next };
         self.armed = Some(next);
         // It has looked.
         self.effects.is_due = false;
@@ -72,6 +81,8 @@ impl State {
     fn tidy(&mut self, now: Instant, empty_kept: Duration) {
         self.directory.tidy(now, empty_kept);
         self.former.tidy(now, empty_kept);
+        let liveness = &self.liveness;
+        self.heard.retain(|name, _| liveness.knows(name));
         self.leases.give_back();
         let Self { connections, leases, .. } = self;
         connections.forget_guests(|node| leases.live_of(&node.into()).next().is_some());

@@ -1,9 +1,11 @@
 //! What follows from a call, to be done when the lock is free again.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::address::Address;
 use crate::complaint::Refusal;
+use crate::event::PeerChange;
 use crate::label::Label;
 use crate::record::{AgentName, Owner};
 
@@ -35,6 +37,11 @@ pub enum Line {
         id: String,
         /// Its name.
         tunnel: String,
+    },
+    /// The journal had records that, as peers remember, our former start had no more.
+    NotRemembered {
+        /// How many.
+        records: usize,
     },
     /// Records were not renewed in time.
     Lapsed {
@@ -83,6 +90,13 @@ pub enum Line {
         /// Which.
         agent: AgentName,
     },
+    /// A peer is not what it was.
+    Differs {
+        /// Which.
+        agent: AgentName,
+        /// In what.
+        change: PeerChange,
+    },
     /// A peer left.
     Left {
         /// Which.
@@ -120,6 +134,11 @@ pub enum Line {
     },
     /// The journal takes what changes again.
     JournalWritten,
+    /// The journal takes what changes so slowly that a kill costs more than it should.
+    JournalLate {
+        /// How long a commit took.
+        took: Duration,
+    },
     /// The journal does not take what changes.
     JournalNotWritten {
         /// Why.

@@ -18,6 +18,8 @@ use crate::record::{Draft, Record};
 const LATER: [Duration; 2] = [Duration::from_millis(40), Duration::from_secs(1)];
 /// Gosts that are dialled at a time; more wait for their turn.
 pub const MAX_DIALS: usize = 256;
+/// Records of one tunnel here, at most, of which a question for the tunnel says something.
+const MOST_ASKED: usize = 64;
 /// Questions that are evidence, with less than this between them, are logged once.
 const EPISODE: Duration = Duration::from_secs(60);
 
@@ -155,7 +157,11 @@ impl State {
     /// be asking.
     fn in_question(&self, connection: ConnectionId, name: &str) -> Option<(Label, Vec<Label>)> {
         let own = self.directory.lookup(name).iter().filter(|entry| *entry.owner == self.owner);
-        let own: Vec<&Record> = own.map(|entry| &*entry.record).collect();
+        let own: Vec<&Record> = own.map(|entry| &*entry.record).take(MOST_ASKED + 1).collect();
+        // It has lost one of so many, if any: no evidence against one of them.
+        if own.len() > MOST_ASKED {
+            return None;
+        }
         let node = own.first()?.node.clone();
         let ids = own.iter().map(|record| record.id.clone()).collect();
         let text = node.text();

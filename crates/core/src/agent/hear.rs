@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::effects::Line;
 use crate::complaint::Refusal;
-use crate::event::Event as Happened;
+use crate::event::{Event as Happened, PeerChange};
 use crate::hostname::Claim;
 use crate::link::ReplicaStore;
 use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
+use crate::reindex::BITE;
 use crate::replica::{Extent, Part};
 use crate::replicas::Applied;
 use crate::slot::{Change, Slot, Status, Version};
@@ -47,6 +48,13 @@ pub enum News {
         /// How long ago.
         age: Duration,
     },
+    /// A peer is not what it was.
+    Differs {
+        /// Which.
+        owner: Owner,
+        /// In what.
+        change: PeerChange,
+    },
     /// A peer said what was refused.
     Refused {
         /// Who.
@@ -72,12 +80,17 @@ impl ReplicaStore for State {
         match (*owner == self.owner, owner.name == self.owner.name) {
             (true, _) => None,
             (_, true) => self.former.replicas.version(owner),
+            (_, false) if self.is_outlived(owner) => None,
             (_, false) => self.directory.replicas.version(owner),
         }
     }
 
     fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
-        self.directory.replicas.part(owner, after, from)
+        let mut part = self.directory.replicas.part(owner, after, from)?;
+        if *owner == self.owner {
+            part.changes.retain(|change| !self.is_withheld(change.slot));
+        }
+        Some(part)
     }
 }
 
@@ -90,6 +103,7 @@ impl State {
             News::Changed { owner, changes, extent } if owner.name == self.owner.name => {
                 self.handle_former_self(now, &owner, changes, &extent);
             }
+            News::Changed { owner, .. } if self.is_outlived(&owner) => {}
             News::Changed { owner, changes, extent } => self.handle_words(now, &owner, changes, &extent),
             News::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
             News::Silent { .. } if self.broken.suspicion => {}
@@ -102,6 +116,10 @@ impl State {
             News::Hearsay { owner, age } => {
                 self.hear(now, &owner, |liveness, now, name| liveness.hearsay(now, name, age));
             }
+            News::Differs { owner, change } => {
+                self.log.extend([Happened::Changed(owner.name.clone(), change.clone())]);
+                self.effects.lines.push(Line::Differs { agent: owner.name, change });
+            }
             News::Forgotten { owner } => self.handle_forgotten(now, owner),
             News::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
         }
@@ -113,10 +131,35 @@ impl State {
             self.hear_former_self(now, owner, change);
         }
         self.former.reach(owner, extent);
+        self.effects.is_due |= self.former.work(now);
+        self.reconcile(now, owner);
+    }
+
+    /// Whether others tell of a start that has ended: its agent was heard as a newer one, and it was not shown here before.
+    fn is_outlived(&self, owner: &Owner) -> bool {
+        self.heard.get(&owner.name).is_some_and(|heard| owner.generation < *heard)
+            && self.directory.replicas.generation(&owner.name) != Some(owner.generation)
+    }
+
+    /// Notes which start of a peer was heard. If it is the first one that is heard here at all, what others told of a
+    /// start before it is not listed any more. A peer that restarts while it is known stays listed until its new start has told
+    /// all its records.
+    fn note_start(&mut self, now: Instant, owner: &Owner) {
+        let Some(heard) = self.heard.get_mut(&owner.name) else {
+            self.heard.insert(owner.name.clone(), owner.generation);
+            self.last_met = Some((now, owner.name.clone()));
+            let shown = self.directory.replicas.generation(&owner.name);
+            if let Some(generation) = shown.filter(|shown| *shown < owner.generation) {
+                self.forget(now, &Owner { name: owner.name.clone(), generation });
+            }
+            self.await_memories(now, &owner.name);
+            self.effects.is_due = true;
+            return;
+        };
+        *heard = owner.generation.max(*heard);
     }
 
     fn handle_words(&mut self, now: Instant, owner: &Owner, mut changes: Vec<Change>, extent: &Extent) {
-        let shown = self.directory.replicas.generation(&owner.name);
         changes.extend(self.directory.replicas.emptied(owner, extent, &changes));
         let (mut events, mut refused) = (Vec::new(), 0);
         for change in &changes {
@@ -136,22 +179,37 @@ impl State {
             self.complain(now, &owner.name, Refusal::TooMuch, refused);
         }
         self.directory.reach(now, owner, extent, &mut events);
-        if self.directory.replicas.generation(&owner.name) != shown {
-            // What it claims was heard before it was shown, and perhaps before we claimed the same.
-            for claim in self.directory.replicas.claims_of(owner) {
-                self.give_way(now, &claim);
-            }
+        // What a peer says now is worth more than silence until all that it said before has come.
+        if self.heard.get(&owner.name) == Some(&owner.generation) {
+            self.directory.show_part(now, owner, &mut events);
+        }
+        self.follow(now, events);
+        if self.met.is_none() && self.directory.replicas.is_complete(&owner.name) {
+            self.met = Some(now);
+        }
+        self.effects.is_revised = true;
+    }
+
+    /// Goes on bringing the indexes in step.
+    pub(super) fn reindex(&mut self, now: Instant) {
+        let mut events = Vec::new();
+        self.directory.work(now, BITE, &mut events);
+        self.follow(now, events);
+        self.effects.is_revised = true;
+    }
+
+    /// What follows from what is known of other owners from now on.
+    fn follow(&mut self, now: Instant, events: Vec<Happened>) {
+        // What an owner claims was heard before it was shown, and perhaps before we claimed the same.
+        for claim in self.directory.take_learned() {
+            self.give_way(now, &claim);
         }
         // They may decide about a connector that is held here as well.
         let yielded = self.compare_with(now, &events);
         self.log.extend(events);
         self.tell_all(now, yielded);
-        // The driver dials.
-        self.effects.is_due |= self.connections.has_orphans();
-        if self.met.is_none() && self.directory.replicas.generation(&owner.name).is_some() {
-            self.met = Some(now);
-        }
-        self.effects.is_revised = true;
+        // The driver dials, and goes on with what is left.
+        self.effects.is_due |= self.connections.has_orphans() || self.directory.has_work();
     }
 
     fn give_way(&mut self, now: Instant, rival: &Claim) {
@@ -160,6 +218,7 @@ impl State {
     }
 
     fn handle_heard(&mut self, now: Instant, owner: &Owner, trip: Option<Duration>) {
+        self.note_start(now, owner);
         let (before, was_lost) =
             (self.liveness.standing(now, &owner.name), self.liveness.is_lost(&owner.name));
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
@@ -194,7 +253,7 @@ impl State {
     /// Holds something against a peer.
     fn complain(&mut self, now: Instant, of: &AgentName, why: Refusal, times: u64) {
         if self.complaints.note(now, of, why, times) {
-            let times = self.complaints.of(of).map_or(times, |complaint| complaint.total());
+            let times = self.complaints.of(now, of).map_or(times, |complaint| complaint.recent);
             self.effects.lines.push(Line::Refused { agent: of.clone(), times, why });
         }
     }
@@ -211,6 +270,7 @@ impl State {
         let mut events = Vec::new();
         self.directory.forget(now, owner, &mut events);
         self.log.extend(events);
+        self.effects.is_due |= self.directory.has_work();
         self.effects.is_revised = true;
         if self.directory.replicas.generation(&owner.name).is_none() {
             self.liveness.forget(&owner.name);

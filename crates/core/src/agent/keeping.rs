@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::State;
 use super::effects::Line;
@@ -10,6 +10,16 @@ use crate::entrypoints::{EntrypointKey, Registered};
 use crate::hostname::{Claim, ClaimKey};
 use crate::label::Label;
 use crate::lease::Word;
+use crate::slot::Version;
+
+/// A commit that takes longer than this is late: a kill may then cost more than a second of changes. A disk takes a few
+/// milliseconds, a busy one a hundred.
+pub const LATE: Duration = Duration::from_millis(500);
+/// For how long a late commit is a problem. The next one may be late as well.
+const LATE_FOR: Duration = Duration::from_secs(60);
+/// Words of one batch. More wait for the next one, so that a journal that starts afresh holds the lock for a millisecond or two
+/// at a time.
+const MOST_WORDS: usize = 4_096;
 
 /// What changed and is to be kept, as it is now.
 #[derive(Debug, Default)]
@@ -24,6 +34,9 @@ pub struct Batch {
     pub entrypoints: BTreeMap<EntrypointKey, Option<Registered>>,
     /// Whether the agent drains, if that changed.
     pub draining: Option<bool>,
+    /// With this batch, the journal has everything to this version of the agent's changes; none if some changes before it wait
+    /// for the next batch.
+    pub told: Option<Version>,
 }
 
 impl Batch {
@@ -48,6 +61,30 @@ pub(super) enum Health {
     Good,
     /// It does not, and why; the agent tries on.
     Bad(String),
+}
+
+/// How quickly the journal takes what changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// When the commit began that is under way.
+    begun: Option<Instant>,
+    /// How long the last one took.
+    last: Duration,
+    /// The last late one: when it ended, and how long it took.
+    late: Option<(Instant, Duration)>,
+}
+
+impl Pace {
+    /// How long the commit under way has taken so far, or else the last one.
+    pub(super) fn commit(self, now: Instant) -> Duration {
+        self.begun.map_or(self.last, |begun| now.saturating_duration_since(begun))
+    }
+
+    /// How long the last late commit took, while that is a problem.
+    pub(super) fn late(self, now: Instant) -> Option<Duration> {
+        let (ended, took) = self.late?;
+        (now.saturating_duration_since(ended) < LATE_FOR).then_some(took)
+    }
 }
 
 impl Health {
@@ -84,14 +121,44 @@ impl State {
     /// All that a journal would keep, for a process that takes over.
     pub fn all_kept(&mut self) -> Batch {
         self.touch_all();
-        self.take_changed()
+        self.take_changed(usize::MAX)
     }
 
     /// What changed since this was asked last. The result goes to [`Self::written`] or [`Self::not_written`].
+    ///
+    /// It holds a part of the changes if there are many; then [`Self::written`] is false, and there is more to take.
     pub fn take_batch(&mut self) -> Batch {
-        let batch = self.take_changed();
+        let batch = self.take_changed(MOST_WORDS);
         self.writing = batch.len();
         batch
+    }
+
+    /// The write of a batch begins.
+    pub fn commit_begins(&mut self, now: Instant) {
+        self.pace.begun = Some(now);
+    }
+
+    /// It ended, whether the batch is written or not.
+    pub fn commit_ends(&mut self, now: Instant) {
+        let Some(begun) = self.pace.begun.take() else { return };
+        let took = now.saturating_duration_since(begun);
+        self.pace.last = took;
+        if took <= LATE {
+            return;
+        }
+        self.counts.late_commits += 1;
+        let is_known = self.pace.late(now).is_some();
+        self.pace.late = Some((now, took));
+        // One that hung was told of while it did.
+        if !is_known && matches!(self.journal, Health::Good) {
+            self.effects.lines.push(Line::JournalLate { took });
+        }
+    }
+
+    /// A write, or a look at the file, has not ended for that long. It may still end.
+    pub fn journal_hangs(&mut self, since: Duration) {
+        let why = format!("a write has not ended for {} s: the disk hangs or is very slow", since.as_secs());
+        self.fail(why);
     }
 
     /// How large the journal's file is, in bytes.
@@ -102,32 +169,42 @@ impl State {
     /// The last batch is kept: whether all is.
     pub fn written(&mut self) -> bool {
         self.writing = 0;
-        if let Health::Bad(_) = std::mem::replace(&mut self.journal, Health::Good) {
-            self.effects.lines.push(Line::JournalWritten);
+        let has_all = !self.is_touched();
+        // After a failure everything is written anew, in several batches if there is much of it. What changes meanwhile is of no
+        // matter: as soon as one batch leaves nothing behind, everything has been written.
+        if has_all || self.took_all {
+            self.rewrites = false;
+            if let Health::Bad(_) = std::mem::replace(&mut self.journal, Health::Good) {
+                self.effects.lines.push(Line::JournalWritten);
+            }
         }
-        !self.is_touched()
+        has_all
     }
 
     /// The last batch is not kept, and perhaps nothing that was before it.
     pub fn not_written(&mut self, batch: Batch, error: String, lost: bool) {
         self.writing = 0;
-        if lost {
-            self.touch_all();
-        } else {
-            let Batch { words, claims, periods, entrypoints, draining } = batch;
-            self.leases.touch(words.into_keys());
-            self.leases.touch_periods(periods.into_keys());
-            self.entrypoints.touched().extend(entrypoints.into_keys());
-            self.directory.claims.touch(claims.into_keys());
-            if draining.is_some() {
-                self.drain.touch();
-            }
+        let Batch { words, claims, periods, entrypoints, draining, told: _ } = batch;
+        self.leases.touch(words.into_keys());
+        self.leases.touch_periods(periods.into_keys());
+        self.entrypoints.touched().extend(entrypoints.into_keys());
+        self.directory.claims.touch(claims.into_keys());
+        if draining.is_some() {
+            self.drain.touch();
         }
-        if !matches!(self.journal, Health::Bad(_)) {
-            self.effects.lines.push(Line::JournalNotWritten { error: error.clone() });
+        // A disk that failed may have lost what it had taken before. So everything is written anew, also what the journal had.
+        if lost || !std::mem::replace(&mut self.rewrites, true) {
+            self.touch_all();
         }
         self.counts.journal_errors += 1;
-        self.journal = Health::Bad(error);
+        self.fail(error);
+    }
+
+    fn fail(&mut self, why: String) {
+        if !matches!(self.journal, Health::Bad(_)) {
+            self.effects.lines.push(Line::JournalNotWritten { error: why.clone() });
+        }
+        self.journal = Health::Bad(why);
     }
 
     /// Counts everything as changed.
@@ -138,13 +215,13 @@ impl State {
         self.drain.touch();
     }
 
-    /// All that changed, as it is now.
-    fn take_changed(&mut self) -> Batch {
+    /// What changed, as it is now, up to so many words.
+    fn take_changed(&mut self, most_words: usize) -> Batch {
         self.told_touched = false;
-        let ids = self.leases.take_touched();
+        let ids = self.leases.take_some_touched(most_words);
         let keys = self.directory.claims.take_touched();
         let entrypoints = std::mem::take(self.entrypoints.touched());
-        Batch {
+        let mut batch = Batch {
             words: ids.into_iter().map(|id| (id.clone(), self.leases.word(&id))).collect(),
             claims: keys.into_iter().map(|key| (key.clone(), self.directory.claims.kept(&key))).collect(),
             periods: self.leases.take_periods(),
@@ -153,7 +230,11 @@ impl State {
                 .map(|key| (key.clone(), self.entrypoints.word(&key)))
                 .collect(),
             draining: self.drain.take_touched(),
-        }
+            told: None,
+        };
+        self.took_all = !self.is_touched();
+        batch.told = self.took_all.then(|| self.versions.last());
+        batch
     }
 
     /// Forgets what changed: no journal keeps it.

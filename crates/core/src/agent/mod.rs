@@ -11,6 +11,8 @@ mod hear;
 mod hostnames;
 mod keeping;
 mod levels;
+mod moved;
+mod reconcile;
 mod resolve;
 mod survivors;
 mod twins;
@@ -25,8 +27,11 @@ pub use self::effects::{Effects, Line};
 pub use self::gosts::{Dial, Dialled, MAX_DIALS};
 pub use self::heal::{Heal, HealedFrom};
 pub use self::hear::News;
-pub use self::keeping::Batch;
+pub use self::keeping::{Batch, LATE};
 pub use self::levels::Level;
+pub use self::moved::BITE;
+pub use self::reconcile::Unreconciled;
+pub use self::resolve::Tally;
 pub use self::view::{Candidate, JournalView, MemberView, TunnelSummary, View};
 
 use crate::complaint::Complaints;
@@ -38,9 +43,9 @@ use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
 use crate::lease::{Holding, KEEP_LAPSED, KeptLeases, LeaseTable, Renewal};
 use crate::liveness::Liveness;
-use crate::quota::{Full, Quota, Share};
+use crate::quota::{Full, MAX_TUNNEL_RECORDS, Quota, Share};
 use crate::rank::Order;
-use crate::record::{Draft, Owner, Record};
+use crate::record::{AgentName, Draft, Generation, Owner, Record};
 use crate::slot::{Cell, Slot, Status, Version, Versions, Write};
 
 /// A record lives this long without a Renew, until its Renew period is known: four of gost's default. Also how
@@ -94,12 +99,17 @@ pub struct Restored {
     pub claims: Vec<Claim>,
     /// Whether it drained.
     pub draining: bool,
+    /// The start that wrote it, and the version of that start's changes to which it has everything. None of what cannot be older
+    /// than what peers remember.
+    pub told: Option<(Generation, Version)>,
 }
 
 impl Restored {
     /// Whether it kept no record and no claim.
     pub fn is_empty(&self) -> bool {
-        let Self { leases: KeptLeases { held, lapsed, released, periods: _ }, claims, .. } = self;
+        let Self {
+            leases: KeptLeases { held, unconfirmed: _, lapsed, released, periods: _ }, claims, ..
+        } = self;
         held.is_empty() && lapsed.is_empty() && released.is_empty() && claims.is_empty()
     }
 }
@@ -121,6 +131,8 @@ pub struct State {
     /// When the first peer was shown.
     met: Option<Instant>,
     quota: Quota,
+    /// How many bytes of other owners there is memory for.
+    others: usize,
     order: Order,
     leases: LeaseTable,
     entrypoints: Entrypoints,
@@ -132,7 +144,12 @@ pub struct State {
     directory: Directory,
     /// What our former generations stated, as peers remember it.
     former: former::FormerRecords,
+    reconciliation: reconcile::Reconciliation,
     liveness: Liveness,
+    /// The newest start of each peer that was heard.
+    heard: BTreeMap<AgentName, Generation>,
+    /// When a peer was heard for the first time, the last time that happened.
+    last_met: Option<(Instant, AgentName)>,
     connections: Connections,
     evidence: gosts::Evidence,
     survivors: survivors::Survivors,
@@ -143,6 +160,11 @@ pub struct State {
     journal_bytes: u64,
     /// Changes on their way to the journal.
     writing: usize,
+    /// Whether nothing waited when they were taken.
+    took_all: bool,
+    /// Whether everything is written anew, because the journal failed.
+    rewrites: bool,
+    pace: keeping::Pace,
     heals: heal::Heals,
     complaints: Complaints,
     log: EventLog,
@@ -160,6 +182,8 @@ pub struct Changes {
     pub revived: u64,
     /// Batches that the journal did not take.
     pub journal_errors: u64,
+    /// Commits of the journal that took longer than [`LATE`].
+    pub late_commits: u64,
     /// Dials of gosts that answered, refused, and did neither.
     pub dialled: [u64; 3],
 }
@@ -196,6 +220,7 @@ impl State {
             started: now,
             met: None,
             quota: settings.quota,
+            others: usize::MAX,
             order: settings.order,
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
@@ -204,7 +229,10 @@ impl State {
             next_tidying: now,
             directory: Directory::new(&settings.owner),
             former: former::FormerRecords::default(),
+            reconciliation: reconcile::Reconciliation::of(restored.told),
             liveness: Liveness::new(settings.lease_ttl),
+            heard: BTreeMap::new(),
+            last_met: None,
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
             survivors: survivors::Survivors::default(),
@@ -212,6 +240,9 @@ impl State {
             journal: keeping::Health::Absent(None),
             journal_bytes: 0,
             writing: 0,
+            took_all: true,
+            rewrites: false,
+            pace: keeping::Pace::default(),
             heals: heal::Heals::default(),
             complaints: Complaints::default(),
             log: EventLog::default(),
@@ -223,14 +254,17 @@ impl State {
         changes.extend(claims.close(&settings.private));
         changes.extend(state.leases.restore(now, restored.leases));
         state.tell_all(now, changes);
-        state.directory.replicas.set_share(Share::of(&settings.quota));
-        state.former.replicas.set_share(Share::of(&settings.quota));
+        state.set_share();
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
             state.connections.orphan((*node.text()).into());
         }
         // After the records, so that whoever has the status has all of them.
         state.tell(now, Write::status(if restored.draining { Status::Draining } else { Status::Ready }));
+        // Nobody waits for the lock yet.
+        while state.directory.has_work() {
+            state.reindex(now);
+        }
         if restored.draining {
             state.effects.lines.push(Line::StillDraining);
         }
@@ -273,8 +307,8 @@ impl State {
     ) -> Result<bool, Full> {
         let id = Label::from(draft.id);
         self.connections.spoke(caller, draft.node);
-        if self.leases.is_lapsed(&id) {
-            self.admit_one()?;
+        if let Some(name) = self.leases.lapsed_name(&id) {
+            self.admit_one(&name)?;
         }
         match self.leases.renew(now, &id) {
             Renewal::Renewed | Renewal::Released => {}
@@ -313,13 +347,24 @@ impl State {
     /// Nothing that is held goes for it.
     pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
         (self.order, self.quota) = (order, quota);
-        self.directory.replicas.set_share(Share::of(&quota));
-        self.former.replicas.set_share(Share::of(&quota));
+        self.set_share();
         let changes = self.directory.claims.close(private);
         self.tell_all(now, changes);
         if !private.iter().all(|tunnel| self.directory.claims.is_private(*tunnel)) {
             self.effects.lines.push(Line::NotAllPrivate);
         }
+    }
+
+    /// Keeps no more than so many bytes of other owners, all together. What is kept already stays.
+    pub fn bound_others(&mut self, bytes: usize) {
+        self.others = bytes;
+        self.set_share();
+    }
+
+    fn set_share(&mut self) {
+        let share = Share::of(&self.quota).within(self.others);
+        self.directory.replicas.set_share(share);
+        self.former.replicas.set_share(share);
     }
 
     /// A gost of this host called over that connection, without saying which instance it is.
@@ -340,7 +385,12 @@ impl State {
     /// When there is something to do without a call.
     fn next_due(&self) -> Option<Instant> {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
-        let others = [self.directory.claims.next_deadline(), self.survivors.next_due(), self.next_check];
+        let others = [
+            self.directory.claims.next_deadline(),
+            self.survivors.next_due(),
+            self.next_check,
+            self.reconciliation.next_due(),
+        ];
         others.into_iter().flatten().chain(leases).min()
     }
 
@@ -359,14 +409,21 @@ impl State {
             return Ok(());
         }
         if !self.leases.is_live(&record.id) && !self.leases.would_replace(record) {
-            self.admit_one()?;
+            self.admit_one(&record.name)?;
         }
         self.make_room(record.size().saturating_sub(self.leases.live_size(&record.id)))
     }
 
-    fn admit_one(&self) -> Result<(), Full> {
+    fn admit_one(&self, name: &Label) -> Result<(), Full> {
         let most = self.quota.records;
-        if self.leases.live() >= most { Err(Full::Records(most)) } else { Ok(()) }
+        if self.leases.live() >= most {
+            return Err(Full::Records(most));
+        }
+        let listed = self.directory.tunnels.lookup(name);
+        // Counted only for a tunnel that may have so many.
+        let is_full = listed.len() >= MAX_TUNNEL_RECORDS
+            && listed.iter().filter(|entry| *entry.owner == self.owner).count() >= MAX_TUNNEL_RECORDS;
+        if is_full { Err(Full::TunnelRecords(MAX_TUNNEL_RECORDS)) } else { Ok(()) }
     }
 
     /// Refuses without a change, or lets what has lapsed give way to what lives; a bit of it at a time, to keep

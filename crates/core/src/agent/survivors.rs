@@ -4,6 +4,7 @@
 //! visitor 15 s.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
@@ -11,11 +12,13 @@ use super::effects::Line;
 use super::gosts::Dialled;
 use crate::address::Address;
 use crate::liveness::{Liveness, PRESERVE, Standing};
-use crate::record::AgentName;
+use crate::record::{AgentName, Owner};
 use crate::tunnels::OwnedRecord;
 
 /// Entrypoints that are dialled, of all silent peers. More are not listed when their agents are dead.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
+/// Records of silent peers that are looked at for one question.
+const MOST_WANTED: usize = 256;
 /// Between two dials of an entrypoint.
 const PAUSE: Duration = Duration::from_secs(5);
 /// An entrypoint that no visitor wanted for this long is dialled no more.
@@ -103,20 +106,31 @@ impl State {
     /// Notes which entrypoints of silent peers a visitor wants.
     pub(super) fn want(&mut self, now: Instant, name: &str) {
         let Self { directory, liveness, survivors, .. } = self;
-        for entry in directory.lookup(name) {
-            if is_remembered(liveness, now, &entry.owner.name) {
+        let (mut last, mut wanted) = (None::<(&Arc<Owner>, bool)>, 0);
+        for entry in directory.lookup(name).iter() {
+            let silent = match last {
+                Some((owner, silent)) if Arc::ptr_eq(owner, &entry.owner) => silent,
+                _ => last.insert((&entry.owner, is_remembered(liveness, now, &entry.owner.name))).1,
+            };
+            if silent {
                 survivors.want(now, &entry.record.address, &entry.owner.name);
+                wanted += 1;
+                // Gosts have few entrypoints, and many records each.
+                if wanted == MOST_WANTED {
+                    break;
+                }
             }
         }
     }
 
-    /// How a record of a peer is treated.
-    pub(super) fn standing_of(&self, now: Instant, entry: &OwnedRecord) -> Standing {
-        let owner = &entry.owner.name;
-        let standing = self.liveness.standing(now, owner);
-        let survives =
-            || self.survivors.answers(&entry.record.address) && is_remembered(&self.liveness, now, owner);
-        if standing == Standing::Hidden && survives() { Standing::Suspect } else { standing }
+    /// Whether the gost of a record answers dials from here.
+    pub(super) fn survives(&self, entry: &OwnedRecord) -> bool {
+        self.survivors.answers(&entry.record.address)
+    }
+
+    /// Whether a peer fell silent so lately that its gost may count without it.
+    pub(super) fn is_remembered(&self, now: Instant, owner: &AgentName) -> bool {
+        is_remembered(&self.liveness, now, owner)
     }
 
     /// Whether an agent is dead, and no gost of it is known to live.

@@ -56,7 +56,7 @@ fn record(id: &str) -> Record {
     Record { id, name, node, network: Network::Tcp, address: "10.0.0.1:80".into() }
 }
 
-fn holding(id: &str) -> Holding {
+pub(super) fn holding(id: &str) -> Holding {
     Holding { record: Arc::new(record(id)), dial: "".into() }
 }
 
@@ -70,7 +70,7 @@ fn renew_with(agent: &Agent, id: &str, fallback: Option<&str>) -> bool {
     agent.renew(HERE, draft, &heal).unwrap()
 }
 
-fn renew(agent: &Agent, id: &str) -> bool {
+pub(super) fn renew(agent: &Agent, id: &str) -> bool {
     renew_with(agent, id, None)
 }
 
@@ -339,6 +339,203 @@ fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_starte
 }
 
 #[test]
+fn a_journal_that_failed_gets_everything_anew_and_only_then_is_well() {
+    let agent = agent();
+    agent.use_journal();
+    // More than one tunnel may have.
+    for n in 0..10_000 {
+        let tunnel = Record { name: format!("t{}", n % 4).as_str().into(), ..record(&n.to_string()) };
+        agent.register(HERE, Holding { record: Arc::new(tunnel), dial: "".into() }).unwrap();
+    }
+    let mut written = 0;
+    let mut batches = 0;
+    while written < 10_000 {
+        let batch = agent.take_batch();
+        (written, batches) = (written + batch.words.len(), batches + 1);
+        assert_eq!(batch.told.is_some(), written == 10_000, "everything is in it");
+        assert_eq!(agent.written(), written == 10_000);
+    }
+    assert!(batches > 2, "a few thousand at a time");
+    agent.effects();
+    register(&agent, "new");
+    let batch = agent.take_batch();
+    agent.not_written(batch, false);
+    let said = |agent: &Agent| agent.effects().lines.len();
+    assert_eq!(said(&agent), 1, "that it is not written");
+    let batch = agent.take_batch();
+    agent.not_written(batch, false);
+    assert_eq!(said(&agent), 0, "it was told");
+    let mut written = 0;
+    loop {
+        let batch = agent.take_batch();
+        written += batch.words.len();
+        if agent.written() {
+            break;
+        }
+        assert!(agent.lock().journal_problem().is_some(), "it does not have everything yet");
+        assert_eq!(said(&agent), 0);
+    }
+    assert_eq!((written, said(&agent)), (10_001, 1), "that it is written again");
+    assert_eq!(agent.lock().journal_problem(), None);
+}
+
+#[test]
+fn a_commit_that_hangs_is_a_problem_until_it_ends_and_a_late_one_for_a_minute() {
+    let agent = agent();
+    agent.use_journal();
+    let commit = |agent: &Agent, took: Duration| {
+        register(agent, &format!("{:?} {took:?}", now()));
+        agent.take_batch();
+        agent.lock().commit_begins(now());
+        advance(took);
+        agent.lock().commit_ends(now());
+        agent.written();
+        agent.effects().lines.len()
+    };
+    assert_eq!(commit(&agent, LATE), 0);
+    assert_eq!((agent.view().journal.commit, agent.view().journal.late), (LATE, None));
+    let long = LATE * 2;
+    assert_eq!([commit(&agent, long), commit(&agent, long)], [1, 0], "told once");
+    assert_eq!(agent.view().journal.late, Some(long));
+    assert_eq!((agent.view().changes.late_commits, agent.lock().journal_problem()), (2, None));
+    advance(Duration::from_secs(60));
+    assert_eq!(agent.view().journal.late, None);
+
+    register(&agent, "hangs");
+    agent.take_batch();
+    agent.lock().commit_begins(now());
+    advance(Duration::from_secs(2));
+    agent.lock().journal_hangs(Duration::from_secs(2));
+    assert!(agent.lock().journal_problem().unwrap().contains("2 s"));
+    assert_eq!(agent.view().journal.commit, Duration::from_secs(2), "so far");
+    agent.lock().journal_hangs(Duration::from_secs(4));
+    assert_eq!(agent.effects().lines.len(), 1, "told once");
+    agent.lock().commit_ends(now());
+    agent.written();
+    assert_eq!(agent.effects().lines.len(), 1);
+    assert_eq!(agent.lock().journal_problem(), None);
+}
+
+#[test]
+fn an_agent_that_has_just_started_lists_no_start_of_a_peer_that_has_ended() {
+    // What others told of its former start came first, or last.
+    for others_first in [true, false] {
+        let (agent, former, present) = (agent(), owner("b", 1), owner("b", 2));
+        let has_caught_up = |agent: &Agent| {
+            agent.lock().has_caught_up(now() + Duration::from_secs(1), [&present.name].into_iter(), true)
+        };
+        let tell_former = || {
+            agent.handle(News::Hearsay { owner: former.clone(), age: Duration::ZERO });
+            say(&agent, &former, &["stale"], Status::Ready);
+        };
+        if others_first {
+            tell_former();
+        }
+        hear(&agent, &present);
+        if !others_first {
+            tell_former();
+            assert_eq!(agent.version(&former), None, "it is not asked for");
+        }
+        assert_eq!((ids(&agent), has_caught_up(&agent)), (vec![], false));
+        say(&agent, &present, &["new"], Status::Ready);
+        assert_eq!((ids(&agent), has_caught_up(&agent)), (vec!["new".to_owned()], true));
+        let again = owner("b", 3);
+        hear(&agent, &again);
+        assert_eq!(ids(&agent), ["new"], "a restart of a peer that is known is not noticed");
+        assert!(!has_caught_up(&agent), "but its new start has not told yet");
+    }
+}
+
+#[test]
+fn what_a_peer_pushes_is_listed_while_the_rest_is_missing() {
+    let (agent, b) = (agent(), owner("b", 1));
+    let has_caught_up =
+        |agent: &Agent| agent.lock().has_caught_up(now() + Duration::from_secs(1), std::iter::empty(), true);
+    let push = |slot: Slot, version, content| {
+        let extent = Extent { since: version - 1, until: version, whole: None };
+        agent.handle(News::Changed {
+            owner: b.clone(),
+            changes: vec![change(slot, u32::try_from(version).unwrap(), content)],
+            extent,
+        });
+    };
+    hear(&agent, &b);
+    push(5, 500, Content::Record(Arc::new(record("pushed"))));
+    assert!(ids(&agent).is_empty(), "b may not be ready yet");
+    // The first piece of an answer has its status.
+    let status = change(STATUS_SLOT, 300, Content::Status(Status::Ready));
+    agent.handle(News::Changed { owner: b.clone(), changes: vec![status], extent: Extent::default() });
+    assert_eq!(ids(&agent), ["pushed"]);
+    push(6, 501, Content::Record(Arc::new(record("pushed later"))));
+    push(5, 502, Content::Empty);
+    assert_eq!((ids(&agent), has_caught_up(&agent)), (vec!["pushed later".to_owned()], false));
+    let first = change(1, 100, Content::Record(Arc::new(record("first"))));
+    let extent = Extent { since: 0, until: 502, whole: None };
+    agent.handle(News::Changed { owner: b.clone(), changes: vec![first], extent });
+    assert_eq!((ids(&agent).len(), has_caught_up(&agent)), (2, true));
+    // A start that is known is listed until the next one has told all.
+    let again = owner("b", 2);
+    hear(&agent, &again);
+    let status = change(STATUS_SLOT, 300, Content::Status(Status::Ready));
+    agent.handle(News::Changed { owner: again, changes: vec![status], extent: Extent::default() });
+    assert_eq!(ids(&agent).len(), 2);
+}
+
+#[test]
+fn a_part_of_what_others_told_of_a_silent_peer_is_not_listed() {
+    let (agent, b) = (agent(), owner("b", 1));
+    let part = vec![
+        change(STATUS_SLOT, 300, Content::Status(Status::Ready)),
+        change(1, 100, Content::Record(Arc::new(record("1")))),
+    ];
+    agent.handle(News::Hearsay { owner: b.clone(), age: Duration::ZERO });
+    agent.handle(News::Changed { owner: b, changes: part, extent: Extent::default() });
+    assert!(ids(&agent).is_empty());
+}
+
+#[test]
+fn an_agent_has_not_caught_up_before_the_first_peer_told_of_the_others() {
+    let agent = agent();
+    let has_caught_up = |agent: &Agent| agent.lock().has_caught_up(now(), std::iter::empty(), true);
+    hear(&agent, &owner("b", 1));
+    say(&agent, &owner("b", 1), &["b"], Status::Ready);
+    assert!(!has_caught_up(&agent), "it may know others");
+    agent.handle(News::Hearsay { owner: owner("c", 1), age: Duration::ZERO });
+    advance(Duration::from_millis(20));
+    assert!(!has_caught_up(&agent), "and it does");
+    hear(&agent, &owner("c", 1));
+    say(&agent, &owner("c", 1), &["c"], Status::Ready);
+    agent.handle(News::Heard { owner: owner("c", 1), trip: Some(Duration::from_millis(100)) });
+    advance(Duration::from_millis(199));
+    assert!(!has_caught_up(&agent), "over an ocean that takes longer");
+    advance(Duration::from_millis(1));
+    assert!(has_caught_up(&agent));
+}
+
+#[test]
+fn of_a_tunnel_with_many_connectors_the_best_are_answered_and_the_others_counted() {
+    let agent = agent();
+    let many: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    say(&agent, &owner("b", 1), &many.iter().map(|id| &**id).collect::<Vec<_>>(), Status::Ready);
+    hear(&agent, &owner("b", 1));
+    register(&agent, "here");
+    let tally = agent.lock().count_records(now(), "t");
+    assert_eq!((ids(&agent).len(), tally.known, tally.eligible), (64, 301, 301));
+    let seen = agent.lock().tunnel(now(), "t".into());
+    assert_eq!((seen.listed, seen.eligible, seen.hidden, seen.agents.len()), (64, 301, 0, 2));
+    assert_eq!(agent.explain("t").iter().filter(|candidate| candidate.rank.is_some()).count(), 64);
+    lose(&agent, &owner("b", 1));
+    assert_eq!(ids(&agent)[0], "here", "what surely lives comes first");
+    advance(LEASE_TTL / 2);
+    assert!(renew(&agent, "here"));
+    advance(LEASE_TTL / 2);
+    assert_eq!(ids(&agent), ["here"]);
+    let seen = agent.lock().tunnel(now(), "t".into());
+    assert_eq!((seen.listed, seen.eligible, seen.hidden), (1, 1, 300));
+    assert_eq!(agent.explain("t").len(), 1 + 64, "of those that are hidden, some");
+}
+
+#[test]
 fn the_capacity_of_a_peak_is_given_back() {
     let agent = agent();
     let all: Vec<String> = (0..5_000).map(|n| n.to_string()).collect();
@@ -371,7 +568,7 @@ fn a_change_is_pending_until_it_is_on_disk() {
     register(&agent, "2");
     assert_eq!(pending(), 2, "one of them in a commit");
     agent.not_written(batch, false);
-    assert_eq!(pending(), 2, "again");
+    assert_eq!(pending(), 3, "again, and all else that a journal has: whether it drains");
     let _batch = agent.take_batch();
     agent.written();
     assert_eq!(pending(), 0);
@@ -444,4 +641,31 @@ fn only_a_peer_that_was_lost_is_alive_again() {
     agent.handle(News::Silent { owner: b.clone(), silence: Duration::from_secs(3) });
     agent.handle(News::Heard { owner: b, trip: None });
     assert!(is_again(&agent));
+}
+
+#[test]
+fn a_host_with_another_address_gives_it_to_the_records_of_its_gosts_and_to_no_others() {
+    use crate::entrypoints::Place;
+    let agent = agent();
+    let at = |id: &str, dial: &str| Holding { dial: dial.into(), ..holding(id) };
+    for n in 0..2_500 {
+        agent.register(HERE, at(&format!("here-{n}"), "127.0.0.1:80")).unwrap();
+    }
+    agent.register(HERE, at("elsewhere", "10.0.0.1:80")).unwrap();
+    agent.collected();
+    let moved = |place: &Place| {
+        let to = Place { address: "10.0.0.9:80".into(), dial: place.dial.clone() };
+        (place.dial == *"127.0.0.1:80").then_some(to)
+    };
+    let ids = agent.lock().own_ids();
+    let bites: Vec<usize> =
+        ids.chunks(BITE).map(|bite| agent.lock().readdress(now(), bite, &moved)).collect();
+    assert_eq!((bites.len(), bites.iter().sum::<usize>()), (3, 2_500));
+    assert_eq!(agent.collected().len(), 2_500, "each is published once");
+    let held: Vec<_> = agent.lock().all_kept().words.into_values().collect();
+    let at = |address: &str| {
+        let is_there = |word: &&crate::lease::Word| matches!(word, crate::lease::Word::Held(holding) if holding.record.address == *address);
+        held.iter().filter(is_there).count()
+    };
+    assert_eq!((at("10.0.0.9:80"), at("10.0.0.1:80")), (2_500, 1));
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::keeping::Health;
 use super::levels::Level;
+use super::resolve::Tally;
 use super::{Changes, Counts, HealedFrom, State};
 use crate::complaint::Complaint;
 use crate::event::Event;
 use crate::label::Label;
 use crate::liveness::Standing;
 use crate::quota::Quota;
-use crate::rank::{Order, rank};
+use crate::rank::{BEST, Order, rank};
 use crate::record::{AgentName, Generation, Record};
 use crate::slot::Status;
 use crate::tunnels::OwnedRecord;
@@ -81,6 +82,10 @@ pub struct JournalView {
     pub pending: usize,
     /// Bytes of its file, when it was last written.
     pub bytes: u64,
+    /// How long the commit under way has taken so far, or else the last one.
+    pub commit: Duration,
+    /// How long a commit took lately that was late.
+    pub late: Option<Duration>,
 }
 
 /// A tunnel, in short.
@@ -90,6 +95,8 @@ pub struct TunnelSummary {
     pub name: Label,
     /// Records that a Get lists here.
     pub listed: usize,
+    /// Records that it may list: if they are more than [`BEST`], each Get lists so many of them.
+    pub eligible: usize,
     /// Records that it does not.
     pub hidden: usize,
     /// Their owners.
@@ -121,10 +128,22 @@ impl State {
         joins: bool,
     ) -> bool {
         let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
-        let has_told = |name: &AgentName| self.directory.replicas.status(name).is_some();
-        let mut heard = self.liveness.peers().map(|(name, _)| name).filter(|name| is_live(name)).peekable();
-        (!joins || heard.peek().is_some())
-            && heard.all(has_told)
+        // All that it had at its start and until it was asked; of the start that is heard, not of an earlier one.
+        let has_told = |name: &AgentName| {
+            let shown = self.directory.replicas.generation(name);
+            self.directory.replicas.is_complete(name) && shown >= self.heard.get(name).copied()
+        };
+        // Peers of which only others had a sign count as well: they are met within a moment.
+        let others = self.liveness.peers().map(|(name, _)| name);
+        let mut others =
+            others.filter(|name| self.liveness.standing(now, name) != Standing::Hidden).peekable();
+        // Whom a peer knows is told soon after it is met.
+        let is_told_of_others =
+            self.last_met.as_ref().is_none_or(|(met, name)| now >= *met + self.telling(name));
+        !self.reconciliation.is_open()
+            && is_told_of_others
+            && (!joins || others.peek().is_some())
+            && others.all(has_told)
             && known.all(|name| {
                 has_told(name)
                     && (is_live(name) || self.directory.replicas.status(name) == Some(Status::Left))
@@ -141,6 +160,11 @@ impl State {
         self.liveness.doubts_itself()
     }
 
+    /// Whether indexes are still to be brought in step, which [`Self::due`] does.
+    pub fn has_work(&self) -> bool {
+        self.directory.has_work()
+    }
+
     /// What is wrong with the journal, if anything is.
     pub fn journal_problem(&self) -> Option<String> {
         self.journal.problem()
@@ -148,7 +172,7 @@ impl State {
 
     /// The ids of all tunnels, in no particular order.
     pub fn tunnel_ids(&self) -> Vec<Label> {
-        self.directory.tunnels.iter().map(|(name, _)| name.clone()).collect()
+        self.directory.tunnels.names().cloned().collect()
     }
 
     /// At most `limit` events after that number; None if some of them are gone.
@@ -188,6 +212,8 @@ impl State {
                 problem: self.journal.problem(),
                 pending: self.touched() + self.writing,
                 bytes: self.journal_bytes,
+                commit: self.pace.commit(now),
+                late: self.pace.late(now),
             },
             levels: self.levels(),
             doubts_itself: self.liveness.doubts_itself(),
@@ -204,18 +230,28 @@ impl State {
         ranked.map(|(rank, entry)| self.candidate(now, rank, entry)).collect()
     }
 
-    /// The same, and nothing but each record's place in an answer.
+    /// The same, and nothing but each record's place in an answer. Of many records, only some of those that are not listed.
     pub fn ranked(&self, now: Instant, name: &str) -> Vec<(Option<usize>, &OwnedRecord)> {
         let entries = self.directory.lookup(name);
-        let listed: Vec<&OwnedRecord> =
-            rank(entries, self.order, 0, |entry| self.judge(now, entry)).collect();
+        let listed: Vec<&OwnedRecord> = rank(&entries, self.order, 0, self.judging(now)).collect();
         let mut places: Vec<*const OwnedRecord> =
             listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         places.sort_unstable();
-        let hidden =
-            entries.iter().filter(|entry| places.binary_search(&std::ptr::from_ref(*entry)).is_err());
+        let (is_many, mut judge) = (entries.len() > BEST, self.judging(now));
+        // Of many, those that may be listed and are not this time are only counted.
+        let is_hidden = |entry: &&OwnedRecord| !is_many || judge(entry).standing == Standing::Hidden;
+        let hidden = entries
+            .iter()
+            .filter(|entry| places.binary_search(&std::ptr::from_ref(*entry)).is_err())
+            .filter(is_hidden)
+            .take(BEST);
         let ranks = (0..listed.len()).map(Some).chain(std::iter::repeat(None));
         ranks.zip(listed.iter().copied().chain(hidden)).collect()
+    }
+
+    /// The records of a tunnel, in numbers.
+    pub fn count_records(&self, now: Instant, name: &str) -> Tally {
+        self.tally(now, name)
     }
 
     /// How the records of an agent are treated.
@@ -234,16 +270,18 @@ impl State {
             trip: if own { Some(Duration::ZERO) } else { self.liveness.trip(name) },
             silence: self.liveness.silence(now, name),
             records: self.directory.replicas.records_of(name),
-            complaint: self.complaints.of(name),
+            complaint: self.complaints.of(now, name),
         }
     }
 
     /// A tunnel, in short.
     pub fn tunnel(&self, now: Instant, name: Label) -> TunnelSummary {
         let entries = self.directory.lookup(&name.text());
-        let listed = rank(entries, Order::Random, 0, |entry| self.judge(now, entry)).count();
-        let agents = entries.iter().map(|entry| entry.owner.name.clone()).collect();
-        TunnelSummary { name, listed, hidden: entries.len() - listed, agents }
+        let listed = rank(&entries, Order::Random, 0, self.judging(now)).count();
+        let Tally { known, eligible, agents } = self.tally(now, &name.text());
+        // Of few, those that are listed as another record of the same connector are hidden.
+        let eligible = if known > BEST { eligible } else { listed };
+        TunnelSummary { name, listed, eligible, hidden: known - eligible, agents }
     }
 
     fn candidate(&self, now: Instant, rank: Option<usize>, entry: &OwnedRecord) -> Candidate {

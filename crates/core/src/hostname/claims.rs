@@ -11,7 +11,6 @@ use super::upkeep::{MAX_REMEMBERED, Upkeep};
 use super::{Claim, ClaimKey, Clock, Endpoint, MAX_CLOCK, TunnelId};
 use crate::capacity::GiveBack as _;
 use crate::record::Owner;
-use crate::replica::Replica;
 use crate::replicas::Shift;
 use crate::slot::{Slot, SlotTable};
 
@@ -32,6 +31,10 @@ pub struct Claims {
     /// Of the claims that this agent states or remembers, in the order of their turns.
     pub(super) upkeep: BTreeMap<ClaimKey, Upkeep>,
     pub(super) last_turn: Option<ClaimKey>,
+    /// How many claims this agent states of a tunnel, for those that have any.
+    pub(super) of_tunnel: HashMap<TunnelId, usize>,
+    /// Where the last search for a claim to give up ended.
+    pub(super) last_searched: Option<ClaimKey>,
     /// The highest clock that the journal had.
     pub(super) restored: Clock,
     /// Whether this agent has learned by now what others claim.
@@ -77,6 +80,8 @@ impl Claims {
             bytes: 0,
             upkeep: BTreeMap::new(),
             last_turn: None,
+            of_tunnel: HashMap::new(),
+            last_searched: None,
             restored: 0,
             is_grown: false,
             closing: BTreeMap::new(),
@@ -148,21 +153,18 @@ impl Claims {
     }
 
     /// Follows what is shown of other owners. This agent's own claims are here already.
-    pub(crate) fn follow(&mut self, now: Instant, shift: &Shift<'_>) {
-        match shift {
-            Shift::Slot { owner, change, before } => {
-                let before = before.as_ref().and_then(|cell| cell.content.claim());
-                self.change(owner, change.slot, before.map(|claim| &**claim), change.cell.content.claim());
-            }
-            Shift::Generation { shown, hidden } => {
-                for (owner, slot, claim) in shown.iter().flat_map(|replica| claims(replica)) {
-                    self.change(owner, slot, None, Some(claim));
-                }
-                // Afterwards, so that what both generations claim was stated all the time.
-                for (owner, slot, claim) in hidden.iter().flat_map(|replica| claims(replica)) {
-                    self.lose(now, owner, slot, claim);
-                }
-            }
+    pub(crate) fn follow(&mut self, shift: &Shift<'_>) {
+        if let Shift::Slot { owner, change, before } = shift {
+            let before = before.as_ref().and_then(|cell| cell.content.claim());
+            self.change(owner, change.slot, before.map(|claim| &**claim), change.cell.content.claim());
+        }
+    }
+
+    /// An owner that is shown from now on has a claim in a slot. It is known already if it was stated since.
+    pub(crate) fn take(&mut self, owner: &Arc<Owner>, slot: Slot, claim: &Arc<Claim>) {
+        let is_it = stated_by(owner, slot);
+        if !self.on(&claim.host).any(is_it) {
+            self.change(owner, slot, None, Some(claim));
         }
     }
 
@@ -187,7 +189,7 @@ impl Claims {
     }
 
     /// An owner is gone that had a claim in a slot. The claim is remembered, unless somebody else has it.
-    pub(super) fn lose(&mut self, now: Instant, owner: &Owner, slot: Slot, claim: &Arc<Claim>) {
+    pub(crate) fn lose(&mut self, now: Instant, owner: &Owner, slot: Slot, claim: &Arc<Claim>) {
         if *owner != *self.us && self.remove(&claim.host, stated_by(owner, slot)) {
             self.remember(now, claim);
         }
@@ -215,12 +217,13 @@ impl Claims {
     pub fn give_back(&mut self) {
         self.by_host.give_back();
         self.closed.give_back();
+        self.of_tunnel.give_back();
     }
 
     /// Entries that there is capacity for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.by_host.capacity() + self.closed.capacity()
+        self.by_host.capacity() + self.closed.capacity() + self.of_tunnel.capacity()
     }
 
     pub(super) fn of(&self, key: &ClaimKey) -> impl Iterator<Item = &HeldClaim> {
@@ -300,12 +303,6 @@ impl Claims {
         }
         true
     }
-}
-
-/// The claims of a replica, with their slots.
-fn claims(replica: &Replica) -> impl Iterator<Item = (&Arc<Owner>, Slot, &Arc<Claim>)> {
-    let cells = replica.cells().iter();
-    cells.filter_map(|(slot, cell)| Some((&replica.owner, slot, cell.content.claim()?)))
 }
 
 pub(super) fn stated_by(owner: &Owner, slot: Slot) -> impl Fn(&HeldClaim) -> bool {

@@ -6,12 +6,14 @@ mod claims;
 mod endpoint;
 mod naming;
 mod own;
+mod public;
 mod upkeep;
 
 pub use self::claim::{Claim, ClaimKey, Clock, MAX_CLOCK};
 pub use self::claims::Claims;
 pub use self::endpoint::{Endpoint, HashHost, TunnelId};
 pub use self::naming::Naming;
+pub use self::public::Unclaimable;
 pub use self::upkeep::{GRACE, LAP, MAX_REMEMBERED, TunnelSighting};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use super::{HashHost, TunnelId};
+use super::{HashHost, TunnelId, Unclaimable};
 use crate::record::{FieldError, FieldProblem};
 
 /// Longest name, in bytes: DNS's.
@@ -70,15 +70,31 @@ impl Naming {
         std::iter::once(key.to_owned()).chain(names).filter(is_meant).collect()
     }
 
+    /// The ingress domains.
+    pub fn domains(&self) -> impl Iterator<Item = &String> {
+        self.domains.iter()
+    }
+
     /// Names that no tunnel gets, as visitors write them: a claimed wildcard above one does not count for it.
     pub fn withheld(&self) -> impl Iterator<Item = String> {
         let reserved = self.reserved.iter().filter(|key| !key.starts_with('.'));
         reserved.flat_map(|key| self.spellings(key)).chain(self.domains.iter().cloned())
     }
 
+    /// Why no tunnel can have a key, nor a claim on it lead anywhere, whoever states it: see [`Unclaimable`]. A single
+    /// label is a name below an ingress domain, if there is one; a hash host is none of these.
+    pub fn unclaimable(&self, key: &str) -> Option<Unclaimable> {
+        let is_label = !key.contains(['.', ':']);
+        let is_shared = key == "." || is_label && !self.domains.is_empty() && key != "localhost";
+        if is_shared || HashHost::parse(key).is_some() { None } else { Unclaimable::of(key) }
+    }
+
     /// Whether a tunnel may claim a key. Hash hosts are their tunnel's alone; a wildcard has to leave the
     /// registry's part of a domain name alone; an ingress domain itself is the operator's.
     pub fn allows(&self, key: &str, tunnel: TunnelId) -> bool {
+        if self.unclaimable(key).is_some() {
+            return false;
+        }
         let Some(suffix) = key.strip_prefix('.') else {
             return self.is_for_tunnels(key) && is_own_or_no_hash(key, tunnel);
         };
@@ -275,9 +291,15 @@ mod tests {
     #[test]
     fn some_names_are_not_for_tunnels() {
         let allows = |host: &str| naming().allows(&naming().key(host).unwrap(), tunnel(1));
-        for host in
-            ["abc", "abc.example.com", "a.example.org", "a.b.example.com", "*.example.org", "10.0.0.1"]
-        {
+        for host in [
+            "abc",
+            "abc.example.com",
+            "a.example.org",
+            "a.b.example.com",
+            "*.example.org",
+            "app.internal",
+            "x.test",
+        ] {
             assert!(allows(host), "{host}");
         }
         for host in [
@@ -295,9 +317,35 @@ mod tests {
             "*.ab.example.com",
             "*.shop.example.org",
             "*.0123456789abcdef.example.com",
+            "10.0.0.1",
+            "[2001:db8::1]:443",
+            "127.1",
+            "localhost",
+            "LOCALHOST:8420",
+            "app.localhost.",
+            "CO.UK",
+            "*.co.uk",
+            "github.io:443",
+            "*.github.io",
+            "*.internal",
         ] {
             assert!(!allows(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_name_without_a_dot_is_no_top_level_domain_and_below_an_ingress_domain_no_number() {
+        for name in ["app", "dev", "shop", "12345"] {
+            let name = format!("{name}.example.com");
+            assert!(naming().allows(&naming().key(&name).unwrap(), tunnel(1)), "{name}");
+        }
+        let bare = Naming::default();
+        for (name, fine) in [("intranet", true), ("app", true), ("12345", false), ("localhost", false)] {
+            assert_eq!(bare.allows(name, tunnel(1)), fine, "{name} without an ingress domain");
+        }
+        assert_eq!(naming().unclaimable("localhost"), Some(Unclaimable::Localhost));
+        assert_eq!(naming().unclaimable("."), None);
+        assert_eq!(bare.unclaimable("1234567890123456"), None, "it may be a hash host");
     }
 
     #[test]

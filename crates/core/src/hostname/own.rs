@@ -2,6 +2,7 @@
 //! it states comes out as a [`Write`].
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::slot::{Slot, SlotsFull, Write};
 /// How long a tunnel stays closed after no owner closes it any more: an agent that did may be starting again, or this one may,
 /// and has not heard of it yet. An operator who opens a tunnel while its agent runs does not wait for this.
 pub(crate) const CLOSED_FOR: Duration = LAP;
+/// Claims that are looked at, when there is no room, for one to be given up: some ten microseconds of them.
+const SEARCHED: usize = 128;
 
 impl Claims {
     /// Takes back what a journal kept: what this agent claimed, and what others had closed.
@@ -55,6 +58,7 @@ impl Claims {
         if before.is_none() {
             self.stated += 1;
             self.bytes += claim.size();
+            *self.of_tunnel.entry(key.tunnel).or_default() += 1;
         }
         self.upkeep.entry(key.clone()).or_default();
         self.touched.insert(key);
@@ -71,6 +75,12 @@ impl Claims {
         let (slot, size) = (own.slot, own.claim.size());
         self.stated -= 1;
         self.bytes -= size;
+        if let Some(claims) = self.of_tunnel.get_mut(&key.tunnel) {
+            *claims -= 1;
+            if *claims == 0 {
+                self.of_tunnel.remove(&key.tunnel);
+            }
+        }
         self.touched.insert(key.clone());
         Some(self.empty(key, slot))
     }
@@ -153,6 +163,23 @@ impl Claims {
     /// How many claims this agent states.
     pub fn stated(&self) -> usize {
         self.stated
+    }
+
+    /// How many of them are a tunnel's.
+    pub fn stated_of(&self, tunnel: TunnelId) -> usize {
+        self.of_tunnel.get(&tunnel).copied().unwrap_or_default()
+    }
+
+    /// A claim that this agent states for a tunnel that is not to be `kept`: of some that follow the last search, the one
+    /// that was found without a record most often.
+    pub fn find_unattached(&mut self, kept: impl Fn(TunnelId) -> bool) -> Option<ClaimKey> {
+        let after = self.last_searched.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let following = self.upkeep.range((after, Bound::Unbounded)).chain(&self.upkeep);
+        let some: Vec<_> = following.take(SEARCHED).map(|(key, upkeep)| (upkeep.idle, key)).collect();
+        let mut last = some.last().map(|(_, key)| (*key).clone());
+        std::mem::swap(&mut self.last_searched, &mut last);
+        let unattached = some.into_iter().filter(|(_, key)| self.states(key) && !kept(key.tunnel));
+        unattached.max_by_key(|(idle, _)| *idle).map(|(_, key)| key.clone())
     }
 
     /// What they count against a quota, in bytes.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::claims::HeldClaim;
 use super::{Claim, ClaimKey, Claims, Clock};
+use crate::quota::MAX_TUNNEL_CLAIMS;
 use crate::slot::{MAX_EACH, Write};
 
 /// Between two checks of a claim.
@@ -91,7 +92,10 @@ impl Claims {
         // Somebody has to state it, for those to learn who were not there; and with the tunnel's first clock, so that it does
         // not lose what another agent stated.
         let is_due = match own {
-            None => self.stated < most && (found.here || is_remembered),
+            None => {
+                let has_room = self.stated < most && self.stated_of(key.tunnel) < MAX_TUNNEL_CLAIMS;
+                has_room && (found.here || is_remembered)
+            }
             Some(clock) => claimed < clock,
         };
         let model = self.own(key).or_else(|| self.of(key).min_by_key(|held| !held.is_remembered()));

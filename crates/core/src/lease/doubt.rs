@@ -45,7 +45,9 @@ impl LeaseTable {
         let now = self.start.moment(now);
         let is_fresh = |id: &&Label| {
             let lease = self.leases.get(*id).filter(|lease| lease.slot.is_some());
-            lease.is_none_or(|lease| lease.sign != Sign::Restored && now.since(lease.seen) <= FRESH)
+            lease.is_none_or(|lease| {
+                matches!(lease.sign, Sign::Registered | Sign::Renewed) && now.since(lease.seen) <= FRESH
+            })
         };
         let old: Vec<&Label> = ids.iter().filter(|id| !is_fresh(id)).collect();
         match (ids, &*old) {

@@ -75,6 +75,12 @@ impl LeaseTable {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_some())
     }
 
+    /// The name of an id's record, if that has lapsed.
+    pub fn lapsed_name(&self, id: &Label) -> Option<Label> {
+        let lapsed = self.leases.get(id).filter(|lease| lease.slot.is_none())?;
+        Some(lapsed.holding.record.name.clone())
+    }
+
     /// Whether an id has a record that has lapsed.
     pub fn is_lapsed(&self, id: &Label) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_none())

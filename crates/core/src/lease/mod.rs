@@ -3,6 +3,7 @@
 
 mod doubt;
 mod figures;
+mod moved;
 mod restore;
 
 use std::cmp::Reverse;
@@ -115,8 +116,10 @@ struct Lease {
 /// What shows that a connector lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sign {
-    /// It did before this table was made.
+    /// It did when a journal kept it.
     Restored,
+    /// It did while an agent had it that handed over.
+    Inherited,
     Registered,
     Renewed,
 }
@@ -245,6 +248,9 @@ impl LeaseTable {
             return if released { Renewal::Released } else { Renewal::Unknown };
         };
         let last = (lease.sign == Sign::Renewed).then_some(lease.seen);
+        if matches!(lease.sign, Sign::Restored | Sign::Inherited) && lease.slot.is_some() {
+            self.instances.claim_if_vacant(&lease.holding.record);
+        }
         let ttl = self.instances.renewed(&lease.holding.record.node, last, now).ttl(self.ttl);
         lease.note(now, Sign::Renewed);
         let before = std::mem::replace(&mut lease.deadline, now + ttl);
@@ -337,6 +343,14 @@ impl LeaseTable {
     /// The ids whose state changed since the last call.
     pub fn take_touched(&mut self) -> BTreeSet<Label> {
         std::mem::take(&mut self.touched)
+    }
+
+    /// The same, and at most so many; the others stay.
+    pub fn take_some_touched(&mut self, most: usize) -> BTreeSet<Label> {
+        if self.touched.len() <= most {
+            return self.take_touched();
+        }
+        std::iter::from_fn(|| self.touched.pop_first()).take(most).collect()
     }
 
     /// Whether the state of any id, or any period, changed since it was asked for.

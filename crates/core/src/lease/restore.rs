@@ -1,6 +1,7 @@
 //! What a table takes back from a journal.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::super::label::Label;
@@ -9,11 +10,13 @@ use super::super::slot::Write;
 use super::super::tombstone::Release;
 use super::{Holding, Lease, LeaseTable, Sign};
 
-/// What a journal kept of leases.
+/// What a journal kept of leases, or an agent that handed over.
 #[derive(Clone, Debug, Default)]
 pub struct KeptLeases {
     /// Live records, to be held with a fresh lease each.
     pub held: Vec<Holding>,
+    /// Those of them of which there was no sign since a journal kept them; none if that is all.
+    pub unconfirmed: Option<HashSet<Label>>,
     /// Records that had lapsed, to be kept for a late Renew.
     pub lapsed: Vec<Holding>,
     /// Ids that were released a moment before, oldest first.
@@ -27,7 +30,7 @@ impl LeaseTable {
     /// ids were released is not known, so it counts as now.
     pub fn restore(&mut self, now: Instant, kept: KeptLeases) -> Vec<Write> {
         let now = self.start.moment(now);
-        let KeptLeases { held, lapsed, released, periods } = kept;
+        let KeptLeases { held, unconfirmed, lapsed, released, periods } = kept;
         for (id, release) in released {
             self.tombstones.bury(now, &id, release);
         }
@@ -36,7 +39,15 @@ impl LeaseTable {
         }
         // Growing step by step would move every lease several times.
         self.leases.reserve(held.len() + lapsed.len());
-        let changes = held.into_iter().filter_map(|holding| self.restore_live(now, holding)).collect();
+        let sign = |id: &Label| match &unconfirmed {
+            Some(ids) if !ids.contains(id) => Sign::Inherited,
+            _ => Sign::Restored,
+        };
+        let changes = held.into_iter().filter_map(|holding| {
+            let sign = sign(&holding.record.id);
+            self.restore_live(now, holding, sign)
+        });
+        let changes = changes.collect();
         for holding in lapsed {
             self.keep_lapsed(now, holding);
         }
@@ -44,14 +55,20 @@ impl LeaseTable {
         changes
     }
 
+    /// Live records of which there was no sign since a journal kept them.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &Label> {
+        let restored = |lease: &Lease| lease.slot.is_some() && lease.sign == Sign::Restored;
+        self.leases.iter().filter(move |(_, lease)| restored(lease)).map(|(id, _)| id)
+    }
+
     /// A gost may need longer than its period to call an agent that was away.
-    fn restore_live(&mut self, now: Moment, holding: Holding) -> Option<Write> {
+    fn restore_live(&mut self, now: Moment, holding: Holding, sign: Sign) -> Option<Write> {
         let record = holding.record.clone();
         let ttl = self.instances.period(&record.node).ttl(self.ttl).max(self.ttl);
         if self.is_known(now, &record.id) {
             return None;
         }
-        let change = self.insert(now, holding, Sign::Restored, now + ttl).ok()?;
+        let change = self.insert(now, holding, sign, now + ttl).ok()?;
         self.instances.claim_if_vacant(&record);
         Some(change)
     }

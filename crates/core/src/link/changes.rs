@@ -1,16 +1,14 @@
 //! Changes of slots between agents: pushes of one's own, and questions and answers for what did not come.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counters::Dropped;
-use super::keyring::KeyId;
 use super::push::Outgoing;
 use super::recent::Recent;
 use super::repair::{self, RepairPart};
-use super::wire::{self, Kind, Malformed, Session};
-use super::{Frame, Link, Peer, ReplicaStore};
+use super::wire::{self, Kind, Malformed};
+use super::{Link, Peer, ReplicaStore};
 use crate::agent::News;
 use crate::codec::decode_cell;
 use crate::complaint::Refusal;
@@ -52,23 +50,15 @@ impl Link {
         }
     }
 
-    /// Every peer that opens the same key gets the same sealed bytes: the session and the counter are the same for all.
     pub(super) fn send_push(&mut self, outgoing: &Outgoing) {
-        let mut sealed: Vec<(KeyId, Arc<[u8]>)> = Vec::with_capacity(1);
         for to in &outgoing.to {
-            let key = self.key_for(*to);
-            let at = sealed.iter().position(|(with, _)| *with == key).unwrap_or_else(|| {
-                sealed.push((key, self.seal(Kind::Push, &outgoing.payload, key)));
-                sealed.len() - 1
-            });
-            self.effects.frames.push(Frame { to: *to, kind: Kind::Push, bytes: sealed[at].1.clone() });
+            self.send(Kind::Push, &outgoing.payload, *to);
         }
     }
 
     pub(super) fn take_push(
         &mut self,
         now: Instant,
-        session: Session,
         peer: Peer,
         payload: &[u8],
         replicas: &mut dyn ReplicaStore,
@@ -80,16 +70,15 @@ impl Link {
         let owner = if let Some(generation) = push.former {
             // These were its last changes: those before are to be had where they were remembered.
             until = Some(changes.iter().map(|change| change.cell.version).max());
-            self.board.remembered(self.ran.now.unwrap_or(now), generation);
-            Owner { name: self.us.owner.name.clone(), generation }
+            self.peers.remembered(self.ran.now.unwrap_or(now), generation);
+            Owner { name: self.us().owner.name.clone(), generation }
         } else {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
             let lag = Duration::from_micros(push.age_us.into()) + way;
             self.effects.lag = Some((peer.owner.name.clone(), lag));
-            self.sessions.note_push(now, session, payload);
+            self.peers.note_push(now, &peer.owner.name, payload);
             if changes.iter().any(|change| change.cell.content.status() == Some(Status::Left)) {
-                self.board.left(&peer.owner);
-                self.keys.roll.mentioned(now, &peer.owner.name, peer.owner.generation, true);
+                self.peers.left(&peer.owner);
             }
             peer.owner
         };
@@ -111,8 +100,8 @@ impl Link {
         let answer = self.read(payload)?;
         let Some(part) = self.repairs.take(now, from.addr, answer) else { return Ok(()) };
         let RepairPart { owner, values, misplaced, extent, next } = part;
-        if owner.name == self.us.owner.name && extent.until > 0 {
-            self.board.told(owner.generation);
+        if owner.name == self.us().owner.name && extent.until > 0 {
+            self.peers.told(owner.generation);
         }
         let changes = self.changes(now, &from.owner, values, misplaced, replicas);
         if let Some(ask) = next {
@@ -153,7 +142,8 @@ impl Link {
         let name = question.name.parse().map_err(|_| Malformed)?;
         let owner = Owner { name, generation: question.generation };
         let part = replicas.part(&owner, question.after, question.from);
-        self.send(Kind::Answer, &repair::answer(&owner, question.from, part), by);
+        let most = if self.peers.is_blocked(by) { repair::PIECE_BYTES } else { repair::ANSWER_BYTES };
+        self.send(Kind::Answer, &repair::answer(&question, part, most), by);
         Ok(())
     }
 

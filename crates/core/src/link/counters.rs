@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::frame::FrameError;
 use super::gauges::Gauges;
-use super::seal::SealError;
+use super::session::Unopened;
 use super::wire::Kind;
 
 /// Why something that arrived, or should have left, was dropped.
@@ -13,7 +14,7 @@ pub enum Dropped {
     NotAFrame,
     /// A frame of another format version.
     Version,
-    /// Sealed with a key that is not ours.
+    /// Made with a key that is not ours.
     UnknownKey,
     /// Forged, damaged or of another cluster.
     BadSeal,
@@ -27,8 +28,14 @@ pub enum Dropped {
     Replayed,
     /// Our own frame, come back.
     Reflected,
-    /// Authentic, from a process that has not answered a challenge yet.
+    /// Of no handshake or session that is known here.
     Stranger,
+    /// A handshake of another host's agent that says that it is reached at a loopback address.
+    ForeignLoopback,
+    /// Of a session that was silent for too long: its process has to make another handshake.
+    Stale,
+    /// The beginning of a handshake, where too many came.
+    Paced,
     /// A key or value that is no slot.
     NotASlot,
     /// A queue to a peer was full.
@@ -43,7 +50,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, with the word that logs and metrics use.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::NotAFrame, "not_a_frame"),
         (Self::Version, "version"),
         (Self::UnknownKey, "unknown_key"),
@@ -54,6 +61,9 @@ impl Dropped {
         (Self::Replayed, "replayed"),
         (Self::Reflected, "reflected"),
         (Self::Stranger, "stranger"),
+        (Self::ForeignLoopback, "foreign_loopback"),
+        (Self::Stale, "stale"),
+        (Self::Paced, "paced"),
         (Self::NotASlot, "not_a_slot"),
         (Self::QueueFull, "queue_full"),
         (Self::SendFailed, "send_failed"),
@@ -62,13 +72,22 @@ impl Dropped {
     ];
 }
 
-impl From<SealError> for Dropped {
-    fn from(error: SealError) -> Self {
+impl From<FrameError> for Dropped {
+    fn from(error: FrameError) -> Self {
         match error {
-            SealError::NotAFrame => Self::NotAFrame,
-            SealError::Version => Self::Version,
-            SealError::UnknownKey => Self::UnknownKey,
-            SealError::BadSeal => Self::BadSeal,
+            FrameError::NotAFrame => Self::NotAFrame,
+            FrameError::Version => Self::Version,
+        }
+    }
+}
+
+impl From<Unopened> for Dropped {
+    fn from(error: Unopened) -> Self {
+        match error {
+            Unopened::Unknown => Self::Stranger,
+            Unopened::Mismatch => Self::BadSeal,
+            Unopened::Replayed => Self::Replayed,
+            Unopened::Stale => Self::Stale,
         }
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::Dropped;
-use super::seal::Sealer;
+use super::joins::Joins;
+use super::keyring::Keyring;
 use super::session::Peer;
 use super::wire::Kind;
-use crate::record::AgentName;
+use crate::record::{AgentName, Generation};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,8 +19,8 @@ pub struct LinkEffects {
     /// Whether the frame that was taken came from an admitted process, and was new: its sender has the key, and replays
     /// nothing.
     pub is_fresh: bool,
-    /// Opens frames from now on; the keyring in it is to be kept.
-    pub sealer: Option<Sealer>,
+    /// In force from now on, and to be kept.
+    pub keyring: Option<Arc<Keyring>>,
     /// The live peers, if they are others than before.
     pub peers: Option<Vec<Peer>>,
     /// How late a push of this peer came.
@@ -28,6 +29,10 @@ pub struct LinkEffects {
     pub lines: Vec<LinkLine>,
     /// The agent has to end: its name is that of the agent at this address.
     pub name_taken: Option<SocketAddr>,
+    /// How it goes with the addresses to join at, if that changed.
+    pub joins: Option<Joins>,
+    /// Peers know this later start of the agent: it has to start anew, above that.
+    pub superseded: Option<Generation>,
 }
 
 /// A sealed frame.
@@ -44,10 +49,24 @@ pub struct Frame {
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkLine {
+    /// TCP does not get through to a peer, or does so again.
+    Blocked {
+        /// Which.
+        peer: Peer,
+        /// Whether it does not.
+        is_blocked: bool,
+    },
     /// A peer's process was admitted.
     Joined {
         /// Which.
         peer: Peer,
+    },
+    /// An agent of another host says that it is reached at a loopback address: it is not admitted.
+    LoopbackRefused {
+        /// Which.
+        peer: Peer,
+        /// Where it is.
+        from: IpAddr,
     },
     /// A peer's keyring was more than ours: ours has what it had.
     KeysTaken {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::counters::Counters;
-use super::{board, ping, push, recent, repair, session};
+use super::{handshakes, peers, ping, push, recent, repair};
 
 /// TCP connections that are served at a time: a cluster's 200 agents and some.
 pub const MAX_CONNECTIONS_IN: usize = 256;
@@ -14,7 +14,7 @@ pub const MAX_CONNECTIONS_OUT: usize = 256;
 /// A table with a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gauge {
-    /// Admitted peers, each with its replay window.
+    /// Sessions, each with its replay window.
     Sessions,
     /// Pushes of peers that are remembered for their next starts.
     Recent,
@@ -24,8 +24,6 @@ pub enum Gauge {
     Pings,
     /// Names that two processes claim.
     Contests,
-    /// Agents whose keys are known.
-    Roll,
     /// Questions for what is missing.
     Questions,
     /// Pushes that wait for acks.
@@ -34,24 +32,26 @@ pub enum Gauge {
     ConnectionsIn,
     /// Peers that TCP connections go to.
     ConnectionsOut,
-    /// Agents on the board.
-    Board,
+    /// Peers that are known, also silent ones.
+    Peers,
+    /// Handshakes under way.
+    Handshakes,
 }
 
 impl Gauge {
     /// Every table, with the word that metrics use, and its bound.
     pub const ALL: [(Self, &'static str, usize); 11] = [
-        (Self::Sessions, "sessions", session::MAX_SESSIONS),
-        (Self::Recent, "recent_pushes", session::MAX_SESSIONS * recent::MAX_PUSHES),
+        (Self::Sessions, "sessions", 2 * peers::MAX_KNOWN),
+        (Self::Recent, "recent_pushes", peers::MAX_KNOWN * recent::MAX_PUSHES),
         (Self::Targets, "targets", ping::MAX_TARGETS),
         (Self::Pings, "pings", 2 * ping::MAX_TARGETS),
-        (Self::Contests, "contests", session::MAX_SESSIONS),
-        (Self::Roll, "roll", session::MAX_SESSIONS),
+        (Self::Contests, "contests", peers::MAX_KNOWN),
         (Self::Questions, "questions", repair::MAX_QUESTIONS),
         (Self::Pushes, "pushes", push::MAX_WAITING),
         (Self::ConnectionsIn, "connections_in", MAX_CONNECTIONS_IN),
         (Self::ConnectionsOut, "connections_out", MAX_CONNECTIONS_OUT),
-        (Self::Board, "board", board::MAX_CARDS),
+        (Self::Peers, "peers", peers::MAX_KNOWN),
+        (Self::Handshakes, "handshakes", handshakes::MAX_HANDSHAKES),
     ];
 }
 

@@ -13,14 +13,14 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chacha20poly1305::aead::KeyInit as _;
-use chacha20poly1305::{Key as CipherKey, XChaCha20Poly1305};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use self::file::KeyringError;
 pub use self::id::{KeyId, NoKeyId};
+
+use super::noise::ClusterKey;
 
 /// Bytes of a key.
 pub const KEY_LEN: usize = 32;
@@ -42,7 +42,6 @@ pub struct Key {
     id: KeyId,
     /// In a place of its own: what moves leaves copies behind.
     secret: Box<Zeroizing<[u8; KEY_LEN]>>,
-    cipher: XChaCha20Poly1305,
 }
 
 /// What tells one keyring from another, and nothing of its secrets.
@@ -212,11 +211,11 @@ impl Keyring {
     }
 
     fn add(&mut self, key: Key) -> Result<(), ChangeError> {
-        match self.get(key.id) {
-            Some(_) => return Ok(()),
-            None if self.removed.contains_key(&key.id) => return Err(ChangeError::Removed(key.id)),
-            None if self.keys.len() >= MAX_ADDED => return Err(ChangeError::Full),
-            None => self.keys.push(HeldKey { key, turn: 0 }),
+        match self.has(key.id) {
+            true => return Ok(()),
+            false if self.removed.contains_key(&key.id) => return Err(ChangeError::Removed(key.id)),
+            false if self.keys.len() >= MAX_ADDED => return Err(ChangeError::Full),
+            false => self.keys.push(HeldKey { key, turn: 0 }),
         }
         Ok(())
     }
@@ -240,15 +239,9 @@ impl Keyring {
         }
     }
 
-    /// The sealing key.
-    pub(super) fn first(&self) -> (KeyId, &XChaCha20Poly1305) {
-        let HeldKey { key, .. } = &self.keys[0];
-        (key.id, &key.cipher)
-    }
-
-    /// The opening key of that name.
-    pub(super) fn get(&self, id: KeyId) -> Option<&XChaCha20Poly1305> {
-        self.keys.iter().find(|held| held.key.id == id).map(|held| &held.key.cipher)
+    /// What each of the keys is to a cluster.
+    pub fn for_cluster(&self, cluster: &str) -> BTreeMap<KeyId, ClusterKey> {
+        self.keys.iter().map(|held| (held.key.id, ClusterKey::new(&held.key.secret, cluster))).collect()
     }
 }
 
@@ -306,8 +299,7 @@ impl Key {
         let mut secret = Box::new(Zeroizing::new([0; KEY_LEN]));
         secret.copy_from_slice(bytes);
         let hash = Sha256::new().chain_update(b"gossd key id").chain_update(secret.as_slice()).finalize();
-        let cipher = XChaCha20Poly1305::new(CipherKey::from_slice(secret.as_slice()));
-        Self { id: KeyId::of(start(&hash)), secret, cipher }
+        Self { id: KeyId::of(start(&hash)), secret }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::keyring::{ChangeError, Fingerprint, KeyId, Keyring, KeyringChange};
+use super::keyring::{ChangeError, Fingerprint, KeyId, Keyring, KeyringChange, MAX_KEYS};
 
 /// Whether a keyring outlives its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,11 @@ impl KeyringSummary {
     pub fn of(keyring: &Keyring, filed: Filed) -> Self {
         let keys = keyring.ids().collect();
         Self { keys, fingerprint: keyring.fingerprint(), shared: keyring.is_shared(), filed }
+    }
+
+    /// Whether it has one to [`MAX_KEYS`] keys.
+    pub(super) fn is_plausible(&self) -> bool {
+        (1..=MAX_KEYS).contains(&self.keys.len())
     }
 
     /// Whether the two have something to learn from each other. Keyrings made by hand are left alone.

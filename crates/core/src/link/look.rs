@@ -17,8 +17,8 @@ pub(super) const SILENT: Duration = Duration::from_secs(5);
 pub const SUSPECT: Duration = Duration::from_millis(2_600);
 /// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
 const DOUBT: Duration = Duration::from_millis(800);
-/// A session not heard for this long has to answer a challenge again.
-const FORGOTTEN: Duration = Duration::from_secs(86_400);
+/// A session is used for no longer than this.
+const REKEY: Duration = Duration::from_secs(3_600);
 /// Least time between two looks: of 500 peers a thousand pings are due every second, and no hurry is in any.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Most time between two.
@@ -35,42 +35,64 @@ impl Link {
     /// Suspects, forgets and pings whoever is due for it.
     pub(super) fn look(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.looked = Some(now);
-        if let Some(then) = ran.checked_sub(FORGOTTEN) {
-            self.sessions.forget_silent(then);
-        }
-        for (peer, silence) in self.sessions.suspect(ran, SUSPECT) {
+        self.handshakes.forget(now);
+        self.rotate_cookies(now);
+        for (peer, silence) in self.peers.suspect(ran, SUSPECT) {
             self.counters.suspect();
-            self.keys.roll.silent(&peer.owner.name, now.checked_sub(silence).unwrap_or(now));
             replicas.apply(now, News::Silent { owner: peer.owner, silence });
         }
-        for (peer, at) in self.sessions.peers().filter(|(_, at)| is_live(ran, *at)) {
-            self.board.received(at, &peer.owner.name, 0);
-        }
-        let forgotten = self.board.forget(ran);
+        let forgotten = self.peers.forget(ran);
         self.forget(now, forgotten, replicas);
         let known: BTreeMap<SocketAddr, Nearness> =
-            self.sessions.peers().map(|(peer, at)| (peer.addr, nearness(ran, at))).collect();
+            self.peers.in_session().map(|(addr, at)| (addr, nearness(ran, at))).collect();
         let nearness = |addr| known.get(&addr).copied().unwrap_or(Nearness::Stranger);
         for due in self.pings.due(now, nearness) {
-            let stranger = nearness(due.to) == Nearness::Stranger;
-            let key = if stranger { self.guess_key() } else { self.key_for(due.to) };
-            self.ping(now, due.to, due.ask, key);
+            match nearness(due.to) {
+                Nearness::Stranger => {
+                    self.hello(now, due.to);
+                    // Where its frames came from last.
+                    let via = self.peers.route(due.to);
+                    if via != due.to {
+                        self.hello(now, via);
+                    }
+                }
+                Nearness::Heard => self.ping(now, due.to, due.ask),
+                Nearness::Doubtful => {
+                    self.ping(now, due.to, due.ask);
+                    // It may be another start, which does not know our session.
+                    if self.pings.provoked(now, due.to) {
+                        self.hello(now, due.to);
+                    }
+                }
+            }
         }
-        self.tell_keys(now);
+        self.renew_sessions(now);
+        self.tell_address(now);
+        self.give_keys(now, ran);
         self.report_peers();
         self.gauge();
     }
 
+    /// Keys of sessions are not used for longer than an hour: the agent whose name comes first begins anew.
+    fn renew_sessions(&mut self, now: Instant) {
+        let Some(then) = now.checked_sub(REKEY) else { return };
+        for peer in self.peers.older_than(then) {
+            if self.us().owner.name < peer.owner.name && self.pings.provoked(now, peer.addr) {
+                self.hello(now, peer.addr);
+            }
+        }
+    }
+
     fn gauge(&self) {
-        let ((sessions, recent), (targets, pings)) = (self.sessions.len(), self.pings.len());
+        let ((peers, sessions, recent), (targets, pings)) = (self.peers.len(), self.pings.len());
         for (gauge, level) in [
             (Gauge::Sessions, sessions),
             (Gauge::Recent, recent),
             (Gauge::Targets, targets),
             (Gauge::Pings, pings),
             (Gauge::Contests, self.contests.len()),
-            (Gauge::Roll, self.keys.roll.known().count()),
-            (Gauge::Board, self.board.len()),
+            (Gauge::Peers, peers),
+            (Gauge::Handshakes, self.handshakes.len()),
             (Gauge::Questions, self.repairs.len()),
             (Gauge::Pushes, self.pusher.waiting()),
         ] {
@@ -82,7 +104,7 @@ impl Link {
     pub fn live(&self) -> impl Iterator<Item = &Peer> {
         let ran = self.ran.now;
         let is_live = move |at| ran.is_none_or(|ran| is_live(ran, at));
-        self.sessions.peers().filter(move |(_, at)| is_live(*at)).map(|(peer, _)| peer)
+        self.peers.met().filter(move |(_, at)| is_live(*at)).map(|(peer, _)| peer)
     }
 
     /// Reports the live peers if they changed.

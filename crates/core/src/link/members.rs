@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::{Kind, Link, Peer, ReplicaStore, wire};
+use super::repair::{ANSWER_BYTES, PIECE_BYTES};
+use super::wire::Malformed;
+use super::{Kind, Link, LinkEffects, LinkLine, Peer, ReplicaStore, wire};
 use crate::agent::News;
 use crate::record::Owner;
 use crate::slot::{Change, Status};
@@ -15,7 +17,7 @@ impl Link {
     /// Compares our board with that of one live peer, whichever; and asks for our former starts that nobody told of yet.
     pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.next_digest = now + self.interval;
-        for owner in self.board.untold() {
+        for owner in self.peers.untold() {
             self.ask(now, &owner, None, replicas);
         }
         let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
@@ -26,25 +28,75 @@ impl Link {
     }
 
     pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr) {
-        let (live, hash) = (self.sessions.live(ran), self.board.hash());
-        let silent = self.board.silent(|name| live.contains(name));
-        let digest = wire::encode(&wire::Digest { hash, silent });
+        let hash = self.peers.hash();
+        let digest = wire::encode(&wire::Digest { hash, silent: self.peers.silent(ran) });
         self.send(Kind::Digest, &digest, to);
     }
 
     /// Answers with all cards if the boards differ, or else with those of the agents that the peer does not hear.
     pub(super) fn take_digest(&mut self, peer: &Peer, digest: &wire::Digest<'_>) {
         let Some(ran) = self.ran.now else { return };
-        let differs = self.board.hash() != digest.hash;
+        let differs = self.peers.hash() != digest.hash;
         let cards = if differs {
-            self.board.cards(ran)
+            self.peers.cards(ran)
         } else {
-            self.board.cards_of(ran, digest.silent.iter().copied())
+            self.peers.cards_of(ran, digest.silent.iter().copied())
         };
         if differs || !cards.is_empty() {
-            let cards = wire::encode(&wire::Cards { differs, cards });
-            self.send(Kind::Cards, &cards, peer.addr);
+            let frames = self.spell(differs, &cards, peer.addr);
+            for cards in frames {
+                self.send(Kind::Cards, &cards, peer.addr);
+            }
         }
+    }
+
+    /// Cards for a peer, in as many payloads as it takes: each fits a datagram if TCP does not get through. The receiver's are
+    /// wanted once, with the last one.
+    fn spell(&self, differs: bool, cards: &[wire::Card<'_>], to: SocketAddr) -> Vec<Vec<u8>> {
+        let most = if self.peers.is_blocked(to) { PIECE_BYTES } else { ANSWER_BYTES };
+        let (mut payloads, mut first, mut bytes) = (Vec::new(), 0, 0);
+        let payload = |differs: bool, cards: &[wire::Card<'_>]| {
+            wire::encode(&wire::Cards { differs, cards: cards.to_vec() })
+        };
+        for (n, card) in cards.iter().enumerate() {
+            let size = wire::encode(card).len();
+            if bytes + size > most && n > first {
+                payloads.push(payload(false, &cards[first..n]));
+                (first, bytes) = (n, 0);
+            }
+            bytes += size;
+        }
+        payloads.push(payload(differs, &cards[first..]));
+        payloads
+    }
+
+    /// What came of sending a large frame to an address by TCP. Where it does not get through, what is large goes in pieces
+    /// by UDP for a while.
+    pub fn handle_tcp(&mut self, now: Instant, to: SocketAddr, gets_through: bool) -> LinkEffects {
+        /// Until TCP is tried again.
+        const AGAIN: Duration = Duration::from_secs(60);
+        let until = (!gets_through).then(|| now + AGAIN);
+        if let Some(peer) = self.peers.set_blocked(to, until) {
+            self.effects.lines.push(LinkLine::Blocked { peer, is_blocked: !gets_through });
+        }
+        self.take_effects()
+    }
+
+    /// Tells every live peer what we state of ourselves, because that changed. What is lost on the way is noticed when boards
+    /// are compared.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let ran = self.ran.now.unwrap_or(now);
+        let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
+        for to in live {
+            self.introduce(to);
+        }
+        self.give_keys(now, ran);
+    }
+
+    /// Tells one peer what we state of ourselves.
+    pub(super) fn introduce(&mut self, to: SocketAddr) {
+        let cards = wire::encode(&wire::Cards { differs: false, cards: vec![self.peers.own_card()] });
+        self.send(Kind::Cards, &cards, to);
     }
 
     /// Takes a peer's cards, and gives ours if the boards differed and still do.
@@ -54,10 +106,9 @@ impl Link {
         peer: &Peer,
         cards: &wire::Cards<'_>,
         replicas: &mut dyn ReplicaStore,
-    ) {
-        let Some(ran) = self.ran.now else { return };
-        let live = self.sessions.live(ran);
-        let learned = self.board.take(ran, &cards.cards, |name| live.contains(name));
+    ) -> Result<(), Malformed> {
+        let Some(ran) = self.ran.now else { return Ok(()) };
+        let learned = self.peers.take(ran, &peer.owner, &cards.cards);
         for news in learned.news {
             match news {
                 News::Forgotten { owner } => self.forget(now, vec![owner], replicas),
@@ -67,26 +118,26 @@ impl Link {
         if learned.moved {
             self.retarget(now);
         }
-        for (owner, left) in self.board.owners() {
-            self.keys.roll.mentioned(now, &owner.name, owner.generation, left);
-        }
         for (owner, version) in learned.versions {
-            if self.board.knows(&owner) {
+            if self.peers.knows(&owner) {
                 self.ask(now, &owner, Some(version), replicas);
             }
         }
-        if cards.differs && !self.board.knows_no_more_than(&cards.cards) {
-            let ours = wire::encode(&wire::Cards { differs: false, cards: self.board.cards(ran) });
-            self.send(Kind::Cards, &ours, peer.addr);
+        self.give_keys(now, ran);
+        if cards.differs && !self.peers.knows_no_more_than(&cards.cards) {
+            let frames = self.spell(false, &self.peers.cards(ran), peer.addr);
+            for cards in frames {
+                self.send(Kind::Cards, &cards, peer.addr);
+            }
         }
+        if learned.refused > 0 { Err(Malformed) } else { Ok(()) }
     }
 
     /// Pings whom the board knows, those to join at, and all that are admitted.
     pub(super) fn retarget(&mut self, now: Instant) {
-        let admitted = self.sessions.peers().map(|(peer, _)| peer.addr);
-        let mut targets: BTreeSet<SocketAddr> = self.board.addresses().chain(admitted).collect();
-        targets.extend(&self.joins);
-        targets.remove(&self.us.addr);
+        let mut targets: BTreeSet<SocketAddr> = self.peers.known_addresses().collect();
+        targets.extend(self.joins.keys());
+        targets.remove(&self.us().addr);
         self.pings.set_targets(now, &targets);
         self.looked = None;
     }
@@ -102,9 +153,9 @@ impl Link {
     /// What our own changes mean for our card.
     pub(super) fn note_own(&mut self, changes: &[Change]) {
         for Change { cell, .. } in changes {
-            self.board.published(cell.version);
+            self.peers.published(cell.version);
             if cell.content.status() == Some(Status::Left) {
-                self.board.leave();
+                self.peers.state(|own| own.left = true);
             }
         }
     }

@@ -3,66 +3,74 @@
 //! [`ReplicaStore`].
 //!
 //! ```text
-//! publish ─▶ push ─▶ session ─▶ seal ═▶ frames
-//! frames ═▶ seal ─▶ session (challenge, replay window) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ ReplicaStore
-//!                                                       ├▶ ping, cards ─▶ an owner's version ─▶ repair asks for what is missing
-//!                                                       ├▶ digest, cards ─▶ board: who there is, and where
-//!                                                       └▶ key status, handover ─▶ keyring
+//! publish ─▶ push ─▶ session (encrypts) ═▶ frames
+//! frames ═▶ handshakes (Hello, Reply, Proof) ─▶ session (decrypts, each once) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ ReplicaStore
+//!                                            ├▶ ping, cards ─▶ an owner's version ─▶ repair asks for what is missing
+//!                                            ├▶ digest, cards ─▶ board: who there is, and where
+//!                                            └▶ key status, handover ─▶ keyring
 //! ```
 
-pub mod board;
+mod board;
 mod changes;
 mod conflict;
 mod contest;
 pub mod counters;
 mod effects;
+pub mod frame;
 pub mod gauges;
-mod handover;
+mod handshakes;
+pub mod joins;
 mod key_exchange;
 pub mod keyring;
 pub mod keys;
 mod look;
 mod members;
+pub mod noise;
+mod peers;
 mod ping;
 mod push;
 mod ran;
 mod recent;
 mod rejections;
 mod repair;
-mod roll;
-pub mod seal;
 pub mod session;
+mod whereabouts;
 pub mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use serde::Deserialize;
 
 pub use self::effects::{Frame, LinkEffects, LinkLine};
 pub use self::look::SUSPECT;
 pub use self::session::Peer;
+pub use self::whereabouts::MAX_DATAGRAM;
 
-use self::board::Board;
 use self::contest::Contests;
 use self::counters::{Counters, Dropped};
-use self::key_exchange::Keys;
+use self::frame::{Index, Sealed};
+use self::handshakes::Handshakes;
+use self::joins::Joins;
 use self::keyring::{KeyId, Keyring};
-use self::look::SILENT;
+use self::keys::{Filed, KeyringSummary};
+use self::noise::{ClusterKey, Identity};
+use self::peers::{Admission, Peers};
 use self::ping::Pings;
 use self::push::Pusher;
 use self::ran::Ran;
 use self::rejections::Rejections;
 use self::repair::Repairs;
-use self::seal::{Opened, Sealer};
-use self::session::{Sessions, Verdict};
-use self::wire::{Header, Kind, Malformed, Session};
+use self::session::{Session, Unopened};
+use self::whereabouts::HostAddresses;
+use self::wire::{Kind, Malformed};
 use crate::agent::News;
 use crate::complaint::Refusal;
+use crate::event::PeerChange;
 use crate::record::{AgentName, Owner};
 use crate::replica::Part;
 use crate::slot::{Change, Slot, Version};
@@ -92,6 +100,10 @@ pub struct LinkSettings {
     pub owner: Owner,
     /// Where peers reach us.
     pub addr: SocketAddr,
+    /// The private key of our identity.
+    pub identity: [u8; 32],
+    /// Of this program, for the operators of peers; 16 bytes at most.
+    pub version: String,
     /// The keys to start with.
     pub keyring: Keyring,
     /// Whether they are kept in a file.
@@ -108,13 +120,13 @@ pub struct LinkSettings {
 
 /// See the module.
 pub struct Link {
-    us: Peer,
-    session: Session,
-    sent: u64,
-    sealer: Sealer,
-    sessions: Sessions,
-    board: Board,
-    joins: BTreeSet<SocketAddr>,
+    identity: Identity,
+    cluster: String,
+    keyring: Arc<Keyring>,
+    cluster_keys: BTreeMap<KeyId, ClusterKey>,
+    peers: Peers,
+    handshakes: Handshakes,
+    joins: Joins,
     pings: Pings,
     pusher: Pusher,
     repairs: Repairs,
@@ -125,10 +137,14 @@ pub struct Link {
     started: Instant,
     /// When we last looked after all peers.
     looked: Option<Instant>,
+    host: HostAddresses,
     interval: Duration,
     /// When we compare our board with a peer's next.
     next_digest: Instant,
-    keys: Keys,
+    /// Why the key file is not written.
+    key_problem: Option<String>,
+    /// Whether peers know a later start of ours.
+    is_superseded: bool,
     rejections: Rejections,
     /// When the log last said that two agents have our name.
     conflict_logged: Option<Instant>,
@@ -137,28 +153,40 @@ pub struct Link {
     counters: Arc<Counters>,
     rng: StdRng,
     effects: LinkEffects,
-}
-
-/// An opened frame, but for its payload.
-struct Arrived {
-    header: Header,
-    kind: Kind,
-    /// The key that it was sealed with.
-    key: KeyId,
+    /// Whether it sends what a later version would: fields more in every payload, and kinds more.
+    #[cfg(test)]
+    is_later: bool,
 }
 
 impl Link {
     /// A link that starts now.
     pub fn new(now: Instant, settings: LinkSettings, counters: Arc<Counters>) -> Self {
-        let LinkSettings { owner, addr, keyring, key_file, cluster, interval, dead_grace, seed } = settings;
+        let LinkSettings {
+            owner,
+            addr,
+            identity,
+            version,
+            keyring,
+            key_file,
+            cluster,
+            interval,
+            dead_grace,
+            seed,
+        } = settings;
         let mut rng = StdRng::from_seed(seed);
-        let us = Peer { owner, addr };
+        let (filed, key_problem) = if key_file {
+            (Filed::Written, None)
+        } else {
+            (Filed::MemoryOnly, Some("there is no --key-file".to_owned()))
+        };
+        let keys = KeyringSummary::of(&keyring, filed);
         Self {
-            session: rng.random(),
-            sent: 0,
-            sessions: Sessions::default(),
-            board: Board::new(us.clone(), dead_grace),
-            joins: BTreeSet::new(),
+            identity: Identity::new(&identity),
+            peers: Peers::new(Peer { owner, addr }, &version, keys, dead_grace),
+            cluster_keys: keyring.for_cluster(&cluster),
+            cluster,
+            handshakes: Handshakes::new(now, rng.random()),
+            joins: Joins::new(),
             pings: Pings::default(),
             pusher: Pusher::default(),
             repairs: Repairs::default(),
@@ -167,40 +195,54 @@ impl Link {
             ran: Ran::default(),
             started: now,
             looked: None,
+            host: HostAddresses::default(),
             interval,
             next_digest: now,
-            keys: Keys::new(&keyring, key_file, rng.random()),
+            key_problem,
+            is_superseded: false,
             rejections: Rejections::default(),
             conflict_logged: None,
             reported: Vec::new(),
-            sealer: Sealer::new(keyring, &cluster),
-            us,
+            keyring: Arc::new(keyring),
             counters,
             rng,
             effects: LinkEffects::default(),
+            #[cfg(test)]
+            is_later: false,
         }
     }
 
     /// The name that frames are sent under.
     pub fn name(&self) -> &AgentName {
-        &self.us.owner.name
+        &self.us().owner.name
     }
 
-    /// What opens frames. [`LinkEffects::sealer`] replaces it.
-    pub fn sealer(&self) -> Sealer {
-        self.sealer.clone()
+    fn us(&self) -> &Peer {
+        &self.peers.own.peer
     }
 
-    /// Takes an opened frame.
+    /// The keyring in force. [`LinkEffects::keyring`] replaces it.
+    pub fn keyring(&self) -> &Arc<Keyring> {
+        &self.keyring
+    }
+
+    /// Takes a frame that came from an address, by a datagram or a connection.
     pub fn handle_frame(
         &mut self,
         now: Instant,
-        frame: &Opened,
+        from: SocketAddr,
+        bytes: &[u8],
         replicas: &mut dyn ReplicaStore,
     ) -> LinkEffects {
         self.ran.advance(now);
-        if self.take(now, frame, replicas).is_err() {
-            self.counters.count(Dropped::Malformed);
+        if let Err(why) = self.take(now, from, bytes, replicas) {
+            self.counters.count(why);
+            if why == Dropped::Version {
+                self.take_other_version(now, from, bytes);
+            }
+            if matches!(why, Dropped::NotAFrame | Dropped::Version | Dropped::UnknownKey | Dropped::BadSeal) {
+                self.reject(now, from.ip(), why);
+            }
         }
         self.take_effects()
     }
@@ -213,15 +255,10 @@ impl Link {
         self.take_effects()
     }
 
-    /// Looks for peers at these addresses from now on, besides those that it knows.
-    pub fn handle_joins(&mut self, now: Instant, joins: BTreeSet<SocketAddr>) -> LinkEffects {
-        self.joins = joins;
-        self.retarget(now);
-        self.take_effects()
-    }
-
     /// Does what is due: fresh pushes, pushes to repeat, questions, digests, and what there is to do for each peer.
     pub fn handle_due(&mut self, now: Instant, replicas: &mut dyn ReplicaStore) -> LinkEffects {
+        // To be found before the clock is looked at, from which the next look is counted.
+        let is_look_due = self.next_look().is_none_or(|at| at <= now);
         let ran = self.ran.advance(now);
         self.flush(now);
         for outgoing in self.pusher.retry(now) {
@@ -234,7 +271,7 @@ impl Link {
         if self.next_digest <= now {
             self.compare_boards(now, ran, replicas);
         }
-        if self.next_look().is_none_or(|at| at <= now) {
+        if is_look_due {
             self.look(now, ran, replicas);
         }
         self.take_effects()
@@ -258,97 +295,72 @@ impl Link {
     fn take(
         &mut self,
         now: Instant,
-        frame: &Opened,
+        from: SocketAddr,
+        bytes: &[u8],
         replicas: &mut dyn ReplicaStore,
-    ) -> Result<(), Malformed> {
-        let (header, payload) = wire::split(&frame.plain)?;
-        if header.from.ip().is_unspecified() || header.from.port() == 0 {
-            return Err(Malformed);
-        }
-        let Some(kind) = Kind::from_number(header.kind) else {
-            self.counters.count(Dropped::UnknownKind);
-            return Ok(());
-        };
-        if header.session == self.session {
-            return self.take_own(kind, payload);
-        }
-        let arrived = Arrived { header, kind, key: frame.key };
-        let ran = self.ran.now.unwrap_or(now);
-        match self.sessions.check(ran, header.session, header.counter) {
-            Verdict::Fresh { silence, suspected } => {
-                self.counters.receive(kind);
-                self.effects.is_fresh = true;
-                let Some(peer) = self.sessions.peer(header.session).cloned() else { return Ok(()) };
-                if suspected {
-                    self.returned(now, ran, &peer, silence, replicas);
+    ) -> Result<(), Dropped> {
+        let sealed = frame::read(bytes)?;
+        match sealed {
+            Sealed::Hello { index, .. } => {
+                if let Err(why) = self.take_hello(now, from, &sealed) {
+                    self.turn_away(now, from, index, why);
+                    return Err(why);
                 }
+            }
+            Sealed::Refusal { to, why } => self.take_refusal(to, why)?,
+            Sealed::Reply { .. } => self.take_reply(now, &sealed)?,
+            Sealed::Proof { .. } => self.take_proof(now, from, &sealed, replicas)?,
+            Sealed::Cookie { to, cookie, code, coded } => self.take_cookie(now, to, cookie, &code, coded)?,
+            Sealed::Data { to, counter, encrypted } => {
+                let ran = self.ran.now.unwrap_or(now);
+                let (peer, plain) = match self.peers.open(ran, to, counter, encrypted) {
+                    Err(Unopened::Unknown) => {
+                        self.take_confirmation(now, to, (counter, encrypted), replicas)?
+                    }
+                    Err(why) => {
+                        self.meet_again(now, to, why);
+                        return Err(why.into());
+                    }
+                    Ok(opened) => opened,
+                };
+                self.effects.is_fresh = true;
                 let by = peer.owner.clone();
-                if self.take_fresh(now, &arrived, peer, payload, replicas).is_err() {
+                self.notice_way(now, &peer, from, bytes.len());
+                if self.take_data(now, from, peer, &plain, replicas).is_err() {
                     self.counters.count(Dropped::Malformed);
                     replicas.apply(now, News::Refused { by, why: Refusal::Malformed, times: 1 });
                 }
-                Ok(())
             }
-            Verdict::Stranger => self.take_strange(now, &arrived, payload, replicas),
-            Verdict::Replayed => {
-                self.counters.count(Dropped::Replayed);
-                Ok(())
-            }
-        }
-    }
-
-    /// Our own frame: either somebody throws it back, or an address to join at is ours.
-    fn take_own(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Malformed> {
-        self.counters.count(Dropped::Reflected);
-        if kind == Kind::Ping
-            && let Some(nonce) = wire::decode::<wire::Ping>(payload)?.nonce
-        {
-            self.pings.met_ourselves(nonce);
         }
         Ok(())
     }
 
-    /// A suspect is back; after a longer silence it may have missed changes, and others' news.
-    fn returned(
+    fn take_data(
         &mut self,
         now: Instant,
-        ran: Instant,
-        peer: &Peer,
-        silence: Duration,
-        replicas: &mut dyn ReplicaStore,
-    ) {
-        self.keys.roll.returned(now, &peer.owner.name);
-        let live = self.sessions.live(ran);
-        let (_, forgotten) = self.board.admitted(ran, peer, |name| live.contains(name));
-        self.forget(now, forgotten, replicas);
-        replicas.apply(now, News::Heard { owner: peer.owner.clone(), trip: None });
-        if silence >= SILENT {
-            self.send_digest(ran, peer.addr);
-            self.ask(now, &peer.owner, None, replicas);
-        }
-        self.report_peers();
-    }
-
-    fn take_fresh(
-        &mut self,
-        now: Instant,
-        arrived: &Arrived,
+        from: SocketAddr,
         peer: Peer,
-        payload: &[u8],
+        plain: &[u8],
         replicas: &mut dyn ReplicaStore,
     ) -> Result<(), Malformed> {
-        let Arrived { header, kind, key } = arrived;
-        self.keys.roll.spoke(&peer.owner.name, *key, &self.sealer.keyring);
+        let (kind, payload) = wire::split(plain)?;
+        let Some(kind) = Kind::from_number(kind) else {
+            self.counters.count(Dropped::UnknownKind);
+            return Ok(());
+        };
+        self.counters.receive(kind);
         match kind {
+            // Of handshakes, which are frames of their own.
+            Kind::Hello | Kind::Reply | Kind::Proof | Kind::Cookie | Kind::Refusal => return Err(Malformed),
             Kind::Digest => {
                 let digest: wire::Digest<'_> = self.read(payload)?;
                 self.take_digest(&peer, &digest);
             }
             Kind::Cards => {
                 let cards: wire::Cards<'_> = self.read(payload)?;
-                self.take_cards(now, &peer, &cards, replicas);
+                self.take_cards(now, &peer, &cards, replicas)?;
             }
-            Kind::Push => self.take_push(now, header.session, peer, payload, replicas)?,
+            Kind::Push => self.take_push(now, peer, payload, replicas)?,
             Kind::PushAck => {
                 let ack: wire::PushAck = self.read(payload)?;
                 if let Some(trip) = self.pusher.acked(now, ack.id, peer.addr) {
@@ -357,14 +369,18 @@ impl Link {
             }
             Kind::Ping => {
                 let ping: wire::Ping = self.read(payload)?;
-                self.answer_ping(arrived, &ping);
-                let told = self.sessions.note_told(header.session, ping.told);
-                let ran = self.ran.now.unwrap_or(now);
-                self.board.received(ran, &peer.owner.name, ping.told.min(crate::slot::MAX_VERSION));
+                if let Some(nonce) = ping.nonce {
+                    self.send(Kind::Pong, &wire::encode(&wire::Pong { nonce }), peer.addr);
+                }
+                if ping.revision < self.peers.own.revision {
+                    self.introduce(peer.addr);
+                }
+                let told = self.peers.note_told(&peer.owner.name, ping.told);
                 self.ask(now, &peer.owner, Some(told), replicas);
             }
             Kind::Pong => {
-                let pong: wire::Pong<'_> = self.read(payload)?;
+                let pong: wire::Pong = self.read(payload)?;
+                self.notice_answer(&peer, from, pong.nonce);
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
                 if trip.is_some() {
                     replicas.apply(now, News::Heard { owner: peer.owner, trip });
@@ -372,101 +388,86 @@ impl Link {
             }
             Kind::Conflict => {
                 let conflict: wire::Conflict = self.read(payload)?;
-                if conflict.session == self.session {
-                    self.name_taken(now, conflict.taken_by);
-                }
+                self.take_conflict(now, conflict.taken_by);
             }
-            Kind::KeyStatus => self.take_key_status(now, header.session, &peer, payload)?,
-            Kind::Handover => self.take_handover(now, &peer, *key, payload)?,
+            Kind::Superseded => {
+                let superseded: wire::Superseded = self.read(payload)?;
+                self.take_superseded(superseded.generation);
+            }
+            Kind::Handover => self.take_handover(now, &peer, payload)?,
             Kind::Question => self.take_question(peer.addr, payload, replicas)?,
             Kind::Answer => self.take_answer(now, &peer, payload, replicas)?,
         }
         Ok(())
     }
 
-    /// A process that is not admitted: it may answer a challenge or ask for an answer, and is challenged.
-    fn take_strange(
+    /// Admits the process at the other end of a session, unless its name is another live one's. Nothing if not.
+    fn admit(
         &mut self,
         now: Instant,
-        arrived: &Arrived,
-        payload: &[u8],
+        index: Index,
+        session: Session,
         replicas: &mut dyn ReplicaStore,
-    ) -> Result<(), Malformed> {
-        let Arrived { header, kind, key } = arrived;
-        if *kind == Kind::Pong {
-            return self.take_admission(now, arrived, &self.read(payload)?, replicas);
+    ) -> Option<()> {
+        let is_held = self.peers.holder(&session.peer.owner.name).is_some_and(|holder| !holder.is_stale);
+        let session = if is_held { self.uncontested(now, session)? } else { session };
+        if let Some(later) = self.peers.later_start(&session.peer.owner) {
+            self.supersede(session, later);
+            return None;
         }
-        // One that was recorded and comes again and again is not to make us send as much.
-        if *kind == Kind::Ping && self.pings.may_answer(now, header.from) {
-            self.answer_ping(arrived, &self.read(payload)?);
-        } else {
-            self.counters.count(Dropped::Stranger);
-        }
-        if self.pings.provoked(now, header.from) {
-            self.ping(now, header.from, true, *key);
-        }
-        Ok(())
-    }
-
-    fn take_admission(
-        &mut self,
-        now: Instant,
-        Arrived { header, key, .. }: &Arrived,
-        pong: &wire::Pong<'_>,
-        replicas: &mut dyn ReplicaStore,
-    ) -> Result<(), Malformed> {
-        let name = pong.name.parse().map_err(|_| Malformed)?;
-        let owner = Owner { name, generation: pong.generation };
-        let peer = Peer { owner, addr: header.from };
-        let Some(trip) = self.pings.answered(now, peer.addr, pong.nonce) else {
-            self.counters.count(Dropped::Stranger);
-            return Ok(());
-        };
-        if self.is_contested(now, header.session, &peer) {
-            self.counters.count(Dropped::Stranger);
-            return Ok(());
-        }
+        let session = if is_held { session } else { self.uncontested(now, session)? };
         let ran = self.ran.now.unwrap_or(now);
-        let recent = self.sessions.take_recent(&peer.owner.name);
-        if !self.sessions.admit(ran, header.session, header.counter, peer.clone()) {
-            self.counters.count(Dropped::Stranger);
-            return Ok(());
+        let peer = session.peer.clone();
+        let via = session.via;
+        let Admission { goes_on, moved, former, changes, recent, forgotten } =
+            self.peers.admit(ran, index, session)?;
+        if moved.is_some() {
+            self.retarget(now);
         }
-        self.counters.receive(Kind::Pong);
         self.pings.add_target(now, peer.addr);
-        self.keys.roll.admitted(now, header.session, &peer, *key, &self.sealer.keyring);
-        let live = self.sessions.live(ran);
-        let (former, forgotten) = self.board.admitted(ran, &peer, |name| live.contains(name));
+        // Whoever began waits for a frame of ours, to know that it is admitted.
+        if via == peer.addr {
+            self.ping(now, peer.addr, true);
+        } else {
+            self.ask_both(now, &peer);
+        }
+        if goes_on {
+            self.give_keys(now, ran);
+            return Some(());
+        }
         self.forget(now, forgotten, replicas);
-        replicas.apply(now, News::Heard { owner: peer.owner.clone(), trip: Some(trip) });
+        let trip = self.pings.trip(peer.addr);
+        replicas.apply(now, News::Heard { owner: peer.owner.clone(), trip });
+        for change in changes {
+            replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
+        }
+        self.introduce(peer.addr);
         self.send_digest(ran, peer.addr);
         self.ask(now, &peer.owner, None, replicas);
         if let Some(former) = former {
-            let recent = recent.filter(|(generation, _)| *generation == former).map(|(_, recent)| recent);
-            self.say_back(now, former, &recent.unwrap_or_default(), (peer.addr, Some(trip)));
+            self.say_back(now, former, &recent, (peer.addr, trip));
         }
-        self.effects.lines.push(LinkLine::Joined { peer });
+        if let Some(from) = moved {
+            let Peer { owner, addr: to } = peer;
+            replicas.apply(now, News::Differs { owner, change: PeerChange::Address { from, to } });
+        } else if !self.reported.contains(&peer) {
+            self.effects.lines.push(LinkLine::Joined { peer });
+        }
         self.report_peers();
-        Ok(())
+        Some(())
     }
 
-    /// The answer is sealed as the question was: whoever asks may not have our sealing key.
-    fn answer_ping(&mut self, arrived: &Arrived, ping: &wire::Ping) {
-        let Some(nonce) = ping.nonce else { return };
-        let Owner { name, generation } = &self.us.owner;
-        let answer = wire::encode(&wire::Pong { nonce, name: name.as_str(), generation: *generation });
-        let bytes = self.seal(Kind::Pong, &answer, arrived.key);
-        self.effects.frames.push(Frame { to: arrived.header.from, kind: Kind::Pong, bytes });
-    }
-
-    fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool, key: KeyId) {
+    fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool) {
         let nonce = ask.then(|| self.rng.random());
         if let Some(nonce) = nonce {
             self.pings.await_answer(now, to, nonce);
         }
-        let ping = wire::Ping { nonce, told: self.pusher.told() };
-        let bytes = self.seal(Kind::Ping, &wire::encode(&ping), key);
-        self.effects.frames.push(Frame { to, kind: Kind::Ping, bytes });
+        self.send(Kind::Ping, &self.ping_with(nonce, to), to);
+    }
+
+    fn ping_with(&self, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
+        let revision = self.peers.told_revision(to);
+        wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision })
     }
 
     /// Reads a payload, and counts what a later version has appended to it.
@@ -478,18 +479,37 @@ impl Link {
         Ok(read)
     }
 
+    /// Encrypts a payload for the process at an address; nothing goes to whom we have no session with.
     fn send(&mut self, kind: Kind, payload: &[u8], to: SocketAddr) {
-        let bytes = self.seal(kind, payload, self.key_for(to));
-        self.effects.frames.push(Frame { to, kind, bytes });
+        self.send_plain(kind, &wire::pack(kind, payload), to);
     }
 
-    fn seal(&mut self, kind: Kind, payload: &[u8], key: KeyId) -> Arc<[u8]> {
-        let header =
-            Header { session: self.session, counter: self.sent, from: self.us.addr, kind: kind.number() };
-        self.sent += 1;
-        let mut nonce = [0; 24];
-        self.rng.fill_bytes(&mut nonce);
-        self.sealer.seal(key, nonce, &wire::pack(header, payload)).into()
+    fn send_plain(&mut self, kind: Kind, plain: &[u8], to: SocketAddr) {
+        #[cfg(test)]
+        if std::mem::take(&mut self.is_later) {
+            let later = [plain, b"fields that nobody knows yet"].concat();
+            self.send_plain(kind, &later, to);
+            self.send_plain(kind, b"\xc8what nobody knows yet", to);
+            self.is_later = true;
+            return;
+        }
+        self.send_via(kind, plain, to, None);
+    }
+
+    /// The same for a frame that goes to a certain address, or else to wherever frames of its peer go.
+    fn send_via(&mut self, kind: Kind, plain: &[u8], to: SocketAddr, via: Option<SocketAddr>) {
+        // Noise encrypts nothing that is longer. Nothing here should be.
+        if plain.len() > 1 + wire::MAX_PAYLOAD {
+            debug_assert!(false, "{kind:?} of {} bytes", plain.len());
+            self.counters.count(Dropped::SendFailed);
+            return;
+        }
+        let way = via.unwrap_or_else(|| self.peers.route(to));
+        let Some(session) = self.peers.to(to) else { return };
+        let (counter, encrypted) = session.channel.encrypt(plain);
+        let bytes = frame::data(session.theirs, counter, &encrypted);
+        let to = if bytes.len() > MAX_DATAGRAM { to } else { way };
+        self.transmit(kind, bytes, to);
     }
 }
 

@@ -19,9 +19,7 @@ const PROBE: Duration = Duration::from_millis(50);
 /// How often an admitted peer is asked for an answer, to measure the round trip.
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
-const PROVOKED: Duration = Duration::from_millis(100);
-/// Least time between two answers to pings of strangers at one address: less than between two of their pings.
-const ANSWERED: Duration = Duration::from_millis(20);
+const PROVOKED: Duration = Duration::from_millis(500);
 /// How long an answer is waited for.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
@@ -52,7 +50,6 @@ pub(crate) struct DuePing {
 pub(crate) struct Pings {
     targets: BTreeMap<SocketAddr, PingTarget>,
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
-    ourselves: BTreeSet<SocketAddr>,
     /// Not after the first ping that is due.
     next: Option<Instant>,
 }
@@ -63,18 +60,25 @@ struct PingTarget {
     next: Instant,
     interval: Duration,
     asked: Option<Instant>,
-    answered: Option<Instant>,
     measured: Option<Instant>,
     trip: Option<Duration>,
+    /// Whether whoever answered the last Hello is pinged at another address.
+    is_alias: bool,
 }
 
 impl PingTarget {
     /// How long to wait for the next ping.
     fn pause(&mut self, nearness: Nearness, now: Instant) -> Duration {
         let silent = self.measured.unwrap_or(self.since);
+        if std::mem::take(&mut self.is_alias) {
+            return SLOW_INTERVAL;
+        }
         match nearness {
             Nearness::Doubtful => PROBE,
-            Nearness::Heard => INTERVAL,
+            Nearness::Heard => {
+                self.interval = FIRST_INTERVAL;
+                INTERVAL
+            }
             Nearness::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
             Nearness::Stranger => {
                 let pause = self.interval;
@@ -86,7 +90,7 @@ impl PingTarget {
 
     /// Whether it is too early for another answer or another challenge.
     fn is_paced(&self, now: Instant) -> bool {
-        within(self.answered, now, ANSWERED) || within(self.asked, now, PROVOKED)
+        within(self.asked, now, PROVOKED)
     }
 
     fn new(now: Instant) -> Self {
@@ -95,9 +99,9 @@ impl PingTarget {
             next: now,
             interval: FIRST_INTERVAL,
             asked: None,
-            answered: None,
             measured: None,
             trip: None,
+            is_alias: false,
         }
     }
 }
@@ -115,9 +119,7 @@ impl Pings {
             if self.targets.len() >= MAX_TARGETS {
                 break;
             }
-            if !self.ourselves.contains(addr) {
-                self.target(*addr, now);
-            }
+            self.target(*addr, now);
         }
     }
 
@@ -140,16 +142,6 @@ impl Pings {
         due
     }
 
-    /// Whether to answer a ping from an address where nobody is admitted.
-    pub(crate) fn may_answer(&mut self, now: Instant, addr: SocketAddr) -> bool {
-        let Some(target) = self.stranger(now, addr) else { return false };
-        let may = !within(target.answered, now, ANSWERED);
-        if may {
-            target.answered = Some(now);
-        }
-        may
-    }
-
     fn stranger(&mut self, now: Instant, addr: SocketAddr) -> Option<&mut PingTarget> {
         if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&addr) {
             return None;
@@ -167,11 +159,25 @@ impl Pings {
         true
     }
 
+    /// There is a sign that somebody is at an address that does not answer: it is asked at the pace of a new one from now on,
+    /// until it answers. Whether that is due.
+    pub(crate) fn looked_for(&mut self, now: Instant, addr: SocketAddr) -> bool {
+        let Some(target) = self.targets.get_mut(&addr) else { return false };
+        let is_due = !within(target.asked, now, FIRST_INTERVAL);
+        if is_due {
+            (target.asked, target.interval, target.next) = (Some(now), FIRST_INTERVAL, now + FIRST_INTERVAL);
+            self.next = Some(self.next.map_or(target.next, |next| next.min(target.next)));
+        }
+        is_due
+    }
+
     /// Pings an address from now on, until the targets are set anew.
     pub(crate) fn add_target(&mut self, now: Instant, addr: SocketAddr) {
-        if self.targets.len() < MAX_TARGETS {
-            self.target(addr, now + INTERVAL);
-        }
+        let Some(target) = self.stranger(now, addr) else { return };
+        target.is_alias = false;
+        target.next = target.next.min(now + INTERVAL);
+        let next = target.next;
+        self.next = Some(self.next.map_or(next, |before| before.min(next)));
     }
 
     /// Remembers that an answer to `nonce` is wanted.
@@ -210,12 +216,11 @@ impl Pings {
         self.targets.get(&addr)?.trip
     }
 
-    /// A ping of ours came back to us: its address is one of our own, and is left alone.
-    pub(crate) fn met_ourselves(&mut self, nonce: u64) {
-        let Some((addr, _)) = self.awaited.remove(&nonce) else { return };
-        self.targets.remove(&addr);
-        if self.ourselves.len() < MAX_TARGETS {
-            self.ourselves.insert(addr);
+    /// Whoever is at an address has another one by which it is pinged: it is a peer, or ourselves. It is asked again from time to
+    /// time, because a virtual address may move to another host.
+    pub(crate) fn met_elsewhere(&mut self, now: Instant, addr: SocketAddr) {
+        if let Some(target) = self.targets.get_mut(&addr) {
+            (target.next, target.is_alias) = (now + SLOW_INTERVAL, true);
         }
     }
 
@@ -266,21 +271,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_that_asks_all_the_time_is_answered_at_a_bounded_pace() {
+    fn a_stranger_that_asks_all_the_time_is_challenged_at_a_bounded_pace() {
         let (mut pings, now) = (Pings::default(), Instant::now());
-        let (mut answers, mut challenges) = (0, 0);
+        let mut challenges = 0;
         for at in (0..1_000).map(|ms| now + Duration::from_millis(ms)) {
             // As after a round of gossip: whom nobody wants pinged has its pace all the same.
             pings.set_targets(at, &BTreeSet::new());
-            answers += u32::from(pings.may_answer(at, addr(1)));
             challenges += u32::from(pings.provoked(at, addr(1)));
         }
-        assert_eq!((answers, challenges), (50, 10));
+        assert_eq!(challenges, 2);
         pings.set_targets(now + Duration::from_secs(2), &BTreeSet::new());
         assert!(pings.targets.is_empty(), "and is forgotten when it is quiet");
         for n in 0..3_000_u16 {
             let [high, low] = n.to_be_bytes();
-            pings.may_answer(now, SocketAddr::from(([10, 1, high, low], 1)));
+            pings.provoked(now, SocketAddr::from(([10, 1, high, low], 1)));
         }
         assert_eq!(pings.targets.len(), MAX_TARGETS);
     }
@@ -325,13 +329,14 @@ mod tests {
     }
 
     #[test]
-    fn our_own_address_is_left_alone() {
+    fn our_own_address_is_left_alone_for_a_while() {
         let (mut pings, now) = (Pings::default(), Instant::now());
         let wanted = BTreeSet::from([addr(1), addr(2)]);
         pings.set_targets(now, &wanted);
-        pings.await_answer(now, addr(1), 7);
-        pings.met_ourselves(7);
+        pings.met_elsewhere(now, addr(1));
         pings.set_targets(now, &wanted);
         assert_eq!(pings.due(now, |_| Nearness::Stranger), [DuePing { to: addr(2), ask: true }]);
+        let later = now + SLOW_INTERVAL;
+        assert_eq!(pings.due(later, |_| Nearness::Stranger).len(), 2, "it may have moved to another host");
     }
 }

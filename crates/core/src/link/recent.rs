@@ -13,11 +13,11 @@ const MAX_PUSH: usize = 2_048;
 
 /// The last pushes of one session, in the order in which they came.
 #[derive(Debug, Default)]
-pub struct Recent(VecDeque<(Instant, Box<[u8]>)>);
+pub(super) struct Recent(VecDeque<(Instant, Box<[u8]>)>);
 
 impl Recent {
     /// Remembers an encoded [`super::wire::Push`].
-    pub fn note(&mut self, now: Instant, push: &[u8]) {
+    pub(super) fn note(&mut self, now: Instant, push: &[u8]) {
         self.0.retain(|(at, _)| now.saturating_duration_since(*at) < AGE);
         if push.len() > MAX_PUSH {
             return;
@@ -29,17 +29,12 @@ impl Recent {
     }
 
     /// How many are remembered.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The encoded pushes.
-    pub fn pushes(&self) -> impl Iterator<Item = &[u8]> {
+    pub(super) fn pushes(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|(_, push)| &**push)
     }
 }

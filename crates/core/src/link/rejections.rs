@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::counters::Dropped;
-use super::{Link, LinkEffects, LinkLine};
+use super::{Link, LinkLine};
 
 /// The pace of lines about one address.
 pub(super) const PACE: Duration = Duration::from_secs(60);
@@ -37,12 +37,11 @@ impl Rejections {
 }
 
 impl Link {
-    /// A frame from that address was dropped, and counted, because it did not open.
-    pub fn handle_rejected(&mut self, now: Instant, from: IpAddr, why: Dropped) -> LinkEffects {
+    /// A frame from that address was dropped, and counted, because it is none of this cluster's.
+    pub(super) fn reject(&mut self, now: Instant, from: IpAddr, why: Dropped) {
         if self.rejections.is_due(now, from) {
             self.effects.lines.push(LinkLine::Rejected { from, why });
         }
-        self.take_effects()
     }
 }
 

@@ -25,11 +25,17 @@ const TRIES: u32 = 5;
 /// Questions that are open at a time: of more owners than there can be. A bound against made-up ones.
 pub(super) const MAX_QUESTIONS: usize = 2 * MAX_AGENTS;
 /// Bytes of changes in one answer, so that it fits the largest payload with all around them.
-const ANSWER_BYTES: usize = 60_000;
+pub(super) const ANSWER_BYTES: usize = 60_000;
+/// The same for an answer that has to fit a datagram, because TCP does not get through.
+pub(super) const PIECE_BYTES: usize = 1_000;
 
 /// The questions that are open.
 #[derive(Debug, Default)]
-pub(crate) struct Repairs(BTreeMap<Owner, Asking>);
+pub(crate) struct Repairs {
+    open: BTreeMap<Owner, Asking>,
+    /// The id of the last question.
+    last: u64,
+}
 
 #[derive(Debug)]
 struct Asking {
@@ -38,6 +44,8 @@ struct Asking {
     after: Version,
     /// From where on it is asked.
     from: Slot,
+    /// Of the question that is open.
+    id: u64,
     /// What the parts so far were told as.
     begun: Option<Begun>,
     /// The round trip to the peer.
@@ -87,12 +95,14 @@ impl Repairs {
         after: Version,
         (peer, trip): (SocketAddr, Option<Duration>),
     ) -> Option<Ask> {
-        if self.0.contains_key(owner) || self.0.len() >= MAX_QUESTIONS {
+        if self.open.contains_key(owner) || self.open.len() >= MAX_QUESTIONS {
             return None;
         }
-        let mut asking = Asking { peer, after, from: 0, begun: None, trip, due: now, tries: 0 };
+        self.last += 1;
+        let mut asking =
+            Asking { peer, after, from: 0, id: self.last, begun: None, trip, due: now, tries: 0 };
         let ask = asking.ask(now, owner);
-        self.0.insert(owner.clone(), asking);
+        self.open.insert(owner.clone(), asking);
         Some(ask)
     }
 
@@ -104,14 +114,15 @@ impl Repairs {
         answer: Answer<'a>,
     ) -> Option<RepairPart<'a>> {
         let owner = Owner { name: answer.name.parse().ok()?, generation: answer.generation };
-        let asking = self.0.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
+        let asking = self.open.get_mut(&owner).filter(|asking| asking.is_answered_by(from, &answer))?;
+        self.last += 1;
+        let id = self.last;
         let until = answer.until;
         let word = Begun { until, whole: answer.whole };
         let begun = *asking.begun.get_or_insert(word);
         if begun.whole != word.whole {
             // What became empty since our version was dropped meanwhile: from the start.
-            (asking.begun, asking.from) = (None, 0);
-            asking.tries = 0;
+            (asking.begun, asking.from, asking.id, asking.tries) = (None, 0, id, 0);
             let next = Some(asking.ask(now, &owner));
             let extent = Extent::default();
             return Some(RepairPart { owner, values: Vec::new(), misplaced: 0, extent, next });
@@ -133,37 +144,37 @@ impl Repairs {
         let whole = begun.whole.then_some((asking.from..end, begun.until));
         let mut extent = Extent { whole, ..Extent::default() };
         let next = answer.next.map(|next| {
-            (asking.from, asking.tries) = (next, 0);
+            (asking.from, asking.id, asking.tries) = (next, id, 0);
             asking.ask(now, &owner)
         });
         if next.is_none() {
             extent.since = if begun.whole { 0 } else { asking.after };
             extent.until = begun.until;
-            self.0.remove(&owner);
+            self.open.remove(&owner);
         }
         Some(RepairPart { owner, values, misplaced, extent, next })
     }
 
     /// Questions to ask again.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Ask> {
-        self.0.retain(|_, asking| asking.due > now || asking.tries < TRIES);
-        let due = self.0.iter_mut().filter(|(_, asking)| asking.due <= now);
+        self.open.retain(|_, asking| asking.due > now || asking.tries < TRIES);
+        let due = self.open.iter_mut().filter(|(_, asking)| asking.due <= now);
         due.map(|(owner, asking)| asking.ask(now, owner)).collect()
     }
 
     /// When [`Self::due`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.0.values().map(|asking| asking.due).min()
+        self.open.values().map(|asking| asking.due).min()
     }
 
     /// Asks no more for an owner: what is told of it later is not taken.
     pub(crate) fn forget(&mut self, owner: &Owner) {
-        self.0.remove(owner);
+        self.open.remove(owner);
     }
 
     /// How many questions are open.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.open.len()
     }
 }
 
@@ -177,17 +188,20 @@ impl Asking {
             generation: owner.generation,
             after: self.after,
             from: self.from,
+            id: self.id,
         };
         Ask { peer: self.peer, payload: wire::encode(&question) }
     }
 
     fn is_answered_by(&self, from: SocketAddr, answer: &Answer<'_>) -> bool {
-        self.peer == from && self.from == answer.from && answer.next.is_none_or(|next| next > self.from)
+        let is_its = (answer.id, answer.after, answer.from) == (self.id, self.after, self.from);
+        self.peer == from && is_its && answer.next.is_none_or(|next| next > self.from)
     }
 }
 
-/// The encoded [`Answer`] to a question for an owner's slots `from` on, given what there is to tell.
-pub(crate) fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
+/// The encoded [`Answer`] to a question, given what there is to tell, with at most so many bytes of changes; but with one
+/// change at least.
+pub(crate) fn answer(question: &Question<'_>, part: Option<Part>, most: usize) -> Vec<u8> {
     // Nothing is known of it: told so, the peer asks somebody else the next time.
     let part = part.unwrap_or(Part { changes: Vec::new(), next: None, whole: false, until: 0 });
     let (mut values, mut bytes, mut next) = (Vec::with_capacity(part.changes.len()), 0, part.next);
@@ -195,16 +209,18 @@ pub(crate) fn answer(owner: &Owner, from: Slot, part: Option<Part>) -> Vec<u8> {
         let mut value = Vec::new();
         encode_cell(&cell, &mut value);
         bytes += value.len() + 2 * size_of::<Slot>();
-        if bytes > ANSWER_BYTES {
+        if bytes > most && !values.is_empty() {
             next = Some(slot);
             break;
         }
         values.push((slot, value));
     }
     wire::encode(&Answer {
-        name: owner.name.as_str(),
-        generation: owner.generation,
-        from,
+        name: question.name,
+        generation: question.generation,
+        id: question.id,
+        after: question.after,
+        from: question.from,
         next,
         whole: part.whole,
         until: part.until,
@@ -262,7 +278,7 @@ mod tests {
     ) -> (Vec<Change>, Extent, Option<Ask>) {
         let question: Question<'_> = wire::decode(&ask.payload).unwrap();
         let part = of.part(question.after, question.from);
-        let answer = answer(&of.owner, question.from, part);
+        let answer = answer(&question, part, ANSWER_BYTES);
         assert!(answer.len() <= wire::MAX_PAYLOAD);
         let RepairPart { values, extent, next, misplaced: 0, .. } =
             repairs.take(now, ask.peer, wire::decode(&answer).unwrap()).unwrap()
@@ -296,12 +312,14 @@ mod tests {
     #[test]
     fn only_whoever_was_asked_is_listened_to_and_only_for_that() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
-        repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
-        let told = answer(&owner(), 0, full(1).part(0, 0));
+        let ask = repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
+        let told = answer(&wire::decode(&ask.payload).unwrap(), full(1).part(0, 0), ANSWER_BYTES);
         let told = || wire::decode::<Answer<'_>>(&told).unwrap();
         assert!(repairs.take(now, peer(2), told()).is_none());
         assert!(repairs.take(now, peer(1), Answer { generation: 8, ..told() }).is_none());
         assert!(repairs.take(now, peer(1), Answer { from: 5, ..told() }).is_none());
+        assert!(repairs.take(now, peer(1), Answer { id: 9, ..told() }).is_none(), "to another question");
+        assert!(repairs.take(now, peer(1), Answer { after: 1, ..told() }).is_none());
         assert!(repairs.take(now, peer(1), Answer { next: Some(0), ..told() }).is_none(), "in circles");
         assert_eq!(repairs.take(now, peer(1), told()).unwrap().values.len(), 2);
         assert!(repairs.take(now, peer(1), told()).is_none(), "once");
@@ -335,6 +353,8 @@ mod tests {
             let part = |from, next, until, changes| Answer {
                 name: "a",
                 generation: 7,
+                id: if from == 0 { 1 } else { 2 },
+                after,
                 from,
                 next,
                 whole,
@@ -355,6 +375,26 @@ mod tests {
     }
 
     #[test]
+    fn where_tcp_does_not_get_through_a_copy_comes_in_pieces_that_fit_datagrams() {
+        let (theirs, now) = (full(10), Instant::now());
+        let (mut repairs, mut ours) = (Repairs::default(), Replica::new(Arc::new(owner())));
+        let mut ask = repairs.ask(now, &owner(), 0, (peer(1), None));
+        let mut pieces = 0;
+        while let Some(asked) = ask {
+            let question: Question<'_> = wire::decode(&asked.payload).unwrap();
+            let piece = answer(&question, theirs.part(question.after, question.from), PIECE_BYTES);
+            let told = repairs.take(now, peer(1), wire::decode(&piece).unwrap()).unwrap();
+            assert!(told.values.len() == 1 || piece.len() < PIECE_BYTES + 100, "{}", piece.len());
+            for (slot, value) in told.values {
+                ours.take(now, &Change { slot, cell: decode_cell(slot, value).unwrap() });
+            }
+            ours.reach(told.extent.since, told.extent.until);
+            (ask, pieces) = (told.next, pieces + 1);
+        }
+        assert!(ours.version() == theirs.version() && pieces >= 10, "{pieces} pieces");
+    }
+
+    #[test]
     fn whoever_knows_nothing_says_so() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         let ask = repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
@@ -368,8 +408,17 @@ mod tests {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         repairs.ask(now, &owner(), 0, (peer(1), None)).unwrap();
         let changes = vec![(3, &b"-1"[..]), (2, &b"-2"[..]), (3, &b"-2"[..]), (5, &b"-3"[..])];
-        let answer =
-            Answer { name: "a", generation: 7, from: 0, next: None, whole: false, until: 9, changes };
+        let answer = Answer {
+            name: "a",
+            generation: 7,
+            id: 1,
+            after: 0,
+            from: 0,
+            next: None,
+            whole: false,
+            until: 9,
+            changes,
+        };
         let told = repairs.take(now, peer(1), answer).unwrap();
         assert_eq!((told.values, told.misplaced), (vec![(3, &b"-1"[..]), (5, &b"-3"[..])], 2));
     }
@@ -378,20 +427,22 @@ mod tests {
     fn a_repair_that_turns_out_to_be_of_the_whole_begins_again() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         repairs.ask(now, &owner(), 3, (peer(1), None)).unwrap();
-        let part = |from, whole, changes| Answer {
+        let part = |id, from, whole, changes| Answer {
             name: "a",
             generation: 7,
+            id,
+            after: 3,
             from,
             next: Some(from + 10),
             whole,
             until: 9,
             changes,
         };
-        repairs.take(now, peer(1), part(0, false, vec![(3, &b"-5"[..])])).unwrap();
-        let told = repairs.take(now, peer(1), part(10, true, vec![(12, &b"-1"[..])])).unwrap();
+        repairs.take(now, peer(1), part(1, 0, false, vec![(3, &b"-5"[..])])).unwrap();
+        let told = repairs.take(now, peer(1), part(2, 10, true, vec![(12, &b"-1"[..])])).unwrap();
         let next: Question<'_> = wire::decode(&told.next.as_ref().unwrap().payload).unwrap();
         assert_eq!((told.values.len(), next.from), (0, 0));
-        let told = repairs.take(now, peer(1), part(0, true, vec![(3, &b"-5"[..])])).unwrap();
+        let told = repairs.take(now, peer(1), part(3, 0, true, vec![(3, &b"-5"[..])])).unwrap();
         assert_eq!(told.extent.whole, Some((0..10, 9)));
     }
 }

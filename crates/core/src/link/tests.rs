@@ -5,9 +5,13 @@ mod room;
 mod rotation;
 mod suspicion;
 mod versions;
+mod whereabouts;
+
+use std::collections::BTreeSet;
 
 use self::room::*;
 use self::suspicion::one_in_five;
+use super::joins::{JoinState, TurnedAway};
 use super::*;
 use crate::slot::{Cell, Content, Status};
 
@@ -16,8 +20,8 @@ fn agents_that_know_an_address_admit_each_other_and_compare_boards() {
     let mut room = Room::new(3);
     room.meet();
     assert_eq!([1, 2, 3].map(|n| room.peers(n)), [2, 2, 2]);
-    let hash = room.link(1).board.hash();
-    assert_eq!([2, 3].map(|n| room.link(n).board.hash()), [hash; 2]);
+    let hash = room.link(1).peers.hash();
+    assert_eq!([2, 3].map(|n| room.link(n).peers.hash()), [hash; 2]);
 }
 
 #[test]
@@ -31,8 +35,8 @@ fn whoever_joins_anybody_meets_everybody_although_one_frame_in_five_is_lost() {
     assert!((1..=8).all(|n| room.peers(n) == 7), "{:?}", (1..=8).map(|n| room.peers(n)).collect::<Vec<_>>());
     room.lose = |_, _| false;
     room.run(10_000);
-    let hash = room.link(1).board.hash();
-    assert!((2..=8).all(|n| room.link(n).board.hash() == hash));
+    let hash = room.link(1).peers.hash();
+    assert!((2..=8).all(|n| room.link(n).peers.hash() == hash));
     room.recording.clear();
     room.run(20_000);
     assert_eq!(room.sent(Kind::Cards), 0, "boards that are the same are not exchanged");
@@ -57,28 +61,45 @@ fn an_agent_that_is_cut_off_from_one_peer_hears_of_it_by_others_and_gets_its_cha
 }
 
 #[test]
+fn of_an_agent_that_is_forgotten_nothing_is_asked_any_more() {
+    let mut room = Room::new(3);
+    room.meet();
+    room.publish(3, 7);
+    room.run(1_000);
+    room.agents.remove(&addr(3));
+    room.run(310_000);
+    assert_eq!([1, 2].map(|n| room.copies(n).forgotten.clone()), [[owner(3, 1)], [owner(3, 1)]]);
+    // A newcomer hears of it: others still expect it back. Boards differ, and are exchanged.
+    room.forget_what_was_noted();
+    room.enter(4, 1, Keyring::public());
+    room.meet();
+    room.run(10_000);
+    let asked = room.asked();
+    assert!(asked.iter().all(|(_, of)| *of != owner(3, 1)), "{asked:?}");
+    assert_eq!([1, 2, 4].map(|n| room.shown(n)), [2; 3]);
+}
+
+#[test]
 fn whoever_was_forgotten_and_returns_is_on_the_board_again() {
     let mut room = Room::new(3);
     room.meet();
     room.cut = |from, to| (from == addr(3)) != (to == addr(3));
     room.run(310_000);
-    assert_eq!([1, 2, 3].map(|n| room.link(n).board.len()), [1, 1, 0]);
+    assert_eq!([1, 2, 3].map(|n| room.shown(n)), [1, 1, 0]);
     room.cut = |_, _| false;
     room.run(5_000);
-    assert_eq!([1, 2, 3].map(|n| (room.peers(n), room.link(n).board.len())), [(2, 2); 3]);
-    let hash = room.link(1).board.hash();
-    assert_eq!([2, 3].map(|n| room.link(n).board.hash()), [hash; 2]);
+    assert_eq!([1, 2, 3].map(|n| (room.peers(n), room.shown(n))), [(2, 2); 3]);
+    let hash = room.link(1).peers.hash();
+    assert_eq!([2, 3].map(|n| room.link(n).peers.hash()), [hash; 2]);
 }
 
 #[test]
-fn a_change_reaches_every_peer_after_one_delay_in_one_sealed_frame() {
+fn a_change_reaches_every_peer_after_one_delay() {
     let mut room = Room::new(4);
     room.meet();
     room.recording.clear();
     room.publish(1, 7);
-    let frames: Vec<_> = room.recording.iter().filter(|(_, kind, _)| *kind == Kind::Push).collect();
-    assert_eq!(frames.len(), 3);
-    assert!(frames.iter().all(|(_, _, frame)| Arc::ptr_eq(frame, &frames[0].2)), "sealed once");
+    assert_eq!(room.sent(Kind::Push), 3);
     room.run(1);
     assert_eq!(room.numbers(), [(addr(2), 7), (addr(3), 7), (addr(4), 7)]);
     room.run(1_000);
@@ -195,8 +216,11 @@ fn a_recorded_conversation_changes_nothing_when_it_is_played_again() {
     room.run(10);
     let recording = room.recording.clone();
     let (applied, sent) = (room.applied().len(), room.recording.len());
-    for (to, _, frame) in &recording {
-        room.deliver(*to, frame);
+    for (from, to, kind, frame) in &recording {
+        // A Hello that was recorded is answered, no faster than its sender's address may ask.
+        if *kind != Kind::Hello {
+            room.deliver(*from, *to, frame);
+        }
     }
     assert_eq!((room.applied().len(), room.recording.len()), (applied, sent), "no effect and no answer");
     let replayed = room.counters(1).dropped(Dropped::Replayed) + room.counters(2).dropped(Dropped::Replayed);
@@ -212,8 +236,8 @@ fn a_restarted_agent_takes_nothing_from_a_recording() {
     let recording = room.recording.clone();
     room.agents.remove(&addr(1));
     room.enter(2, 2, Keyring::public());
-    for (to, _, frame) in &recording {
-        room.deliver(*to, frame);
+    for (from, to, _, frame) in &recording {
+        room.deliver(*from, *to, frame);
         room.run(20);
     }
     assert!(room.applied().is_empty());
@@ -226,23 +250,76 @@ fn our_own_frames_thrown_back_are_dropped() {
     let mut room = Room::new(2);
     room.meet();
     room.publish(1, 7);
-    let push = room.recording.iter().rfind(|(_, kind, _)| *kind == Kind::Push).unwrap().2.clone();
-    room.deliver(addr(1), &push);
-    assert_eq!(room.counters(1).dropped(Dropped::Reflected), 1);
+    let (.., push) = room.recording.iter().rfind(|(_, _, kind, _)| *kind == Kind::Push).unwrap().clone();
+    room.deliver(addr(2), addr(1), &push);
+    assert_eq!(room.counters(1).dropped(Dropped::Stranger) + room.counters(1).dropped(Dropped::BadSeal), 1);
     assert!(room.applied().iter().all(|(at, ..)| *at != addr(1)));
 }
 
 #[test]
-fn an_agent_told_to_join_itself_leaves_itself_alone() {
+fn a_hello_thrown_back_at_its_sender_keeps_it_from_nothing() {
+    let mut room = Room::new(0);
+    room.enter(2, 1, Keyring::public());
+    room.join(addr(2), [addr(1)].into());
+    room.run(1_000);
+    let (.., hello) = room.recording.last().unwrap().clone();
+    room.deliver(addr(1), addr(2), &hello);
+    assert_eq!(room.counters(2).dropped(Dropped::Reflected), 1);
+    room.enter(1, 1, Keyring::public());
+    room.run(6_000);
+    assert_eq!(room.peers(2), 1);
+}
+
+#[test]
+fn a_frame_counts_only_for_the_agent_that_it_was_made_for() {
+    let mut room = Room::new(3);
+    room.meet();
+    room.publish(1, 7);
+    let made_for = |n: u8| move |(_, to, kind, _): &&Sent| *to == addr(n) && *kind == Kind::Push;
+    let (from, .., push) = room.recording.iter().rfind(made_for(2)).unwrap().clone();
+    room.run(10);
+    room.forget_what_was_noted();
+    room.deliver(from, addr(3), &push);
+    assert!(room.applied().is_empty());
+}
+
+#[test]
+fn frames_that_were_held_back_are_no_sign_of_life() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.run(1_000);
+    // From here on, somebody keeps what the first sends; then it is dead.
+    let kept = room.recording.len();
+    room.lose = |_, _| true;
+    room.publish(1, 7);
+    room.run(1_000);
+    let held_back: Vec<_> =
+        room.recording[kept..].iter().filter(|(from, ..)| *from == addr(1)).cloned().collect();
+    room.agents.remove(&addr(1));
+    room.run(15_000);
+    room.forget_what_was_noted();
+    room.lose = |_, _| false;
+    for (from, to, _, frame) in &held_back {
+        room.deliver(*from, *to, frame);
+        room.run(10);
+    }
+    assert!(room.applied().is_empty() && room.copies(2).told.is_empty() && room.peers(2) == 0);
+    assert!(room.counters(2).dropped(Dropped::Stale) > 1);
+}
+
+#[test]
+fn an_agent_told_to_join_itself_leaves_itself_alone_for_a_while() {
     let mut room = Room::new(1);
     let alias = addr(9);
     let us = room.agents.remove(&addr(1)).unwrap();
     room.agents.insert(alias, us);
     room.meet();
-    let pings = |room: &Room| room.recording.iter().filter(|(to, ..)| *to == alias).count();
-    assert_eq!(pings(&room), 1, "one, which came back");
-    room.meet();
-    assert_eq!(pings(&room), 1);
+    let hellos = |room: &Room| room.recording.iter().filter(|(_, to, ..)| *to == alias).count();
+    assert_eq!(hellos(&room), 1, "one, which came back");
+    room.run(4_000);
+    assert_eq!(hellos(&room), 1);
+    room.run(2_000);
+    assert_eq!(hellos(&room), 2, "the address may have moved to another host");
 }
 
 #[test]
@@ -258,6 +335,30 @@ fn an_agent_with_another_key_stays_outside_and_is_counted() {
     assert!(room.numbers().is_empty());
     assert!(room.counters(1).dropped(Dropped::UnknownKey) > 0);
     assert!(room.counters(1).dropped(Dropped::BadSeal) > 0);
+}
+
+#[test]
+fn whoever_joins_in_vain_learns_why_as_far_as_can_be_told() {
+    let mut room = Room::new(1);
+    room.enter(3, 1, Keyring::parse(&keyring::Key::generate().line()).unwrap());
+    room.enter_as(4, "a4", 1, Keyring::public(), "other");
+    room.enter(5, 1, Keyring::public());
+    for n in [3, 4, 5] {
+        room.join(addr(n), [addr(1), addr(9), addr(n)].into());
+    }
+    room.run(2_000);
+    let states = |room: &mut Room, n: u8| [1, 9, n].map(|at| room.link(n).joins[&addr(at)]);
+    let turned_away = |why| [JoinState::TurnedAway(why), JoinState::Silent, JoinState::Ourselves];
+    assert_eq!(states(&mut room, 3), turned_away(TurnedAway::UnknownKey));
+    assert_eq!(states(&mut room, 4), turned_away(TurnedAway::OtherCluster));
+    assert_eq!(states(&mut room, 5), [JoinState::Answered, JoinState::Silent, JoinState::Ourselves]);
+    let mut later = room.recording.iter().find(|(_, _, kind, _)| *kind == Kind::Hello).unwrap().3.to_vec();
+    later[2] += 1;
+    room.deliver(addr(9), addr(5), &later);
+    assert_eq!(states(&mut room, 5)[1], JoinState::TurnedAway(TurnedAway::OtherVersion));
+    // No word of anybody's can take back what was proven.
+    room.deliver(addr(1), addr(5), &later);
+    assert_eq!(states(&mut room, 5)[0], JoinState::Answered);
 }
 
 #[test]
@@ -278,28 +379,63 @@ fn boards_are_compared_with_a_peer_that_was_silent_when_it_is_back() {
 fn whatever_an_authentic_peer_sends_is_dropped_or_taken_and_never_ends_anything() {
     let mut room = Room::new(2);
     room.meet();
-    let header = Header { session: [9; 8], counter: 0, from: addr(7), kind: 0 };
-    let sealer = public();
-    let mut malformed = 0;
     for kind in 0..=255 {
         for payload in
             [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x01\xff\xff\xff\xff\x0f", &[0; 300]]
         {
-            let header = Header { kind, counter: 1, ..header };
-            room.deliver(addr(1), &seal(&sealer, kind, &wire::pack(header, payload)));
-            malformed = room.counters(1).dropped(Dropped::Malformed);
+            room.say(2, 1, &[&[kind], payload].concat());
+            room.run(1);
         }
     }
-    for len in 0..40 {
-        room.deliver(addr(1), &seal(&sealer, 1, &vec![0xff; len]));
-    }
-    let unspecified = Header { from: "0.0.0.0:1".parse().unwrap(), ..header };
-    room.deliver(addr(1), &seal(&sealer, 2, &wire::pack(unspecified, b"\0")));
-    assert!(malformed > 0 && room.counters(1).dropped(Dropped::UnknownKind) > 0);
-    assert_eq!(room.peers(1), 1);
+    room.say(2, 1, b"");
+    room.run(1);
+    assert!(room.counters(1).dropped(Dropped::Malformed) > 0);
+    assert!(room.counters(1).dropped(Dropped::UnknownKind) > 0);
+    room.run(3_000);
+    assert_eq!((room.peers(1), room.names_taken.len()), (1, 0));
     room.publish(2, 7);
     room.run(5);
-    assert_eq!(room.numbers(), [(addr(1), 7)]);
+    assert!(room.numbers().contains(&(addr(1), 7)));
+}
+
+#[test]
+fn what_strangers_send_is_dropped_and_answered_by_nothing_larger() {
+    let mut room = Room::new(1);
+    for kind in 0..=255 {
+        for len in [0, 4, 12, 30, frame::HELLO, 1_200] {
+            let bytes = [b"gs", &[frame::VERSION, kind][..], &vec![7; len]].concat();
+            room.deliver(addr(9), addr(1), &bytes);
+        }
+    }
+    assert_eq!((room.recording.len(), room.peers(1)), (0, 0));
+    assert!(
+        room.counters(1).dropped(Dropped::NotAFrame) > 0 && room.counters(1).dropped(Dropped::Stranger) > 0
+    );
+}
+
+#[test]
+fn hellos_beyond_the_pace_get_cookies_and_whoever_shows_one_gets_in() {
+    let mut room = Room::new(1);
+    room.run(1);
+    // Somebody without a session floods from the newcomer's address, with Hellos that it recorded.
+    room.enter(2, 1, Keyring::public());
+    room.join(addr(2), [addr(9)].into());
+    room.run(5_000);
+    let hellos: Vec<_> = room.recording.iter().filter(|(_, to, ..)| *to == addr(9)).cloned().collect();
+    room.recording.clear();
+    for _ in 0..20 {
+        for (from, .., hello) in &hellos {
+            room.deliver(*from, addr(1), hello);
+        }
+    }
+    let flood = 20 * hellos.len();
+    let (replies, cookies) = (room.sent(Kind::Reply), room.sent(Kind::Cookie));
+    assert!(replies <= 20 && replies + cookies == flood, "{replies} replies, {cookies} cookies of {flood}");
+    assert_eq!(room.counters(1).dropped(Dropped::Paced), cookies as u64);
+    assert!(room.recording.iter().all(|(.., answer)| answer.len() <= frame::HELLO));
+    room.join(addr(2), [addr(1)].into());
+    room.run(500);
+    assert_eq!(room.peers(1), 1);
 }
 
 #[test]

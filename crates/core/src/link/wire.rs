@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::handover::{Nonce, Public};
 use super::keys::KeyringSummary;
 use crate::record::Generation;
 use crate::slot::{Slot, Version};
@@ -12,24 +11,25 @@ use crate::slot::{Slot, Version};
 /// Longest payload. Longer ones would only keep others waiting.
 pub const MAX_PAYLOAD: usize = 65_507;
 
-/// A random number per process start, by which its frames are told from those of every other start.
-pub type Session = [u8; 8];
-
-/// Who sent a frame, and which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// The sender's process.
-    pub session: Session,
-    /// Rises with every frame of the session.
-    pub counter: u64,
-    /// Where the sender wants answers sent.
-    pub from: SocketAddr,
-    /// What the payload is.
-    pub kind: u8,
+/// What a process says of itself at the end of a handshake.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction<'a> {
+    /// The agent.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: Generation,
+    /// Where it wants frames sent.
+    pub addr: SocketAddr,
+    /// For how long it has run, in milliseconds.
+    pub uptime_ms: u64,
+    /// Of its program.
+    #[serde(borrow)]
+    pub version: &'a str,
 }
 
 /// What frames are for. Kinds of later versions are skipped and counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// What the sender's board is like: [`Digest`].
     Digest,
@@ -45,14 +45,24 @@ pub enum Kind {
     Pong,
     /// Another agent has the receiver's name: [`Conflict`].
     Conflict,
-    /// What the sender's keyring is, without its secrets: [`KeyStatus`].
-    KeyStatus,
-    /// The sender's keyring: [`Handover`].
+    /// A later start of the receiver is known: [`Superseded`].
+    Superseded,
+    /// The sender's keyring: [`super::keyring::Spelled`].
     Handover,
     /// Asks for what is missing: [`Question`].
     Question,
     /// Tells it: [`Answer`].
     Answer,
+    /// The first message of a handshake.
+    Hello,
+    /// The second.
+    Reply,
+    /// The third.
+    Proof,
+    /// What a Hello has to show.
+    Cookie,
+    /// Why a Hello is not answered.
+    Refusal,
 }
 
 impl Kind {
@@ -66,15 +76,20 @@ impl Kind {
             Self::Ping => "ping",
             Self::Pong => "pong",
             Self::Conflict => "conflict",
-            Self::KeyStatus => "key_status",
+            Self::Superseded => "superseded",
             Self::Handover => "handover",
             Self::Question => "question",
             Self::Answer => "answer",
+            Self::Hello => "hello",
+            Self::Reply => "reply",
+            Self::Proof => "proof",
+            Self::Cookie => "cookie",
+            Self::Refusal => "refusal",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Digest,
         Self::Cards,
         Self::Push,
@@ -82,10 +97,15 @@ impl Kind {
         Self::Ping,
         Self::Pong,
         Self::Conflict,
-        Self::KeyStatus,
+        Self::Superseded,
         Self::Handover,
         Self::Question,
         Self::Answer,
+        Self::Hello,
+        Self::Reply,
+        Self::Proof,
+        Self::Cookie,
+        Self::Refusal,
     ];
 
     /// Its number on the wire.
@@ -127,6 +147,8 @@ pub struct Card<'a> {
     pub name: &'a str,
     /// Its last start that is known.
     pub generation: Generation,
+    /// Rises with every change of what that start states of itself.
+    pub revision: u64,
     /// Where it is, or was.
     pub addr: SocketAddr,
     /// Whether it said goodbye.
@@ -135,6 +157,11 @@ pub struct Card<'a> {
     pub version: Version,
     /// How long ago it gave its last sign of life, in milliseconds.
     pub age_ms: u32,
+    /// The version of its program.
+    #[serde(borrow)]
+    pub program: &'a str,
+    /// Its keys, without their secrets; none if they are not known.
+    pub keys: Option<KeyringSummary>,
 }
 
 /// Fresh changes, of the sender's slots as a rule.
@@ -168,6 +195,8 @@ pub struct Question<'a> {
     pub after: Version,
     /// Of this slot and those above.
     pub from: Slot,
+    /// Which question of its sender's this is; the answer repeats it.
+    pub id: u64,
 }
 
 /// The answer to a [`Question`], in parts.
@@ -178,6 +207,10 @@ pub struct Answer<'a> {
     pub name: &'a str,
     /// See [`Question::generation`].
     pub generation: Generation,
+    /// See [`Question::id`].
+    pub id: u64,
+    /// See [`Question::after`].
+    pub after: Version,
     /// See [`Question::from`].
     pub from: Slot,
     /// What to ask from next; none if this is all.
@@ -205,71 +238,29 @@ pub struct Ping {
     pub nonce: Option<u64>,
     /// How far its sender's pushes have come.
     pub told: Version,
+    /// The revision of the receiver's card that it told the sender; 0 for none.
+    pub revision: u64,
 }
 
-/// The answer to a [`Ping`]: only the holder of the session can give it now.
+/// The answer to a [`Ping`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pong<'a> {
+pub struct Pong {
     /// The ping's number.
     pub nonce: u64,
-    /// The agent that the session speaks for.
-    #[serde(borrow)]
-    pub name: &'a str,
-    /// Which of its starts.
-    pub generation: u64,
 }
 
 /// The name of the receiver's process is another agent's.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// Which process is meant.
-    pub session: Session,
     /// Where the agent is that has the name.
     pub taken_by: SocketAddr,
 }
 
-/// What the sender tells of its keyring, and knows of the receiver's.
+/// A later start of the receiver is known, so that nothing of this one counts.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyStatus<'a> {
-    /// Rises with what the sender's process tells.
-    pub revision: u64,
-    /// The receiver's last revision that the sender took; 0 for none.
-    pub heard: u64,
-    /// Whether an answer is wanted.
-    pub ask: bool,
-    /// For what [`Handover::sealed`] is sealed for.
-    pub public: Public,
-    /// The keyring.
-    pub told: KeyringSummary,
-    /// Agents that the sender does not hear any more, for whoever never met them.
-    #[serde(borrow)]
-    pub absent: Vec<Absent<'a>>,
-}
-
-/// An agent that is silent, but expected back.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Absent<'a> {
-    /// Its name.
-    #[serde(borrow)]
-    pub name: &'a str,
-    /// Its last start that is known.
+pub struct Superseded {
+    /// The latest that is known.
     pub generation: Generation,
-    /// For how many seconds it has been silent.
-    pub silent: u64,
-    /// What it told last.
-    pub told: Option<KeyringSummary>,
-}
-
-/// The sender's keyring.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handover<'a> {
-    /// See [`KeyStatus::public`].
-    pub public: Public,
-    /// Of `sealed`.
-    pub nonce: Nonce,
-    /// A [`super::keyring::Spelled`], as [`super::handover`] seals it.
-    #[serde(borrow)]
-    pub sealed: &'a [u8],
 }
 
 /// A payload that is not what its header says. The frame is dropped and counted.
@@ -277,17 +268,18 @@ pub struct Handover<'a> {
 #[error("a frame whose content makes no sense")]
 pub struct Malformed;
 
-/// Puts a frame's plaintext together.
-pub fn pack(header: Header, payload: &[u8]) -> Vec<u8> {
-    let mut plain = encode(&header);
+/// What a channel encrypts: the kind, and the payload.
+pub fn pack(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(1 + payload.len());
+    plain.push(kind.number());
     plain.extend_from_slice(payload);
     plain
 }
 
-/// Splits a plaintext into its header and the payload, of [`MAX_PAYLOAD`] bytes at most.
-pub fn split(plain: &[u8]) -> Result<(Header, &[u8]), Malformed> {
-    let (header, payload) = postcard::take_from_bytes(plain).map_err(|_| Malformed)?;
-    if payload.len() > MAX_PAYLOAD { Err(Malformed) } else { Ok((header, payload)) }
+/// Splits it into the kind's number and the payload, of [`MAX_PAYLOAD`] bytes at most.
+pub fn split(plain: &[u8]) -> Result<(u8, &[u8]), Malformed> {
+    let (kind, payload) = plain.split_first().ok_or(Malformed)?;
+    if payload.len() > MAX_PAYLOAD { Err(Malformed) } else { Ok((*kind, payload)) }
 }
 
 /// Writes one of the payloads above.
@@ -312,14 +304,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_comes_back_and_one_that_is_too_long_does_not() {
-        let from = "10.0.0.1:8002".parse().unwrap();
-        let header = Header { session: [1; 8], counter: 300, from, kind: Kind::Push.number() };
+    fn a_payload_comes_back_and_one_that_is_too_long_does_not() {
         for len in [0, 10, 5_000, MAX_PAYLOAD] {
             let payload = vec![b'x'; len];
-            assert_eq!(split(&pack(header, &payload)), Ok((header, &payload[..])));
+            assert_eq!(split(&pack(Kind::Push, &payload)), Ok((Kind::Push.number(), &payload[..])));
         }
-        assert_eq!(split(&pack(header, &vec![0; MAX_PAYLOAD + 1])), Err(Malformed));
+        assert_eq!(split(&pack(Kind::Push, &vec![0; MAX_PAYLOAD + 1])), Err(Malformed));
+        assert_eq!(split(&[]), Err(Malformed));
     }
 
     #[test]
@@ -327,7 +318,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(11), None);
+        assert_eq!(Kind::from_number(16), None);
     }
 
     #[test]
@@ -344,10 +335,10 @@ mod tests {
             let _ = decode::<Digest<'_>>(&bytes);
             let _ = decode::<Cards<'_>>(&bytes);
             let _ = decode::<Push<'_>>(&bytes);
-            let _ = decode::<Pong<'_>>(&bytes);
+            let _ = decode::<Pong>(&bytes);
+            let _ = decode::<Introduction<'_>>(&bytes);
             let _ = decode::<Ping>(&bytes);
-            let _ = decode::<KeyStatus<'_>>(&bytes);
-            let _ = decode::<Handover<'_>>(&bytes);
+            let _ = decode::<Superseded>(&bytes);
             let _ = decode::<Question<'_>>(&bytes);
             let _ = decode::<Answer<'_>>(&bytes);
         }

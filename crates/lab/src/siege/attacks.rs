@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{clients, network};
+use super::{clients, member, network};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Attack {
@@ -28,6 +28,21 @@ pub(crate) enum Attack {
     RapidReset,
     SettingsFlood,
     NeverReads,
+    /// Hellos under a key id that was seen, with a code that does not fit.
+    ForgedHellos,
+    /// A peer's Hello, from many addresses.
+    RecordedHellos,
+    /// The same, with the cookies that it is answered with.
+    RecordedHellosWithCookies,
+    /// Frames that were made for another agent.
+    Misdirected,
+    /// The agent's own frames.
+    Reflected,
+    /// By a holder of the key: handshakes under the name of a live agent.
+    AnothersName,
+    /// Frames of a peer that is dead by now. The last one: such a peer is forgotten after some minutes, and that changes
+    /// what the agent knows.
+    HeldBack,
 }
 
 /// Which attacker makes it.
@@ -35,11 +50,12 @@ pub(crate) enum Attack {
 pub(crate) enum Side {
     Nobody,
     Network,
+    Member,
     Client,
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Nothing,
         Self::Frames,
         Self::Bytes,
@@ -54,6 +70,13 @@ impl Attack {
         Self::RapidReset,
         Self::SettingsFlood,
         Self::NeverReads,
+        Self::ForgedHellos,
+        Self::RecordedHellos,
+        Self::RecordedHellosWithCookies,
+        Self::Misdirected,
+        Self::Reflected,
+        Self::AnothersName,
+        Self::HeldBack,
     ];
 
     /// Its name in the table, and what is counted as sent.
@@ -73,11 +96,23 @@ impl Attack {
             Self::RapidReset => ("plugin: HTTP/2 rapid reset", "streams"),
             Self::SettingsFlood => ("plugin: HTTP/2 settings, pings", "frames"),
             Self::NeverReads => ("plugin: answers never read", "calls"),
+            Self::ForgedHellos => ("gossip: forged Hellos", "frames"),
+            Self::RecordedHellos => ("gossip: recorded Hellos", "frames"),
+            Self::RecordedHellosWithCookies => ("gossip: recorded, with cookies", "frames"),
+            Self::Misdirected => ("gossip: made for another agent", "frames"),
+            Self::Reflected => ("gossip: the agent's own, reflected", "frames"),
+            Self::AnothersName => ("member: in a live agent's name", "frames"),
+            Self::HeldBack => ("gossip: held back, sender is dead", "frames"),
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         self.words().0
+    }
+
+    /// Whether valid Hellos are among its frames, which the agent may answer; and no answer is larger.
+    pub(crate) fn is_answered(self) -> bool {
+        matches!(self, Self::RecordedHellos | Self::RecordedHellosWithCookies | Self::AnothersName)
     }
 
     pub(crate) fn unit(self) -> &'static str {
@@ -87,6 +122,7 @@ impl Attack {
     pub(crate) fn side(self) -> Side {
         match self.name() {
             name if name.starts_with("gossip") => Side::Network,
+            name if name.starts_with("member") => Side::Member,
             name if name.starts_with("plugin") => Side::Client,
             _ => Side::Nobody,
         }
@@ -102,8 +138,10 @@ pub(crate) struct Orders {
     pub(crate) millis: u64,
     pub(crate) frames: u64,
     pub(crate) connections: u64,
-    /// Recorded frames of a peer.
+    /// The frames that it has.
     pub(crate) recorded: Vec<Vec<u8>>,
+    /// A member's key.
+    pub(crate) key: Option<String>,
 }
 
 impl Orders {
@@ -127,6 +165,8 @@ impl Orders {
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct AttackReport {
     pub(crate) sent: u64,
+    /// Bytes of datagrams that were sent.
+    pub(crate) sent_bytes: u64,
     /// Bytes that came back.
     pub(crate) answered: u64,
 }
@@ -159,6 +199,7 @@ pub(crate) fn run(orders: &Orders) -> anyhow::Result<()> {
                 Ok(AttackReport::default())
             }
             Side::Network => network::attack(orders).await,
+            Side::Member => member::attack(orders).await,
             Side::Client => clients::attack(orders).await,
         }
     })?;

@@ -35,7 +35,7 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<AttackReport> {
             }
             let mut all = AttackReport::default();
             while let Some(report) = busy.join_next().await {
-                let AttackReport { sent, answered } = report?;
+                let AttackReport { sent, answered, .. } = report?;
                 (all.sent, all.answered) = (all.sent + sent, all.answered + answered);
             }
             Ok(all)

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use gossd_core::link::frame::{self, Sealed};
+use gossd_core::link::noise;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,18 +16,28 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::attacks::{Attack, AttackReport, Orders};
 
-/// Magic, version, key id and nonce of a frame: the part that is not encrypted.
-const HEAD: usize = 11;
+/// Magic, version, type, and a Hello's key id or another frame's index.
+const HEAD: usize = 8;
 /// A length that is common in the frames of real peers.
 const BODY: usize = 200;
 /// Datagrams sent in one burst.
 const BURST: u64 = 50;
 /// Addresses of an attacker that uses several.
 const ADDRESSES: u64 = 10;
+/// Addresses that recorded Hellos come from: more than are answered in a second.
+const HELLO_ADDRESSES: u16 = 600;
+/// How long the last answers are waited for.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<AttackReport> {
     match orders.attack {
         Attack::Frames => datagrams(orders, orders.frames, forged_or_replayed).await,
+        Attack::ForgedHellos => datagrams(orders, orders.frames, forged_hello).await,
+        Attack::Misdirected | Attack::Reflected | Attack::HeldBack => {
+            datagrams(orders, orders.frames, as_recorded).await
+        }
+        Attack::RecordedHellos => hellos(orders, false).await,
+        Attack::RecordedHellosWithCookies => hellos(orders, true).await,
         Attack::Bytes => datagrams(orders, orders.frames / 10, mangled).await,
         Attack::GossipReplay => replay(orders).await,
         Attack::GossipDribble => {
@@ -45,6 +58,59 @@ fn forged_or_replayed(orders: &Orders, n: u64, rng: &mut StdRng) -> Vec<u8> {
         rng.fill(&mut frame[HEAD..]);
     }
     frame
+}
+
+fn as_recorded(orders: &Orders, n: u64, _: &mut StdRng) -> Vec<u8> {
+    orders.recorded[usize::try_from(n).unwrap_or_default() % orders.recorded.len()].clone()
+}
+
+/// Its head, with the key id, is a peer's; the rest is not.
+fn forged_hello(orders: &Orders, _: u64, rng: &mut StdRng) -> Vec<u8> {
+    let mut hello = orders.recorded[0].clone();
+    rng.fill(&mut hello[HEAD..]);
+    hello
+}
+
+/// Recorded Hellos from many addresses, each of which reads the answers. With cookies, an address that is asked for a cookie
+/// shows it from then on: that takes no key.
+async fn hellos(orders: &Orders, shows_cookies: bool) -> anyhow::Result<AttackReport> {
+    let mut addresses = Vec::new();
+    for n in 0..HELLO_ADDRESSES {
+        let [.., high, low] = n.to_be_bytes();
+        addresses.push((UdpSocket::bind(SocketAddr::from(([127, 2, high, low], 0))).await?, None));
+    }
+    let (mut pace, mut report) = (orders.pace(orders.frames, BURST), AttackReport::default());
+    let mut buffer = [0; 2_048];
+    while report.sent < orders.frames {
+        pace.tick().await;
+        for _ in 0..BURST.min(orders.frames - report.sent) {
+            let n = usize::try_from(report.sent)?;
+            let at = n % addresses.len();
+            let (socket, cookie) = &mut addresses[at];
+            while let Ok((len, _)) = socket.try_recv_from(&mut buffer) {
+                report.answered += len as u64;
+                if let Ok(Sealed::Cookie { cookie: given, .. }) = frame::read(&buffer[..len]) {
+                    *cookie = Some(given);
+                }
+            }
+            let mut hello = orders.recorded[n % orders.recorded.len()].clone();
+            if let Some(cookie) = cookie.filter(|_| shows_cookies) {
+                let coded = hello.len() - cookie.len();
+                let shown = noise::code(&cookie, &hello[..coded]);
+                hello[coded..].copy_from_slice(&shown);
+            }
+            socket.send_to(&hello, orders.gossip).await?;
+            report.sent += 1;
+            report.sent_bytes += hello.len() as u64;
+        }
+    }
+    tokio::time::sleep(LAST_ANSWERS).await;
+    for (socket, _) in &addresses {
+        while let Ok((len, _)) = socket.try_recv_from(&mut buffer) {
+            report.answered += len as u64;
+        }
+    }
+    Ok(report)
 }
 
 fn mangled(orders: &Orders, n: u64, rng: &mut StdRng) -> Vec<u8> {
@@ -70,14 +136,16 @@ async fn datagrams(
     while report.sent < count {
         pace.tick().await;
         for _ in 0..BURST.min(count - report.sent) {
-            socket.send_to(&make(orders, report.sent, &mut rng), orders.gossip).await?;
+            let bytes = make(orders, report.sent, &mut rng);
+            socket.send_to(&bytes, orders.gossip).await?;
             report.sent += 1;
+            report.sent_bytes += bytes.len() as u64;
         }
         while let Ok((len, _)) = socket.try_recv_from(&mut buffer) {
             report.answered += len as u64;
         }
     }
-    let end = tokio::time::Instant::now() + std::time::Duration::from_millis(100);
+    let end = tokio::time::Instant::now() + LAST_ANSWERS;
     while let Ok(Ok((len, _))) = timeout_at(end, socket.recv_from(&mut buffer)).await {
         report.answered += len as u64;
     }
@@ -156,8 +224,7 @@ async fn sit(
     let _ = stream.write_all(&opening).await;
     let mut buffer = [0; 512];
     loop {
-        let next =
-            drip.map_or(end, |_| end.min(tokio::time::Instant::now() + std::time::Duration::from_secs(1)));
+        let next = drip.map_or(end, |_| end.min(tokio::time::Instant::now() + Duration::from_secs(1)));
         match timeout_at(next, stream.read(&mut buffer)).await {
             Ok(Ok(len @ 1..)) => drop(answered.fetch_add(len as u64, Ordering::Relaxed)),
             Ok(_) => return,

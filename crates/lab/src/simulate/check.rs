@@ -13,9 +13,10 @@ use super::world::{Connector, ConnectorEnd, NAMES, SimWorld, TTL, TUNNELS, tunne
 const SLACK: Duration = Duration::from_secs(5);
 /// Where two of five frames are lost, an agent's last heartbeats may come by way of others that much later.
 const HEARSAY: Duration = Duration::from_secs(8);
-/// After this, who can hear has heard. The repair of whatever was lost takes two pings, half a second apart, a question and
-/// its answer. Where two of five frames are lost and each takes 0.3 s, that took more than 6 s in one story of a thousand.
-const HEARD: Duration = Duration::from_secs(8);
+/// After this, who can hear has heard. Whoever meets needs a handshake, and the repair of whatever was lost takes two pings, half a
+/// second apart, a question and its answer. Where two of five frames are lost and each takes 0.3 s, that took more than 8 s in one
+/// story of five thousand.
+pub(super) const HEARD: Duration = Duration::from_secs(12);
 
 /// An agent to which nothing happened is asked again after this, although it should list the same.
 const LOOK: Duration = Duration::from_millis(250);
@@ -97,7 +98,10 @@ impl Checker {
             let Some((when, how)) = connector.ended else { return Ok(()) };
             // Every start gives a fresh lease to what the journal kept.
             let lease = now - connector.renewed.max(running.since);
+            // What was released since its journal was copied it hears from its peers, if there is one.
+            let is_restored = world.engine.hosts[at].is_restored;
             match how {
+                ConnectorEnd::Deregistered | ConnectorEnd::Replaced if is_restored => {}
                 ConnectorEnd::Deregistered => bail!("{id} is listed at its owner {at} after its Deregister"),
                 ConnectorEnd::Silent => {
                     ensure!(lease < TTL + SLACK, "{id} is listed at {at}, not renewed for {lease:?}");

@@ -10,10 +10,11 @@ use gossd_core::hostname::{Claim, ClaimKey};
 use gossd_core::label::Label;
 use gossd_core::lease::{KeptLeases, Word};
 use gossd_core::record::Generation;
+use gossd_core::slot::Version;
 use gossd_core::tombstone::Release;
 
 /// See the module.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Disk {
     words: BTreeMap<Label, Word>,
     released: Vec<(Label, Release)>,
@@ -22,12 +23,19 @@ pub(super) struct Disk {
     draining: bool,
     claims: BTreeMap<ClaimKey, Arc<Claim>>,
     generation: Generation,
+    told: Option<(Generation, Version)>,
 }
 
 impl Disk {
-    /// What an agent starts with, when the wall clock shows so many milliseconds since 1970.
-    pub(super) fn restore(&mut self, wall: u64) -> (Generation, Restored) {
-        self.generation = wall.max(self.generation + 1);
+    /// The next start is above that one.
+    pub(super) fn rise_above(&mut self, generation: Generation) {
+        self.generation = self.generation.max(generation);
+    }
+
+    /// What an agent starts with, when the wall clock shows so many milliseconds since 1970. Two starts from one copy are not
+    /// the same start.
+    pub(super) fn restore(&mut self, wall: u64, drawn: u16) -> (Generation, Restored) {
+        self.generation = wall.max(self.generation + 1 + u64::from(drawn));
         let (mut held, mut lapsed) = (Vec::new(), Vec::new());
         for word in self.words.values() {
             match word {
@@ -37,15 +45,15 @@ impl Disk {
             }
         }
         let periods = self.periods.clone().into_iter().collect();
-        let leases = KeptLeases { held, lapsed, released: self.released.clone(), periods };
+        let leases = KeptLeases { held, unconfirmed: None, lapsed, released: self.released.clone(), periods };
         let entrypoints = self.entrypoints.values().cloned().collect();
         let claims = self.claims.values().map(|claim| (**claim).clone()).collect();
-        (self.generation, Restored { leases, entrypoints, claims, draining: self.draining })
+        (self.generation, Restored { leases, entrypoints, claims, draining: self.draining, told: self.told })
     }
 
     /// Writes what changed.
     pub(super) fn write(&mut self, batch: Batch) {
-        let Batch { words, claims, periods, entrypoints, draining } = batch;
+        let Batch { words, claims, periods, entrypoints, draining, told } = batch;
         for (id, word) in words {
             self.released.retain(|(released, _)| *released != id);
             match word {
@@ -70,6 +78,7 @@ impl Disk {
             }
         }
         self.draining = draining.unwrap_or(self.draining);
+        self.told = told.map(|told| (self.generation, told)).or(self.told);
         for (key, claim) in claims {
             match claim {
                 Some(claim) => drop(self.claims.insert(key, claim)),

@@ -8,18 +8,20 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use gossd_core::agent::{self, Dial, Dialled, Due, MAX_DIALS, State};
-use gossd_core::link;
+use gossd_core::link::{self, wire::Kind};
+use gossd_core::record::Generation;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::arrivals::Arrivals;
 use super::host::{Running, SimHost, Touched};
-use super::net::{SimNetwork, address, host_at};
+use super::net::{SimNetwork, host_at};
 
 /// Changes wait so long for a write to the journal, as in the daemon.
 const COALESCE: Duration = Duration::from_millis(35);
@@ -54,9 +56,16 @@ struct Foreseen {
 
 enum What {
     /// A frame arrives, if nothing is cut and an agent runs.
-    Frame { from: usize, to: usize, bytes: Arc<[u8]> },
+    Frame { from: End, to: End, kind: Kind, bytes: Arc<[u8]> },
     /// Something is due at a host, if that start of its agent still runs.
     Wake { host: usize, start: u64, timer: Timer },
+}
+
+/// Who sends a frame, or gets it, and where.
+#[derive(Clone, Copy)]
+struct End {
+    host: usize,
+    address: SocketAddr,
 }
 
 enum Timer {
@@ -112,7 +121,7 @@ impl Simulation {
             let Some(Foreseen { at, what, .. }) = self.coming.pop() else { break };
             self.now = at;
             match what {
-                What::Frame { from, to, bytes } => self.deliver(from, to, &bytes)?,
+                What::Frame { from, to, kind, bytes } => self.deliver(from, to, kind, &bytes)?,
                 What::Wake { host, start, timer } => self.wake(host, start, timer)?,
             }
         }
@@ -124,11 +133,25 @@ impl Simulation {
     pub(super) fn start(&mut self, host: usize, join: &[usize]) -> anyhow::Result<()> {
         let (now, since, seed) = (self.now, self.elapsed(), self.rng.random());
         self.hosts[host].start(now, since, seed)?;
+        self.hosts[host].joins = join.to_vec();
         self.network.forget(host);
-        let others = join.iter().filter(|other| **other != host);
-        let joins: BTreeSet<_> = others.map(|other| address(*other)).collect();
         self.arm_state(host, now);
+        self.join(host)
+    }
+
+    /// The names to join at are resolved.
+    fn join(&mut self, host: usize) -> anyhow::Result<()> {
+        let others = self.hosts[host].joins.iter().filter(|other| **other != host);
+        let joins: BTreeSet<_> = others.map(|other| self.hosts[*other].address()).collect();
+        let now = self.now;
         self.link(host, |running| running.link.handle_joins(now, joins))
+    }
+
+    /// Tells the agent of a host where it is by now, and everybody's resolver.
+    pub(super) fn tell_address(&mut self, host: usize) -> anyhow::Result<()> {
+        let (now, addr) = (self.now, self.hosts[host].address());
+        self.link(host, |running| running.link.handle_address(now, addr, BTreeSet::from([addr.ip()])))?;
+        (0..self.hosts.len()).try_for_each(|other| self.join(other))
     }
 
     /// What the agent of a host answers, and whatever follows; none if it does not run.
@@ -140,27 +163,24 @@ impl Simulation {
         Some(answer)
     }
 
-    fn deliver(&mut self, from: usize, to: usize, bytes: &[u8]) -> anyhow::Result<()> {
-        if self.hosts[to].running.is_none() || !self.network.delivers(self.now, from, to) {
+    fn deliver(&mut self, from: End, to: End, kind: Kind, bytes: &[u8]) -> anyhow::Result<()> {
+        let is_there = self
+            .hosts
+            .get(to.host)
+            .is_some_and(|host| host.running.is_some() && host.address() == to.address);
+        if !is_there || !self.network.delivers(self.now, from.host, to.host, kind) {
             return Ok(());
         }
         let now = self.now;
-        self.link(to, |Running { link, state, touched: times, sealer, counters, .. }| {
-            match sealer.open(bytes) {
-                Ok(frame) => link.handle_frame(now, &frame, &mut Touched { state, times }),
-                Err(error) => {
-                    counters.count(error.into());
-                    link.handle_rejected(now, address(from).ip(), error.into())
-                }
-            }
+        self.link(to.host, |Running { link, state, touched: times, .. }| {
+            link.handle_frame(now, from.address, bytes, &mut Touched { state, times })
         })
     }
 
     fn wake(&mut self, host: usize, start: u64, timer: Timer) -> anyhow::Result<()> {
         let now = self.now;
-        let Some(running) = self.hosts[host].running.as_mut().filter(|running| running.start == start) else {
-            return Ok(());
-        };
+        let running = self.hosts.get_mut(host).and_then(|host| host.running.as_mut());
+        let Some(running) = running.filter(|running| running.start == start) else { return Ok(()) };
         match timer {
             Timer::State if running.state_due == Some(now) => self.state_is_due(host)?,
             Timer::Link if running.link_due == Some(now) => {
@@ -221,37 +241,67 @@ impl Simulation {
         host: usize,
         act: impl FnOnce(&mut Running) -> link::LinkEffects,
     ) -> anyhow::Result<()> {
+        let is_copy = self.hosts[host].is_copy();
         let Some(running) = &mut self.hosts[host].running else { return Ok(()) };
-        let link::LinkEffects { frames, is_fresh: _, sealer, peers, lag: _, lines, name_taken } =
-            act(running);
-        if let Some(sealer) = sealer {
-            running.sealer = sealer;
-        }
+        let link::LinkEffects {
+            frames,
+            is_fresh: _,
+            keyring: _,
+            peers,
+            lag: _,
+            lines,
+            name_taken,
+            joins: _,
+            superseded,
+        } = act(running);
         if let Some(peers) = peers {
             running.peers = peers;
         }
-        if let Some(by) = name_taken {
+        if let Some(by) = name_taken
+            && is_copy
+        {
+            self.note(&format!("the clone {host} ends: {by} has its name"));
+            self.hosts[host].crash();
+            return Ok(());
+        } else if let Some(by) = name_taken {
             bail!("host {host} has to end: {by} has its name");
         }
         let (due, counters) = (running.link.next_due(), running.counters.clone());
         self.note_lines(host, &lines);
         for frame in frames {
             counters.send(frame.kind, frame.bytes.len());
-            let to = host_at(frame.to);
-            let delays = self.network.send(self.elapsed(), host, to, &frame);
+            let from = End { host, address: self.hosts[host].address() };
+            let to = End { host: host_at(frame.to), address: frame.to };
+            let delays = self.network.send(self.elapsed(), host, to.host, &frame);
             if self.traces_all {
                 let (kind, bytes) = (frame.kind, frame.bytes.len());
                 self.note(&format!(
-                    "host {host} sends {to} {kind:?} of {bytes} bytes, arrives in {delays:?}"
+                    "host {host} sends {} {kind:?} of {bytes} bytes, arrives in {delays:?}",
+                    to.host
                 ));
             }
             for delay in delays {
-                self.foresee(self.now + delay, What::Frame { from: host, to, bytes: frame.bytes.clone() });
+                self.foresee(
+                    self.now + delay,
+                    What::Frame { from, to, kind: frame.kind, bytes: frame.bytes.clone() },
+                );
             }
         }
         self.arm_link(host, due);
         self.follow_state(host);
-        Ok(())
+        match superseded {
+            Some(known) => self.start_above(host, known),
+            None => Ok(()),
+        }
+    }
+
+    /// Peers know a later start of a host's agent: it starts anew in the same process, with all that it has.
+    fn start_above(&mut self, host: usize, known: Generation) -> anyhow::Result<()> {
+        self.note(&format!("host {host} starts anew, above {known}"));
+        let of = &mut self.hosts[host];
+        of.hand_over(known);
+        let joins = of.joins.clone();
+        self.start(host, &joins)
     }
 
     /// Does what follows from what was done to a state.

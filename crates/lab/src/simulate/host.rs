@@ -1,18 +1,18 @@
 //! A simulated host: an agent's state and link, as the daemon has them, and a disk that outlives both.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd_core::agent::{Broken, News, Settings, State};
+use gossd_core::agent::{Broken, News, Settings, State, Unreconciled};
 use gossd_core::label::Label;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::keyring::Keyring;
-use gossd_core::link::seal::Sealer;
 use gossd_core::link::{self, INTERVAL, Link, Peer, ReplicaStore};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
-use gossd_core::record::{AgentName, Owner};
+use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Slot, Version};
 
@@ -21,6 +21,8 @@ use super::net::address;
 
 /// Dead agents are forgotten after this: sooner than by default, so that it happens.
 const DEAD_GRACE: Duration = Duration::from_secs(20);
+/// How long a start waits for what peers remember of the former one, as in the daemon.
+const WITHHELD: Duration = Duration::from_millis(500);
 /// When simulations begin, by the wall clock, in milliseconds since 1970.
 const EPOCH: u64 = 1_700_000_000_000;
 
@@ -30,6 +32,8 @@ pub(super) struct SimHost {
     pub(super) number: usize,
     /// Its agent's name.
     pub(super) name: AgentName,
+    /// How often it got another address.
+    pub(super) moves: u8,
     /// How far its wall clock is ahead, in milliseconds.
     pub(super) clock_ahead: i64,
     /// How long its records live after its last sign of life.
@@ -40,7 +44,19 @@ pub(super) struct SimHost {
     pub(super) started: Option<Instant>,
     starts: u64,
     pub(super) disk: Disk,
+    /// The disk as it was when it was copied.
+    pub(super) backup: Option<Disk>,
+    /// Whether the agent was started with that copy.
+    pub(super) is_restored: bool,
+    /// How often the disk was lost, and the identity with it.
+    lost_disks: u8,
+    /// Whose identity it has: its own, or that of the host that it is a copy of.
+    identity_of: usize,
+    /// Where it joins.
+    pub(super) joins: Vec<usize>,
     pub(super) running: Option<Running>,
+    /// What the next start has from the one before, which ended in its favour; without ids if nothing is to be compared any more.
+    inherited: Option<Unreconciled>,
 }
 
 /// An agent that runs.
@@ -53,8 +69,6 @@ pub(super) struct Running {
     /// How often something was done to the state: as long as this is the same, so is the state.
     pub(super) touched: u64,
     pub(super) link: Link,
-    /// Opens frames.
-    pub(super) sealer: Sealer,
     pub(super) counters: Arc<Counters>,
     /// The live peers.
     pub(super) peers: Vec<Peer>,
@@ -92,20 +106,31 @@ impl SimHost {
         Ok(Self {
             number,
             name: format!("host-{number}").parse()?,
+            moves: 0,
             clock_ahead: 0,
             ttl,
             broken,
             started: None,
             starts: 0,
             disk: Disk::default(),
+            backup: None,
+            is_restored: false,
+            lost_disks: 0,
+            identity_of: number,
+            joins: Vec::new(),
             running: None,
+            inherited: None,
         })
     }
 
     /// Starts an agent with what the disk has, so long after the beginning.
     pub(super) fn start(&mut self, now: Instant, since: Duration, seed: [u8; 32]) -> anyhow::Result<()> {
         let wall = (EPOCH + u64::try_from(since.as_millis())?).saturating_add_signed(self.clock_ahead);
-        let (generation, restored) = self.disk.restore(wall);
+        let (generation, mut restored) = self.disk.restore(wall, u16::from_le_bytes([seed[0], seed[1]]));
+        if let Some(unreconciled) = self.inherited.take() {
+            restored.told = (!unreconciled.ids.is_empty()).then_some(unreconciled.told);
+            restored.leases.unconfirmed = Some(unreconciled.ids.into_iter().collect());
+        }
         let owner = Owner { name: self.name.clone(), generation };
         let settings = Settings {
             owner: owner.clone(),
@@ -118,10 +143,13 @@ impl SimHost {
         };
         let mut state = State::new(now, &settings, restored);
         state.use_journal();
+        state.withhold_status(now + WITHHELD, Vec::new());
         let counters = Arc::new(Counters::default());
         let settings = link::LinkSettings {
             owner,
-            addr: address(self.number),
+            addr: self.address(),
+            identity: self.identity()?,
+            version: "0.1.0".into(),
             keyring: Keyring::public(),
             key_file: false,
             cluster: "simulated".into(),
@@ -137,7 +165,6 @@ impl SimHost {
             since: now,
             state,
             touched: 0,
-            sealer: link.sealer(),
             link,
             counters,
             peers: Vec::new(),
@@ -148,13 +175,71 @@ impl SimHost {
         Ok(())
     }
 
+    /// Whether it is a copy of another host.
+    pub(super) fn is_copy(&self) -> bool {
+        self.identity_of != self.number
+    }
+
+    /// Another machine with a copy of the disk.
+    pub(super) fn copy_to(&self, number: usize) -> Self {
+        Self {
+            number,
+            name: self.name.clone(),
+            disk: self.disk.clone(),
+            backup: None,
+            moves: 0,
+            started: None,
+            running: None,
+            inherited: None,
+            joins: Vec::new(),
+            identity_of: self.identity_of,
+            ..*self
+        }
+    }
+
+    /// The agent ends, and the next one starts above that generation with all that it had.
+    pub(super) fn hand_over(&mut self, known: Generation) {
+        if let Some(Running { mut state, .. }) = self.running.take() {
+            self.disk.write(state.all_kept());
+            let none = Unreconciled { told: (known, 0), ids: Vec::new() };
+            self.inherited = Some(state.unreconciled().unwrap_or(none));
+        }
+        self.disk.rise_above(known);
+    }
+
     /// The agent is gone at once, with all that it would still have sent and written.
     pub(super) fn crash(&mut self) {
         self.running = None;
     }
 
+    /// Where it is.
+    pub(super) fn address(&self) -> SocketAddr {
+        address(self.number, self.moves)
+    }
+
     /// Nothing is left of what was written.
     pub(super) fn lose_disk(&mut self) {
+        self.lose_journal();
+        self.lost_disks += 1;
+    }
+
+    /// Nothing is left of the journal; the identity is a file of its own.
+    pub(super) fn lose_journal(&mut self) {
         self.disk = Disk::default();
+        self.is_restored = false;
+    }
+
+    /// The journal is put back as it was when it was copied. Nothing if it never was.
+    pub(super) fn restore_journal(&mut self) {
+        if let Some(backup) = &self.backup {
+            self.disk = backup.clone();
+            self.is_restored = true;
+        }
+    }
+
+    fn identity(&self) -> anyhow::Result<[u8; 32]> {
+        let mut identity = [self.lost_disks + 1; 32];
+        identity[..8].copy_from_slice(&u64::try_from(self.identity_of)?.to_le_bytes());
+        Ok(identity)
     }
 }

@@ -120,13 +120,13 @@ pub(super) struct SimNetwork {
     traffic: Traffic,
 }
 
-/// Where a host is.
-pub(super) fn address(host: usize) -> SocketAddr {
+/// Where a host is that got another address so often.
+pub(super) fn address(host: usize, moves: u8) -> SocketAddr {
     let [high, low] = u16::try_from(host).unwrap_or(u16::MAX).to_be_bytes();
-    SocketAddr::from(([10, 0, high, low], 8002))
+    SocketAddr::from(([10, moves, high, low], 8002))
 }
 
-/// Which host is there.
+/// Which host is there, or was.
 pub(super) fn host_at(address: SocketAddr) -> usize {
     match address.ip() {
         std::net::IpAddr::V4(ip) => usize::from(u16::from_be_bytes([ip.octets()[2], ip.octets()[3]])),
@@ -177,14 +177,16 @@ impl SimNetwork {
         arriving
     }
 
-    /// Whether a frame under way arrives now, which is then remembered.
-    pub(super) fn delivers(&mut self, now: Instant, from: usize, to: usize) -> bool {
+    /// Whether a frame under way arrives now, which is then remembered. Frames of handshakes are no signs of life yet.
+    pub(super) fn delivers(&mut self, now: Instant, from: usize, to: usize, kind: Kind) -> bool {
         if self.cut.contains(&(from, to)) {
             return false;
         }
         let Some(Contacts { life, heard, returned }) = &mut self.contacts else { return true };
         // A process that cannot be answered is not let in.
-        if !self.cut.contains(&(to, from))
+        let is_sign = !matches!(kind, Kind::Hello | Kind::Reply | Kind::Proof);
+        if is_sign
+            && !self.cut.contains(&(to, from))
             && heard.get_mut(to, from).replace(now).is_none_or(|before| now - before > LONG)
         {
             *returned.get_mut(to, from) = Some(now);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use gossd_core::agent::{Broken, Heal};
 use gossd_core::connection::Caller;
 use gossd_core::hostname::{Endpoint, TunnelId};
@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::check::HEARD;
 use super::engine::Simulation;
 use super::host::SimHost;
 use super::net::{SimNetwork, Weather};
@@ -26,6 +27,8 @@ pub(super) const TTL: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(2);
 /// What an agent was told in the moment before it crashed may be on no disk and on no wire.
 const MOMENT: Duration = Duration::from_millis(60);
+/// How long it takes until an agent without its journal has healed its records: it is told of them, and gost renews them.
+const FRAGILE: Duration = Duration::from_secs(8);
 /// Tunnels that connectors belong to, and host names that are claimed for them.
 const TUNNEL_IDS: [&str; TUNNELS] = [
     "00000000-0000-4000-8000-000000000000",
@@ -73,6 +76,12 @@ pub(super) struct SimWorld {
     nodes: Vec<(Arc<str>, u64)>,
     down: Vec<Option<Instant>>,
     heals: Option<Instant>,
+    /// When agents see that their hosts have another address.
+    moved: Vec<(Instant, usize)>,
+    /// Whose journal is lost or put back, as soon as somebody else knows what it has.
+    unsafe_journal: Option<usize>,
+    /// Until when what a host lost may be known to one other alone.
+    fragile: Instant,
     /// Since when nothing has been cut and nobody been down.
     calm: Instant,
 }
@@ -88,11 +97,13 @@ fn node(host: usize, connection: u64) -> Arc<str> {
 
 impl SimWorld {
     pub(super) fn new(seed: u64, hosts: usize, broken: Broken, traces_all: bool) -> anyhow::Result<Self> {
-        let network = SimNetwork::new(seed, hosts, Weather::fine());
+        // One more than there are, for a clone of one of them.
+        let network = SimNetwork::new(seed, hosts + 1, Weather::fine());
         let all = (0..hosts).map(|number| SimHost::new(number, TTL, broken)).collect::<Result<_, _>>()?;
         let engine = Simulation::new(seed ^ 0xe1f, network, all, traces_all);
         let mut world = Self {
             calm: engine.now(),
+            fragile: engine.now(),
             engine,
             connectors: Vec::new(),
             events: 0,
@@ -101,6 +112,8 @@ impl SimWorld {
             nodes: (0..hosts).map(|host| (node(host, 0), 0)).collect(),
             down: vec![None; hosts],
             heals: None,
+            moved: Vec::new(),
+            unsafe_journal: None,
         };
         for host in 0..hosts {
             world.start(host)?;
@@ -162,6 +175,10 @@ impl SimWorld {
             && self.engine.now() - self.calm > for_long
     }
 
+    fn is_fragile(&self) -> bool {
+        self.engine.now() < self.fragile
+    }
+
     fn is_up(&self, host: usize) -> bool {
         self.engine.hosts[host].running.is_some()
     }
@@ -177,19 +194,37 @@ impl SimWorld {
                 self.start(host)?;
             }
         }
+        self.moved.sort_unstable();
+        while let Some((_, host)) = self.moved.pop_if(|(at, _)| *at <= now) {
+            self.note(&format!("the agent of host {host} sees its address"));
+            self.fault();
+            self.engine.tell_address(host)?;
+        }
         let host = self.rng.random_range(0..self.down.len());
         match self.rng.random_range(0..1_000) {
             0..50 if self.is_up(host) => self.register(host)?,
             50..70 => self.deregister(),
             70..73 => self.fall_silent(),
             73..77 if self.is_up(host) => self.restart_gost(host)?,
-            77..80 if self.heals.is_none() => self.partition(),
-            80..84 if self.is_up(host) => self.crash_for_a_while(host),
-            84..86 if self.is_up(host) => self.crash_with_its_disk(host),
+            77..80 if self.heals.is_none() && !self.is_fragile() => self.partition(),
+            80..84 if self.is_up(host) && !self.is_fragile() => self.crash_for_a_while(host),
+            84..86 => self.unsafe_journal = Some(host),
             86..92 => self.change_weather(),
             92..100 if self.is_up(host) && self.claims => self.claim(host)?,
             100..101 => self.restart_several(),
+            101..102 if self.is_up(host) => self.clone_of(host)?,
+            102..103 => self.change_address(host),
+            103..106 if self.is_up(host) => self.copy_journal(host),
             _ => {}
+        }
+        if self.has_been_calm(HEARD) {
+            self.engine.hosts.iter_mut().for_each(|host| host.is_restored = false);
+        }
+        if let Some(host) = self.unsafe_journal
+            && self.may_lose_journal(host)
+        {
+            self.unsafe_journal = None;
+            self.crash_with_its_journal(host);
         }
         self.renew()?;
         Ok(())
@@ -319,17 +354,20 @@ impl SimWorld {
     fn crash_for_a_while(&mut self, host: usize) {
         let for_long = Duration::from_millis(self.rng.random_range(50..15_000));
         if self.rng.random_bool(0.3) {
-            let ahead = self.rng.random_range(-7_200_000..7_200_000);
-            self.note(&format!("the clock of host {host} is set {ahead} ms ahead"));
-            self.engine.hosts[host].clock_ahead = ahead;
+            self.set_clock(host);
         }
         self.crash(host, for_long);
     }
 
-    /// As by an upgrade of all hosts, or a power cut that lasts a moment: perhaps nobody is left who runs. What a lost disk
-    /// had is back on one before.
+    fn set_clock(&mut self, host: usize) {
+        let ahead = self.rng.random_range(-7_200_000..7_200_000);
+        self.note(&format!("the clock of host {host} is set {ahead} ms ahead"));
+        self.engine.hosts[host].clock_ahead = ahead;
+    }
+
+    /// As by an upgrade of all hosts, or a power cut that lasts a moment: perhaps nobody is left who runs.
     fn restart_several(&mut self) {
-        if !self.has_been_calm(Duration::from_secs(8)) {
+        if !self.has_been_calm(Duration::from_secs(8)) || self.is_fragile() {
             return;
         }
         for host in 0..self.down.len() {
@@ -340,27 +378,80 @@ impl SimWorld {
         }
     }
 
-    /// What nobody else knows is lost for good, so somebody has to know.
-    fn crash_with_its_disk(&mut self, host: usize) {
-        if self.down.len() < 2
-            || !self.has_been_calm(Duration::from_secs(6))
-            || self.engine.network.weather().loss > 0.3
-        {
-            return;
-        }
+    /// What nobody else knows is lost for good with a journal, so somebody has to know.
+    fn may_lose_journal(&self, host: usize) -> bool {
         let now = self.engine.now();
-        if self.connectors.iter().any(|of| of.host == host && now - of.since < Duration::from_secs(4)) {
-            return;
-        }
+        let is_new = |of: &Connector| of.host == host && now - of.since < Duration::from_secs(4);
+        self.down.len() >= 2
+            && self.has_been_calm(Duration::from_secs(6))
+            && self.engine.network.weather().loss <= 0.3
+            && !self.connectors.iter().any(is_new)
+    }
+
+    /// The journal is lost, alone or with the identity, or is put back from a copy; perhaps together with the clock.
+    fn crash_with_its_journal(&mut self, host: usize) {
         self.crash(host, Duration::from_millis(500));
-        self.note(&format!("host {host} lost its disk"));
-        let lost = &mut self.engine.hosts[host];
-        lost.lose_disk();
-        // A generation from the clock alone: it must not have gone back.
-        lost.clock_ahead = lost.clock_ahead.max(0) + 7_200_000;
+        self.fragile = self.engine.now() + FRAGILE;
+        if self.rng.random_bool(0.5) {
+            self.set_clock(host);
+        }
+        let of = &mut self.engine.hosts[host];
+        let what = match self.rng.random_range(0..3) {
+            0 => {
+                of.lose_disk();
+                "loses its disk"
+            }
+            1 if of.backup.is_some() => {
+                of.restore_journal();
+                "gets a copy of its journal"
+            }
+            _ => {
+                of.lose_journal();
+                "loses its journal"
+            }
+        };
+        self.note(&format!("host {host} {what}"));
         for connector in self.connectors.iter_mut().filter(|connector| connector.host == host) {
             connector.sure = false;
         }
+    }
+
+    /// Another machine starts with a copy of a host's disk: the same name and identity. It has to end, however often it is
+    /// started, and the original goes on as if nothing had happened.
+    fn clone_of(&mut self, host: usize) -> anyhow::Result<()> {
+        if !self.has_been_calm(Duration::from_secs(8)) || self.engine.network.weather().loss > 0.3 {
+            return Ok(());
+        }
+        let machine = self.down.len();
+        for _ in 0..self.rng.random_range(1..3) {
+            self.note(&format!("a clone of host {host} starts"));
+            let clone = self.engine.hosts[host].copy_to(machine);
+            self.engine.hosts.push(clone);
+            self.engine.start(machine, &[0, 1])?;
+            for _ in 0..100 {
+                self.engine.run(Duration::from_millis(50))?;
+                self.renew()?;
+            }
+            let ended = self.engine.hosts.pop().is_some_and(|clone| clone.running.is_none());
+            ensure!(ended, "the clone of host {host} goes on beside it");
+            ensure!(self.is_up(host), "host {host} ended for its clone");
+        }
+        Ok(())
+    }
+
+    fn copy_journal(&mut self, host: usize) {
+        self.note(&format!("the journal of host {host} is copied"));
+        let of = &mut self.engine.hosts[host];
+        of.backup = Some(of.disk.clone());
+    }
+
+    /// Its agent looks every second.
+    fn change_address(&mut self, host: usize) {
+        let seen_after = Duration::from_millis(self.rng.random_range(0..1_000));
+        self.note(&format!("host {host} has another address, and its agent sees that after {seen_after:?}"));
+        self.fault();
+        self.engine.hosts[host].moves += 1;
+        self.moved.push((self.engine.now() + seen_after, host));
     }
 
     fn change_weather(&mut self) {

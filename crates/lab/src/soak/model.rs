@@ -74,12 +74,12 @@ struct Truth {
 /// The truth; see the module.
 pub(crate) struct SoakModel {
     truth: Mutex<Truth>,
-    pub(crate) tally: Tally,
+    pub(crate) tally: SoakTally,
 }
 
 /// Numbers of what happened.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct SoakTally {
     pub(crate) registrations: AtomicU64,
     pub(crate) renews: AtomicU64,
     pub(crate) deregistrations: AtomicU64,
@@ -109,7 +109,7 @@ impl SoakModel {
             agents: vec![AgentLife { started: now, runs: true, deaths: Vec::new() }; agents],
             wrong: Vec::new(),
         };
-        Self { truth: Mutex::new(truth), tally: Tally::default() }
+        Self { truth: Mutex::new(truth), tally: SoakTally::default() }
     }
 
     pub(crate) fn name(&self, tunnel: usize) -> String {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::State;
 use crate::directory::Directory;
 use crate::hostname::{Claim, ClaimKey, Endpoint, LAP, MAX_CLOCK, TunnelId, TunnelSighting};
+use crate::label::Label;
 use crate::liveness::{Liveness, Standing};
-use crate::quota::Full;
+use crate::quota::{Full, MAX_TUNNEL_CLAIMS, MAX_UNATTACHED_CLAIMS};
 use crate::record::Owner;
 use crate::replicas::Applied;
 use crate::slot::{Change, Status, Write};
@@ -43,7 +44,12 @@ impl State {
         let clock = since.unwrap_or(claims.next_clock());
         let claim = Claim { host: key.host.clone(), endpoint, clock };
         if !claims.states(&key) {
-            if claims.stated() >= self.quota.claims {
+            let is_attached = self.is_attached(endpoint.tunnel);
+            let most = if is_attached { MAX_TUNNEL_CLAIMS } else { MAX_UNATTACHED_CLAIMS };
+            if claims.stated_of(endpoint.tunnel) >= most {
+                return Err(Full::TunnelClaims(most));
+            }
+            if claims.stated() >= self.quota.claims && !self.give_up_a_claim(now, endpoint.tunnel) {
                 return Err(Full::Claims(self.quota.claims));
             }
             self.make_room(claim.size())?;
@@ -56,6 +62,25 @@ impl State {
         }
         self.tell_all(now, write);
         Ok(true)
+    }
+
+    /// Whether any agent has a record of a tunnel.
+    fn is_attached(&self, tunnel: TunnelId) -> bool {
+        !self.directory.lookup(tunnel.spell(&mut [0; 36])).is_empty()
+    }
+
+    /// Gives up a claim whose tunnel has no record anywhere, for a claim of another tunnel: names that nobody serves must
+    /// not keep out those that somebody does. False if none of those that were looked at is such a claim.
+    fn give_up_a_claim(&mut self, now: Instant, other: TunnelId) -> bool {
+        let Directory { claims, tunnels, .. } = &mut self.directory;
+        let kept = |tunnel: TunnelId| {
+            let name = Label::from(tunnel.spell(&mut [0; 36]));
+            tunnel == other || !tunnels.lookup(&name).is_empty()
+        };
+        let Some(key) = claims.find_unattached(kept) else { return false };
+        let write = claims.withdraw(&key);
+        self.tell_all(now, write);
+        true
     }
 
     /// Checks some of the claims that are stated or remembered here.

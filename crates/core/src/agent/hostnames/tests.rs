@@ -2,6 +2,7 @@
 
 mod memory;
 mod private;
+mod shares;
 
 use std::time::Duration;
 

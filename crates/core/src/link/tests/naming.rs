@@ -11,7 +11,7 @@ fn the_later_of_two_agents_with_one_name_is_told_where_the_first_is() {
     room.run(3_000);
     assert_eq!(room.names_taken.first(), Some(&(addr(3), addr(1))));
     assert!(room.names_taken.iter().all(|(at, _)| *at == addr(3)), "the first one goes on");
-    assert_eq!(room.link(2).sessions.of(&owner(1, 1).name).unwrap().1.addr, addr(1));
+    assert_eq!(room.link(2).peers.holder(&owner(1, 1).name).unwrap().peer.addr, addr(1));
 }
 
 #[test]
@@ -33,5 +33,35 @@ fn a_name_moves_to_another_address_once_its_holder_is_dead() {
     room.join(addr(3), [addr(2)].into());
     room.run(4_000);
     assert!(room.names_taken.is_empty());
-    assert_eq!(room.link(2).sessions.of(&owner(1, 1).name).unwrap().1.addr, addr(3));
+    assert_eq!(room.link(2).peers.holder(&owner(1, 1).name).unwrap().peer.addr, addr(3));
+}
+
+#[test]
+fn a_word_of_a_third_party_ends_nobody() {
+    let mut room = Room::new(3);
+    room.meet();
+    let conflict = wire::encode(&wire::Conflict { taken_by: addr(3) });
+    for _ in 0..10 {
+        room.say(2, 1, &wire::pack(Kind::Conflict, &conflict));
+        room.run(500);
+    }
+    assert!(room.names_taken.is_empty() && room.peers(1) == 2);
+}
+
+#[test]
+fn a_cloned_agent_ends_however_often_it_is_started_and_the_original_is_not_disturbed() {
+    let mut room = Room::new(3);
+    room.meet();
+    room.run(3_000);
+    for generation in 2..6 {
+        // Another generation, name and identity the same, at another host.
+        room.enter_clone_of(1, 4, generation);
+        room.join(addr(4), [addr(2)].into());
+        room.run(5_000);
+        assert_eq!(room.names_taken.first(), Some(&(addr(4), addr(1))));
+        assert!(room.names_taken.drain(..).all(|(at, _)| at == addr(4)), "the original goes on");
+        assert_eq!(room.link(2).peers.holder(&owner(1, 1).name).unwrap().peer.addr, addr(1));
+        assert_eq!((room.peers(1), room.suspicions()), (2, 0));
+        room.agents.remove(&addr(4));
+    }
 }

@@ -4,25 +4,33 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::event::PeerChange;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 
 pub(super) struct Room {
     pub(super) now: Instant,
     pub(super) agents: BTreeMap<SocketAddr, Member>,
-    /// Frames under way, with their receiver; everything takes one millisecond.
-    pub(super) wire: VecDeque<(SocketAddr, Kind, Arc<[u8]>)>,
-    /// All that was ever sent, with its receiver.
-    pub(super) recording: Vec<(SocketAddr, Kind, Arc<[u8]>)>,
+    /// Frames under way; everything takes one millisecond.
+    pub(super) wire: VecDeque<Sent>,
+    /// All that was ever sent.
+    pub(super) recording: Vec<Sent>,
     /// Who had to end, and at what address its name is taken.
     pub(super) names_taken: Vec<(SocketAddr, SocketAddr)>,
     pub(super) lose: fn(Kind, usize) -> bool,
     /// Whether nothing gets from one to the other.
     pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
-    /// What comes of a frame under way.
-    pub(super) translate: fn(&Opened) -> Vec<Opened>,
     pub(super) sent: usize,
+    /// Where frames for an address arrive, if not there; none for nowhere.
+    pub(super) arrives: BTreeMap<SocketAddr, Option<SocketAddr>>,
+    /// Where frames of an agent seem to come from, if not from where it is.
+    pub(super) seems: BTreeMap<SocketAddr, SocketAddr>,
+    /// What operators were told, and at which agent.
+    pub(super) lines: Vec<(SocketAddr, LinkLine)>,
 }
+
+/// From where, to where, and what.
+pub(super) type Sent = (SocketAddr, SocketAddr, Kind, Arc<[u8]>);
 
 pub(super) struct Member {
     pub(super) link: Link,
@@ -43,6 +51,7 @@ pub(super) struct Copies {
     pub(super) told: Vec<(Owner, bool)>,
     pub(super) hearsay: Vec<Owner>,
     pub(super) forgotten: Vec<Owner>,
+    pub(super) changed: Vec<(Owner, PeerChange)>,
     /// What peers asked for: of whom, after which version, from which slot.
     pub(super) asked: Vec<(Owner, Version, Slot)>,
 }
@@ -79,6 +88,7 @@ impl ReplicaStore for Noting<'_> {
             News::Silent { owner, .. } => copies.told.push((owner, false)),
             News::Hearsay { owner, .. } => copies.hearsay.push(owner),
             News::Forgotten { owner } => copies.forgotten.push(owner),
+            News::Differs { owner, change } => copies.changed.push((owner, change)),
             News::Refused { .. } => {}
         }
     }
@@ -107,14 +117,6 @@ pub(super) fn owner(n: u8, generation: u64) -> Owner {
     Owner { name: format!("a{n}").parse().unwrap(), generation }
 }
 
-pub(super) fn seal(sealer: &Sealer, nonce: u8, plain: &[u8]) -> Vec<u8> {
-    sealer.seal(sealer.keyring.sealing(), [nonce; 24], plain)
-}
-
-pub(super) fn public() -> Sealer {
-    Sealer::new(Keyring::public(), "c")
-}
-
 pub(super) fn change_to(version: u64, status: Status) -> Change {
     Change { slot: 0, cell: Cell { version, content: Content::Status(status) } }
 }
@@ -133,8 +135,10 @@ impl Room {
             names_taken: Vec::new(),
             lose: |_, _| false,
             cut: |_, _| false,
-            translate: |frame| vec![frame.clone()],
             sent: 0,
+            arrives: BTreeMap::new(),
+            seems: BTreeMap::new(),
+            lines: Vec::new(),
         };
         for n in 1..=agents {
             room.enter(n, 1, Keyring::public());
@@ -146,7 +150,24 @@ impl Room {
         self.enter_as(n, &format!("a{n}"), generation, keyring, "c");
     }
 
+    pub(super) fn enter_clone_of(&mut self, original: u8, n: u8, generation: u64) {
+        let name = format!("a{original}");
+        self.enter_with([original; 32], n, &name, generation, Keyring::public(), "c");
+    }
+
     pub(super) fn enter_as(&mut self, n: u8, name: &str, generation: u64, keyring: Keyring, cluster: &str) {
+        self.enter_with([n; 32], n, name, generation, keyring, cluster);
+    }
+
+    fn enter_with(
+        &mut self,
+        identity: [u8; 32],
+        n: u8,
+        name: &str,
+        generation: u64,
+        keyring: Keyring,
+        cluster: &str,
+    ) {
         let owner = Owner { name: name.parse().unwrap(), generation };
         let counters = Arc::new(Counters::default());
         let mut seed = [n; 32];
@@ -154,6 +175,8 @@ impl Room {
         let settings = LinkSettings {
             owner: owner.clone(),
             addr: addr(n),
+            identity,
+            version: "1.2.3".into(),
             keyring,
             key_file: true,
             cluster: cluster.into(),
@@ -194,11 +217,12 @@ impl Room {
 
     pub(super) fn forget_what_was_noted(&mut self) {
         for Member { copies, .. } in self.agents.values_mut() {
-            let Copies { applied, told, hearsay, forgotten, asked, .. } = copies;
+            let Copies { applied, told, hearsay, forgotten, changed, asked, .. } = copies;
             applied.clear();
             told.clear();
             hearsay.clear();
             forgotten.clear();
+            changed.clear();
             asked.clear();
         }
     }
@@ -209,10 +233,12 @@ impl Room {
             let due = self.agents.values().map(|agent| agent.link.next_due()).min();
             let due = due.filter(|_| self.wire.is_empty()).unwrap_or(self.now);
             self.now = due.clamp(self.now + MS, end);
-            for (to, kind, frame) in std::mem::take(&mut self.wire) {
+            for (from, to, kind, frame) in std::mem::take(&mut self.wire) {
                 self.sent += 1;
-                if !(self.lose)(kind, self.sent) {
-                    self.deliver(to, &frame);
+                let from = self.seems.get(&from).copied().unwrap_or(from);
+                let to = self.arrives.get(&to).copied().unwrap_or(Some(to));
+                if let Some(to) = to.filter(|_| !(self.lose)(kind, self.sent)) {
+                    self.deliver(from, to, &frame);
                 }
             }
             for at in self.agents.keys().copied().collect::<Vec<_>>() {
@@ -226,50 +252,75 @@ impl Room {
         }
     }
 
-    pub(super) fn deliver(&mut self, to: SocketAddr, frame: &[u8]) {
-        let (now, translate) = (self.now, self.translate);
-        let Some(Member { link, counters, copies }) = self.agents.get_mut(&to) else { return };
-        match link.sealer().open(frame) {
-            Ok(opened) => {
-                for frame in translate(&opened) {
-                    let Member { link, copies, .. } = self.at(to);
-                    let effects = link.handle_frame(now, &frame, &mut Noting(copies.into()));
-                    self.perform(to, effects);
-                }
-            }
-            Err(error) => {
-                let _ = (link, copies);
-                counters.count(error.into());
-            }
-        }
+    pub(super) fn deliver(&mut self, from: SocketAddr, to: SocketAddr, frame: &[u8]) {
+        let now = self.now;
+        let Some(Member { link, copies, .. }) = self.agents.get_mut(&to) else { return };
+        let effects = link.handle_frame(now, from, frame, &mut Noting(copies.into()));
+        self.perform(to, effects);
+    }
+
+    /// An agent sends anything in its session with another.
+    pub(super) fn say(&mut self, n: u8, to: u8, plain: &[u8]) {
+        let link = self.link(n);
+        link.send_plain(Kind::Push, plain, addr(to));
+        let effects = link.take_effects();
+        self.perform(addr(n), effects);
     }
 
     pub(super) fn publish(&mut self, n: u8, version: u64) {
         self.publish_change(n, change(version));
     }
 
+    pub(super) fn publish_at(&mut self, at: SocketAddr, version: u64) {
+        self.publish_change_at(at, change(version));
+    }
+
     pub(super) fn publish_change(&mut self, n: u8, change: Change) {
+        self.publish_change_at(addr(n), change);
+    }
+
+    fn publish_change_at(&mut self, at: SocketAddr, change: Change) {
         let now = self.now;
-        let Member { link, copies, .. } = self.at(addr(n));
+        let Member { link, copies, .. } = self.at(at);
         let us = copies.own.clone().unwrap();
         copies.versions.insert(us.clone(), change.cell.version);
         copies.write(&us, std::slice::from_ref(&change));
         let effects = link.handle_changes(now, vec![change]);
-        self.perform(addr(n), effects);
+        self.perform(at, effects);
     }
 
     pub(super) fn perform(&mut self, at: SocketAddr, effects: LinkEffects) {
         for Frame { to, kind, bytes } in effects.frames {
             if !(self.cut)(at, to) {
-                self.recording.push((to, kind, bytes.clone()));
-                self.wire.push_back((to, kind, bytes));
+                self.recording.push((at, to, kind, bytes.clone()));
+                self.wire.push_back((at, to, kind, bytes));
             }
         }
         self.names_taken.extend(effects.name_taken.map(|by| (at, by)));
+        self.lines.extend(effects.lines.into_iter().map(|line| (at, line)));
+    }
+
+    /// The agent that is at one address says that it is reached at another.
+    pub(super) fn advertise(&mut self, at: SocketAddr, advertised: SocketAddr) {
+        let now = self.now;
+        let effects = self.at(at).link.handle_address(now, advertised, BTreeSet::new());
+        self.perform(at, effects);
+    }
+
+    /// A host gets another address, and its agent notices.
+    pub(super) fn move_host(&mut self, n: u8, to: u8) {
+        let member = self.agents.remove(&addr(n)).unwrap();
+        self.agents.insert(addr(to), member);
+        self.advertise(addr(to), addr(to));
     }
 
     pub(super) fn counters(&self, n: u8) -> &Counters {
         &self.agents[&addr(n)].counters
+    }
+
+    /// How many peers an agent knows, but for those that are only expected back.
+    pub(super) fn shown(&self, n: u8) -> usize {
+        self.agents[&addr(n)].link.peers.table.values().filter(|known| !known.is_forgotten).count()
     }
 
     pub(super) fn peers(&self, n: u8) -> usize {
@@ -307,6 +358,6 @@ impl Room {
 
     /// How many frames of a kind were sent.
     pub(super) fn sent(&self, kind: Kind) -> usize {
-        self.recording.iter().filter(|(_, sent, _)| *sent == kind).count()
+        self.recording.iter().filter(|(_, _, sent, _)| *sent == kind).count()
     }
 }

@@ -3,6 +3,7 @@
 
 use super::suspicion::one_in_five;
 use super::*;
+use crate::event::PeerChange;
 use crate::link::keyring::{Key, KeyringChange};
 use crate::link::keys::{Filed, KeysRefused, Need};
 
@@ -23,7 +24,7 @@ fn room(agents: u8, first: &Key) -> Room {
 
 impl Room {
     fn keyring(&self, n: u8) -> Arc<Keyring> {
-        self.agents[&addr(n)].link.sealer.keyring.clone()
+        self.agents[&addr(n)].link.keyring.clone()
     }
 
     fn change(&mut self, n: u8, change: KeyringChange, force: bool) -> Result<(), KeysRefused> {
@@ -53,20 +54,25 @@ impl Room {
     /// Everybody's key files are written.
     fn write_files(&mut self) {
         let now = self.now;
-        for Member { link, .. } in self.agents.values_mut() {
-            link.handle_filed(now, link.sealer.keyring.fingerprint(), Ok(()));
+        for at in self.agents.keys().copied().collect::<Vec<_>>() {
+            let link = &mut self.at(at).link;
+            let what = link.keyring.fingerprint();
+            if link.peers.own.keys.filed != Filed::Written {
+                let effects = link.handle_filed(now, what, Ok(()));
+                self.perform(at, effects);
+            }
         }
     }
 
     fn all_have(&self, keyring: &Keyring) -> bool {
-        self.agents.values().all(|agent| agent.link.sealer.keyring.fingerprint() == keyring.fingerprint())
+        self.agents.values().all(|agent| agent.link.keyring.fingerprint() == keyring.fingerprint())
     }
 
     /// Runs until all have one keyring, and know it of each other.
     fn agree(&mut self, ms: u32) {
         for _ in 0..ms {
             self.write_files();
-            let first = self.agents.values().next().expect("somebody").link.sealer.keyring.clone();
+            let first = self.agents.values().next().expect("somebody").link.keyring.clone();
             let known = |link: &Link, now| link.key_report(now).unwrap().lacking(Need::Newest).is_empty();
             if self.all_have(&first) && self.agents.values().all(|agent| known(&agent.link, self.now)) {
                 return;
@@ -76,7 +82,7 @@ impl Room {
         let rings: Vec<_> = self
             .agents
             .values()
-            .map(|Member { link, .. }| (link.sealer.keyring.clone(), link.key_report(self.now)))
+            .map(|Member { link, .. }| (link.keyring.clone(), link.key_report(self.now)))
             .collect();
         panic!("no agreement in {ms} ms: {rings:#?}");
     }
@@ -98,6 +104,12 @@ fn a_key_is_added_used_and_removed_at_one_agent_and_so_at_all() {
         room.agree(1_000);
     }
     assert_eq!(room.keyring(5).ids().collect::<Vec<_>>(), [new.id()]);
+    let told = room
+        .copies(1)
+        .changed
+        .iter()
+        .filter(|(of, change)| *of == owner(3, 1) && *change == PeerChange::Keys);
+    assert_eq!(told.count(), 3, "of each change once");
     assert_eq!([1, 2, 3, 4, 5].map(|n| room.peers(n)), [4; 5]);
     assert_eq!(room.suspicions(), 0);
     room.publish(1, 7);
@@ -105,21 +117,29 @@ fn a_key_is_added_used_and_removed_at_one_agent_and_so_at_all() {
     assert_eq!(room.numbers().len(), 4, "and changes still arrive");
 }
 
+fn keys_reach_everybody_although_one_frame_in_five_is_lost_among(agents: u8) {
+    let [old, new] = [(); 2].map(|()| Key::generate());
+    let mut room = room(agents, &old);
+    room.lose = one_in_five;
+    for change in
+        [KeyringChange::Add(new.clone()), KeyringChange::Use(new.id()), KeyringChange::Remove(old.id())]
+    {
+        room.change(1, change, false).unwrap();
+        room.agree(20_000);
+    }
+    assert_eq!(room.keyring(2).ids().count(), 1);
+    assert_eq!(room.suspicions(), 0);
+}
+
 #[test]
 fn keys_reach_everybody_although_one_frame_in_five_is_lost() {
-    let [old, new] = [(); 2].map(|()| Key::generate());
-    for agents in [3, 20] {
-        let mut room = room(agents, &old);
-        room.lose = one_in_five;
-        for change in
-            [KeyringChange::Add(new.clone()), KeyringChange::Use(new.id()), KeyringChange::Remove(old.id())]
-        {
-            room.change(1, change, false).unwrap();
-            room.agree(20_000);
-        }
-        assert_eq!(room.keyring(2).ids().count(), 1);
-        assert_eq!(room.suspicions(), 0);
-    }
+    [3, 6].into_iter().for_each(keys_reach_everybody_although_one_frame_in_five_is_lost_among);
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn keys_reach_twenty_although_one_frame_in_five_is_lost() {
+    keys_reach_everybody_although_one_frame_in_five_is_lost_among(20);
 }
 
 #[test]
@@ -256,7 +276,8 @@ fn an_agent_that_cannot_write_its_file_is_named_until_it_can() {
     let mut room = room(2, &old);
     room.made(1, KeyringChange::Add(new.clone()));
     let (now, what) = (room.now, room.keyring(2).fingerprint());
-    room.link(2).handle_filed(now, what, Err("cannot write /key".into()));
+    let effects = room.link(2).handle_filed(now, what, Err("cannot write /key".into()));
+    room.perform(addr(2), effects);
     room.run(1_000);
     assert_eq!(room.reasons(1, Need::Key(new.id())), ["a2: in memory only: key file not writable"]);
     assert_eq!(room.reasons(2, Need::Key(new.id())), ["a2: in memory only: cannot write /key"]);
@@ -272,7 +293,7 @@ fn an_older_gossd_is_named_and_understood_for_as_long_as_its_key_opens() {
     let [old, new] = [(); 2].map(|()| Key::generate());
     let mut room = Room::new(0);
     // The second skips frames of kinds that it does not know, and sends none.
-    room.lose = |kind, _| matches!(kind, Kind::KeyStatus | Kind::Handover);
+    room.lose = |kind, _| matches!(kind, Kind::Cards | Kind::Handover);
     (1..=2).for_each(|n| room.enter(n, 1, keyed(&[&old])));
     room.meet();
     room.made(1, KeyringChange::Add(new.clone()));
@@ -360,7 +381,7 @@ fn when_all_agree_nothing_more_is_said_of_keys() {
     room.recording.clear();
     room.run(30_000);
     let said =
-        room.recording.iter().filter(|(_, kind, _)| matches!(kind, Kind::KeyStatus | Kind::Handover)).count();
+        room.recording.iter().filter(|(_, _, kind, _)| matches!(kind, Kind::Cards | Kind::Handover)).count();
     assert_eq!(said, 0);
 }
 
@@ -370,13 +391,14 @@ fn who_recorded_a_handover_and_has_its_key_does_not_learn_the_new_one() {
     let mut room = room(2, &old);
     room.recording.clear();
     room.made(1, KeyringChange::Add(new.clone()));
-    let thief = Sealer::new(keyed(&[&old]), "c");
     let secret = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &**new.line()).unwrap();
-    let opened: Vec<_> =
-        room.recording.iter().filter_map(|(_, kind, frame)| Some((*kind, thief.open(frame).ok()?))).collect();
-    assert!(opened.iter().any(|(kind, _)| *kind == Kind::Handover));
-    for (_, frame) in opened {
-        let (_, payload) = wire::split(&frame.plain).unwrap();
-        assert!(!payload.windows(secret.len()).any(|window| window == secret));
+    assert!(room.sent(Kind::Handover) > 0);
+    let recording = std::mem::take(&mut room.recording);
+    assert!(recording.iter().all(|(.., frame)| !frame.windows(secret.len()).any(|window| window == secret)));
+    // The thief has the old key, and an identity of its own; but no session.
+    room.enter(3, 1, keyed(&[&old]));
+    for (from, _, _, frame) in &recording {
+        room.deliver(*from, addr(3), frame);
     }
+    assert_eq!(room.keyring(3).ids().collect::<Vec<_>>(), [old.id()]);
 }

@@ -1,0 +1,204 @@
+//! Places to join at that do not answer: why, as far as can be told, and for whom. Told once on this host, where the cause
+//! mostly is, and again every hour.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::join::{JoinPoint, JoinsResolved};
+use gossd_core::link::joins::{JoinState, Joins, TurnedAway};
+
+/// An agent that is there answers within a second, also on a busy host.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What is still so is logged again after this.
+const AGAIN: Duration = Duration::from_secs(3_600);
+/// How often it is looked at.
+const PACE: Duration = Duration::from_secs(1);
+/// A port that is open is connected to in less time, in any region.
+const DIAL: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Minder {
+    pub(super) points: watch::Receiver<Vec<JoinPoint>>,
+    pub(super) resolved: watch::Receiver<JoinsResolved>,
+    pub(super) states: watch::Receiver<Joins>,
+    /// Where our own gossip is bound.
+    pub(super) ours: SocketAddr,
+}
+
+/// A point that does not answer.
+struct Unanswered {
+    since: Instant,
+    /// What was logged, and when.
+    told: Option<(String, Instant)>,
+}
+
+/// What came of a TCP connection to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JoinDialled {
+    Connected,
+    Refused,
+    NoAnswer,
+}
+
+impl Minder {
+    /// Looks after the points for ever. What is wrong is told to `unanswered`, a sentence for each point.
+    pub(super) async fn run(self, unanswered: watch::Sender<Vec<String>>) -> anyhow::Result<()> {
+        let mut waiting: HashMap<JoinPoint, Unanswered> = HashMap::new();
+        loop {
+            let points = self.points.borrow().clone();
+            waiting.retain(|point, _| points.contains(point));
+            let mut wrong = Vec::new();
+            for point in points {
+                let states = self.states_of(&point);
+                if states.iter().any(|(_, state)| matches!(state, JoinState::Answered | JoinState::Ourselves))
+                {
+                    if waiting.remove(&point).is_some_and(|waited| waited.told.is_some()) {
+                        tracing::info!(join = %point, "this --join answers now");
+                    }
+                    continue;
+                }
+                let now = Instant::now();
+                let entry = waiting.entry(point.clone()).or_insert(Unanswered { since: now, told: None });
+                if entry.since.elapsed() < PATIENCE {
+                    continue;
+                }
+                let text = format!("--join {point} has not answered: {}", self.why(&states).await);
+                let is_news =
+                    entry.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() >= AGAIN);
+                if is_news {
+                    tracing::warn!("{text}");
+                    entry.told = Some((text.clone(), now));
+                }
+                wrong.push(text);
+            }
+            unanswered.send_if_modified(|told| std::mem::replace(told, wrong.clone()) != wrong);
+            sleep(PACE).await;
+        }
+    }
+
+    /// The addresses of a point, and how it went with each.
+    fn states_of(&self, point: &JoinPoint) -> Vec<(SocketAddr, JoinState)> {
+        let (resolved, states) = (self.resolved.borrow(), self.states.borrow());
+        let addrs = resolved.get(point).into_iter().flatten();
+        addrs.map(|addr| (*addr, states.get(addr).copied().unwrap_or(JoinState::Silent))).collect()
+    }
+
+    /// Why nobody answers there, with what to do. What somebody there said counts more than silence.
+    async fn why(&self, states: &[(SocketAddr, JoinState)]) -> String {
+        let turned_away = states.iter().find_map(|(addr, state)| match state {
+            JoinState::TurnedAway(why) => Some((*addr, *why)),
+            _ => None,
+        });
+        if let Some((addr, why)) = turned_away {
+            return turned(addr, why);
+        }
+        let Some((addr, _)) = states.first() else {
+            return "the name does not resolve; it is tried again every 5 s".into();
+        };
+        if let Some(why) = self.cannot_reach(*addr) {
+            return why;
+        }
+        let dialled = match timeout(DIAL, TcpStream::connect(addr)).await {
+            Ok(Ok(_)) => JoinDialled::Connected,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => JoinDialled::Refused,
+            Ok(Err(_)) | Err(_) => JoinDialled::NoAnswer,
+        };
+        silent(*addr, dialled)
+    }
+
+    /// Why our own sockets cannot reach an address at all.
+    fn cannot_reach(&self, addr: SocketAddr) -> Option<String> {
+        let ours = self.ours;
+        if ours.ip().is_loopback() && !addr.ip().to_canonical().is_loopback() {
+            return Some(format!(
+                "our gossip is bound to {}, which reaches this host only: --gossip has to name an address of the network, \
+                 or none",
+                ours.ip()
+            ));
+        }
+        if ours.is_ipv4() && addr.is_ipv6() && addr.ip().to_canonical().is_ipv6() {
+            return Some(format!(
+                "{addr} is IPv6, and our gossip is bound to {ours}: --gossip '[::]:{}' has both",
+                ours.port()
+            ));
+        }
+        None
+    }
+}
+
+fn turned(addr: SocketAddr, why: TurnedAway) -> String {
+    match why {
+        TurnedAway::UnknownKey => format!(
+            "the agent at {addr} does not have the key of this one: both need the same --key-file (`gossd keys list` shows \
+             the keys of each)"
+        ),
+        TurnedAway::OtherCluster => format!("the agent at {addr} has the same key and another --cluster"),
+        TurnedAway::OtherVersion => {
+            format!("the agent at {addr} is of a version whose gossip is another: upgrade the older one")
+        }
+    }
+}
+
+fn silent(addr: SocketAddr, dialled: JoinDialled) -> String {
+    let port = addr.port();
+    match dialled {
+        JoinDialled::Connected => format!(
+            "{addr} answers by TCP and not by UDP: open UDP port {port} in both directions, or is it another program?"
+        ),
+        JoinDialled::Refused => {
+            format!("nothing listens at {addr}: does gossd run there, with this port as its --gossip?")
+        }
+        JoinDialled::NoAnswer => format!(
+            "no answer from {addr}, by UDP or TCP: is the address right, and are UDP and TCP port {port} open on the way?"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minder(ours: &str) -> Minder {
+        Minder {
+            points: watch::channel(Vec::new()).1,
+            resolved: watch::channel(JoinsResolved::new()).1,
+            states: watch::channel(Joins::new()).1,
+            ours: ours.parse().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_cause_is_told_with_what_to_do_about_it() {
+        let addr: SocketAddr = "192.0.2.1:8002".parse().unwrap();
+        let why = |state| async move { minder("0.0.0.0:8002").why(&[(addr, state)]).await };
+        for (turned_away, part) in [
+            (TurnedAway::UnknownKey, "--key-file"),
+            (TurnedAway::OtherCluster, "--cluster"),
+            (TurnedAway::OtherVersion, "upgrade"),
+        ] {
+            let text = why(JoinState::TurnedAway(turned_away)).await;
+            assert!(text.contains(part) && text.contains("192.0.2.1"), "{text}");
+        }
+        assert!(minder("0.0.0.0:8002").why(&[]).await.contains("does not resolve"));
+        assert!(minder("127.0.0.1:8002").why(&[(addr, JoinState::Silent)]).await.contains("this host only"));
+        let six = "[2001:db8::1]:8002".parse().unwrap();
+        assert!(
+            minder("0.0.0.0:8002").why(&[(six, JoinState::Silent)]).await.contains("--gossip '[::]:8002'")
+        );
+    }
+
+    #[tokio::test]
+    async fn silence_is_told_apart_by_what_tcp_says() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let minder = minder("127.0.0.1:1");
+        assert!(minder.why(&[(open, JoinState::Silent)]).await.contains("not by UDP"));
+        drop(listener);
+        assert!(minder.why(&[(open, JoinState::Silent)]).await.contains("nothing listens"));
+    }
+}

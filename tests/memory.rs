@@ -1,0 +1,70 @@
+//! An agent whose memory is limited: it holds less and says so, instead of being killed, started and killed again.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::http::{call, request};
+
+const SOON: Duration = Duration::from_secs(20);
+const FLAGS: [&str; 10] = [
+    "--name",
+    "a",
+    "--plugin",
+    "127.0.0.1:0",
+    "--gossip",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+    "--data-dir",
+    "none",
+];
+
+/// `gossd` under a limit of the shell's `ulimit`, in KiB.
+fn limited(flag: &str, kib: u64, args: &[&str]) -> Command {
+    let line = format!("ulimit -{flag} {kib} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("bash");
+    command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("GOSSD_")));
+    command.args(["-c", &line, env!("CARGO_BIN_EXE_gossd")]).args(args);
+    command
+}
+
+#[tokio::test]
+async fn an_agent_below_its_max_bytes_holds_less_and_tells_the_remedy() {
+    let args = [&["run"][..], &FLAGS].concat();
+    let mut child = limited("d", 200 << 10, &args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bash runs");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let admin = lines.find_map(|line| line.expect("text").strip_prefix("admin http://").map(str::to_owned));
+    let admin = admin.expect("it starts").parse().expect("an address");
+    let status = call(admin, &request("GET", "/status.json", "")).await.json();
+    let problems = status["problems"].to_string();
+    for part in ["200 MiB of memory", "`ulimit -d`", "--max-bytes 268435456", "raise the limit to 793 MiB"] {
+        assert!(problems.contains(part), "{problems}");
+    }
+    assert_eq!(status["ready"], true);
+    let stopped = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+    assert!(stopped.success());
+    let said = String::from_utf8(child.wait_with_output().expect("it ends").stderr).expect("text");
+    assert_eq!(said.matches("WARN this process may have 200 MiB").count(), 1, "{said}");
+}
+
+#[test]
+fn check_tells_it_before_and_an_agent_without_any_memory_does_not_start() {
+    let check = limited("d", 200 << 10, &[&["check"][..], &FLAGS].concat()).output().expect("bash runs");
+    let told = String::from_utf8(check.stdout).expect("text");
+    assert!(
+        check.status.success() && told.contains("warn  memory         this process may have 200 MiB"),
+        "{told}"
+    );
+    let enough = [&["check", "--max-bytes", "50000000"][..], &FLAGS].concat();
+    let check = limited("d", 200 << 10, &enough).output().expect("bash runs");
+    assert!(!String::from_utf8(check.stdout).expect("text").contains("memory"));
+    let start = std::time::Instant::now();
+    let run = limited("d", 26 << 10, &[&["run"][..], &FLAGS].concat()).output().expect("bash runs");
+    assert!(!run.status.success() && start.elapsed() < SOON);
+    let told = String::from_utf8(run.stderr).expect("text");
+    assert!(told.contains("too little for any agent: raise the limit to"), "{told}");
+}
