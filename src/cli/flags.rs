@@ -211,6 +211,11 @@ fn parse_level(text: &str) -> Result<LogLevel, String> {
         if level.is_empty() || level.parse::<LevelFilter>().is_err() {
             return Err(format!("{part:?} is no level ({LEVELS}), and no TARGET=LEVEL"));
         }
+        if part.contains(['[', '{']) {
+            return Err(format!(
+                "{part:?} is about spans, of which gossd has none: say LEVEL or TARGET=LEVEL"
+            ));
+        }
     }
     let text = parts.join(",");
     text.parse::<Targets>().map_err(|e| e.to_string())?;
@@ -242,6 +247,8 @@ mod tests {
         for text in ["", " ", ",", " , "] {
             assert!(refused(text).starts_with("it is empty: say error, warn, "), "{text:?}");
         }
-        assert!(parse_level("[a=info").is_err(), "no filter at all");
+        for spans in ["[a=info", "gossd[call]=debug", "[{name=x}]=info"] {
+            assert!(refused(spans).contains("is about spans"), "{spans:?}");
+        }
     }
 }

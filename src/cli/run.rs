@@ -174,7 +174,9 @@ async fn attend(
                 is_known = true;
                 tracing::error!(
                     known = generation,
-                    "a peer says again that it knows a later start of this agent than this one, after {MOST_ANEW} starts above what                      peers knew. This one goes on; that peer takes nothing from it. Look for another agent of this name, and for                      a member that does not belong here"
+                    "a peer says again that it knows a later start of this agent than this one, after {MOST_ANEW} starts above what \
+                     peers knew. This one goes on; that peer takes nothing from it. Look for another agent of this name, and for \
+                     a member that does not belong here"
                 );
             }
             successor = ops.succeeded() => return Ok(AgentEnd::Succeeded(successor)),

@@ -17,6 +17,9 @@ pub(super) const SILENT: Duration = Duration::from_secs(5);
 pub const SUSPECT: Duration = Duration::from_millis(2_600);
 /// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
 const DOUBT: Duration = Duration::from_millis(800);
+/// And after this long it is sent a Hello as well: it may be another start, which does not know our session. Not before:
+/// a Hello costs a handshake, and on a lossy network two pings in a row are often lost.
+const ANOTHER: Duration = Duration::from_millis(1_400);
 /// A session is used for no longer than this.
 const REKEY: Duration = Duration::from_secs(3_600);
 /// Least time between two looks: of 500 peers a thousand pings are due every second, and no hurry is in any.
@@ -43,9 +46,12 @@ impl Link {
         }
         let forgotten = self.peers.forget(ran);
         self.forget(now, forgotten, replicas);
-        let known: BTreeMap<SocketAddr, Nearness> =
-            self.peers.in_session().map(|(addr, at)| (addr, nearness(ran, at))).collect();
-        let nearness = |addr| known.get(&addr).copied().unwrap_or(Nearness::Stranger);
+        let silences: BTreeMap<SocketAddr, Duration> = self
+            .peers
+            .in_session()
+            .map(|(addr, heard)| (addr, ran.saturating_duration_since(heard)))
+            .collect();
+        let nearness = |addr| silences.get(&addr).map_or(Nearness::Stranger, |silence| nearness(*silence));
         for due in self.pings.due(now, nearness) {
             match nearness(due.to) {
                 Nearness::Stranger => {
@@ -59,8 +65,8 @@ impl Link {
                 Nearness::Heard => self.ping(now, due.to, due.ask),
                 Nearness::Doubtful => {
                     self.ping(now, due.to, due.ask);
-                    // It may be another start, which does not know our session.
-                    if self.pings.provoked(now, due.to) {
+                    let another = silences.get(&due.to).is_some_and(|silence| *silence >= ANOTHER);
+                    if another && self.pings.provoked(now, due.to) {
                         self.hello(now, due.to);
                     }
                 }
@@ -121,8 +127,8 @@ pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
     ran.saturating_duration_since(at) < SILENT
 }
 
-fn nearness(ran: Instant, heard: Instant) -> Nearness {
-    match ran.saturating_duration_since(heard) {
+fn nearness(silence: Duration) -> Nearness {
+    match silence {
         silence if silence < DOUBT => Nearness::Heard,
         silence if silence < SUSPECT => Nearness::Doubtful,
         _ => Nearness::Stranger,
