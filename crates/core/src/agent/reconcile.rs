@@ -4,7 +4,7 @@
 //! have them revives them with its next Renew.
 //!
 //! Until peers had their chance to tell, they are not told that this start is ready. So they list what the former start
-//! had, and never what it had released.
+//! had, and never what it had released; nor does this one, where a read does not wait until then.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

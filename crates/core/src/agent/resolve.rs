@@ -41,7 +41,10 @@ impl State {
     /// How an owner's records are ranked, and whether one of them may outlive it.
     fn judge(&self, now: Instant, owner: &Owner) -> (Judged, bool) {
         if *owner == self.owner {
-            return (Judged { standing: Standing::Live, trip: Some(Duration::ZERO) }, false);
+            // What the journal had may have been released since. Reads wait for what peers remember, unless this start ends first.
+            let is_open = self.reconciliation.is_open();
+            let standing = if is_open { Standing::Hidden } else { Standing::Live };
+            return (Judged { standing, trip: Some(Duration::ZERO) }, false);
         }
         let standing = match self.directory.replicas.status(&owner.name) {
             Some(Status::Ready) => self.liveness.standing(now, &owner.name),

@@ -83,7 +83,7 @@ fn a_snapshot_of_the_process_before_is_never_older() {
 #[test]
 fn peers_do_not_list_a_journal_before_they_told_what_they_remember_of_it() {
     let agent = waiting(&["1", "2"], (4, 2), &["b"]);
-    assert_eq!(agent.resolve("t").len(), 2);
+    assert!(agent.resolve("t").is_empty(), "nor are they listed here, if a read does not wait so long");
     assert!(!is_published(&agent), "but its records are");
     let own = agent.owner().clone();
     let part = agent.lock().part(&own, 0, 0).unwrap();
