@@ -16,8 +16,11 @@ impl State {
     /// another one for each answer.
     pub fn resolve(&mut self, now: Instant, name: &str, turn: u64) -> Vec<Arc<Record>> {
         self.want(now, name);
+        // What the journal had may have been released since. Reads wait for what peers remember, unless this start ends first.
+        let is_open = self.reconciliation.is_open();
+        let is_sure = |entry: &&OwnedRecord| !is_open || *entry.owner != self.owner;
         let ranked = rank(&self.directory.lookup(name), self.order, turn, self.judging(now));
-        ranked.map(|entry| entry.record.clone()).collect()
+        ranked.filter(is_sure).map(|entry| entry.record.clone()).collect()
     }
 
     /// How records are ranked. What is known of an owner is looked up once for all its records that follow one another.
@@ -41,10 +44,7 @@ impl State {
     /// How an owner's records are ranked, and whether one of them may outlive it.
     fn judge(&self, now: Instant, owner: &Owner) -> (Judged, bool) {
         if *owner == self.owner {
-            // What the journal had may have been released since. Reads wait for what peers remember, unless this start ends first.
-            let is_open = self.reconciliation.is_open();
-            let standing = if is_open { Standing::Hidden } else { Standing::Live };
-            return (Judged { standing, trip: Some(Duration::ZERO) }, false);
+            return (Judged { standing: Standing::Live, trip: Some(Duration::ZERO) }, false);
         }
         let standing = match self.directory.replicas.status(&owner.name) {
             Some(Status::Ready) => self.liveness.standing(now, &owner.name),
