@@ -110,9 +110,13 @@ impl Attack {
         self.words().0
     }
 
-    /// Whether valid Hellos are among its frames, which the agent may answer; and no answer is larger.
+    /// Whether Hellos are among its frames: the agent may answer valid ones, and some others with the reason why not, which an
+    /// operator needs who has the wrong key. No answer is larger than its Hello.
     pub(crate) fn is_answered(self) -> bool {
-        matches!(self, Self::RecordedHellos | Self::RecordedHellosWithCookies | Self::AnothersName)
+        matches!(
+            self,
+            Self::ForgedHellos | Self::RecordedHellos | Self::RecordedHellosWithCookies | Self::AnothersName
+        )
     }
 
     pub(crate) fn unit(self) -> &'static str {
