@@ -5,6 +5,7 @@
 //! because agents do not bind the sockets with which they dial.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -60,21 +61,49 @@ impl Relay {
     }
 }
 
-/// Forwards datagrams. The agent answers the sender that a frame names, so nothing comes back this way.
+/// Forwards datagrams, and what the agent sends back to where they came from: to each sender by a socket of its own, as NAT
+/// does.
 async fn datagrams(udp: UdpSocket, to: SocketAddr, peer: LinkedPeer) -> anyhow::Result<()> {
+    let udp = Arc::new(udp);
+    let (mut ways, mut back) = (HashMap::<SocketAddr, Arc<UdpSocket>>::new(), JoinSet::new());
     let mut buffer = vec![0; 65_536];
     loop {
         // The kernel reports here that an earlier datagram found no receiver.
         let Ok((len, from)) = udp.recv_from(&mut buffer).await else { continue };
-        let lost = from.ip() == IpAddr::from(peer.ip)
-            && match *peer.link.borrow() {
+        let way = match ways.entry(from) {
+            Entry::Occupied(way) => way.into_mut(),
+            Entry::Vacant(new) => {
+                let way = Arc::new(UdpSocket::bind((udp.local_addr()?.ip(), 0)).await?);
+                way.connect(to).await?;
+                back.spawn(return_datagrams(way.clone(), udp.clone(), from, peer.clone()));
+                new.insert(way)
+            }
+        };
+        if !peer.loses(from) {
+            let _ = way.send(&buffer[..len]).await;
+        }
+    }
+}
+
+async fn return_datagrams(way: Arc<UdpSocket>, udp: Arc<UdpSocket>, sender: SocketAddr, peer: LinkedPeer) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok(len) = way.recv(&mut buffer).await else { continue };
+        if !peer.loses(sender) {
+            let _ = udp.send_to(&buffer[..len], sender).await;
+        }
+    }
+}
+
+impl LinkedPeer {
+    /// Whether a datagram from or to that sender is lost.
+    fn loses(&self, sender: SocketAddr) -> bool {
+        sender.ip() == IpAddr::from(self.ip)
+            && match *self.link.borrow() {
                 LinkState::Up => false,
                 LinkState::Lossy(share) => rand::rng().random_bool(share),
                 LinkState::Down => true,
-            };
-        if !lost {
-            let _ = udp.send_to(&buffer[..len], to).await;
-        }
+            }
     }
 }
 
