@@ -3,20 +3,18 @@
 //!
 //! `cargo bench --bench core`
 
-use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use gossd_core::address::Host;
-use gossd_core::agent::{Broken, LEASE_TTL, News, Restored, Settings, State};
+use gossd_core::agent::{News, Restored, Settings, State};
 use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::directory::Directory;
 use gossd_core::link::noise::{ClusterKey, Handshake, Identity};
 use gossd_core::link::wire::{self, Kind};
 use gossd_core::liveness::Standing;
-use gossd_core::quota::Quota;
 use gossd_core::rank::{Judged, Order, rank};
 use gossd_core::record::{Draft, Owner, Record};
 use gossd_core::replica::Extent;
@@ -79,8 +77,11 @@ fn ranking(c: &mut Criterion) {
                 all.say(Instant::now(), &owner(n), &change, &mut Vec::new());
             }
         }
-        let judge =
-            |_: &OwnedRecord| Judged { standing: Standing::Live, trip: Some(Duration::from_millis(3)) };
+        let judge = |_: &OwnedRecord| Judged {
+            standing: Standing::Live,
+            trip: Some(Duration::from_millis(3)),
+            ..Judged::default()
+        };
         let mut seed = 0;
         group.bench_function(format!("{entries} records"), |b| {
             b.iter(|| {
@@ -188,15 +189,7 @@ fn cells(c: &mut Criterion) {
 /// together, which is what it would be in one go. Prints; there is nothing to repeat.
 fn holds(_: &mut Criterion) {
     for (what, tunnels) in [("each of another tunnel", RECORDS), ("all of one tunnel", 1)] {
-        let settings = Settings {
-            owner: owner(RECORDS),
-            lease_ttl: LEASE_TTL,
-            order: Order::Random,
-            quota: Quota::default(),
-            private: BTreeSet::new(),
-            broken: Broken::default(),
-            hurry: 1,
-        };
+        let settings = Settings::of(owner(RECORDS));
         let mut state = State::new(Instant::now(), &settings, Restored::default());
         println!("a peer with {RECORDS} records, {what}");
         let bring = |state: &mut State| {

@@ -4,7 +4,9 @@
 # gost is simulated, unless --gost or GOSSD_GOST names the program of a real one (static: its image has nothing else).
 #
 #   scripts/docker-test.sh [--set short|long|NAME[/grpc|/http],...] [--repeat N] [--jobs N] [--list] [--table FILE]
-#                          [--noticed] [--gost FILE]
+#                          [--noticed] [--gost FILE] [--gossd FILE]
+#
+# GOSSD_TEST_TAG is the tag of the images, for several trees that share an engine.
 set -euo pipefail
 # Relative paths count from the caller's folder.
 here=$PWD
@@ -20,6 +22,7 @@ if ! command -v iptables >/dev/null; then
   apt-get update -qq && apt-get install -y -qq iptables
 fi
 
+tag=${GOSSD_TEST_TAG:-latest}
 built=$(scripts/static.sh)
 
 context=$(mktemp -d)
@@ -28,9 +31,9 @@ trap 'rm -rf "$context"' EXIT
 # Builds an image from a folder and the Dockerfile on standard input, and replaces the one of the same name.
 image() {
   local old new
-  old=$(docker images --quiet --no-trunc "$1:latest")
-  docker build --tag "$1" --file - "$context/$1" >"$context/log" 2>&1 || { cat "$context/log" >&2; fail "no image $1"; }
-  new=$(docker images --quiet --no-trunc "$1:latest")
+  old=$(docker images --quiet --no-trunc "$1:$tag")
+  docker build --tag "$1:$tag" --file - "$context/$1" >"$context/log" 2>&1 || { cat "$context/log" >&2; fail "no image $1"; }
+  new=$(docker images --quiet --no-trunc "$1:$tag")
   if [ -n "$old" ] && [ "$old" != "$new" ]; then docker rmi "$old" >/dev/null 2>&1 || true; fi
 }
 
@@ -62,7 +65,7 @@ END
 
 arguments=("$@")
 for ((at = 1; at < ${#arguments[@]}; at++)); do
-  case ${arguments[at - 1]} in --gost | --table) arguments[at]=$(cd "$here" && realpath -m "${arguments[at]}") ;; esac
+  case ${arguments[at - 1]} in --gost | --gossd | --table) arguments[at]=$(cd "$here" && realpath -m "${arguments[at]}") ;; esac
 done
 [ -z "${GOSSD_GOST:-}" ] || { GOSSD_GOST=$(cd "$here" && realpath -m "$GOSSD_GOST") && export GOSSD_GOST; }
 for argument in "$@"; do case $argument in --set | --list) set_given=1 ;; esac done

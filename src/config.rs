@@ -16,6 +16,7 @@ use crate::plugin::tls::TlsFiles;
 use gossd_core::address::Entrypoint;
 use gossd_core::agent::Broken;
 use gossd_core::link::keyring::Keyring;
+use gossd_core::locality::Locality;
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{AgentName, Generation};
@@ -80,6 +81,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// The order of records in an answer to Get.
     pub order: Order,
+    /// In which zone it is, and how much it is to be used.
+    pub locality: Locality,
     /// The limits on what the agent holds.
     pub quota: Quota,
     /// How many bytes of other owners are kept, if the memory of this process is limited.
@@ -122,6 +125,8 @@ pub struct Config {
 pub struct Adjustable {
     /// See [`Config::order`].
     pub order: Order,
+    /// See [`Config::locality`].
+    pub locality: Locality,
     /// See [`Config::quota`].
     pub quota: Quota,
     /// See [`Config::names`].
@@ -179,6 +184,7 @@ impl Config {
             cluster: DEFAULT_CLUSTER.into(),
             lease_ttl: gossd_core::agent::LEASE_TTL,
             order: Order::Random,
+            locality: Locality::default(),
             quota: Quota::default(),
             others: None,
             memory_problem: None,
@@ -202,7 +208,8 @@ impl Config {
 
     /// The settings that can change while the agent runs.
     pub fn adjustable(self) -> Adjustable {
-        Adjustable { order: self.order, quota: self.quota, names: self.names, join: self.join }
+        let Self { order, locality, quota, names, join, .. } = self;
+        Adjustable { order, locality, quota, names, join }
     }
 
     /// Finds contradictions.

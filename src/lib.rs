@@ -56,7 +56,9 @@
 //! starts; a *handshake* makes it. A
 //! *claim* is a tunnel's right to a *host name*; the agent that gets it by `SetRule` states it, in a slot like a record's. A
 //! tunnel that any claim makes *private* is so under all its names. A *keyring* is the keys of an agent: handshakes
-//! begin with the first one, its sealing key, and are answered with any of them.
+//! begin with the first one, its sealing key, and are answered with any of them. A peer is *doubted* after 1.2 s of silence,
+//! *suspect* after 2.6 s. An entrypoint that visitors want is *dialled* from here; a *hole* is a tunnel of which this host can
+//! dial no record, and a *detour* the gost of a peer that can.
 //!
 //! # Invariants
 //!
@@ -78,13 +80,14 @@
 //! 5. No record outlives its owner's last sign of life by more than its TTL:
 //!    `gossd_core::agent::tests::a_record_that_nobody_renews_lapses`, `gossd_core::lease::model`, and for a lost host
 //!    `tests/faults.rs`. The exceptions are self-preservation, `gossd_core::liveness`; a gost that outlives its agent,
-//!    listed last, `gossd_core::agent::survivors`; and a gost that answers dials while its Renew period is not known yet,
+//!    listed last, `gossd_core::agent::reach`; and a gost that answers dials while its Renew period is not known yet,
 //!    `gossd_core::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `gossd_core::agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
 //!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
 //!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
-//!    usable port or host: the tables in `gossd_core::address` and `gossd_core::link::slots`; and what is surely alive
-//!    before what may be: `gossd_core::rank`.
+//!    usable port or host: the tables in `gossd_core::address` and `gossd_core::link::slots`; and what surely works
+//!    from here before what may: `gossd_core::rank`, and `gossd_core::agent::reach::tests` for what a dial showed. An answer may begin with
+//!    the way around a hole, one step and never for a private tunnel: `gossd_core::agent::holes`.
 //! 7. A frame counts only for the agent that it was made for, from the agent of its session, once, and only in a session
 //!    whose handshake was made since it was last silent; bytes that are not authentic reach no parser but the head's, and
 //!    nothing that a peer or client sends can end a loop or an agent: `gossd_core::link::tests`, `tests/hostile_*.rs`, and

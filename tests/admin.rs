@@ -290,7 +290,7 @@ async fn a_page_elsewhere_cannot_read_what_names_tunnels() {
         let request = client().build().unwrap().get(format!("http://{}{path}", a.admin));
         request.header("Host", "rebound.example").send().await.unwrap().status().as_u16()
     };
-    for path in ["/", "/status.json", "/services.json", "/explain.json?name=t", "/events"] {
+    for path in ["/", "/status.json", "/services.json", "/explain.json?name=t", "/matrix.json", "/events"] {
         assert_eq!(by_name(path).await, 421, "{path}");
     }
     assert_eq!((by_name("/livez").await, by_name("/metrics").await), (200, 200), "probes ask by any name");
@@ -320,7 +320,7 @@ async fn the_control_socket_tells_all_that_the_listener_tells_and_alone_changes_
     let socket = folder.path().join("a.sock");
     let mut gost = FakeGost::start("n", a.plugin).await;
     gost.register("1", "t").await;
-    for path in ["/", "/services.json", "/explain.json?name=t&limit=1", "/livez", "/readyz"] {
+    for path in ["/", "/services.json", "/explain.json?name=t&limit=1", "/matrix.json", "/livez", "/readyz"] {
         let ask = request("GET", path, "");
         let both = [call(a.admin, &ask).await, by_socket(&socket, "GET", path).await];
         assert!(both.iter().all(|answer| answer.status() == 200), "{path}: {both:?}");

@@ -20,7 +20,8 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(20);
 const TOKENS: [&str; 2] = ["0b7c1f0e5d7a4c9f8e21d3a6b5947c10", "5f1c9be07d91ad44c2e807e3b2aa6131"];
 /// What names tunnels, or hosts of the cluster.
-const NAMED: [&str; 5] = ["/", "/status.json", "/services.json", "/explain.json?name=t", "/events"];
+const NAMED: [&str; 6] =
+    ["/", "/status.json", "/services.json", "/explain.json?name=t", "/matrix.json", "/events"];
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
 /// Where a listener on all addresses is reached.

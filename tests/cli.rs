@@ -104,7 +104,8 @@ async fn verbs_that_read_can_ask_the_control_socket() {
         (&["members"], "a (this)"),
         (&["services"], TUNNEL),
         (&["get", TUNNEL], CONNECTOR),
-        (&["explain", TUNNEL], "the only one; a is alive"),
+        (&["explain", TUNNEL], "the only one; a is alive; registered here"),
+        (&["matrix"], "nobody reports an entrypoint that it cannot reach"),
     ] {
         let (stdout, stderr, code) = by_socket(words);
         assert!(code == 0 && stdout.contains(text), "{words:?}: {stdout}{stderr}");
@@ -147,7 +148,7 @@ async fn a_tunnel_is_found_and_explained_by_its_id_and_by_its_host() {
     assert_eq!(lines[1], "host    www.example.org: www.example.org is configured (--ingress-rule)");
     assert_eq!(lines[2], format!("tunnel  {TUNNEL}"));
     assert!(lines[5].starts_with("1     ") && lines[5].contains(&entrypoint) && lines[5].contains(" left"));
-    assert_eq!(lines[6], "        the only one; a is alive");
+    assert_eq!(lines[6], "        the only one; a is alive; registered here");
     assert!(lines.iter().all(|line| line.len() <= 100), "{explained}");
     let explained = json(&a, &["explain", TUNNEL]);
     assert_eq!((&explained["name"], &explained["candidates"][0]["rtt_ms"]), (&TUNNEL.into(), &Value::Null));

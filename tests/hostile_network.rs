@@ -10,7 +10,7 @@ use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::net::incoming::MAX_UNPROVEN;
 use gossd::net::keyfile::generate;
-use gossd_core::agent::Counts;
+use gossd_core::agent::{Changes, Counts};
 use gossd_core::connection::Caller;
 use gossd_core::link::counters::Dropped;
 use gossd_core::link::frame::{self, Sealed};
@@ -60,7 +60,9 @@ fn state(agent: &Daemon) -> (Counts, Vec<String>, Vec<String>, u64, String) {
     let members = view.members.iter();
     let members = members
         .map(|m| format!("{} {:?} {:?} {:?} {}", m.name, m.generation, m.status, m.standing, m.records));
-    (view.counts, members.collect(), ids(agent, "t"), view.last_event, format!("{:?}", view.changes))
+    // The test itself asks for records, so their entrypoints are dialled.
+    let changes = Changes { tried: [0; 3], ..view.changes };
+    (view.counts, members.collect(), ids(agent, "t"), view.last_event, format!("{changes:?}"))
 }
 
 fn dropped(agent: &Daemon) -> u64 {

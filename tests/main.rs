@@ -4,6 +4,7 @@
 mod addresses;
 mod admin;
 mod admin_access;
+mod around;
 mod check;
 mod claim_bounds;
 mod cli;
@@ -37,6 +38,7 @@ mod plugin_tls;
 mod plugin_wire;
 mod private_files;
 mod program;
+mod reach;
 mod readme;
 mod reload;
 mod secrets;

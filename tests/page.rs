@@ -58,6 +58,7 @@ impl Operator {
         let mut operator = Self { browser, agents: [a, b, c], gosts };
         operator.sees("#legend", "3 alive");
         operator.sees("#found", "3 tunnels");
+        operator.sees("#verdict", "nobody reports an entrypoint that it cannot reach");
         Some(operator)
     }
 
@@ -154,6 +155,27 @@ async fn a_killed_agent_is_on_top_within_five_seconds_and_its_records_are_last_w
     operator.counts(".candidate", 1);
     operator.sees("#changes .change", AT_TWO);
     assert_eq!(operator.browser.value("window.unloaded"), false);
+    operator.leaves_in_peace();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entrypoint_that_this_host_does_not_reach_is_on_top_in_the_matrix_and_among_the_changes() {
+    let Some(mut operator) = Operator::arrive().await else { return };
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    operator.gosts[2].register_as("nowhere", "unreached", &nowhere.to_string()).await;
+    operator.follows_link("unreached");
+    for _ in 0..40 {
+        operator.agents[0].get("unreached").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    operator.sees(".alerts .bad", &format!("cannot be sent to c: a dial of its gost's entrypoint {nowhere}"));
+    operator.sees("#unreached", &nowhere.to_string());
+    assert_eq!(
+        operator.browser.texts("#unreached tr > :nth-child(-n+4)"),
+        ["a", &nowhere.to_string(), "c", "refused"]
+    );
+    operator.sees("#changes", &format!("{nowhere} of c is not reached by a"));
+    operator.sees(".open .candidate", "its entrypoint refuses connections from here");
     operator.leaves_in_peace();
 }
 

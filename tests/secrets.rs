@@ -88,6 +88,10 @@ fn the_search_finds_what_is_there() {
     assert!(find("nothing", &secret).is_none());
 }
 
+/// What the admin listener answers.
+const PAGES: [&str; 7] =
+    ["/", "/status.json", "/services.json", "/explain.json?name=t", "/matrix.json", "/readyz", "/metrics"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_agent_says_tells_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -175,7 +179,7 @@ async fn whatever_an_agent_says_tells_no_secret() {
         collect(verb, said(&[verb, "--admin", &admin], ""));
         collect("its JSON", said(&[verb, "--json", "--admin", &admin], ""));
     }
-    for page in ["/", "/status.json", "/services.json", "/explain.json?name=t", "/readyz", "/metrics"] {
+    for page in PAGES {
         collect(page, call(a.admin, &request("GET", page, "")).await.body);
     }
     collect(

@@ -179,7 +179,7 @@ async fn the_operators_page_is_answered_and_pages_of_others_are_not() {
         &["Origin: null"],
         &["Origin: http://127.0.0.1:1"],
     ];
-    for path in ["/", "/status.json", "/services.json", "/explain.json?name=t"] {
+    for path in ["/", "/status.json", "/services.json", "/explain.json?name=t", "/matrix.json"] {
         let get = request("GET", path, "");
         for headers in own_page {
             assert_eq!(
@@ -194,7 +194,7 @@ async fn the_operators_page_is_answered_and_pages_of_others_are_not() {
         let link = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
         assert_eq!(call(agent.admin, &with(&get, &own, &link)).await.status(), 200, "a link leads to {path}");
     }
-    assert_eq!(metric(&agent, "gossd_admin_rejected_total{reason=\"web_page\"}").await, 20);
+    assert_eq!(metric(&agent, "gossd_admin_rejected_total{reason=\"web_page\"}").await, 25);
     for path in ["/livez", "/readyz", "/metrics"] {
         let get = with(&request("GET", path, ""), "gossd.example.net", &[]);
         assert_eq!(call(agent.admin, &get).await.status(), 200, "{path} is for probes of any name");

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd_core::agent::News;
+use gossd_core::agent::{News, Offer};
+use gossd_core::hostname::TunnelId;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::gauges::Gauge;
@@ -101,7 +102,13 @@ impl ReplicaStore for Notes {
                 self.all.push((owner.clone(), false));
                 self.forgotten.push(owner);
             }
-            News::Silent { .. } | News::Refused { .. } | News::Differs { .. } => self.others += 1,
+            News::Doubted { .. }
+            | News::Silent { .. }
+            | News::Refused { .. }
+            | News::Offered { .. }
+            | News::Differs { .. } => {
+                self.others += 1;
+            }
             News::Changed { .. } => panic!("cards change no slots"),
         }
     }
@@ -113,6 +120,10 @@ impl ReplicaStore for Notes {
 
     fn part(&self, _: &Owner, _: Version, _: Slot) -> Option<Part> {
         None
+    }
+
+    fn offer(&mut self, _: Instant, _: &Owner, _: TunnelId) -> Offer {
+        Offer::Nothing
     }
 }
 

@@ -2,12 +2,12 @@
 //! nobody changes what was registered here, and each frame that is sent goes to the right peer and can be decrypted
 //! there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd_core::agent::{Broken, Candidate, LEASE_TTL, News, Restored, Settings as Behaviour, State};
+use gossd_core::agent::{Candidate, News, Offer, Restored, Settings as Behaviour, State};
 use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::connection::Caller;
 use gossd_core::hostname::{Claim, Endpoint, TunnelId};
@@ -15,9 +15,10 @@ use gossd_core::lease::Holding;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::keyring::Keyring;
-use gossd_core::link::wire::{self, Answer, Cards, Kind, MAX_PAYLOAD, Ping, Pong, Push, Question};
+use gossd_core::link::wire::{
+    self, Answer, Cards, Kind, MAX_PAYLOAD, OfferedGost, Ping, Pong, Push, Question, Seek,
+};
 use gossd_core::link::{DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkSettings, ReplicaStore};
-use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
 use gossd_core::replica::Part;
@@ -35,7 +36,10 @@ const EFFECTS: usize = 32;
 /// Our name.
 const US: &str = "a";
 /// Our one tunnel.
-const TUNNEL: &str = "ours";
+const TUNNEL: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
+
+/// Where its gost is.
+const OURS: &str = "192.0.2.7:80";
 
 /// Steps, each after a byte that selects a peer and what it does.
 pub fn run(data: &[u8]) {
@@ -96,8 +100,10 @@ impl ReplicaStore for Watch<'_> {
             }
             News::Hearsay { .. } => self.is_hearsay = true,
             News::Heard { .. }
+            | News::Doubted { .. }
             | News::Silent { .. }
             | News::Refused { .. }
+            | News::Offered { .. }
             | News::Differs { .. }
             | News::Forgotten { .. } => {}
         }
@@ -111,6 +117,12 @@ impl ReplicaStore for Watch<'_> {
 
     fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.state.part(owner, after, from)
+    }
+
+    fn offer(&mut self, now: Instant, by: &Owner, tunnel: TunnelId) -> Offer {
+        let offer = self.state.offer(now, by, tunnel);
+        self.state.take_effects();
+        offer
     }
 }
 
@@ -162,9 +174,7 @@ impl Room {
             seed: [7; 32],
         };
         let link = Link::new(now, settings, Arc::new(Counters::default()));
-        let (order, quota, broken) = (Order::Nearest, Quota::default(), Broken::default());
-        let (lease_ttl, private) = (LEASE_TTL, BTreeSet::new());
-        let behaviour = Behaviour { owner: us, lease_ttl, order, quota, private, broken, hurry: 1 };
+        let behaviour = Behaviour { order: Order::Nearest, ..Behaviour::of(us) };
         let mut state = State::new(now, &behaviour, Restored::default());
         let holding = Holding { record: Arc::new(ours()), dial: "".into() };
         state.register(now, Caller::local(1), holding).expect("there is room");
@@ -187,6 +197,8 @@ impl Room {
         let what = input.byte();
         let n = usize::from(what / 17) % self.processes.len();
         match what % 17 {
+            // What came later than the corpus.
+            _ if what >= 253 => self.seek_or_offer(n, input),
             kind @ 0..11 => self.send(n, Kind::ALL[usize::from(kind)], input.counted()),
             11 => self.push(n, input),
             12 => self.answer(n, input),
@@ -249,6 +261,19 @@ impl Room {
         let question = Question { name, generation, after, from, id: 7 };
         let payload = wire::encode(&question);
         self.send(n, Kind::Question, &payload);
+    }
+
+    /// Asks for a detour, or offers one.
+    fn seek_or_offer(&mut self, n: usize, input: &mut Input<'_>) {
+        let (how, id) = (input.byte(), u64::from(input.byte()));
+        if how & 1 == 0 {
+            let seek = Seek { id, tunnel: TunnelId::parse(TUNNEL).expect("an id") };
+            return self.send(n, Kind::Seek, &wire::encode(&seek));
+        }
+        let address = String::from_utf8_lossy(input.counted());
+        let gost = (how & 2 == 2).then(|| OfferedGost { node: "m", address: &address });
+        let offer = wire::Offer { id, reaches: how & 4 == 4, gost };
+        self.send(n, Kind::Offer, &wire::encode(&offer));
     }
 
     /// Answers the link's last ping, and makes a handshake: the one that the link began, if it did.
@@ -367,6 +392,11 @@ impl Room {
             Taken::Data(number, payload) => {
                 assert_eq!(Kind::from_number(number), Some(*kind));
                 process.admitted |= *kind != Kind::Conflict;
+                if *kind == Kind::Offer {
+                    let offer = wire::decode::<wire::Offer<'_>>(&payload).expect("an offer");
+                    let ours = OfferedGost { node: "n", address: OURS };
+                    assert!(offer.gost.is_none_or(|gost| gost == ours), "the only gost here");
+                }
                 if *kind == Kind::Question {
                     process.question = payload;
                 } else if *kind == Kind::Ping
@@ -407,7 +437,7 @@ impl Room {
 
 fn ours() -> Record {
     let [id, name, node] = ["1", TUNNEL, "n"].map(Into::into);
-    Record { id, name, node, network: Network::Tcp, address: "192.0.2.7:80".into() }
+    Record { id, name, node, network: Network::Tcp, address: OURS.into() }
 }
 
 /// Slots and cells: made up of a few numbers, or as the input has them.

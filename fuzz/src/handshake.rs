@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd_core::agent::News;
+use gossd_core::agent::{News, Offer};
+use gossd_core::hostname::TunnelId;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::frame::{self, HELLO, Sealed, VERSION};
 use gossd_core::link::gauges::Gauge;
@@ -114,6 +115,10 @@ impl ReplicaStore for Notes {
 
     fn part(&self, _: &Owner, _: Version, _: Slot) -> Option<Part> {
         None
+    }
+
+    fn offer(&mut self, _: Instant, _: &Owner, _: TunnelId) -> Offer {
+        Offer::Nothing
     }
 }
 

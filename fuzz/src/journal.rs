@@ -2,7 +2,7 @@
 //! what the agent then answers and sends. A damaged file is noticed, and ends nothing.
 
 use std::cell::{Cell as Flag, OnceCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -12,13 +12,11 @@ use gossd::journal::RestoredJournal;
 use gossd::journal::entries::{KeptEntries, read, read_file, write, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
-use gossd_core::agent::{Broken, LEASE_TTL, Restored as Held, Settings};
+use gossd_core::agent::{Restored as Held, Settings};
 use gossd_core::codec::{decode_cell, encode_cell};
 use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
 use gossd_core::hostname::{Claim, Endpoint, TunnelId};
 use gossd_core::lease::{Holding, KeptLeases, Word};
-use gossd_core::quota::Quota;
-use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record, check_field};
 use gossd_core::slot::{Cell, Content, FIRST_CLAIM, Slot};
 use gossd_core::tombstone::Release;
@@ -118,9 +116,7 @@ fn starts(restored: RestoredJournal) {
     let RestoredJournal { leases, entrypoints, rules, draining, told, .. } = restored;
     let KeptLeases { held, lapsed, released, .. } = leases.clone();
     let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
-    let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
-    let private = BTreeSet::new();
-    let settings = Settings { owner, lease_ttl: LEASE_TTL, order, quota, private, broken, hurry: 1 };
+    let settings = Settings::of(owner);
     let kept = Held { leases, entrypoints, claims: rules, draining, told };
     let agent = Agent::new(settings, kept);
     let counts = agent.counts();

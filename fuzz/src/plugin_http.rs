@@ -1,7 +1,7 @@
 //! gost's calls over HTTP through the handlers. Every call is answered at once, from memory, with one of few statuses.
 //! Every answer was registered, and what was deregistered never comes back.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -16,10 +16,9 @@ use gossd::plugin::http::{INGRESS_PATH, PATH, routes};
 use gossd::plugin::reload::Latest;
 use gossd::plugin::{Caller, CaughtUp, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use gossd_core::address::{Entrypoint, Host};
-use gossd_core::agent::{Broken, LEASE_TTL, Restored, Settings};
+use gossd_core::agent::{Restored, Settings};
 use gossd_core::hostname::Naming;
 use gossd_core::quota::Quota;
-use gossd_core::rank::Order;
 use gossd_core::record::{Owner, check_field};
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
@@ -83,9 +82,7 @@ struct Gost {
 impl Gost {
     fn new(input: &mut Input<'_>) -> Self {
         let owner = Owner { name: "a".parse().expect("a name"), generation: 5 };
-        let (order, broken) = (Order::Random, Broken::default());
-        let (lease_ttl, quota, private) = (LEASE_TTL, QUOTA, BTreeSet::new());
-        let settings = Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 };
+        let settings = Settings { quota: QUOTA, ..Settings::of(owner) };
         let agent = Agent::new(settings, Restored::default());
         let (how, connection) = (input.byte(), 1);
         let fallback = (how & 1 == 1).then(|| Entrypoint::parse(":8420").expect("an address"));

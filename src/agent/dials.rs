@@ -2,22 +2,26 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use gossd_core::address::Address;
-use gossd_core::agent::{Dial, Dialled, MAX_DIALS};
+use gossd_core::agent::{Dial, Dialled, MAX_DIALS, NOBODYS, Tried, Try};
 use gossd_core::label::Label;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A gost that does not refuse within this time may be alive. A refusal takes a round trip within the host; the rest is
 /// for starved hosts.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// A visitor's request for a host name that no tunnel can have: its top-level domain is reserved.
-const NOBODYS: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: gossd.invalid\r\nUser-Agent: gossd\r\nConnection: close\r\n\r\n";
+/// A gost that does not answer a request within this time is frozen: a live one takes a millisecond.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Addresses of one entrypoint's name that are dialled.
+const MOST_ADDRESSES: usize = 4;
 /// Time between the two refusals that show a dead gost. One refusal alone may come from a gost that is about to listen.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -73,23 +77,49 @@ impl Dials {
     }
 }
 
-/// The running dials of dead agents' gosts: at most one per entrypoint, none longer than two seconds. Each gost also
-/// has to answer a request, because a frozen gost would delay each visitor by 15 s.
+/// The running dials of entrypoints that visitors want: at most one per entrypoint, none longer than four seconds.
 #[derive(Default)]
-pub(super) struct SurvivorDials(JoinSet<(Address, Dialled)>);
+pub(super) struct Tries(JoinSet<(Address, Tried)>);
 
-impl SurvivorDials {
-    pub(super) fn start(&mut self, address: Address) {
+impl Tries {
+    pub(super) fn start(&mut self, Try { address, asks }: Try) {
         self.0.spawn(async move {
-            let dialled = dial_each(&BTreeSet::from([address.clone()]), true).await;
-            (address, dialled)
+            let tried = reach(&address, asks).await;
+            (address, tried)
         });
     }
 
     /// The next dial that ended; `None` while none runs.
-    pub(super) async fn next(&mut self) -> Option<(Address, Dialled)> {
+    pub(super) async fn next(&mut self) -> Option<(Address, Tried)> {
         Some(self.0.join_next().await?.expect("nobody aborts them, and they do not panic"))
     }
+}
+
+/// Dials an entrypoint as a visitor's gost would; a name is resolved here. All its addresses at once: the first that takes the
+/// connection counts.
+async fn reach(entrypoint: &Address, asks: bool) -> Tried {
+    let text = entrypoint.to_string();
+    let Ok(Ok(found)) = timeout(DIAL_TIMEOUT, lookup_host(&text)).await else { return Tried::Silent };
+    let dial = |address: SocketAddr| async move {
+        let started = Instant::now();
+        let stream = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
+        stream.map(|stream| (stream, started.elapsed()))
+    };
+    let mut dials: FuturesUnordered<_> = found.take(MOST_ADDRESSES).map(dial).collect();
+    let mut tried = if dials.is_empty() { Tried::Silent } else { Tried::Refused };
+    while let Some(ended) = dials.next().await {
+        match ended {
+            Ok((Ok(mut stream), trip)) => {
+                if !asks || timeout(ANSWER_TIMEOUT, ask(&mut stream)).await.is_ok() {
+                    return Tried::Works(trip);
+                }
+                tried = Tried::Silent;
+            }
+            Ok((Err(error), _)) if is_refusal(error.kind()) => {}
+            Ok((Err(_), _)) | Err(_) => tried = Tried::Silent,
+        }
+    }
+    tried
 }
 
 async fn dial_all(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
@@ -110,12 +140,14 @@ async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
         };
         match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
-                if !asks || timeout(DIAL_TIMEOUT, ask(&mut stream)).await.is_ok() {
+                if !asks || timeout(ANSWER_TIMEOUT, ask(&mut stream)).await.is_ok() {
                     return Dialled::Answered;
                 }
-                all = Dialled::Silent;
+                all = Dialled::Mute;
             }
             Ok(Err(error)) if is_refusal(error.kind()) => {}
+            // The queue of a frozen process is full after some visitors.
+            Err(_) if asks => all = Dialled::Mute,
             Ok(Err(_)) | Err(_) => all = Dialled::Silent,
         }
     }
@@ -125,7 +157,9 @@ async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
 /// Returns at any reaction to a visitor of a host name that belongs to nobody: gost answers 502 at once, and a frozen
 /// gost sends nothing.
 async fn ask(stream: &mut TcpStream) {
-    if stream.write_all(NOBODYS).await.is_ok() {
+    let request =
+        format!("GET / HTTP/1.1\r\nHost: {NOBODYS}\r\nUser-Agent: gossd\r\nConnection: close\r\n\r\n");
+    if stream.write_all(request.as_bytes()).await.is_ok() {
         let _ = stream.read(&mut [0]).await;
     }
 }
@@ -204,13 +238,29 @@ mod tests {
             }
         });
         assert_eq!(dial_all(&frozen_at, false).await, Dialled::Answered);
-        assert_eq!(dial_all(&frozen_at, true).await, Dialled::Silent);
+        assert_eq!(dial_all(&frozen_at, true).await, Dialled::Mute);
         assert_eq!(dial_all(&lives_at, true).await, Dialled::Answered);
-        let mut survivors = SurvivorDials::default();
-        for (at, dialled) in [(&frozen_at, Dialled::Silent), (&lives_at, Dialled::Answered)] {
-            let address = at.first().unwrap();
-            survivors.start(address.clone());
-            assert_eq!(survivors.next().await, Some((address.clone(), dialled)), "of a dead agent");
+        let mut tries = Tries::default();
+        for (at, asks, works) in
+            [(&frozen_at, true, false), (&frozen_at, false, true), (&lives_at, true, true)]
+        {
+            let address = at.first().unwrap().clone();
+            tries.start(Try { address: address.clone(), asks });
+            let (ended, how) = tries.next().await.unwrap();
+            assert_eq!((ended, matches!(how, Tried::Works(_))), (address, works), "{asks}: {how:?}");
+            assert_ne!(how, Tried::Refused);
         }
+    }
+
+    #[tokio::test]
+    async fn an_entrypoint_is_reached_by_its_name_as_well() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let at = |host: &str, port: u16| Address::from(format!("{host}:{port}"));
+        assert!(matches!(reach(&at("localhost", port), false).await, Tried::Works(_)));
+        drop(listener);
+        assert_eq!(reach(&at("127.0.0.1", port), false).await, Tried::Refused);
+        assert_eq!(reach(&at("localhost", port), false).await, Tried::Refused);
+        assert_eq!(reach(&at("no-such-host.invalid", port), false).await, Tried::Silent);
     }
 }

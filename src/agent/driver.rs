@@ -5,13 +5,13 @@ use gossd_core::slot::STATUS_SLOT;
 use tokio::time::sleep_until;
 
 use super::Agent;
-use super::dials::{Dials, SurvivorDials};
+use super::dials::{Dials, Tries};
 use crate::net::Cluster;
 
 /// Which gosts an agent dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialling {
-    /// The gosts of its host, and those of silent peers.
+    /// The gosts of its host, and those of peers that visitors here want.
     All,
     /// The gosts of its host only, for an agent without peers.
     OwnHost,
@@ -20,14 +20,17 @@ pub enum Dialling {
 impl Agent {
     /// Runs for ever.
     pub async fn drive(self, cluster: Cluster, dialling: Dialling) -> anyhow::Result<()> {
-        let (mut running, mut survivor_dials) = (Dials::default(), SurvivorDials::default());
+        let (mut running, mut trying) = (Dials::default(), Tries::default());
         loop {
-            let Due { changes, dials, survivors, next } = self.due(&running);
+            let Due { changes, dials, tries, seeks, next } = self.due(&running);
             for dial in dials {
                 running.start(dial);
             }
-            for address in survivors.into_iter().filter(|_| dialling == Dialling::All) {
-                survivor_dials.start(address);
+            for next in tries.into_iter().filter(|_| dialling == Dialling::All) {
+                trying.start(next);
+            }
+            if !seeks.is_empty() {
+                cluster.seek(seeks);
             }
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
@@ -46,8 +49,8 @@ impl Agent {
                         running.start(again);
                     }
                 }
-                Some((address, dialled)) = survivor_dials.next() => {
-                    self.with(|state, _| state.survivor_dialled(&address, dialled));
+                Some((address, tried)) = trying.next() => {
+                    self.with(|state, now| state.tried(now, &address, tried));
                 }
             }
         }

@@ -1,6 +1,68 @@
 //! The log lines of the agent's state.
 
-use gossd_core::agent::{DRAINING, Line};
+use std::collections::BTreeSet;
+use std::fmt;
+
+use gossd_core::address::Address;
+use gossd_core::agent::{DRAINING, Line, OwnUnreached, Tried};
+use gossd_core::record::AgentName;
+
+/// Names in one sentence, at most.
+const MOST_NAMES: usize = 5;
+
+/// What it means that the entrypoint of a peer that is heard is dialled in vain, and what can be done.
+pub(crate) fn unreached(agent: &AgentName, entrypoint: &Address, tried: Tried) -> String {
+    let (how, remedy) = match tried {
+        Tried::Refused => (
+            "is refused",
+            "Bind gost's entrypoint there to an address that other hosts reach, not to loopback, and look whether gost listens",
+        ),
+        _ => ("is not answered", "Open its TCP port in the firewalls between the two hosts"),
+    };
+    format!(
+        "a visitor here cannot be sent to {agent}: a dial of its gost's entrypoint {entrypoint} {how}, so its records come behind \
+         those that work. {remedy}; or set --advertise-host of {agent} to an address at which this host reaches it"
+    )
+}
+
+/// What it means that peers which are heard dial an entrypoint of a gost of this host in vain, and what can be done.
+pub(crate) fn own_unreached(of: &OwnUnreached) -> String {
+    let OwnUnreached { entrypoint, refused, silent } = of;
+    let open = "Open its TCP port in the firewalls of this host and of those on the way";
+    let listen = "Bind gost's entrypoint to an address that other hosts reach, not to loopback, and look whether gost listens";
+    let (how, remedy) = match (refused.is_empty(), silent.is_empty()) {
+        (true, _) => ("nothing answers their dials".into(), open.to_owned()),
+        (false, true) => ("their dials are refused".into(), listen.to_owned()),
+        (false, false) => (
+            format!("those of {} are refused, and nothing answers those of {}", few(refused), few(silent)),
+            format!("{listen}. {open}"),
+        ),
+    };
+    let all: BTreeSet<AgentName> = refused.union(silent).cloned().collect();
+    format!(
+        "{} cannot reach our entrypoint {entrypoint}: {how}, so visitors there are sent to it last, and may wait for 15 s. \
+         {remedy}; or set --advertise-host to an address at which these hosts reach this one",
+        few(&all)
+    )
+}
+
+/// `a, b and c`; of many, some.
+fn few(names: &BTreeSet<AgentName>) -> String {
+    let mut shown: Vec<String> = names.iter().take(MOST_NAMES).map(ToString::to_string).collect();
+    if names.len() > MOST_NAMES {
+        shown.push(format!("{} more", names.len() - MOST_NAMES));
+    }
+    let Some((last, others)) = shown.split_last() else { return String::new() };
+    if others.is_empty() { last.clone() } else { format!("{} and {last}", others.join(", ")) }
+}
+
+/// What it means that a gost of this host is frozen, and what can be done.
+pub(crate) fn frozen(entrypoint: &impl fmt::Display) -> String {
+    format!(
+        "the gost at {entrypoint} takes connections and does not answer: it is stopped, or has no processor time. Its records \
+         come behind all that works, at every host, until it answers or calls. Look at its process"
+    )
+}
 
 /// Writes a line to the log, which never blocks.
 pub(super) fn log(line: Line) {
@@ -29,6 +91,11 @@ pub(super) fn log(line: Line) {
         Line::Unanswered { node, records } => {
             tracing::info!(%node, records, "records lapsed: their gost neither renews them nor answers a dial");
         }
+        Line::Frozen { node, addresses } => tracing::warn!(
+            %node,
+            "{}", frozen(&addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", "))
+        ),
+        Line::Thawed { node } => tracing::info!(%node, "a gost that did not answer does again"),
         Line::Gone { node, records } => tracing::info!(
             %node,
             records,
@@ -55,9 +122,26 @@ pub(super) fn log(line: Line) {
             "a peer is silent, but its gost answers: if the peer is dead, its records stay listed, last, for at most an \
              hour. Start gossd there"
         ),
-        Line::SurvivorDialled { agent, entrypoint, dialled } => {
-            tracing::debug!(%agent, %entrypoint, ?dialled, "dialled the gost of a silent peer");
+        Line::Tried { agent, entrypoint, tried } => {
+            tracing::debug!(%agent, %entrypoint, ?tried, "dialled the gost of a peer, with another outcome than before");
         }
+        Line::Unreached { agent, entrypoint, tried } => {
+            tracing::warn!(%agent, %entrypoint, "{}", unreached(&agent, &entrypoint, tried));
+        }
+        Line::Reached { agent, entrypoint } => {
+            tracing::info!(%agent, %entrypoint, "a peer's gost can be dialled from this host again");
+        }
+        Line::OwnUnreached(of) => {
+            tracing::warn!(entrypoint = %of.entrypoint, "{}", own_unreached(&of));
+        }
+        Line::OwnReached { entrypoint } => {
+            tracing::info!(%entrypoint, "no peer says any more that it cannot reach this entrypoint of ours");
+        }
+        Line::Detour { tunnel, agent, entrypoint } => tracing::warn!(
+            tunnel, %agent, %entrypoint,
+            "this host can dial no record of a tunnel, but a peer can: visitors get there by the peer's gost. Open the way to \
+             the entrypoints of the tunnel, which `gossd explain` names. Further ones are only counted for a minute"
+        ),
         Line::JournalWritten => tracing::info!("the journal is written again, and has everything"),
         Line::JournalLate { took } => tracing::warn!(
             seconds = took.as_secs_f64(),
@@ -69,5 +153,42 @@ pub(super) fn log(line: Line) {
             "the journal is not written: this agent continues in memory, tries again every second, and writes everything anew \
              when it can. A kill until then loses what changes. Look at the disk and the folder of --data-dir"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<AgentName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_owner_reads_who_does_not_reach_it_how_and_what_to_do() {
+        let of = |refused: &[&str], silent: &[&str]| {
+            let entrypoint = "10.0.0.1:8420".into();
+            own_unreached(&OwnUnreached { entrypoint, refused: names(refused), silent: names(silent) })
+        };
+        let silent = of(&[], &["b", "c"]);
+        assert!(
+            silent.starts_with("b and c cannot reach our entrypoint 10.0.0.1:8420: nothing answers"),
+            "{silent}"
+        );
+        assert!(silent.contains("firewalls") && !silent.contains("loopback"), "{silent}");
+        let refused = of(&["b"], &[]);
+        assert!(refused.starts_with("b cannot reach our entrypoint 10.0.0.1:8420: their dials are refused"));
+        assert!(!refused.contains("firewalls") && refused.contains("not to loopback"), "{refused}");
+        let both = of(&["b"], &["c"]);
+        assert!(both.contains("those of b are refused, and nothing answers those of c"), "{both}");
+        assert!([silent, refused, both].iter().all(|text| text.contains("--advertise-host")));
+    }
+
+    #[test]
+    fn two_hundred_names_are_five_and_a_number() {
+        let many: Vec<String> = (0..200).map(|n| format!("h{n:03}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(few(&names(&many)), "h000, h001, h002, h003, h004 and 195 more");
+        assert_eq!(few(&names(&["a", "b", "c"])), "a, b and c");
     }
 }

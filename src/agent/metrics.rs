@@ -54,9 +54,36 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
         "Own records that lapsed because their gost asked for them",
         view.changes.asked,
     )?;
-    let dialled = ["answered", "refused", "silent"].map(|result| [("result", result)]);
+    let dialled = ["answered", "refused", "mute", "silent"].map(|result| [("result", result)]);
     let dialled = dialled.into_iter().zip(view.changes.dialled);
-    sheet.counts("gossd_gost_dials", "Dials of gosts that may be dead, by result", dialled)?;
+    sheet.counts("gossd_gost_dials", "Dials of gosts that may be dead or frozen, by result", dialled)?;
+    let tried = ["works", "refused", "silent"].map(|result| [("result", result)]);
+    let tried = tried.into_iter().zip(view.changes.tried);
+    sheet.counts(
+        "gossd_entrypoint_dials",
+        "Dials of entrypoints that visitors here want, by result",
+        tried,
+    )?;
+    sheet.level(
+        "gossd_entrypoints_unreached",
+        "Entrypoints of peers that are dialled in vain from here, although visitors want them",
+        amount(view.unreached.len()),
+    )?;
+    sheet.level(
+        "gossd_own_entrypoints_unreached",
+        "Entrypoints of this host's gosts that peers do not reach",
+        amount(view.own_unreached.len()),
+    )?;
+    sheet.count(
+        "gossd_detours",
+        "Answers that began with another host's gost, because no record can be dialled from here",
+        view.changes.detours,
+    )?;
+    sheet.count(
+        "gossd_detour_offers_dropped",
+        "Offers of peers that this agent had not asked for, or not any more",
+        view.changes.offers_dropped,
+    )?;
     let draining = f64::from(u8::from(view.draining));
     sheet.level("gossd_draining", "1 while this agent drains and peers do not list its records", draining)?;
     sheet.level("gossd_private_tunnels", "Tunnels that are private", amount(counts.private))?;
@@ -66,7 +93,12 @@ fn holdings(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
 fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     let peers = view.members.get(1..).unwrap_or_default();
     let of = |standing| peers.iter().filter(|peer: &&MemberView| peer.standing == standing).count();
-    let standings = [(Standing::Live, "alive"), (Standing::Suspect, "suspect"), (Standing::Hidden, "dead")];
+    let standings = [
+        (Standing::Live, "alive"),
+        (Standing::Doubted, "doubted"),
+        (Standing::Suspect, "suspect"),
+        (Standing::Hidden, "dead"),
+    ];
     let states = standings.map(|(standing, word)| ([("state", word)], amount(of(standing))));
     sheet.levels("gossd_peers", "Peers by their state", states)?;
     let trips = peers

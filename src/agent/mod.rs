@@ -8,18 +8,16 @@ mod log;
 mod metrics;
 mod views;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
-use gossd_core::agent::{BITE, Effects, Heal, News, Restored, Settings, State};
+use gossd_core::agent::{Adjusted, BITE, Effects, Heal, News, Offer, Restored, Settings, State};
 use gossd_core::connection::{Caller, ConnectionId};
 use gossd_core::entrypoints::Place;
 use gossd_core::hostname::{Endpoint, TunnelId};
 use gossd_core::lease::Holding;
 use gossd_core::link::ReplicaStore;
-use gossd_core::quota::{Full, Quota};
-use gossd_core::rank::Order;
+use gossd_core::quota::Full;
 use gossd_core::record::{AgentName, Draft, Owner, Record};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Slot, Status, Version};
@@ -27,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::driver::Dialling;
+pub(crate) use self::log::{frozen, own_unreached, unreached};
 
 /// A handle; clones share one state. No method waits for anything but the lock, and the lock is never held across an
 /// `.await` or a system call.
@@ -118,8 +117,8 @@ impl Agent {
     }
 
     /// A gost of this host called over this connection, without naming its instance.
-    pub fn called(&self, connection: ConnectionId) {
-        self.with(|state, _| state.called(connection));
+    pub fn called(&self, connection: ConnectionId, is_visit: bool) {
+        self.with(|state, now| state.called(now, connection, is_visit));
     }
 
     /// Gives own records the places that `moved` finds for theirs, because this host has another address. Between two bites,
@@ -138,8 +137,8 @@ impl Agent {
 
     /// Applies new settings: the order of answers, the limits, and the tunnels that are private. What is held already
     /// stays, even above the limits.
-    pub fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
-        self.with(|state, now| state.adjust(now, order, quota, private));
+    pub fn adjust(&self, adjusted: Adjusted<'_>) {
+        self.with(|state, now| state.adjust(now, adjusted));
     }
 
     /// Keeps no more than so many bytes of other owners: the memory of this process is limited.
@@ -246,6 +245,10 @@ impl ReplicaStore for Agent {
 
     fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.lock().part(owner, after, from)
+    }
+
+    fn offer(&mut self, now: StdInstant, by: &Owner, tunnel: TunnelId) -> Offer {
+        self.with_at(now, |state, now| state.offer(now, by, tunnel))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gossd_core::agent::{Batch, LEASE_TTL};
+use gossd_core::agent::Batch;
 use gossd_core::label::Label;
 use gossd_core::record::Network;
 
@@ -18,16 +18,7 @@ const HERE: Caller = Caller { remote: None, connection: 1 };
 
 fn agent() -> Agent {
     let owner = Owner { name: "a".parse().unwrap(), generation: 5 };
-    let settings = Settings {
-        owner,
-        lease_ttl: LEASE_TTL,
-        order: Order::Random,
-        quota: Quota::default(),
-        private: BTreeSet::new(),
-        broken: gossd_core::agent::Broken::default(),
-        hurry: 1,
-    };
-    Agent::new(settings, Restored::default())
+    Agent::new(Settings::of(owner), Restored::default())
 }
 
 fn register(agent: &Agent, id: &str) {

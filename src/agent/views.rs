@@ -1,9 +1,13 @@
 //! Snapshots of an agent for operators and metrics, taken under the lock as quickly as a plugin call is served.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
-use gossd_core::agent::{Candidate, Counts, HealedFrom, State, Tally, TunnelSummary, View};
+use gossd_core::address::Address;
+use gossd_core::agent::{
+    Around, Candidate, Counts, HealedFrom, State, Tally, TunnelSummary, UnreachedView, View,
+};
 use gossd_core::event::Event;
 use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
@@ -65,9 +69,38 @@ impl Agent {
         self.read(|state, now| state.explain(now, name))
     }
 
+    /// How visitors get to a tunnel of which this host can dial no record; none if it can.
+    pub fn around(&self, name: &str) -> Option<Around> {
+        self.read(|state, now| state.around(now, name))
+    }
+
     /// The records of a tunnel, in numbers.
     pub fn count_records(&self, name: &str) -> Tally {
         self.read(|state, now| state.count_records(now, name))
+    }
+
+    /// The hosts that do not reach an entrypoint, as their agents say, and how many such pairs there are.
+    pub fn unreached(&self) -> (usize, Vec<UnreachedView>) {
+        self.read(State::unreached)
+    }
+
+    /// Whose these entrypoints are; of several agents with one, the first by name. Between two bites, calls are answered.
+    pub fn owners_of(&self, mut wanted: BTreeSet<Address>) -> BTreeMap<Address, AgentName> {
+        let mut owners = BTreeMap::new();
+        if wanted.is_empty() {
+            return owners;
+        }
+        let names = self.lock().owner_names();
+        for name in names {
+            let mut from = Some(0);
+            while let Some(slot) = from.filter(|_| !wanted.is_empty()) {
+                let (found, next) = self.lock().entrypoints_among(&name, &wanted, slot);
+                wanted.retain(|entrypoint| !found.contains(entrypoint));
+                owners.extend(found.into_iter().map(|entrypoint| (entrypoint, name.clone())));
+                from = next;
+            }
+        }
+        owners
     }
 
     /// At most `limit` events after that number; `None` if some of them are no longer kept. [`Agent::watch`] shows when

@@ -17,6 +17,7 @@ use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
 use gossd_core::hostname::Naming;
 use gossd_core::link::keyring::Keyring;
+use gossd_core::locality::Locality;
 use gossd_core::quota::Quota;
 
 /// The configuration, with the keys read from their file.
@@ -96,6 +97,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         cluster: args.cluster,
         lease_ttl: Duration::from_secs(args.lease_ttl),
         order: args.order.into(),
+        locality: Locality { zone: args.zone.into(), weight: args.weight },
         quota,
         others,
         memory_problem: problem,

@@ -10,7 +10,7 @@ use super::client::{self, Reply};
 use super::table::{BAD, DIM, GOOD, TextTable, painted};
 use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, status};
-use crate::ops::report::{CandidateReport, Explanation, HostReport, LeaseReport};
+use crate::ops::report::{AroundReport, CandidateReport, Explanation, HostReport, LeaseReport};
 
 /// Said of a private tunnel.
 const PRIVATE: &str = "; private: gost turns visitors away";
@@ -52,6 +52,9 @@ fn addresses(explanation: &Explanation) -> String {
         return verdict(explanation);
     }
     let mut table = TextTable::new(&["ADDRESS", "NETWORK", "AGENT", "CONNECTOR"]);
+    if let Some(AroundReport { agent: Some(agent), address: Some(address), .. }) = &explanation.around {
+        table.row(GOOD, &[address, "tcp", agent, "-"]);
+    }
     for CandidateReport { address, network, agent, state, id, .. } in listed(explanation) {
         table.row(status::style(*state), &[address, network, agent, id]);
     }
@@ -66,13 +69,14 @@ fn addresses(explanation: &Explanation) -> String {
 }
 
 fn explained(explanation: &Explanation) -> String {
-    let Explanation { asked, host, name, private, candidates, .. } = explanation;
+    let Explanation { asked, host, name, private, around, candidates, .. } = explanation;
     let way = host.as_ref().map(|host| way(asked, host));
     // The line on the host has it already.
     let private = if *private && host.is_none() { PRIVATE } else { "" };
     let tunnel = name.as_ref().map(|name| format!("tunnel  {}{private}\n", plain(name)));
+    let around = around.as_ref().map(self::around);
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
-    [Some(verdict(explanation)), way, tunnel, records].into_iter().flatten().collect()
+    [Some(verdict(explanation)), way, tunnel, around, records].into_iter().flatten().collect()
 }
 
 fn verdict(explanation: &Explanation) -> String {
@@ -94,16 +98,23 @@ fn way(asked: &str, host: &HostReport) -> String {
     format!("host    {}: {by}{private}\n", plain(asked))
 }
 
+/// By which host visitors get there, or why not.
+fn around(around: &AroundReport) -> String {
+    let style = if around.agent.is_some() { GOOD } else { BAD };
+    painted(style, &format!("around  {}", plain(&around.why))) + "\n"
+}
+
 /// Each on a line, and under it why it is there.
 fn records(candidates: &[CandidateReport]) -> String {
-    let titles = ["RANK", "ADDRESS", "NETWORK", "AGENT", "STATE", "RTT", "KNOWN", "LEASE"];
-    let mut table = TextTable::new(&titles).with_numbers(&[5, 6]);
+    let titles = ["RANK", "ADDRESS", "NETWORK", "AGENT", "STATE", "DIAL", "RTT", "KNOWN", "LEASE"];
+    let mut table = TextTable::new(&titles).with_numbers(&[6, 7]);
     for candidate in candidates {
         let CandidateReport { rank, address, network, agent, state, .. } = candidate;
         let place = rank.map_or_else(|| "hidden".into(), |rank| rank.to_string());
         let (rtt, known) = (round_trip(candidate.rtt_ms), time(candidate.known_seconds));
         let lease = candidate.lease.as_ref().map_or_else(|| "-".into(), lease);
-        let row = [&place, address, network, agent, status::state(*state), &rtt, &known, &lease];
+        let dial = dial(candidate);
+        let row = [&place, address, network, agent, status::state(*state), &dial, &rtt, &known, &lease];
         table.row(style(candidate), &row);
     }
     let lines = table.lines();
@@ -115,6 +126,15 @@ fn records(candidates: &[CandidateReport]) -> String {
 
 fn style(candidate: &CandidateReport) -> Style {
     if candidate.rank.is_none() { BAD } else { status::style(candidate.state) }
+}
+
+/// What a dial of the entrypoint showed; nothing of our own, which is not dialled.
+fn dial(candidate: &CandidateReport) -> String {
+    match candidate.dial_ms {
+        _ if candidate.lease.is_some() || candidate.dial.is_empty() => "-".into(),
+        Some(ms) => format!("{} {ms:.1} ms", candidate.dial),
+        None => candidate.dial.clone(),
+    }
 }
 
 fn lease(lease: &LeaseReport) -> String {
@@ -140,6 +160,8 @@ mod tests {
             agent: agent.into(),
             state,
             rtt_ms: None,
+            dial: "untried".into(),
+            dial_ms: None,
             known_seconds: 300.0,
             lease: None,
         }
@@ -147,10 +169,15 @@ mod tests {
 
     fn made_up() -> Explanation {
         let lease = Some(LeaseReport { remaining_seconds: 44.6, period_seconds: Some(15.0) });
-        let here =
-            CandidateReport { lease, ..candidate(Some(1), "a", MemberState::Alive, "its agent is alive") };
+        let here = CandidateReport {
+            lease,
+            dial: "own".into(),
+            ..candidate(Some(1), "a", MemberState::Alive, "its agent is alive")
+        };
         let there = CandidateReport {
             rtt_ms: Some(0.5),
+            dial: "works".into(),
+            dial_ms: Some(0.42),
             ..candidate(Some(2), "b", MemberState::Suspect, "b is silent")
         };
         Explanation {
@@ -161,6 +188,7 @@ mod tests {
             verdict: "2 records are listed, 1 is hidden.".into(),
             known: 3,
             eligible: 2,
+            around: None,
             candidates: vec![here, there, candidate(None, "c", MemberState::Dead, "c is dead")],
         }
     }
@@ -176,17 +204,17 @@ mod tests {
 host    www.example.org: the tunnel claimed .example.org
 tunnel  c9ef8f8c-d687-4dca-be7a-1467b6565404
 
-RANK    ADDRESS           NETWORK  AGENT  STATE        RTT  KNOWN  LEASE
-1       10.42.0.100:8420  tcp      a      alive          -  5 min  45 s left, renewed every 15 s
+RANK    ADDRESS           NETWORK  AGENT  STATE    DIAL              RTT  KNOWN  LEASE
+1       10.42.0.100:8420  tcp      a      alive    -                   -  5 min  45 s left, renewed every 15 s
         its agent is alive
-2       10.42.0.100:8420  tcp      b      suspect  0.50 ms  5 min  -
+2       10.42.0.100:8420  tcp      b      suspect  works 0.4 ms  0.50 ms  5 min  -
         b is silent
-hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
+hidden  10.42.0.100:8420  tcp      c      dead     untried             -  5 min  -
         c is dead
 ";
         let text = bare(&explained(&made_up()));
         assert_eq!(text, want);
-        assert!(text.lines().all(|line| line.len() <= 100));
+        assert!(text.lines().all(|line| line.len() <= 110));
     }
 
     #[test]
@@ -215,6 +243,19 @@ hidden  10.42.0.100:8420  tcp      c      dead           -  5 min  -
         let host = HostReport { rule: "x".into(), by: "claimed".into(), private: true };
         let by_host = Explanation { host: Some(host), private: true, ..made_up() };
         assert_eq!(bare(&explained(&by_host)).matches("private").count(), 1);
+    }
+
+    #[test]
+    fn a_way_around_is_told_of_and_is_the_first_of_a_get() {
+        let (agent, address) = (Some("d".into()), Some("10.42.0.104:8420".into()));
+        let around = AroundReport { agent, address, said_seconds: Some(0.4), why: "by d".into() };
+        let by_d = Explanation { around: Some(around.clone()), ..made_up() };
+        assert!(bare(&explained(&by_d)).contains("\naround  by d\n"));
+        let text = bare(&addresses(&by_d));
+        assert_eq!(text.lines().nth(1), Some("10.42.0.104:8420  tcp      d      -"), "{text}");
+        let nothing = AroundReport { agent: None, address: None, said_seconds: None, ..around };
+        let nothing = Explanation { around: Some(nothing), ..made_up() };
+        assert_eq!(bare(&addresses(&nothing)), bare(&addresses(&made_up())));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::plugin::bounds::MAX_CONNECTIONS;
 use gossd_core::address::{AddressError, Entrypoint, Host};
 use gossd_core::agent::LEASE_TTL;
 use gossd_core::hostname::Naming;
+use gossd_core::locality::{MAX_WEIGHT, MAX_ZONE, is_zone};
 use gossd_core::quota::Quota;
 use gossd_core::rank::Order;
 use gossd_core::record::AgentName;
@@ -95,9 +96,15 @@ pub(super) struct RunArgs {
     /// gost's entrypoint, for tunnels that were attached before this agent ran: Renews alone do not tell it
     #[arg(long, env = "GOSSD_FALLBACK_ADDRESS", value_name = "ADDR", value_parser = parse_entrypoint)]
     pub(super) fallback_address: Option<Entrypoint>,
-    /// In which order a Get lists the records of live agents
+    /// In which order a Get lists records that are equally good otherwise
     #[arg(long, env = "GOSSD_ORDER", default_value = "random")]
     pub(super) order: GetOrder,
+    /// Where this host is, such as eu-central-1: agents of the same zone come first
+    #[arg(long, env = "GOSSD_ZONE", value_name = "NAME", default_value = "", hide_default_value = true, value_parser = parse_zone)]
+    pub(super) zone: String,
+    /// How often this host comes first beside others: 50 is half as often as 100, 0 only if there is nobody else
+    #[arg(long, env = "GOSSD_WEIGHT", value_name = "0..100", default_value_t = MAX_WEIGHT, value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_WEIGHT)))]
+    pub(super) weight: u8,
     /// Seconds that a record lives without a Renew, until its Renew period is known
     #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs())]
     pub(super) lease_ttl: u64,
@@ -166,6 +173,14 @@ impl From<GetOrder> for Order {
             GetOrder::Random => Self::Random,
             GetOrder::Nearest => Self::Nearest,
         }
+    }
+}
+
+fn parse_zone(text: &str) -> Result<String, String> {
+    if is_zone(text) {
+        Ok(text.into())
+    } else {
+        Err(format!("is not the name of a zone: at most {MAX_ZONE} bytes of letters, digits and -._:/"))
     }
 }
 

@@ -14,6 +14,7 @@ mod gost_config;
 mod hold;
 mod keys;
 mod log;
+mod matrix;
 mod packaging;
 mod paths;
 mod reload;
@@ -76,6 +77,8 @@ enum Verb {
     Status(ask::AgentArgs),
     /// List the agents of the cluster, as one of them sees the others
     Members(ask::AgentArgs),
+    /// List which host cannot reach whose entrypoint, as the agents that are heard say
+    Matrix(ask::AgentArgs),
     /// List the tunnels that are attached anywhere
     Services(services::ServicesArgs),
     /// Print where gost would find a tunnel: what a Get answers now
@@ -158,6 +161,7 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Healthcheck(whom) => ask::healthcheck(&whom)?,
         Verb::Status(asked) => return status::status(&asked),
         Verb::Members(asked) => return status::members(&asked),
+        Verb::Matrix(asked) => return matrix::matrix(&asked),
         Verb::Services(args) => return services::services(&args),
         Verb::Get(question) => return explain::get(&question),
         Verb::Explain(question) => return explain::explain(&question),

@@ -10,9 +10,11 @@ use super::file;
 use super::flags::RunArgs;
 
 /// What takes effect while the agent runs. The contents of token, certificate and key files do so by themselves.
-const ADJUSTABLE: [&str; 9] = [
+const ADJUSTABLE: [&str; 11] = [
     "join",
     "order",
+    "zone",
+    "weight",
     "max_records",
     "max_rules",
     "max_bytes",

@@ -8,6 +8,7 @@ use super::ask::{AgentArgs, show, wait};
 use super::table::{BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
 use super::words::{count, plain, round_trip, time};
 use crate::ops::report::{Holds, IngressFileReport, JournalReport, Member, MemberState, StatusReport};
+use gossd_core::locality::MAX_WEIGHT;
 
 const PATH: &str = "/status.json";
 
@@ -28,7 +29,10 @@ pub(super) fn health(status: &StatusReport) -> String {
     let StatusReport { holds, members, journal, .. } = status;
     let heard = |member: &&Member| {
         !member.this
-            && matches!(member.state, MemberState::Alive | MemberState::Draining | MemberState::Starting)
+            && matches!(
+                member.state,
+                MemberState::Alive | MemberState::Doubted | MemberState::Draining | MemberState::Starting
+            )
     };
     let peers = match members.iter().filter(heard).count() {
         1 => "1 peer is".to_owned(),
@@ -43,6 +47,7 @@ pub(super) fn health(status: &StatusReport) -> String {
 pub(super) fn state(state: MemberState) -> &'static str {
     match state {
         MemberState::Alive => "alive",
+        MemberState::Doubted => "doubted",
         MemberState::Suspect => "suspect",
         MemberState::Dead => "dead",
         MemberState::Draining => "draining",
@@ -56,10 +61,11 @@ fn urgency(state: MemberState) -> (u8, Style) {
     match state {
         MemberState::Dead => (0, BAD),
         MemberState::Suspect => (1, WARN),
-        MemberState::Starting => (2, WARN),
-        MemberState::Draining => (3, WARN),
-        MemberState::Alive => (4, USUAL),
-        MemberState::Left => (5, DIM),
+        MemberState::Doubted => (2, WARN),
+        MemberState::Starting => (3, WARN),
+        MemberState::Draining => (4, WARN),
+        MemberState::Alive => (5, USUAL),
+        MemberState::Left => (6, DIM),
     }
 }
 
@@ -78,6 +84,7 @@ fn screen(status: &StatusReport) -> String {
         text = text + &painted(style, &plain(problem)) + "\n";
     }
     text.push('\n');
+    let zone = status.members.first().filter(|own| has_place(own)).map(|own| ("zone", place(own)));
     let rows = [
         ("peers", peers(&status.members)),
         ("records", records(&status.holds)),
@@ -89,7 +96,7 @@ fn screen(status: &StatusReport) -> String {
         ("gossip", format!("{}, generation {generation}", plain(address))),
     ];
     let file = status.ingress_file.as_ref().map(|file| ("file", ingress_file(file)));
-    let rows = rows.into_iter().chain(file);
+    let rows = rows.into_iter().chain(zone).chain(file);
     text + &rows.map(|(title, value)| format!("{title:<9}{value}\n")).collect::<Vec<_>>().concat()
 }
 
@@ -146,26 +153,49 @@ fn ingress_file(file: &IngressFileReport) -> String {
     painted(style, &all.join("; "))
 }
 
+/// Whether an agent's operator set its zone or its weight.
+fn has_place(member: &Member) -> bool {
+    !member.zone.is_empty() || member.weight != MAX_WEIGHT
+}
+
+fn place(member: &Member) -> String {
+    let zone = if member.zone.is_empty() { "none".into() } else { plain(&member.zone) };
+    let backup = if member.weight == 0 { ", a backup" } else { "" };
+    format!("{zone}; weight {}{backup}", member.weight)
+}
+
 fn members_table(members: &[Member]) -> String {
     let mut members: Vec<&Member> = members.iter().collect();
     members.sort_by_key(|member| urgency(member.state).0);
     // Only where there is something to be seen.
+    let has_places = members.iter().any(|member| has_place(member));
     let refuses = members.iter().any(|member| member.refused.is_some());
-    let titles = ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS", "REFUSED"];
-    let columns = if refuses { titles.len() } else { titles.len() - 1 };
-    let mut table = TextTable::new(&titles[..columns]).with_numbers(&[2, 3, 4]);
+    let mut titles = vec!["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS"];
+    titles.extend(
+        [("ZONE", has_places), ("WEIGHT", has_places), ("REFUSED", refuses)]
+            .iter()
+            .filter_map(|(title, is_shown)| is_shown.then_some(*title)),
+    );
+    let mut table = TextTable::new(&titles).with_numbers(&[2, 3, 4]);
     for member in members {
         let mark = if member.this { " (this)" } else { "" };
-        let row = [
-            &*format!("{}{mark}", member.name),
-            state(member.state),
-            &round_trip(member.rtt_ms),
-            &member.silent_seconds.map_or_else(|| "-".into(), time),
-            &member.records.to_string(),
-            member.address.as_deref().unwrap_or("-"),
-            &member.refused.as_ref().map_or_else(|| "-".into(), |refused| refused.count.to_string()),
+        let mut row = vec![
+            format!("{}{mark}", member.name),
+            state(member.state).into(),
+            round_trip(member.rtt_ms),
+            member.silent_seconds.map_or_else(|| "-".into(), time),
+            member.records.to_string(),
+            member.address.clone().unwrap_or_else(|| "-".into()),
         ];
-        table.row(style(member.state), &row[..columns]);
+        if has_places {
+            let zone = if member.zone.is_empty() { "-".into() } else { member.zone.clone() };
+            row.extend([zone, member.weight.to_string()]);
+        }
+        if refuses {
+            let count = member.refused.as_ref().map(|refused| refused.count.to_string());
+            row.push(count.unwrap_or_else(|| "-".into()));
+        }
+        table.row(style(member.state), &row.iter().map(String::as_str).collect::<Vec<_>>());
     }
     table.text()
 }
@@ -182,6 +212,8 @@ pub(super) mod tests {
             generation: Some(1),
             address: Some("10.0.0.2:8002".into()),
             state,
+            zone: String::new(),
+            weight: MAX_WEIGHT,
             rtt_ms: Some(0.4),
             silent_seconds: None,
             records: 7,
@@ -286,5 +318,21 @@ b         alive    0.40 ms       -        7  10.0.0.2:8002
         let text = bare(&members_table(&[Member { refused, ..member("e", MemberState::Alive) }]));
         let cells: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().last()).collect();
         assert_eq!(cells, ["REFUSED", "12"]);
+    }
+
+    #[test]
+    fn zones_and_weights_are_shown_if_any_agent_has_one() {
+        let near = Member { zone: "eu-1".into(), ..member("b", MemberState::Doubted) };
+        let backup = Member { weight: 0, this: true, ..member("a", MemberState::Alive) };
+        let want = "\
+NAME      STATE        RTT  SILENT  RECORDS  ADDRESS        ZONE  WEIGHT
+b         doubted  0.40 ms       -        7  10.0.0.2:8002  eu-1  100
+a (this)  alive    0.40 ms       -        7  10.0.0.2:8002  -     0
+";
+        let members = [backup, near];
+        assert_eq!(bare(&members_table(&members)), want);
+        let status = StatusReport { members: members.into(), ..made_up() };
+        assert!(bare(&screen(&status)).contains("zone     none; weight 0, a backup\n"));
+        assert!(bare(&screen(&status)).contains("peers    1 doubted\n"));
     }
 }

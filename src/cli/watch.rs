@@ -14,7 +14,7 @@ use super::client::{self, Client, NoReport};
 use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
-use crate::ops::report::{EventReport, RecordReport, StatusReport};
+use crate::ops::report::{EventReport, ReachReport, RecordReport, StatusReport};
 
 /// How long until an agent that is gone is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -137,6 +137,13 @@ fn told(event: &EventReport) -> (Style, String) {
         EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
         EventReport::PeerSuspect(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
         EventReport::PeerChanged(it) => (USUAL, format!("{} {}", plain(&it.agent), plain(&it.what))),
+        EventReport::Unreached(ReachReport { agent, address, by }) => {
+            let by: Vec<String> = by.iter().map(|name| plain(name)).collect();
+            (BAD, format!("{}  of {}  by {}", plain(address), plain(agent), by.join(", ")))
+        }
+        EventReport::Reached(ReachReport { agent, address, by: _ }) => {
+            (GOOD, format!("{}  of {}", plain(address), plain(agent)))
+        }
         EventReport::PeerLeft(it) => (USUAL, plain(&it.agent)),
         EventReport::Missed => (BAD, "events are gone: `gossd status` tells how it is now".into()),
     }
@@ -156,6 +163,11 @@ mod tests {
             agent: "a".into(),
         };
         let peer = || PeerReport { agent: "b".into() };
+        let reach = |by: &[&str]| ReachReport {
+            agent: "a".into(),
+            address: "10.42.0.100:8420".into(),
+            by: by.iter().copied().map(str::to_owned).collect(),
+        };
         let told = "c9ef8f8c-d687-4dca-be7a-1467b6565404  10.42.0.100:8420  at a";
         for (event, who) in [
             (EventReport::RecordUp(record()), told),
@@ -170,6 +182,8 @@ mod tests {
                 "b has other keys",
             ),
             (EventReport::PeerLeft(peer()), "b"),
+            (EventReport::Unreached(reach(&["b", "c"])), "10.42.0.100:8420  of a  by b, c"),
+            (EventReport::Reached(reach(&[])), "10.42.0.100:8420  of a"),
             (EventReport::PeerForgotten(peer()), "b"),
             (EventReport::Missed, "events are gone: `gossd status` tells how it is now"),
         ] {

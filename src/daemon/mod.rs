@@ -42,7 +42,7 @@ use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDisco
 use crate::unix_socket::{self, SocketFile};
 use crate::web_page::OwnNames;
 use gossd_core::address::Host;
-use gossd_core::agent::{Counts, Settings};
+use gossd_core::agent::{Adjusted, Counts, Settings};
 use gossd_core::label::Label;
 use gossd_core::link::counters::Counters;
 use gossd_core::record::{Generation, Owner};
@@ -188,6 +188,7 @@ impl Daemon {
             owner: owner.clone(),
             lease_ttl: config.lease_ttl,
             order: config.order,
+            locality: config.locality.clone(),
             quota: config.quota,
             private: config.names.private(),
             broken: config.broken,
@@ -321,8 +322,9 @@ impl Daemon {
 
     /// Applies the settings that can change while the agent runs.
     pub fn adjust(&self, adjusted: Adjustable) {
-        let Adjustable { order, quota, names, join } = adjusted;
-        self.agent.adjust(order, quota, &names.private());
+        let Adjustable { order, locality, quota, names, join } = adjusted;
+        let private = names.private();
+        self.agent.adjust(Adjusted { order, quota, locality: &locality, private: &private });
         self.names.send_replace(Arc::new(names));
         self.cluster.join([join, self.remembered.clone()].concat());
     }

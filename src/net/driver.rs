@@ -14,6 +14,7 @@ use super::transport::{MAX_DATAGRAM, Reached, Transport, reaches};
 use super::{LivePeer, log};
 use crate::metrics::LAG_BUCKETS;
 use gossd_core::address::canonical;
+use gossd_core::agent::Seek;
 use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, Fingerprint, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
@@ -76,6 +77,8 @@ pub(super) enum KeyInput {
 /// What the driver listens to, besides its UDP socket.
 pub(super) struct Inputs {
     pub(super) pushes: mpsc::Receiver<Publication>,
+    /// Peers to ask for detours.
+    pub(super) seeks: mpsc::Receiver<Vec<Seek>>,
     /// Frames that came by TCP.
     pub(super) frames: mpsc::Receiver<Arrival>,
     /// What came of sending frames by TCP.
@@ -103,6 +106,10 @@ impl Driver {
                     let effects = self.link.handle_changes(now(), changes);
                     self.perform(effects)?;
                     self.unsettled.extend(settled);
+                }
+                Some(seeks) = inputs.seeks.recv() => {
+                    let effects = self.link.handle_seeks(&seeks);
+                    self.perform(effects)?;
                 }
                 Some(Arrival { from, frame, is_fresh }) = inputs.frames.recv() => {
                     let effects = self.link.handle_frame(now(), from, &frame, &mut *self.outputs.replicas);

@@ -35,6 +35,7 @@ impl Collector for Cluster {
             "Pushes left to repair, once for each peer",
             counters.pushes_given_up(),
         )?;
+        sheet.count("gossd_doubts", "How often a peer was silent for a moment", counters.doubts())?;
         sheet.count("gossd_suspicions", "How often a peer became suspect", counters.suspicions())?;
         let peers = self.peers_now();
         let lags =

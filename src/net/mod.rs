@@ -32,7 +32,8 @@ use self::driver::{Driver, Inputs, KeyInput, Outputs, Publication};
 use self::incoming::Inbox;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;
-use gossd_core::link::counters::Counters;
+use gossd_core::agent::Seek;
+use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
@@ -84,6 +85,7 @@ pub struct LivePeer {
 #[derive(Clone)]
 pub struct Cluster {
     pushes: mpsc::Sender<Publication>,
+    seeks: mpsc::Sender<Vec<Seek>>,
     points: watch::Sender<Vec<JoinPoint>>,
     keys: mpsc::Sender<KeyInput>,
     host: watch::Sender<(SocketAddr, BTreeSet<IpAddr>)>,
@@ -133,6 +135,7 @@ impl Cluster {
         let (reached, reached_rx) = mpsc::channel(QUEUE);
         let (transport, listener) = Transport::new(bound, counters.clone(), faults, reached);
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
+        let (seeks, seeks_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
         let (keys, keys_rx) = mpsc::channel(QUEUE);
         let (joins, joins_rx) = watch::channel(BTreeSet::new());
@@ -150,6 +153,7 @@ impl Cluster {
             Outputs { transport, bound: at, peers, keyring: in_force, replicas, joins: states, superseded };
         let inputs = Inputs {
             pushes: pushes_rx,
+            seeks: seeks_rx,
             frames: frames_rx,
             reached: reached_rx,
             joins: joins_rx,
@@ -168,6 +172,7 @@ impl Cluster {
         });
         Self {
             pushes,
+            seeks,
             points,
             keys,
             host,
@@ -183,6 +188,13 @@ impl Cluster {
     pub async fn publish(&self, changes: Vec<Change>) {
         // The receiver lives as long as the task, whose end ends the process.
         let _ = self.pushes.send(Publication { changes, settled: None }).await;
+    }
+
+    /// Asks peers for detours. If the task behind is busy, they are asked the next time.
+    pub fn seek(&self, seeks: Vec<Seek>) {
+        if self.seeks.try_send(seeks).is_err() {
+            self.counters.count(Dropped::QueueFull);
+        }
     }
 
     /// Waits until what was published is acknowledged by, or given up on, every peer.

@@ -17,6 +17,7 @@ use super::report;
 use super::routes::{Failure, Shared};
 use crate::agent::Agent;
 use crate::rejected::Reason;
+use gossd_core::address::Address;
 use gossd_core::event::Event as Happened;
 use gossd_core::record::{AgentName, Owner, Record};
 
@@ -110,7 +111,16 @@ fn reported(event: &Happened) -> report::EventReport {
         }),
         Happened::Left(agent) => report::EventReport::PeerLeft(peer(agent)),
         Happened::Forgotten(agent) => report::EventReport::PeerForgotten(peer(agent)),
+        Happened::Unreached(owner, entrypoint, by) => {
+            report::EventReport::Unreached(reach(owner, entrypoint, by))
+        }
+        Happened::Reached(owner, entrypoint) => report::EventReport::Reached(reach(owner, entrypoint, &[])),
     }
+}
+
+fn reach(owner: &AgentName, entrypoint: &Address, by: &[AgentName]) -> report::ReachReport {
+    let by = by.iter().map(|name| name.as_str().into()).collect();
+    report::ReachReport { agent: owner.as_str().into(), address: entrypoint.to_string(), by }
 }
 
 fn of(owner: &Owner, record: &Record) -> report::RecordReport {

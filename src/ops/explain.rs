@@ -6,12 +6,13 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::Ops;
-use super::report::{self, Explanation, LeaseReport, MemberState};
+use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState};
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
-use gossd_core::agent::{Candidate, Tally};
+use gossd_core::agent::{Around, Candidate, NoDetour, Tally};
 use gossd_core::hostname::TunnelId;
-use gossd_core::rank::{BEST, Order};
+use gossd_core::locality::MAX_WEIGHT;
+use gossd_core::rank::{BEST, Hope, Judged, Order, Reach, Tier};
 use gossd_core::record::Network;
 
 #[derive(Deserialize)]
@@ -51,10 +52,54 @@ impl Ops {
             eligible = listed;
         }
         let verdict = verdict(host.is_some(), known, listed, eligible);
+        let around = name.as_deref().and_then(|name| self.agent.around(name)).map(around);
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
         let tunnel = name.as_deref().and_then(TunnelId::parse);
         let private = tunnel.is_some_and(|tunnel| self.agent.is_private(tunnel));
-        Explanation { asked: asked.into(), host, name, private, verdict, known, eligible, candidates }
+        Explanation { asked: asked.into(), host, name, private, verdict, known, eligible, around, candidates }
+    }
+}
+
+/// How visitors get to a tunnel of which no record can be dialled from here.
+fn around(found: Around) -> AroundReport {
+    match found {
+        Around::Detour { agent, address, said } => AroundReport {
+            why: format!(
+                "no record can be dialled from here, so answers begin with the gost of {agent}, which said {:.1} s ago that \
+                 it gets there",
+                said.as_secs_f64()
+            ),
+            agent: Some(agent.as_str().into()),
+            address: Some(address.to_string()),
+            said_seconds: Some(said.as_secs_f64()),
+        },
+        Around::Nothing(why) => {
+            let why = format!(
+                "no record can be dialled from here, and there is no way around: {}",
+                no_detour(&why)
+            );
+            AroundReport { agent: None, address: None, said_seconds: None, why }
+        }
+    }
+}
+
+fn no_detour(why: &NoDetour) -> String {
+    match why {
+        NoDetour::Private => "the tunnel is private, and gost turns its visitors away at other hosts".into(),
+        NoDetour::Unasked => "no visitor asked for it in the last 10 s, so no peer was asked".into(),
+        NoDetour::Young => "it has been so for less than a second".into(),
+        NoDetour::IsDetour => {
+            "this host was itself the way around for another one in the last 5 s, or may have been, because \
+                               it has just started; a second step may lead back"
+                .into()
+        }
+        NoDetour::Nobody => "no peer has said in the last 3 s that it gets there".into(),
+        NoDetour::NoGost(agent) => format!(
+            "{agent} gets there, but knows no entrypoint of a gost of its own that lives: has a client ever connected to it?"
+        ),
+        NoDetour::Unreached(agent, address) => format!(
+            "{agent} gets there, but {address}, where its gost is, takes no connections from here, or was not dialled yet"
+        ),
     }
 }
 
@@ -89,6 +134,11 @@ fn candidate(found: &Candidate, order: Order, listed: usize) -> report::Candidat
     report::CandidateReport {
         rank: found.rank.map(|rank| rank + 1),
         why: why(found, order, listed),
+        dial: if lease.is_some() { "own".into() } else { dial(found.judged.reach) },
+        dial_ms: match found.judged.reach {
+            Reach::Works(trip) if lease.is_none() => Some(millis(trip)),
+            _ => None,
+        },
         id: record.id.to_string(),
         node: record.node.to_string(),
         network: match record.network {
@@ -116,21 +166,252 @@ fn why(found: &Candidate, order: Order, listed: usize) -> String {
         (None, MemberState::Draining) => format!("hidden: {agent} is draining"),
         (None, MemberState::Left) => format!("hidden: {agent} has left"),
         (None, MemberState::Starting) => format!("hidden: {agent} has not sent all its records yet"),
-        (None, MemberState::Alive | MemberState::Suspect) => {
+        (None, MemberState::Alive | MemberState::Doubted | MemberState::Suspect) => {
             "hidden: another record of the same connector is listed".into()
         }
-        (Some(_), MemberState::Suspect) => {
-            format!("last: {agent} has not been heard for {silent} and may be gone")
+        (Some(_), _) => listed_why(found, order, listed, &silent),
+    }
+}
+
+/// Why a listed record has its place.
+fn listed_why(found: &Candidate, order: Order, listed: usize, silent: &str) -> String {
+    let tier = found.judged.tier();
+    let reason = reason(found, tier, silent);
+    if listed == 1 {
+        return format!("the only one; {reason}");
+    }
+    match tier {
+        Some(Tier::Suspect) => format!("last: {reason}"),
+        Some(Tier::Survives | Tier::Unreached) => format!("almost last: {reason}"),
+        Some(Tier::Usable(Hope::Untried | Hope::Doubted) | Tier::Backup(Hope::Untried | Hope::Doubted)) => {
+            format!("behind what surely works: {reason}{}{}", site(&found.judged), turn(order))
         }
-        (Some(_), MemberState::Dead) => {
-            format!(
-                "last: {agent} has given no sign of life for {silent}, but its gost answers dials from here"
-            )
+        _ => format!("{reason}{}{}", site(&found.judged), turn(order)),
+    }
+}
+
+/// What is known of a listed record.
+fn reason(found: &Candidate, tier: Option<Tier>, silent: &str) -> String {
+    let agent = found.owner.name.as_str();
+    match tier {
+        Some(Tier::Suspect) => format!("{agent} has not been heard for {silent} and may be gone"),
+        Some(Tier::Survives) => {
+            format!("{agent} has given no sign of life for {silent}, but its gost answers dials from here")
         }
-        (Some(_), _) if listed == 1 => format!("the only one; {agent} is alive"),
-        (Some(_), _) => match order {
-            Order::Random => format!("{agent} is alive; records of live agents take turns"),
-            Order::Nearest => format!("{agent} is alive; the nearest come first"),
-        },
+        Some(Tier::Unreached) => format!("{agent} is alive, but {}", dialled(found)),
+        Some(Tier::Usable(Hope::Doubted) | Tier::Backup(Hope::Doubted)) if found.judged.is_frozen => {
+            format!("{agent} says that its gost takes connections and does not answer")
+        }
+        Some(Tier::Usable(Hope::Doubted) | Tier::Backup(Hope::Doubted)) => {
+            format!("{agent} has been silent for a moment")
+        }
+        _ => format!("{agent} is alive; {}", dialled(found)),
+    }
+}
+
+fn dialled(found: &Candidate) -> String {
+    match found.judged.reach {
+        Reach::Works(_) if found.lease.is_some() => "registered here".into(),
+        Reach::Works(trip) => {
+            format!("its entrypoint takes connections from here, in {:.1} ms", millis(trip))
+        }
+        Reach::Untried => "its entrypoint was not dialled from here lately".into(),
+        Reach::Refused => "its entrypoint refuses connections from here".into(),
+        Reach::Silent => "its entrypoint does not answer dials from here".into(),
+    }
+}
+
+/// What the operators of both hosts chose.
+fn site(judged: &Judged) -> String {
+    let zone = if judged.is_far { "; behind those of this zone" } else { "" };
+    match judged.weight {
+        0 => format!("; a backup (weight 0), behind all that are none{zone}"),
+        MAX_WEIGHT => zone.into(),
+        weight => format!("{zone}; weight {weight}"),
+    }
+}
+
+fn turn(order: Order) -> &'static str {
+    match order {
+        Order::Random => "; equals take turns",
+        Order::Nearest => "; the nearest come first",
+    }
+}
+
+/// What dials of an entrypoint showed, in a word.
+fn dial(reach: Reach) -> String {
+    match reach {
+        Reach::Works(_) => "works",
+        Reach::Untried => "untried",
+        Reach::Refused => "refused",
+        Reach::Silent => "silent",
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use gossd_core::agent::MemberView;
+    use gossd_core::liveness::Standing;
+    use gossd_core::locality::Locality;
+    use gossd_core::record::Record;
+    use gossd_core::slot::Status;
+
+    const TRIP: Duration = Duration::from_micros(420);
+
+    fn judged() -> Judged {
+        Judged { standing: Standing::Live, reach: Reach::Works(TRIP), trip: Some(TRIP), ..Judged::default() }
+    }
+
+    /// A record of b that is listed first.
+    fn listed(judged: Judged) -> Candidate {
+        let [id, name, node] = ["1", "t", "n"].map(Into::into);
+        let is_silent = !judged.standing.is_alive();
+        Candidate {
+            rank: Some(0),
+            record: Arc::new(Record { id, name, node, network: Network::Tcp, address: "10.0.0.2:80".into() }),
+            owner: MemberView {
+                name: "b".parse().unwrap(),
+                generation: Some(1),
+                status: Some(Status::Ready),
+                standing: judged.standing,
+                locality: Locality { weight: judged.weight, ..Locality::default() },
+                trip: judged.trip,
+                silence: is_silent.then_some(Duration::from_secs(7)),
+                records: 1,
+                complaint: None,
+            },
+            judged,
+            known: Duration::ZERO,
+            lease: None,
+        }
+    }
+
+    fn hidden(standing: Standing, status: Option<Status>) -> String {
+        let found = listed(Judged { standing, ..judged() });
+        let owner = MemberView { status, ..found.owner };
+        why(&Candidate { rank: None, owner, ..found }, Order::Random, 1)
+    }
+
+    #[test]
+    fn every_place_in_an_answer_has_its_reason() {
+        let of = |judged: Judged| why(&listed(judged), Order::Random, 2);
+        let (suspect, hidden) = (Standing::Suspect, Standing::Hidden);
+        for (judged, told) in [
+            (
+                judged(),
+                "b is alive; its entrypoint takes connections from here, in 0.4 ms; equals take turns",
+            ),
+            (
+                Judged { reach: Reach::Untried, ..judged() },
+                "behind what surely works: b is alive; its entrypoint was not dialled from here lately; equals take turns",
+            ),
+            (
+                Judged { standing: Standing::Doubted, ..judged() },
+                "behind what surely works: b has been silent for a moment; equals take turns",
+            ),
+            (
+                Judged { is_frozen: true, ..judged() },
+                "behind what surely works: b says that its gost takes connections and does not answer; equals take turns",
+            ),
+            (
+                Judged { weight: 0, ..judged() },
+                "b is alive; its entrypoint takes connections from here, in 0.4 ms; a backup (weight 0), behind all that are none; \
+                 equals take turns",
+            ),
+            (
+                Judged { is_far: true, weight: 50, ..judged() },
+                "b is alive; its entrypoint takes connections from here, in 0.4 ms; behind those of this zone; weight 50; \
+                 equals take turns",
+            ),
+            (
+                Judged { reach: Reach::Refused, ..judged() },
+                "almost last: b is alive, but its entrypoint refuses connections from here",
+            ),
+            (
+                Judged { reach: Reach::Silent, is_far: true, ..judged() },
+                "almost last: b is alive, but its entrypoint does not answer dials from here",
+            ),
+            (
+                Judged { standing: suspect, reach: Reach::Silent, ..judged() },
+                "last: b has not been heard for 7 s and may be gone",
+            ),
+            (
+                Judged { standing: suspect, ..judged() },
+                "almost last: b has given no sign of life for 7 s, but its gost answers dials from here",
+            ),
+            (
+                Judged { standing: hidden, survives: true, ..judged() },
+                "almost last: b has given no sign of life for 7 s, but its gost answers dials from here",
+            ),
+        ] {
+            assert_eq!(of(judged), told);
+            assert!(!told.contains('\n'));
+        }
+        assert_eq!(
+            why(&listed(judged()), Order::Nearest, 2),
+            "b is alive; its entrypoint takes connections from here, in 0.4 ms; the nearest come first"
+        );
+    }
+
+    #[test]
+    fn the_only_record_has_no_place_and_no_turn() {
+        let of = |judged: Judged| why(&listed(judged), Order::Random, 1);
+        let lease = Some((Duration::from_secs(60), None));
+        let own = Judged { reach: Reach::Works(Duration::ZERO), ..judged() };
+        let own = Candidate { lease, ..listed(own) };
+        assert_eq!(why(&own, Order::Random, 1), "the only one; b is alive; registered here");
+        assert_eq!(
+            (candidate(&own, Order::Random, 1).dial, candidate(&own, Order::Random, 1).dial_ms),
+            ("own".into(), None)
+        );
+        assert_eq!(
+            of(Judged { reach: Reach::Untried, ..judged() }),
+            "the only one; b is alive; its entrypoint was not dialled from here lately"
+        );
+        assert_eq!(
+            of(Judged { reach: Reach::Silent, ..judged() }),
+            "the only one; b is alive, but its entrypoint does not answer dials from here"
+        );
+        assert_eq!(
+            of(Judged { standing: Standing::Suspect, reach: Reach::Untried, ..judged() }),
+            "the only one; b has not been heard for 7 s and may be gone"
+        );
+    }
+
+    #[test]
+    fn whatever_is_hidden_has_its_reason() {
+        let ready = Some(Status::Ready);
+        for (standing, status, told) in [
+            (Standing::Hidden, ready, "hidden: b has given no sign of life for 7 s"),
+            (Standing::Live, Some(Status::Draining), "hidden: b is draining"),
+            (Standing::Live, Some(Status::Left), "hidden: b has left"),
+            (Standing::Live, None, "hidden: b has not sent all its records yet"),
+            (Standing::Live, ready, "hidden: another record of the same connector is listed"),
+        ] {
+            assert_eq!(hidden(standing, status), told);
+        }
+        let found = listed(Judged { standing: Standing::Hidden, ..judged() });
+        let owner = MemberView { silence: None, ..found.owner };
+        let never = why(&Candidate { rank: None, owner, ..found }, Order::Random, 1);
+        assert!(never.starts_with("hidden: b was never heard by this agent"), "{never}");
+    }
+
+    #[test]
+    fn a_dial_is_a_word_and_its_time() {
+        let of = |reach| {
+            let report = candidate(&listed(Judged { reach, ..judged() }), Order::Random, 1);
+            (report.dial, report.dial_ms)
+        };
+        assert_eq!(of(Reach::Works(TRIP)), ("works".into(), Some(0.42)));
+        for (reach, word) in
+            [(Reach::Untried, "untried"), (Reach::Refused, "refused"), (Reach::Silent, "silent")]
+        {
+            assert_eq!(of(reach), (word.into(), None));
+        }
     }
 }

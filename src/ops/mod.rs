@@ -1,7 +1,7 @@
 //! The operator's door to a running agent: one table of paths, which the admin listener and the control socket share.
 //!
 //! ```text
-//! --admin, TCP ──────▶┐          ┌─▶ read: status, services, explain, events, page, probes, metrics
+//! --admin, TCP ──────▶┐          ┌─▶ read: status, services, explain, matrix, events, page, probes, metrics
 //!                     ├─ routes ─┤
 //! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, keys, take-over
 //! ```
@@ -16,6 +16,7 @@ mod events;
 mod explain;
 mod keys;
 mod leave;
+mod matrix;
 mod page;
 mod ready;
 pub(crate) mod report;

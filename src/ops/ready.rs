@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use super::matrix;
 use super::report::IngressFileReport;
 use super::routes::Shared;
 use gossd_core::agent::{DRAINING, View};
-use gossd_core::liveness::Standing;
 
 /// How long a newcomer needs for all records of its peers, at most: ten times what 100,000 take on loopback.
 const CATCH_UP: Duration = Duration::from_secs(20);
@@ -28,8 +28,9 @@ pub(super) async fn readyz(State(ops): Shared) -> (StatusCode, String) {
     let reasons = ops.readiness.reasons(&view, ops.cluster.peers(), file.as_ref());
     // Draining is no reason: this host goes on using the agent.
     let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
-    // Nor is a peer that is away.
+    // Nor is a peer that is away, or that is not reached.
     let mut notes = ops.cluster.unanswered();
+    notes.extend(matrix::problems(&view));
     notes.push(draining);
     let notes = notes.join("\n");
     if reasons.is_empty() {
@@ -64,7 +65,7 @@ impl Readiness {
         if self.caught_up.load(Ordering::Relaxed) {
             return None;
         }
-        let heard = view.members.iter().filter(|member| member.standing == Standing::Live);
+        let heard = view.members.iter().filter(|member| member.standing.is_alive());
         let missing: Vec<&str> =
             heard.filter(|member| member.status.is_none()).map(|member| member.name.as_str()).collect();
         if missing.is_empty() {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use gossd_core::link::keys::{KeyReport, Lack};
+use gossd_core::locality::MAX_WEIGHT;
 
 /// The body of every answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,8 @@ pub(crate) struct Holds {
 pub(crate) enum MemberState {
     /// It is heard, or it is the reporting agent itself. Its records are listed first.
     Alive,
+    /// It has been silent for a moment. Its records are listed behind those of the others.
+    Doubted,
     /// It has been silent for a while. Its records are listed last.
     Suspect,
     /// It has been silent for so long that its records are hidden, or was never heard.
@@ -120,6 +123,12 @@ pub(crate) struct Member {
     pub address: Option<String>,
     /// Its state.
     pub state: MemberState,
+    /// Its zone; empty if it has none.
+    #[serde(default)]
+    pub zone: String,
+    /// How often it comes first among its equals, beside others: 0 to 100; 0 if it is a backup.
+    #[serde(default = "full_weight")]
+    pub weight: u8,
     /// The smoothed round-trip time to it in milliseconds; none before the first measurement.
     pub rtt_ms: Option<f64>,
     /// Seconds since its last sign of life; none if it is not silent.
@@ -129,6 +138,10 @@ pub(crate) struct Member {
     /// Its messages that were rejected here, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
+}
+
+fn full_weight() -> u8 {
+    MAX_WEIGHT
 }
 
 /// Messages of an agent that were rejected.
@@ -217,8 +230,24 @@ pub(crate) struct Explanation {
     /// Its records that Get may list: if they are more than 64, each answer has 64 of them.
     #[serde(default)]
     pub eligible: usize,
+    /// How visitors get there although no record can be dialled from the reporting agent's host; none if one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub around: Option<AroundReport>,
     /// Its records, in the order of an answer, the hidden ones last: at most 64 of each.
     pub candidates: Vec<CandidateReport>,
+}
+
+/// The other host by whose gost visitors get to a tunnel, or why there is none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AroundReport {
+    /// The agent of that host; none if there is no way around.
+    pub agent: Option<String>,
+    /// The entrypoint of its gost, with which an answer begins.
+    pub address: Option<String>,
+    /// How many seconds ago it was asked for what it said.
+    pub said_seconds: Option<f64>,
+    /// The same, or the reason, in a sentence.
+    pub why: String,
 }
 
 /// The rule by which a host name leads to a tunnel.
@@ -253,6 +282,13 @@ pub(crate) struct CandidateReport {
     pub state: MemberState,
     /// The round-trip time to that agent in milliseconds; none for the reporting agent.
     pub rtt_ms: Option<f64>,
+    /// What a dial of the address from the reporting agent's host showed: `works`, `untried`, `refused` or `silent`; `own`
+    /// if it is registered at the reporting agent, which is not dialled.
+    #[serde(default)]
+    pub dial: String,
+    /// How long the dial took in milliseconds, if it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dial_ms: Option<f64>,
     /// Seconds since the record last changed, as far as the reporting agent knows.
     pub known_seconds: f64,
     /// Its lease, if it is registered here; only its owner knows it.
@@ -266,6 +302,33 @@ pub(crate) struct LeaseReport {
     pub remaining_seconds: f64,
     /// Seconds between its Renews, once they are known.
     pub period_seconds: Option<f64>,
+}
+
+/// `/matrix.json`: which host cannot reach whose entrypoint, as the agents that are heard say of their own hosts. Hosts dial
+/// what their visitors want, so a pair that is not here was reached, or not needed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MatrixReport {
+    /// The result in one sentence.
+    pub verdict: String,
+    /// How many pairs of a host and an entrypoint there are, those beyond the first 1,000 included.
+    pub total: usize,
+    /// The first of them, by host and entrypoint.
+    pub unreached: Vec<UnreachedReport>,
+}
+
+/// A host that cannot reach an entrypoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UnreachedReport {
+    /// The agent of the host that cannot reach it. If it is the owner, its gost takes connections and does not answer.
+    pub agent: String,
+    /// The agent whose gost has the entrypoint; none if no record that is known has it.
+    pub owner: Option<String>,
+    /// The entrypoint, `host:port`.
+    pub address: String,
+    /// What dials showed: `refused` or `silent`; `frozen` if the owner says of its own gost that it does not answer.
+    pub dial: String,
+    /// Seconds since the reporting agent has known that.
+    pub seconds: f64,
 }
 
 /// The data of one event of `/events`.
@@ -286,6 +349,10 @@ pub(crate) enum EventReport {
     PeerLeft(PeerReport),
     /// A peer has been dead for so long that it is forgotten.
     PeerForgotten(PeerReport),
+    /// An entrypoint of an agent's gosts is not reached from this host, or from others if it is this agent's.
+    Unreached(ReachReport),
+    /// It is reached again, or nobody needs it any more.
+    Reached(ReachReport),
     /// Events that the reader does not have are gone: it has to read the status again.
     Missed,
 }
@@ -304,6 +371,17 @@ pub(crate) struct PeerChangeReport {
     pub agent: String,
     /// What it does, or has, now: a phrase.
     pub what: String,
+}
+
+/// An entrypoint that hosts reach or do not, in an [`EventReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReachReport {
+    /// The agent whose gost has it.
+    pub agent: String,
+    /// The entrypoint, `host:port`.
+    pub address: String,
+    /// The agents of the hosts that do not reach it, at most 16; none if it is reached.
+    pub by: Vec<String>,
 }
 
 /// A record, in an [`EventReport`].

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::access::{self, Access};
-use super::{Ops, events, explain, keys, leave, page, ready, report, status, takeover};
+use super::{Ops, events, explain, keys, leave, matrix, page, ready, report, status, takeover};
 
 /// Who may ask for a path.
 enum Open {
@@ -36,6 +36,7 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/status.json", Named, get(status::status_json)),
         ("/services.json", Named, get(status::services_json)),
         ("/explain.json", Named, get(explain::explain_json)),
+        ("/matrix.json", Named, get(matrix::matrix_json)),
         ("/events", Named, get(events::events)),
         ("/livez", Wide, get(async || "ok\n")),
         ("/readyz", Wide, get(ready::readyz)),

@@ -10,11 +10,11 @@ use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
 
-use super::Ops;
 use super::report::{
     Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
+use super::{Ops, matrix};
 use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
 use gossd_core::liveness::Standing;
 use gossd_core::rank::Order;
@@ -74,6 +74,7 @@ fn status(ops: &Ops) -> StatusReport {
                     their records stay, last, for an hour";
         problems.push(text.into());
     }
+    problems.extend(matrix::problems(&view));
     problems.extend(view.journal.late.map(|took| {
         format!(
             "a commit of the journal took {:.1} s: a kill loses the changes of the last 35 ms and of two commits; a faster \
@@ -146,6 +147,8 @@ fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Me
         generation: member.generation,
         address: address.map(|address| address.to_string()),
         state: state(member),
+        zone: member.locality.zone.as_ref().into(),
+        weight: member.locality.weight,
         rtt_ms: member.trip.filter(|_| !this).map(millis),
         silent_seconds: member.silence.map(|silence| silence.as_secs_f64()),
         records: member.records,
@@ -165,8 +168,9 @@ pub(super) fn state(member: &MemberView) -> MemberState {
         (_, Standing::Hidden) => MemberState::Dead,
         (Some(slot::Status::Draining), _) => MemberState::Draining,
         (_, Standing::Suspect) => MemberState::Suspect,
-        (None, Standing::Live) => MemberState::Starting,
+        (None, Standing::Live | Standing::Doubted) => MemberState::Starting,
         (Some(slot::Status::Ready), Standing::Live) => MemberState::Alive,
+        (Some(slot::Status::Ready), Standing::Doubted) => MemberState::Doubted,
     }
 }
 

@@ -30,7 +30,7 @@ pub use gossd_core::connection::Caller;
 
 use crate::agent::Agent;
 use gossd_core::address::Address;
-use gossd_core::agent::Heal;
+use gossd_core::agent::{Heal, NOBODYS};
 use gossd_core::connection::ConnectionId;
 use gossd_core::entrypoints::Place;
 use gossd_core::lease::Holding;
@@ -98,7 +98,7 @@ impl Plugin {
         by: Program,
         name: &str,
     ) -> Result<Vec<Arc<Record>>, CallError> {
-        self.sd.called(caller, by);
+        self.sd.called(caller, by, true);
         self.caught_up.wait().await;
         self.sd.get(caller, by, name)
     }
@@ -106,7 +106,7 @@ impl Plugin {
     /// `GetRule`. A known rule is the answer at once; that there is none is the answer only once the agent has caught
     /// up.
     pub async fn lookup_rule(&self, caller: Caller, by: Program, host: &str) -> Result<String, CallError> {
-        self.sd.called(caller, by);
+        self.sd.called(caller, by, !is_nobodys(host));
         let endpoint = self.ingress.get_rule(host)?;
         if !endpoint.is_empty() {
             return Ok(endpoint);
@@ -195,9 +195,9 @@ impl ServiceDiscovery {
     }
 
     /// Notes a question from a gost of this host. The question does not name the instance.
-    fn called(&self, caller: Caller, by: Program) {
+    fn called(&self, caller: Caller, by: Program, is_visit: bool) {
         if by == Program::Gost && caller.remote.is_none() {
-            self.agent.called(caller.connection);
+            self.agent.called(caller.connection, is_visit);
         }
     }
 
@@ -205,6 +205,11 @@ impl ServiceDiscovery {
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.agent.connection_closed(connection);
     }
+}
+
+/// Whether an agent asks, by way of its gost, and no visitor. A host may come with a port.
+fn is_nobodys(host: &str) -> bool {
+    host.split(':').next() == Some(NOBODYS)
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use postcard::Error;
 use serde::{Deserialize, Serialize};
 
 use super::hostname::Claim;
+use super::locality::Locality;
 use super::record::{MAX_FIELD, Record};
-use super::slot::{Cell, Content, Later, MAX_VERSION, Slot, Status, Version};
+use super::slot::{Cell, Content, Later, MAX_VERSION, Slot, Status, Unreached, Version};
 
 /// Most bytes of a content: five fields, and what is around them.
 pub const MAX_CONTENT: usize = 5 * MAX_FIELD + 64;
@@ -22,12 +23,16 @@ pub const MAX_CELL: usize = MAX_CONTENT + 10;
 
 /// A content that this version understands, borrowed or not. A variant is never changed, only added.
 #[derive(Serialize, Deserialize)]
-enum KnownContent<R, C> {
+enum KnownContent<R, C, L, U> {
     Empty,
     Status(Status),
     Record(R),
     Claim(C),
+    Locality(L),
+    Unreached(U),
 }
+
+type ReadContent = KnownContent<Record, Claim, Locality, Unreached>;
 
 /// Appends the bytes of a content.
 pub fn encode(content: &Content, to: &mut Vec<u8>) {
@@ -38,6 +43,8 @@ pub fn encode(content: &Content, to: &mut Vec<u8>) {
             Content::Status(status) => KnownContent::Status(*status),
             Content::Record(record) => KnownContent::Record(&**record),
             Content::Claim(claim) => KnownContent::Claim(&**claim),
+            Content::Locality(locality) => KnownContent::Locality(&**locality),
+            Content::Unreached(unreached) => KnownContent::Unreached(&**unreached),
             Content::Later(later) => return to.extend_from_slice(&later.bytes),
         },
     );
@@ -48,7 +55,7 @@ pub fn decode(bytes: &[u8]) -> Option<Content> {
     if bytes.len() > MAX_CONTENT {
         return None;
     }
-    let (known, more) = match postcard::take_from_bytes::<KnownContent<Record, Claim>>(bytes) {
+    let (known, more) = match postcard::take_from_bytes::<ReadContent>(bytes) {
         Ok((known, more)) => (Some(known.content()?), more),
         // What of postcard's errors is serde's, and not its own: a variant's number is not known.
         Err(Error::SerdeDeCustom) => (None, &[][..]),
@@ -73,13 +80,19 @@ pub fn decode_cell(slot: Slot, bytes: &[u8]) -> Option<Cell> {
     (1..=MAX_VERSION).contains(&version).then_some(Cell { version, content })
 }
 
-impl KnownContent<Record, Claim> {
+impl ReadContent {
     fn content(self) -> Option<Content> {
         Some(match self {
             Self::Empty => Content::Empty,
             Self::Status(status) => Content::Status(status),
             Self::Record(record) => record.is_plausible().then(|| Content::Record(Arc::new(record)))?,
             Self::Claim(claim) => claim.is_plausible().then(|| Content::Claim(Arc::new(claim)))?,
+            Self::Locality(locality) => {
+                locality.is_plausible().then(|| Content::Locality(Arc::new(locality)))?
+            }
+            Self::Unreached(unreached) => {
+                unreached.is_plausible().then(|| Content::Unreached(Arc::new(unreached)))?
+            }
         })
     }
 }

@@ -88,10 +88,17 @@ impl Entrypoints {
 
     /// Where any gost of a host registered last, with the same handler.
     pub fn last(&self, home: Option<IpAddr>, routers: bool) -> Option<&Place> {
-        let mut newest_first = self.registered.iter().rev();
-        let last =
-            newest_first.find(|registered| registered.home == home && registered.key.routers == routers);
-        last.map(|registered| &registered.place)
+        self.newest_first(home, routers).next().map(|registered| &registered.place)
+    }
+
+    /// Where the gosts of a host registered, with the same handler; the last one first.
+    pub fn newest_first(
+        &self,
+        home: Option<IpAddr>,
+        routers: bool,
+    ) -> impl Iterator<Item = &Registered> + use<'_> {
+        let newest_first = self.registered.iter().rev();
+        newest_first.filter(move |registered| registered.home == home && registered.key.routers == routers)
     }
 
     /// What a journal has to keep of an entrypoint; nothing if it is forgotten.

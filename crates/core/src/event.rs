@@ -6,10 +6,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::address::Address;
 use super::record::{AgentName, Owner, Record};
 
 /// Events kept: a restart of a host with a thousand tunnels, four times.
 pub const MAX_EVENTS: usize = 4_096;
+/// Agents that one event names besides its own.
+pub const MAX_NAMED: usize = 16;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,10 @@ pub enum Event {
     Left(AgentName),
     /// A peer has been dead for so long that it is forgotten.
     Forgotten(AgentName),
+    /// An entrypoint of this agent's gosts is not reached from the hosts of some others: the first [`MAX_NAMED`] of them.
+    Unreached(AgentName, Address, Vec<AgentName>),
+    /// It is again, or nobody needs it any more.
+    Reached(AgentName, Address),
 }
 
 /// What of a peer is not as it was.

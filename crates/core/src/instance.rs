@@ -15,6 +15,9 @@ use super::record::Record;
 /// go first. A gost instance ends with its process, or at a reload of its configuration.
 pub const MAX_IDLE: usize = 256;
 
+/// A Renew that is expected may come so much later, or an eighth of its period: gost renews one connector after the other.
+const LATE: Duration = Duration::from_secs(1);
+
 /// An entrypoint as an instance claims it. The router handler's is a UDP port, so it does not compete with a
 /// tunnel handler's of the same number.
 type ClaimedPort = (Address, bool);
@@ -43,6 +46,8 @@ struct Instance {
     /// Live records of the tunnel handler's.
     live: u32,
     period: Period,
+    /// Its last Renew.
+    renewed: Option<Moment>,
     /// The period as it was touched last.
     kept: Option<Duration>,
 }
@@ -128,6 +133,7 @@ impl Instances {
     /// A connector of an instance is renewed, and was at `last`, if that is known: the instance's period as it is now.
     pub(super) fn renewed(&mut self, node: &Label, last: Option<Moment>, now: Moment) -> Period {
         let Some(instance) = self.known.get_mut(node) else { return Period::default() };
+        instance.renewed = Some(now);
         if let Some(last) = last {
             instance.period.learn(last, now);
             let period = instance.period.longest().filter(|_| instance.period.is_sure());
@@ -137,6 +143,18 @@ impl Instances {
             }
         }
         instance.period.clone()
+    }
+
+    /// The instances with a live record of the tunnel handler's.
+    pub(super) fn live_nodes(&self) -> impl Iterator<Item = &Label> {
+        self.known.iter().filter(|(_, instance)| instance.live > 0).map(|(node, _)| node)
+    }
+
+    /// When the next Renew of an instance would be late, if its period is known.
+    pub(super) fn late(&self, node: &Label) -> Option<Moment> {
+        let Instance { period, renewed, .. } = self.known.get(node)?;
+        let period = period.longest()?;
+        Some((*renewed)? + period + LATE.max(period / 8))
     }
 
     /// Takes back the period of an instance that is known from before a restart. Its records come afterwards, and then
@@ -201,6 +219,12 @@ impl Instances {
     /// The instance that has a record's entrypoint.
     pub fn claimant(&self, record: &Record) -> Option<&Label> {
         self.claims.get(&claim_of(record))
+    }
+
+    /// Whether an instance with a live record has a tunnel handler's entrypoint.
+    pub(super) fn lives_at(&self, entrypoint: &Address) -> bool {
+        let node = self.claims.get(&(entrypoint.clone(), false));
+        node.and_then(|node| self.known.get(node)).is_some_and(|instance| instance.live > 0)
     }
 
     /// The ids of an instance's records.

@@ -31,6 +31,7 @@ pub mod label;
 pub mod lease;
 pub mod link;
 pub mod liveness;
+pub mod locality;
 pub mod moment;
 mod period;
 pub mod quota;

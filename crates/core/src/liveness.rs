@@ -20,10 +20,19 @@ const TOGETHER_AT_LEAST: usize = 2;
 pub enum Standing {
     /// Surely alive: first.
     Live,
+    /// Alive, and silent for a moment: behind those that are not.
+    Doubted,
     /// Perhaps alive: last.
     Suspect,
     /// Dead, gone, drained, or never met: not listed.
     Hidden,
+}
+
+impl Standing {
+    /// Whether it counts as alive. A doubt costs nothing but order.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Live | Self::Doubted)
+    }
 }
 
 /// The peers met so far.
@@ -38,6 +47,8 @@ struct Signs {
     contact: Contact,
     /// When it last gave a sign of life, directly or through others; of no meaning while it is alive.
     last_sign: Instant,
+    /// Whether it has been silent for a moment, since it was heard.
+    is_doubted: bool,
     trip: Option<Duration>,
 }
 
@@ -68,8 +79,15 @@ impl Liveness {
     pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
         let peer = self.peer(now, name);
         peer.contact = Contact::Alive;
-        peer.last_sign = now;
+        (peer.last_sign, peer.is_doubted) = (now, false);
         peer.trip = trip.or(peer.trip);
+    }
+
+    /// Nothing of a peer has arrived for a moment.
+    pub fn doubt(&mut self, name: &AgentName) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.is_doubted = true;
+        }
     }
 
     /// Nothing of a peer has arrived for `silence`.
@@ -98,7 +116,7 @@ impl Liveness {
         let Some(peer) = self.peers.get(name) else { return Standing::Hidden };
         let age = now.saturating_duration_since(peer.last_sign);
         if peer.is_alive() {
-            Standing::Live
+            if peer.is_doubted { Standing::Doubted } else { Standing::Live }
         } else if age < self.ttl || (age < PRESERVE && self.vanished_together(peer)) {
             Standing::Suspect
         } else {
@@ -161,6 +179,7 @@ impl Liveness {
         self.peers.entry(name.clone()).or_insert(Signs {
             contact: Contact::Never,
             last_sign: now,
+            is_doubted: false,
             trip: None,
         })
     }
@@ -192,6 +211,21 @@ mod tests {
         assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden);
         liveness.heard(now + TTL * 2, &name(0), None);
         assert_eq!(liveness.standing(now + TTL * 2, &name(0)), Standing::Live, "back at once");
+    }
+
+    #[test]
+    fn a_doubt_is_over_with_the_next_frame_and_costs_no_life() {
+        let (mut liveness, now) = met(2);
+        liveness.doubt(&name(0));
+        assert_eq!(liveness.standing(now, &name(0)), Standing::Doubted);
+        assert!(liveness.standing(now, &name(0)).is_alive());
+        liveness.heard(now, &name(0), None);
+        assert_eq!(liveness.standing(now, &name(0)), Standing::Live);
+        liveness.doubt(&name(0));
+        liveness.silent(now + SILENCE, &name(0), SILENCE);
+        assert_eq!(liveness.standing(now + SILENCE, &name(0)), Standing::Suspect);
+        liveness.doubt(&name(7));
+        assert_eq!(liveness.standing(now, &name(7)), Standing::Hidden, "never met");
     }
 
     #[test]

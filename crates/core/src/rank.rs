@@ -1,13 +1,15 @@
 //! The order of an answer: gost dials the first entry of the wanted network and no other, so the order of the
-//! answer is the routing. What is surely alive comes before what may be; what is dead is not listed.
+//! answer is the routing. What surely works from here comes before what may; what is dead is not listed.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Address;
 use super::label::Label;
 use super::liveness::Standing;
+use super::locality::MAX_WEIGHT;
 use super::record::{Network, Owner};
 use super::tunnels::{Entries, OwnedRecord};
 
@@ -17,7 +19,46 @@ pub const BEST: usize = 64;
 /// Of many records, so many of the best are looked at more closely: some of them may be the same connector.
 const LOOKED_AT: usize = 2 * BEST;
 
-/// In which order the records of live agents are listed.
+/// What a dial of an entrypoint from this host showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It took the connection, after a round trip.
+    Works(Duration),
+    /// It was not dialled, or not lately.
+    Untried,
+    /// It refused.
+    Refused,
+    /// Nothing came.
+    Silent,
+}
+
+/// Which records come before which others, whatever else there is to choose by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Of an agent that is heard.
+    Usable(Hope),
+    /// The same, of an agent with weight 0: if there is nobody else.
+    Backup(Hope),
+    /// Its agent is silent, and its gost takes connections from here.
+    Survives,
+    /// Its agent is heard, and dials from here are in vain.
+    Unreached,
+    /// Its agent is silent, and nothing more is known of its gost; or that does not answer either.
+    Suspect,
+}
+
+/// How likely a record of an agent that is heard works from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hope {
+    /// It was dialled, and took the connection; or it is our own.
+    Works,
+    /// It was not dialled yet.
+    Untried,
+    /// Its agent has been silent for a moment, or says that its gost does not answer.
+    Doubted,
+}
+
+/// In which order records of the same tier are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// Evenly.
@@ -27,34 +68,77 @@ pub enum Order {
     Nearest,
 }
 
-/// What ranking needs to know of a record's owner.
+/// What ranking needs to know of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// How its records are treated.
+    /// How its owner is.
     pub standing: Standing,
-    /// The round-trip time to it; zero for ourselves.
+    /// What dials of its entrypoint showed.
+    pub reach: Reach,
+    /// Whether its owner says that its gost does not answer.
+    pub is_frozen: bool,
+    /// Whether its owner is silent, and its gost answers.
+    pub survives: bool,
+    /// Whether its owner is in another zone than we are.
+    pub is_far: bool,
+    /// How often it is to come first among its equals, beside others: 0 to [`MAX_WEIGHT`].
+    pub weight: u8,
+    /// The round-trip time to its entrypoint, or else to its owner; zero for ourselves.
     pub trip: Option<Duration>,
 }
 
-/// The records of a Get: each connector once, in an order drawn from `seed`, evenly over seeds; the best [`BEST`] of them.
+/// Nothing is known of it.
+impl Default for Judged {
+    fn default() -> Self {
+        Self {
+            standing: Standing::Hidden,
+            reach: Reach::Untried,
+            is_frozen: false,
+            survives: false,
+            is_far: false,
+            weight: MAX_WEIGHT,
+            trip: None,
+        }
+    }
+}
+
+impl Judged {
+    /// Its tier; none if it is not listed.
+    pub fn tier(&self) -> Option<Tier> {
+        let hope = match (self.standing, self.reach) {
+            (Standing::Suspect | Standing::Hidden, _) if self.survives => return Some(Tier::Survives),
+            (Standing::Hidden, _) => return None,
+            (Standing::Suspect, Reach::Works(_)) => return Some(Tier::Survives),
+            (Standing::Suspect, _) => return Some(Tier::Suspect),
+            (_, Reach::Refused | Reach::Silent) => return Some(Tier::Unreached),
+            (Standing::Doubted, _) => Hope::Doubted,
+            (Standing::Live, _) if self.is_frozen => Hope::Doubted,
+            (Standing::Live, Reach::Works(_)) => Hope::Works,
+            (Standing::Live, Reach::Untried) => Hope::Untried,
+        };
+        Some(if self.weight == 0 { Tier::Backup(hope) } else { Tier::Usable(hope) })
+    }
+}
+
+/// The records of a Get: each connector once, in an order drawn from `seed`; the best [`BEST`] of them. Among its equals each
+/// owner comes first as often as its weight says, however many records it has.
 pub fn rank<'a, J: FnMut(&OwnedRecord) -> Judged>(
     entries: &Entries<'a>,
     order: Order,
     seed: u64,
     mut judge: J,
 ) -> impl Iterator<Item = &'a OwnedRecord> + use<'a, J> {
-    let (mut draw, mut far) = (Draw(seed), None);
+    let (mut draw, mut last) = (Draw(seed), None::<(&Arc<Owner>, Judged, Option<Preference>)>);
     let candidates = entries.iter().filter_map(|entry| {
         let judged = judge(entry);
-        if judged.standing == Standing::Hidden {
-            return None;
-        }
         // Entries of one owner come one after the other, mostly.
-        let distance = match far {
-            Some((known, distance)) if known == judged => distance,
-            _ => far.insert((judged, distance(order, judged))).1,
+        let preference = match last {
+            Some((owner, known, preference)) if known == judged && Arc::ptr_eq(owner, &entry.owner) => {
+                preference
+            }
+            _ => last.insert((&entry.owner, judged, preference(order, seed, &entry.owner, &judged))).2,
         };
-        Some(Ranked { entry, key: (judged.standing, distance, draw.next()) })
+        Some(Ranked { entry, key: (preference?, draw.next()) })
     });
     let mut ranked = if entries.len() <= BEST {
         let mut all: Vec<_> = candidates.collect();
@@ -122,10 +206,43 @@ impl<'a> Needed<'a> {
     }
 }
 
+/// The least comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Preference {
+    tier: Tier,
+    is_far: bool,
+    distance: u32,
+    turn: u64,
+}
+
+fn preference(order: Order, seed: u64, owner: &Owner, judged: &Judged) -> Option<Preference> {
+    let tier = judged.tier()?;
+    Some(Preference {
+        tier,
+        is_far: judged.is_far,
+        distance: distance(order, judged),
+        turn: turn(seed, owner, judged.weight),
+    })
+}
+
+/// When an owner has its turn: drawn so that it is first among its equals as often as its weight says.
+#[expect(clippy::cast_precision_loss, reason = "the first 52 bits are enough for a draw")]
+fn turn(seed: u64, owner: &Owner, weight: u8) -> u64 {
+    let name = owner.name.as_str().bytes();
+    let name = name.fold(seed ^ owner.generation, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // Exponentially distributed, at the rate of the weight: the least of several is each as often as its rate is a part of all.
+    let even = ((Draw(name).next() >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+    let wait = -even.ln() / f64::from(weight.max(1));
+    // Of two positive numbers the larger one has the larger bits.
+    wait.to_bits()
+}
+
 #[derive(Clone, Copy)]
 struct Ranked<'a> {
     entry: &'a OwnedRecord,
-    key: (Standing, u32, u64),
+    key: (Preference, u64),
 }
 
 /// The best is the least.
@@ -160,7 +277,7 @@ impl Ranked<'_> {
 }
 
 /// Of a connector that is listed twice, the newer version of one owner stays: a record that moved to another slot is in
-/// two for the moment between two changes. Of two owners with the same record, it is the one of the better standing: one
+/// two for the moment between two changes. Of two owners with the same record, it is the one that comes first: one
 /// that changed its agent is at both until the former lets go. Two owners' different records stay, lest one
 /// hides the other's record by claiming its id.
 fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
@@ -182,7 +299,7 @@ fn keep_each_once(ranked: &mut Vec<Ranked<'_>>) {
     reason = "log2 of microseconds is under 64"
 )]
 #[expect(clippy::cast_precision_loss, reason = "a round trip has few digits that mean anything")]
-fn distance(order: Order, judged: Judged) -> u32 {
+fn distance(order: Order, judged: &Judged) -> u32 {
     match (order, judged.trip) {
         (Order::Random, _) => 0,
         (Order::Nearest, None) => u32::MAX,
@@ -205,8 +322,6 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::record::Record;
     use super::super::slot::tests::record;
     use super::*;
@@ -228,23 +343,90 @@ mod tests {
     }
 
     fn live(_: &Owner) -> Judged {
-        Judged { standing: Standing::Live, trip: None }
+        Judged { standing: Standing::Live, ..Judged::default() }
     }
 
     fn ids(ranked: &[Arc<Record>]) -> Vec<String> {
         ranked.iter().map(|record| record.id.to_string()).collect()
     }
 
-    #[test]
-    fn every_record_is_first_equally_often() {
-        let entries = [entry("0", "a", 1), entry("1", "a", 2), entry("2", "b", 3)];
-        let mut first = [0_u32; 3];
-        for seed in 0..3_000 {
-            let ranked = rank(&entries, Order::Random, seed, live);
-            assert_eq!(ranked.len(), 3);
+    /// How often each record comes first, of 4,000 times.
+    fn firsts<const N: usize>(entries: &[OwnedRecord; N], judge: impl Fn(&Owner) -> Judged) -> [u32; N] {
+        let mut first = [0_u32; N];
+        for seed in 0..4_000 {
+            let ranked = rank(entries, Order::Random, seed, &judge);
             first[ranked[0].id.text().parse::<usize>().unwrap()] += 1;
         }
-        assert!(first.iter().all(|n| (900..1_100).contains(n)), "{first:?}");
+        first
+    }
+
+    fn is_about(found: u32, wanted: u32) -> bool {
+        found.abs_diff(wanted) < 150
+    }
+
+    #[test]
+    fn every_owner_is_first_equally_often_however_many_records_it_has() {
+        let entries = [entry("0", "a", 1), entry("1", "a", 2), entry("2", "b", 3)];
+        let first = firsts(&entries, live);
+        assert!(is_about(first[0], 1_000) && is_about(first[1], 1_000), "{first:?}");
+        assert!(is_about(first[2], 2_000), "{first:?}");
+    }
+
+    #[test]
+    fn an_owner_is_first_as_often_as_its_weight_says() {
+        let entries = [entry("0", "a", 1), entry("1", "b", 2), entry("2", "c", 3)];
+        let first = firsts(&entries, |owner| Judged {
+            weight: match owner.name.as_str() {
+                "a" => 100,
+                "b" => 75,
+                _ => 25,
+            },
+            ..live(owner)
+        });
+        for (found, wanted) in first.into_iter().zip([2_000, 1_500, 500]) {
+            assert!(is_about(found, wanted), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_near_comes_first_and_a_backup_if_nobody_else_is_usable() {
+        let near = Judged { standing: Standing::Live, ..Judged::default() };
+        let judge = |owner: &Owner| match owner.name.as_str() {
+            "near" => near,
+            "far" => Judged { is_far: true, ..near },
+            "backup" => Judged { weight: 0, reach: Reach::Works(Duration::ZERO), ..near },
+            "unreached" => Judged { reach: Reach::Refused, ..near },
+            other => panic!("{other}"),
+        };
+        let all = ["unreached", "backup", "far", "near"].map(|name| entry(name, name, 1));
+        for seed in 0..50 {
+            let ranked = rank(&all, Order::Random, seed, judge);
+            assert_eq!(ids(&ranked), ["near", "far", "backup", "unreached"]);
+        }
+    }
+
+    #[test]
+    fn what_works_from_here_comes_before_what_may() {
+        const TRIP: Duration = Duration::from_millis(1);
+        let live = Judged { standing: Standing::Live, ..Judged::default() };
+        let works = Judged { reach: Reach::Works(TRIP), ..live };
+        let suspect = Judged { standing: Standing::Suspect, ..live };
+        let in_order = [
+            works,
+            live,
+            Judged { standing: Standing::Doubted, ..works },
+            Judged { weight: 0, ..works },
+            Judged { weight: 0, ..live },
+            Judged { survives: true, ..suspect },
+            Judged { reach: Reach::Silent, ..live },
+            suspect,
+        ];
+        assert!(in_order.windows(2).all(|pair| pair[0].tier() < pair[1].tier()));
+        assert_eq!(Judged { is_frozen: true, ..works }.tier(), in_order[2].tier());
+        let dead = Judged { standing: Standing::Hidden, ..works };
+        assert_eq!(dead.tier(), None);
+        assert_eq!(Judged { survives: true, ..dead }.tier(), Some(Tier::Survives));
+        assert_eq!(Judged { reach: Reach::Refused, ..suspect }.tier(), Some(Tier::Suspect));
     }
 
     #[test]
@@ -253,8 +435,8 @@ mod tests {
         let mut entries: Vec<_> = (0..all).map(|n| entry(&n.to_string(), "live", n as u64)).collect();
         entries.extend((0..all).map(|n| entry(&format!("s{n}"), "suspect", n as u64)));
         let judge = |owner: &Owner| Judged {
-            trip: None,
             standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+            ..Judged::default()
         };
         let mut firsts = std::collections::BTreeSet::new();
         for seed in 0..2_000 {
@@ -282,8 +464,8 @@ mod tests {
         entries.push(node(entry("another's", "suspect", 1), "another", Network::Tcp));
         entries.push(node(entry("datagrams", "suspect", 1), "own", Network::Udp));
         let judge = |owner: &Owner| Judged {
-            trip: None,
             standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+            ..Judged::default()
         };
         for seed in 0..50 {
             let ranked = rank(&entries, Order::Random, seed, judge);
@@ -313,6 +495,7 @@ mod tests {
                 "suspect" => Standing::Suspect,
                 _ => Standing::Hidden,
             },
+            ..Judged::default()
         };
         for seed in 0..50 {
             assert_eq!(ids(&rank(&entries, Order::Random, seed, judge)), ["3", "1"]);
@@ -323,8 +506,8 @@ mod tests {
     fn of_a_connector_at_two_owners_the_live_ones_word_counts() {
         let entries = [entry("1", "suspect", 9), entry("1", "live", 1)];
         let judge = |owner: &Owner| Judged {
-            trip: None,
             standing: if owner.name.as_str() == "live" { Standing::Live } else { Standing::Suspect },
+            ..Judged::default()
         };
         assert!(Arc::ptr_eq(&rank(&entries, Order::Random, 1, judge)[0], &entries[1].record));
         assert_eq!(rank(&entries, Order::Random, 1, judge).len(), 1);
@@ -352,6 +535,7 @@ mod tests {
                 "c" => Some(Duration::from_millis(90)),
                 _ => None,
             },
+            ..Judged::default()
         };
         let firsts: std::collections::BTreeSet<_> =
             (0..50).map(|seed| ids(&rank(&entries, Order::Nearest, seed, judge))[0].clone()).collect();

@@ -4,22 +4,28 @@
 //! `Replicas::apply` is idempotent and commutative per slot, so it does not matter by which way, how
 //! often, or in which order a change arrives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::address::Address;
 use super::capacity::GiveBack as _;
 use super::hostname::Claim;
 use super::label::Label;
+use super::locality::Locality;
 use super::quota::Share;
 use super::record::{AgentName, Generation, Owner};
 use super::replica::{Extent, Part, Replica};
-use super::slot::{Cell, Change, MAX_SLOT, Slot, Status, Version};
+use super::slot::{
+    Cell, Change, FIRST_CLAIM, FIRST_UNREACHED, LOCALITY_SLOT, MAX_SLOT, Slot, Status, Unreached, Version,
+};
 
 /// Agents that are kept apart: five times the 200 that a cluster is designed for.
 pub const MAX_AGENTS: usize = 1_000;
 /// Generations kept per agent.
 pub const MAX_GENERATIONS: usize = 3;
+/// Slots that are looked at for entrypoints at once: a tenth of a millisecond.
+const BITE: usize = 10_000;
 
 /// What a change did to the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +276,46 @@ impl Replicas {
     pub fn record_ids(&self, owner: &Owner) -> impl Iterator<Item = &Label> {
         let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter());
         cells.filter_map(|(_, cell)| Some(&cell.content.record()?.id))
+    }
+
+    /// Where an owner is, and how much it is to be used, if it says so.
+    pub fn locality(&self, owner: &Owner) -> Option<&Locality> {
+        self.cell(owner, LOCALITY_SLOT)?.content.locality().map(|locality| &**locality)
+    }
+
+    /// The entrypoints that an owner's host does not reach, as it says.
+    pub fn unreached_by(&self, owner: &Owner) -> impl Iterator<Item = &Arc<Unreached>> {
+        self.unreached_slots(owner).map(|(_, unreached)| unreached)
+    }
+
+    /// The same, with their slots.
+    pub fn unreached_slots(&self, owner: &Owner) -> impl Iterator<Item = (Slot, &Arc<Unreached>)> {
+        let replica = self.replica(owner).into_iter();
+        let cells = replica.flat_map(|replica| replica.cells().iter_from(FIRST_UNREACHED));
+        cells.filter_map(|(slot, cell)| Some((slot, cell.content.unreached()?)))
+    }
+
+    /// Which of these entrypoints an owner's records have, from a slot on; and where to go on, unless that was all.
+    pub fn entrypoints_among(
+        &self,
+        owner: &Owner,
+        wanted: &BTreeSet<Address>,
+        from: Slot,
+    ) -> (BTreeSet<Address>, Option<Slot>) {
+        let (mut found, mut last) = (BTreeSet::new(), None);
+        let cells = self.replica(owner).into_iter().flat_map(|replica| replica.cells().iter_from(from));
+        let cells = cells.take_while(|(slot, _)| *slot < FIRST_CLAIM);
+        for (looked, (slot, cell)) in cells.enumerate() {
+            if looked == BITE {
+                return (found, Some(slot));
+            }
+            let Some(record) = cell.content.record().filter(|record| !record.is_routers()) else { continue };
+            // Gosts have few entrypoints, and many records each.
+            if last.replace(&record.address) != Some(&record.address) && wanted.contains(&record.address) {
+                found.insert(record.address.clone());
+            }
+        }
+        (found, None)
     }
 
     /// How many records are shown.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::address::Address;
 use super::hostname::Claim;
+use super::locality::Locality;
 use super::record::Record;
 
 /// The number of a slot. [`STATUS_SLOT`] holds the owner's [`Status`], those after it records, and those from
@@ -24,8 +26,14 @@ pub const STATUS_SLOT: Slot = 0;
 pub const MAX_EACH: Slot = 1_000_000;
 /// The first slot of rules.
 pub const FIRST_CLAIM: Slot = MAX_EACH + 1;
+/// Where an owner says in which zone it is, and how much it is to be used.
+pub const LOCALITY_SLOT: Slot = FIRST_CLAIM + MAX_EACH;
+/// The first slot of entrypoints that the owner's host does not reach.
+pub const FIRST_UNREACHED: Slot = LOCALITY_SLOT + 1;
+/// Most entrypoints that one owner says it does not reach: those that it dials, and its own gosts'.
+pub const MAX_UNREACHED: Slot = 128;
 /// Highest slot of one owner. A bound against hostile slot numbers.
-pub const MAX_SLOT: Slot = 2 * MAX_EACH;
+pub const MAX_SLOT: Slot = LOCALITY_SLOT + MAX_UNREACHED;
 
 /// What an owner says of itself. Encoded by its number: a variant is never changed, only added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +57,31 @@ pub enum Content {
     Claim(Arc<Claim>),
     /// The owner's status; only in [`STATUS_SLOT`].
     Status(Status),
+    /// The owner's zone and weight; only in [`LOCALITY_SLOT`].
+    Locality(Arc<Locality>),
+    /// An entrypoint that the owner's host does not reach.
+    Unreached(Arc<Unreached>),
     /// What a version later than this one wrote.
     Later(Arc<Later>),
 }
 
 const _: () = assert!(size_of::<Content>() == 16, "every slot has one");
+
+/// An entrypoint that an owner's host dials in vain. One of its own gosts: that takes connections, and does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreached {
+    /// `host:port`.
+    pub entrypoint: Address,
+    /// Whether it is silent; or else it refuses.
+    pub is_silent: bool,
+}
+
+impl Unreached {
+    /// Whether it can be what an agent wrote.
+    pub(super) fn is_plausible(&self) -> bool {
+        self.entrypoint.is_entrypoint()
+    }
+}
 
 /// A content that is more than this version understands. It is stored and passed on byte for byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +97,7 @@ impl Content {
     fn known(&self) -> Option<&Self> {
         match self {
             Self::Later(later) => later.known.as_ref(),
-            Self::Empty | Self::Record(_) | Self::Claim(_) | Self::Status(_) => Some(self),
+            known => Some(known),
         }
     }
 
@@ -93,12 +121,24 @@ impl Content {
         if let Self::Status(status) = self.known()? { Some(*status) } else { None }
     }
 
+    /// The zone and weight that it is, if it is one.
+    pub fn locality(&self) -> Option<&Arc<Locality>> {
+        if let Self::Locality(locality) = self.known()? { Some(locality) } else { None }
+    }
+
+    /// The entrypoint that is not reached, if it is one.
+    pub fn unreached(&self) -> Option<&Arc<Unreached>> {
+        if let Self::Unreached(unreached) = self.known()? { Some(unreached) } else { None }
+    }
+
     /// Whether that slot can hold it. What is not known may be in any.
     pub fn fits(&self, slot: Slot) -> bool {
         match self.known() {
             Some(Self::Status(_)) => slot == STATUS_SLOT,
             Some(Self::Record(_)) => (STATUS_SLOT + 1..FIRST_CLAIM).contains(&slot),
-            Some(Self::Claim(_)) => (FIRST_CLAIM..=MAX_SLOT).contains(&slot),
+            Some(Self::Claim(_)) => (FIRST_CLAIM..LOCALITY_SLOT).contains(&slot),
+            Some(Self::Locality(_)) => slot == LOCALITY_SLOT,
+            Some(Self::Unreached(_)) => (FIRST_UNREACHED..=MAX_SLOT).contains(&slot),
             Some(Self::Empty | Self::Later(_)) => (STATUS_SLOT + 1..=MAX_SLOT).contains(&slot),
             None => slot <= MAX_SLOT,
         }
@@ -110,6 +150,8 @@ impl Content {
             Self::Empty | Self::Status(_) => 0,
             Self::Record(record) => record.size(),
             Self::Claim(claim) => claim.size(),
+            Self::Locality(locality) => size_of::<Locality>() + locality.zone.len(),
+            Self::Unreached(unreached) => size_of::<Unreached>() + unreached.entrypoint.text_len(),
             Self::Later(later) => {
                 let known = later.known.as_ref().map_or(0, Self::size);
                 size_of::<Later>() + later.bytes.len() + known
@@ -127,6 +169,12 @@ impl From<Arc<Record>> for Content {
 impl From<Arc<Claim>> for Content {
     fn from(claim: Arc<Claim>) -> Self {
         Self::Claim(claim)
+    }
+}
+
+impl From<Arc<Unreached>> for Content {
+    fn from(unreached: Arc<Unreached>) -> Self {
+        Self::Unreached(unreached)
     }
 }
 
@@ -203,7 +251,12 @@ impl Default for SlotTable {
 impl SlotTable {
     /// For rules.
     pub fn for_claims() -> Self {
-        Self::of(FIRST_CLAIM, MAX_SLOT)
+        Self::of(FIRST_CLAIM, LOCALITY_SLOT - 1)
+    }
+
+    /// For entrypoints that are not reached.
+    pub fn for_unreached() -> Self {
+        Self::of(FIRST_UNREACHED, MAX_SLOT)
     }
 
     fn of(next: Slot, last: Slot) -> Self {
@@ -248,6 +301,11 @@ impl Write {
     /// How the owner is.
     pub fn status(status: Status) -> Self {
         Self { slot: STATUS_SLOT, content: Content::Status(status) }
+    }
+
+    /// In which zone the owner is, and how much it is to be used.
+    pub fn locality(locality: Locality) -> Self {
+        Self { slot: LOCALITY_SLOT, content: Content::Locality(Arc::new(locality)) }
     }
 }
 

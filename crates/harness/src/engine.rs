@@ -28,6 +28,8 @@ const EXEC: Duration = Duration::from_secs(30);
 pub(crate) struct Engine {
     docker: Docker,
     run: String,
+    /// The tag of all images.
+    tag: String,
 }
 
 /// The settings of a container.
@@ -55,10 +57,10 @@ pub(crate) struct Spec {
 
 impl Engine {
     /// Connects to the engine that `docker` uses.
-    pub(crate) async fn connect(run: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(run: &str, tag: &str) -> anyhow::Result<Self> {
         let docker = Docker::connect_with_defaults().context("no Docker engine")?;
         let docker = docker.negotiate_version().await.context("the Docker engine does not answer")?;
-        Ok(Self { docker, run: run.into() })
+        Ok(Self { docker, run: run.into(), tag: tag.into() })
     }
 
     fn labels(&self) -> HashMap<String, String> {
@@ -95,7 +97,7 @@ impl Engine {
         let shared = spec.shares.as_ref().map(|other| format!("container:{other}"));
         let own = spec.network.as_ref().map(|(network, ..)| network.clone());
         let body = ContainerCreateBody {
-            image: Some(spec.image.into()),
+            image: Some(format!("{}:{}", spec.image, self.tag)),
             entrypoint: Some(Vec::new()),
             cmd: Some(spec.command.clone()),
             env: Some(spec.environment.clone()),

@@ -32,6 +32,12 @@ struct ScenarioArgs {
     /// A real gost, static, for all hosts and clients; else they are simulated
     #[arg(long, env = "GOSSD_GOST", value_name = "FILE")]
     gost: Option<PathBuf>,
+    /// Another gossd, static, for agents without test switches: to compare two versions
+    #[arg(long, value_name = "FILE")]
+    gossd: Option<PathBuf>,
+    /// The tag of the images, where several trees share an engine
+    #[arg(long, env = "GOSSD_TEST_TAG", default_value = "latest")]
+    tag: String,
     /// How often each is run
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -68,6 +74,8 @@ struct RunSetup {
     run: String,
     folder: PathBuf,
     gost: Option<PathBuf>,
+    gossd: Option<PathBuf>,
+    tag: String,
 }
 
 async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
@@ -88,10 +96,11 @@ async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
     }
     anyhow::ensure!(!chosen.is_empty(), "no scenario is in {}", args.set);
     let gost = args.gost.map(|path| std::path::absolute(&path).context("--gost")).transpose()?;
+    let gossd = args.gossd.map(|path| std::path::absolute(&path).context("--gossd")).transpose()?;
     let version = gost.as_deref().map_or_else(|| Ok("simulated gost".into()), version)?;
     println!("{version}");
     let folder = std::path::absolute(&args.folder).context("--folder")?;
-    let setup = RunSetup { run: format!("{:x}", std::process::id()), folder, gost };
+    let setup = RunSetup { run: format!("{:x}", std::process::id()), folder, gost, gossd, tag: args.tag };
     let mut outcomes = Vec::new();
     let mut number = 0;
     for (scenario, plugin) in chosen {
@@ -201,9 +210,9 @@ async fn interrupted() {
 
 /// Runs a scenario in a world of its own, which is removed afterwards; after a failure its logs stay.
 async fn perform(scenario: &Scenario, setup: &RunSetup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
-    let RunSetup { run, folder, gost } = setup;
-    let plan = Plan { real_gost: gost.clone(), ..plan };
-    let mut world = World::new(run, number, folder, plan).await?;
+    let RunSetup { run, folder, gost, gossd, tag } = setup;
+    let plan = Plan { real_gost: gost.clone(), gossd: gossd.clone(), ..plan };
+    let mut world = World::new(run, number, folder, tag, plan).await?;
     let measured = tokio::select! {
         measured = (scenario.run)(&mut world) => measured,
         () = interrupted() => Err(Interrupted.into()),

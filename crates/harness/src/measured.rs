@@ -38,7 +38,18 @@ pub(crate) struct Measured {
 impl Measured {
     /// What visitors at these hosts noticed from `since` until now.
     pub(crate) fn of(visits: &Visits, since: UnixMillis, hosts: &[&str], promised: Promise) -> Self {
-        let visits = visits.between(since, UnixMillis::MAX, hosts);
+        Self::between(visits, since, UnixMillis::MAX, hosts, promised)
+    }
+
+    /// What visitors at these hosts noticed of a fault that began at `since`, if their requests began before `until`.
+    pub(crate) fn between(
+        visits: &Visits,
+        since: UnixMillis,
+        until: UnixMillis,
+        hosts: &[&str],
+        promised: Promise,
+    ) -> Self {
+        let visits = visits.between(since, until, hosts);
         let bad = |visit: &&Visit| match promised {
             Promise::NoneFails => !visit.ok,
             Promise::NoneWaits(longest) => !visit.ok || visit.took() > longest * ALLOWANCE,

@@ -61,6 +61,12 @@ impl Visits {
         visits.iter().filter(at).cloned().collect()
     }
 
+    /// When the first request since a moment began that a visitor at these hosts noticed; else that moment.
+    pub(crate) fn struck(&self, since: UnixMillis, hosts: &[&str]) -> UnixMillis {
+        let visits = self.between(since, UnixMillis::MAX, hosts);
+        visits.iter().filter(|visit| visit.is_bad()).map(|visit| visit.at_ms).min().unwrap_or(since)
+    }
+
     /// Requests at tunnel ports, which are those of members.
     pub(crate) fn members_between(&self, from: UnixMillis) -> Vec<Visit> {
         let visits = self.between(from, UnixMillis::MAX, &[]);

@@ -2,19 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::agent::Agent;
 use crate::plugin::reload::Latest;
-use gossd_core::agent::{Broken, Restored, Settings};
+use gossd_core::agent::{Restored, Settings};
 use gossd_core::connection::Caller;
 use gossd_core::hostname::TunnelId;
 use gossd_core::lease::Holding;
-use gossd_core::quota::Quota;
-use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
 
 pub(in crate::ingress_file) const ONE: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
@@ -68,9 +65,7 @@ pub(in crate::ingress_file) struct World {
 impl World {
     pub(in crate::ingress_file) fn new(names: Names) -> Self {
         let owner = Owner { name: "a".parse().unwrap(), generation: 1 };
-        let (order, quota, broken) = (Order::Random, Quota::default(), Broken::default());
-        let (lease_ttl, private) = (Duration::from_secs(60), names.private());
-        let settings = Settings { owner, lease_ttl, order, quota, private, broken, hurry: 1 };
+        let settings = Settings { private: names.private(), ..Settings::of(owner) };
         let agent = Agent::new(settings, Restored::default());
         let (latest, names) = Latest::of(names);
         let ingress = Ingress::new(agent.clone(), names.clone());

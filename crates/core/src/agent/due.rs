@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::effects::Line;
 use super::gosts::Dial;
+use super::holes::Seek;
 use super::keeping::Health;
+use super::reach::Try;
 use super::{LEASE_TTL, State};
-use crate::address::Address;
 use crate::label::Label;
 use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
@@ -26,8 +27,10 @@ pub struct Due {
     pub changes: Vec<Change>,
     /// Gosts to be dialled.
     pub dials: Vec<Dial>,
-    /// Entrypoints of silent peers, to be dialled.
-    pub survivors: Vec<Address>,
+    /// Entrypoints that visitors want, to be dialled.
+    pub tries: Vec<Try>,
+    /// Peers to be asked for a detour.
+    pub seeks: Vec<Seek>,
     /// When to look again if there is no call before.
     pub next: Instant,
 }
@@ -48,8 +51,12 @@ impl State {
         self.directory.claims.open_due(now);
         let changes = self.let_guests_go(now);
         self.tell_all(now, changes);
-        let dials = self.dials(trials, room, is_dialled);
-        let survivors = self.survivors.take_due(now);
+        let silent = self.silent_gosts(now);
+        let dials = self.dials(trials.into_iter().chain(silent).collect(), room, is_dialled);
+        let seeks = self.take_seeks(now);
+        let tries = self.reaches.take_due(now);
+        self.state_faults(now);
+        self.log_own_unreached(now);
         if self.directory.has_work() {
             self.reindex(now);
         }
@@ -74,7 +81,7 @@ impl State {
         // It has looked.
         self.effects.is_due = false;
         let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
-        Due { changes, dials, survivors, next }
+        Due { changes, dials, tries, seeks, next }
     }
 
     /// Gives back what is not needed any more.

@@ -10,6 +10,8 @@ use crate::label::Label;
 use crate::record::{AgentName, Owner};
 
 use super::gosts::Dialled;
+use super::reach::Tried;
+use super::unreached::OwnUnreached;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -63,6 +65,18 @@ pub enum Line {
         node: Label,
         /// How many.
         records: usize,
+    },
+    /// A gost takes connections, and does not answer.
+    Frozen {
+        /// Which.
+        node: Label,
+        /// Where it was asked.
+        addresses: BTreeSet<Address>,
+    },
+    /// It answers again, or calls.
+    Thawed {
+        /// Which.
+        node: Label,
     },
     /// A gost without a connection refuses.
     Gone {
@@ -123,14 +137,46 @@ pub enum Line {
         /// Of its gost.
         entrypoint: Address,
     },
-    /// The gost of a silent peer was dialled, with another outcome than before.
-    SurvivorDialled {
+    /// The gost of a peer was dialled, with another outcome than before.
+    Tried {
         /// The peer.
         agent: AgentName,
         /// Of its gost.
         entrypoint: Address,
         /// How.
-        dialled: Dialled,
+        tried: Tried,
+    },
+    /// The gost of a peer that is heard cannot be dialled from here.
+    Unreached {
+        /// The peer.
+        agent: AgentName,
+        /// Of its gost.
+        entrypoint: Address,
+        /// How.
+        tried: Tried,
+    },
+    /// It can be dialled again.
+    Reached {
+        /// The peer.
+        agent: AgentName,
+        /// Of its gost.
+        entrypoint: Address,
+    },
+    /// Peers that are heard do not reach an entrypoint of a gost of this host.
+    OwnUnreached(OwnUnreached),
+    /// None of them says so any more.
+    OwnReached {
+        /// Of our gost.
+        entrypoint: Address,
+    },
+    /// This host can dial no record of a tunnel, and its visitors get there by another host's gost.
+    Detour {
+        /// Which tunnel.
+        tunnel: String,
+        /// The peer.
+        agent: AgentName,
+        /// Of its gost.
+        entrypoint: Address,
     },
     /// The journal takes what changes again.
     JournalWritten,

@@ -30,7 +30,9 @@ pub enum Dialled {
     Answered,
     /// Each refused it, twice.
     Refused,
-    /// Neither: silence, no route, no address to dial. No evidence of anything.
+    /// It was to answer a request, and did not, although its host takes connections, or takes no more of them.
+    Mute,
+    /// None of these: silence, no route, no address to dial. No evidence of anything.
     Silent,
 }
 
@@ -72,8 +74,13 @@ impl State {
             Dialled::Answered => {
                 if dial.asks {
                     self.leases.answered(now, node);
+                    self.note_life(now, node);
                 }
                 Vec::new()
+            }
+            Dialled::Mute => {
+                self.note_mute(now, node);
+                self.leases.unanswered(now, node)
             }
             Dialled::Refused | Dialled::Silent => self.leases.unanswered(now, node),
         };
@@ -89,7 +96,7 @@ impl State {
             });
         }
         let later = *LATER.get(dial.answered)?;
-        let again = dialled == Dialled::Answered && !is_connected;
+        let again = dialled == Dialled::Answered && !is_connected && !dial.asks;
         again.then(|| Dial { answered: dial.answered + 1, later: Some(later), ..dial })
     }
 

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use super::effects::Line;
+use super::offers::Offer;
 use crate::complaint::Refusal;
 use crate::event::{Event as Happened, PeerChange};
-use crate::hostname::Claim;
+use crate::hostname::{Claim, TunnelId};
 use crate::link::ReplicaStore;
-use crate::liveness::{Liveness, Standing};
+use crate::liveness::Liveness;
 use crate::record::{AgentName, Owner};
 use crate::reindex::BITE;
 use crate::replica::{Extent, Part};
@@ -33,6 +34,11 @@ pub enum News {
         owner: Owner,
         /// The round-trip time, smoothed.
         trip: Option<Duration>,
+    },
+    /// A peer has been silent for a moment.
+    Doubted {
+        /// Who.
+        owner: Owner,
     },
     /// A peer has become suspect.
     Silent {
@@ -64,6 +70,17 @@ pub enum News {
         /// How often.
         times: u32,
     },
+    /// A peer answered a [`Seek`].
+    ///
+    /// [`Seek`]: super::Seek
+    Offered {
+        /// Who.
+        by: Owner,
+        /// Which question.
+        id: u64,
+        /// What.
+        offer: Offer,
+    },
     /// An owner has been dead for long enough to be forgotten.
     Forgotten {
         /// Who.
@@ -92,6 +109,10 @@ impl ReplicaStore for State {
         }
         Some(part)
     }
+
+    fn offer(&mut self, now: Instant, by: &Owner, tunnel: TunnelId) -> Offer {
+        self.offer_to(now, by, tunnel)
+    }
 }
 
 impl State {
@@ -106,7 +127,11 @@ impl State {
             News::Changed { owner, .. } if self.is_outlived(&owner) => {}
             News::Changed { owner, changes, extent } => self.handle_words(now, &owner, changes, &extent),
             News::Heard { owner, trip } => self.handle_heard(now, &owner, trip),
-            News::Silent { .. } if self.broken.suspicion => {}
+            News::Doubted { .. } | News::Silent { .. } if self.broken.suspicion => {}
+            News::Doubted { owner } => {
+                self.liveness.doubt(&owner.name);
+                self.effects.is_revised = true;
+            }
             News::Silent { owner, silence } => {
                 self.liveness.silent(now, &owner.name, silence);
                 self.log.extend([Happened::Suspected(owner.name.clone())]);
@@ -121,6 +146,7 @@ impl State {
                 self.effects.lines.push(Line::Differs { agent: owner.name, change });
             }
             News::Forgotten { owner } => self.handle_forgotten(now, owner),
+            News::Offered { by, id, offer } => self.take_offer(now, &by, id, offer),
             News::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
         }
     }
@@ -170,6 +196,9 @@ impl State {
                 self.liveness.forget(&owner.name);
                 self.log.extend([Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
+            }
+            if news {
+                self.note_unreached(now, change.slot);
             }
             if let Some(claim) = change.cell.content.claim().filter(|_| news) {
                 self.give_way(now, claim);
@@ -223,8 +252,8 @@ impl State {
             (self.liveness.standing(now, &owner.name), self.liveness.is_lost(&owner.name));
         self.hear(now, owner, |liveness, now, name| liveness.heard(now, name, trip));
         self.directory.replicas.postpone(owner, false);
-        let live = self.liveness.standing(now, &owner.name) == Standing::Live;
-        if live && before != Standing::Live {
+        let live = self.liveness.standing(now, &owner.name).is_alive();
+        if live && !before.is_alive() {
             self.log.extend([Happened::Heard(owner.name.clone())]);
         }
         if live && was_lost {

@@ -1,7 +1,11 @@
 //! How full the agent's tables are, and how full each may be: whatever comes and goes for years, each has a bound.
 
 use super::State;
-use super::survivors::MAX_ENTRYPOINTS;
+use super::frozen::MAX_FROZEN;
+use super::holes::{MAX_HOLES, MAX_OFFERS};
+use super::offers::MAX_OFFERED;
+use super::reach::MAX_ENTRYPOINTS;
+use super::unreached::MOST_LOGGED;
 use crate::connection::MAX_INSTANCES;
 use crate::entrypoints::MAX_REGISTERED;
 use crate::event::MAX_EVENTS;
@@ -45,7 +49,12 @@ impl State {
             ("generations", generations, MAX_AGENTS * MAX_GENERATIONS),
             ("former_generations", former.replicas.generations(), MAX_GENERATIONS),
             ("peers", self.liveness.peers().count(), MAX_PEERS),
-            ("silent_entrypoints", self.survivors.len(), MAX_ENTRYPOINTS),
+            ("silent_gosts", self.silence.len(), MAX_FROZEN),
+            ("dialled_entrypoints", self.reaches.len(), MAX_ENTRYPOINTS),
+            ("logged_entrypoints", self.logged.len(), MOST_LOGGED),
+            ("holes", self.holes.len(), MAX_HOLES),
+            ("detours", self.holes.offers(), MAX_HOLES * MAX_OFFERS),
+            ("detours_offered", self.offers.len(), MAX_OFFERED),
             ("postponed", directory.replicas.postponed().count(), MAX_AGENTS),
             ("connection_instances", instances, spoken * MAX_INSTANCES),
             ("events", self.log.len(), MAX_EVENTS),

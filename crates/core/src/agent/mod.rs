@@ -5,17 +5,21 @@ mod drain;
 mod due;
 mod effects;
 mod former;
+mod frozen;
 mod gosts;
 mod heal;
 mod hear;
+mod holes;
 mod hostnames;
 mod keeping;
 mod levels;
 mod moved;
+mod offers;
+mod reach;
 mod reconcile;
 mod resolve;
-mod survivors;
 mod twins;
+mod unreached;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,14 +28,19 @@ use std::time::{Duration, Instant};
 pub use self::drain::DRAINING;
 pub use self::due::Due;
 pub use self::effects::{Effects, Line};
+pub use self::frozen::NOBODYS;
 pub use self::gosts::{Dial, Dialled, MAX_DIALS};
 pub use self::heal::{Heal, HealedFrom};
 pub use self::hear::News;
+pub use self::holes::{Around, NoDetour, Seek};
 pub use self::keeping::{Batch, LATE};
 pub use self::levels::Level;
 pub use self::moved::BITE;
+pub use self::offers::{Detour, Offer};
+pub use self::reach::{EntrypointView, Tried, Try};
 pub use self::reconcile::Unreconciled;
 pub use self::resolve::Tally;
+pub use self::unreached::{MOST_SHOWN, OwnUnreached, UnreachedView};
 pub use self::view::{Candidate, JournalView, MemberView, TunnelSummary, View};
 
 use crate::complaint::Complaints;
@@ -43,6 +52,7 @@ use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
 use crate::lease::{Holding, KEEP_LAPSED, KeptLeases, LeaseTable, Renewal};
 use crate::liveness::Liveness;
+use crate::locality::Locality;
 use crate::quota::{Full, MAX_TUNNEL_RECORDS, Quota, Share};
 use crate::rank::Order;
 use crate::record::{AgentName, Draft, Generation, Owner, Record};
@@ -66,12 +76,43 @@ pub struct Settings {
     pub order: Order,
     /// How much it holds at most.
     pub quota: Quota,
+    /// Where it is, and how much it is to be used.
+    pub locality: Locality,
     /// Tunnels that the operator's rules close to the public.
     pub private: BTreeSet<TunnelId>,
     /// What a test has broken.
     pub broken: Broken,
     /// How many times as fast as usual it forgets, for tests of what takes minutes and hours: 1.
     pub hurry: u32,
+}
+
+impl Settings {
+    /// As an operator who sets nothing has them.
+    pub fn of(owner: Owner) -> Self {
+        Self {
+            owner,
+            lease_ttl: LEASE_TTL,
+            order: Order::Random,
+            quota: Quota::default(),
+            locality: Locality::default(),
+            private: BTreeSet::new(),
+            broken: Broken::default(),
+            hurry: 1,
+        }
+    }
+}
+
+/// The settings that can change while an agent runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjusted<'a> {
+    /// See [`Settings::order`].
+    pub order: Order,
+    /// See [`Settings::quota`].
+    pub quota: Quota,
+    /// See [`Settings::locality`].
+    pub locality: &'a Locality,
+    /// See [`Settings::private`].
+    pub private: &'a BTreeSet<TunnelId>,
 }
 
 /// What of an agent does not work, for tests that have to notice.
@@ -134,6 +175,7 @@ pub struct State {
     /// How many bytes of other owners there is memory for.
     others: usize,
     order: Order,
+    locality: Locality,
     leases: LeaseTable,
     entrypoints: Entrypoints,
     drain: drain::Drain,
@@ -152,7 +194,11 @@ pub struct State {
     last_met: Option<(Instant, AgentName)>,
     connections: Connections,
     evidence: gosts::Evidence,
-    survivors: survivors::Survivors,
+    reaches: reach::Reaches,
+    silence: frozen::Silence,
+    logged: unreached::LoggedFaults,
+    holes: holes::Holes,
+    offers: offers::Offers,
     /// Changes to be sent to the cluster. A newer change of a slot replaces an older one, so there are never more than
     /// slots.
     outbox: BTreeMap<Slot, Cell>,
@@ -184,8 +230,14 @@ pub struct Changes {
     pub journal_errors: u64,
     /// Commits of the journal that took longer than [`LATE`].
     pub late_commits: u64,
-    /// Dials of gosts that answered, refused, and did neither.
-    pub dialled: [u64; 3],
+    /// Dials of gosts that answered, refused, took connections without an answer, and did neither.
+    pub dialled: [u64; 4],
+    /// Dials of entrypoints that visitors here want: those that worked, were refused, and did neither.
+    pub tried: [u64; 3],
+    /// Answers that began with a detour.
+    pub detours: u64,
+    /// Offers of peers that nobody had asked for, or not any more.
+    pub offers_dropped: u64,
 }
 
 /// What the agent holds, in numbers.
@@ -222,6 +274,7 @@ impl State {
             quota: settings.quota,
             others: usize::MAX,
             order: settings.order,
+            locality: settings.locality.clone(),
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
             entrypoints: Entrypoints::default(),
             drain: drain::Drain::of(restored.draining),
@@ -235,7 +288,11 @@ impl State {
             last_met: None,
             connections: Connections::default(),
             evidence: gosts::Evidence::default(),
-            survivors: survivors::Survivors::default(),
+            reaches: reach::Reaches::default(),
+            silence: frozen::Silence::default(),
+            logged: unreached::LoggedFaults::default(),
+            holes: holes::Holes::default(),
+            offers: offers::Offers::default(),
             outbox: BTreeMap::new(),
             journal: keeping::Health::Absent(None),
             journal_bytes: 0,
@@ -259,6 +316,9 @@ impl State {
         for node in nodes {
             state.connections.orphan((*node.text()).into());
         }
+        if state.locality != Locality::default() {
+            state.tell(now, Write::locality(state.locality.clone()));
+        }
         // After the records, so that whoever has the status has all of them.
         state.tell(now, Write::status(if restored.draining { Status::Draining } else { Status::Ready }));
         // Nobody waits for the lock yet.
@@ -273,7 +333,7 @@ impl State {
 
     /// Takes a record: readable here before this returns, and on its way to the peers.
     pub fn register(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
-        self.connections.spoke(caller, &holding.record.node.text());
+        self.spoke(now, caller, &holding.record.node.text());
         self.admit(now, &holding.record)?;
         let changes = self.leases.register(now, holding)?;
         self.tell_all(now, changes);
@@ -283,7 +343,7 @@ impl State {
     /// The same for a gost that sent no address. If another, connected gost has the address that was found, both stay.
     pub fn register_unsaid(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<(), Full> {
         let record = &holding.record;
-        self.connections.spoke(caller, &record.node.text());
+        self.spoke(now, caller, &record.node.text());
         self.admit(now, record)?;
         let former = self.leases.replaced_by(record);
         if former.is_some_and(|former| self.connections.has(&former.text())) {
@@ -306,12 +366,17 @@ impl State {
         heal: &Heal<'_>,
     ) -> Result<bool, Full> {
         let id = Label::from(draft.id);
-        self.connections.spoke(caller, draft.node);
+        self.spoke(now, caller, draft.node);
         if let Some(name) = self.leases.lapsed_name(&id) {
             self.admit_one(&name)?;
         }
         match self.leases.renew(now, &id) {
-            Renewal::Renewed | Renewal::Released => {}
+            Renewal::Renewed => {
+                if caller.remote.is_none() {
+                    self.expect_renew(&draft.node.into());
+                }
+            }
+            Renewal::Released => {}
             Renewal::Revived(change) => {
                 self.counts.revived += 1;
                 self.tell(now, change);
@@ -328,7 +393,7 @@ impl State {
 
     /// Releases a connector, known or not.
     pub fn deregister(&mut self, now: Instant, caller: Caller, draft: Draft<'_>) {
-        self.connections.spoke(caller, draft.node);
+        self.spoke(now, caller, draft.node);
         let change = self.leases.release(now, &Label::from(draft.id));
         self.tell_all(now, change);
     }
@@ -343,11 +408,16 @@ impl State {
         self.effects.is_due = true;
     }
 
-    /// Lists in this order from now on, holds so much at most, and closes these tunnels to the public.
+    /// Lists in this order from now on, is there, holds so much at most, and closes these tunnels to the public.
     /// Nothing that is held goes for it.
-    pub fn adjust(&mut self, now: Instant, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
+    pub fn adjust(&mut self, now: Instant, adjusted: Adjusted<'_>) {
+        let Adjusted { order, quota, locality, private } = adjusted;
         (self.order, self.quota) = (order, quota);
         self.set_share();
+        if *locality != self.locality {
+            self.locality = locality.clone();
+            self.tell(now, Write::locality(locality.clone()));
+        }
         let changes = self.directory.claims.close(private);
         self.tell_all(now, changes);
         if !private.iter().all(|tunnel| self.directory.claims.is_private(*tunnel)) {
@@ -367,9 +437,19 @@ impl State {
         self.former.replicas.set_share(share);
     }
 
-    /// A gost of this host called over that connection, without saying which instance it is.
-    pub fn called(&mut self, connection: ConnectionId) {
+    /// A gost of this host asked something over that connection, without saying which instance it is: for a visitor, or because it
+    /// was asked for [`NOBODYS`].
+    pub fn called(&mut self, now: Instant, connection: ConnectionId, is_visit: bool) {
         self.connections.asked(connection);
+        self.note_question(now, is_visit);
+    }
+
+    /// A caller named its instance.
+    fn spoke(&mut self, now: Instant, caller: Caller, node: &str) {
+        self.connections.spoke(caller, node);
+        if caller.remote.is_none() {
+            self.note_life(now, &node.into());
+        }
     }
 
     /// Who it is.
@@ -387,7 +467,10 @@ impl State {
         let leases = self.leases.next_deadline().filter(|_| !self.broken.leases);
         let others = [
             self.directory.claims.next_deadline(),
-            self.survivors.next_due(),
+            self.reaches.next_due(),
+            self.silence.next_due(),
+            self.logged.next_due(),
+            self.holes.next_due(),
             self.next_check,
             self.reconciliation.next_due(),
         ];

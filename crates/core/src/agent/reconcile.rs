@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::effects::Line;
 use crate::label::Label;
-use crate::liveness::Standing;
 use crate::record::{AgentName, Generation, Owner};
 use crate::slot::{STATUS_SLOT, Slot, Status, Version, Write};
 
@@ -128,7 +127,7 @@ impl State {
         if now < *look {
             return;
         }
-        let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
+        let is_live = |name: &AgentName| self.liveness.standing(now, name).is_alive();
         let has_met = !known.is_empty() || self.liveness.peers().any(|(_, is_alive)| is_alive);
         let is_told = self.reconciliation.former.is_none() && has_met && known.iter().all(is_live);
         if is_told || now >= *until {

@@ -5,55 +5,100 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::State;
+use super::holes::put_first;
+use super::reach::By;
 use crate::liveness::Standing;
-use crate::rank::{Judged, rank};
-use crate::record::{AgentName, Owner, Record};
+use crate::locality::MAX_WEIGHT;
+use crate::rank::{Judged, Reach, rank};
+use crate::record::{AgentName, Network, Owner, Record};
 use crate::slot::Status;
 use crate::tunnels::OwnedRecord;
+
+/// What is known of an owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct JudgedOwner {
+    judged: Judged,
+    is_own: bool,
+    /// Whether it says of any entrypoint that it does not reach it.
+    has_faults: bool,
+    /// Whether its gost may count without it.
+    may_survive: bool,
+}
 
 impl State {
     /// The records of a tunnel name, in the order in which gost should try them. Equals take turns: by a number that is
     /// another one for each answer.
     pub fn resolve(&mut self, now: Instant, name: &str, turn: u64) -> Vec<Arc<Record>> {
-        self.want(now, name);
+        self.want(now, name, By::Visitor);
         // What the journal had may have been released since. Reads wait for what peers remember, unless this start ends first.
         let is_open = self.reconciliation.is_open();
         let is_sure = |entry: &&OwnedRecord| !is_open || *entry.owner != self.owner;
         let ranked = rank(&self.directory.lookup(name), self.order, turn, self.judging(now));
-        ranked.filter(is_sure).map(|entry| entry.record.clone()).collect()
+        let mut best = None;
+        let listed = ranked.filter(is_sure).map(|entry| {
+            if best.is_none() && entry.record.network == Network::Tcp {
+                best = Some(entry);
+            }
+            entry.record.clone()
+        });
+        let mut records: Vec<Arc<Record>> = listed.collect();
+        if let Some(best) = best {
+            let (best, tier) = (best.record.clone(), self.judging(now)(best).tier());
+            put_first(self.go_around(now, &best, tier), &mut records);
+        }
+        records
     }
 
     /// How records are ranked. What is known of an owner is looked up once for all its records that follow one another.
     pub(super) fn judging(&self, now: Instant) -> impl FnMut(&OwnedRecord) -> Judged {
-        let mut last: Option<(Arc<Owner>, Judged, bool)> = None;
+        let mut last: Option<(Arc<Owner>, JudgedOwner)> = None;
         move |entry| {
-            let (_, judged, may_survive) = match &last {
+            let (_, owner) = match &last {
                 Some(known) if Arc::ptr_eq(&known.0, &entry.owner) => known,
-                _ => {
-                    let (judged, may_survive) = self.judge(now, &entry.owner);
-                    last.insert((entry.owner.clone(), judged, may_survive))
-                }
+                _ => last.insert((entry.owner.clone(), self.judge(now, &entry.owner))),
             };
-            if *may_survive && self.survives(entry) {
-                return Judged { standing: Standing::Suspect, ..*judged };
+            let mut judged = owner.judged;
+            judged.is_frozen = owner.has_faults && self.says_unreached(&entry.owner, &entry.record.address);
+            judged.survives = owner.may_survive && self.survives(entry);
+            if !owner.is_own {
+                judged.reach = self.reach(now, entry);
+                if let Reach::Works(trip) = judged.reach {
+                    judged.trip = Some(trip);
+                }
             }
-            *judged
+            judged
         }
     }
 
-    /// How an owner's records are ranked, and whether one of them may outlive it.
-    fn judge(&self, now: Instant, owner: &Owner) -> (Judged, bool) {
+    /// How an owner's records are ranked, as far as that does not differ between them.
+    fn judge(&self, now: Instant, owner: &Owner) -> JudgedOwner {
+        let replicas = &self.directory.replicas;
+        let has_faults = replicas.unreached_by(owner).next().is_some();
         if *owner == self.owner {
-            return (Judged { standing: Standing::Live, trip: Some(Duration::ZERO) }, false);
+            let judged = Judged {
+                standing: Standing::Live,
+                reach: Reach::Works(Duration::ZERO),
+                weight: self.locality.weight,
+                trip: Some(Duration::ZERO),
+                ..Judged::default()
+            };
+            return JudgedOwner { judged, is_own: true, has_faults, may_survive: false };
         }
-        let standing = match self.directory.replicas.status(&owner.name) {
+        let standing = match replicas.status(&owner.name) {
             Some(Status::Ready) => self.liveness.standing(now, &owner.name),
-            Some(Status::Draining | Status::Left) | None => {
-                return (Judged { standing: Standing::Hidden, trip: None }, false);
-            }
+            Some(Status::Draining | Status::Left) | None => return JudgedOwner::default(),
         };
-        let may_survive = standing == Standing::Hidden && self.is_remembered(now, &owner.name);
-        (Judged { standing, trip: self.liveness.trip(&owner.name) }, may_survive)
+        let locality = replicas.locality(owner);
+        let judged = Judged {
+            standing,
+            is_far: !self.locality.zone.is_empty()
+                && !locality.is_some_and(|locality| locality.is_near(&self.locality)),
+            weight: locality.map_or(MAX_WEIGHT, |locality| locality.weight),
+            trip: self.liveness.trip(&owner.name),
+            ..Judged::default()
+        };
+        let may_survive = !standing.is_alive() && self.is_remembered(now, &owner.name);
+        JudgedOwner { judged, is_own: false, has_faults, may_survive }
     }
 
     /// Which part of a tunnel's records a Get may list, and whose they all are.
@@ -61,7 +106,7 @@ impl State {
         let (entries, mut judge) = (self.directory.lookup(name), self.judging(now));
         let (mut eligible, mut owners) = (0, Vec::<&Arc<Owner>>::new());
         for entry in entries.iter() {
-            eligible += usize::from(judge(entry).standing != Standing::Hidden);
+            eligible += usize::from(judge(entry).tier().is_some());
             if owners.last().is_none_or(|last| !Arc::ptr_eq(last, &entry.owner)) {
                 owners.push(&entry.owner);
             }

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use super::State;
 use crate::event::Event;
-use crate::liveness::Standing;
 use crate::record::{Owner, Record};
 use crate::slot::Write;
 use crate::tunnels::OwnedRecord;
@@ -51,7 +50,7 @@ impl State {
     }
 
     fn is_heard(&self, now: Instant, owner: &Owner) -> bool {
-        self.liveness.standing(now, &owner.name) == Standing::Live
+        self.liveness.standing(now, &owner.name).is_alive()
     }
 
     /// Whether a guest's record is held here, and the guest does not call any more.

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use super::keeping::Health;
 use super::levels::Level;
 use super::resolve::Tally;
-use super::{Changes, Counts, HealedFrom, State};
+use super::unreached::OwnUnreached;
+use super::{Changes, Counts, EntrypointView, HealedFrom, State};
+use crate::address::Address;
 use crate::complaint::Complaint;
 use crate::event::Event;
 use crate::label::Label;
 use crate::liveness::Standing;
+use crate::locality::Locality;
 use crate::quota::Quota;
-use crate::rank::{BEST, Order, rank};
-use crate::record::{AgentName, Generation, Record};
+use crate::rank::{BEST, Judged, Order, rank};
+use crate::record::{AgentName, Generation, Owner, Record};
 use crate::slot::Status;
 use crate::tunnels::OwnedRecord;
 
@@ -40,6 +43,12 @@ pub struct View {
     pub journal: JournalView,
     /// How full its tables are.
     pub levels: Vec<Level>,
+    /// Entrypoints of peers that are dialled in vain from here.
+    pub unreached: Vec<EntrypointView>,
+    /// Entrypoints of our gosts that peers dial in vain, as they say.
+    pub own_unreached: Vec<OwnUnreached>,
+    /// Where gosts of this host take connections and do not answer, as peers know it.
+    pub frozen: BTreeSet<Address>,
     /// Whether so many peers vanished together that it was probably us that vanished.
     pub doubts_itself: bool,
     /// Whether it drains.
@@ -61,6 +70,8 @@ pub struct MemberView {
     pub status: Option<Status>,
     /// How its records are treated.
     pub standing: Standing,
+    /// Its zone and weight, as it says; those of an agent that says nothing if it does not.
+    pub locality: Locality,
     /// The round-trip time to it.
     pub trip: Option<Duration>,
     /// Since its last sign of life, if it is silent.
@@ -112,6 +123,8 @@ pub struct Candidate {
     pub record: Arc<Record>,
     /// Who holds it, as a member.
     pub owner: MemberView,
+    /// What decides about its place.
+    pub judged: Judged,
     /// For how long this agent has known it as it is.
     pub known: Duration,
     /// What is left of its lease and the period of its Renews, if it is registered here.
@@ -127,7 +140,7 @@ impl State {
         mut known: impl Iterator<Item = &'a AgentName>,
         joins: bool,
     ) -> bool {
-        let is_live = |name: &AgentName| self.liveness.standing(now, name) == Standing::Live;
+        let is_live = |name: &AgentName| self.liveness.standing(now, name).is_alive();
         // All that it had at its start and until it was asked; of the start that is heard, not of an earlier one.
         let has_told = |name: &AgentName| {
             let shown = self.directory.replicas.generation(name);
@@ -216,6 +229,9 @@ impl State {
                 late: self.pace.late(now),
             },
             levels: self.levels(),
+            unreached: self.entrypoints(now).into_iter().filter(|view| view.is_fault).collect(),
+            own_unreached: self.own_unreached(now),
+            frozen: self.frozen_entrypoints(),
             doubts_itself: self.liveness.doubts_itself(),
             draining: self.drain.on,
             uptime: now.saturating_duration_since(self.started),
@@ -239,7 +255,7 @@ impl State {
         places.sort_unstable();
         let (is_many, mut judge) = (entries.len() > BEST, self.judging(now));
         // Of many, those that may be listed and are not this time are only counted.
-        let is_hidden = |entry: &&OwnedRecord| !is_many || judge(entry).standing == Standing::Hidden;
+        let is_hidden = |entry: &&OwnedRecord| !is_many || judge(entry).tier().is_none();
         let hidden = entries
             .iter()
             .filter(|entry| places.binary_search(&std::ptr::from_ref(*entry)).is_err())
@@ -262,11 +278,14 @@ impl State {
     fn member(&self, now: Instant, name: &AgentName) -> MemberView {
         let generation = self.directory.replicas.generation(name);
         let own = *name == self.owner.name;
+        let said = |generation| self.directory.replicas.locality(&Owner { name: name.clone(), generation });
+        let locality = if own { Some(&self.locality) } else { generation.and_then(said) };
         MemberView {
             name: name.clone(),
             generation,
             status: self.directory.replicas.status(name),
             standing: self.standing(now, name),
+            locality: locality.cloned().unwrap_or_default(),
             trip: if own { Some(Duration::ZERO) } else { self.liveness.trip(name) },
             silence: self.liveness.silence(now, name),
             records: self.directory.replicas.records_of(name),
@@ -291,6 +310,7 @@ impl State {
             rank,
             record: entry.record.clone(),
             owner: self.member(now, &entry.owner.name),
+            judged: self.judging(now)(entry),
             known: now.saturating_duration_since(since),
             lease: own.then(|| self.leases.remaining(now, &entry.record.id)).flatten(),
         }

@@ -14,7 +14,7 @@ use crate::label::Label;
 use crate::record::{Network, Owner};
 use crate::replica::{Extent, Replica};
 use crate::replicas::Applied;
-use crate::slot::{Change, FIRST_CLAIM, MAX_EACH, MAX_SLOT, STATUS_SLOT};
+use crate::slot::{Change, FIRST_CLAIM, FIRST_UNREACHED, LOCALITY_SLOT, MAX_EACH, MAX_SLOT, STATUS_SLOT};
 
 const UUID: &str = "4d21094e-b74c-4916-86c1-d9fa36ea677b";
 const HASH: &str = "a6265c6d9847a4be";
@@ -27,6 +27,14 @@ fn rule(host: &str, endpoint: &str, clock: Clock) -> Content {
 fn record([id, name, node, address]: [&str; 4]) -> Content {
     let ([id, name, node], address) = ([id, name, node].map(Label::from), address.into());
     Content::Record(Arc::new(Record { id, name, node, network: Network::Udp, address }))
+}
+
+fn locality(zone: &str, weight: u8) -> Content {
+    Content::Locality(Arc::new(Locality { zone: zone.into(), weight }))
+}
+
+fn unreached(entrypoint: &str) -> Content {
+    Content::Unreached(Arc::new(Unreached { entrypoint: entrypoint.into(), is_silent: true }))
 }
 
 fn encoded(content: &Content) -> Vec<u8> {
@@ -59,9 +67,12 @@ fn every_content_comes_back() {
         (1, record([UUID, "host@0c4d", UUID, "255.255.255.255:65535"])),
         (1, record([&UUID.to_uppercase(), UUID, "4d21094e-b74c-1916-86c1-d9fa36ea677b", "10.0.0.1:080"])),
         (FIRST_CLAIM, rule("x", UUID, 0)),
-        (MAX_SLOT, rule(".example.org", &format!("${UUID}"), MAX_CLOCK)),
+        (LOCALITY_SLOT - 1, rule(".example.org", &format!("${UUID}"), MAX_CLOCK)),
         (FIRST_CLAIM, rule(HASH, UUID, 7)),
         (FIRST_CLAIM + 1, Content::Empty),
+        (LOCALITY_SLOT, locality("eu-central-1", 0)),
+        (FIRST_UNREACHED, unreached("10.0.0.1:8420")),
+        (MAX_SLOT, unreached("b.example.org:80")),
         (
             1,
             record([&"i".repeat(512), &"ü".repeat(256), &"n".repeat(512), &format!("{}:1", "a".repeat(510))]),
@@ -90,6 +101,8 @@ fn the_bytes_are_as_they_always_were() {
         (record(["i", "t", "n", "h:1"]), b"\x02\x01\x01i\x01\x01t\x01\x01n\x01\x01\x03h:1".to_vec()),
         (rule("x", UUID, 300), [&b"\x03\x01x"[..], &tunnel, &[0, 0xac, 0x02]].concat()),
         (rule("x", &format!("${UUID}"), 0), [&b"\x03\x01x"[..], &tunnel, &[1, 0]].concat()),
+        (locality("eu", 100), b"\x04\x02eu\x64".to_vec()),
+        (unreached("10.0.0.1:80"), b"\x05\x00\x0a\x00\x00\x01\x00\x50\x01".to_vec()),
     ] {
         assert_eq!(encoded(&content), want, "{content:?}");
         assert_eq!(of_cell(300, content), [&[0xac, 0x02][..], &want].concat());
@@ -142,18 +155,22 @@ fn what_no_agent_can_have_written_is_refused() {
 #[test]
 fn each_content_has_its_slots_and_each_cell_a_version() {
     let kinds = [
-        (Content::Empty, [false, true, true, true, true]),
-        (Content::Status(Status::Ready), [true, false, false, false, false]),
-        (record(["i", "t", "n", "h:1"]), [false, true, true, false, false]),
-        (rule("x", UUID, 7), [false, false, false, true, true]),
-        (decode(&unknown()).unwrap(), [true; 5]),
+        (Content::Empty, [false, true, true, true, true, true]),
+        (Content::Status(Status::Ready), [true, false, false, false, false, false]),
+        (record(["i", "t", "n", "h:1"]), [false, true, true, false, false, false]),
+        (rule("x", UUID, 7), [false, false, false, true, false, false]),
+        (locality("eu", 100), [false, false, false, false, true, false]),
+        (unreached("h:1"), [false, false, false, false, false, true]),
+        (decode(&unknown()).unwrap(), [true; 6]),
     ];
     for (content, fits) in kinds {
         let bytes = encoded(&content);
         let later = decode(&[&bytes[..], b"more"].concat()).unwrap();
         for content in [content, later] {
             let cell = of_cell(3, content.clone());
-            for (slot, fits) in [STATUS_SLOT, 1, MAX_EACH, FIRST_CLAIM, MAX_SLOT].into_iter().zip(fits) {
+            for (slot, fits) in
+                [STATUS_SLOT, 1, MAX_EACH, FIRST_CLAIM, LOCALITY_SLOT, MAX_SLOT].into_iter().zip(fits)
+            {
                 assert_eq!(decode_cell(slot, &cell).is_some(), fits, "{content:?} in {slot}");
             }
             for slot in [MAX_SLOT + 1, Slot::MAX] {
@@ -183,7 +200,13 @@ fn what_a_later_version_appends_is_kept_and_what_stands_before_it_is_used() {
         assert_eq!((later.status(), later.is_empty()), (content.status(), content.is_empty()));
         assert!(later.size() >= content.size() + bytes.len());
     }
-    for bytes in [encoded(&record(["", "t", "n", "h:1"])), encoded(&rule("", UUID, 7))] {
+    for bytes in [
+        encoded(&record(["", "t", "n", "h:1"])),
+        encoded(&rule("", UUID, 7)),
+        encoded(&locality("e u", 1)),
+        encoded(&unreached("nowhere")),
+    ] {
+        assert_eq!(decode(&bytes), None);
         assert_eq!(decode(&[&bytes[..], b"more"].concat()), None, "what is known of it has to be good");
     }
 }
@@ -193,7 +216,7 @@ fn what_is_not_known_at_all_is_kept_wherever_it_stands() {
     let network = b"\x02\x01\x01i\x01\x01t\x01\x01n\x02\x01\x03h:1".to_vec();
     let label = b"\x02\x02\x01i\x01\x01t\x01\x01n\x01\x01\x03h:1".to_vec();
     let address = b"\x02\x01\x01i\x01\x01t\x01\x01n\x01\x02\x03h:1".to_vec();
-    for bytes in [vec![4], vec![0x80, 0x01, 5], unknown(), vec![1, 3], vec![1, 3, 9], network, label, address]
+    for bytes in [vec![6], vec![0x80, 0x01, 5], unknown(), vec![1, 3], vec![1, 3, 9], network, label, address]
     {
         let content = decode(&bytes).unwrap();
         assert_eq!(encoded(&content), bytes);

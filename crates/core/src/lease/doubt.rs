@@ -13,7 +13,7 @@ pub const FRESH: Duration = Duration::from_secs(2);
 /// A gost that has not renewed for this long does not renew, although it answers: three times the longest
 /// `tunnel.ttl` known to be in use.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(900);
-/// How long a lease goes on while its gost is dialled: a second for the connection, one for the answer, and as long
+/// How long a lease goes on while its gost is dialled: a second for the connection, two for the answer, and as long
 /// as many may wait for theirs.
 const TRIAL: Duration = Duration::from_secs(5);
 
@@ -32,6 +32,41 @@ impl LeaseTable {
     /// Whether only this instance of gost's tunnel handler has live records here.
     pub fn is_the_only_one(&self, node: &Label) -> bool {
         self.instances.alive() == 1 && self.sibling(node, false).is_some()
+    }
+
+    /// Whether all live records of gost's tunnel handler are of one instance.
+    pub fn is_the_only_gost(&self) -> bool {
+        self.instances.alive() == 1
+    }
+
+    /// The instances of gost's tunnel handler with live records.
+    pub fn live_nodes(&self) -> impl Iterator<Item = &Label> {
+        self.instances.live_nodes()
+    }
+
+    /// When the next Renew of an instance would be late, if its period is known.
+    pub fn late(&self, node: &Label) -> Option<Instant> {
+        self.instances.late(node).map(|late| self.start.instant(late))
+    }
+
+    /// The instances whose Renew became late after `since` and until `now`, at most so many; and when the next one will be.
+    pub fn late_nodes(
+        &self,
+        since: Option<Instant>,
+        now: Instant,
+        most: usize,
+    ) -> (Vec<Label>, Option<Instant>) {
+        let (mut late, mut next) = (Vec::new(), None::<Instant>);
+        for node in self.instances.live_nodes() {
+            match self.late(node) {
+                Some(at) if at > now => next = Some(next.map_or(at, |next| next.min(at))),
+                Some(at) if since.is_none_or(|since| at > since) && late.len() < most => {
+                    late.push(node.clone());
+                }
+                Some(_) | None => {}
+            }
+        }
+        (late, next)
     }
 
     /// Whether an instance has records here, and none of gost's tunnel handler.

@@ -65,6 +65,11 @@ impl LeaseTable {
         self.instances.entrypoints()
     }
 
+    /// Whether a gost with a live record has that entrypoint.
+    pub fn lives_at(&self, entrypoint: &Address) -> bool {
+        self.instances.lives_at(entrypoint)
+    }
+
     /// Free slots between those in use.
     pub fn slot_gaps(&self) -> usize {
         self.slots.gaps()

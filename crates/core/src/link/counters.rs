@@ -100,6 +100,7 @@ pub struct Counters {
     sent_bytes: [AtomicU64; Kind::ALL.len()],
     received: [AtomicU64; Kind::ALL.len()],
     pushes_given_up: AtomicU64,
+    doubts: AtomicU64,
     suspicions: AtomicU64,
     /// How full the tables are.
     pub gauges: Gauges,
@@ -140,6 +141,16 @@ impl Counters {
     /// Frames of one kind taken.
     pub fn received_of(&self, kind: Kind) -> u64 {
         self.received[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a peer that came in doubt.
+    pub fn doubt(&self) {
+        add(&self.doubts, 1);
+    }
+
+    /// How often a peer came in doubt.
+    pub fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
     }
 
     /// Counts a peer that became suspect.

@@ -16,7 +16,10 @@ pub(super) const SILENT: Duration = Duration::from_secs(5);
 /// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
 pub const SUSPECT: Duration = Duration::from_millis(2_600);
 /// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
-const DOUBT: Duration = Duration::from_millis(800);
+const PROBED: Duration = Duration::from_millis(600);
+/// A peer not heard for this long, of the time in which we ran ourselves, is doubted. It costs nothing but order, so it may
+/// be soon: whoever lives has failed to answer a dozen questions by then.
+pub(super) const DOUBTED: Duration = Duration::from_millis(1_200);
 /// And after this long it is sent a Hello as well: it may be another start, which does not know our session. Not before:
 /// a Hello costs a handshake, and on a lossy network two pings in a row are often lost.
 const ANOTHER: Duration = Duration::from_millis(1_400);
@@ -40,6 +43,10 @@ impl Link {
         self.looked = Some(now);
         self.handshakes.forget(now);
         self.rotate_cookies(now);
+        for owner in self.peers.doubt(ran, DOUBTED) {
+            self.counters.doubt();
+            replicas.apply(now, News::Doubted { owner });
+        }
         for (peer, silence) in self.peers.suspect(ran, SUSPECT) {
             self.counters.suspect();
             replicas.apply(now, News::Silent { owner: peer.owner, silence });
@@ -129,7 +136,7 @@ pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
 
 fn nearness(silence: Duration) -> Nearness {
     match silence {
-        silence if silence < DOUBT => Nearness::Heard,
+        silence if silence < PROBED => Nearness::Heard,
         silence if silence < SUSPECT => Nearness::Doubtful,
         _ => Nearness::Stranger,
     }

@@ -15,6 +15,7 @@ mod changes;
 mod conflict;
 mod contest;
 pub mod counters;
+mod detour;
 mod effects;
 pub mod frame;
 pub mod gauges;
@@ -68,9 +69,10 @@ use self::repair::Repairs;
 use self::session::{Session, Unopened};
 use self::whereabouts::HostAddresses;
 use self::wire::{Kind, Malformed};
-use crate::agent::News;
+use crate::agent::{News, Offer};
 use crate::complaint::Refusal;
 use crate::event::PeerChange;
+use crate::hostname::TunnelId;
 use crate::record::{AgentName, Owner};
 use crate::replica::Part;
 use crate::slot::{Change, Slot, Version};
@@ -91,6 +93,9 @@ pub trait ReplicaStore {
 
     /// What an owner changed after a version, from a slot on; none if that is not known without gaps.
     fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part>;
+
+    /// What a peer is answered that can dial no record of a tunnel.
+    fn offer(&mut self, now: Instant, by: &Owner, tunnel: TunnelId) -> Offer;
 }
 
 /// How an agent takes part in its cluster.
@@ -325,6 +330,9 @@ impl Link {
                 };
                 self.effects.is_fresh = true;
                 let by = peer.owner.clone();
+                if self.peers.end_doubt(&by.name) {
+                    replicas.apply(now, News::Heard { owner: by.clone(), trip: None });
+                }
                 self.notice_way(now, &peer, from, bytes.len());
                 if self.take_data(now, from, peer, &plain, replicas).is_err() {
                     self.counters.count(Dropped::Malformed);
@@ -397,6 +405,8 @@ impl Link {
             Kind::Handover => self.take_handover(now, &peer, payload)?,
             Kind::Question => self.take_question(peer.addr, payload, replicas)?,
             Kind::Answer => self.take_answer(now, &peer, payload, replicas)?,
+            Kind::Seek => self.take_seek(now, &peer, payload, replicas)?,
+            Kind::Offer => self.take_offer(now, peer.owner, payload, replicas)?,
         }
         Ok(())
     }

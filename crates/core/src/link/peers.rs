@@ -96,6 +96,8 @@ pub(super) struct PeerContact {
     heard: Instant,
     /// Whether it was silent for too long: its frames count for nothing until another handshake.
     is_stale: bool,
+    /// Whether it was silent for a moment.
+    is_doubted: bool,
     /// How far its slots had come at its last ping.
     told: Version,
     recent: Recent,
@@ -201,6 +203,7 @@ impl Peers {
             other: None,
             heard: ran,
             is_stale: false,
+            is_doubted: false,
             told: 0,
             recent: Recent::default(),
             way: Way::proven(session.via, peer.addr),
@@ -318,6 +321,27 @@ impl Peers {
     pub(super) fn len(&self) -> (usize, usize, usize) {
         let recent = self.table.values().filter_map(|known| Some(known.contact.as_ref()?.recent.len()));
         (self.table.len(), self.sessions.len(), recent.sum())
+    }
+
+    /// The peers that have just come in doubt: silent for `patience`, and not told before.
+    pub(super) fn doubt(&mut self, ran: Instant, patience: Duration) -> Vec<Owner> {
+        let mut doubted = Vec::new();
+        for KnownPeer { peer, contact, .. } in self.table.values_mut() {
+            let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale && !contact.is_doubted)
+            else {
+                continue;
+            };
+            if ran.saturating_duration_since(contact.heard) >= patience {
+                contact.is_doubted = true;
+                doubted.push(peer.owner.clone());
+            }
+        }
+        doubted
+    }
+
+    /// Whether an agent was in doubt until now that a frame of it came.
+    pub(super) fn end_doubt(&mut self, name: &AgentName) -> bool {
+        self.contact(name).is_some_and(|contact| std::mem::take(&mut contact.is_doubted))
     }
 
     /// The peers that have just become suspect: silent for `patience`, and not told before. Their sessions are stale.

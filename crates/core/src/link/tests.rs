@@ -1,5 +1,6 @@
 //! Links in one room: who meets, what reaches whom, and what nobody can forge.
 
+mod detour;
 mod naming;
 mod room;
 mod rotation;

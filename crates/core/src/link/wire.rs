@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::keys::KeyringSummary;
+use crate::hostname::TunnelId;
 use crate::record::Generation;
 use crate::slot::{Slot, Version};
 
@@ -63,6 +64,10 @@ pub enum Kind {
     Cookie,
     /// Why a Hello is not answered.
     Refusal,
+    /// Asks for a detour: [`Seek`].
+    Seek,
+    /// Whether there is one: [`Offer`].
+    Offer,
 }
 
 impl Kind {
@@ -85,11 +90,13 @@ impl Kind {
             Self::Proof => "proof",
             Self::Cookie => "cookie",
             Self::Refusal => "refusal",
+            Self::Seek => "seek",
+            Self::Offer => "offer",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Digest,
         Self::Cards,
         Self::Push,
@@ -106,6 +113,8 @@ impl Kind {
         Self::Proof,
         Self::Cookie,
         Self::Refusal,
+        Self::Seek,
+        Self::Offer,
     ];
 
     /// Its number on the wire.
@@ -249,6 +258,36 @@ pub struct Pong {
     pub nonce: u64,
 }
 
+/// Can the receiver's host dial a record of a tunnel? The sender's cannot.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seek {
+    /// Which question of its sender's this is; the offer repeats it.
+    pub id: u64,
+    /// The tunnel.
+    pub tunnel: TunnelId,
+}
+
+/// The answer to a [`Seek`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer<'a> {
+    /// See [`Seek::id`].
+    pub id: u64,
+    /// Whether the sender's host can.
+    pub reaches: bool,
+    /// A gost of that host that takes visitors; none if none is known.
+    #[serde(borrow)]
+    pub gost: Option<OfferedGost<'a>>,
+}
+
+/// A gost that takes visitors for a tunnel which is attached elsewhere.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedGost<'a> {
+    /// The instance.
+    pub node: &'a str,
+    /// Its entrypoint, `host:port`.
+    pub address: &'a str,
+}
+
 /// The name of the receiver's process is another agent's.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
@@ -318,7 +357,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(16), None);
+        assert_eq!(Kind::from_number(18), None);
     }
 
     #[test]
@@ -341,6 +380,8 @@ mod tests {
             let _ = decode::<Superseded>(&bytes);
             let _ = decode::<Question<'_>>(&bytes);
             let _ = decode::<Answer<'_>>(&bytes);
+            let _ = decode::<Seek>(&bytes);
+            let _ = decode::<Offer<'_>>(&bytes);
         }
     }
 }

@@ -24,8 +24,11 @@ pub(crate) struct BlockArgs {
     #[arg(long)]
     fragments: bool,
     /// Only UDP
-    #[arg(long)]
+    #[arg(long, conflicts_with = "port")]
     udp_only: bool,
+    /// Only TCP to this port
+    #[arg(long)]
+    port: Option<u16>,
 }
 
 pub(crate) async fn run(args: &BlockArgs, ended: impl Future<Output = ()>) -> anyhow::Result<()> {
@@ -40,7 +43,12 @@ pub(crate) async fn run(args: &BlockArgs, ended: impl Future<Output = ()>) -> an
 
 impl BlockArgs {
     fn rules(&self) -> Vec<PacketRule> {
-        let protocol: &[&str] = if self.udp_only { &["-p", "udp"] } else { &[] };
+        let port = self.port.map(|port| port.to_string());
+        let protocol: &[&str] = match &port {
+            Some(port) => &["-p", "tcp", "--dport", port],
+            None if self.udp_only => &["-p", "udp"],
+            None => &[],
+        };
         let incoming = |spec: &[&str]| PacketRule {
             table: "filter",
             chain: "INPUT",

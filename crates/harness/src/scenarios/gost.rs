@@ -76,6 +76,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         |world| Box::pin(frozen(world)),
     ),
     Scenario::new(
+        "gost-frozen-default-ttl",
+        "the same, with gost's default of a Renew every 15 s",
+        "not first anywhere else after 8 s",
+        |world| Box::pin(frozen_soon_after_a_renew(world)),
+    )
+    .with(default_ttl),
+    Scenario::new(
         "udp-beside-tcp",
         "the same tunnel has a UDP connector at another host",
         "no request of a web visitor fails where there is none",
@@ -92,6 +99,11 @@ fn unnamed_entrypoint() -> Plan {
 /// Gosts whose Renew period is longer than the TTL.
 pub(super) fn seldom() -> Plan {
     Plan { ttl: Duration::from_secs(20), ..Plan::default() }
+}
+
+/// Gosts with their own `tunnel.ttl`.
+fn default_ttl() -> Plan {
+    Plan { ttl: Duration::from_secs(15), ..Plan::default() }
 }
 
 fn goodbye() -> Plan {
@@ -131,6 +143,17 @@ async fn restarted(world: &mut World) -> anyhow::Result<Measured> {
 /// Its connections stay open and nothing answers: only the missing Renews show it.
 async fn frozen(world: &mut World) -> anyhow::Result<Measured> {
     attached_twice(world).await?;
+    freeze(world).await
+}
+
+/// The agent has seen two Renews, so it knows the period; the next one is due long after the promised time.
+async fn frozen_soon_after_a_renew(world: &mut World) -> anyhow::Result<Measured> {
+    attached_twice(world).await?;
+    pass(30).await;
+    freeze(world).await
+}
+
+async fn freeze(world: &World) -> anyhow::Result<Measured> {
     let since = now();
     world.engine.freeze(&world.container("a", "gost"), true).await?;
     hung_ones_end(FROZEN).await;

@@ -7,7 +7,8 @@ use crate::measured::{Measured, Promise};
 use crate::visits::{UnixMillis, now};
 use crate::world::{HOST, TTL, TUNNEL, World};
 
-const NOT_FIRST: Duration = Duration::from_secs(3);
+/// Until a host is doubted that is not heard.
+const NOT_FIRST: Duration = Duration::from_millis(1_500);
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -20,14 +21,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "host-lost",
         "all of its containers are killed",
-        "not first elsewhere after 3 s",
+        "not first elsewhere after 1.5 s",
         |world| Box::pin(lost(world)),
     )
     .short(HTTP),
     Scenario::new(
         "host-paused",
         "no instruction runs for 10 s",
-        "not first elsewhere after 3 s; back for good in 2 s",
+        "not first elsewhere after 1.5 s; back for good in 2 s",
         |world| Box::pin(paused(world)),
     ),
     Scenario::new(

@@ -8,6 +8,8 @@ mod host;
 mod keys;
 mod names;
 mod network;
+mod order;
+mod reach;
 
 use std::fmt;
 use std::future::Future;
@@ -83,6 +85,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
         names::SCENARIOS,
         host::SCENARIOS,
         network::SCENARIOS,
+        reach::SCENARIOS,
+        order::SCENARIOS,
         keys::SCENARIOS,
     ];
     files.into_iter().flatten()

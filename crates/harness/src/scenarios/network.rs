@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use super::{HTTP, Scenario, attached_twice, felt, hung_ones_end, pass};
 use crate::measured::{Measured, Promise};
 use crate::visits::{UnixMillis, now};
 use crate::world::{HOST, Plan, TUNNEL, World};
 
 const HEALED: Duration = Duration::from_secs(2);
-const NOT_FIRST: Duration = Duration::from_secs(3);
+/// Until a host is doubted that is not heard.
+const NOT_FIRST: Duration = Duration::from_millis(1_500);
+/// How often a host goes off the network, and for how many seconds.
+const FLAPS: usize = 10;
+const AWAY: u64 = 2;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -28,20 +34,26 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "half-cut-off",
         "two and two for 4 s, less than the TTL",
-        "the other half is not first after 3 s; healed in 2 s",
+        "the other half is not first after 1.5 s; healed in 2 s",
         |world| Box::pin(half_cut_off(world)),
     ),
     Scenario::new(
         "half-cut-off-for-long",
         "two and two for 28 s, until both halves are forgotten",
-        "the other half is not first after 3 s; healed in 2 s",
+        "the other half is not first after 1.5 s; healed in 2 s",
         |world| Box::pin(half_cut_off_for_long(world)),
     )
     .with(soon_forgotten),
     Scenario::new(
+        "flapping-host",
+        "off the network for 2 s, ten times",
+        "not first elsewhere after 1.5 s, and warned of once at most, each time; alive again 1 s after it is back",
+        |world| Box::pin(flapping(world)),
+    ),
+    Scenario::new(
         "one-way",
         "one host hears nothing of another",
-        "not first there after 3 s; no request fails elsewhere",
+        "not first there after 1.5 s; no request fails elsewhere",
         |world| Box::pin(one_way(world)),
     ),
     Scenario::new(
@@ -128,6 +140,47 @@ async fn halves(world: &mut World, seconds: u64) -> anyhow::Result<Measured> {
     let after = felt(world, healed, &["b", "d"], Promise::Within(HEALED)).check()?;
     anyhow::ensure!(after.failed == 0, "after it was healed: {after}");
     Ok(felt(world, cut, &["b", "d"], Promise::Within(NOT_FIRST)))
+}
+
+/// b comes and goes. Whoever visits at a is served by b or by c; who visits at c, by c.
+async fn flapping(world: &mut World) -> anyhow::Result<Measured> {
+    let hosts = ["a", "b", "c"];
+    world.with_hosts(&hosts).await?;
+    world.client("at-b", "b", TUNNEL, HOST).await?;
+    world.client("at-c", "c", TUNNEL, HOST).await?;
+    world.visitors(&["a", "c"], HOST).await?;
+    let mut flaps = Vec::new();
+    for _ in 0..FLAPS {
+        flaps.push(now());
+        world.unplug("b", true).await?;
+        pass(AWAY).await;
+        world.unplug("b", false).await?;
+        pass(1).await;
+        for name in ["a", "c"] {
+            is_alive_at(world, name, "b").await?;
+        }
+        pass(1).await;
+    }
+    hung_ones_end(Duration::ZERO).await;
+    world.all_served(&["a", "c"]).await?;
+    for name in ["a", "c"] {
+        let warnings = world.warnings(name, "agent=b").await?;
+        anyhow::ensure!(warnings.len() <= FLAPS, "{name} warns of b too often: {warnings:#?}");
+    }
+    let ends = flaps.iter().skip(1).copied().chain([UnixMillis::MAX]);
+    let each = flaps.iter().zip(ends).map(|(since, until)| {
+        Measured::between(&world.visits, *since, until, &["a", "c"], Promise::Within(NOT_FIRST))
+    });
+    Ok(Measured::sum(each).expect("ten times"))
+}
+
+/// Whether an agent counts a peer as alive.
+async fn is_alive_at(world: &World, name: &str, peer: &str) -> anyhow::Result<()> {
+    let status = world.status(name).await?;
+    let members = status["members"].as_array().context("no members")?;
+    let of_peer = members.iter().find(|member| member["name"] == peer).context("not a member")?;
+    anyhow::ensure!(of_peer["state"] == "alive", "at {name}, {peer} is {}", of_peer["state"]);
+    Ok(())
 }
 
 /// c receives nothing from a any more, and a receives everything from c.

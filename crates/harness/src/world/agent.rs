@@ -31,13 +31,15 @@ impl World {
         let small_disk = self.plan.small_disk.get(name);
         // The image's own volume cannot be a file system of limited size.
         let folder = if small_disk.is_some() { "/small" } else { "/data" };
+        let advertised =
+            self.plan.advertised.get(name).map_or_else(|| self.ip(name), |last| self.ip_of(*last));
         let mut command = words(&format!(
-            "/{program} run --name {name} --advertise-host {} --join gossd:8002 --key-file /keys/keys --lease-ttl {} \
+            "/{program} run --name {name} --advertise-host {advertised} --join gossd:8002 --key-file /keys/keys --lease-ttl {} \
              --data-dir {folder} --control {CONTROL} --log-level gossd=debug",
-            self.ip(name),
             TTL.as_secs()
         ));
         command.extend(self.plan.flags.iter().cloned());
+        command.extend(self.plan.flags_of.get(name).into_iter().flat_map(|flags| words(flags)));
         command.extend(own.iter().map(ToString::to_string));
         if self.plan.second_address {
             command.extend(words(&format!(
@@ -57,6 +59,9 @@ impl World {
             let folder = self.folder.join(format!("{name}-{kind}"));
             make_open(&folder)?;
             folders.push(format!("{}:{at}", folder.display()));
+        }
+        if let Some(gossd) = &self.plan.gossd {
+            folders.push(format!("{}:/gossd:ro", gossd.display()));
         }
         let small = small_disk.map(|size| (folder.to_owned(), format!("size={size},mode=1777")));
         let spec = Spec {
@@ -121,6 +126,13 @@ impl World {
         Ok(self.engine.exit_code(&self.agent(name), &command).await?.0)
     }
 
+    /// The status that a host's agent reports.
+    pub(crate) async fn status(&self, name: &str) -> anyhow::Result<serde_json::Value> {
+        let command = format!("/gossd status --json --control {CONTROL}");
+        let said = self.engine.execute(&self.agent(name), &command).await?;
+        serde_json::from_str(&said).with_context(|| said.clone())
+    }
+
     /// The addresses that a host's agent answers to a Get for a tunnel.
     pub(crate) async fn listed(&self, name: &str, tunnel: &str) -> anyhow::Result<Vec<String>> {
         let token = self.plan.token().map(|token| format!("--token {token}")).unwrap_or_default();
@@ -158,6 +170,13 @@ impl World {
 
     pub(crate) async fn said(&self, name: &str, what: &str) -> anyhow::Result<usize> {
         Ok(self.engine.log(&self.agent(name)).await?.matches(what).count())
+    }
+
+    /// The warnings in an agent's log that contain a text.
+    pub(crate) async fn warnings(&self, name: &str, what: &str) -> anyhow::Result<Vec<String>> {
+        let log = self.engine.log(&self.agent(name)).await?;
+        let warnings = log.lines().filter(|line| line.contains(" WARN ") && line.contains(what));
+        Ok(warnings.map(str::to_owned).collect())
     }
 
     /// Waits until each of these agents sees all others alive.

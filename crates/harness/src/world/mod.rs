@@ -38,6 +38,8 @@ const AGENTS: &str = "gossd-plugin:8000";
 /// The last byte of the first host's address, and how many hosts stand in for each other.
 const FIRST: u8 = 10;
 const RING: u8 = 3;
+/// Networks at a time, by the third byte of their addresses.
+const SUBNETS: u32 = 200;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum PluginKind {
@@ -62,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) plugin: PluginKind,
     /// The program of a real gost for hosts and clients; `None` for the simulated one.
     pub(crate) real_gost: Option<PathBuf>,
+    /// Another gossd for agents without test switches.
+    pub(crate) gossd: Option<PathBuf>,
     /// The Renew period of tunnels.
     pub(crate) ttl: Duration,
     /// Gosts call agents by a name whose second address is another host's agent.
@@ -75,6 +79,10 @@ pub(crate) struct Plan {
     /// Gosts send their Deregisters at SIGTERM.
     pub(crate) goodbye: bool,
     pub(crate) flags: Vec<String>,
+    /// More flags of the agents of some hosts.
+    pub(crate) flags_of: HashMap<&'static str, &'static str>,
+    /// Hosts that advertise the address with this last byte instead of their own.
+    pub(crate) advertised: HashMap<&'static str, u8>,
     /// Test switches of every agent, as variables. If there are any, the agents run the lab's program, which has
     /// switches.
     pub(crate) switches: Vec<String>,
@@ -90,6 +98,7 @@ impl Default for Plan {
         Self {
             plugin: PluginKind::default(),
             real_gost: None,
+            gossd: None,
             ttl: RENEW,
             second_address: false,
             rule_file: false,
@@ -97,6 +106,8 @@ impl Default for Plan {
             unnamed_entrypoint: false,
             goodbye: false,
             flags: Vec::new(),
+            flags_of: HashMap::new(),
+            advertised: HashMap::new(),
             switches: Vec::new(),
             switches_of: HashMap::new(),
             small_disk: HashMap::new(),
@@ -129,12 +140,17 @@ pub(crate) struct World {
 
 impl World {
     /// An empty network.
-    pub(crate) async fn new(run: &str, number: u32, folder: &Path, plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        run: &str,
+        number: u32,
+        folder: &Path,
+        tag: &str,
+        plan: Plan,
+    ) -> anyhow::Result<Self> {
         let prefix = format!("gossd-{run}-{number}");
-        let engine = Engine::connect(&prefix).await?;
-        let subnet = u8::try_from(number % 200)?;
+        let engine = Engine::connect(&prefix, tag).await?;
         let network = format!("{prefix}-net");
-        engine.network(&network, &format!("10.213.{subnet}.0/24"), plan.mtu).await?;
+        let subnet = make_network(&engine, &network, number, plan.mtu).await?;
         let folder = folder.join(&prefix);
         std::fs::create_dir_all(&folder)?;
         let world = Self {
@@ -240,6 +256,22 @@ impl World {
         }
     }
 
+    /// Adds an address that takes every packet of these hosts and answers none.
+    pub(crate) async fn add_blackhole(&self, number: u8, hosts: &[&str]) -> anyhow::Result<()> {
+        let from: Vec<String> = hosts.iter().map(|host| self.ip(host)).collect();
+        let spec = Spec {
+            image: "gossd-tools",
+            command: words(&format!("/fakegost block --from {}", from.join(","))),
+            network: Some((self.network.clone(), Some(self.ip_of(number)), Vec::new())),
+            capabilities: vec!["NET_ADMIN".into(), "NET_RAW".into()],
+            user: Some("0".into()),
+            ..Spec::default()
+        };
+        let container = self.container("blackhole", &number.to_string());
+        self.engine.run(&container, &spec).await?;
+        self.until_said(&container, "ready").await
+    }
+
     async fn run_helper(
         &self,
         container: &str,
@@ -298,12 +330,30 @@ impl World {
         format!("{}-{name}-{part}", self.prefix)
     }
 
+    /// The entrypoint of a host's gost.
+    pub(crate) fn entrypoint(&self, name: &str) -> String {
+        format!("{}:8420", self.ip(name))
+    }
+
     pub(crate) fn ip(&self, name: &str) -> String {
         self.ip_of(self.hosts.get(name).copied().unwrap_or_default())
     }
 
-    fn ip_of(&self, number: u8) -> String {
+    pub(crate) fn ip_of(&self, number: u8) -> String {
         format!("10.213.{}.{number}", self.subnet)
+    }
+}
+
+/// Makes a network with a subnet that no other run on this engine has. Returns the subnet's number.
+async fn make_network(engine: &Engine, name: &str, number: u32, mtu: Option<u32>) -> anyhow::Result<u8> {
+    let mut tries = 0;
+    loop {
+        let subnet = u8::try_from((number + tries) % SUBNETS)?;
+        match engine.network(name, &format!("10.213.{subnet}.0/24"), mtu).await {
+            Ok(()) => return Ok(subnet),
+            Err(error) if tries < SUBNETS && format!("{error:#}").contains("overlap") => tries += 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use gossd_core::agent::{self, Dial, Dialled, Due, MAX_DIALS, State};
+use gossd_core::address::Address;
+use gossd_core::agent::{self, Dial, Dialled, Due, MAX_DIALS, State, Tried, Try};
 use gossd_core::link::{self, wire::Kind};
 use gossd_core::record::Generation;
 use rand::rngs::StdRng;
@@ -21,12 +22,14 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::arrivals::Arrivals;
 use super::host::{Running, SimHost, Touched};
-use super::net::{SimNetwork, host_at};
+use super::net::{SimNetwork, entrypoint, host_at};
 
 /// Changes wait so long for a write to the journal, as in the daemon.
 const COALESCE: Duration = Duration::from_millis(35);
 /// Nothing listens where a simulated gost was, which takes two refusals to believe.
 const REFUSED: Duration = Duration::from_millis(20);
+/// A dial that nothing answers ends after this.
+const SILENT: Duration = Duration::from_secs(1);
 /// More at one moment is an agent that never comes to an end.
 const ENDLESS: u32 = 100_000;
 
@@ -75,6 +78,8 @@ enum Timer {
     Journal,
     /// A gost refused.
     Dialled(Box<Dial>),
+    /// A dial of an entrypoint ended that visitors want.
+    Tried(Address, Tried),
 }
 
 impl Simulation {
@@ -207,8 +212,26 @@ impl Simulation {
                 running.dialled.remove(&dial.node);
                 self.call(host, |state, now| state.dialled(now, *dial, Dialled::Refused));
             }
+            Timer::Tried(address, tried) => {
+                running.tried.insert(address.clone(), (now, tried));
+                self.call(host, |state, now| state.tried(now, &address, tried));
+            }
         }
         Ok(())
+    }
+
+    /// How a dial of an entrypoint ends, and when. The gosts of silent peers do not answer: their records have to go at their
+    /// time.
+    fn dial(&self, host: usize, address: &Address, asks: bool) -> (Duration, Tried) {
+        let Some(to) = self.hosts.iter().find(|to| entrypoint(to.number) == *address) else {
+            return (SILENT, Tried::Silent);
+        };
+        match self.network.connects(host, to.number) {
+            Some(_) if asks => (SILENT, Tried::Silent),
+            Some(trip) if to.refuses => (trip, Tried::Refused),
+            Some(trip) => (trip, Tried::Works(trip)),
+            None => (SILENT, Tried::Silent),
+        }
     }
 
     /// As the loop of an agent's own task.
@@ -219,16 +242,22 @@ impl Simulation {
         let Running { state, touched, dialled, start, .. } = running;
         *touched += 1;
         let room = MAX_DIALS.saturating_sub(dialled.len());
-        // The gosts of silent peers are not dialled: their records have to go at their time.
-        let Due { changes, dials, survivors: _, next } = state.due(now, room, |node| dialled.contains(node));
+        let Due { changes, dials, tries, seeks, next } = state.due(now, room, |node| dialled.contains(node));
         let start = *start;
         dialled.extend(dials.iter().map(|dial| dial.node.clone()));
         for dial in dials {
             let timer = Timer::Dialled(Box::new(dial));
             self.foresee(now + REFUSED, What::Wake { host, start, timer });
         }
+        for Try { address, asks } in tries {
+            let (after, tried) = self.dial(host, &address, asks);
+            self.foresee(now + after, What::Wake { host, start, timer: Timer::Tried(address, tried) });
+        }
         self.arm_state(host, if changes.is_empty() { next } else { now });
         self.follow_state(host);
+        if !seeks.is_empty() {
+            self.link(host, |running| running.link.handle_seeks(&seeks))?;
+        }
         if changes.is_empty() {
             return Ok(());
         }

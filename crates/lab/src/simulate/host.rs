@@ -1,17 +1,17 @@
 //! A simulated host: an agent's state and link, as the daemon has them, and a disk that outlives both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gossd_core::agent::{Broken, News, Settings, State, Unreconciled};
+use gossd_core::address::Address;
+use gossd_core::agent::{Broken, News, Offer, Settings, State, Tried, Unreconciled};
+use gossd_core::hostname::TunnelId;
 use gossd_core::label::Label;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::link::{self, INTERVAL, Link, Peer, ReplicaStore};
-use gossd_core::quota::Quota;
-use gossd_core::rank::Order;
 use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Slot, Version};
@@ -32,6 +32,8 @@ pub(super) struct SimHost {
     pub(super) number: usize,
     /// Its agent's name.
     pub(super) name: AgentName,
+    /// Whether connections from other hosts to its gost are refused, as of one that is bound to loopback.
+    pub(super) refuses: bool,
     /// How often it got another address.
     pub(super) moves: u8,
     /// How far its wall clock is ahead, in milliseconds.
@@ -74,6 +76,8 @@ pub(super) struct Running {
     pub(super) peers: Vec<Peer>,
     /// Gosts that are being dialled.
     pub(super) dialled: BTreeSet<Label>,
+    /// How the last dials of entrypoints ended that visitors want, and when.
+    pub(super) tried: BTreeMap<Address, (Instant, Tried)>,
     /// When the state and the link are woken next.
     pub(super) state_due: Option<Instant>,
     pub(super) link_due: Option<Instant>,
@@ -98,6 +102,11 @@ impl ReplicaStore for Touched<'_> {
     fn part(&self, owner: &Owner, after: Version, from: Slot) -> Option<Part> {
         self.state.part(owner, after, from)
     }
+
+    fn offer(&mut self, now: Instant, by: &Owner, tunnel: TunnelId) -> Offer {
+        *self.times += 1;
+        self.state.offer(now, by, tunnel)
+    }
 }
 
 impl SimHost {
@@ -106,6 +115,7 @@ impl SimHost {
         Ok(Self {
             number,
             name: format!("host-{number}").parse()?,
+            refuses: false,
             moves: 0,
             clock_ahead: 0,
             ttl,
@@ -132,15 +142,7 @@ impl SimHost {
             restored.leases.unconfirmed = Some(unreconciled.ids.into_iter().collect());
         }
         let owner = Owner { name: self.name.clone(), generation };
-        let settings = Settings {
-            owner: owner.clone(),
-            lease_ttl: self.ttl,
-            order: Order::Random,
-            quota: Quota::default(),
-            private: BTreeSet::new(),
-            broken: self.broken,
-            hurry: 1,
-        };
+        let settings = Settings { lease_ttl: self.ttl, broken: self.broken, ..Settings::of(owner.clone()) };
         let mut state = State::new(now, &settings, restored);
         state.use_journal();
         state.withhold_status(now + WITHHELD, Vec::new());
@@ -169,6 +171,7 @@ impl SimHost {
             counters,
             peers: Vec::new(),
             dialled: BTreeSet::new(),
+            tried: BTreeMap::new(),
             state_due: None,
             link_due: None,
         });

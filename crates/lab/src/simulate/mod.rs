@@ -78,6 +78,8 @@ enum BrokenPart {
 struct Outcome {
     hosts: usize,
     events: usize,
+    /// Visitors that were sent around a hole.
+    detours: usize,
     frames: u64,
     /// A number that two runs of one story have in common, and hardly two stories: of every byte that was sent.
     trace: u64,
@@ -128,6 +130,7 @@ fn story(seed: u64, broken: Option<BrokenPart>, traces_all: bool) -> Story {
     let outcome = agreed.with_context(|| format!("seed {seed}, in the end")).map(|agreed| Outcome {
         hosts,
         events: world.events,
+        detours: world.detours,
         frames: traffic.frames,
         trace: traffic.trace(),
         agreed: agreed.as_secs_f64() * 1e3,
@@ -195,10 +198,11 @@ fn stories(args: &SimulateArgs, out: Out) -> anyhow::Result<()> {
 
 fn print(outcomes: &[Outcome], out: Out) {
     let events: usize = outcomes.iter().map(|of| of.events).sum();
+    let detours: usize = outcomes.iter().map(|of| of.detours).sum();
     let frames: u64 = outcomes.iter().map(|of| of.frames).sum();
     let trace = outcomes.iter().fold(0, |all, of| all ^ of.trace);
     out.say(&format!(
-        "{} stories of 2 to 5 agents hold every invariant; {events} events, {frames} frames, trace {trace:016x}; virtual time",
+        "{} stories of 2 to 5 agents hold every invariant; {events} events, {detours} detours, {frames} frames, trace {trace:016x}; virtual time",
         outcomes.len()
     ));
     let sorted = |of: fn(&Outcome) -> f64| {

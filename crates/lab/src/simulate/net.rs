@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use gossd::net::transport::MAX_DATAGRAM;
+use gossd_core::address::Address;
 use gossd_core::link::Frame;
 use gossd_core::link::wire::Kind;
 use rand::rngs::StdRng;
@@ -115,6 +116,8 @@ pub(super) struct SimNetwork {
     weather: Weather,
     /// From whom nothing gets to whom.
     cut: BTreeSet<(usize, usize)>,
+    /// From where no connection is made to whose gost, because a firewall is closed; gossip gets through.
+    closed: BTreeSet<(usize, usize)>,
     /// None if nobody asks for it: for each frame it takes as long as there are hosts.
     contacts: Option<Contacts>,
     traffic: Traffic,
@@ -124,6 +127,11 @@ pub(super) struct SimNetwork {
 pub(super) fn address(host: usize, moves: u8) -> SocketAddr {
     let [high, low] = u16::try_from(host).unwrap_or(u16::MAX).to_be_bytes();
     SocketAddr::from(([10, moves, high, low], 8002))
+}
+
+/// Where a host's gost takes visitors.
+pub(super) fn entrypoint(host: usize) -> Address {
+    format!("10.0.0.{host}:8420").into()
 }
 
 /// Which host is there, or was.
@@ -142,6 +150,7 @@ impl SimNetwork {
             rng: StdRng::seed_from_u64(seed),
             weather,
             cut: BTreeSet::new(),
+            closed: BTreeSet::new(),
             contacts: Some(Contacts { life: times(), heard: times(), returned: times() }),
             traffic: Traffic::default(),
         }
@@ -235,6 +244,23 @@ impl SimNetwork {
     /// Nothing gets from one to the other.
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cut.insert((from, to));
+    }
+
+    /// No connection is made from the one to the gost of the other.
+    pub(super) fn close(&mut self, from: usize, to: usize) {
+        self.closed.insert((from, to));
+    }
+
+    /// Firewalls are open again.
+    pub(super) fn open(&mut self) {
+        self.closed.clear();
+    }
+
+    /// How long a connection to another host's gost takes now; none if there is no answer.
+    pub(super) fn connects(&self, from: usize, to: usize) -> Option<Duration> {
+        let is_cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
+        let one_way = self.weather.distance(from, to) + self.weather.delay.0;
+        (!is_cut && !self.closed.contains(&(from, to))).then_some(2 * one_way)
     }
 
     /// Everything gets through again.

@@ -42,7 +42,7 @@ pub(super) struct ScaleArgs {
     /// Registrations, one every 20 ms
     #[arg(long, default_value_t = 200, requires = "agents")]
     changes: usize,
-    /// Minutes in which nobody may be suspected
+    /// Minutes in which doubts and suspicions are counted, although everybody lives
     #[arg(long, default_value_t = 0, requires = "agents")]
     minutes: u64,
 }
@@ -64,7 +64,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
         more.extend(times.iter().map(|ms| ms - farthest.as_secs_f64() * 1e3));
     }
     more.sort_by(f64::total_cmp);
-    let suspected = suspicions(&mut engine, Duration::from_secs(60 * scale.minutes))?;
+    let wrongly = wronged(&mut engine, Duration::from_secs(60 * scale.minutes))?;
     let dead = death(&mut engine)?;
     let lost = detection(&mut engine)?;
     let table = out.table([
@@ -78,8 +78,10 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
         Column::Number("board_bytes_per_s", 0),
         Column::Number("all_bytes_per_s", 0),
         Column::Number("cards_bytes", 0),
+        Column::Number("doubted", 0),
         Column::Number("suspected", 0),
-        Column::Number("lost_host_s", 2),
+        Column::Number("lost_host_doubted_s", 2),
+        Column::Number("lost_host_suspected_s", 2),
         Column::Number("dead_gost_s", 2),
     ]);
     table.row([
@@ -93,15 +95,18 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
         idle.boards.into(),
         idle.all.into(),
         engine.network.traffic().largest_cards.into(),
-        suspected.into(),
-        lost.as_secs_f64().into(),
+        wrongly.doubted.into(),
+        wrongly.suspected.into(),
+        lost.doubted.as_secs_f64().into(),
+        lost.suspected.as_secs_f64().into(),
         dead.as_secs_f64().into(),
     ]);
     out.say(&format!(
         "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without\n\
          the processor's. Bytes/s: one agent's, sealed, while nothing changes; ping: pings and pongs, board: digests and\n\
-         cards. cards: the largest frame of them. suspected: live agents, in {} minutes of that. lost host: until it comes\n\
-         last at the last agent. dead gost: until the last agent has forgotten its records.",
+         cards. cards: the largest frame of them. doubted, suspected: how often one live agent did so of another, in {}\n\
+         minutes of that. lost host: until the last agent doubts it, which lists it behind the others, and suspects it, which\n\
+         lists it last. dead gost: until the last agent has forgotten its records.",
         scale.minutes
     ));
     Ok(())
@@ -184,12 +189,21 @@ fn changes(scale: &ScaleArgs, engine: &mut Simulation) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often agents suspected others that lived.
-fn suspicions(engine: &mut Simulation, during: Duration) -> anyhow::Result<u64> {
-    let counted = |engine: &Simulation| -> u64 { counters(engine).map(Counters::suspicions).sum() };
-    let before = counted(engine);
+/// How often agents doubted and suspected others that lived.
+struct Wronged {
+    doubted: u64,
+    suspected: u64,
+}
+
+fn wronged(engine: &mut Simulation, during: Duration) -> anyhow::Result<Wronged> {
+    let counted = |engine: &Simulation| {
+        let sum = |of: fn(&Counters) -> u64| counters(engine).map(of).sum::<u64>();
+        (sum(Counters::doubts), sum(Counters::suspicions))
+    };
+    let (doubts, suspicions) = counted(engine);
     engine.run(during)?;
-    Ok(counted(engine) - before)
+    let (doubted, suspected) = counted(engine);
+    Ok(Wronged { doubted: doubted - doubts, suspected: suspected - suspicions })
 }
 
 /// From the end of a gost, whose port refuses and whose connection is closed, to the last agent that lists a record
@@ -233,17 +247,25 @@ fn soon(
     Ok(engine.now() - start)
 }
 
-/// From the loss of a host to the last agent that does not list it among the live ones.
-fn detection(engine: &mut Simulation) -> anyhow::Result<Duration> {
+/// From the loss of a host to the last agent that doubts it, and that suspects it.
+struct Detection {
+    doubted: Duration,
+    suspected: Duration,
+}
+
+fn detection(engine: &mut Simulation) -> anyhow::Result<Detection> {
     let lost = engine.hosts.first_mut().context("a host to lose")?;
     let name = lost.name.clone();
     lost.crash();
-    let lives = |engine: &mut Simulation| {
+    let is_any = |engine: &mut Simulation, is: fn(Standing) -> bool| {
         let now = engine.now();
         engine.hosts.iter().filter_map(|host| host.running.as_ref()).any(|running| {
             let members = running.state.view(now).members;
-            members.iter().any(|member| member.name == name && member.standing == Standing::Live)
+            members.iter().any(|member| member.name == name && is(member.standing))
         })
     };
-    soon(engine, |engine| !lives(engine), "somebody still takes it for alive")
+    let is_live = |standing| standing == Standing::Live;
+    let doubted = soon(engine, |engine| !is_any(engine, is_live), "somebody does not doubt it")?;
+    let more = soon(engine, |engine| !is_any(engine, Standing::is_alive), "somebody takes it for alive")?;
+    Ok(Detection { doubted, suspected: doubted + more })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use gossd_core::agent::{Broken, Heal};
+use gossd_core::agent::{Broken, Heal, Tried};
 use gossd_core::connection::Caller;
 use gossd_core::hostname::{Endpoint, TunnelId};
 use gossd_core::label::Label;
@@ -19,7 +19,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::check::HEARD;
 use super::engine::Simulation;
 use super::host::SimHost;
-use super::net::{SimNetwork, Weather};
+use super::net::{SimNetwork, Weather, entrypoint};
 
 /// How long records live after their owner's last sign of life, and before the period of their Renews is known.
 pub(super) const TTL: Duration = Duration::from_secs(10);
@@ -70,6 +70,8 @@ pub(super) struct SimWorld {
     pub(super) connectors: Vec<Connector>,
     /// How often something happened to it.
     pub(super) events: usize,
+    /// How many visitors were sent around a hole.
+    pub(super) detours: usize,
     rng: StdRng,
     /// Whether host names are claimed. What is claimed is said again when its owner is gone, at any time.
     pub(super) claims: bool,
@@ -107,6 +109,7 @@ impl SimWorld {
             engine,
             connectors: Vec::new(),
             events: 0,
+            detours: 0,
             rng: StdRng::seed_from_u64(seed ^ 0x5eed),
             claims: seed.is_multiple_of(2),
             nodes: (0..hosts).map(|host| (node(host, 0), 0)).collect(),
@@ -215,6 +218,10 @@ impl SimWorld {
             101..102 if self.is_up(host) => self.clone_of(host)?,
             102..103 => self.change_address(host),
             103..106 if self.is_up(host) => self.copy_journal(host),
+            106..108 => self.close_entrypoint(host),
+            108..110 => self.open_entrypoints(),
+            // Visitors come to a host.
+            110..250 if self.is_up(host) => self.visit(host)?,
             _ => {}
         }
         if self.has_been_calm(HEARD) {
@@ -234,6 +241,7 @@ impl SimWorld {
     pub(super) fn settle(&mut self) -> anyhow::Result<()> {
         self.note("everything works again");
         self.heal();
+        self.open_entrypoints();
         self.engine.network.set_weather(Weather::fine());
         for host in 0..self.down.len() {
             if !self.is_up(host) {
@@ -257,7 +265,7 @@ impl SimWorld {
             name: tunnel(number).into(),
             node: (*node).into(),
             network: Protocol::Tcp,
-            address: format!("10.0.0.{host}:8420").into(),
+            address: entrypoint(host),
         });
         self.note(&format!("host {host} registers {id} of tunnel {number}"));
         // Whoever is told looks in the same moment, so the expectation has to be there first.
@@ -454,6 +462,57 @@ impl SimWorld {
         self.moved.push((self.engine.now() + seen_after, host));
     }
 
+    /// A visitor asks the gost of a host for a tunnel. If that has none of its clients, it asks its agent.
+    fn visit(&mut self, host: usize) -> anyhow::Result<()> {
+        let (number, turn) = (self.rng.random_range(0..TUNNELS), self.rng.random());
+        let Some(first) = self.asked(host, number, turn) else { return Ok(()) };
+        if !self.is_detour(&first) {
+            return Ok(());
+        }
+        let by = (0..self.down.len()).find(|by| entrypoint(*by) == first.address);
+        let by = by.context("a detour leads to no host")?;
+        self.detours += 1;
+        self.note(&format!("host {host} sends a visitor of tunnel {number} by host {by}"));
+        ensure!(by != host, "a detour leads back to {host} itself");
+        let tried = self.engine.hosts[host].running.as_ref().and_then(|of| of.tried.get(&first.address));
+        let works = tried.is_some_and(|(_, tried)| matches!(tried, Tried::Works(_)));
+        ensure!(works, "a detour of {host} by {by} was dialled in vain: {tried:?}");
+        // gost there asks its own agent: one step, never a second.
+        let next = self.asked(by, number, turn);
+        let is_second = next.is_some_and(|next| self.is_detour(&next));
+        ensure!(!is_second, "a visitor of tunnel {number} is sent by {by}, and from there to a third host");
+        Ok(())
+    }
+
+    /// The first record that the agent of a host answers for a tunnel.
+    fn asked(&mut self, host: usize, number: usize, turn: u64) -> Option<Arc<Record>> {
+        let answer = self.engine.call(host, |state, now| state.resolve(now, tunnel(number), turn))?;
+        answer.into_iter().next()
+    }
+
+    /// Whether nobody registered a record like that.
+    fn is_detour(&self, record: &Record) -> bool {
+        self.connector(&record.id).is_none_or(|(_, connector)| *connector.record != *record)
+    }
+
+    /// A gost is not reached: from one host by a firewall, or from all because it is bound to loopback.
+    fn close_entrypoint(&mut self, host: usize) {
+        let from = self.rng.random_range(0..self.down.len());
+        if from == host {
+            self.note(&format!("the entrypoint of host {host} refuses"));
+            self.engine.hosts[host].refuses = true;
+        } else {
+            self.note(&format!("host {from} cannot reach the entrypoint of host {host}"));
+            self.engine.network.close(from, host);
+        }
+    }
+
+    fn open_entrypoints(&mut self) {
+        self.note("all entrypoints are open");
+        self.engine.network.open();
+        self.engine.hosts.iter_mut().for_each(|host| host.refuses = false);
+    }
+
     fn change_weather(&mut self) {
         let (losses, delays) = ([0.0, 0.0, 0.05, 0.2, 0.4], [0_u64, 1, 5, 50, 250]);
         let loss = losses.choose(&mut self.rng).copied().unwrap_or_default();
@@ -492,5 +551,42 @@ impl SimWorld {
             self.engine.call(*host, |state, now| state.renew(now, caller, draft, &heal)).transpose()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visitor_is_sent_around_a_closed_firewall_by_the_third_host_within_three_seconds() {
+        let mut world = SimWorld::new(1, 3, Broken::default(), false).unwrap();
+        world.engine.run(Duration::from_secs(6)).unwrap();
+        world.engine.network.close(0, 1);
+        // The third host has a gost, with another tunnel.
+        for host in [1, 2] {
+            world.register_of(host, host).unwrap();
+        }
+        world.engine.run(Duration::from_millis(10)).unwrap();
+        let since = world.engine.now();
+        let first = loop {
+            let first = world.asked(0, 1, 0).expect("it is listed");
+            if world.is_detour(&first) {
+                break first;
+            }
+            assert!(world.engine.now() - since < Duration::from_secs(3), "no way around");
+            world.engine.run(Duration::from_millis(50)).unwrap();
+        };
+        assert_eq!((&first.address, &first.node), (&entrypoint(2), &(*world.nodes[2].0).into()));
+        let next = world.asked(2, 1, 0).expect("it is listed");
+        assert_eq!(next.address, entrypoint(1), "and from there straight on");
+        world.engine.network.open();
+        for _ in 0..31 {
+            world.engine.run(Duration::from_secs(1)).unwrap();
+            world.renew().unwrap();
+            // Visitors go on coming.
+            world.asked(0, 1, 0);
+        }
+        assert_eq!(world.asked(0, 1, 0).expect("it is listed").address, entrypoint(1));
     }
 }

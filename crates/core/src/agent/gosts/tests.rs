@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::tests::{Agent, HERE, advance, now, owner, with_settings};
-use super::super::{Broken, Heal, HealedFrom, LEASE_TTL, Order, Restored, Settings};
+use super::super::{Broken, Heal, HealedFrom, LEASE_TTL, Restored, Settings};
 use super::*;
 use crate::lease::{FRESH, KeptLeases, Word};
 use crate::quota::Quota;
@@ -416,15 +416,8 @@ fn a_gost_that_does_not_say_where_it_is_replaces_only_one_that_is_gone() {
 
 #[test]
 fn an_agent_whose_leases_are_broken_on_purpose_goes_on_listing_a_dead_gost() {
-    let settings = Settings {
-        owner: owner("a", 5),
-        lease_ttl: LEASE_TTL,
-        order: Order::Random,
-        quota: Quota::default(),
-        private: BTreeSet::new(),
-        broken: Broken { leases: true, ..Broken::default() },
-        hurry: 1,
-    };
+    let broken = Broken { leases: true, ..Broken::default() };
+    let settings = Settings { broken, ..Settings::of(owner("a", 5)) };
     let agent = Agent::new(&settings, Restored::default());
     register(&agent, "1", "n");
     agent.connection_closed(1);

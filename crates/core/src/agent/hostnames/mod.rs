@@ -143,7 +143,7 @@ impl ClusterView<'_> {
         let claims = &self.directory.claims;
         let agents = self.attached(key.tunnel);
         let elsewhere = claims.others(key).filter(|(owner, _)| {
-            self.liveness.standing(self.now, &owner.name) == Standing::Live && agents.contains(&&***owner)
+            self.liveness.standing(self.now, &owner.name).is_alive() && agents.contains(&&***owner)
         });
         let rivals = claims.rivals(key).filter(|(tunnel, _)| !self.attached(*tunnel).is_empty());
         TunnelSighting {

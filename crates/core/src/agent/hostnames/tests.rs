@@ -9,13 +9,12 @@ use std::time::Duration;
 use super::super::tests::{
     Agent, HERE, advance, change, hear, lose, now, owner, tell, with_quota, with_settings,
 };
-use super::super::{Broken, LEASE_TTL, Restored, Settings};
+use super::super::{LEASE_TTL, Restored, Settings};
 use super::*;
 use crate::agent::News;
 use crate::hostname::{GRACE, LAP};
 use crate::lease::Holding;
 use crate::quota::Quota;
-use crate::rank::Order;
 use crate::record::{Draft, Network, Record};
 use crate::replica::Extent;
 use crate::slot::{Content, FIRST_CLAIM, STATUS_SLOT, Slot};

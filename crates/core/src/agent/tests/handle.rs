@@ -66,15 +66,15 @@ impl Agent {
     }
 
     pub(in crate::agent) fn called(&self, connection: ConnectionId) {
-        self.lock().called(connection);
+        self.lock().called(now(), connection, true);
     }
 
     pub(in crate::agent) fn asked(&self, connection: ConnectionId, name: &str) {
         self.lock().asked(now(), connection, name);
     }
 
-    pub(in crate::agent) fn adjust(&self, order: Order, quota: Quota, private: &BTreeSet<TunnelId>) {
-        self.lock().adjust(now(), order, quota, private);
+    pub(in crate::agent) fn adjust(&self, adjusted: Adjusted<'_>) {
+        self.lock().adjust(now(), adjusted);
     }
 
     pub(in crate::agent) fn note_entrypoint(&self, caller: Caller, record: &Record, dial: &Address) {
@@ -106,8 +106,8 @@ impl Agent {
         self.lock().dialled(now(), dial, dialled)
     }
 
-    pub(in crate::agent) fn survivor_dialled(&self, address: &Address, dialled: Dialled) {
-        self.lock().survivor_dialled(address, dialled);
+    pub(in crate::agent) fn tried(&self, address: &Address, tried: Tried) {
+        self.lock().tried(now(), address, tried);
     }
 
     pub(in crate::agent) fn endpoint(&self, host: &str) -> Option<Endpoint> {

@@ -49,11 +49,18 @@ pub(super) struct Copies {
     pub(super) applied: Vec<(Owner, Vec<Change>)>,
     /// Who was heard (true) or fell silent (false).
     pub(super) told: Vec<(Owner, bool)>,
+    /// Who was silent for a moment.
+    pub(super) doubted: Vec<Owner>,
     pub(super) hearsay: Vec<Owner>,
     pub(super) forgotten: Vec<Owner>,
     pub(super) changed: Vec<(Owner, PeerChange)>,
     /// What peers asked for: of whom, after which version, from which slot.
     pub(super) asked: Vec<(Owner, Version, Slot)>,
+    /// For what peers sought a detour, and what they are answered.
+    pub(super) sought: Vec<(Owner, TunnelId)>,
+    pub(super) offer: Option<Offer>,
+    /// What peers offered.
+    pub(super) offers: Vec<(Owner, u64, Offer)>,
 }
 
 impl Copies {
@@ -85,10 +92,12 @@ impl ReplicaStore for Noting<'_> {
                 }
             }
             News::Heard { owner, .. } => copies.told.push((owner, true)),
+            News::Doubted { owner } => copies.doubted.push(owner),
             News::Silent { owner, .. } => copies.told.push((owner, false)),
             News::Hearsay { owner, .. } => copies.hearsay.push(owner),
             News::Forgotten { owner } => copies.forgotten.push(owner),
             News::Differs { owner, change } => copies.changed.push((owner, change)),
+            News::Offered { by, id, offer } => copies.offers.push((by, id, offer)),
             News::Refused { .. } => {}
         }
     }
@@ -106,6 +115,12 @@ impl ReplicaStore for Noting<'_> {
         let cells = cells.filter(|(slot, cell)| **slot >= from && cell.version > after);
         let changes = cells.map(|(slot, cell)| Change { slot: *slot, cell: cell.clone() }).collect();
         Some(Part { changes, next: None, whole: false, until })
+    }
+
+    fn offer(&mut self, _: Instant, by: &Owner, tunnel: TunnelId) -> Offer {
+        let copies = self.0.get_mut();
+        copies.sought.push((by.clone(), tunnel));
+        copies.offer.clone().unwrap_or(Offer::Nothing)
     }
 }
 

@@ -7,7 +7,8 @@ use crate::label::Label;
 use crate::link::keys::{Filed, KeyringSummary};
 use crate::link::noise::Handshake;
 use crate::link::wire::{
-    Answer, Card, Cards, Conflict, Digest, Introduction, Ping, Pong, Push, PushAck, Question, Superseded,
+    Answer, Card, Cards, Conflict, Digest, Introduction, OfferedGost, Ping, Pong, Push, PushAck, Question,
+    Superseded,
 };
 use crate::record::{Network, Record};
 
@@ -80,6 +81,14 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
             Kind::Handover => assert!(wire::encode(&Keyring::public().spell()).starts_with(bytes)),
             Kind::Hello | Kind::Reply | Kind::Proof | Kind::Cookie | Kind::Refusal => {
                 panic!("a frame of its own")
+            }
+            Kind::Seek => {
+                let tunnel = TunnelId::from_bytes([7; 16]);
+                assert_frozen(kind, &wire::Seek { id: 4, tunnel }, bytes);
+            }
+            Kind::Offer => {
+                let gost = Some(OfferedGost { node: "n", address: "h:1" });
+                assert_frozen(kind, &wire::Offer { id: 4, reaches: true, gost }, bytes);
             }
             Kind::Question => {
                 assert_frozen(kind, &Question { name: "a", generation: 8, after: 9, from, id: 4 }, bytes);

@@ -1,6 +1,9 @@
 //! Tunnels that are closed to the public: under every name, at every agent, for as long as anybody says so.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::agent::Adjusted;
 use crate::hostname::{CLOSED_FOR, HashHost};
 use crate::lease::KeptLeases;
 
@@ -58,28 +61,24 @@ fn what_our_own_claims_close_is_told_and_taken_back_at_a_reload() {
     let (agent, _) = with_names(Restored::default());
     agent.collect_changes();
     let closed = [tunnel(1).tunnel].into();
-    agent.adjust(Order::Random, Quota::default(), &closed);
+    let close = |private: &BTreeSet<TunnelId>| {
+        let Settings { order, quota, locality, .. } = Settings::of(owner("a", 5));
+        agent.adjust(Adjusted { order, quota, locality: &locality, private });
+    };
+    close(&closed);
     assert!(is_closed(&agent));
     let told = agent.collected();
     assert_eq!(told[0].cell.content, Content::Claim(Arc::new(closing())));
-    agent.adjust(Order::Random, Quota::default(), &closed);
+    close(&closed);
     assert_eq!(agent.collect_changes(), 0, "once");
-    agent.adjust(Order::Random, Quota::default(), &[].into());
+    close(&[].into());
     assert!(!is_closed(&agent));
     assert_eq!(agent.collected()[0].cell.content, Content::Empty);
 }
 
 #[test]
 fn what_our_rules_close_is_told_before_we_say_that_we_are_ready() {
-    let settings = Settings {
-        owner: owner("a", 5),
-        lease_ttl: LEASE_TTL,
-        order: Order::Random,
-        quota: Quota::default(),
-        private: [tunnel(1).tunnel].into(),
-        broken: Broken::default(),
-        hurry: 1,
-    };
+    let settings = Settings { private: [tunnel(1).tunnel].into(), ..Settings::of(owner("a", 5)) };
     let agent = Agent::new(&settings, Restored::default());
     attach(&agent, "1", 1);
     assert!(agent.endpoint(&hash()).unwrap().private);
