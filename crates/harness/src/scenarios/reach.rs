@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use super::{Scenario, felt, hung_ones_end};
 use crate::measured::{Measured, Promise};
 use crate::visits::{UnixMillis, now};
-use crate::world::{HOST, Plan, TUNNEL, World};
+use crate::world::{HOST, OTHER, Plan, TUNNEL, World};
 
 /// a cannot dial b; d has no connector either.
 const FOUR: [&str; 4] = ["a", "b", "c", "d"];
@@ -92,10 +92,12 @@ async fn wrongly_advertised(world: &mut World) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
-/// Only b has the tunnel, and visitors at a are served by way of c or d. Who visits at c comes straight to b.
+/// Only b has the tunnel, and visitors at a are served by way of c, whose gost has another one: so its agent knows where it
+/// is. Who visits at c comes straight to b.
 async fn around_a_hole(world: &mut World) -> anyhow::Result<Measured> {
     world.with_hosts(&FOUR).await?;
     close_to_one(world).await?;
+    world.client("other", "c", OTHER, "other.example.test").await?;
     world.client("at-b", "b", TUNNEL, HOST).await?;
     let since = now();
     world.start_visitors(&["a", "c"], HOST).await?;
