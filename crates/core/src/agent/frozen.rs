@@ -21,6 +21,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const USED: Duration = Duration::from_secs(10);
 /// Between two times that a frozen gost is asked.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Between two looks for Renews that are late, however many gosts there are.
+const LOOK: Duration = Duration::from_secs(1);
 /// Gosts that are asked at a time, and that are known to be frozen. A host has one, or a few.
 pub(super) const MAX_FROZEN: usize = 64;
 
@@ -120,7 +122,7 @@ impl State {
         if self.silence.late.is_some_and(|due| due <= now) {
             let looked = self.silence.looked.replace(now);
             let (late, next) = self.leases.late_nodes(looked, now, MAX_FROZEN);
-            self.silence.late = next;
+            self.silence.late = next.map(|next| next.max(now + LOOK));
             ask.extend(late);
         }
         let leases = &self.leases;

@@ -13,6 +13,8 @@ pub const FRESH: Duration = Duration::from_secs(2);
 /// A gost that has not renewed for this long does not renew, although it answers: three times the longest
 /// `tunnel.ttl` known to be in use.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(900);
+/// Instances that are looked at for Renews that are late: more than any host has.
+const MOST_NODES: usize = 256;
 /// How long a lease goes on while its gost is dialled: a second for the connection, two for the answer, and as long
 /// as many may wait for theirs.
 const TRIAL: Duration = Duration::from_secs(5);
@@ -49,7 +51,8 @@ impl LeaseTable {
         self.instances.late(node).map(|late| self.start.instant(late))
     }
 
-    /// The instances whose Renew became late after `since` and until `now`, at most so many; and when the next one will be.
+    /// The instances whose Renew became late after `since` and until `now`, at most so many; and when the next one will be. Of
+    /// [`MOST_NODES`], to keep the lock short.
     pub fn late_nodes(
         &self,
         since: Option<Instant>,
@@ -57,7 +60,7 @@ impl LeaseTable {
         most: usize,
     ) -> (Vec<Label>, Option<Instant>) {
         let (mut late, mut next) = (Vec::new(), None::<Instant>);
-        for node in self.instances.live_nodes() {
+        for node in self.instances.live_nodes().take(MOST_NODES) {
             match self.late(node) {
                 Some(at) if at > now => next = Some(next.map_or(at, |next| next.min(at))),
                 Some(at) if since.is_none_or(|since| at > since) && late.len() < most => {
