@@ -37,8 +37,14 @@ pub enum Reach {
 pub enum Tier {
     /// Of an agent that is heard.
     Usable(Hope),
-    /// The same, of an agent with weight 0: if there is nobody else.
+    /// The same, of an agent with weight 0: if there is nobody else. It comes before what is doubted, since that is what a
+    /// backup is for.
     Backup(Hope),
+    /// Its agent has been silent for a moment, or says that its gost does not answer.
+    Doubted {
+        /// Whether its agent has weight 0.
+        is_backup: bool,
+    },
     /// Its agent is silent, and its gost takes connections from here.
     Survives,
     /// Its agent is heard, and dials from here are in vain.
@@ -54,8 +60,6 @@ pub enum Hope {
     Works,
     /// It was not dialled yet.
     Untried,
-    /// Its agent has been silent for a moment, or says that its gost does not answer.
-    Doubted,
 }
 
 /// In which order records of the same tier are listed.
@@ -105,29 +109,30 @@ impl Default for Judged {
 impl Judged {
     /// Its tier; none if it is not listed.
     pub fn tier(&self) -> Option<Tier> {
+        let is_backup = self.weight == 0;
         let hope = match (self.standing, self.reach) {
             (Standing::Suspect | Standing::Hidden, _) if self.survives => return Some(Tier::Survives),
             (Standing::Hidden, _) => return None,
             (Standing::Suspect, Reach::Works(_)) => return Some(Tier::Survives),
             (Standing::Suspect, _) => return Some(Tier::Suspect),
             (_, Reach::Refused | Reach::Silent) => return Some(Tier::Unreached),
-            (Standing::Doubted, _) => Hope::Doubted,
-            (Standing::Live, _) if self.is_frozen => Hope::Doubted,
+            (Standing::Doubted, _) => return Some(Tier::Doubted { is_backup }),
+            (Standing::Live, _) if self.is_frozen => return Some(Tier::Doubted { is_backup }),
             (Standing::Live, Reach::Works(_)) => Hope::Works,
             (Standing::Live, Reach::Untried) => Hope::Untried,
         };
-        Some(if self.weight == 0 { Tier::Backup(hope) } else { Tier::Usable(hope) })
+        Some(if is_backup { Tier::Backup(hope) } else { Tier::Usable(hope) })
     }
 }
 
-/// The records of a Get: each connector once, in an order drawn from `seed`; the best [`BEST`] of them. Among its equals each
+/// The records of a Get, with their tiers: each connector once, in an order drawn from `seed`; the best [`BEST`] of them. Among its equals each
 /// owner comes first as often as its weight says, however many records it has.
 pub fn rank<'a, J: FnMut(&OwnedRecord) -> Judged>(
     entries: &Entries<'a>,
     order: Order,
     seed: u64,
     mut judge: J,
-) -> impl Iterator<Item = &'a OwnedRecord> + use<'a, J> {
+) -> impl Iterator<Item = (&'a OwnedRecord, Tier)> + use<'a, J> {
     let (mut draw, mut last) = (Draw(seed), None::<(&Arc<Owner>, Judged, Option<Preference>)>);
     let candidates = entries.iter().filter_map(|entry| {
         let judged = judge(entry);
@@ -148,7 +153,7 @@ pub fn rank<'a, J: FnMut(&OwnedRecord) -> Judged>(
         best(candidates)
     };
     ranked.sort_unstable_by_key(|ranked| ranked.key);
-    ranked.into_iter().map(|ranked| ranked.entry)
+    ranked.into_iter().map(|Ranked { entry, key: (preference, _) }| (entry, preference.tier))
 }
 
 /// The best of many, without sorting or copying them all. gost takes the first record of the network that it wants and of
@@ -333,7 +338,7 @@ mod tests {
         judge: impl Fn(&Owner) -> Judged,
     ) -> Vec<Arc<Record>> {
         super::rank(&entries.into(), order, seed, |entry| judge(&entry.owner))
-            .map(|entry| entry.record.clone())
+            .map(|(entry, _)| entry.record.clone())
             .collect()
     }
 
@@ -414,15 +419,16 @@ mod tests {
         let in_order = [
             works,
             live,
-            Judged { standing: Standing::Doubted, ..works },
             Judged { weight: 0, ..works },
             Judged { weight: 0, ..live },
+            Judged { standing: Standing::Doubted, ..works },
+            Judged { standing: Standing::Doubted, weight: 0, ..works },
             Judged { survives: true, ..suspect },
             Judged { reach: Reach::Silent, ..live },
             suspect,
         ];
         assert!(in_order.windows(2).all(|pair| pair[0].tier() < pair[1].tier()));
-        assert_eq!(Judged { is_frozen: true, ..works }.tier(), in_order[2].tier());
+        assert_eq!(Judged { is_frozen: true, ..works }.tier(), Some(Tier::Doubted { is_backup: false }));
         let dead = Judged { standing: Standing::Hidden, ..works };
         assert_eq!(dead.tier(), None);
         assert_eq!(Judged { survives: true, ..dead }.tier(), Some(Tier::Survives));

@@ -221,17 +221,20 @@ impl State {
         &mut self,
         now: Instant,
         best: &Record,
-        tier: Option<Tier>,
+        tier: Tier,
     ) -> Option<Arc<Record>> {
+        if is_sure(tier) && self.holes.watched.is_empty() {
+            return None;
+        }
         let tunnel = TunnelId::parse(&best.name.text())?;
-        if tier.is_some_and(is_sure) {
+        if is_sure(tier) {
             self.holes.watched.remove(&tunnel);
             return None;
         }
         if self.is_private(tunnel) {
             return None;
         }
-        self.holes.want(now, tunnel, tier.is_some_and(is_in_vain))?;
+        self.holes.want(now, tunnel, is_in_vain(tier))?;
         let Usable { agent, detour, .. } = self.usable(now, tunnel).ok()?;
         let (agent, Detour { node, address }) = (agent.clone(), detour.clone());
         self.counts.detours += 1;

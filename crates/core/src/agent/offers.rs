@@ -98,8 +98,8 @@ impl State {
         if entries.iter().filter(is_tcp).any(leads_back) {
             return false;
         }
-        let mut ranked = rank(&entries, self.order, 0, self.judging(now)).filter(is_tcp);
-        let first = ranked.next().and_then(|entry| self.judging(now)(entry).tier());
+        let mut ranked = rank(&entries, self.order, 0, self.judging(now)).filter(|(entry, _)| is_tcp(entry));
+        let first = ranked.next().map(|(_, tier)| tier);
         matches!(first, Some(Tier::Usable(Hope::Works) | Tier::Backup(Hope::Works)))
     }
 

@@ -19,7 +19,7 @@ use crate::liveness::{Liveness, PRESERVE, Standing};
 use crate::rank::Reach;
 use crate::record::{AgentName, Owner};
 use crate::slot::{Slot, SlotTable, Unreached, Write};
-use crate::tunnels::OwnedRecord;
+use crate::tunnels::{Entries, OwnedRecord};
 
 /// Entrypoints that are dialled. More are not, and count as not tried.
 pub(super) const MAX_ENTRYPOINTS: usize = 64;
@@ -157,6 +157,45 @@ impl Default for Reaches {
 }
 
 impl Reaches {
+    /// Notes which entrypoints of a tunnel's entries somebody wants. The owner's own agent dials nothing of its own.
+    pub(super) fn want_all(
+        &mut self,
+        now: Instant,
+        liveness: &Liveness,
+        us: &Owner,
+        entries: &Entries<'_>,
+        by: By,
+    ) {
+        let mut last = None::<(&OwnedRecord, Option<bool>)>;
+        let mut room = if by == By::Peer { MOST_FOR_PEER } else { MOST_WANTED };
+        // A router's entrypoint is a UDP port.
+        for entry in entries.iter().take(MOST_WANTED).filter(|entry| !entry.record.is_routers()) {
+            let asks = match last {
+                // Gosts have few entrypoints, and many records each.
+                Some((seen, asks)) if Arc::ptr_eq(&seen.owner, &entry.owner) => {
+                    if seen.record.address == entry.record.address {
+                        continue;
+                    }
+                    asks
+                }
+                _ if *entry.owner == *us => None,
+                _ => match liveness.standing(now, &entry.owner.name) {
+                    Standing::Live | Standing::Doubted => Some(false),
+                    Standing::Suspect | Standing::Hidden => {
+                        is_remembered(liveness, now, &entry.owner.name).then_some(true)
+                    }
+                },
+            };
+            last = Some((entry, asks));
+            if let Some(asks) = asks
+                && room > 0
+            {
+                room -= 1;
+                self.want(now, &entry.record.address, &entry.owner.name, asks, by);
+            }
+        }
+    }
+
     /// Somebody asks for a record with this entrypoint.
     pub(super) fn want(&mut self, now: Instant, address: &Address, owner: &AgentName, asks: bool, by: By) {
         let visited = (by == By::Visitor).then_some(now);
@@ -326,12 +365,12 @@ impl State {
             if known.told.is_none_or(|told| now.saturating_duration_since(told) >= AGAIN) {
                 known.told = Some(now);
                 let by = vec![self.owner.name.clone()];
-                self.log.extend([Event::Unreached(agent.clone(), entrypoint.clone(), by)]);
+                self.log.extend(now, [Event::Unreached(agent.clone(), entrypoint.clone(), by)]);
                 self.effects.is_revised = true;
                 self.effects.lines.push(Line::Unreached { agent, entrypoint, tried });
             }
         } else if known.failures == 0 && known.told.take().is_some() {
-            self.log.extend([Event::Reached(agent.clone(), entrypoint.clone())]);
+            self.log.extend(now, [Event::Reached(agent.clone(), entrypoint.clone())]);
             self.effects.lines.push(Line::Reached { agent, entrypoint });
         } else if known.answers() && !std::mem::replace(&mut known.is_survivor, true) {
             self.effects.lines.push(Line::Survives { agent, entrypoint });
@@ -350,38 +389,9 @@ impl State {
         self.state_faults(now);
     }
 
-    /// Notes which entrypoints somebody wants. The owner's own agent dials nothing of its own.
+    /// Notes that somebody wants a tunnel's entrypoints.
     pub(super) fn want(&mut self, now: Instant, name: &str, by: By) {
-        let Self { directory, liveness, reaches, owner: us, .. } = self;
-        let mut last = None::<(&OwnedRecord, Option<bool>)>;
-        let mut room = if by == By::Peer { MOST_FOR_PEER } else { MOST_WANTED };
-        // A router's entrypoint is a UDP port.
-        let entries = directory.lookup(name);
-        for entry in entries.iter().take(MOST_WANTED).filter(|entry| !entry.record.is_routers()) {
-            let asks = match last {
-                // Gosts have few entrypoints, and many records each.
-                Some((seen, asks)) if Arc::ptr_eq(&seen.owner, &entry.owner) => {
-                    if seen.record.address == entry.record.address {
-                        continue;
-                    }
-                    asks
-                }
-                _ if *entry.owner == *us => None,
-                _ => match liveness.standing(now, &entry.owner.name) {
-                    Standing::Live | Standing::Doubted => Some(false),
-                    Standing::Suspect | Standing::Hidden => {
-                        is_remembered(liveness, now, &entry.owner.name).then_some(true)
-                    }
-                },
-            };
-            last = Some((entry, asks));
-            if let Some(asks) = asks
-                && room > 0
-            {
-                room -= 1;
-                reaches.want(now, &entry.record.address, &entry.owner.name, asks, by);
-            }
-        }
+        self.reaches.want_all(now, &self.liveness, &self.owner, &self.directory.lookup(name), by);
     }
 
     /// Tells peers which entrypoints are not reached from here, and which are again.

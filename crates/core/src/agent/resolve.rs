@@ -29,21 +29,21 @@ impl State {
     /// The records of a tunnel name, in the order in which gost should try them. Equals take turns: by a number that is
     /// another one for each answer.
     pub fn resolve(&mut self, now: Instant, name: &str, turn: u64) -> Vec<Arc<Record>> {
-        self.want(now, name, By::Visitor);
+        let entries = self.directory.lookup(name);
+        self.reaches.want_all(now, &self.liveness, &self.owner, &entries, By::Visitor);
         // What the journal had may have been released since. Reads wait for what peers remember, unless this start ends first.
         let is_open = self.reconciliation.is_open();
-        let is_sure = |entry: &&OwnedRecord| !is_open || *entry.owner != self.owner;
-        let ranked = rank(&self.directory.lookup(name), self.order, turn, self.judging(now));
+        let is_sure = |entry: &OwnedRecord| !is_open || *entry.owner != self.owner;
+        let ranked = rank(&entries, self.order, turn, self.judging(now));
         let mut best = None;
-        let listed = ranked.filter(is_sure).map(|entry| {
+        let listed = ranked.filter(|(entry, _)| is_sure(entry)).map(|(entry, tier)| {
             if best.is_none() && entry.record.network == Network::Tcp {
-                best = Some(entry);
+                best = Some((entry.record.clone(), tier));
             }
             entry.record.clone()
         });
         let mut records: Vec<Arc<Record>> = listed.collect();
-        if let Some(best) = best {
-            let (best, tier) = (best.record.clone(), self.judging(now)(best).tier());
+        if let Some((best, tier)) = best {
             put_first(self.go_around(now, &best, tier), &mut records);
         }
         records

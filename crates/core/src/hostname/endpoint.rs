@@ -6,6 +6,8 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::super::label::Label;
+
 /// A tunnel's id: 16 arbitrary bytes, spelled as a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TunnelId(#[serde(with = "uuid::serde::compact")] Uuid);
@@ -18,6 +20,15 @@ impl TunnelId {
             return None;
         }
         Uuid::try_parse(text).ok().map(Self)
+    }
+
+    /// The tunnel whose records have this name: one in another spelling is another name.
+    pub fn of_name(name: &Label) -> Option<Self> {
+        if let Some(random) = name.random() {
+            return Some(Self(random));
+        }
+        let name = name.text();
+        Self::parse(&name).filter(|tunnel| tunnel.spell(&mut [0; 36]) == &*name)
     }
 
     /// From its bytes.
@@ -53,6 +64,11 @@ impl HashHost {
         let mut start = [0; 8];
         start.copy_from_slice(&digest[..8]);
         Self(start)
+    }
+
+    /// Of the tunnel with this name, if it is a tunnel's id.
+    pub fn of_name(name: &Label) -> Option<Self> {
+        TunnelId::of_name(name).map(Self::of)
     }
 
     /// The hash host that a lower-case name is, if it is one.

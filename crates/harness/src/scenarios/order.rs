@@ -11,8 +11,8 @@ use crate::world::{HOST, Plan, TUNNEL, World};
 
 const THREE: [&str; 3] = ["a", "b", "c"];
 const GONE: Duration = Duration::from_millis(100);
-/// Until a lost host is suspected: one that is only doubted comes before a host of weight 0.
-const SUSPECTED: Duration = Duration::from_secs(3);
+/// A lost host is doubted after 1.2 s.
+const NOT_FIRST: Duration = Duration::from_millis(1_500);
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -25,7 +25,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "weight-zero",
         "none: one of two hosts has weight 0; then the other one is lost",
-        "no visitor goes to weight 0; after the other is lost, all do in 3 s",
+        "no visitor goes to weight 0; after the other is lost, all do in 1.5 s",
         |world| Box::pin(weight_zero(world)),
     )
     .with(backup),
@@ -57,8 +57,8 @@ async fn weight_zero(world: &mut World) -> anyhow::Result<Measured> {
     let before = all_go_to(world, "at-c").await?;
     let since = now();
     world.lose_host("c").await?;
-    hung_ones_end(SUSPECTED).await;
-    let after = felt(world, since, &["a"], Promise::Within(SUSPECTED)).check()?;
+    hung_ones_end(NOT_FIRST).await;
+    let after = felt(world, since, &["a"], Promise::Within(NOT_FIRST)).check()?;
     all_go_to(world, "at-b").await?;
     Ok(Measured::sum([after, before]).expect("two steps"))
 }

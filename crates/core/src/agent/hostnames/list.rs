@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::agent::State;
-use crate::hostname::HashHost;
 
 /// Names that are copied at once: half a millisecond, most of it for memory that is in no cache.
 const BITE: usize = 8_192;
@@ -24,12 +23,6 @@ impl State {
     pub fn claimed_hosts(&self, bite: usize, bites: usize) -> Vec<Arc<str>> {
         let claimed = self.directory.claims.hosts();
         claimed.filter(|host| bite_of(host, bites) == bite).cloned().collect()
-    }
-
-    /// The hash hosts of all tunnels that have a record, in no particular order.
-    pub fn hash_hosts(&self) -> Vec<HashHost> {
-        // They lie in one piece: a hundred thousand take less than a bite of claims.
-        self.directory.tunnels.hash_hosts().collect()
     }
 }
 
@@ -97,7 +90,6 @@ mod tests {
         };
         agent.register(HERE, record("1")).unwrap();
         assert!(rises(&agent), "a tunnel has its hash host");
-        assert_eq!(agent.lock().hash_hosts(), [HashHost::of(endpoint(7).tunnel)]);
         agent.register(HERE, record("2")).unwrap();
         assert!(!rises(&agent), "it has it already");
         agent.claim("x", endpoint(7)).unwrap();
