@@ -144,6 +144,12 @@ pub enum ConfigError {
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
+    /// Without a key, gossip stays on this host, so nobody there would ever be met.
+    #[error(
+        "--join {0} is another host, and there is no --key-file: gossip leaves this host with a key only. Type `gossd invite` on the \
+         host that is there and `gossd join` here; or copy its key file, and add `--key-file FILE`"
+    )]
+    KeylessJoin(JoinPoint),
     /// Anybody who reaches that address could redirect every tunnel.
     #[error(
         "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write \
@@ -216,6 +222,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.keyring.is_public() && !is_loopback(self.gossip.ip()) {
             return Err(ConfigError::KeylessGossip(self.gossip));
+        }
+        if self.keyring.is_public()
+            && let Some(other) = self.join.iter().find(|point| !point.is_this_host())
+        {
+            return Err(ConfigError::KeylessJoin(other.clone()));
         }
         let open = self.plugin.iter().find(|address| !is_loopback(address.ip()));
         if let Some(address) = open

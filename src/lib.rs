@@ -32,6 +32,7 @@
 //! | [`ops`] | the operators' door, by TCP and a Unix socket: status, page, probes; by the socket leave, drain, keys, taking over | the plugin |
 //! | [`listeners`] | the sockets, which outlive the process: inherited, kept, passed on | protocols |
 //! | [`secret_file`] | files of keys and tokens, closed to other users | what they are for |
+//! | [`invite`] | what another host needs to join, as one line | who asks for it |
 //! | [`web_page`] | which requests a browser made for a page of somebody else | paths and answers |
 //! | [`rejected`] | requests that were turned away: counted, logged at a bounded pace | protocols |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
@@ -118,6 +119,7 @@ pub mod config;
 pub mod daemon;
 pub mod host;
 pub(crate) mod ingress_file;
+pub(crate) mod invite;
 pub mod journal;
 pub(crate) mod listeners;
 pub(crate) mod memory;

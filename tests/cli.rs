@@ -121,12 +121,12 @@ async fn tunnels_are_listed_up_to_a_limit_and_searched() {
     gost.register("2", "other").await;
     let all = printed(&a, &["services"]);
     assert!(all.contains(&format!("{TUNNEL}       1       0  a\n")), "{all}");
-    let found = printed(&a, &["services", "--name", "4d21"]);
+    let found = printed(&a, &["services", "4d21"]);
     assert!(found.contains(TUNNEL) && !found.contains("other"), "{found}");
     assert!(printed(&a, &["services", "--limit", "1"]).ends_with("\n1 more: --limit 2\n"));
     assert_eq!(json(&a, &["services", "--limit", "1"])["total"], 2);
-    let (stdout, _, code) = ended(&mut asking(a.admin, &["services", "--name", "nobody"]));
-    assert_eq!((&*stdout, code), ("no tunnel has \"nobody\" in its id\n", 3));
+    let (stdout, _, code) = ended(&mut asking(a.admin, &["services", "nobody"]));
+    assert_eq!((&*stdout, code), ("no tunnel is like that\n", 3));
     let (_, stderr, code) = ended(&mut asking(a.admin, &["services", "--limit", "0"]));
     assert!(code == 2 && stderr.contains("from 1 to 10000"), "{stderr}");
 }
@@ -230,7 +230,7 @@ async fn events_are_printed_over_a_restart_until_ctrl_c() {
     gost.register(CONNECTOR, TUNNEL).await;
     let line = people.event();
     let told = format!("record-up      {TUNNEL}  {}  at a", gost.entrypoint);
-    assert!(line.trim_start().starts_with('+') && line.ends_with(&told), "{line}");
+    assert!(line.starts_with("20") && line.ends_with(&told), "{line}");
     let event: Value = serde_json::from_str(&programs.event()).unwrap();
     assert_eq!((&event["event"], &event["id"]), (&"record-up".into(), &CONNECTOR.into()));
 
@@ -382,7 +382,7 @@ fn where_the_agent_is_may_be_a_variable_or_in_its_configuration_file() {
     let (text, code) = status(&format!("0.0.0.0:{}", a.admin.port()));
     assert!(code == 0 && text.starts_with("a  gossd"), "{text}");
     let (text, code) = status("none");
-    assert!(code == 2 && text.contains("no admin listener"), "{text}");
+    assert!(code == 1 && text.contains("other.sock") && text.contains("with this --name"), "{text}");
     let (stdout, _, code) = ended(gossd().arg("status").env("GOSSD_ADMIN", a.admin.to_string()));
     assert!(code == 0 && stdout.starts_with("a  gossd"), "{stdout}");
     let (_, stderr, code) = ended(gossd().args(["status", "--admin", "nowhere"]));

@@ -107,11 +107,20 @@ pub(super) fn log(line: Line) {
              was lost. The record lapsed. Further ones are only counted for a minute"
         ),
         Line::Silent { agent } => tracing::warn!(%agent, "peer is silent; its records come last"),
+        Line::Died { agent, records } => tracing::warn!(
+            %agent,
+            records,
+            "peer is dead: it has given no sign of life for the lease TTL, so its records are hidden, except where its gost still \
+             answers. If it will not come back: gossd forget {agent}"
+        ),
         Line::HeardAgain { agent } => tracing::info!(%agent, "peer is alive again"),
         Line::Differs { agent, change } => tracing::info!(%agent, "peer {change}"),
         Line::Left { agent } => tracing::info!(%agent, "peer left"),
         Line::Forgotten { agent } => {
             tracing::info!(%agent, "forgot an agent that was dead for long");
+        }
+        Line::Buried { agent } => {
+            tracing::info!(%agent, "forgot a dead agent: an operator said that it will not come back");
         }
         Line::Refused { agent, times, why } => {
             tracing::warn!(%agent, refused = times, "rejected messages from a peer: {}", why.text());

@@ -6,9 +6,9 @@ use std::time::Instant as StdInstant;
 
 use gossd_core::address::Address;
 use gossd_core::agent::{
-    Around, Candidate, Counts, HealedFrom, State, Tally, TunnelSummary, UnreachedView, View,
+    Around, Candidate, Counts, HealedFrom, PastRecord, State, Tally, TunnelSummary, UnreachedView, View,
 };
-use gossd_core::event::Event;
+use gossd_core::event::Logged;
 use gossd_core::hostname::HashHost;
 use gossd_core::record::AgentName;
 use tokio::time::Instant;
@@ -52,21 +52,51 @@ impl Agent {
         self.read(State::view)
     }
 
-    /// The first tunnels by id whose id contains `search`, and the number of all such tunnels. Holds the lock while it
-    /// copies the ids: a millisecond for 100,000.
-    pub fn tunnels(&self, search: &str, limit: usize) -> (usize, Vec<TunnelSummary>) {
-        let mut found = self.lock().tunnel_ids();
-        found.retain(|name| name.text().contains(search));
-        found.sort_unstable();
-        let total = found.len();
-        let first = found.into_iter().take(limit);
-        (total, self.read(|state, now| first.map(|name| state.tunnel(now, name)).collect()))
+    /// The first tunnels by id that are wanted, by their ids and by what they are in short, and the number of all such tunnels.
+    /// Holds the lock while it copies the ids, a millisecond for 100,000, and then for some tunnels at a time.
+    pub async fn tunnels(
+        &self,
+        is_id_wanted: impl Fn(&str) -> bool,
+        is_wanted: Option<impl Fn(&TunnelSummary) -> bool>,
+        limit: usize,
+    ) -> (usize, Vec<TunnelSummary>) {
+        const BITE: usize = 100;
+        let mut ids = self.lock().tunnel_ids();
+        ids.retain(|name| is_id_wanted(&name.text()));
+        ids.sort_unstable();
+        let (mut total, mut found) = (0, Vec::new());
+        for bite in ids.chunks(BITE) {
+            if is_wanted.is_none() && found.len() == limit {
+                break;
+            }
+            let bite: Vec<_> =
+                self.read(|state, now| bite.iter().map(|name| state.tunnel(now, name.clone())).collect());
+            let wanted = bite.into_iter().filter(|tunnel| is_wanted.as_ref().is_none_or(|is| is(tunnel)));
+            for tunnel in wanted {
+                total += 1;
+                if found.len() < limit {
+                    found.push(tunnel);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        (if is_wanted.is_none() { ids.len() } else { total }, found)
+    }
+
+    /// A tunnel, in short.
+    pub fn tunnel(&self, name: &str) -> TunnelSummary {
+        self.read(|state, now| state.tunnel(now, name.into()))
     }
 
     /// Every record of a tunnel in the order of an answer; those that an answer leaves out come last. In answers, equal
     /// records take turns; here the turn is fixed, so that two looks show what changed.
     pub fn explain(&self, name: &str) -> Vec<Candidate> {
         self.read(|state, now| state.explain(now, name))
+    }
+
+    /// The records of a tunnel that went within the last hour, the last one first.
+    pub fn past(&self, name: &str) -> Vec<PastRecord> {
+        self.read(|state, now| state.past(now, name))
     }
 
     /// How visitors get to a tunnel of which this host can dial no record; none if it can.
@@ -105,7 +135,7 @@ impl Agent {
 
     /// At most `limit` events after that number; `None` if some of them are no longer kept. [`Agent::watch`] shows when
     /// to look again.
-    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<Logged>> {
         self.lock().events(after, limit)
     }
 
@@ -122,7 +152,8 @@ impl Agent {
 
     /// The hash hosts of all tunnels that have a record, in no particular order.
     pub fn hash_hosts(&self) -> Vec<HashHost> {
-        self.lock().hash_hosts()
+        let names = self.lock().tunnel_ids();
+        names.iter().filter_map(HashHost::of_name).collect()
     }
 
     /// Whether this agent may not have received its peers' records yet.

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -90,6 +91,13 @@ pub(super) struct Reply<T> {
 }
 
 impl<T> Reply<T> {
+    /// A report made of this one.
+    pub(super) fn as_part<P: Serialize>(&self, part: impl Fn(&T) -> P) -> anyhow::Result<Reply<P>> {
+        let report = part(&self.report);
+        let text = serde_json::to_vec(&report)?.into();
+        Ok(Reply { report, text })
+    }
+
     /// The JSON, on one line as it came or laid out.
     pub(super) fn json(&self, is_laid_out: bool) -> String {
         let text = String::from_utf8_lossy(&self.text);
@@ -113,6 +121,18 @@ impl Client {
             }
             (client, _) => Ok(client),
         }
+    }
+
+    /// Whether somebody listens there, and takes connections of this user.
+    pub(super) async fn is_there(&self) -> bool {
+        let connected = async {
+            match self {
+                Self::Admin(place, _) => TcpStream::connect(place).await.map(drop),
+                Self::Control(path) => UnixStream::connect(path).await.map(drop),
+            }
+        };
+        // One that does not take connections in time is there all the same, and what is asked of it will say so.
+        timeout(CONNECT, connected).await.map_or(true, |connected| connected.is_ok())
     }
 
     /// Asks for a report.
@@ -285,14 +305,24 @@ pub(super) fn beside(listener: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listener.port())
 }
 
-/// The value of `--admin`.
-pub(super) fn parse_admin(text: &str) -> Result<String, String> {
+/// The value of `--admin`, for those who ask an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AdminAddress {
+    /// The agent has no admin listener.
+    None,
+    /// `host:port`.
+    At(String),
+}
+
+/// Reads an [`AdminAddress`], also as `gossd run` prints it: a URL.
+pub(super) fn parse_admin(text: &str) -> Result<AdminAddress, String> {
     if text == "none" {
-        return Err("the agent has no admin listener to ask".into());
+        return Ok(AdminAddress::None);
     }
-    let text = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
-    Entrypoint::parse(&text).map_err(|e| format!("it {e}"))?;
-    Ok(text.parse().map_or(text, |listener| beside(listener).to_string()))
+    let bare = text.strip_prefix("http://").map_or(text, |rest| rest.trim_end_matches('/'));
+    let place = if bare.starts_with(':') { format!("127.0.0.1{bare}") } else { bare.to_owned() };
+    Entrypoint::parse(&place).map_err(|e| format!("it {e}"))?;
+    Ok(AdminAddress::At(place.parse().map_or(place, |listener| beside(listener).to_string())))
 }
 
 /// An error and its sources: the outer layers only name the step that went wrong.
@@ -312,10 +342,12 @@ mod tests {
             ("[::]:8001", "[::1]:8001"),
             (":8001", "127.0.0.1:8001"),
             ("gost-1.example.org:8001", "gost-1.example.org:8001"),
+            ("http://127.0.0.1:8001/", "127.0.0.1:8001"),
         ] {
-            assert_eq!(parse_admin(admin).unwrap(), reached);
+            assert_eq!(parse_admin(admin).unwrap(), AdminAddress::At(reached.into()));
         }
-        for (admin, why) in [("none", "no admin listener"), ("127.0.0.1", "host:port"), ("a:0", "port 0")] {
+        assert_eq!(parse_admin("none"), Ok(AdminAddress::None));
+        for (admin, why) in [("127.0.0.1", "host:port"), ("a:0", "port 0")] {
             assert!(parse_admin(admin).unwrap_err().contains(why), "{admin}");
         }
     }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anstyle::Style;
 use clap::Args;
 
-use super::ask::{AgentArgs, show, wait};
+use super::ask::{self, AgentArgs, show};
 use super::client::{self, Reply};
 use super::table::{BAD, DIM, GOOD, TextTable, painted};
 use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, status};
-use crate::ops::report::{AroundReport, CandidateReport, Explanation, HostReport, LeaseReport};
+use crate::ops::report::{AroundReport, CandidateReport, Explanation, HostReport, LeaseReport, PastReport};
 
 /// Said of a private tunnel.
 const PRIVATE: &str = "; private: gost turns visitors away";
@@ -19,7 +19,7 @@ const PRIVATE: &str = "; private: gost turns visitors away";
 pub(super) struct ExplainArgs {
     /// A tunnel's id, or a host name
     #[arg(value_name = "NAME|HOST")]
-    name: String,
+    what: String,
     #[command(flatten)]
     asked: AgentArgs,
 }
@@ -34,8 +34,8 @@ pub(super) fn get(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
 
 impl ExplainArgs {
     fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
-        let path = client::path("/explain.json", &[("name", &self.name)]);
-        let reply: Reply<Explanation> = wait(self.asked.client()?.get(&path))?;
+        let path = client::path("/explain.json", &[("name", &self.what)]);
+        let reply: Reply<Explanation> = ask::get(&self.asked, &path)?;
         show(self.asked.json, &reply, page)?;
         let found = listed(&reply.report).next().is_some();
         Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
@@ -69,14 +69,30 @@ fn addresses(explanation: &Explanation) -> String {
 }
 
 fn explained(explanation: &Explanation) -> String {
-    let Explanation { asked, host, name, private, around, candidates, .. } = explanation;
+    let Explanation { asked, host, name, hosts, private, around, candidates, past, .. } = explanation;
     let way = host.as_ref().map(|host| way(asked, host));
     // The line on the host has it already.
     let private = if *private && host.is_none() { PRIVATE } else { "" };
     let tunnel = name.as_ref().map(|name| format!("tunnel  {}{private}\n", plain(name)));
+    let named: Vec<String> = hosts.iter().map(|host| plain(&host.rule)).collect();
+    let hosts = (!named.is_empty()).then(|| format!("hosts   {}\n", named.join(", ")));
     let around = around.as_ref().map(self::around);
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
-    [Some(verdict(explanation)), way, tunnel, around, records].into_iter().flatten().collect()
+    let past = (!past.is_empty()).then(|| format!("\n{}", gone(past)));
+    [Some(verdict(explanation)), way, tunnel, hosts, around, records, past].into_iter().flatten().collect()
+}
+
+/// Records that went lately, each on a line, and under it why.
+fn gone(past: &[PastReport]) -> String {
+    let mut table = TextTable::new(&["GONE", "ADDRESS", "AGENT", "CONNECTOR"]);
+    for PastReport { address, agent, id, at, .. } in past {
+        table.row(DIM, &[at, address, agent, id]);
+    }
+    let lines = table.lines();
+    let whys = past.iter().map(|past| painted(DIM, &format!("        {}", plain(&past.why))));
+    let (titles, rows) = lines.split_first().expect("there are titles");
+    let rows = rows.iter().zip(whys).map(|(row, why)| format!("{row}\n{why}\n"));
+    [format!("{titles}\n")].into_iter().chain(rows).collect()
 }
 
 fn verdict(explanation: &Explanation) -> String {
@@ -188,6 +204,8 @@ mod tests {
             verdict: "2 records are listed, 1 is hidden.".into(),
             known: 3,
             eligible: 2,
+            hosts: Vec::new(),
+            past: Vec::new(),
             around: None,
             candidates: vec![here, there, candidate(None, "c", MemberState::Dead, "c is dead")],
         }

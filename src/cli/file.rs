@@ -3,13 +3,14 @@
 //! some of these flags gets only these.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Spanned, Value};
 
 /// The verb whose flags the keys are. Others take the same file.
@@ -18,7 +19,7 @@ const RUN: &str = "run";
 /// The command line with what its configuration file adds, if it names one. A command line that is wrong ends
 /// the program, as clap does.
 pub(super) fn with_file(command: &Command, argv: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
-    let matches = command.clone().try_get_matches_from(&argv).unwrap_or_else(|error| error.exit());
+    let matches = command.clone().try_get_matches_from(&argv).map_err(|error| blamed(command, &argv, error))?;
     let Some((verb, matches)) = matches.subcommand() else { return Ok(argv) };
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(argv) };
     let text =
@@ -30,6 +31,25 @@ pub(super) fn with_file(command: &Command, argv: Vec<OsString>) -> anyhow::Resul
     let unsaid = flags.into_iter().filter(|(id, _)| takes(id) && !is_said(matches, id));
     let unsaid = unsaid.flat_map(|(_, flags)| flags);
     Ok(argv.into_iter().chain(unsaid.map(OsString::from)).collect())
+}
+
+/// An error about a flag that was not typed but set by its variable names that: whoever reads it under a service manager
+/// has typed nothing.
+fn blamed(command: &Command, argv: &[OsString], error: clap::Error) -> clap::Error {
+    let kind = error.kind();
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let long = flag.split_whitespace().next().unwrap_or_default().trim_start_matches('-');
+    let is_typed = argv.iter().filter_map(|word| word.to_str()).any(|word| {
+        word.strip_prefix("--").is_some_and(|word| word.split('=').next() == Some(long))
+    });
+    let verb = argv.get(1).and_then(|verb| command.find_subcommand(verb));
+    let arg = verb.and_then(|verb| verb.get_arguments().find(|arg| arg.get_long() == Some(long)));
+    let variable = arg.and_then(Arg::get_env).filter(|name| !is_typed && env::var_os(name).is_some());
+    let Some(variable) = variable.map(|name| name.to_string_lossy().into_owned()) else { return error };
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let first = first.replace(&format!("'{flag}'"), &format!("the variable {variable}"));
+    clap::Error::raw(kind, format!("{first}\n"))
 }
 
 /// Whether a flag or its variable was given.
@@ -47,7 +67,10 @@ pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String
         let at = || format!("line {line}: {key}");
         let known =
             run.get_arguments().find(|arg| arg.get_long() == Some(&key) && key != "config" && key != "help");
-        let Some(arg) = known else { bail!("{}: there is no such setting", at()) };
+        let Some(arg) = known else {
+            let hint = meant(run, &key).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            bail!("{}: there is no such setting{hint}", at())
+        };
         let flags = if matches!(arg.get_action(), ArgAction::SetTrue) {
             switch(&key, value.get_ref()).with_context(at)?
         } else {
@@ -57,6 +80,17 @@ pub(super) fn flags(command: &Command, text: &str) -> anyhow::Result<Vec<(String
         all.push((arg.get_id().to_string(), flags));
     }
     Ok(all)
+}
+
+/// The key that is most like one that does not exist.
+fn meant(run: &Command, key: &str) -> Option<String> {
+    /// Of two words that have little in common; from 0 to 1.
+    const UNLIKE: f64 = 0.8;
+    let key = key.replace('_', "-");
+    let flags = run.get_arguments().filter_map(Arg::get_long).filter(|long| !["config", "help"].contains(long));
+    let likeness = |long: &str| strsim::jaro_winkler(long, &key);
+    let best = flags.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > UNLIKE).then(|| best.to_owned())
 }
 
 fn parse(text: &str) -> Result<BTreeMap<String, Spanned<Value>>, toml::de::Error> {
@@ -150,6 +184,8 @@ mod tests {
         for (text, error) in [
             ("\nlease = 30", "line 2: lease: there is no such setting"),
             ("type = \"grpc\"", "line 1: type: there is no such setting"),
+            ("max_records = 5", "line 1: max_records: there is no such setting; did you mean max-records?"),
+            ("leese-ttl = 5", "line 1: leese-ttl: there is no such setting; did you mean lease-ttl?"),
             ("config = \"x\"", "line 1: config: there is no such setting"),
             ("a = 1\na = 2", "line 2, column 1"),
             ("join = [", "line 1, column"),

@@ -102,7 +102,7 @@ pub(super) struct RunArgs {
     /// Where this host is, such as eu-central-1: agents of the same zone come first
     #[arg(long, env = "GOSSD_ZONE", value_name = "NAME", default_value = "", hide_default_value = true, value_parser = parse_zone)]
     pub(super) zone: String,
-    /// How often this host comes first beside others: 50 is half as often as 100, 0 only if there is nobody else
+    /// How often this host comes first beside others: 50 is half as often as 100, 0 only if nobody else works
     #[arg(long, env = "GOSSD_WEIGHT", value_name = "0..100", default_value_t = MAX_WEIGHT, value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_WEIGHT)))]
     pub(super) weight: u8,
     /// Seconds that a record lives without a Renew, until its Renew period is known

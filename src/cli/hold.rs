@@ -23,7 +23,7 @@ pub(super) struct HoldArgs {
 pub(super) fn hold(args: HoldArgs) -> anyhow::Result<()> {
     let name = paths::name(args.name)?;
     // Its log must neither end it nor make it wait when nobody reads.
-    let _log = Log::start(Targets::new().with_default(LevelFilter::INFO), LogFormat::Text)?;
+    let _log = Log::start(Targets::new().with_default(LevelFilter::INFO), LogFormat::Text, name.as_str())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // The first process of a container has no default for them.

@@ -8,12 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use axum::body::Bytes;
-use axum::http::Method;
 use clap::{ArgGroup, Args, Subcommand};
 use zeroize::Zeroizing;
 
 use super::NOT_EVERYWHERE;
-use super::ask::{Whom, show, wait};
+use super::ask::{self, AgentArgs, show};
 use super::client::{self, Reply};
 use super::table::{TextTable, USUAL};
 use super::words::plain;
@@ -26,7 +25,7 @@ use gossd_core::link::keys::{AgentKeys, KeyReport, Lack, Span};
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysVerb {
     /// Print which keys there are, which one seals, and which agents have them
-    List(Whom),
+    List(AgentArgs),
     /// Print a new key, a line for a --key-file
     Generate,
     /// Let one more key open, at every agent: the first step of a rotation
@@ -47,7 +46,7 @@ pub(super) struct AddArgs {
     #[arg(long, group = "key")]
     generate: bool,
     #[command(flatten)]
-    whom: Whom,
+    asked: AgentArgs,
 }
 
 #[derive(Debug, Args)]
@@ -58,12 +57,12 @@ pub(super) struct ChangeArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    whom: Whom,
+    asked: AgentArgs,
 }
 
 pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
     match verb {
-        KeysVerb::List(whom) => list(&whom),
+        KeysVerb::List(asked) => list(&asked),
         KeysVerb::Generate => {
             generate()?;
             Ok(ExitCode::SUCCESS)
@@ -71,7 +70,7 @@ pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
         KeysVerb::Add(args) => {
             let key = args.file.as_deref().map_or_else(|| Ok(keyfile::generate()), read_key)?;
             // The line is wiped when the request is sent.
-            change(&args.whom, "/keys/add", Bytes::from_owner(key.line()))
+            change(&args.asked, "/keys/add", Bytes::from_owner(key.line()))
         }
         KeysVerb::Use(args) => args.change("/keys/use"),
         KeysVerb::Remove(args) => args.change("/keys/remove"),
@@ -81,7 +80,7 @@ pub(super) fn keys(verb: KeysVerb) -> anyhow::Result<ExitCode> {
 impl ChangeArgs {
     fn change(&self, path: &str) -> anyhow::Result<ExitCode> {
         let query = [("id", &*self.id.to_string()), ("force", if self.force { "true" } else { "false" })];
-        change(&self.whom, &client::path(path, &query), Bytes::new())
+        change(&self.asked, &client::path(path, &query), Bytes::new())
     }
 }
 
@@ -95,18 +94,18 @@ pub(super) fn generate() -> anyhow::Result<()> {
     stdout.write_all(line.as_bytes()).context("cannot print")
 }
 
-fn list(whom: &Whom) -> anyhow::Result<ExitCode> {
-    let reply = wait(whom.client()?.get("/keys.json"))?;
-    show(whom.json, &reply, |report| {
+fn list(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
+    let reply = ask::get(asked, "/keys.json")?;
+    show(asked.json, &reply, |report| {
         format!("{}\n{}", key_table(report).text(), agent_table(report).text())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Asks for a change, with the key that is added or with a query that names one.
-fn change(whom: &Whom, path: &str, key: Bytes) -> anyhow::Result<ExitCode> {
-    let reply: Reply<KeyChange> = wait(whom.client()?.report(Method::POST, path, key))?;
-    show(whom.json, &reply, result)?;
+fn change(asked: &AgentArgs, path: &str, key: Bytes) -> anyhow::Result<ExitCode> {
+    let reply: Reply<KeyChange> = ask::post(asked, path, key)?;
+    show(asked.json, &reply, result)?;
     Ok(if reply.report.lacking.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_EVERYWHERE) })
 }
 

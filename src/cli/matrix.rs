@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::ask::{AgentArgs, show, wait};
+use super::ask::{self, AgentArgs, show};
 use super::table::{BAD, DIM, GOOD, TextTable, WARN, painted};
 use super::words::{plain, time};
 use crate::ops::report::{MatrixReport, UnreachedReport};
 
 pub(super) fn matrix(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client()?.get("/matrix.json"))?, page)?;
+    show(asked.json, &ask::get(asked, "/matrix.json")?, page)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,12 +6,15 @@ mod ask;
 mod check;
 mod client;
 mod configure;
+mod demo;
 mod events;
 mod explain;
 mod file;
 mod flags;
 mod gost_config;
 mod hold;
+mod hosts;
+mod join;
 mod keys;
 mod log;
 mod matrix;
@@ -43,6 +46,10 @@ const EXIT_CODES: &str = "Exit codes:
   1  failed
   2  the command line is wrong
   3  nothing was found, or not every agent has the keys yet";
+/// The exit code of a verb that did not do what it is for.
+const FAILED: u8 = 1;
+/// The exit code of a command line that makes no sense: clap's own.
+const WRONG_LINE: u8 = 2;
 /// The exit code of a verb whose question makes sense and has nothing for an answer.
 const NOTHING_FOUND: u8 = 3;
 /// The exit code of a change that is done at the agent that was asked, but not at every agent that it knows.
@@ -61,32 +68,42 @@ struct Cli {
 enum Verb {
     /// Run an agent beside gost, until SIGTERM or ctrl-c
     Run(Box<flags::RunArgs>),
+    /// Show three agents with made-up tunnels and visitors, in memory, until ctrl-c
+    Demo,
     /// Keep an agent's listeners while its container is replaced: for the container that owns the network
     Hold(hold::HoldArgs),
     /// Print gost's configuration for an agent that runs with the same flags
     GostConfig(Box<gost_config::GostConfigArgs>),
     /// Tell whether an agent with the same flags could run here: ports, files, names, the clock
     Check(Box<check::CheckArgs>),
+    /// Print a line with which another host joins this agent's cluster: for gossd join there
+    Invite(ask::AgentArgs),
+    /// Configure this host for the cluster of an invite, after asking its agents whether all fits
+    Join(Box<join::JoinArgs>),
     /// Say goodbye to the peers, who hide this agent's records at once, and stop it
-    Leave(ask::Whom),
+    Leave(ask::AgentArgs),
     /// Hide this agent's records at its peers, while its own host goes on using them
     Drain(ask::DrainArgs),
+    /// Forget a dead agent that will not come back: it is gone from every list, and in the way of no key
+    Forget(ask::ForgetArgs),
     /// Ask this host's agent whether it serves, for container health checks: exits with 0 if it does
-    Healthcheck(ask::Whom),
+    Healthcheck(ask::AgentArgs),
     /// Print how an agent is: its records, peers and journal, and what is wrong
-    Status(ask::AgentArgs),
+    Status(status::StatusArgs),
     /// List the agents of the cluster, as one of them sees the others
-    Members(ask::AgentArgs),
+    Members(status::StatusArgs),
     /// List which host cannot reach whose entrypoint, as the agents that are heard say
     Matrix(ask::AgentArgs),
     /// List the tunnels that are attached anywhere
     Services(services::ServicesArgs),
+    /// List the host names that lead to tunnels
+    Hosts(hosts::HostsArgs),
     /// Print where gost would find a tunnel: what a Get answers now
     Get(explain::ExplainArgs),
     /// Tell why a Get answers as it does: every record of a tunnel, and why it is listed there, or hidden
     Explain(explain::ExplainArgs),
-    /// Print what happens to records and peers as it happens, with the seconds since the start, until ctrl-c
-    Watch(ask::AgentArgs),
+    /// Print what happens to records and peers as it happens, with the time, until ctrl-c
+    Watch(watch::WatchArgs),
     /// Change the keys that seal the gossip, at every agent while all are running
     #[command(subcommand)]
     Keys(keys::KeysVerb),
@@ -121,17 +138,35 @@ pub fn main() -> ExitCode {
     if let Err(error) = keep_memory_to_ourselves() {
         eprintln!("gossd: keys may get into a core file: {error}");
     }
-    match file::with_file(&Cli::command(), std::env::args_os().collect()).and_then(perform) {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let is_json = line.iter().any(|word| word == "--json");
+    match file::with_file(&Cli::command(), line).and_then(perform) {
         Ok(code) => code,
-        Err(error) => {
-            // An error in the command line that only a verb finds ends the program as clap's own errors do.
-            if let Some(error) = error.downcast_ref::<clap::Error>() {
-                error.exit();
-            }
-            eprintln!("gossd: {}", words::plain_lines(&format!("{error:#}")));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, is_json),
     }
+}
+
+/// Says why a verb failed. A command line that is wrong has its own exit code, whoever finds that.
+fn failed(error: &anyhow::Error, is_json: bool) -> ExitCode {
+    let wrong_line = error.downcast_ref::<clap::Error>();
+    match wrong_line {
+        // Not of help and version, which are no errors.
+        Some(error) if !is_json || !error.use_stderr() => error.exit(),
+        _ => {}
+    }
+    let text = match wrong_line {
+        Some(error) => {
+            let text = error.render().to_string();
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+        None => words::plain_lines(&format!("{error:#}")),
+    };
+    if is_json {
+        eprintln!("{}", serde_json::json!({ "error": text }));
+    } else {
+        eprintln!("gossd: {text}");
+    }
+    ExitCode::from(if wrong_line.is_some() { WRONG_LINE } else { FAILED })
 }
 
 /// Files, folders and sockets of an agent are its own user's from their first moment, whatever the shell that starts it
@@ -148,24 +183,29 @@ fn keep_memory_to_ourselves() -> std::io::Result<()> {
 }
 
 fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    match Cli::parse_from(line).verb {
+    match Cli::try_parse_from(line)?.verb {
         Verb::Run(args) => {
             make_files_private();
             return run::run(*args);
         }
+        Verb::Demo => demo::demo()?,
         Verb::Hold(args) => hold::hold(args)?,
         Verb::GostConfig(args) => gost_config::gost_config(&args)?,
         Verb::Check(args) => return check::check(*args),
-        Verb::Leave(whom) => ask::leave(&whom)?,
+        Verb::Invite(asked) => join::invite(&asked)?,
+        Verb::Join(args) => return join::join(&args),
+        Verb::Leave(asked) => ask::leave(&asked)?,
         Verb::Drain(args) => ask::drain(&args)?,
-        Verb::Healthcheck(whom) => ask::healthcheck(&whom)?,
-        Verb::Status(asked) => return status::status(&asked),
-        Verb::Members(asked) => return status::members(&asked),
+        Verb::Forget(args) => ask::forget(&args)?,
+        Verb::Healthcheck(asked) => ask::healthcheck(&asked)?,
+        Verb::Status(args) => return status::status(&args),
+        Verb::Members(args) => return status::members(&args),
         Verb::Matrix(asked) => return matrix::matrix(&asked),
         Verb::Services(args) => return services::services(&args),
+        Verb::Hosts(args) => return hosts::hosts(&args),
         Verb::Get(question) => return explain::get(&question),
         Verb::Explain(question) => return explain::explain(&question),
-        Verb::Watch(asked) => return watch::watch(&asked),
+        Verb::Watch(args) => return watch::watch(&args),
         Verb::Keys(verb) => return keys::keys(verb),
         Verb::Keygen => keys::generate()?,
         Verb::Completions(args) => packaging::completions(&Cli::command(), &args)?,

@@ -10,12 +10,19 @@ use gossd_core::record::{AgentName, MAX_AGENT_NAME};
 
 /// The runtime folder of the system's service, `examples/systemd/gossd.service`.
 const SERVICE: &str = "/run/gossd";
+const SUFFIX: &str = ".sock";
 
 /// The journal's folder: systemd's state directory, else the user's.
 pub(super) fn data_dir() -> Option<PathBuf> {
     first("STATE_DIRECTORY")
         .or_else(|| Some(first("XDG_STATE_HOME")?.join("gossd")))
         .or_else(|| Some(first("HOME")?.join(".local/state/gossd")))
+}
+
+/// The user's folder of gossd's configuration.
+pub(super) fn config_dir() -> Option<PathBuf> {
+    let folder = first("XDG_CONFIG_HOME").or_else(|| Some(first("HOME")?.join(".config")))?;
+    Some(folder.join("gossd"))
 }
 
 /// The control socket: in systemd's runtime directory, else the user's, else beside the journal.
@@ -28,9 +35,28 @@ pub(super) fn control(name: &AgentName, data_dir: Option<&PathBuf>) -> Option<Pa
 
 /// The control socket of an agent that runs: where this user's is, else where the system's service has it.
 pub(super) fn running(name: &AgentName) -> Option<PathBuf> {
-    let own = control(name, data_dir().as_ref());
-    let service = Path::new(SERVICE).join(socket(name));
-    if !own.as_ref().is_some_and(|path| path.exists()) && service.exists() { Some(service) } else { own }
+    let paths = folders().into_iter().map(|folder| folder.join(socket(name)));
+    paths.into_iter().find(|path| path.exists()).or_else(|| control(name, data_dir().as_ref()))
+}
+
+/// The control sockets on this host that this user can see, each with the name of its agent, by name.
+pub(super) fn sockets() -> Vec<(AgentName, PathBuf)> {
+    let entries = folders().into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let named = paths.filter_map(|path| {
+        let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.parse().ok()?;
+        Some((name, path))
+    });
+    let mut sockets: Vec<(AgentName, PathBuf)> = named.collect();
+    sockets.sort();
+    sockets.dedup();
+    sockets
+}
+
+/// Where control sockets may be, the likeliest first.
+fn folders() -> Vec<PathBuf> {
+    let runtime = first("XDG_RUNTIME_DIR").map(|folder| folder.join("gossd"));
+    [first("RUNTIME_DIRECTORY"), runtime, data_dir(), Some(SERVICE.into())].into_iter().flatten().collect()
 }
 
 /// Whether systemd removes a folder when the service stops.
@@ -40,7 +66,7 @@ pub(super) fn is_for_one_run(folder: &Path) -> bool {
 }
 
 fn socket(name: &AgentName) -> String {
-    format!("{name}.sock")
+    format!("{name}{SUFFIX}")
 }
 
 /// The name that was given, else the host's.

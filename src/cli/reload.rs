@@ -2,6 +2,7 @@
 //! good changes nothing.
 
 use std::ffi::OsString;
+use std::fmt;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, Command, FromArgMatches as _};
@@ -37,9 +38,24 @@ pub(super) struct Source {
 pub(super) struct Again {
     pub(super) args: RunArgs,
     /// Flags that changed and are in force once the caller has applied `args`.
-    pub(super) changed: Vec<String>,
+    pub(super) changed: Vec<Changed>,
     /// Flags that changed and need a restart.
-    pub(super) fixed: Vec<String>,
+    pub(super) fixed: Vec<Changed>,
+}
+
+/// A flag that changed. No flag has a secret for its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Changed {
+    flag: String,
+    from: Vec<String>,
+    to: Vec<String>,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |values: &[String]| if values.is_empty() { "nothing".into() } else { values.join(", ") };
+        write!(f, "{} from {} to {}", self.flag, told(&self.from), told(&self.to))
+    }
 }
 
 impl Source {
@@ -55,13 +71,14 @@ impl Source {
         let args = RunArgs::from_arg_matches(&read)?;
         let (mut changed, mut fixed) = (Vec::new(), Vec::new());
         for id in read.ids().chain(self.last.ids()).map(clap::Id::as_str) {
-            let flag = format!("--{}", id.replace('_', "-"));
-            if values(&read, id) == values(&self.last, id) || changed.contains(&flag) || fixed.contains(&flag)
-            {
+            let (flag, from, to) =
+                (format!("--{}", id.replace('_', "-")), values(&self.last, id), values(&read, id));
+            let is_told = |list: &[Changed]| list.iter().any(|changed| changed.flag == flag);
+            if from == to || is_told(&changed) || is_told(&fixed) {
                 continue;
             }
             let list = if ADJUSTABLE.contains(&id) || id == LOG_LEVEL { &mut changed } else { &mut fixed };
-            list.push(flag);
+            list.push(Changed { flag, from, to });
         }
         self.last = read;
         Ok(Again { args, changed, fixed })
@@ -76,9 +93,9 @@ fn read(command: &Command, argv: &[OsString]) -> anyhow::Result<ArgMatches> {
     Ok(run)
 }
 
-fn values(matches: &ArgMatches, id: &str) -> Vec<OsString> {
+fn values(matches: &ArgMatches, id: &str) -> Vec<String> {
     let raw = matches.try_get_raw(id).ok().flatten();
-    raw.into_iter().flatten().map(Into::into).collect()
+    raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -103,10 +120,18 @@ mod tests {
         assert_eq!((again.changed.len(), again.fixed.len()), (0, 0), "the same");
         let text = "name = \"b\"\norder = \"nearest\"\njoin = [\"x:1\"]\nlog-level = \"debug\"";
         std::fs::write(&file, text).unwrap();
-        let mut again = source.again().unwrap();
-        again.changed.sort();
-        assert_eq!(again.changed, ["--join", "--log-level", "--max-records", "--order"]);
-        assert_eq!(again.fixed, ["--name"]);
+        let again = source.again().unwrap();
+        let told = |changes: &[Changed]| {
+            let mut told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            told.sort();
+            told
+        };
+        let [join, level, records, order] = &told(&again.changed)[..] else { panic!("{:?}", again.changed) };
+        assert_eq!(join, "--join from nothing to x:1");
+        assert!(level.starts_with("--log-level from ") && level.ends_with(" to debug"), "{level}");
+        assert!(records.starts_with("--max-records from 5 to "), "{records}");
+        assert_eq!(order, "--order from random to nearest");
+        assert_eq!(told(&again.fixed), ["--name from a to b"]);
         assert!(source.again().unwrap().changed.is_empty(), "told once");
     }
 
@@ -119,6 +144,6 @@ mod tests {
         let error = format!("{:#}", source.again().err().unwrap());
         assert!(error.contains("line 2: ordre: there is no such setting"), "{error}");
         std::fs::write(&file, "order = \"nearest\"").unwrap();
-        assert_eq!(source.again().unwrap().changed, ["--order"]);
+        assert_eq!(source.again().unwrap().changed[0].to_string(), "--order from random to nearest");
     }
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::configure::config;
 use super::flags::RunArgs;
 use super::log::Log;
-use super::reload::{Again, Source};
+use super::reload::{Again, Changed, Source};
 use super::start::start;
 use super::{log, supervisor};
 use crate::agent::Agent;
@@ -26,7 +26,8 @@ const STRAGGLERS: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
-    let log = Log::start(log::filter(&args)?, args.log_format)?;
+    let name = super::paths::name(args.name.clone())?;
+    let log = Log::start(log::filter(&args)?, args.log_format, name.as_str())?;
     if let Err(error) = run_until_told(args, source, &log) {
         log.say_last(&error);
         return Ok(ExitCode::FAILURE);
@@ -200,11 +201,19 @@ fn adjust(daemon: &Daemon, current: &mut RunArgs, again: Again, log: &Log) {
     }
     *current = read;
     if !changed.is_empty() {
-        tracing::info!(changed = changed.join(" "), "the configuration is read again");
+        tracing::info!(changed = told(&changed), "the configuration is read again");
     }
     if !fixed.is_empty() {
-        tracing::warn!(changed = fixed.join(" "), "these settings take effect at the next start only");
+        tracing::warn!(changed = told(&fixed), "these settings take effect at the next start only");
     }
+    if changed.is_empty() && fixed.is_empty() {
+        tracing::info!("the configuration is read again, and nothing of it has changed");
+    }
+}
+
+/// What was changed, from what to what.
+fn told(changes: &[Changed]) -> String {
+    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The line that the service manager shows. It takes the agent's lock.

@@ -1,6 +1,7 @@
 //! The agent that a process is started for: on inherited sockets, in the place of another, or on its own.
 
 use std::io::{self, ErrorKind, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 
@@ -9,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::client::{self, Client, NoReport};
 use super::configure::config;
-use super::flags::RunArgs;
+use super::flags::{LogFormat, RunArgs};
 use super::supervisor;
 use crate::config::Config;
 use crate::daemon::{Daemon, Former};
@@ -25,6 +26,7 @@ pub(super) async fn start(
     dropped: Counter,
 ) -> anyhow::Result<Daemon> {
     let (take_over, scheme) = (args.take_over, if args.tls_cert.is_some() { "https" } else { "http" });
+    let is_json = matches!(args.log_format, LogFormat::Json);
     let mut config = Config { dropped_log_lines: dropped, ..config(args)? };
     inherited.configure(&mut config);
     config.validate()?;
@@ -75,8 +77,19 @@ pub(super) async fn start(
         }
         (Err(error), None) => return Err(error),
     };
-    announce(&daemon, scheme, plugin_socket.as_deref())?;
-    tracing::info!(agent = %name, advertised = %daemon.advertised, gossip = sealed, records = daemon.counts().own_records, "ready");
+    announce(&daemon, scheme, plugin_socket.as_deref(), is_json)?;
+    let listed = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    tracing::info!(
+        agent = %name,
+        version = env!("CARGO_PKG_VERSION"),
+        plugin = listed(&daemon.plugins),
+        gossip = %daemon.gossip,
+        admin = daemon.admin.map_or_else(|| "none".to_owned(), |admin| admin.to_string()),
+        advertised = %daemon.advertised,
+        keys = sealed,
+        records = daemon.counts().own_records,
+        "ready"
+    );
     Ok(daemon)
 }
 
@@ -98,14 +111,17 @@ async fn held(config: &Config) -> anyhow::Result<Inherited> {
 
 /// Prints the daemon's addresses, in one piece and from a thread of its own: a reader that takes only the first lines must
 /// not end the process, and one that reads nothing must not delay it.
-fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>) -> anyhow::Result<()> {
-    let socket = socket.map(|path| format!("plugin unix://{}\n", path.display())).unwrap_or_default();
-    let plugin = daemon.plugins.iter().fold(String::new(), |lines, address| {
-        lines + &format!("plugin {scheme}://{address}{}\n", http::PATH)
-    });
-    let gossip = daemon.gossip;
-    let admin = daemon.admin.map(|admin| format!("admin http://{admin}\n")).unwrap_or_default();
-    let lines = format!("{plugin}gossip {gossip}\n{admin}{socket}");
+fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>, is_json: bool) -> anyhow::Result<()> {
+    let plugins = daemon.plugins.iter();
+    let plugins = plugins.map(|address| ("plugin", format!("{scheme}://{address}{}", http::PATH)));
+    let admin = daemon.admin.map(|admin| ("admin", format!("http://{admin}")));
+    let socket = socket.map(|path| ("plugin", format!("unix://{}", path.display())));
+    let all = plugins.chain([("gossip", daemon.gossip.to_string())]).chain(admin).chain(socket);
+    let line = |(what, place): (&str, String)| match is_json {
+        true => serde_json::json!({ what: place }).to_string() + "\n",
+        false => format!("{what} {place}\n"),
+    };
+    let lines: String = all.map(line).collect();
     let print = move || {
         let mut stdout = io::stdout();
         let _nobody_reads_it = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());

@@ -1,27 +1,63 @@
 //! `gossd status`, `gossd members` and `gossd healthcheck`: views of the status of an agent and its peers.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstyle::Style;
+use clap::Args;
 
-use super::ask::{AgentArgs, show, wait};
-use super::table::{BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
-use super::words::{count, plain, round_trip, time};
-use crate::ops::report::{Holds, IngressFileReport, JournalReport, Member, MemberState, StatusReport};
+use super::ask::{self, AgentArgs, show};
+use super::client::Reply;
+use super::table::{self, BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
+use super::words::{count, plain, plain_lines, round_trip, time};
+use crate::ops::report::{
+    Holds, IngressFileReport, JournalReport, Member, MemberState, MembersReport, StatusReport,
+};
 use gossd_core::locality::MAX_WEIGHT;
 
 const PATH: &str = "/status.json";
 
-pub(super) fn status(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client()?.get(PATH))?, screen)?;
-    Ok(ExitCode::SUCCESS)
+/// Between two readings of `-w`.
+const PACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print it again every second, until ctrl-c
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    asked: AgentArgs,
 }
 
-pub(super) fn members(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
-    show(asked.json, &wait(asked.client()?.get(PATH))?, |status: &StatusReport| {
-        members_table(&status.members)
-    })?;
-    Ok(ExitCode::SUCCESS)
+pub(super) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    args.show(|reply| show(args.asked.json, reply, screen))
+}
+
+pub(super) fn members(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    args.show(|reply| {
+        let members = reply.as_part(|status| MembersReport { members: status.members.clone() })?;
+        show(args.asked.json, &members, |report| members_table(&report.members))
+    })
+}
+
+impl StatusArgs {
+    /// Shows the status, once or again and again. A terminal shows the last reading only.
+    fn show(&self, show: impl Fn(&Reply<StatusReport>) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+        show(&ask::get(&self.asked, PATH)?)?;
+        while self.watch {
+            std::thread::sleep(PACE);
+            let reading = ask::get(&self.asked, PATH);
+            if table::is_watched() && !self.asked.json {
+                table::clear()?;
+            }
+            match reading {
+                Ok(reply) => show(&reply)?,
+                // It may be restarted meanwhile.
+                Err(error) => anstream::eprintln!("{}", painted(BAD, &plain_lines(&format!("{error:#}")))),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// The status in a line, for a container's health check.
@@ -76,7 +112,12 @@ pub(super) fn style(state: MemberState) -> Style {
 
 fn screen(status: &StatusReport) -> String {
     let StatusReport { name, version, cluster, address, generation, order, .. } = status;
-    let ready = if status.ready { painted(GOOD, "ready") } else { painted(BAD, "not ready") };
+    let ready = match (status.ready, status.draining) {
+        (true, false) => painted(GOOD, "ready"),
+        (true, true) => painted(WARN, "ready, draining"),
+        (false, false) => painted(BAD, "not ready"),
+        (false, true) => painted(BAD, "not ready, draining"),
+    };
     let up = time(status.uptime_seconds);
     let mut text = format!("{}  gossd {}  up {up}  {ready}\n", painted(TITLE, &plain(name)), plain(version));
     for problem in &status.problems {
@@ -170,9 +211,10 @@ fn members_table(members: &[Member]) -> String {
     // Only where there is something to be seen.
     let has_places = members.iter().any(|member| has_place(member));
     let refuses = members.iter().any(|member| member.refused.is_some());
-    let mut titles = vec!["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS"];
+    let has_keys = members.iter().any(|member| member.key.is_some());
+    let mut titles = vec!["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS", "VERSION"];
     titles.extend(
-        [("ZONE", has_places), ("WEIGHT", has_places), ("REFUSED", refuses)]
+        [("KEY", has_keys), ("ZONE", has_places), ("WEIGHT", has_places), ("REFUSED", refuses)]
             .iter()
             .filter_map(|(title, is_shown)| is_shown.then_some(*title)),
     );
@@ -186,7 +228,11 @@ fn members_table(members: &[Member]) -> String {
             member.silent_seconds.map_or_else(|| "-".into(), time),
             member.records.to_string(),
             member.address.clone().unwrap_or_else(|| "-".into()),
+            member.version.clone().unwrap_or_else(|| "-".into()),
         ];
+        if has_keys {
+            row.push(member.key.clone().unwrap_or_else(|| "-".into()));
+        }
         if has_places {
             let zone = if member.zone.is_empty() { "-".into() } else { member.zone.clone() };
             row.extend([zone, member.weight.to_string()]);
@@ -211,6 +257,8 @@ pub(super) mod tests {
             this: false,
             generation: Some(1),
             address: Some("10.0.0.2:8002".into()),
+            version: Some("0.1.0".into()),
+            key: None,
             state,
             zone: String::new(),
             weight: MAX_WEIGHT,
@@ -225,18 +273,20 @@ pub(super) mod tests {
         let silent = Member {
             silent_seconds: Some(71.3),
             rtt_ms: None,
-            address: None,
+            key: Some("94582df7".into()),
             ..member("c", MemberState::Dead)
         };
         let this = Member { this: true, rtt_ms: None, ..member("a", MemberState::Alive) };
         StatusReport {
             version: "0.1.0".into(),
+            at: "2026-11-29T11:10:06.123Z".into(),
             name: "a".into(),
             generation: 1_764_000_000_000,
             cluster: "default".into(),
             address: "10.0.0.1:8002".into(),
             uptime_seconds: 300.0,
             ready: true,
+            draining: false,
             problems: Vec::new(),
             order: "random".into(),
             holds: Holds {
@@ -306,11 +356,11 @@ gossip   10.0.0.1:8002, generation 1764000000000
     fn members_who_need_a_look_come_first_and_this_one_is_marked() {
         let text = members_table(&made_up().members);
         let want = "\
-NAME      STATE        RTT  SILENT  RECORDS  ADDRESS
-c         dead           -    71 s        7  -
-d         suspect  0.40 ms       -        7  10.0.0.2:8002
-a (this)  alive          -       -        7  10.0.0.2:8002
-b         alive    0.40 ms       -        7  10.0.0.2:8002
+NAME      STATE        RTT  SILENT  RECORDS  ADDRESS        VERSION  KEY
+c         dead           -    71 s        7  10.0.0.2:8002  0.1.0    94582df7
+d         suspect  0.40 ms       -        7  10.0.0.2:8002  0.1.0    -
+a (this)  alive          -       -        7  10.0.0.2:8002  0.1.0    -
+b         alive    0.40 ms       -        7  10.0.0.2:8002  0.1.0    -
 ";
         assert_eq!(bare(&text), want);
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with(&BAD.to_string())), "{text:?}");
@@ -325,9 +375,9 @@ b         alive    0.40 ms       -        7  10.0.0.2:8002
         let near = Member { zone: "eu-1".into(), ..member("b", MemberState::Doubted) };
         let backup = Member { weight: 0, this: true, ..member("a", MemberState::Alive) };
         let want = "\
-NAME      STATE        RTT  SILENT  RECORDS  ADDRESS        ZONE  WEIGHT
-b         doubted  0.40 ms       -        7  10.0.0.2:8002  eu-1  100
-a (this)  alive    0.40 ms       -        7  10.0.0.2:8002  -     0
+NAME      STATE        RTT  SILENT  RECORDS  ADDRESS        VERSION  ZONE  WEIGHT
+b         doubted  0.40 ms       -        7  10.0.0.2:8002  0.1.0    eu-1  100
+a (this)  alive    0.40 ms       -        7  10.0.0.2:8002  0.1.0    -     0
 ";
         let members = [backup, near];
         assert_eq!(bare(&members_table(&members)), want);

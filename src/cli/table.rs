@@ -78,6 +78,11 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     unless_closed(stdout.write_all(visible(text).as_bytes()).and_then(|()| stdout.flush()))
 }
 
+/// Empties the terminal.
+pub(super) fn clear() -> io::Result<()> {
+    print("\u{1b}[H\u{1b}[2J\u{1b}[3J")
+}
+
 /// Whether somebody watches standard output.
 pub(super) fn is_watched() -> bool {
     io::stdout().is_terminal()

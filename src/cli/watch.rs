@@ -2,11 +2,13 @@
 //! to say about the watching itself goes to standard error.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anstyle::Style;
 use anyhow::Context as _;
+use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::ask::AgentArgs;
@@ -14,15 +16,24 @@ use super::client::{self, Client, NoReport};
 use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
-use crate::ops::report::{EventReport, ReachReport, RecordReport, StatusReport};
+use crate::ops::report::{EventReport, Explanation, ReachReport, RecordReport, StatusReport, TimedEvent};
 
 /// How long until an agent that is gone is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-pub(super) fn watch(asked: &AgentArgs) -> anyhow::Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(super) struct WatchArgs {
+    /// Only what happens to this tunnel, host name, agent, connector or entrypoint
+    #[arg(value_name = "NAME")]
+    what: Option<String>,
+    #[command(flatten)]
+    asked: AgentArgs,
+}
+
+pub(super) fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
-    let watch = Watch::new(asked)?;
     let ended = runtime.block_on(async {
+        let watch = Watch::new(args).await?;
         tokio::select! {
             ended = watch.follow() => ended,
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for ctrl-c"),
@@ -48,12 +59,26 @@ async fn nobody_reads() {
 struct Watch {
     client: Client,
     json: bool,
-    started: Instant,
+    /// Events that do not have one of these texts are left out; none is, if there are no texts.
+    only: Vec<String>,
 }
 
 impl Watch {
-    fn new(asked: &AgentArgs) -> anyhow::Result<Self> {
-        Ok(Self { client: asked.client()?, json: asked.json, started: Instant::now() })
+    async fn new(args: &WatchArgs) -> anyhow::Result<Self> {
+        let client = args.asked.client().await?;
+        let mut only: Vec<String> = args.what.iter().cloned().collect();
+        if let Some(name) = &args.what {
+            let path = client::path("/explain.json", &[("name", name)]);
+            only.extend(client.get::<Explanation>(&path).await?.report.name);
+        }
+        Ok(Self { client, json: args.asked.json, only })
+    }
+
+    /// Whether an event is about what is watched.
+    fn is_wanted(&self, data: &str) -> bool {
+        let fields = serde_json::from_str(data).unwrap_or(Value::Null);
+        // What was missed may have been about it.
+        self.only.is_empty() || has(&fields, "missed") || self.only.iter().any(|name| has(&fields, name))
     }
 
     /// Prints events for ever. An agent that does not answer the first time, or is none, is an error.
@@ -107,13 +132,28 @@ impl Watch {
     }
 
     fn show(&self, data: &str) -> std::io::Result<()> {
+        if !self.is_wanted(data) {
+            return Ok(());
+        }
         if self.json {
             return table::print(&format!("{}\n", data.replace('\n', " ")));
         }
         // An event of a later gossd is shown as it is.
-        let line = serde_json::from_str(data).map_or_else(|_| plain(data), |event| line(&event));
-        let since = format!("{:>+9.1}s", self.started.elapsed().as_secs_f64());
-        table::print(&format!("{} {line}\n", painted(DIM, &since)))
+        let line = serde_json::from_str(data).map_or_else(
+            |_| plain(data),
+            |TimedEvent { at, what }| format!("{} {}", painted(DIM, &plain(&at)), line(&what)),
+        );
+        table::print(&format!("{line}\n"))
+    }
+}
+
+/// Whether a text is in a JSON value, as a whole.
+fn has(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(found) => found == text,
+        Value::Array(list) => list.iter().any(|value| has(value, text)),
+        Value::Object(fields) => fields.values().any(|value| has(value, text)),
+        _ => false,
     }
 }
 
@@ -135,7 +175,7 @@ fn told(event: &EventReport) -> (Style, String) {
         EventReport::RecordUp(it) => (GOOD, record(it)),
         EventReport::RecordDown(it) => (WARN, record(it)),
         EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
-        EventReport::PeerSuspect(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
+        EventReport::PeerSuspect(it) | EventReport::PeerDead(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
         EventReport::PeerChanged(it) => (USUAL, format!("{} {}", plain(&it.agent), plain(&it.what))),
         EventReport::Unreached(ReachReport { agent, address, by }) => {
             let by: Vec<String> = by.iter().map(|name| plain(name)).collect();
@@ -174,6 +214,7 @@ mod tests {
             (EventReport::RecordDown(record()), told),
             (EventReport::PeerUp(peer()), "b"),
             (EventReport::PeerSuspect(peer()), "b"),
+            (EventReport::PeerDead(peer()), "b"),
             (
                 EventReport::PeerChanged(PeerChangeReport {
                     agent: "b".into(),
@@ -190,7 +231,7 @@ mod tests {
             let tag = serde_json::to_value(&event).unwrap()["event"].as_str().unwrap().to_owned();
             let line = anstream::adapter::strip_str(&line(&event)).to_string();
             assert_eq!(line, format!("{tag:<14} {who}"));
-            assert!(line.len() < 89, "with the time before it, it fits");
+            assert!(line.len() < 89, "it fits");
         }
     }
 }

@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 use crate::ingress_file;
 use crate::metrics::{Runtime, Sheet};
 use crate::net::Cluster;
-use crate::ops::{About, Outside, report};
-use crate::plugin::{By, Ingress, Meter};
+use crate::ops::{About, HostNames, Outside, report};
+use crate::plugin::{By, Found, Ingress, Meter};
 use crate::rejected::RejectedCounts;
 
 pub(super) fn outside(
@@ -40,7 +40,7 @@ pub(super) fn outside(
     metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
     Outside {
         about,
-        host: Box::new(move |host| explain_host(&ingress, host)),
+        hosts: host_names(ingress),
         ingress_file: Box::new(move || ingress_file.report()),
         metrics,
         rejected,
@@ -59,13 +59,21 @@ impl Collector for AdminRejected {
     }
 }
 
-fn explain_host(ingress: &Ingress, host: &str) -> Option<(report::HostReport, String)> {
-    let found = ingress.explain(host)?;
+fn host_names(ingress: Ingress) -> HostNames {
+    let (every, changes) = (ingress.clone(), ingress.clone());
+    HostNames {
+        find: Box::new(move |host| ingress.explain(host).map(reported)),
+        all: Box::new(move || every.rules().into_iter().map(reported).collect()),
+        revision: Box::new(move || changes.revision()),
+    }
+}
+
+fn reported(found: Found) -> (report::HostReport, String) {
     let by = match found.by {
         By::Configured => "configured",
         By::Claimed => "claimed",
         By::Hash => "hash",
     };
     let host = report::HostReport { rule: found.rule, by: by.into(), private: found.endpoint.private };
-    Some((host, found.endpoint.tunnel.to_string()))
+    (host, found.endpoint.tunnel.to_string())
 }

@@ -18,7 +18,7 @@ use gossd_core::agent::Seek;
 use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, Fingerprint, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
-use gossd_core::link::{Link, LinkEffects, Peer, ReplicaStore};
+use gossd_core::link::{Link, LinkEffects, NotBuried, Peer, PeerCard, ReplicaStore};
 use gossd_core::record::{AgentName, Generation};
 use gossd_core::slot::Change;
 
@@ -62,8 +62,12 @@ pub(super) struct Publication {
     pub(super) settled: Option<oneshot::Sender<()>>,
 }
 
-/// What is asked or told about keys.
-pub(super) enum KeyInput {
+/// What operators and other tasks ask of the link, or tell it.
+pub(super) enum Command {
+    /// What is known of every peer.
+    Cards(oneshot::Sender<Vec<PeerCard>>),
+    /// Forget a silent agent.
+    Bury(AgentName, oneshot::Sender<Result<(), NotBuried>>),
     /// Everybody's keys.
     Report(oneshot::Sender<Result<KeyReport, KeysRefused>>),
     /// Change them.
@@ -85,7 +89,7 @@ pub(super) struct Inputs {
     pub(super) reached: mpsc::Receiver<Reached>,
     /// Addresses to join at.
     pub(super) joins: watch::Receiver<BTreeSet<SocketAddr>>,
-    pub(super) keys: mpsc::Receiver<KeyInput>,
+    pub(super) commands: mpsc::Receiver<Command>,
     /// Where peers reach this host, and all its addresses.
     pub(super) host: watch::Receiver<(SocketAddr, BTreeSet<IpAddr>)>,
 }
@@ -131,7 +135,7 @@ impl Driver {
                     let effects = self.link.handle_address(now(), addr, addresses);
                     self.perform(effects)?;
                 }
-                Some(input) = inputs.keys.recv() => self.handle_keys(input)?,
+                Some(input) = inputs.commands.recv() => self.handle_command(input)?,
                 () = sleep_until(wake) => {}
             }
             if self.link.is_settled() {
@@ -177,12 +181,22 @@ impl Driver {
         Ok(())
     }
 
-    fn handle_keys(&mut self, input: KeyInput) -> anyhow::Result<()> {
+    fn handle_command(&mut self, input: Command) -> anyhow::Result<()> {
         let now = now();
         match input {
             // Whoever asked may have given up.
-            KeyInput::Report(reply) => drop(reply.send(self.link.key_report(now))),
-            KeyInput::Change { change, force, done } => {
+            Command::Cards(reply) => drop(reply.send(self.link.cards())),
+            Command::Bury(name, done) => {
+                let buried = self.link.handle_burial(now, &name, &mut *self.outputs.replicas);
+                let (result, effects) = buried.map_or_else(
+                    |refused| (Err(refused), LinkEffects::default()),
+                    |effects| (Ok(()), effects),
+                );
+                let _ = done.send(result);
+                self.perform(effects)?;
+            }
+            Command::Report(reply) => drop(reply.send(self.link.key_report(now))),
+            Command::Change { change, force, done } => {
                 let (result, effects) = match self.link.change_keys(now, change, force) {
                     Ok(effects) => (Ok(()), effects),
                     Err(refused) => (Err(refused), LinkEffects::default()),
@@ -190,11 +204,11 @@ impl Driver {
                 let _ = done.send(result);
                 self.perform(effects)?;
             }
-            KeyInput::Filed { fingerprint, written } => {
+            Command::Filed { fingerprint, written } => {
                 let effects = self.link.handle_filed(now, fingerprint, written);
                 self.perform(effects)?;
             }
-            KeyInput::Reread(keyring) => {
+            Command::Reread(keyring) => {
                 let (is_new, effects) = self.link.handle_key_file(now, keyring);
                 self.perform(effects)?;
                 if is_new {

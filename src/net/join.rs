@@ -53,6 +53,16 @@ impl FromStr for JoinPoint {
     }
 }
 
+impl JoinPoint {
+    /// Whether only this host can be meant.
+    pub(crate) fn is_this_host(&self) -> bool {
+        let host = self.0.rsplit_once(':').map_or(&*self.0, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host.eq_ignore_ascii_case("localhost")
+            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+}
+
 impl From<SocketAddr> for JoinPoint {
     fn from(address: SocketAddr) -> Self {
         Self(address.to_string())

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
-use super::driver::KeyInput;
+use super::driver::Command;
 use crate::secret_file;
 use gossd_core::link::keyring::{Key, Keyring};
 
@@ -40,7 +40,7 @@ pub(super) async fn keep(
     path: PathBuf,
     mut in_force: watch::Receiver<Arc<Keyring>>,
     mut told: watch::Receiver<()>,
-    inputs: mpsc::Sender<KeyInput>,
+    inputs: mpsc::Sender<Command>,
 ) -> anyhow::Result<()> {
     let mut failed = false;
     loop {
@@ -61,7 +61,7 @@ async fn file(
     path: &Path,
     in_force: &mut watch::Receiver<Arc<Keyring>>,
     failed: bool,
-    inputs: &mpsc::Sender<KeyInput>,
+    inputs: &mpsc::Sender<Command>,
 ) -> anyhow::Result<bool> {
     let keyring = in_force.borrow_and_update().clone();
     let fingerprint = keyring.fingerprint();
@@ -79,15 +79,15 @@ async fn file(
     let failed = written.is_err();
     let written = written.map(|_| ()).map_err(|error| format!("cannot write {path}: {error}"));
     // The driver is there for as long as we are.
-    let _ = inputs.send(KeyInput::Filed { fingerprint, written }).await;
+    let _ = inputs.send(Command::Filed { fingerprint, written }).await;
     Ok(failed)
 }
 
-async fn read_again(path: &Path, inputs: &mpsc::Sender<KeyInput>) -> anyhow::Result<()> {
+async fn read_again(path: &Path, inputs: &mpsc::Sender<Command>) -> anyhow::Result<()> {
     let from = path.to_owned();
     match spawn_blocking(move || read(&from)).await? {
         Ok(keyring) => {
-            let _ = inputs.send(KeyInput::Reread(keyring)).await;
+            let _ = inputs.send(Command::Reread(keyring)).await;
         }
         Err(error) => {
             tracing::error!(

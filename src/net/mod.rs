@@ -28,17 +28,17 @@ use tokio::time::Instant;
 
 pub use self::join::JoinPoint;
 
-use self::driver::{Driver, Inputs, KeyInput, Outputs, Publication};
+use self::driver::{Driver, Inputs, Command, Outputs, Publication};
 use self::incoming::Inbox;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;
 use gossd_core::agent::Seek;
 use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::joins::Joins;
-use gossd_core::link::keyring::{self, Keyring};
+use gossd_core::link::keyring::{self, KeyId, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
-use gossd_core::link::{Link, LinkSettings, ReplicaStore};
-use gossd_core::record::{Generation, Owner};
+use gossd_core::link::{Link, LinkSettings, NotBuried, PeerCard, ReplicaStore};
+use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::slot::Change;
 
 /// Batches of changes and frames that wait between two tasks.
@@ -87,9 +87,10 @@ pub struct Cluster {
     pushes: mpsc::Sender<Publication>,
     seeks: mpsc::Sender<Vec<Seek>>,
     points: watch::Sender<Vec<JoinPoint>>,
-    keys: mpsc::Sender<KeyInput>,
+    commands: mpsc::Sender<Command>,
     host: watch::Sender<(SocketAddr, BTreeSet<IpAddr>)>,
     peers: watch::Receiver<Vec<LivePeer>>,
+    keyring: watch::Receiver<Arc<Keyring>>,
     superseded: watch::Receiver<Option<Generation>>,
     unanswered: watch::Receiver<Vec<String>>,
     counters: Arc<Counters>,
@@ -137,14 +138,15 @@ impl Cluster {
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);
         let (seeks, seeks_rx) = mpsc::channel(QUEUE);
         let (frames, frames_rx) = mpsc::channel(QUEUE);
-        let (keys, keys_rx) = mpsc::channel(QUEUE);
+        let (commands, commands_rx) = mpsc::channel(QUEUE);
         let (joins, joins_rx) = watch::channel(BTreeSet::new());
         let (peers, peers_rx) = watch::channel(Vec::new());
         let (points, points_rx) = watch::channel(join);
         let in_force = watch::Sender::new(link.keyring().clone());
+        let keyring = in_force.subscribe();
         let inbox = Inbox { frames, counters: counters.clone() };
         if let Some(path) = key_file {
-            tasks.spawn(keyfile::keep(path, in_force.subscribe(), reload, keys.clone()));
+            tasks.spawn(keyfile::keep(path, in_force.subscribe(), reload, commands.clone()));
         }
         let (superseded, superseded_rx) = watch::channel(None);
         let (host, host_rx) = watch::channel((advertise, BTreeSet::new()));
@@ -157,7 +159,7 @@ impl Cluster {
             frames: frames_rx,
             reached: reached_rx,
             joins: joins_rx,
-            keys: keys_rx,
+            commands: commands_rx,
             host: host_rx,
         };
         tasks.spawn(Driver::new(link, outputs).run(inputs));
@@ -174,9 +176,10 @@ impl Cluster {
             pushes,
             seeks,
             points,
-            keys,
+            commands,
             host,
             peers: peers_rx,
+            keyring,
             superseded: superseded_rx,
             unanswered: unanswered_rx,
             counters,
@@ -219,17 +222,43 @@ impl Cluster {
         self.host.send_replace((addr, addresses));
     }
 
+    /// The keys in force.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.borrow().clone()
+    }
+
+    /// The key that seals; none without keys.
+    pub fn sealing(&self) -> Option<KeyId> {
+        let keyring = self.keyring.borrow();
+        (!keyring.is_public()).then(|| keyring.sealing())
+    }
+
+    /// What is known of every peer, whether it is heard or not, by name.
+    pub async fn cards(&self) -> Vec<PeerCard> {
+        let (reply, cards) = oneshot::channel();
+        let _ = self.commands.send(Command::Cards(reply)).await;
+        // None if the task behind has ended, which ends the process.
+        cards.await.unwrap_or_default()
+    }
+
+    /// Forgets a silent agent here, and at every peer as soon as it is dead from there.
+    pub async fn bury(&self, name: AgentName) -> Result<(), NotBuried> {
+        let (done, result) = oneshot::channel();
+        let _ = self.commands.send(Command::Bury(name, done)).await;
+        result.await.unwrap_or(Err(NotBuried::Unknown))
+    }
+
     /// Everybody's keys.
     pub async fn key_report(&self) -> Result<KeyReport, KeysRefused> {
         let (reply, report) = oneshot::channel();
-        let _ = self.keys.send(KeyInput::Report(reply)).await;
+        let _ = self.commands.send(Command::Report(reply)).await;
         report.await.unwrap_or(Err(KeysRefused::Ending))
     }
 
     /// Changes the keys, here at once and everywhere soon, unless that is unsafe and not forced.
     pub async fn change_keys(&self, change: keyring::KeyringChange, force: bool) -> Result<(), KeysRefused> {
         let (done, result) = oneshot::channel();
-        let _ = self.keys.send(KeyInput::Change { change, force, done }).await;
+        let _ = self.commands.send(Command::Change { change, force, done }).await;
         result.await.unwrap_or(Err(KeysRefused::Ending))
     }
 

@@ -2,7 +2,7 @@
 //! if too much happened meanwhile, it gets `missed`, and has to read the status again.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Extension;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use super::routes::{Failure, Shared};
 use crate::agent::Agent;
 use crate::rejected::Reason;
 use gossd_core::address::Address;
-use gossd_core::event::Event as Happened;
+use gossd_core::event::{Event as Happened, Logged};
 use gossd_core::record::{AgentName, Owner, Record};
 
 /// Events copied under one lock.
@@ -79,13 +79,16 @@ impl Reader {
             let Some(happened) = happened else {
                 let last = self.agent.view().last_event;
                 self.after = Some(last);
-                return event(generation, last, &report::EventReport::Missed);
+                return event(generation, last, SystemTime::now(), report::EventReport::Missed);
             };
-            if let Some((last, _)) = happened.last() {
-                self.after = Some(*last);
-                let events = happened.iter().rev();
-                self.waiting =
-                    events.filter_map(|(n, event)| self::event(generation, *n, &reported(event))).collect();
+            if let Some(last) = happened.last() {
+                self.after = Some(last.number);
+                // Later first, and times that a clock which is set meanwhile cannot mix up.
+                let (now, clock) = (Instant::now(), SystemTime::now());
+                let at = |logged: &Logged| clock.checked_sub(now.saturating_duration_since(logged.at));
+                let events = happened.iter().rev().map(|logged| (logged.number, at(logged), reported(&logged.event)));
+                let events = events.filter_map(|(n, at, report)| event(generation, n, at.unwrap_or(clock), report));
+                self.waiting = events.collect();
             } else if self.changed.changed().await.is_err() {
                 return None;
             }
@@ -93,9 +96,9 @@ impl Reader {
     }
 }
 
-fn event(generation: u64, number: u64, data: &report::EventReport) -> Option<Event> {
-    let event = Event::default().id(format!("{generation}-{number}")).event(data.tag());
-    event.json_data(data).ok()
+fn event(generation: u64, number: u64, at: SystemTime, what: report::EventReport) -> Option<Event> {
+    let event = Event::default().id(format!("{generation}-{number}")).event(what.tag());
+    event.json_data(report::TimedEvent { at: report::clock(at), what }).ok()
 }
 
 fn reported(event: &Happened) -> report::EventReport {
@@ -105,6 +108,7 @@ fn reported(event: &Happened) -> report::EventReport {
         Happened::Down(owner, record) => report::EventReport::RecordDown(of(owner, record)),
         Happened::Heard(agent) => report::EventReport::PeerUp(peer(agent)),
         Happened::Suspected(agent) => report::EventReport::PeerSuspect(peer(agent)),
+        Happened::Died(agent) => report::EventReport::PeerDead(peer(agent)),
         Happened::Changed(agent, change) => report::EventReport::PeerChanged(report::PeerChangeReport {
             agent: agent.as_str().to_owned(),
             what: change.to_string(),

@@ -1,19 +1,24 @@
 //! `/explain.json`: why a Get for a tunnel, or for a host's tunnel, is answered as it is. Each record with its place, or
 //! with the reason why it is hidden.
 
+use std::time::{Duration, SystemTime};
+
 use axum::extract;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::Ops;
-use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState};
+use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState, PastReport, clock};
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
-use gossd_core::agent::{Around, Candidate, NoDetour, Tally};
+use gossd_core::agent::{Around, Candidate, NoDetour, PastRecord, Tally};
 use gossd_core::hostname::TunnelId;
 use gossd_core::locality::MAX_WEIGHT;
 use gossd_core::rank::{BEST, Hope, Judged, Order, Reach, Tier};
 use gossd_core::record::Network;
+
+/// Host names of a tunnel in one answer.
+const NAMES: usize = 64;
 
 #[derive(Deserialize)]
 pub(super) struct ExplainQuery {
@@ -38,7 +43,7 @@ impl Ops {
         let mut found = self.agent.explain(asked);
         let (mut host, mut name) = (None, (!found.is_empty()).then(|| asked.to_owned()));
         if found.is_empty()
-            && let Some((rule, tunnel)) = (self.outside.host)(asked)
+            && let Some((rule, tunnel)) = (self.outside.hosts.find)(asked)
         {
             found = self.agent.explain(&tunnel);
             (host, name) = (Some(rule), Some(tunnel));
@@ -51,12 +56,57 @@ impl Ops {
             // Another record of the same connector is hidden.
             eligible = listed;
         }
-        let verdict = verdict(host.is_some(), known, listed, eligible);
+        // What is not known may have been, until lately.
+        let past = self.agent.past(name.as_deref().unwrap_or(asked));
+        let verdict = match past.first() {
+            Some(last) if known == 0 => gone(last),
+            _ => verdict(host.is_some(), known, listed, eligible),
+        };
+        let past = past.iter().map(past_record).collect();
+        let names = self.names();
+        let hosts = name.as_deref().map(|name| names.of(name).take(NAMES).cloned().collect()).unwrap_or_default();
         let around = name.as_deref().and_then(|name| self.agent.around(name)).map(around);
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
         let tunnel = name.as_deref().and_then(TunnelId::parse);
         let private = tunnel.is_some_and(|tunnel| self.agent.is_private(tunnel));
-        Explanation { asked: asked.into(), host, name, private, verdict, known, eligible, around, candidates }
+        let asked = asked.into();
+        Explanation { asked, host, name, hosts, private, verdict, known, eligible, around, candidates, past }
+    }
+}
+
+/// Why there is nothing although there was.
+fn gone(last: &PastRecord) -> String {
+    format!(
+        "no record is known any more: the last one, at {}, went {} ago; {}",
+        last.owner.name,
+        ago(last.gone),
+        went(last)
+    )
+}
+
+fn went(past: &PastRecord) -> String {
+    if past.is_lapsed {
+        "its gost does not renew it, or does not answer; a Renew brings it back".into()
+    } else {
+        format!("{} let it go: gost deregistered it, or is gone, or the agent is forgotten", past.owner.name)
+    }
+}
+
+fn ago(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
+    }
+}
+
+fn past_record(past: &PastRecord) -> PastReport {
+    PastReport {
+        id: past.record.id.to_string(),
+        address: past.record.address.to_string(),
+        agent: past.owner.name.as_str().into(),
+        at: clock(SystemTime::now().checked_sub(past.gone).unwrap_or(SystemTime::UNIX_EPOCH)),
+        gone_seconds: past.gone.as_secs_f64(),
+        why: went(past),
     }
 }
 
@@ -183,7 +233,7 @@ fn listed_why(found: &Candidate, order: Order, listed: usize, silent: &str) -> S
     match tier {
         Some(Tier::Suspect) => format!("last: {reason}"),
         Some(Tier::Survives | Tier::Unreached) => format!("almost last: {reason}"),
-        Some(Tier::Usable(Hope::Untried | Hope::Doubted) | Tier::Backup(Hope::Untried | Hope::Doubted)) => {
+        Some(Tier::Usable(Hope::Untried) | Tier::Backup(Hope::Untried) | Tier::Doubted { .. }) => {
             format!("behind what surely works: {reason}{}{}", site(&found.judged), turn(order))
         }
         _ => format!("{reason}{}{}", site(&found.judged), turn(order)),
@@ -199,12 +249,10 @@ fn reason(found: &Candidate, tier: Option<Tier>, silent: &str) -> String {
             format!("{agent} has given no sign of life for {silent}, but its gost answers dials from here")
         }
         Some(Tier::Unreached) => format!("{agent} is alive, but {}", dialled(found)),
-        Some(Tier::Usable(Hope::Doubted) | Tier::Backup(Hope::Doubted)) if found.judged.is_frozen => {
+        Some(Tier::Doubted { .. }) if found.judged.is_frozen => {
             format!("{agent} says that its gost takes connections and does not answer")
         }
-        Some(Tier::Usable(Hope::Doubted) | Tier::Backup(Hope::Doubted)) => {
-            format!("{agent} has been silent for a moment")
-        }
+        Some(Tier::Doubted { .. }) => format!("{agent} has been silent for a moment"),
         _ => format!("{agent} is alive; {}", dialled(found)),
     }
 }
@@ -225,7 +273,7 @@ fn dialled(found: &Candidate) -> String {
 fn site(judged: &Judged) -> String {
     let zone = if judged.is_far { "; behind those of this zone" } else { "" };
     match judged.weight {
-        0 => format!("; a backup (weight 0), behind all that are none{zone}"),
+        0 => format!("; a backup (weight 0), behind all others that work{zone}"),
         MAX_WEIGHT => zone.into(),
         weight => format!("{zone}; weight {weight}"),
     }
@@ -320,7 +368,7 @@ mod tests {
             ),
             (
                 Judged { weight: 0, ..judged() },
-                "b is alive; its entrypoint takes connections from here, in 0.4 ms; a backup (weight 0), behind all that are none; \
+                "b is alive; its entrypoint takes connections from here, in 0.4 ms; a backup (weight 0), behind all others that work; \
                  equals take turns",
             ),
             (

@@ -70,6 +70,7 @@ impl Ops {
             }
             sleep(LOOK).await;
         }
+        tracing::info!(force, "told by gossd keys: {text}");
         loop {
             let report = self.cluster.key_report().await?;
             let lacking = report.lacking(need);

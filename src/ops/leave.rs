@@ -1,17 +1,21 @@
-//! `/leave`, `/drain`, `/undrain`: hides this agent's records at the peers, or shows them again.
+//! `/leave`, `/drain`, `/undrain`: hides this agent's records at the peers, or shows them again. `/forget`: a dead peer is
+//! gone.
 
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::Ops;
 use super::report::DoneReport;
-use super::routes::{Shared, json};
+use super::routes::{Answered, Failure, Params, Shared, json};
 use super::server::Then;
+use gossd_core::agent::DRAINING;
+use gossd_core::record::AgentName;
 use gossd_core::slot::Status;
 
 /// How long a change of the status waits for the peers' acknowledgements.
@@ -19,6 +23,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 pub(super) async fn leave(State(ops): Shared, Extension(then): Extension<Then>) -> Response {
     // Set first: an agent that has told its peers must stop, even if the client does not wait for the answer.
+    tracing::info!("told to leave: peers hide our records, and this agent stops");
     let leaving = ops.clone();
     let _is_set = then.try_send(Box::pin(async move { leaving.left.notify_one() }));
     let answer =
@@ -28,6 +33,7 @@ pub(super) async fn leave(State(ops): Shared, Extension(then): Extension<Then>) 
 }
 
 pub(super) async fn drain(State(ops): Shared) -> Response {
+    tracing::warn!("told to drain: {DRAINING}");
     let is_acknowledged = ops.publish(Status::Draining).await;
     let is_kept = ops.agent.has_journal() && ops.agent.journal_problem().is_none();
     let lost = if is_kept { "" } else { "; it is in no journal, so a restart undoes it" };
@@ -36,7 +42,25 @@ pub(super) async fn drain(State(ops): Shared) -> Response {
 }
 
 pub(super) async fn undrain(State(ops): Shared) -> Response {
+    tracing::info!("told to undo the drain: peers list our records again");
     done(ops.publish(Status::Ready).await, "not draining: peers list our records again")
+}
+
+/// Which peer is forgotten.
+#[derive(Debug, Deserialize)]
+pub(super) struct Dead {
+    name: String,
+}
+
+pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dead>) -> Answered {
+    let agent: AgentName =
+        name.parse().map_err(|_| Failure(StatusCode::BAD_REQUEST, "that is no agent's name".into()))?;
+    ops.cluster
+        .bury(agent)
+        .await
+        .map_err(|refused| Failure(StatusCode::CONFLICT, format!("{name}: {refused}")))?;
+    tracing::info!(agent = name, "told by gossd forget that it will not come back");
+    Ok(done(true, &format!("{name} is forgotten: its records are gone here, and at every peer from which it is dead")))
 }
 
 fn done(is_acknowledged: bool, text: &str) -> Response {

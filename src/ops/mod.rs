@@ -1,9 +1,9 @@
 //! The operator's door to a running agent: one table of paths, which the admin listener and the control socket share.
 //!
 //! ```text
-//! --admin, TCP ──────▶┐          ┌─▶ read: status, services, explain, matrix, events, page, probes, metrics
+//! --admin, TCP ──────▶┐          ┌─▶ read: status, services, hosts, explain, matrix, events, page, probes, metrics
 //!                     ├─ routes ─┤
-//! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, keys, take-over
+//! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, forget, keys, invite, take-over
 //! ```
 //!
 //! An answer is a [`report`] as JSON (the probes, the metrics and the page aside), an error [`report::ErrorReport`]. No
@@ -14,6 +14,8 @@ pub(crate) mod access;
 mod connections;
 mod events;
 mod explain;
+mod hosts;
+mod invite;
 mod keys;
 mod leave;
 mod matrix;
@@ -46,8 +48,15 @@ pub(crate) use self::status::{LIMIT, MAX_LIMIT};
 /// Permissions of the control socket: only the agent's own user may open it.
 pub(crate) const SOCKET_MODE: u32 = 0o600;
 
-/// Finds the tunnel of a host name, and the rule that leads to it.
-pub(crate) type Lookup = Box<dyn Fn(&str) -> Option<(HostReport, String)> + Send + Sync>;
+/// The tunnels of host names.
+pub(crate) struct HostNames {
+    /// Finds the tunnel of a host name, and the rule that leads to it.
+    pub find: Box<dyn Fn(&str) -> Option<(HostReport, String)> + Send + Sync>,
+    /// All rules with their tunnels, but for hash hosts, in no particular order.
+    pub all: Box<dyn Fn() -> Vec<(HostReport, String)> + Send + Sync>,
+    /// Another number whenever a name leads elsewhere.
+    pub revision: Box<dyn Fn() -> u64 + Send + Sync>,
+}
 
 /// What the composition root knows of the agent.
 pub(crate) struct About {
@@ -70,7 +79,7 @@ pub(crate) struct Outside {
     /// What the composition root knows of the agent.
     pub about: About,
     /// The tunnels of host names.
-    pub host: Lookup,
+    pub hosts: HostNames,
     /// The file of host names, if there is one.
     pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
     /// The metrics of every module.
@@ -87,6 +96,7 @@ pub struct Ops {
     cluster: Cluster,
     outside: Outside,
     readiness: Readiness,
+    name_cache: hosts::NameCache,
     left: Notify,
     successors: (mpsc::Sender<Successor>, Mutex<mpsc::Receiver<Successor>>),
 }
@@ -97,7 +107,8 @@ impl Ops {
         let readiness = Readiness::new(outside.about.joins);
         let (found, next) = mpsc::channel(1);
         let successors = (found, Mutex::new(next));
-        Arc::new(Self { agent, cluster, outside, readiness, left: Notify::new(), successors })
+        let (name_cache, left) = (hosts::NameCache::default(), Notify::new());
+        Arc::new(Self { agent, cluster, outside, readiness, name_cache, left, successors })
     }
 
     fn rejected(&self) -> &RejectedCounts {

@@ -1,6 +1,8 @@
 //! The reports of an agent, as JSON: the one form that every path, the page and the command line share. Plain data, whose
 //! names and units do not change; nothing of how the agent keeps its state.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
 use gossd_core::link::keys::{KeyReport, Lack};
@@ -22,6 +24,15 @@ pub(crate) struct DoneReport {
     pub text: String,
 }
 
+/// `/invite`: how another host joins.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InviteReport {
+    /// The line for `gossd join`. It is a secret.
+    pub invite: String,
+    /// Whether the agent's address in it is one of this host only.
+    pub is_local: bool,
+}
+
 /// `/keys/add`, `/keys/use`, `/keys/remove`: who has which keys after the change. `/keys.json` is the [`KeyReport`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyChange {
@@ -39,6 +50,9 @@ pub(crate) struct KeyChange {
 pub(crate) struct StatusReport {
     /// gossd's version.
     pub version: String,
+    /// The time of this report, as the agent's clock has it: see [`clock`].
+    #[serde(default)]
+    pub at: String,
     /// The agent's name.
     pub name: String,
     /// The agent's generation: higher at each start.
@@ -51,6 +65,9 @@ pub(crate) struct StatusReport {
     pub uptime_seconds: f64,
     /// Whether `/readyz` answers 200.
     pub ready: bool,
+    /// Whether it drains: peers hide its records.
+    #[serde(default)]
+    pub draining: bool,
     /// What is wrong, a sentence each; also what does not keep it from being ready.
     pub problems: Vec<String>,
     /// In which order records of equal standing are listed: `random` or `nearest`.
@@ -66,6 +83,13 @@ pub(crate) struct StatusReport {
     pub ingress_file: Option<IngressFileReport>,
     /// The number of the newest event of `/events`.
     pub last_event: u64,
+}
+
+/// What `gossd members` prints of a [`StatusReport`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MembersReport {
+    /// The agent that was asked first, then its peers by name.
+    pub members: Vec<Member>,
 }
 
 /// How much an agent holds.
@@ -119,8 +143,14 @@ pub(crate) struct Member {
     pub this: bool,
     /// Its generation; none if none is listed yet.
     pub generation: Option<u64>,
-    /// Where its gossip is reached, `ip:port`; none while it is not heard.
+    /// Where its gossip is reached, or was last, `ip:port`; none if that is not known.
     pub address: Option<String>,
+    /// The version of its gossd; none if that is not known.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The id of the key that it seals with; none if that is not known, or the cluster has no key.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Its state.
     pub state: MemberState,
     /// Its zone; empty if it has none.
@@ -129,7 +159,7 @@ pub(crate) struct Member {
     /// How often it comes first among its equals, beside others: 0 to 100; 0 if it is a backup.
     #[serde(default = "full_weight")]
     pub weight: u8,
-    /// The smoothed round-trip time to it in milliseconds; none before the first measurement.
+    /// The smoothed round-trip time to it in milliseconds; none before the first measurement, and while it is silent.
     pub rtt_ms: Option<f64>,
     /// Seconds since its last sign of life; none if it is not silent.
     pub silent_seconds: Option<f64>,
@@ -185,7 +215,8 @@ pub(crate) struct IngressFileReport {
     pub problem: Option<String>,
 }
 
-/// `/services.json?search=TEXT&limit=N`: tunnels by their ids.
+/// `/services.json?search=TEXT&limit=N&agent=NAME&hidden=true&private=true`: tunnels by their ids; those that have a text in
+/// their id or a host name, a record at that agent, no listed record, or are private.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TunnelsReport {
     /// How many tunnels match, those beyond the limit included.
@@ -208,6 +239,15 @@ pub(crate) struct TunnelReport {
     pub hidden: usize,
     /// The agents that own its records.
     pub agents: Vec<String>,
+    /// Its host names, but for its hash host: the first 4 by name.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// How many it has.
+    #[serde(default)]
+    pub names: usize,
+    /// Whether it is private.
+    #[serde(default)]
+    pub private: bool,
 }
 
 /// `/explain.json?name=NAME`: where a tunnel, or the tunnel of a host, is attached, and why Get answers as it does.
@@ -219,6 +259,9 @@ pub(crate) struct Explanation {
     pub host: Option<HostReport>,
     /// The tunnel's id; none if `asked` leads to no tunnel.
     pub name: Option<String>,
+    /// The host names of the tunnel, but for its hash host: at most 64.
+    #[serde(default)]
+    pub hosts: Vec<HostReport>,
     /// Whether the tunnel is private, under all its host names: gost turns visitors away.
     #[serde(default)]
     pub private: bool,
@@ -235,6 +278,52 @@ pub(crate) struct Explanation {
     pub around: Option<AroundReport>,
     /// Its records, in the order of an answer, the hidden ones last: at most 64 of each.
     pub candidates: Vec<CandidateReport>,
+    /// Its records that went within the last hour, as far as the events tell that are kept: the last one first, at most 16.
+    #[serde(default)]
+    pub past: Vec<PastReport>,
+}
+
+/// A record that is not known any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PastReport {
+    /// The connector's id.
+    pub id: String,
+    /// Where gost dialled it.
+    pub address: String,
+    /// The agent that it was registered at.
+    pub agent: String,
+    /// When it went: see [`clock`].
+    pub at: String,
+    /// How many seconds ago that was.
+    pub gone_seconds: f64,
+    /// Why, as far as the reporting agent can tell: a sentence.
+    pub why: String,
+}
+
+/// `/hosts.json?search=TEXT&limit=N`: host names that lead to tunnels, but for hash hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostsReport {
+    /// How many match, those beyond the limit included.
+    pub total: usize,
+    /// The first of them, by name.
+    pub hosts: Vec<HostNameReport>,
+}
+
+/// A host name, or a wildcard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostNameReport {
+    /// The name.
+    pub host: String,
+    /// `configured` by the operator, or `claimed` by the tunnel.
+    pub by: String,
+    /// Whether the tunnel is private.
+    pub private: bool,
+    /// The tunnel's id.
+    pub tunnel: String,
+    /// Its records that Get lists here: where there is none, visitors get 503.
+    pub listed: usize,
+    /// The agents that own its records.
+    pub agents: Vec<String>,
 }
 
 /// The other host by whose gost visitors get to a tunnel, or why there is none.
@@ -331,7 +420,22 @@ pub(crate) struct UnreachedReport {
     pub seconds: f64,
 }
 
+/// A time of the wall clock of the reporting agent's host: UTC, as RFC 3339 spells it, with milliseconds.
+pub(crate) fn clock(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
 /// The data of one event of `/events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TimedEvent {
+    /// When it happened, as the reporting agent's clock has it: see [`clock`].
+    pub at: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: EventReport,
+}
+
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum EventReport {
@@ -343,6 +447,8 @@ pub(crate) enum EventReport {
     PeerUp(PeerReport),
     /// A peer is silent; its records come last.
     PeerSuspect(PeerReport),
+    /// A peer has been silent for so long that its records are hidden.
+    PeerDead(PeerReport),
     /// A peer has another address, version or other keys than before.
     PeerChanged(PeerChangeReport),
     /// A peer left.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::access::{self, Access};
-use super::{Ops, events, explain, keys, leave, matrix, page, ready, report, status, takeover};
+use super::{Ops, events, explain, hosts, invite, keys, leave, matrix, page, ready, report, status, takeover};
 
 /// Who may ask for a path.
 enum Open {
@@ -35,6 +35,7 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/", Named, get(page::page)),
         ("/status.json", Named, get(status::status_json)),
         ("/services.json", Named, get(status::services_json)),
+        ("/hosts.json", Named, get(hosts::hosts_json)),
         ("/explain.json", Named, get(explain::explain_json)),
         ("/matrix.json", Named, get(matrix::matrix_json)),
         ("/events", Named, get(events::events)),
@@ -45,6 +46,8 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/keys/add", BySocket, post(keys::add)),
         ("/keys/use", BySocket, post(keys::seal)),
         ("/keys/remove", BySocket, post(keys::remove)),
+        ("/invite", BySocket, post(invite::invite)),
+        ("/forget", BySocket, post(leave::forget)),
         ("/leave", BySocket, post(leave::leave)),
         ("/drain", BySocket, post(leave::drain)),
         ("/undrain", BySocket, post(leave::undrain)),

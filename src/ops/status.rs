@@ -1,8 +1,7 @@
 //! `/status.json`, `/services.json`, `/metrics`: from the agent's view to the words and units of the report, which stay.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
 
 use axum::extract;
 use axum::http::{HeaderName, StatusCode, header};
@@ -11,22 +10,30 @@ use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
 
 use super::report::{
-    Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
+    Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport, clock,
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::{Ops, matrix};
 use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
+use gossd_core::hostname::TunnelId;
+use gossd_core::link::PeerCard;
 use gossd_core::liveness::Standing;
 use gossd_core::rank::Order;
+use gossd_core::record::AgentName;
 use gossd_core::slot;
 
+/// Host names of a tunnel in a list of tunnels.
+const NAMES: usize = 4;
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Tunnels in one answer, if the query sets no limit.
 pub(crate) const LIMIT: usize = 100;
 /// Tunnels in one answer at most.
 pub(crate) const MAX_LIMIT: usize = 10_000;
 
 pub(super) async fn status_json(extract::State(ops): Shared) -> Response {
-    json(&status(&ops))
+    let cards = ops.cluster.cards().await;
+    json(&status(&ops, &cards))
 }
 
 #[derive(Deserialize)]
@@ -34,14 +41,33 @@ pub(super) struct Search {
     #[serde(default)]
     search: String,
     limit: Option<usize>,
+    agent: Option<String>,
+    #[serde(default)]
+    hidden: bool,
+    #[serde(default)]
+    private: bool,
 }
 
-pub(super) async fn services_json(
-    extract::State(ops): Shared,
-    Params(Search { search, limit }): Params<Search>,
-) -> Response {
-    let (total, tunnels) = ops.agent.tunnels(&search, limit.unwrap_or(LIMIT).min(MAX_LIMIT));
-    json(&TunnelsReport { total, services: tunnels.iter().map(service).collect() })
+pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): Params<Search>) -> Response {
+    let Search { search, limit, agent, hidden, private } = wanted;
+    let limit = limit.unwrap_or(LIMIT).min(MAX_LIMIT);
+    let index = ops.names();
+    let named = if search.is_empty() { BTreeSet::new() } else { index.tunnels_with(&search.to_lowercase()) };
+    let is_private = |name: &str| TunnelId::parse(name).is_some_and(|tunnel| ops.agent.is_private(tunnel));
+    let is_id_wanted =
+        |id: &str| (id.contains(&search) || named.contains(id)) && (!private || is_private(id));
+    let is_wanted = |tunnel: &TunnelSummary| {
+        let is_there = |name: &String| tunnel.agents.iter().any(|agent| agent.as_str() == name);
+        agent.as_ref().is_none_or(is_there) && (!hidden || tunnel.listed == 0)
+    };
+    let is_wanted = (agent.is_some() || hidden).then_some(is_wanted);
+    let (total, tunnels) = ops.agent.tunnels(is_id_wanted, is_wanted, limit).await;
+    let services = tunnels.iter().map(|tunnel| {
+        let id = tunnel.name.to_string();
+        let hosts: Vec<String> = index.of(&id).map(|host| host.rule.clone()).collect();
+        TunnelReport { names: hosts.len(), private: is_private(&id), ..service(tunnel, hosts) }
+    });
+    json(&TunnelsReport { total, services: services.collect() })
 }
 
 pub(super) async fn metrics(extract::State(ops): Shared) -> Answered {
@@ -54,12 +80,11 @@ pub(super) async fn metrics(extract::State(ops): Shared) -> Answered {
     }
 }
 
-fn status(ops: &Ops) -> StatusReport {
+fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
     let (view, outside) = (ops.agent.view(), &ops.outside);
-    let peers = ops.cluster.peers_now().into_iter();
-    let addresses: HashMap<_, _> = peers.map(|peer| (peer.owner.name, peer.addr)).collect();
+    let cards: HashMap<&AgentName, &PeerCard> = cards.iter().map(|card| (&card.peer.owner.name, card)).collect();
     let ingress_file = (outside.ingress_file)();
-    let unready = ops.readiness.reasons(&view, addresses.len(), ingress_file.as_ref());
+    let unready = ops.readiness.reasons(&view, ops.cluster.peers(), ingress_file.as_ref());
     let ready = unready.is_empty();
     let mut problems = unready;
     problems.extend(ops.cluster.unanswered());
@@ -95,18 +120,33 @@ fn status(ops: &Ops) -> StatusReport {
             "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
         ))
     }));
-    let members = view.members.iter().enumerate().map(|(at, member)| {
-        let address = if at == 0 { Some(own.gossip) } else { addresses.get(&member.name).copied() };
-        as_member(member, at == 0, address)
+    problems.extend(lost(&view));
+    let seals = ops.cluster.sealing();
+    let members = view.members.iter().enumerate().map(|(at, member)| match cards.get(&member.name) {
+        _ if at == 0 => Member {
+            address: Some(own.gossip.to_string()),
+            version: Some(VERSION.into()),
+            key: seals.map(|key| key.to_string()),
+            ..as_member(member, true)
+        },
+        Some(card) => Member {
+            address: Some(card.peer.addr.to_string()),
+            version: Some(card.program.to_string()).filter(|version| !version.is_empty()),
+            key: card.seals.filter(|_| seals.is_some()).map(|key| key.to_string()),
+            ..as_member(member, false)
+        },
+        None => as_member(member, false),
     });
     StatusReport {
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: VERSION.into(),
+        at: clock(SystemTime::now()),
         name: ops.agent.owner().name.as_str().into(),
         generation: ops.agent.owner().generation,
         cluster: outside.about.cluster.clone(),
         address: own.gossip.to_string(),
         uptime_seconds: view.uptime.as_secs_f64(),
         ready,
+        draining: view.draining,
         problems,
         order: match view.order {
             Order::Random => "random".into(),
@@ -140,16 +180,53 @@ fn journal(view: &View) -> JournalReport {
     JournalReport { state: state.into(), problem, pending, errors: view.changes.journal_errors }
 }
 
-fn as_member(member: &MemberView, this: bool, address: Option<SocketAddr>) -> Member {
+/// What is wrong with peers, as far as their records are hidden or listed last for it.
+fn lost(view: &View) -> impl Iterator<Item = String> + use<> {
+    let of = |wanted: MemberState| -> (Vec<&str>, usize) {
+        let these = view.members.iter().skip(1).filter(|member| state(member) == wanted);
+        let (names, records): (Vec<_>, Vec<_>) = these.map(|member| (member.name.as_str(), member.records)).unzip();
+        (names, records.iter().sum())
+    };
+    let (dead, hidden) = of(MemberState::Dead);
+    let (suspect, last) = of(MemberState::Suspect);
+    let is = |names: &[&str]| if names.len() == 1 { "is" } else { "are" };
+    let told_dead = (!dead.is_empty()).then(|| {
+        format!(
+            "{} {} dead: {hidden} records are hidden, so tunnels that are attached nowhere else are answered with 503. Start \
+             gossd there, or `gossd forget` it",
+            few(&dead),
+            is(&dead)
+        )
+    });
+    let told_suspect = (!suspect.is_empty())
+        .then(|| format!("{} {} silent: {last} records are listed last", few(&suspect), is(&suspect)));
+    [told_dead, told_suspect].into_iter().flatten()
+}
+
+/// `a, b and c`; of many, some.
+fn few(names: &[&str]) -> String {
+    /// Names in one sentence, at most.
+    const MOST: usize = 5;
+    match names {
+        [one] => (*one).to_owned(),
+        [first @ .., last] if names.len() <= MOST => format!("{} and {last}", first.join(", ")),
+        _ => format!("{} and {} more", names[..MOST.min(names.len())].join(", "), names.len().saturating_sub(MOST)),
+    }
+}
+
+fn as_member(member: &MemberView, this: bool) -> Member {
     Member {
         name: member.name.as_str().into(),
         this,
         generation: member.generation,
-        address: address.map(|address| address.to_string()),
+        address: None,
+        version: None,
+        key: None,
         state: state(member),
         zone: member.locality.zone.as_ref().into(),
         weight: member.locality.weight,
-        rtt_ms: member.trip.filter(|_| !this).map(millis),
+        // What was measured before it fell silent says nothing any more.
+        rtt_ms: member.trip.filter(|_| !this && member.standing.is_alive()).map(millis),
         silent_seconds: member.silence.map(|silence| silence.as_secs_f64()),
         records: member.records,
         refused: refused(member),
@@ -175,10 +252,19 @@ pub(super) fn state(member: &MemberView) -> MemberState {
 }
 
 /// A tunnel in `/services.json`.
-fn service(tunnel: &TunnelSummary) -> TunnelReport {
+fn service(tunnel: &TunnelSummary, hosts: Vec<String>) -> TunnelReport {
     let agents = tunnel.agents.iter().map(|name| name.as_str().to_owned()).collect();
     let TunnelSummary { name, listed, eligible, hidden, agents: _ } = tunnel;
-    TunnelReport { name: name.to_string(), listed: *listed, eligible: *eligible, hidden: *hidden, agents }
+    TunnelReport {
+        name: name.to_string(),
+        listed: *listed,
+        eligible: *eligible,
+        hidden: *hidden,
+        agents,
+        names: hosts.len(),
+        hosts: hosts.into_iter().take(NAMES).collect(),
+        private: false,
+    }
 }
 
 /// Milliseconds, rounded to microseconds.

@@ -7,6 +7,7 @@ use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
 use gossd_core::hostname::{Naming, Unclaimable};
 use gossd_core::record::{FieldError, FieldProblem};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// gost's ingress, answered by one agent.
 #[derive(Clone)]
@@ -106,6 +107,25 @@ impl Ingress {
             };
             Some(Found { rule, by, endpoint })
         })
+    }
+
+    /// All rules that lead to a tunnel, but for hash hosts, in no particular order.
+    pub fn rules(&self) -> Vec<Found> {
+        let names = self.names.get();
+        let fixed = names.fixed.keys().cloned().map(|key| (key, By::Configured));
+        let claimed = self.agent.claimed_hosts().into_iter().map(|key| (key.to_string(), By::Claimed));
+        let claimed = claimed.filter(|(key, _)| !names.fixed.contains_key(key));
+        let found = fixed.chain(claimed).filter_map(|(rule, by)| {
+            let endpoint = self.endpoint(&names, &rule, names.naming.is_for_tunnels(&rule))?;
+            Some(Found { rule, by, endpoint })
+        });
+        found.collect()
+    }
+
+    /// Another number whenever a name leads elsewhere.
+    pub fn revision(&self) -> u64 {
+        let settings = Arc::as_ptr(&self.names.get()).addr() as u64;
+        settings.wrapping_add(self.agent.hosts_revision())
     }
 
     /// `SetRule`: whether the host name now belongs to the endpoint's tunnel.

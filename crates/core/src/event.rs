@@ -1,10 +1,11 @@
 //! What happened to records and peers, numbered, for watchers. The last ones are kept, so that a watcher that
-//! was away for a moment misses nothing. Knows no clock and no protocol.
+//! was away for a moment misses nothing. Reads no clock, and knows no protocol.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::address::Address;
 use super::record::{AgentName, Owner, Record};
@@ -25,6 +26,8 @@ pub enum Event {
     Heard(AgentName),
     /// A peer has become suspect.
     Suspected(AgentName),
+    /// A peer has been silent for so long that its records are hidden.
+    Died(AgentName),
     /// A peer is not what it was.
     Changed(AgentName, PeerChange),
     /// A peer left.
@@ -68,21 +71,32 @@ impl fmt::Display for PeerChange {
     }
 }
 
+/// An event, and when it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its number.
+    pub number: u64,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub event: Event,
+}
+
 /// The last events, numbered from 1 on.
 #[derive(Debug, Default)]
 pub struct EventLog {
     last: u64,
-    events: VecDeque<Event>,
+    events: VecDeque<(Instant, Event)>,
 }
 
 impl EventLog {
-    /// Takes events in the order in which they happened.
-    pub fn extend(&mut self, events: impl IntoIterator<Item = Event>) {
+    /// Takes events of this moment in the order in which they happened.
+    pub fn extend(&mut self, now: Instant, events: impl IntoIterator<Item = Event>) {
         for event in events {
             if self.events.len() == MAX_EVENTS {
                 self.events.pop_front();
             }
-            self.events.push_back(event);
+            self.events.push_back((now, event));
             self.last += 1;
         }
     }
@@ -102,12 +116,18 @@ impl EventLog {
         self.events.is_empty()
     }
 
-    /// At most `limit` events after that number, with theirs; None if some of them are gone, or never were.
-    pub fn after(&self, number: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+    /// Those that are kept, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = (Instant, &Event)> {
+        self.events.iter().rev().map(|(at, event)| (*at, event))
+    }
+
+    /// At most `limit` events after that number; None if some of them are gone, or never were.
+    pub fn after(&self, number: u64, limit: usize) -> Option<Vec<Logged>> {
         let oldest = self.last - self.events.len() as u64;
         let skip = usize::try_from(number.checked_sub(oldest)?).ok()?;
         let rest = (number <= self.last).then(|| self.events.iter().skip(skip).take(limit))?;
-        Some((number + 1..).zip(rest.cloned()).collect())
+        let numbered = (number + 1..).zip(rest.cloned());
+        Some(numbered.map(|(number, (at, event))| Logged { number, at, event }).collect())
     }
 }
 
@@ -119,23 +139,28 @@ mod tests {
         Event::Heard(format!("a{n}").parse().unwrap())
     }
 
+    /// The numbers and events after that number.
+    fn after(log: &EventLog, number: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+        Some(log.after(number, limit)?.into_iter().map(|logged| (logged.number, logged.event)).collect())
+    }
+
     #[test]
     fn a_watcher_goes_on_where_it_was() {
         let mut log = EventLog::default();
-        assert_eq!(log.after(0, 9), Some(Vec::new()));
-        log.extend((1..=3).map(heard));
-        assert_eq!(log.after(1, 9), Some(vec![(2, heard(2)), (3, heard(3))]));
-        assert_eq!(log.after(1, 1), Some(vec![(2, heard(2))]));
-        assert_eq!(log.after(3, 9), Some(Vec::new()));
-        assert_eq!(log.after(4, 9), None, "of another start");
+        assert_eq!(after(&log, 0, 9), Some(Vec::new()));
+        log.extend(Instant::now(), (1..=3).map(heard));
+        assert_eq!(after(&log, 1, 9), Some(vec![(2, heard(2)), (3, heard(3))]));
+        assert_eq!(after(&log, 1, 1), Some(vec![(2, heard(2))]));
+        assert_eq!(after(&log, 3, 9), Some(Vec::new()));
+        assert_eq!(after(&log, 4, 9), None, "of another start");
     }
 
     #[test]
     fn the_oldest_go_and_that_is_told() {
         let mut log = EventLog::default();
-        log.extend((1..=MAX_EVENTS + 2).map(heard));
+        log.extend(Instant::now(), (1..=MAX_EVENTS + 2).map(heard));
         assert_eq!(log.last(), MAX_EVENTS as u64 + 2);
-        assert_eq!(log.after(1, 9), None);
-        assert_eq!(log.after(2, 1), Some(vec![(3, heard(3))]));
+        assert_eq!(after(&log, 1, 9), None);
+        assert_eq!(after(&log, 2, 1), Some(vec![(3, heard(3))]));
     }
 }

@@ -49,6 +49,8 @@ struct Signs {
     last_sign: Instant,
     /// Whether it has been silent for a moment, since it was heard.
     is_doubted: bool,
+    /// Whether its death was told.
+    is_told_dead: bool,
     trip: Option<Duration>,
 }
 
@@ -79,7 +81,7 @@ impl Liveness {
     pub fn heard(&mut self, now: Instant, name: &AgentName, trip: Option<Duration>) {
         let peer = self.peer(now, name);
         peer.contact = Contact::Alive;
-        (peer.last_sign, peer.is_doubted) = (now, false);
+        (peer.last_sign, peer.is_doubted, peer.is_told_dead) = (now, false, false);
         peer.trip = trip.or(peer.trip);
     }
 
@@ -122,6 +124,25 @@ impl Liveness {
         } else {
             Standing::Hidden
         }
+    }
+
+    /// Whether a peer was lost whose death was not told yet.
+    pub fn has_dying(&self) -> bool {
+        self.peers.values().any(|peer| peer.contact == Contact::Lost && !peer.is_told_dead)
+    }
+
+    /// The peers that were lost, and are hidden now, each once.
+    pub fn take_dead(&mut self, now: Instant) -> Vec<AgentName> {
+        let lost = self.peers.iter().filter(|(_, peer)| peer.contact == Contact::Lost && !peer.is_told_dead);
+        let dead = lost.filter(|(name, _)| self.standing(now, name) == Standing::Hidden);
+        let mut dead: Vec<AgentName> = dead.map(|(name, _)| name.clone()).collect();
+        dead.sort_unstable();
+        for name in &dead {
+            if let Some(peer) = self.peers.get_mut(name) {
+                peer.is_told_dead = true;
+            }
+        }
+        dead
     }
 
     /// Whether more than half of the peers vanished together: it was probably us that vanished, and an alarm is due.
@@ -180,6 +201,7 @@ impl Liveness {
             contact: Contact::Never,
             last_sign: now,
             is_doubted: false,
+            is_told_dead: false,
             trip: None,
         })
     }
@@ -211,6 +233,19 @@ mod tests {
         assert_eq!(liveness.standing(now + TTL, &name(0)), Standing::Hidden);
         liveness.heard(now + TTL * 2, &name(0), None);
         assert_eq!(liveness.standing(now + TTL * 2, &name(0)), Standing::Live, "back at once");
+    }
+
+    #[test]
+    fn a_death_is_told_once_and_only_of_a_peer_that_was_met() {
+        let (mut liveness, now) = met(3);
+        liveness.hearsay(now, &name(7), Duration::ZERO);
+        liveness.silent(now + SILENCE, &name(0), SILENCE);
+        assert!(liveness.has_dying() && liveness.take_dead(now + SILENCE).is_empty(), "it may live");
+        assert_eq!(liveness.take_dead(now + TTL), [name(0)]);
+        assert!(!liveness.has_dying() && liveness.take_dead(now + TTL).is_empty());
+        liveness.heard(now + TTL, &name(0), None);
+        liveness.silent(now + TTL + SILENCE, &name(0), SILENCE);
+        assert_eq!(liveness.take_dead(now + TTL * 2), [name(0)], "it was alive again");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod clock;
 mod files;
 mod ingress_file;
 mod network;
-mod peers;
+pub(super) mod peers;
 mod ports;
 mod second;
 
@@ -42,11 +42,11 @@ pub(super) struct CheckArgs {
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
+pub(super) struct Finding {
     check: &'static str,
     verdict: Severity,
     /// What is so, and what to do about it.
-    text: String,
+    pub(super) text: String,
 }
 
 /// How bad it is: the worst first.

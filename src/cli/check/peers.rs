@@ -16,28 +16,38 @@ const CHECK: &str = "peer";
 const APART: Duration = Duration::from_secs(60);
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
+    ask_all(config).await.into_iter().map(|(finding, _)| finding).collect()
+}
+
+/// Each, and whether an agent answered that has the key and is of the cluster.
+pub(in crate::cli) async fn ask_all(config: &Config) -> Vec<(Finding, bool)> {
     let resolved = join_all(config.join.iter().map(JoinPoint::resolve)).await;
     let addrs = resolved.into_iter().flatten().collect::<std::collections::BTreeSet<_>>();
     join_all(addrs.into_iter().map(|addr| examine_one(config, addr))).await
 }
 
-async fn examine_one(config: &Config, addr: SocketAddr) -> Finding {
+async fn examine_one(config: &Config, addr: SocketAddr) -> (Finding, bool) {
     if config.gossip.is_ipv4() && addr.ip().to_canonical().is_ipv6() {
         let text = format!(
             "{addr} is IPv6, and --gossip {} is IPv4: bind it to [::], which has both",
             config.gossip
         );
-        return Finding::fail(CHECK, text);
+        return (Finding::fail(CHECK, text), false);
     }
     if config.gossip.ip().is_loopback() && !addr.ip().to_canonical().is_loopback() {
         let text = format!("--gossip {} reaches this host only, and {addr} is another one", config.gossip);
-        return Finding::fail(CHECK, text);
+        return (Finding::fail(CHECK, text), false);
     }
     let (asked, tcp) =
         tokio::join!(probe::ask(addr, &config.keyring, &config.cluster), probe::connects(addr));
     match asked {
-        Ok(answer) => judge(config, addr, &answer, tcp),
-        Err(error) => Finding::fail(CHECK, format!("{addr} cannot be reached from this host: {error}")),
+        Ok(answer) => {
+            let is_other = matches!(&answer, ProbeAnswer::Met(peer) if peer.name != config.name.as_str());
+            (judge(config, addr, &answer, tcp), is_other)
+        }
+        Err(error) => {
+            (Finding::fail(CHECK, format!("{addr} cannot be reached from this host: {error}")), false)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! it. When that is systemd's journal, which keeps the time itself, each line begins with its priority instead, so
 //! that `journalctl --priority warning` finds what it should.
 
+mod flat;
 mod queue;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -23,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
+use self::flat::Flat;
 use self::queue::LineQueue;
 use super::flags::{LogFormat, RunArgs};
 use super::words::{plain, visible};
@@ -46,6 +48,8 @@ struct Sink {
     queue: Arc<LineQueue>,
     /// Whether each begins with its priority.
     with_priority: bool,
+    /// How lines are made that are no events, if they are JSON.
+    flat: Option<Flat>,
 }
 
 /// One event's line.
@@ -61,24 +65,23 @@ pub(super) fn filter(args: &RunArgs) -> anyhow::Result<Targets> {
 
 impl Log {
     /// Logs from now on, panics as well.
-    pub(super) fn start(filter: Targets, format: LogFormat) -> anyhow::Result<Self> {
+    pub(super) fn start(filter: Targets, format: LogFormat, agent: &str) -> anyhow::Result<Self> {
         // A handle of its own: whoever else writes to standard error must not wait for the writer's.
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let sink = Sink {
             queue: LineQueue::to(stderr, tell_dropped)?,
             with_priority: matches!(format, LogFormat::Text) && is_journal(),
+            flat: matches!(format, LogFormat::Json).then(|| Flat { agent: agent.into() }),
         };
         let (filter, level) = reload::Layer::new(filter);
         let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let log = fmt::layer().with_ansi(colours).with_target(false).log_internal_errors(false);
         let log = log.with_writer(sink.clone());
         let registry = tracing_subscriber::registry().with(filter);
-        match format {
-            LogFormat::Json => registry.with(log.json()).init(),
-            LogFormat::Text if sink.with_priority => {
-                registry.with(log.without_time().with_level(false)).init();
-            }
-            LogFormat::Text => registry.with(log).init(),
+        match &sink.flat {
+            Some(flat) => registry.with(log.event_format(flat.clone())).init(),
+            None if sink.with_priority => registry.with(log.without_time().with_level(false)).init(),
+            None => registry.with(log).init(),
         }
         let panics = sink.clone();
         panic::set_hook(Box::new(move |panic| panics.say_panic(panic)));
@@ -129,6 +132,9 @@ impl Sink {
 
     /// Says an error that is no event, of several lines perhaps.
     fn say(&self, text: &str) {
+        if let Some(flat) = &self.flat {
+            return self.push(ERROR, &[flat.line("ERROR", text).as_bytes(), b"\n"]);
+        }
         for line in text.lines() {
             self.push(ERROR, &[plain(line).as_bytes(), b"\n"]);
         }
@@ -193,7 +199,7 @@ mod tests {
         let stderr = || File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
         if env::var_os(PANICS).is_some() {
             for with_priority in [false, true] {
-                let sink = Sink { queue: LineQueue::to(stderr(), |_| {}).unwrap(), with_priority };
+                let sink = Sink { queue: LineQueue::to(stderr(), |_| {}).unwrap(), with_priority, flat: None };
                 panic::set_hook(Box::new(move |panic| sink.say_panic(panic)));
                 let panics = thread::Builder::new().name("worker".into()).spawn(|| panic!("one\ntwo"));
                 assert!(panics.unwrap().join().is_err());

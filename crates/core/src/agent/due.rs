@@ -8,6 +8,7 @@ use super::holes::Seek;
 use super::keeping::Health;
 use super::reach::Try;
 use super::{LEASE_TTL, State};
+use crate::event::Event;
 use crate::label::Label;
 use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
@@ -17,6 +18,8 @@ use crate::slot::Change;
 const BREATH: Duration = Duration::from_millis(1);
 /// How often agents that the board forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
+/// How often it is looked whether the records of a silent peer are hidden now.
+const DYING: Duration = Duration::from_secs(1);
 /// How often slots that have long been empty are given back.
 const TIDYING: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,7 @@ impl State {
         let seeks = self.take_seeks(now);
         let tries = self.reaches.take_due(now);
         self.state_faults(now);
+        self.tell_deaths(now);
         self.log_own_unreached(now);
         if self.directory.has_work() {
             self.reindex(now);
@@ -70,9 +74,12 @@ impl State {
             self.tidy(now, EMPTY_KEPT / self.hurry);
         }
         let mut next = now + LEASE_TTL;
+        if self.liveness.has_dying() {
+            next = now + DYING;
+        }
         if self.directory.replicas.postponed().next().is_some() {
             self.forget_postponed(now);
-            next = now + POSTPONED;
+            next = next.min(now + POSTPONED);
         }
         let next = self.next_due().map_or(next, |due| due.min(next));
         let has_work = self.directory.has_work() || works_on_former;
@@ -82,6 +89,15 @@ impl State {
         self.effects.is_due = false;
         let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
         Due { changes, dials, tries, seeks, next }
+    }
+
+    /// Says which peers have been silent for so long that their records are hidden.
+    fn tell_deaths(&mut self, now: Instant) {
+        for agent in self.liveness.take_dead(now) {
+            let records = self.directory.replicas.records_of(&agent);
+            self.log.extend(now, [Event::Died(agent.clone())]);
+            self.effects.lines.push(Line::Died { agent, records });
+        }
     }
 
     /// Gives back what is not needed any more.
@@ -99,8 +115,10 @@ impl State {
     fn forget_postponed(&mut self, now: Instant) {
         let postponed = self.directory.replicas.postponed();
         let gone: Vec<_> = postponed.filter(|owner| self.is_gone(now, &owner.name)).cloned().collect();
-        for owner in gone {
-            self.forget(now, &owner);
+        for agent in gone {
+            self.forget(now, &agent);
+            self.log.extend(now, [Event::Forgotten(agent.name.clone())]);
+            self.effects.lines.push(Line::Forgotten { agent: (*agent).clone() });
         }
     }
 }

@@ -99,6 +99,13 @@ pub enum Line {
         /// Which.
         agent: AgentName,
     },
+    /// A silent peer has given no sign of life for so long that its records are hidden.
+    Died {
+        /// Which.
+        agent: AgentName,
+        /// How many it has.
+        records: usize,
+    },
     /// A silent peer is alive again.
     HeardAgain {
         /// Which.
@@ -120,6 +127,11 @@ pub enum Line {
     Forgotten {
         /// Which start of which.
         agent: Owner,
+    },
+    /// A dead peer is forgotten, because an operator said that it will not come back.
+    Buried {
+        /// Which.
+        agent: AgentName,
     },
     /// Changes of a peer were refused.
     Refused {

@@ -9,7 +9,7 @@ use crate::complaint::Refusal;
 use crate::event::{Event as Happened, PeerChange};
 use crate::hostname::{Claim, TunnelId};
 use crate::link::ReplicaStore;
-use crate::liveness::Liveness;
+use crate::liveness::{Liveness, Standing};
 use crate::record::{AgentName, Owner};
 use crate::reindex::BITE;
 use crate::replica::{Extent, Part};
@@ -81,6 +81,11 @@ pub enum News {
         /// What.
         offer: Offer,
     },
+    /// An operator said that a silent peer will not come back: here, or at another host.
+    Buried {
+        /// Which.
+        owner: Owner,
+    },
     /// An owner has been dead for long enough to be forgotten.
     Forgotten {
         /// Who.
@@ -134,18 +139,19 @@ impl State {
             }
             News::Silent { owner, silence } => {
                 self.liveness.silent(now, &owner.name, silence);
-                self.log.extend([Happened::Suspected(owner.name.clone())]);
-                self.effects.is_revised = true;
+                self.log.extend(now, [Happened::Suspected(owner.name.clone())]);
+                (self.effects.is_due, self.effects.is_revised) = (true, true);
                 self.effects.lines.push(Line::Silent { agent: owner.name });
             }
             News::Hearsay { owner, age } => {
                 self.hear(now, &owner, |liveness, now, name| liveness.hearsay(now, name, age));
             }
             News::Differs { owner, change } => {
-                self.log.extend([Happened::Changed(owner.name.clone(), change.clone())]);
+                self.log.extend(now, [Happened::Changed(owner.name.clone(), change.clone())]);
                 self.effects.lines.push(Line::Differs { agent: owner.name, change });
             }
             News::Forgotten { owner } => self.handle_forgotten(now, owner),
+            News::Buried { owner } => self.bury(now, &owner),
             News::Offered { by, id, offer } => self.take_offer(now, &by, id, offer),
             News::Refused { by, why, times } => self.complain(now, &by.name, why, times.into()),
         }
@@ -194,7 +200,7 @@ impl State {
             refused += u64::from(applied == Applied::Refused);
             if news && change.cell.content.status() == Some(Status::Left) {
                 self.liveness.forget(&owner.name);
-                self.log.extend([Happened::Left(owner.name.clone())]);
+                self.log.extend(now, [Happened::Left(owner.name.clone())]);
                 self.effects.lines.push(Line::Left { agent: owner.name.clone() });
             }
             if news {
@@ -235,7 +241,7 @@ impl State {
         }
         // They may decide about a connector that is held here as well.
         let yielded = self.compare_with(now, &events);
-        self.log.extend(events);
+        self.log.extend(now, events);
         self.tell_all(now, yielded);
         // The driver dials, and goes on with what is left.
         self.effects.is_due |= self.connections.has_orphans() || self.directory.has_work();
@@ -254,7 +260,7 @@ impl State {
         self.directory.replicas.postpone(owner, false);
         let live = self.liveness.standing(now, &owner.name).is_alive();
         if live && !before.is_alive() {
-            self.log.extend([Happened::Heard(owner.name.clone())]);
+            self.log.extend(now, [Happened::Heard(owner.name.clone())]);
         }
         if live && was_lost {
             self.effects.lines.push(Line::HeardAgain { agent: owner.name.clone() });
@@ -269,7 +275,7 @@ impl State {
             || self.directory.replicas.generation(&owner.name) != Some(owner.generation)
         {
             self.forget(now, &owner);
-            self.log.extend([Happened::Forgotten(owner.name.clone())]);
+            self.log.extend(now, [Happened::Forgotten(owner.name.clone())]);
             self.effects.is_revised = true;
             self.effects.lines.push(Line::Forgotten { agent: owner });
         } else {
@@ -277,6 +283,24 @@ impl State {
             // The driver looks at it again, but has to know that there is something to look at.
             self.effects.is_due = true;
         }
+    }
+
+    /// Forgets a peer that will not come back, as soon as it is dead from here: an operator elsewhere may be cut off from it,
+    /// and we not. One that left said what is to become of its records itself.
+    fn bury(&mut self, now: Instant, owner: &Owner) {
+        let is_known = self.directory.replicas.generation(&owner.name) == Some(owner.generation);
+        if !is_known || self.directory.replicas.status(&owner.name) == Some(Status::Left) {
+            return;
+        }
+        if self.liveness.standing(now, &owner.name) != Standing::Hidden {
+            self.directory.replicas.postpone(owner, true);
+            self.effects.is_due = true;
+            return;
+        }
+        self.forget(now, owner);
+        self.liveness.forget(&owner.name);
+        self.log.extend(now, [Happened::Forgotten(owner.name.clone())]);
+        self.effects.lines.push(Line::Buried { agent: owner.name.clone() });
     }
 
     /// Holds something against a peer.
@@ -298,7 +322,7 @@ impl State {
     pub(super) fn forget(&mut self, now: Instant, owner: &Owner) {
         let mut events = Vec::new();
         self.directory.forget(now, owner, &mut events);
-        self.log.extend(events);
+        self.log.extend(now, events);
         self.effects.is_due |= self.directory.has_work();
         self.effects.is_revised = true;
         if self.directory.replicas.generation(&owner.name).is_none() {

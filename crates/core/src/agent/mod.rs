@@ -41,7 +41,7 @@ pub use self::reach::{EntrypointView, Tried, Try};
 pub use self::reconcile::Unreconciled;
 pub use self::resolve::Tally;
 pub use self::unreached::{MOST_SHOWN, OwnUnreached, UnreachedView};
-pub use self::view::{Candidate, JournalView, MemberView, TunnelSummary, View};
+pub use self::view::{Candidate, JournalView, MemberView, PastRecord, TunnelSummary, View};
 
 use crate::complaint::Complaints;
 use crate::connection::{Caller, ConnectionId, Connections};
@@ -544,7 +544,7 @@ impl State {
         let version = change.cell.version;
         let mut events = Vec::new();
         self.directory.say(now, &self.owner, &change, &mut events);
-        self.log.extend(events);
+        self.log.extend(now, events);
         self.outbox.insert(change.slot, change.cell);
         (self.effects.is_due, self.effects.is_revised) = (true, true);
         version

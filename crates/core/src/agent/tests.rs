@@ -602,7 +602,66 @@ fn what_follows_from_a_call_is_told_once() {
     assert_eq!(told(agent.effects()), (true, true, true, 0));
     agent.collect_changes();
     lose(&agent, &owner("b", 1));
-    assert_eq!(told(agent.effects()), (false, true, false, 1), "the operator is told of a silent peer");
+    assert_eq!(
+        told(agent.effects()),
+        (true, true, false, 1),
+        "the operator is told of a silent peer, whose death the driver waits for"
+    );
+}
+
+#[test]
+fn a_death_is_told_when_the_records_are_hidden_and_a_burial_forgets_them() {
+    let agent = agent();
+    let (b, c) = (owner("b", 1), owner("c", 1));
+    for (peer, id) in [(&b, "1"), (&c, "2")] {
+        hear(&agent, peer);
+        say(&agent, peer, &[id], Status::Ready);
+    }
+    lose(&agent, &b);
+    agent.handle(News::Buried { owner: b.clone() });
+    assert_eq!(agent.resolve("t").len(), 2, "it may live: others cannot bury it for us");
+    let told = |agent: &Agent| {
+        agent.lock().due(now(), 0, |_| false);
+        let lines = agent.effects().lines;
+        let of = |line: &&Line| match line {
+            Line::Died { records, .. } => *records == 1,
+            line => matches!(line, Line::Buried { .. } | Line::Forgotten { .. }),
+        };
+        lines.iter().filter(of).count()
+    };
+    assert_eq!(told(&agent), 0);
+    advance(LEASE_TTL);
+    hear(&agent, &c);
+    assert_eq!(told(&agent), 2, "dead, and then buried");
+    assert_eq!(told(&agent), 0, "told once");
+    agent.handle(News::Buried { owner: c.clone() });
+    assert_eq!(agent.resolve("t").len(), 1, "whoever is heard stays");
+    let members = agent.lock().view(now()).members;
+    assert!(members.iter().all(|member| member.name != b.name));
+    hear(&agent, &b);
+    say(&agent, &b, &["1"], Status::Ready);
+    assert_eq!(agent.resolve("t").len(), 2, "if it comes back, it is there");
+}
+
+#[test]
+fn a_record_that_went_is_remembered_with_its_time_until_it_comes_back() {
+    let agent = agent();
+    register(&agent, "1");
+    let past = |agent: &Agent| agent.lock().past(now(), "t");
+    assert!(past(&agent).is_empty());
+    deregister(&agent, "1");
+    advance(Duration::from_secs(100));
+    let gone = past(&agent);
+    assert_eq!((gone.len(), gone[0].gone, gone[0].is_lapsed), (1, Duration::from_secs(100), false));
+    register(&agent, "2");
+    advance(LEASE_TTL);
+    agent.lock().due(now(), 0, |_| false);
+    let gone = past(&agent);
+    assert_eq!((gone.len(), gone[0].is_lapsed), (2, true), "the last one first");
+    assert!(renew(&agent, "2"));
+    assert_eq!(past(&agent).len(), 1);
+    advance(Duration::from_secs(3_600));
+    assert!(past(&agent).is_empty(), "for an hour");
 }
 
 #[test]

@@ -215,7 +215,7 @@ impl State {
             }
         }
         self.effects.is_revised |= !events.is_empty();
-        self.log.extend(events);
+        self.log.extend(now, events);
         // Those that are silent may be heard again.
         let replicas = &self.directory.replicas;
         let is_said = replicas.owners().any(|owner| replicas.unreached_by(owner).next().is_some());

@@ -12,9 +12,9 @@ use super::unreached::OwnUnreached;
 use super::{Changes, Counts, EntrypointView, HealedFrom, State};
 use crate::address::Address;
 use crate::complaint::Complaint;
-use crate::event::Event;
+use crate::event::{Event, Logged};
 use crate::label::Label;
-use crate::liveness::Standing;
+use crate::liveness::{PRESERVE, Standing};
 use crate::locality::Locality;
 use crate::quota::Quota;
 use crate::rank::{BEST, Judged, Order, rank};
@@ -131,6 +131,19 @@ pub struct Candidate {
     pub lease: Option<(Duration, Option<Duration>)>,
 }
 
+/// A record that is not known any more.
+#[derive(Clone, Debug)]
+pub struct PastRecord {
+    /// The record.
+    pub record: Arc<Record>,
+    /// Who held it.
+    pub owner: Arc<Owner>,
+    /// For how long it has been gone.
+    pub gone: Duration,
+    /// Whether it was registered here and lapsed, so that a Renew brings it back; or else it was let go by its owner.
+    pub is_lapsed: bool,
+}
+
 impl State {
     /// Whether the records of these peers, and of all others that are alive, are known; and at least one peer is alive, if
     /// this agent looks for peers.
@@ -189,8 +202,31 @@ impl State {
     }
 
     /// At most `limit` events after that number; None if some of them are gone.
-    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<(u64, Event)>> {
+    pub fn events(&self, after: u64, limit: usize) -> Option<Vec<Logged>> {
         self.log.after(after, limit)
+    }
+
+    /// The records of a tunnel that went within the last hour and did not come back, the last one first: as far as the events
+    /// that are kept tell, and at most 16.
+    pub fn past(&self, now: Instant, name: &str) -> Vec<PastRecord> {
+        const MOST: usize = 16;
+        let mut seen = BTreeSet::new();
+        let lately = self.log.newest_first().take_while(|(at, _)| now.saturating_duration_since(*at) < PRESERVE);
+        let gone = lately.filter_map(|(at, event)| {
+            let (owner, record, is_down) = match event {
+                Event::Up(owner, record) => (owner, record, false),
+                Event::Down(owner, record) => (owner, record, true),
+                _ => return None,
+            };
+            let is_newest = &*record.name.text() == name && seen.insert((owner.name.clone(), record.id.clone()));
+            (is_newest && is_down).then(|| PastRecord {
+                record: record.clone(),
+                owner: owner.clone(),
+                gone: now.saturating_duration_since(at),
+                is_lapsed: owner.name == self.owner.name && self.leases.is_lapsed(&record.id),
+            })
+        });
+        gone.take(MOST).collect()
     }
 
     /// What the agent holds.
@@ -249,7 +285,8 @@ impl State {
     /// The same, and nothing but each record's place in an answer. Of many records, only some of those that are not listed.
     pub fn ranked(&self, now: Instant, name: &str) -> Vec<(Option<usize>, &OwnedRecord)> {
         let entries = self.directory.lookup(name);
-        let listed: Vec<&OwnedRecord> = rank(&entries, self.order, 0, self.judging(now)).collect();
+        let listed = rank(&entries, self.order, 0, self.judging(now));
+        let listed: Vec<&OwnedRecord> = listed.map(|(entry, _)| entry).collect();
         let mut places: Vec<*const OwnedRecord> =
             listed.iter().map(|entry| std::ptr::from_ref(*entry)).collect();
         places.sort_unstable();

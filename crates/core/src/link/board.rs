@@ -195,6 +195,8 @@ impl Peers {
                 }
                 if card.left && !known.left {
                     (known.left, self.hash) = (true, None);
+                    learned.news.push(News::Buried { owner: owner.clone() });
+                    return;
                 }
             }
             before => {

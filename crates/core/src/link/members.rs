@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use super::repair::{ANSWER_BYTES, PIECE_BYTES};
+use super::peers::{NotBuried, PeerCard};
 use super::wire::Malformed;
 use super::{Kind, Link, LinkEffects, LinkLine, Peer, ReplicaStore, wire};
 use crate::agent::News;
-use crate::record::Owner;
+use crate::record::{AgentName, Owner};
 use crate::slot::{Change, Status};
 
 impl Link {
@@ -91,6 +92,31 @@ impl Link {
             self.introduce(to);
         }
         self.give_keys(now, ran);
+    }
+
+    /// What is known of every peer, by name.
+    pub fn cards(&self) -> Vec<PeerCard> {
+        self.peers.known().collect()
+    }
+
+    /// Forgets a silent agent at an operator's word: its records are gone here, and its name is in nobody's way. Peers take
+    /// that over as soon as it is dead from there.
+    pub fn handle_burial(
+        &mut self,
+        now: Instant,
+        name: &AgentName,
+        replicas: &mut dyn ReplicaStore,
+    ) -> Result<LinkEffects, NotBuried> {
+        let ran = self.ran.now.unwrap_or(now);
+        let owner = self.peers.bury(ran, name)?;
+        replicas.apply(now, News::Buried { owner });
+        // Whoever has another board gets this card with the others.
+        let cards = wire::encode(&wire::Cards { differs: false, cards: self.peers.cards_of(ran, [name.as_str()].into_iter()) });
+        let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
+        for to in live {
+            self.send(Kind::Cards, &cards, to);
+        }
+        Ok(self.take_effects())
     }
 
     /// Tells one peer what we state of ourselves.

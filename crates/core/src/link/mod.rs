@@ -49,6 +49,7 @@ use serde::Deserialize;
 
 pub use self::effects::{Frame, LinkEffects, LinkLine};
 pub use self::look::SUSPECT;
+pub use self::peers::{NotBuried, PeerCard};
 pub use self::session::Peer;
 pub use self::whereabouts::MAX_DATAGRAM;
 

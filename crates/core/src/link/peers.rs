@@ -112,6 +112,28 @@ struct OwnFormer {
     rounds: u32,
 }
 
+/// What is known of a peer, whether it is heard or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCard {
+    /// Its last start that is known, and where its gossip is, or was last.
+    pub peer: Peer,
+    /// The version of its program.
+    pub program: Arc<str>,
+    /// The key that it seals with; none until that is known.
+    pub seals: Option<KeyId>,
+}
+
+/// Why an agent is not forgotten at an operator's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotBuried {
+    /// No such agent is known, or it left.
+    #[error("no agent of that name is known here, or it has left: `gossd members` lists those that are")]
+    Unknown,
+    /// It is heard.
+    #[error("it is heard: only an agent that is silent can be forgotten; `gossd leave` there ends it")]
+    Alive,
+}
+
 /// Who holds a name.
 pub(super) struct NameHolder {
     pub(super) peer: Peer,
@@ -314,7 +336,18 @@ impl Peers {
 
     /// Whether that start of an agent is known, and its records are not forgotten.
     pub(super) fn knows(&self, owner: &Owner) -> bool {
-        self.table.get(&owner.name).is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten)
+        let known = self.table.get(&owner.name);
+        known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.left)
+    }
+
+    /// What is known of every peer that did not leave, by name.
+    pub(super) fn known(&self) -> impl Iterator<Item = PeerCard> {
+        let known = self.table.values().filter(|known| !known.left);
+        known.map(|KnownPeer { peer, program, keys, .. }| PeerCard {
+            peer: peer.clone(),
+            program: program.clone(),
+            seals: keys.as_ref().and_then(|keys| keys.keys.first().copied()),
+        })
     }
 
     /// How many peers, sessions and remembered pushes there are.
@@ -356,6 +389,16 @@ impl Peers {
             }
         }
         suspects
+    }
+
+    /// An operator says that a silent agent will not come back: which start of it, or why it stays.
+    pub(super) fn bury(&mut self, ran: Instant, name: &AgentName) -> Result<Owner, NotBuried> {
+        let known = self.table.get_mut(name).filter(|known| !known.left).ok_or(NotBuried::Unknown)?;
+        if known.is_live(ran) {
+            return Err(NotBuried::Alive);
+        }
+        (known.left, self.hash) = (true, None);
+        Ok(known.peer.owner.clone())
     }
 
     /// An agent said goodbye.

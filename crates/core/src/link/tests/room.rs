@@ -53,6 +53,7 @@ pub(super) struct Copies {
     pub(super) doubted: Vec<Owner>,
     pub(super) hearsay: Vec<Owner>,
     pub(super) forgotten: Vec<Owner>,
+    pub(super) buried: Vec<Owner>,
     pub(super) changed: Vec<(Owner, PeerChange)>,
     /// What peers asked for: of whom, after which version, from which slot.
     pub(super) asked: Vec<(Owner, Version, Slot)>,
@@ -95,6 +96,7 @@ impl ReplicaStore for Noting<'_> {
             News::Doubted { owner } => copies.doubted.push(owner),
             News::Silent { owner, .. } => copies.told.push((owner, false)),
             News::Hearsay { owner, .. } => copies.hearsay.push(owner),
+            News::Buried { owner } => copies.buried.push(owner),
             News::Forgotten { owner } => copies.forgotten.push(owner),
             News::Differs { owner, change } => copies.changed.push((owner, change)),
             News::Offered { by, id, offer } => copies.offers.push((by, id, offer)),
