@@ -115,7 +115,16 @@ impl Liveness {
 
     /// How an agent's records are treated now.
     pub fn standing(&self, now: Instant, name: &AgentName) -> Standing {
-        let Some(peer) = self.peers.get(name) else { return Standing::Hidden };
+        self.peers.get(name).map_or(Standing::Hidden, |peer| self.standing_of(now, peer))
+    }
+
+    /// The same, with the round-trip time.
+    pub fn standing_and_trip(&self, now: Instant, name: &AgentName) -> (Standing, Option<Duration>) {
+        let peer = self.peers.get(name);
+        peer.map_or((Standing::Hidden, None), |peer| (self.standing_of(now, peer), peer.trip))
+    }
+
+    fn standing_of(&self, now: Instant, peer: &Signs) -> Standing {
         let age = now.saturating_duration_since(peer.last_sign);
         if peer.is_alive() {
             if peer.is_doubted { Standing::Doubted } else { Standing::Live }

@@ -295,6 +295,20 @@ impl Replicas {
         cells.filter_map(|(slot, cell)| Some((slot, cell.content.unreached()?)))
     }
 
+    /// What ranking asks of an owner, at once: the status of its agent, where it is, and whether it says of any entrypoint that
+    /// its host does not reach it.
+    pub(crate) fn said(&self, owner: &Owner) -> Said<'_> {
+        let Some(agent) = self.agents.get(&owner.name) else { return Said::default() };
+        let cells = agent.all.get(&owner.generation).map(Replica::cells);
+        let locality = cells.and_then(|cells| cells.get(LOCALITY_SLOT)?.content.locality());
+        let mut faults = cells.into_iter().flat_map(|cells| cells.iter_from(FIRST_UNREACHED));
+        Said {
+            status: agent.shown().and_then(Replica::status),
+            locality: locality.map(|locality| &**locality),
+            has_faults: faults.any(|(_, cell)| cell.content.unreached().is_some()),
+        }
+    }
+
     /// Which of these entrypoints an owner's records have, from a slot on; and where to go on, unless that was all.
     pub fn entrypoints_among(
         &self,
@@ -384,6 +398,17 @@ impl Replicas {
         let of = |generation| self.agents.get(&owner.name)?.all.get(&generation);
         Some(Shift::Generation { shown: of(owner.generation), hidden: former.and_then(of) })
     }
+}
+
+/// What an owner says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said<'a> {
+    /// The status of the start of its agent that is shown.
+    pub(crate) status: Option<Status>,
+    /// Where it is, and how much it is to be used, if it says so.
+    pub(crate) locality: Option<&'a Locality>,
+    /// Whether it says of any entrypoint that its host does not reach it.
+    pub(crate) has_faults: bool,
 }
 
 impl Generations {

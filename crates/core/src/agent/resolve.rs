@@ -11,6 +11,7 @@ use crate::liveness::Standing;
 use crate::locality::MAX_WEIGHT;
 use crate::rank::{Judged, Reach, rank};
 use crate::record::{AgentName, Network, Owner, Record};
+use crate::replicas::Said;
 use crate::slot::Status;
 use crate::tunnels::OwnedRecord;
 
@@ -72,8 +73,7 @@ impl State {
 
     /// How an owner's records are ranked, as far as that does not differ between them.
     fn judge(&self, now: Instant, owner: &Owner) -> JudgedOwner {
-        let replicas = &self.directory.replicas;
-        let has_faults = replicas.unreached_by(owner).next().is_some();
+        let Said { status, locality, has_faults } = self.directory.replicas.said(owner);
         if *owner == self.owner {
             let judged = Judged {
                 standing: Standing::Live,
@@ -84,17 +84,16 @@ impl State {
             };
             return JudgedOwner { judged, is_own: true, has_faults, may_survive: false };
         }
-        let standing = match replicas.status(&owner.name) {
-            Some(Status::Ready) => self.liveness.standing(now, &owner.name),
+        let (standing, trip) = match status {
+            Some(Status::Ready) => self.liveness.standing_and_trip(now, &owner.name),
             Some(Status::Draining | Status::Left) | None => return JudgedOwner::default(),
         };
-        let locality = replicas.locality(owner);
         let judged = Judged {
             standing,
             is_far: !self.locality.zone.is_empty()
                 && !locality.is_some_and(|locality| locality.is_near(&self.locality)),
             weight: locality.map_or(MAX_WEIGHT, |locality| locality.weight),
-            trip: self.liveness.trip(&owner.name),
+            trip,
             ..Judged::default()
         };
         let may_survive = !standing.is_alive() && self.is_remembered(now, &owner.name);
