@@ -55,7 +55,9 @@ pub(crate) enum NoInvite {
     #[error("it is no invite: that begins with {ANY_MARK}, as `gossd invite` prints it on another host")]
     Other,
     /// Its number is another.
-    #[error("it was made by another version of gossd: make a new one there with `gossd invite`, and run the same version here")]
+    #[error(
+        "it was made by another version of gossd: make a new one there with `gossd invite`, and run the same version here"
+    )]
     Version,
     /// Its check does not fit.
     #[error("it was cut off or changed on the way: copy the whole line, from {ANY_MARK} to its end")]

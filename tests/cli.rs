@@ -1,8 +1,11 @@
 //! The verbs that ask a running agent: their output for people and for programs, their exit codes, and their errors
 //! when no agent answers.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -82,12 +85,14 @@ async fn a_status_and_the_members_are_printed_for_people_and_for_programs() {
 
     let members = printed(&b, &["members"]);
     let rows: Vec<Vec<&str>> = members.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS"]);
+    assert_eq!(rows[0], ["NAME", "STATE", "RTT", "SILENT", "RECORDS", "ADDRESS", "VERSION"]);
     let (own, peer) = (b.gossip.to_string(), a.gossip.to_string());
-    assert_eq!(rows[1], ["b", "(this)", "alive", "-", "-", "0", &own]);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(rows[1], ["b", "(this)", "alive", "-", "-", "0", &own, version]);
     assert_eq!(rows[2][..2], ["a", "alive"]);
-    assert_eq!(rows[2][rows[2].len() - 2..], ["1", &*peer]);
-    assert_eq!(json(&b, &["members"])["members"][1]["name"], "a");
+    assert_eq!(rows[2][rows[2].len() - 3..], ["1", &*peer, version]);
+    let members = json(&b, &["members"]);
+    assert_eq!((members["members"][1]["name"].as_str(), members.get("journal")), (Some("a"), None));
 }
 
 #[tokio::test]
@@ -120,7 +125,14 @@ async fn tunnels_are_listed_up_to_a_limit_and_searched() {
     let (a, _b, mut gost) = two_agents().await;
     gost.register("2", "other").await;
     let all = printed(&a, &["services"]);
-    assert!(all.contains(&format!("{TUNNEL}       1       0  a\n")), "{all}");
+    assert!(all.contains(&format!("{TUNNEL}       1       0  a       www.example.org\n")), "{all}");
+    assert!(printed(&a, &["services", "--agent", "a"]).contains("other"));
+    let (stdout, _, code) = ended(&mut asking(a.admin, &["services", "--hidden"]));
+    assert_eq!((&*stdout, code), ("no tunnel is like that\n", 3));
+    assert!(printed(&a, &["services", "www.ex"]).contains(TUNNEL), "by a part of a host name");
+    let hosts = printed(&a, &["hosts", "example"]);
+    let row: Vec<&str> = hosts.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["www.example.org", TUNNEL, "configured", "1", "a"]);
     let found = printed(&a, &["services", "4d21"]);
     assert!(found.contains(TUNNEL) && !found.contains("other"), "{found}");
     assert!(printed(&a, &["services", "--limit", "1"]).ends_with("\n1 more: --limit 2\n"));
@@ -424,6 +436,177 @@ fn what_changes_an_agent_can_be_json_too() {
     }
     assert!(says(&["leave", "--json"]).1);
     assert!(a.ended(SOON).0.success());
+}
+
+/// Where agents of this folder put their control sockets, as a user's runtime folder.
+fn at_home<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
+    for variable in ["RUNTIME_DIRECTORY", "STATE_DIRECTORY", "XDG_STATE_HOME"] {
+        command.env_remove(variable);
+    }
+    command.env("XDG_RUNTIME_DIR", folder).env("HOME", folder)
+}
+
+#[test]
+fn the_only_agent_of_a_host_is_found_and_of_several_one_has_to_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let sockets = folder.path().join("gossd");
+    std::fs::create_dir(&sockets).unwrap();
+    let status = |words: &[&str]| ended(at_home(&mut gossd(), folder.path()).args(words));
+    let a = Process::keeping("a", &sockets, &[]);
+    let (stdout, stderr, code) = status(&["status"]);
+    assert!(code == 0 && stdout.starts_with("a  gossd"), "{stdout}{stderr}");
+    let mut b = Process::keeping("b", &sockets, &[]);
+    for verb in [&["status"][..], &["drain"], &["keys", "list"], &["watch"]] {
+        let (_, stderr, code) = status(verb);
+        assert!(code == 1 && stderr.contains("the agents a, b run here: say which with --name"), "{stderr}");
+    }
+    let (stdout, stderr, code) = status(&["members", "--name", "b"]);
+    assert!(code == 0 && stdout.contains("b (this)"), "{stdout}{stderr}");
+    let (stdout, stderr, code) = status(&["drain", "--admin", &format!("http://{}/", a.admin)]);
+    assert!(code == 0 && stdout.starts_with("draining"), "{stdout}{stderr}");
+    let (stdout, ..) = status(&["status", "--name", "a"]);
+    assert!(stdout.lines().next().unwrap().ends_with("ready, draining"), "{stdout}");
+    b.kill();
+    let (stdout, stderr, code) = status(&["drain", "--undo"]);
+    assert!(code == 0 && stdout.contains("not draining"), "what is left of b is no agent: {stdout}{stderr}");
+}
+
+#[test]
+fn errors_are_json_for_programs_too() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (words, code) in [(&["status", "--json"][..], 1), (&["status", "--json", "--colour"], 2)] {
+        let (stdout, stderr, ended) = ended(&mut asking(nobody, words));
+        let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|_| panic!("{stderr}"));
+        assert!(stdout.is_empty() && ended == code && error["error"].is_string(), "{stderr}");
+    }
+    let (_, stderr, _) = ended(gossd().arg("run").env("GOSSD_MAX_RECORDS", "abc"));
+    assert!(
+        stderr.contains("the variable GOSSD_MAX_RECORDS") && !stderr.contains("--max-records"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn only_what_happens_to_one_thing_is_watched() {
+    let a = Process::start("a", &["--ingress-rule", &format!("www.example.org={TUNNEL}")]);
+    let watch = Watch::start(a.admin, &["www.example.org"]);
+    watch.note();
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register("1", "other").await;
+    gost.register("2", TUNNEL).await;
+    assert!(watch.event().contains(TUNNEL));
+}
+
+#[tokio::test]
+async fn what_went_within_the_hour_is_explained() {
+    let a = Process::start("a", &[]);
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register(CONNECTOR, TUNNEL).await;
+    gost.deregister(CONNECTOR, TUNNEL).await;
+    let (stdout, _, code) = ended(&mut asking(a.admin, &["explain", TUNNEL]));
+    assert!(
+        code == 3 && stdout.starts_with("no record is known any more: the last one, at a, went 0 s ago"),
+        "{stdout}"
+    );
+    assert!(stdout.contains(CONNECTOR) && stdout.contains("a let it go"), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_dead_agent_is_told_and_forgotten_everywhere_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, gossd().arg("keygen").output().unwrap().stdout).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let flags = ["--key-file", key.to_str().unwrap(), "--lease-ttl", "5"];
+    let a = Process::keeping("a", folder.path(), &flags);
+    let join = a.gossip.to_string();
+    let joining = [&flags[..], &["--join", &join]].concat();
+    let (mut b, c) =
+        (Process::keeping("b", folder.path(), &joining), Process::keeping("c", folder.path(), &joining));
+    let mut gost = FakeGost::start("n", b.plugin).await;
+    gost.register(CONNECTOR, TUNNEL).await;
+    for agent in [&a, &c] {
+        until(agent, &["status"], "peers    2 alive").await;
+        until(agent, &["status"], "records  1, 0 of them").await;
+    }
+    let control = folder.path().join("a.sock");
+    let forget = || ended(gossd().args(["forget", "b"]).arg("--control").arg(&control));
+    let (_, stderr, code) = forget();
+    assert!(code == 1 && stderr.contains("b: it is heard"), "{stderr}");
+    let watch = Watch::start(c.admin, &["b"]);
+    watch.note();
+    // The gost with it, or it would survive its agent.
+    drop(gost);
+    b.kill();
+    until(&c, &["status"], "b is dead: 1 records are hidden").await;
+    let members = printed(&c, &["members"]);
+    assert!(
+        members.lines().nth(1).unwrap().contains(&b.gossip.to_string()),
+        "its address is known: {members}"
+    );
+    assert!(watch.event().contains("peer-suspect") && watch.event().contains("peer-dead"));
+    let (stdout, stderr, code) = forget();
+    assert!(code == 0 && stdout.starts_with("b is forgotten"), "{stdout}{stderr}");
+    for agent in [&a, &c] {
+        until(agent, &["status"], "records  0, 0 of them").await;
+        until(agent, &["status"], "peers    1 alive").await;
+    }
+    let (keys, ..) = ended(gossd().args(["keys", "list"]).arg("--control").arg(&control));
+    assert!(!keys.lines().any(|line| line.starts_with('b')), "{keys}");
+    assert!(c.said().contains("peer is dead"), "{}", c.said());
+    b.restart();
+    until(&a, &["status"], "peers    2 alive").await;
+}
+
+#[test]
+fn another_host_joins_with_one_line_and_what_does_not_fit_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, gossd().arg("keygen").output().unwrap().stdout).unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let a = Process::keeping("a", folder.path(), &["--key-file", key.to_str().unwrap(), "--cluster", "x"]);
+    let control = folder.path().join("a.sock");
+    let (line, stderr, code) = ended(gossd().arg("invite").arg("--control").arg(&control));
+    assert!(code == 0 && line.starts_with("gossd-invite-1.") && line.lines().count() == 1, "{stderr}");
+    assert!(stderr.contains("of this host only") && !a.said().contains(line.trim()), "{stderr}");
+    let join = |name: &str, line: &str, to: &Path| {
+        let file = folder.path().join("line");
+        std::fs::write(&file, line).unwrap();
+        ended(gossd().args(["join", "--name", name, "--dir"]).arg(to).arg(&file))
+    };
+    let (good, none) = (folder.path().join("good"), folder.path().join("none"));
+    for (bad, why) in [
+        ("", "there is nothing in it"),
+        (&line[..line.len() - 9], "it was cut off or changed"),
+        ("gossd-invite-9.AAAA", "another version of gossd"),
+        ("s3cret", "it is no invite"),
+    ] {
+        let (stdout, stderr, code) = join("b", bad, &none);
+        assert!(code == 1 && stdout.is_empty() && stderr.contains(why) && !none.exists(), "{stderr}");
+        assert!(bad.is_empty() || !stderr.contains(bad), "a secret is never printed: {stderr}");
+    }
+    let (stdout, stderr, code) = join("b", &line, &good);
+    assert!(code == 0 && stderr.contains("the same key and cluster"), "{stdout}{stderr}");
+    let toml = good.join("gossd.toml");
+    assert!(stdout.ends_with(&format!("now:  gossd run --config {}\n", toml.display())), "{stdout}");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&good.join("key")), std::fs::read(good.join("key")).unwrap().is_empty()),
+        (0o600, false)
+    );
+    let before = std::fs::read_to_string(&toml).unwrap();
+    let (_, stderr, code) = join("c", &line, &good);
+    assert!(code == 1 && stderr.contains("this host is configured"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(&toml).unwrap(), before);
+    let socket = good.join("b.sock");
+    let b = Process::start("b", &["--config", toml.to_str().unwrap(), "--control", socket.to_str().unwrap()]);
+    let met = Instant::now();
+    while !printed(&b, &["status"]).contains("peers    1 alive") {
+        assert!(met.elapsed() < SOON, "{}", printed(&b, &["status"]));
+    }
+    drop(a);
+    let (_, stderr, code) = join("d", &line, &none);
+    assert!(code == 1 && stderr.contains("nothing has changed") && !none.exists(), "{stderr}");
 }
 
 #[test]

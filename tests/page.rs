@@ -88,6 +88,12 @@ impl Operator {
         self.browser.until(SOON, &format!("{open} && document.querySelector('.open .candidate')"));
     }
 
+    /// Opens a view, by its tab.
+    fn turns_to(&mut self, tab: &str) {
+        self.browser.value(&format!("document.querySelector('#tabs [data-key={tab}]').click()"));
+        self.browser.until(SOON, &format!("!document.getElementById('tab-{tab}').hidden"));
+    }
+
     /// Checks that the console is empty, that nothing ran that should not, and that no other address was requested.
     fn leaves_in_peace(&mut self) {
         assert_eq!(self.browser.complaints(), [""; 0]);
@@ -101,21 +107,30 @@ impl Operator {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_three_agents_a_tunnel_and_where_its_visitors_are_sent() {
     let Some(mut operator) = Operator::arrive().await else { return };
+    operator.turns_to("agents");
     assert_eq!(operator.browser.texts(".picture .agent .name"), ["b", "c", "a"]);
     operator
         .browser
         .until(SOON, "[...document.querySelectorAll('.rtt')].every((rtt) => / ms$/.test(rtt.textContent))");
-    operator.browser.click("#agents summary");
     let rows = operator.browser.texts("#rows tr");
     assert_eq!(rows.len(), 3, "{rows:?}");
     assert!(rows[0].starts_with("a (this one)") && rows.iter().all(|row| row.contains("alive")), "{rows:?}");
+    assert!(rows.iter().all(|row| row.contains(env!("CARGO_PKG_VERSION"))), "{rows:?}");
+    operator.browser.value("document.querySelector('#picture .agent[data-key=b]').focus()");
+    operator.browser.press("Enter");
+    operator.sees("#tab-agent h2", "b");
+    operator.sees("#tab-agent .its", AT_TWO);
+    let link = operator.browser.value("location.hash");
+    assert_eq!(link, "#agent=b");
 
+    operator.turns_to("tunnels");
     operator.browser.click("#text");
     operator.browser.insert("c9ef");
     operator.counts(".tunnel", 1);
     operator.sees("#found", "1 tunnel");
-    operator.browser.press("Tab");
-    operator.browser.press("Tab");
+    for _ in 0..4 {
+        operator.browser.press("Tab");
+    }
     operator.browser.press("Enter");
     operator.counts(".candidate", 2);
     let mut shown = operator.browser.texts(".candidate .address");
@@ -140,7 +155,7 @@ async fn a_killed_agent_is_on_top_within_five_seconds_and_its_records_are_last_w
     operator.follows_link(AT_TWO);
     operator.browser.value("window.unloaded = false");
     operator.agents[2].kill();
-    let took = operator.sees_within(NOTICED, ".alerts .bad", "c is suspect");
+    let took = operator.sees_within(NOTICED, ".alerts .warn", "c is silent");
     println!("noticed after {took:?}");
     operator.sees("#legend", "1 suspect");
     operator.sees(".picture .agent.suspect", "c");
@@ -187,6 +202,7 @@ async fn a_page_whose_agent_is_gone_says_since_when_and_goes_on_when_it_is_back(
     operator.browser.value("window.unloaded = false");
     operator.agents[0].kill();
     operator.sees(".alerts .bad", "Connection to the agent lost since ");
+    operator.sees(".badge.bad", "no answer");
     operator.agents[0].restart();
     operator.sees("#changes", "Some changes were missed");
     operator.gosts[0].reconnect_to(operator.agents[0].plugin);
@@ -255,7 +271,7 @@ async fn a_thousand_changes_are_read_at_most_twice_a_second_and_what_the_operato
         operator.gosts[1].register(&format!("crowd-{n}"), &format!("crowd-{n:04}")).await;
     }
     operator.sees("#found", "100 of 1,003: search for the rest");
-    operator.counts("#changes .change", 50);
+    operator.counts("#changes .change", 200);
     let (read, took) = (readings(&mut operator) - before, start.elapsed());
     assert!(read as u128 <= took.as_millis() / 500 + 2, "{read} readings in {took:?}");
 
@@ -276,6 +292,10 @@ async fn a_host_name_is_explained_from_the_search_box() {
     operator.browser.press("Enter");
     operator.counts(".open .candidate", 3);
     operator.sees(".open .why", &format!("Tunnel {AT_TWO}"));
+    operator.counts("#offer button", 0);
+    operator.turns_to("hosts");
+    operator.sees("#hosts tr", "www");
+    operator.sees("#hosts tr", AT_TWO);
     operator.leaves_in_peace();
 }
 
@@ -286,7 +306,7 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
     std::fs::create_dir_all(&folder).expect("a folder for pictures");
     operator.follows_link(AT_TWO);
     operator.agents[2].kill();
-    operator.sees(".alerts .bad", "c is suspect");
+    operator.sees(".alerts .warn", "c is silent");
     let mut pages = Vec::new();
     for (width, height) in [(1280, 800), (360, 740)] {
         for scheme in [Scheme::Light, Scheme::Dark] {
@@ -301,4 +321,54 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
     assert!(pages[0] != pages[1] && pages[..2] == pages[2..], "{pages:?}");
     println!("pictures are in {}", folder.display());
     operator.leaves_in_peace();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_the_page_sees_what_was_before_and_can_stop_it() {
+    let Some(mut operator) = Operator::arrive().await else { return };
+    operator.sees("#changes .change", AT_TWO);
+    operator.sees("#live", "0 since ");
+    operator.browser.click("#pause");
+    operator.sees("#pause", "Resume");
+    operator.gosts[1].register("later", "while it is paused").await;
+    operator.sees("#live", "1 new");
+    assert!(operator.browser.texts("#changes").iter().all(|text| !text.contains("while it is paused")));
+    operator.browser.click("#pause");
+    operator.sees("#changes .change", "while it is paused");
+    operator.leaves_in_peace();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_chinese_gets_the_page_in_chinese() {
+    let Some(mut operator) = Operator::arrive().await else { return };
+    operator.browser.click("[data-language]");
+    operator.sees("#tunnels-head", "隧道");
+    assert_eq!(operator.browser.value("document.documentElement.lang"), "zh-CN");
+    operator.follows_link(AT_TWO);
+    operator.sees(".candidate", "连接器");
+    let page = format!("http://{}/", operator.agents[0].admin);
+    operator.browser.open(&page);
+    operator.sees("[data-language]", "English");
+    operator.browser.click("[data-language]");
+    operator.sees("#tunnels-head", "Tunnels");
+    operator.leaves_in_peace();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_alone_says_what_to_do_first() {
+    let Some(mut browser) = browser() else { return };
+    let a = Process::start("a", &[]);
+    browser.resize(1280, 800, Scheme::Light);
+    browser.open(&format!("http://{}/", a.admin));
+    let sees = |browser: &mut Browser, text: &str| {
+        let text = json!(text);
+        browser.until(SOON, &format!("document.getElementById('start').textContent.includes({text})"));
+    };
+    sees(&mut browser, &format!("addr: \"http://{}/sd\"", a.plugin));
+    sees(&mut browser, "gossd invite");
+    assert!(browser.texts("#start [data-copy]").len() == 2);
+    let mut gost = FakeGost::start("gost", a.plugin).await;
+    gost.register("1", AT_A).await;
+    browser.until(SOON, "document.getElementById('start').hidden");
+    assert_eq!(browser.complaints(), [""; 0]);
 }

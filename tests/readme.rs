@@ -29,7 +29,11 @@ fn the_three_agent_walk_works_as_typed() {
         (block(README, "walk"), block(REFERENCE, "plugin walk"), block(README, "walk ends"));
     let walk = [start, plugin, end].join("\n");
     assert!(walk.matches("curl").count() >= 4 && walk.matches("gossd run").count() == 3);
-    assert!(start.ends_with("gossd members\ngossd explain c9ef8f8c-d687-4dca-be7a-1467b6565404"), "{start}");
+    assert!(
+        start
+            .ends_with("gossd members --name a\ngossd explain c9ef8f8c-d687-4dca-be7a-1467b6565404 --name a"),
+        "{start}"
+    );
     let directory = tempfile::tempdir().expect("a directory");
     let program = Path::new(env!("CARGO_BIN_EXE_gossd")).parent().expect("a folder");
     let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("PATH"));
@@ -57,14 +61,21 @@ fn the_three_agent_walk_works_as_typed() {
     assert_eq!(stdout.matches("plugin http://127.0.0.1:80").count(), 3, "{stdout}");
 }
 
-/// A line with the same word for every time, such as `0.24 ms`, and one blank between words.
+/// A line with the same word for every time, such as `0.24 ms`, and for the key's id, and one blank between words.
 fn untimed(line: &str) -> String {
     let is_unit = |word: &&str| ["ms", "s"].contains(word);
     let mut kept = Vec::new();
     let mut words = line.split_whitespace().peekable();
     while let Some(word) = words.next() {
         let is_time = word.parse::<f64>().is_ok() && words.next_if(is_unit).is_some();
-        kept.push(if is_time { "TIME" } else { word });
+        let is_key = word.len() == 8 && word.chars().all(|c| c.is_ascii_hexdigit());
+        kept.push(if is_time {
+            "TIME"
+        } else if is_key {
+            "KEY"
+        } else {
+            word
+        });
     }
     kept.join(" ")
 }

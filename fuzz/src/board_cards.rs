@@ -103,6 +103,7 @@ impl ReplicaStore for Notes {
                 self.forgotten.push(owner);
             }
             News::Doubted { .. }
+            | News::Buried { .. }
             | News::Silent { .. }
             | News::Refused { .. }
             | News::Offered { .. }

@@ -105,6 +105,7 @@ impl ReplicaStore for Watch<'_> {
             | News::Refused { .. }
             | News::Offered { .. }
             | News::Differs { .. }
+            | News::Buried { .. }
             | News::Forgotten { .. } => {}
         }
         self.state.apply(now, news);

@@ -74,7 +74,9 @@ fn explained(explanation: &Explanation) -> String {
     // The line on the host has it already.
     let private = if *private && host.is_none() { PRIVATE } else { "" };
     let tunnel = name.as_ref().map(|name| format!("tunnel  {}{private}\n", plain(name)));
-    let named: Vec<String> = hosts.iter().map(|host| plain(&host.rule)).collect();
+    // The line on the host has that one already.
+    let others = hosts.iter().filter(|other| host.as_ref().is_none_or(|host| host.rule != other.rule));
+    let named: Vec<String> = others.map(|host| plain(&host.rule)).collect();
     let hosts = (!named.is_empty()).then(|| format!("hosts   {}\n", named.join(", ")));
     let around = around.as_ref().map(self::around);
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));

@@ -19,7 +19,8 @@ const RUN: &str = "run";
 /// The command line with what its configuration file adds, if it names one. A command line that is wrong ends
 /// the program, as clap does.
 pub(super) fn with_file(command: &Command, argv: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
-    let matches = command.clone().try_get_matches_from(&argv).map_err(|error| blamed(command, &argv, error))?;
+    let matches =
+        command.clone().try_get_matches_from(&argv).map_err(|error| blamed(command, &argv, error))?;
     let Some((verb, matches)) = matches.subcommand() else { return Ok(argv) };
     let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") else { return Ok(argv) };
     let text =
@@ -39,9 +40,10 @@ fn blamed(command: &Command, argv: &[OsString], error: clap::Error) -> clap::Err
     let kind = error.kind();
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let long = flag.split_whitespace().next().unwrap_or_default().trim_start_matches('-');
-    let is_typed = argv.iter().filter_map(|word| word.to_str()).any(|word| {
-        word.strip_prefix("--").is_some_and(|word| word.split('=').next() == Some(long))
-    });
+    let is_typed = argv
+        .iter()
+        .filter_map(|word| word.to_str())
+        .any(|word| word.strip_prefix("--").is_some_and(|word| word.split('=').next() == Some(long)));
     let verb = argv.get(1).and_then(|verb| command.find_subcommand(verb));
     let arg = verb.and_then(|verb| verb.get_arguments().find(|arg| arg.get_long() == Some(long)));
     let variable = arg.and_then(Arg::get_env).filter(|name| !is_typed && env::var_os(name).is_some());
@@ -87,7 +89,8 @@ fn meant(run: &Command, key: &str) -> Option<String> {
     /// Of two words that have little in common; from 0 to 1.
     const UNLIKE: f64 = 0.8;
     let key = key.replace('_', "-");
-    let flags = run.get_arguments().filter_map(Arg::get_long).filter(|long| !["config", "help"].contains(long));
+    let flags =
+        run.get_arguments().filter_map(Arg::get_long).filter(|long| !["config", "help"].contains(long));
     let likeness = |long: &str| strsim::jaro_winkler(long, &key);
     let best = flags.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) > UNLIKE).then(|| best.to_owned())

@@ -36,10 +36,13 @@ const MAX_LEN: u64 = 64 << 10;
 pub(super) fn invite(asked: &AgentArgs) -> anyhow::Result<()> {
     let reply: Reply<InviteReport> = ask::post(asked, "/invite", Bytes::new())?;
     let stdout = File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot print")?);
-    secret_file::close(&stdout).context("others can read the file that this goes to, and it cannot be closed to them")?;
+    secret_file::close(&stdout)
+        .context("others can read the file that this goes to, and it cannot be closed to them")?;
     ask::show(asked.json, &reply, |report| format!("{}\n", report.invite))?;
     if reply.report.is_local {
-        eprintln!("its address is of this host only: for another host, start this agent with --advertise-host");
+        eprintln!(
+            "its address is of this host only: for another host, start this agent with --advertise-host"
+        );
     }
     if !asked.json {
         eprintln!(
@@ -99,7 +102,8 @@ pub(super) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
         let error = Command::new(std::env::current_exe()?).args(["run", "--config"]).arg(&toml).exec();
         return Err(error).context(run);
     }
-    let service = Path::new("/run/systemd/system").exists() && Path::new("/lib/systemd/system/gossd.service").exists();
+    let service =
+        Path::new("/run/systemd/system").exists() && Path::new("/lib/systemd/system/gossd.service").exists();
     let next = if service && folder == Path::new(SERVICE) { "systemctl restart gossd".into() } else { run };
     table::print(&format!("now:  {next}\n"))?;
     Ok(ExitCode::SUCCESS)
@@ -146,8 +150,13 @@ fn is_free(key: &Path, invite: &Invite) -> anyhow::Result<()> {
     if !key.exists() {
         return Ok(());
     }
-    let same = crate::net::keyfile::read(key).is_ok_and(|there| there.fingerprint() == invite.keyring.fingerprint());
-    ensure!(same, "{} is there already, with other keys: move it away, or use another --dir. Nothing has changed", key.display());
+    let same =
+        crate::net::keyfile::read(key).is_ok_and(|there| there.fingerprint() == invite.keyring.fingerprint());
+    ensure!(
+        same,
+        "{} is there already, with other keys: move it away, or use another --dir. Nothing has changed",
+        key.display()
+    );
     Ok(())
 }
 

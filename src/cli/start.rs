@@ -78,7 +78,8 @@ pub(super) async fn start(
         (Err(error), None) => return Err(error),
     };
     announce(&daemon, scheme, plugin_socket.as_deref(), is_json)?;
-    let listed = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let listed =
+        |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!(
         agent = %name,
         version = env!("CARGO_PKG_VERSION"),

@@ -289,6 +289,7 @@ pub(super) mod tests {
             draining: false,
             problems: Vec::new(),
             order: "random".into(),
+            plugins: Vec::new(),
             holds: Holds {
                 own_records: 7,
                 records: 21,

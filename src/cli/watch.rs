@@ -175,7 +175,9 @@ fn told(event: &EventReport) -> (Style, String) {
         EventReport::RecordUp(it) => (GOOD, record(it)),
         EventReport::RecordDown(it) => (WARN, record(it)),
         EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
-        EventReport::PeerSuspect(it) | EventReport::PeerDead(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
+        EventReport::PeerSuspect(it) | EventReport::PeerDead(it) | EventReport::PeerForgotten(it) => {
+            (BAD, plain(&it.agent))
+        }
         EventReport::PeerChanged(it) => (USUAL, format!("{} {}", plain(&it.agent), plain(&it.what))),
         EventReport::Unreached(ReachReport { agent, address, by }) => {
             let by: Vec<String> = by.iter().map(|name| plain(name)).collect();

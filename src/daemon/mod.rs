@@ -145,6 +145,7 @@ impl Daemon {
             handles,
             plugin_file,
         } = listeners;
+        let is_tls = config.tls.is_some();
         let plugin = tcp.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let handles = Arc::new(handles);
         let (reload, reloads) = watch::channel(());
@@ -263,9 +264,12 @@ impl Daemon {
         for problem in &standing {
             tracing::warn!("{problem}");
         }
+        let scheme = if is_tls { "https" } else { "http" };
+        let urls = plugin.iter().map(|address| format!("{scheme}://{address}")).collect();
         let outside =
-            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, about);
+            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, urls, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
+        tasks.spawn(ops::history::record(ops.clone()));
         let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));

@@ -23,6 +23,7 @@ pub(super) fn outside(
     ingress_file: ingress_file::FileHealth,
     dropped_log_lines: Counter,
     standing: Vec<String>,
+    plugins: Vec<String>,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -33,7 +34,7 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(Runtime::current()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "Version of this program", build);
-    let ingress = ingress.clone();
+    let (ingress, calls) = (ingress.clone(), meter.clone());
     let rejected = Arc::<RejectedCounts>::default();
     metrics.register_collector(Box::new(AdminRejected(rejected.clone())));
     let dropped = "Log lines dropped because standard error did not accept them";
@@ -42,6 +43,8 @@ pub(super) fn outside(
         about,
         hosts: host_names(ingress),
         ingress_file: Box::new(move || ingress_file.report()),
+        calls: Box::new(move || calls.counts()),
+        plugins,
         metrics,
         rejected,
         standing,

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 pub use self::join::JoinPoint;
 
-use self::driver::{Driver, Inputs, Command, Outputs, Publication};
+use self::driver::{Command, Driver, Inputs, Outputs, Publication};
 use self::incoming::Inbox;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;

@@ -10,11 +10,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::connections::{MAX_STREAMS, Streams};
 use super::report;
-use super::routes::{Failure, Shared};
+use super::routes::{Failure, Params, Shared};
 use crate::agent::Agent;
 use crate::rejected::Reason;
 use gossd_core::address::Address;
@@ -23,12 +24,22 @@ use gossd_core::record::{AgentName, Owner, Record};
 
 /// Events copied under one lock.
 const BATCH: usize = 256;
+/// Of the events so far, those that a new stream may begin with: fewer than are kept.
+const MOST_RECENT: u64 = 1_000;
 /// How often a silent stream sends a comment, so that proxies and readers know that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How many of the events so far a new stream begins with.
+#[derive(Deserialize)]
+pub(super) struct Recent {
+    #[serde(default)]
+    recent: u64,
+}
 
 pub(super) async fn events(
     State(ops): Shared,
     Extension(streams): Extension<Streams>,
+    Params(Recent { recent }): Params<Recent>,
     headers: HeaderMap,
 ) -> Response {
     if !streams.open() {
@@ -40,7 +51,8 @@ pub(super) async fn events(
     let generation = agent.owner().generation;
     let resumed =
         headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(|id| number(id, generation));
-    let after = resumed.unwrap_or_else(|| Some(agent.view().last_event));
+    let after =
+        resumed.unwrap_or_else(|| Some(agent.view().last_event.saturating_sub(recent.min(MOST_RECENT))));
     let reader = Reader { changed: agent.watch(), agent, after, waiting: Vec::new() };
     Sse::new(reader.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
@@ -86,8 +98,10 @@ impl Reader {
                 // Later first, and times that a clock which is set meanwhile cannot mix up.
                 let (now, clock) = (Instant::now(), SystemTime::now());
                 let at = |logged: &Logged| clock.checked_sub(now.saturating_duration_since(logged.at));
-                let events = happened.iter().rev().map(|logged| (logged.number, at(logged), reported(&logged.event)));
-                let events = events.filter_map(|(n, at, report)| event(generation, n, at.unwrap_or(clock), report));
+                let events =
+                    happened.iter().rev().map(|logged| (logged.number, at(logged), reported(&logged.event)));
+                let events =
+                    events.filter_map(|(n, at, report)| event(generation, n, at.unwrap_or(clock), report));
                 self.waiting = events.collect();
             } else if self.changed.changed().await.is_err() {
                 return None;

@@ -64,7 +64,8 @@ impl Ops {
         };
         let past = past.iter().map(past_record).collect();
         let names = self.names();
-        let hosts = name.as_deref().map(|name| names.of(name).take(NAMES).cloned().collect()).unwrap_or_default();
+        let hosts =
+            name.as_deref().map(|name| names.of(name).take(NAMES).cloned().collect()).unwrap_or_default();
         let around = name.as_deref().and_then(|name| self.agent.around(name)).map(around);
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
         let tunnel = name.as_deref().and_then(TunnelId::parse);

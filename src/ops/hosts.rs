@@ -43,7 +43,8 @@ pub(super) async fn hosts_json(
 ) -> Response {
     let index = ops.names();
     let search = search.to_lowercase();
-    let found = index.rules.iter().filter(|(host, tunnel)| host.rule.contains(&search) || tunnel.contains(&search));
+    let found =
+        index.rules.iter().filter(|(host, tunnel)| host.rule.contains(&search) || tunnel.contains(&search));
     let found: Vec<_> = found.collect();
     let first = found.iter().take(limit.unwrap_or(LIMIT).min(MAX_LIMIT));
     let hosts = first.map(|(host, tunnel)| {
@@ -112,7 +113,11 @@ mod tests {
             let host = HostReport { rule: rule.into(), by: "claimed".into(), private: false };
             (host, tunnel.to_owned())
         };
-        let index = NameIndex::new(vec![rule("shop.example.org", "t1"), rule("blog.example.org", "t2"), rule("a", "t1")]);
+        let index = NameIndex::new(vec![
+            rule("shop.example.org", "t1"),
+            rule("blog.example.org", "t2"),
+            rule("a", "t1"),
+        ]);
         let of: Vec<&str> = index.of("t1").map(|host| &*host.rule).collect();
         assert_eq!(of, ["a", "shop.example.org"]);
         assert_eq!(index.tunnels_with("example"), ["t1", "t2"].into());

@@ -17,7 +17,11 @@ pub(super) async fn invite(State(ops): Shared) -> Answered {
     let own = ops.outside.about.host.borrow().gossip;
     let others = ops.cluster.peers_now().into_iter().map(|peer| peer.addr);
     let addresses = [own].into_iter().chain(others).map(Into::into).collect();
-    let invite = Invite { addresses, cluster: ops.outside.about.cluster.clone(), keyring: (*keyring).clone() };
+    let invite =
+        Invite { addresses, cluster: ops.outside.about.cluster.clone(), keyring: (*keyring).clone() };
     tracing::warn!("told by gossd invite: the keys of this cluster were given out, in an invite");
-    Ok(json(&InviteReport { invite: invite.line().to_string(), is_local: own.ip().to_canonical().is_loopback() }))
+    Ok(json(&InviteReport {
+        invite: invite.line().to_string(),
+        is_local: own.ip().to_canonical().is_loopback(),
+    }))
 }

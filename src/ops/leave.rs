@@ -60,7 +60,10 @@ pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dea
         .await
         .map_err(|refused| Failure(StatusCode::CONFLICT, format!("{name}: {refused}")))?;
     tracing::info!(agent = name, "told by gossd forget that it will not come back");
-    Ok(done(true, &format!("{name} is forgotten: its records are gone here, and at every peer from which it is dead")))
+    Ok(done(
+        true,
+        &format!("{name} is forgotten: its records are gone here, and at every peer from which it is dead"),
+    ))
 }
 
 fn done(is_acknowledged: bool, text: &str) -> Response {

@@ -14,6 +14,7 @@ pub(crate) mod access;
 mod connections;
 mod events;
 mod explain;
+pub(crate) mod history;
 mod hosts;
 mod invite;
 mod keys;
@@ -82,6 +83,10 @@ pub(crate) struct Outside {
     pub hosts: HostNames,
     /// The file of host names, if there is one.
     pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
+    /// The plugin calls so far, by how long they took.
+    pub calls: Box<dyn Fn() -> history::CallCounts + Send + Sync>,
+    /// Where gost's calls come in, as URLs.
+    pub plugins: Vec<String>,
     /// The metrics of every module.
     pub metrics: Registry,
     /// What has been wrong since the start and stays so, a sentence each.
@@ -97,6 +102,7 @@ pub struct Ops {
     outside: Outside,
     readiness: Readiness,
     name_cache: hosts::NameCache,
+    history: history::History,
     left: Notify,
     successors: (mpsc::Sender<Successor>, Mutex<mpsc::Receiver<Successor>>),
 }
@@ -107,8 +113,9 @@ impl Ops {
         let readiness = Readiness::new(outside.about.joins);
         let (found, next) = mpsc::channel(1);
         let successors = (found, Mutex::new(next));
-        let (name_cache, left) = (hosts::NameCache::default(), Notify::new());
-        Arc::new(Self { agent, cluster, outside, readiness, name_cache, left, successors })
+        let (name_cache, history) = (hosts::NameCache::default(), history::History::default());
+        let left = Notify::new();
+        Arc::new(Self { agent, cluster, outside, readiness, name_cache, history, left, successors })
     }
 
     fn rejected(&self) -> &RejectedCounts {

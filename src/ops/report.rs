@@ -72,6 +72,9 @@ pub(crate) struct StatusReport {
     pub problems: Vec<String>,
     /// In which order records of equal standing are listed: `random` or `nearest`.
     pub order: String,
+    /// Where gost's calls come in, as URLs.
+    #[serde(default)]
+    pub plugins: Vec<String>,
     /// Records and claims.
     pub holds: Holds,
     /// This agent first, then its peers by name.
@@ -298,6 +301,21 @@ pub(crate) struct PastReport {
     pub gone_seconds: f64,
     /// Why, as far as the reporting agent can tell: a sentence.
     pub why: String,
+}
+
+/// `/history.json`: the last ten minutes, the oldest sample first. Each list has as many.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HistoryReport {
+    /// Seconds between two samples.
+    pub step_seconds: f64,
+    /// gost's calls a second.
+    pub calls_per_second: Vec<f64>,
+    /// The time that 99 of 100 calls took at most, in milliseconds, as exactly as the buckets of the metrics; none without calls.
+    pub p99_ms: Vec<Option<f64>>,
+    /// Records and peers that came, went or changed, a second.
+    pub changes_per_second: Vec<f64>,
+    /// The median of the round-trip times to the peers that are heard, in milliseconds; none without peers.
+    pub rtt_ms: Vec<Option<f64>>,
 }
 
 /// `/hosts.json?search=TEXT&limit=N`: host names that lead to tunnels, but for hash hosts.

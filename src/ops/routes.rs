@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::access::{self, Access};
-use super::{Ops, events, explain, hosts, invite, keys, leave, matrix, page, ready, report, status, takeover};
+use super::{
+    Ops, events, explain, history, hosts, invite, keys, leave, matrix, page, ready, report, status, takeover,
+};
 
 /// Who may ask for a path.
 enum Open {
@@ -35,6 +37,7 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/", Named, get(page::page)),
         ("/status.json", Named, get(status::status_json)),
         ("/services.json", Named, get(status::services_json)),
+        ("/history.json", Named, get(history::history_json)),
         ("/hosts.json", Named, get(hosts::hosts_json)),
         ("/explain.json", Named, get(explain::explain_json)),
         ("/matrix.json", Named, get(matrix::matrix_json)),

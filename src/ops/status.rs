@@ -82,7 +82,8 @@ pub(super) async fn metrics(extract::State(ops): Shared) -> Answered {
 
 fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
     let (view, outside) = (ops.agent.view(), &ops.outside);
-    let cards: HashMap<&AgentName, &PeerCard> = cards.iter().map(|card| (&card.peer.owner.name, card)).collect();
+    let cards: HashMap<&AgentName, &PeerCard> =
+        cards.iter().map(|card| (&card.peer.owner.name, card)).collect();
     let ingress_file = (outside.ingress_file)();
     let unready = ops.readiness.reasons(&view, ops.cluster.peers(), ingress_file.as_ref());
     let ready = unready.is_empty();
@@ -152,6 +153,7 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
             Order::Random => "random".into(),
             Order::Nearest => "nearest".into(),
         },
+        plugins: outside.plugins.clone(),
         holds: Holds {
             own_records: view.counts.own_records,
             records: view.counts.records,
@@ -184,7 +186,8 @@ fn journal(view: &View) -> JournalReport {
 fn lost(view: &View) -> impl Iterator<Item = String> + use<> {
     let of = |wanted: MemberState| -> (Vec<&str>, usize) {
         let these = view.members.iter().skip(1).filter(|member| state(member) == wanted);
-        let (names, records): (Vec<_>, Vec<_>) = these.map(|member| (member.name.as_str(), member.records)).unzip();
+        let (names, records): (Vec<_>, Vec<_>) =
+            these.map(|member| (member.name.as_str(), member.records)).unzip();
         (names, records.iter().sum())
     };
     let (dead, hidden) = of(MemberState::Dead);
@@ -210,7 +213,11 @@ fn few(names: &[&str]) -> String {
     match names {
         [one] => (*one).to_owned(),
         [first @ .., last] if names.len() <= MOST => format!("{} and {last}", first.join(", ")),
-        _ => format!("{} and {} more", names[..MOST.min(names.len())].join(", "), names.len().saturating_sub(MOST)),
+        _ => format!(
+            "{} and {} more",
+            names[..MOST.min(names.len())].join(", "),
+            names.len().saturating_sub(MOST)
+        ),
     }
 }
 

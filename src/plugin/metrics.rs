@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -21,6 +22,8 @@ use crate::rejected::{Reason, RejectedCounts};
 #[derive(Clone, Debug)]
 pub struct Meter {
     calls: Family<Labels, Histogram, fn() -> Histogram>,
+    /// All calls, by the buckets, and those above them.
+    counts: Arc<[AtomicU64; CALL_BUCKETS.len() + 1]>,
     /// Connections that were closed, by reason.
     pub closed: Arc<ClosedCounts>,
     /// Calls that web pages made, by how they were recognized.
@@ -38,13 +41,21 @@ pub(crate) struct Labels {
 impl Default for Meter {
     fn default() -> Self {
         let calls = Family::new_with_constructor((|| Histogram::new(CALL_BUCKETS)) as fn() -> Histogram);
-        Self { calls, closed: Arc::default(), rejected: Arc::default() }
+        let counts = Arc::new([const { AtomicU64::new(0) }; CALL_BUCKETS.len() + 1]);
+        Self { calls, counts, closed: Arc::default(), rejected: Arc::default() }
     }
 }
 
 impl Meter {
     pub(super) fn observe(&self, labels: &Labels, took: Duration) {
-        self.calls.get_or_create(labels).observe(took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        self.calls.get_or_create(labels).observe(seconds);
+        self.counts[CALL_BUCKETS.partition_point(|bound| *bound < seconds)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many calls were in each of [`CALL_BUCKETS`] so far, and how many above them.
+    pub(crate) fn counts(&self) -> [u64; CALL_BUCKETS.len() + 1] {
+        std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed))
     }
 }
 

@@ -41,7 +41,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         let message = fields.0.remove("message");
@@ -97,7 +102,8 @@ fn words(text: &str) -> Option<Vec<String>> {
         return Some(Vec::new());
     }
     let words: Vec<String> = list.split(", ").map(|word| word.trim_matches('"').to_owned()).collect();
-    let is_plain = |word: &String| !word.is_empty() && !word.contains(['"', '[', ']', '{', '}', ' ', '(', ')']);
+    let is_plain =
+        |word: &String| !word.is_empty() && !word.contains(['"', '[', ']', '{', '}', ' ', '(', ')']);
     words.iter().all(is_plain).then_some(words)
 }
 

@@ -199,7 +199,8 @@ mod tests {
         let stderr = || File::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
         if env::var_os(PANICS).is_some() {
             for with_priority in [false, true] {
-                let sink = Sink { queue: LineQueue::to(stderr(), |_| {}).unwrap(), with_priority, flat: None };
+                let sink =
+                    Sink { queue: LineQueue::to(stderr(), |_| {}).unwrap(), with_priority, flat: None };
                 panic::set_hook(Box::new(move |panic| sink.say_panic(panic)));
                 let panics = thread::Builder::new().name("worker".into()).spawn(|| panic!("one\ntwo"));
                 assert!(panics.unwrap().join().is_err());

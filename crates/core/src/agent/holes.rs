@@ -217,12 +217,7 @@ impl Hole {
 
 impl State {
     /// What an answer begins with if none of its records can be dialled, of which this is the best.
-    pub(super) fn go_around(
-        &mut self,
-        now: Instant,
-        best: &Record,
-        tier: Tier,
-    ) -> Option<Arc<Record>> {
+    pub(super) fn go_around(&mut self, now: Instant, best: &Record, tier: Tier) -> Option<Arc<Record>> {
         if is_sure(tier) && self.holes.watched.is_empty() {
             return None;
         }

@@ -211,14 +211,16 @@ impl State {
     pub fn past(&self, now: Instant, name: &str) -> Vec<PastRecord> {
         const MOST: usize = 16;
         let mut seen = BTreeSet::new();
-        let lately = self.log.newest_first().take_while(|(at, _)| now.saturating_duration_since(*at) < PRESERVE);
+        let lately =
+            self.log.newest_first().take_while(|(at, _)| now.saturating_duration_since(*at) < PRESERVE);
         let gone = lately.filter_map(|(at, event)| {
             let (owner, record, is_down) = match event {
                 Event::Up(owner, record) => (owner, record, false),
                 Event::Down(owner, record) => (owner, record, true),
                 _ => return None,
             };
-            let is_newest = &*record.name.text() == name && seen.insert((owner.name.clone(), record.id.clone()));
+            let is_newest =
+                &*record.name.text() == name && seen.insert((owner.name.clone(), record.id.clone()));
             (is_newest && is_down).then(|| PastRecord {
                 record: record.clone(),
                 owner: owner.clone(),

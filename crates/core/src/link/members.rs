@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::repair::{ANSWER_BYTES, PIECE_BYTES};
 use super::peers::{NotBuried, PeerCard};
+use super::repair::{ANSWER_BYTES, PIECE_BYTES};
 use super::wire::Malformed;
 use super::{Kind, Link, LinkEffects, LinkLine, Peer, ReplicaStore, wire};
 use crate::agent::News;
@@ -111,7 +111,10 @@ impl Link {
         let owner = self.peers.bury(ran, name)?;
         replicas.apply(now, News::Buried { owner });
         // Whoever has another board gets this card with the others.
-        let cards = wire::encode(&wire::Cards { differs: false, cards: self.peers.cards_of(ran, [name.as_str()].into_iter()) });
+        let cards = wire::encode(&wire::Cards {
+            differs: false,
+            cards: self.peers.cards_of(ran, [name.as_str()].into_iter()),
+        });
         let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
         for to in live {
             self.send(Kind::Cards, &cards, to);

@@ -90,7 +90,8 @@ fn the_owner_is_told_once_by_whom_and_again_every_hour_and_when_it_is_over() {
     acquit(&agent, &c, 201);
     assert_eq!(logged(&agent, LOOK), ["over"]);
     assert!(shown(&agent).is_empty());
-    let events: Vec<_> = agent.lock().events(0, 100).unwrap().into_iter().map(|logged| logged.event).collect();
+    let events: Vec<_> =
+        agent.lock().events(0, 100).unwrap().into_iter().map(|logged| logged.event).collect();
     let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<AgentName>().unwrap());
     let unreached = Event::Unreached(a.clone(), OURS.into(), vec![b, c]);
     let last = &events[events.len() - 3..];
