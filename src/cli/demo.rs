@@ -240,7 +240,8 @@ fn host(site: usize) -> String {
 
 /// The same for every run.
 fn tunnel(site: usize) -> String {
-    format!("{:08x}-0000-4000-8000-00000000{:04x}", 0x9e37_79b9_u32.wrapping_mul(site as u32 + 1), site + 1)
+    let start = 0x9e37_79b9_usize.wrapping_mul(site + 1) & 0xffff_ffff;
+    format!("{start:08x}-0000-4000-8000-00000000{:04x}", site + 1)
 }
 
 fn uuid() -> String {

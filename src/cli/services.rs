@@ -69,7 +69,7 @@ fn page(services: &TunnelsReport, is_part: bool) -> String {
         let TunnelReport { name, listed, eligible, hidden, agents, hosts, names, private } = *service;
         let mut hosts = some(hosts);
         if service.hosts.len() < *names {
-            hosts += &format!(" and {} more", names - service.hosts.len());
+            hosts = format!("{hosts} and {} more", names - service.hosts.len());
         }
         if *private {
             hosts += if hosts.is_empty() { "(private)" } else { " (private)" };

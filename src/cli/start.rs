@@ -118,9 +118,12 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>, is_json: bool)
     let admin = daemon.admin.map(|admin| ("admin", format!("http://{admin}")));
     let socket = socket.map(|path| ("plugin", format!("unix://{}", path.display())));
     let all = plugins.chain([("gossip", daemon.gossip.to_string())]).chain(admin).chain(socket);
-    let line = |(what, place): (&str, String)| match is_json {
-        true => serde_json::json!({ what: place }).to_string() + "\n",
-        false => format!("{what} {place}\n"),
+    let line = |(what, place): (&str, String)| {
+        if is_json {
+            serde_json::json!({ what: place }).to_string() + "\n"
+        } else {
+            format!("{what} {place}\n")
+        }
     };
     let lines: String = all.map(line).collect();
     let print = move || {

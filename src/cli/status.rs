@@ -44,8 +44,11 @@ impl StatusArgs {
     /// Shows the status, once or again and again. A terminal shows the last reading only.
     fn show(&self, show: impl Fn(&Reply<StatusReport>) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
         show(&ask::get(&self.asked, PATH)?)?;
-        while self.watch {
-            std::thread::sleep(PACE);
+        if !self.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        loop {
+            pause();
             let reading = ask::get(&self.asked, PATH);
             if table::is_watched() && !self.asked.json {
                 table::clear()?;
@@ -56,8 +59,12 @@ impl StatusArgs {
                 Err(error) => anstream::eprintln!("{}", painted(BAD, &plain_lines(&format!("{error:#}")))),
             }
         }
-        Ok(ExitCode::SUCCESS)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a verb has no runtime between two answers")]
+fn pause() {
+    std::thread::sleep(PACE);
 }
 
 /// The status in a line, for a container's health check.

@@ -145,7 +145,7 @@ impl Daemon {
             handles,
             plugin_file,
         } = listeners;
-        let is_tls = config.tls.is_some();
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
         let plugin = tcp.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
         let handles = Arc::new(handles);
         let (reload, reloads) = watch::channel(());
@@ -216,6 +216,7 @@ impl Daemon {
             cluster: config.cluster.clone(),
             host: own_host,
             gossip,
+            plugins: plugin.iter().map(|address| format!("{scheme}://{address}")).collect(),
             joins,
             handles: handles.clone(),
             journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
@@ -264,10 +265,8 @@ impl Daemon {
         for problem in &standing {
             tracing::warn!("{problem}");
         }
-        let scheme = if is_tls { "https" } else { "http" };
-        let urls = plugin.iter().map(|address| format!("{scheme}://{address}")).collect();
         let outside =
-            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, urls, about);
+            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
         tasks.spawn(ops::history::record(ops.clone()));
         let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));

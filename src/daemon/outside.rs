@@ -23,7 +23,6 @@ pub(super) fn outside(
     ingress_file: ingress_file::FileHealth,
     dropped_log_lines: Counter,
     standing: Vec<String>,
-    plugins: Vec<String>,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -44,7 +43,6 @@ pub(super) fn outside(
         hosts: host_names(ingress),
         ingress_file: Box::new(move || ingress_file.report()),
         calls: Box::new(move || calls.counts()),
-        plugins,
         metrics,
         rejected,
         standing,

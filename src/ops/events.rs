@@ -18,6 +18,7 @@ use super::report;
 use super::routes::{Failure, Params, Shared};
 use crate::agent::Agent;
 use crate::rejected::Reason;
+use crate::wall_clock;
 use gossd_core::address::Address;
 use gossd_core::event::{Event as Happened, Logged};
 use gossd_core::record::{AgentName, Owner, Record};
@@ -91,12 +92,12 @@ impl Reader {
             let Some(happened) = happened else {
                 let last = self.agent.view().last_event;
                 self.after = Some(last);
-                return event(generation, last, SystemTime::now(), report::EventReport::Missed);
+                return event(generation, last, wall_clock::now(), report::EventReport::Missed);
             };
             if let Some(last) = happened.last() {
                 self.after = Some(last.number);
                 // Later first, and times that a clock which is set meanwhile cannot mix up.
-                let (now, clock) = (Instant::now(), SystemTime::now());
+                let (now, clock) = (Instant::now(), wall_clock::now());
                 let at = |logged: &Logged| clock.checked_sub(now.saturating_duration_since(logged.at));
                 let events =
                     happened.iter().rev().map(|logged| (logged.number, at(logged), reported(&logged.event)));
@@ -112,7 +113,7 @@ impl Reader {
 
 fn event(generation: u64, number: u64, at: SystemTime, what: report::EventReport) -> Option<Event> {
     let event = Event::default().id(format!("{generation}-{number}")).event(what.tag());
-    event.json_data(report::TimedEvent { at: report::clock(at), what }).ok()
+    event.json_data(report::TimedEvent { at: wall_clock::spell(at), what }).ok()
 }
 
 fn reported(event: &Happened) -> report::EventReport {

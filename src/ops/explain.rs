@@ -1,16 +1,17 @@
 //! `/explain.json`: why a Get for a tunnel, or for a host's tunnel, is answered as it is. Each record with its place, or
 //! with the reason why it is hidden.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::Ops;
-use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState, PastReport, clock};
+use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState, PastReport};
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
+use crate::wall_clock;
 use gossd_core::agent::{Around, Candidate, NoDetour, PastRecord, Tally};
 use gossd_core::hostname::TunnelId;
 use gossd_core::locality::MAX_WEIGHT;
@@ -105,7 +106,7 @@ fn past_record(past: &PastRecord) -> PastReport {
         id: past.record.id.to_string(),
         address: past.record.address.to_string(),
         agent: past.owner.name.as_str().into(),
-        at: clock(SystemTime::now().checked_sub(past.gone).unwrap_or(SystemTime::UNIX_EPOCH)),
+        at: wall_clock::ago(past.gone),
         gone_seconds: past.gone.as_secs_f64(),
         why: went(past),
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::report::{HostNameReport, HostReport, HostsReport};
 use super::routes::{Params, Shared, json};
 use super::status::{LIMIT, MAX_LIMIT};
-use super::{HostNames, Ops};
+use super::{HostNames, Named, Ops};
 use gossd_core::hostname::TunnelId;
 
 /// While names change all the time, a list is used for so many times as long as it took to make.
@@ -21,7 +21,7 @@ const SHARE: u32 = 20;
 /// All rules for host names, by name, but for hash hosts, which every tunnel has.
 pub(super) struct NameIndex {
     /// With the ids of their tunnels.
-    rules: Vec<(HostReport, String)>,
+    rules: Vec<Named>,
     of: BTreeMap<String, Vec<usize>>,
 }
 
@@ -81,7 +81,7 @@ impl Ops {
 }
 
 impl NameIndex {
-    fn new(mut rules: Vec<(HostReport, String)>) -> Self {
+    fn new(mut rules: Vec<Named>) -> Self {
         rules.sort_unstable_by(|(one, _), (other, _)| one.rule.cmp(&other.rule));
         let mut of = BTreeMap::<String, Vec<usize>>::new();
         for (at, (_, tunnel)) in rules.iter().enumerate() {

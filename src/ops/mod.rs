@@ -49,12 +49,18 @@ pub(crate) use self::status::{LIMIT, MAX_LIMIT};
 /// Permissions of the control socket: only the agent's own user may open it.
 pub(crate) const SOCKET_MODE: u32 = 0o600;
 
+/// A rule for a host name, and the id of the tunnel that it leads to.
+pub(crate) type Named = (HostReport, String);
+
+/// Finds the rule that decides about a host name.
+pub(crate) type Lookup = dyn Fn(&str) -> Option<Named> + Send + Sync;
+
 /// The tunnels of host names.
 pub(crate) struct HostNames {
     /// Finds the tunnel of a host name, and the rule that leads to it.
-    pub find: Box<dyn Fn(&str) -> Option<(HostReport, String)> + Send + Sync>,
+    pub find: Box<Lookup>,
     /// All rules with their tunnels, but for hash hosts, in no particular order.
-    pub all: Box<dyn Fn() -> Vec<(HostReport, String)> + Send + Sync>,
+    pub all: Box<dyn Fn() -> Vec<Named> + Send + Sync>,
     /// Another number whenever a name leads elsewhere.
     pub revision: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -67,6 +73,8 @@ pub(crate) struct About {
     pub host: watch::Receiver<OwnHost>,
     /// Where the gossip listens.
     pub gossip: SocketAddr,
+    /// Where gost's calls come in, as URLs.
+    pub plugins: Vec<String>,
     /// Whether there are peers to join.
     pub joins: bool,
     /// The sockets, for a successor.
@@ -85,8 +93,6 @@ pub(crate) struct Outside {
     pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
     /// The plugin calls so far, by how long they took.
     pub calls: Box<dyn Fn() -> history::CallCounts + Send + Sync>,
-    /// Where gost's calls come in, as URLs.
-    pub plugins: Vec<String>,
     /// The metrics of every module.
     pub metrics: Registry,
     /// What has been wrong since the start and stays so, a sentence each.

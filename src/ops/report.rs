@@ -1,8 +1,6 @@
 //! The reports of an agent, as JSON: the one form that every path, the page and the command line share. Plain data, whose
 //! names and units do not change; nothing of how the agent keeps its state.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
 use gossd_core::link::keys::{KeyReport, Lack};
@@ -50,7 +48,7 @@ pub(crate) struct KeyChange {
 pub(crate) struct StatusReport {
     /// gossd's version.
     pub version: String,
-    /// The time of this report, as the agent's clock has it: see [`clock`].
+    /// The time of this report, as the agent's clock has it: [`spell`](crate::wall_clock::spell).
     #[serde(default)]
     pub at: String,
     /// The agent's name.
@@ -295,7 +293,7 @@ pub(crate) struct PastReport {
     pub address: String,
     /// The agent that it was registered at.
     pub agent: String,
-    /// When it went: see [`clock`].
+    /// When it went, as the reporting agent's clock has it: [`spell`](crate::wall_clock::spell).
     pub at: String,
     /// How many seconds ago that was.
     pub gone_seconds: f64,
@@ -438,15 +436,10 @@ pub(crate) struct UnreachedReport {
     pub seconds: f64,
 }
 
-/// A time of the wall clock of the reporting agent's host: UTC, as RFC 3339 spells it, with milliseconds.
-pub(crate) fn clock(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
-}
-
 /// The data of one event of `/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TimedEvent {
-    /// When it happened, as the reporting agent's clock has it: see [`clock`].
+    /// When it happened, as the reporting agent's clock has it: [`spell`](crate::wall_clock::spell).
     pub at: String,
     /// What.
     #[serde(flatten)]

@@ -1,7 +1,7 @@
 //! `/status.json`, `/services.json`, `/metrics`: from the agent's view to the words and units of the report, which stay.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::extract;
 use axum::http::{HeaderName, StatusCode, header};
@@ -10,10 +10,11 @@ use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
 
 use super::report::{
-    Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport, clock,
+    Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::{Ops, matrix};
+use crate::wall_clock;
 use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
 use gossd_core::hostname::TunnelId;
 use gossd_core::link::PeerCard;
@@ -37,7 +38,7 @@ pub(super) async fn status_json(extract::State(ops): Shared) -> Response {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Search {
+pub(super) struct Wanted {
     #[serde(default)]
     search: String,
     limit: Option<usize>,
@@ -48,8 +49,8 @@ pub(super) struct Search {
     private: bool,
 }
 
-pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): Params<Search>) -> Response {
-    let Search { search, limit, agent, hidden, private } = wanted;
+pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): Params<Wanted>) -> Response {
+    let Wanted { search, limit, agent, hidden, private } = wanted;
     let limit = limit.unwrap_or(LIMIT).min(MAX_LIMIT);
     let index = ops.names();
     let named = if search.is_empty() { BTreeSet::new() } else { index.tunnels_with(&search.to_lowercase()) };
@@ -140,7 +141,7 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
     });
     StatusReport {
         version: VERSION.into(),
-        at: clock(SystemTime::now()),
+        at: wall_clock::spell(wall_clock::now()),
         name: ops.agent.owner().name.as_str().into(),
         generation: ops.agent.owner().generation,
         cluster: outside.about.cluster.clone(),
@@ -153,7 +154,7 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
             Order::Random => "random".into(),
             Order::Nearest => "nearest".into(),
         },
-        plugins: outside.plugins.clone(),
+        plugins: outside.about.plugins.clone(),
         holds: Holds {
             own_records: view.counts.own_records,
             records: view.counts.records,

@@ -2,7 +2,6 @@
 //! Texts stay texts, numbers numbers; a list of plain words is a list.
 
 use std::fmt;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -10,6 +9,8 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::wall_clock;
 
 /// Makes such lines for one agent.
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ impl Flat {
     }
 
     fn head(&self, level: &str, message: Option<&str>) -> Map<String, Value> {
-        let at = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        let at = wall_clock::spell(wall_clock::now());
         let mut fields = Map::new();
         fields.insert("timestamp".into(), at.into());
         fields.insert("level".into(), level.into());
