@@ -195,7 +195,7 @@ async fn a_browser_opens_the_page_with_the_token_as_its_password() {
     // As after it was typed: the browser sends it with all that the page asks for.
     browser.give_password("gossd", TOKENS[0]);
     browser.open(&format!("http://{}/", agent.admin));
-    browser.until(SOON, "document.body.innerText.includes('1 alive')");
+    browser.until(SOON, "document.body.innerText.includes('ready')");
 }
 
 /// Opens an event stream, and waits until it is one or is refused.

@@ -93,8 +93,16 @@ impl Process {
         let mut stderr = Stderr::of(child.stderr.take().expect("piped"));
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut line = |label: &str| {
-            let line = lines.next().and_then(Result::ok);
-            line.and_then(|line| line.strip_prefix(label).map(str::to_owned))
+            let line = lines.next().and_then(Result::ok)?;
+            // With --log-format json, an object a line.
+            let line = match serde_json::from_str::<serde_json::Value>(&line) {
+                Ok(object) => {
+                    let (what, place) = object.as_object()?.iter().next()?;
+                    format!("{what} {}", place.as_str()?)
+                }
+                Err(_) => line,
+            };
+            line.strip_prefix(label).map(str::to_owned)
         };
         let said = [line("plugin "), line("gossip "), line("admin http://")];
         let [Some(plugin), Some(gossip), Some(admin)] = said else {
