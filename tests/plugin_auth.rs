@@ -231,6 +231,8 @@ async fn the_unix_socket_answers_as_the_port_does_and_its_callers_are_local() {
     let get = with_token(&request("GET", "/sd?name=t", ""), "right");
     let by_port = call(agent.plugin, &get).await.body;
     assert!(by_port.contains(r#""address":"127.0.0.1:80""#), "the gossip's host completes it: {by_port}");
+    // Registered anew: a gost that asks for its own tunnel some time after it registered that has lost it.
+    assert!(ask(&path, &with_token(&post, "right")).await.starts_with("HTTP/1.1 200 "));
     assert!(ask(&path, &get).await.ends_with(&by_port));
 }
 
