@@ -26,6 +26,7 @@ mod keys;
 mod kubernetes;
 mod log;
 mod memory;
+mod monitoring;
 mod own_gost;
 mod packaging;
 mod page;

@@ -33,14 +33,141 @@ pub(super) fn man(command: Command, args: &ManArgs) -> anyhow::Result<()> {
         return pages(command, folder)
             .with_context(|| format!("cannot write manual pages into {}", folder.display()));
     }
-    let mut page = Vec::new();
-    Man::new(command.disable_help_subcommand(true)).render(&mut page)?;
-    print(&page)
+    let mut text = Vec::new();
+    page(&command.disable_help_subcommand(true), &mut text)?;
+    print(&text)
 }
 
+/// A page for gossd, and one for each verb, as `git` has them: `gossd-keys-add.1`.
 fn pages(command: Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(command, folder)
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    write_pages(&command, folder)
+}
+
+fn write_pages(command: &Command, folder: &Path) -> io::Result<()> {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        write_pages(verb, folder)?;
+    }
+    let mut text = Vec::new();
+    page(command, &mut text)?;
+    std::fs::write(folder.join(format!("{}.1", title(command))), text)
+}
+
+/// `gossd-keys-add`, once the command is built.
+fn title(command: &Command) -> &str {
+    command.get_display_name().unwrap_or(command.get_name())
+}
+
+/// What clap knows, and behind it what it does not.
+fn page(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
+    let man = Man::new(command.clone());
+    man.render(text)?;
+    let name = title(command);
+    let verb = name.strip_prefix("gossd-").unwrap_or_default();
+    let variables = command.get_arguments().filter_map(|arg| Some((arg.get_env()?, arg.get_long()?)));
+    let variables: Vec<_> = variables.map(|(variable, flag)| (variable.to_string_lossy(), flag)).collect();
+    let mut roff = String::new();
+    if !variables.is_empty() {
+        roff +=
+            ".SH ENVIRONMENT\nA flag wins over its variable, and a variable over the configuration file.\n";
+        for (variable, flag) in variables {
+            roff = roff + ".TP\n\\fB" + &escaped(&variable) + "\\fR\n\\fB\\-\\-" + &escaped(flag) + "\\fR\n";
+        }
+    }
+    for (title, lines) in [("FILES", files(verb)), ("SIGNALS", signals(verb)), ("EXAMPLES", examples(verb))] {
+        if !lines.is_empty() {
+            roff = roff + ".SH " + title + "\n";
+        }
+        for (term, meaning) in lines {
+            roff = roff + ".TP\n\\fB" + &escaped(term) + "\\fR\n" + &escaped(meaning) + "\n";
+        }
+    }
+    let others = ["gossd(1)", "gossd-run(1)", "gossd-status(1)", "gossd-explain(1)", "gossd-check(1)"];
+    let others: Vec<&str> = others.into_iter().filter(|other| *other != format!("{name}(1)")).collect();
+    roff = roff + ".SH \"SEE ALSO\"\n" + &escaped(&others.join(", ")) + "\n";
+    text.extend_from_slice(roff.as_bytes());
+    Ok(())
+}
+
+/// What roff would take for something else.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+fn files(verb: &str) -> &'static [(&'static str, &'static str)] {
+    match verb {
+        "" | "run" | "check" => &[
+            (
+                "/etc/gossd/gossd.toml",
+                "the configuration of the system's service: keys are the flags of gossd run",
+            ),
+            ("/etc/gossd/key", "the keys, by convention: readable by root and the group gossd"),
+            (
+                "/var/lib/gossd, ~/.local/state/gossd",
+                "the journal, the agent's identity and the peers that it knew: --data-dir",
+            ),
+            ("/run/gossd/NAME.sock", "the control socket: --control"),
+        ],
+        "join" => &[("/etc/gossd, ~/.config/gossd", "where the key and gossd.toml are written: --dir")],
+        _ => &[],
+    }
+}
+
+fn signals(verb: &str) -> &'static [(&'static str, &'static str)] {
+    match verb {
+        "" | "run" => &[
+            (
+                "SIGTERM, SIGINT",
+                "stop: finish the calls in flight, write the journal, end within five seconds",
+            ),
+            (
+                "SIGHUP",
+                "read the configuration file, keys, tokens and certificates again; what cannot change while the agent runs is logged",
+            ),
+        ],
+        "watch" | "demo" => &[("SIGINT", "end")],
+        _ => &[],
+    }
+}
+
+fn examples(verb: &str) -> &'static [(&'static str, &'static str)] {
+    match verb {
+        "" => &[
+            ("gossd demo", "three agents with made-up tunnels, and their page"),
+            ("gossd run", "an agent for the gost of this host"),
+            ("gossd gost-config > gost.yml", "gost's configuration for it"),
+            ("gossd explain shop.example.org", "where visitors of a host name are sent, and why"),
+        ],
+        "run" => &[
+            ("gossd run --name a --key-file key --advertise-host 10.0.0.1", "the first of several hosts"),
+            ("gossd run --name b --key-file key --join 10.0.0.1:8002", "another one"),
+        ],
+        "invite" | "join" => &[
+            ("gossd invite", "on a host that is there"),
+            ("gossd join --start", "on the next one; it reads the line from standard input"),
+        ],
+        "check" => &[("gossd check --config /etc/gossd/gossd.toml", "before the service is started")],
+        "status" | "members" => &[
+            ("gossd status -w", "again every second"),
+            ("gossd members --name b", "of several agents on one host, b"),
+        ],
+        "watch" => &[("gossd watch shop.example.org", "only what happens to the tunnel of a host name")],
+        "services" | "hosts" => &[
+            ("gossd services --hidden", "tunnels whose visitors get 503"),
+            ("gossd hosts example.org", "names with that in them"),
+        ],
+        "get" | "explain" => &[(
+            "gossd explain 4d21094e-b74c-4916-86c1-d9fa36ea677b",
+            "every record of a tunnel, and why it is listed where it is",
+        )],
+        "drain" => &[("gossd drain", "before work on this host"), ("gossd drain --undo", "after it")],
+        "forget" => &[("gossd forget c", "the agent c is dead and will not come back")],
+        "keys" | "keys-add" => &[("gossd keys add --generate", "the first step of a rotation")],
+        _ => &[],
+    }
 }
 
 /// The same command line without its hidden parts, which completions would show.

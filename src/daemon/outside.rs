@@ -10,7 +10,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::ingress_file;
-use crate::metrics::{Runtime, Sheet};
+use crate::metrics::{ProcessMetrics, Runtime, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
 use crate::plugin::{By, Found, Ingress, Meter};
@@ -31,6 +31,7 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(meter.clone()));
     metrics.register_collector(Box::new(ingress_file.clone()));
     metrics.register_collector(Box::new(Runtime::current()));
+    metrics.register_collector(Box::new(ProcessMetrics::of_this_one()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "Version of this program", build);
     let (ingress, calls) = (ingress.clone(), meter.clone());

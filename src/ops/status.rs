@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use axum::extract;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::report::{
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::{Ops, matrix};
+use crate::metrics::classic;
 use crate::wall_clock;
 use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
 use gossd_core::hostname::TunnelId;
@@ -71,12 +72,21 @@ pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): P
     json(&TunnelsReport { total, services: services.collect() })
 }
 
-pub(super) async fn metrics(extract::State(ops): Shared) -> Answered {
-    const TYPE: (HeaderName, &str) =
-        (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// `OpenMetrics` for those who ask for it, as Prometheus does, and its classic text format for others.
+pub(super) async fn metrics(extract::State(ops): Shared, headers: HeaderMap) -> Answered {
+    const OPEN: &str = "application/openmetrics-text";
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|accepts| accepts.to_str().ok());
+    let is_open = accepts.into_iter().any(|accepts| accepts.contains(OPEN));
     let mut text = String::new();
     match encode(&mut text, &ops.outside.metrics) {
-        Ok(()) => Ok(([TYPE], text).into_response()),
+        Ok(()) if is_open => {
+            let kind = format!("{OPEN}; version=1.0.0; charset=utf-8");
+            Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+        }
+        Ok(()) => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            Ok(([(header::CONTENT_TYPE, kind)], classic(&text)).into_response())
+        }
         Err(error) => Err(Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
