@@ -63,7 +63,8 @@ impl Agent {
         output(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
         let agent = Self { child: command.spawn().expect("gossd starts"), plugin, admin };
         let start = Instant::now();
-        while TcpStream::connect(plugin).await.is_err() {
+        // One is bound after the other.
+        while TcpStream::connect(plugin).await.is_err() || TcpStream::connect(admin).await.is_err() {
             assert!(start.elapsed() < SOON, "it does not start");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
