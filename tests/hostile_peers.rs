@@ -181,6 +181,7 @@ fn made_up(names: &[String], keys: usize) -> Vec<u8> {
         revision: 1,
         addr,
         left: false,
+        buried: false,
         version: 1,
         age_ms: 0,
         program: "a program with such a version",

@@ -62,7 +62,9 @@ pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dea
     tracing::info!(agent = name, "told by gossd forget that it will not come back");
     Ok(done(
         true,
-        &format!("{name} is forgotten: its records are gone here, and at every peer from which it is dead"),
+        &format!(
+            "{name} is forgotten: its records are gone here and at every peer as soon as it is dead from there"
+        ),
     ))
 }
 

@@ -90,6 +90,7 @@ impl Peers {
             revision: own.revision,
             addr: *addr,
             left: own.left,
+            buried: false,
             version: own.version,
             age_ms: 0,
             program: &own.program,
@@ -195,8 +196,10 @@ impl Peers {
                 }
                 if card.left && !known.left {
                     (known.left, self.hash) = (true, None);
+                }
+                if card.buried && !known.is_buried {
+                    known.is_buried = true;
                     learned.news.push(News::Buried { owner: owner.clone() });
-                    return;
                 }
             }
             before => {
@@ -245,6 +248,7 @@ impl KnownPeer {
             revision: self.revision,
             addr: self.peer.addr,
             left: self.left,
+            buried: self.is_buried,
             version: self.version,
             age_ms: u32::try_from(age).unwrap_or(u32::MAX),
             program: &self.program,
@@ -419,6 +423,31 @@ mod tests {
     }
 
     #[test]
+    fn of_one_that_left_the_last_words_are_asked_for_and_of_a_buried_one_nothing() {
+        let start = Instant::now();
+        let (mut one, mut other) = (board(1), board(2));
+        meet(&mut one, start, 3, 1);
+        meet(&mut other, start, 3, 1);
+        let now = start + 20 * S;
+        meet(&mut one, now, 2, 1);
+        other.left(&owner(3, 1));
+        let learned = tell(&other, &mut one, now);
+        assert_eq!(learned.news, [], "it says itself what is to become of its records");
+        assert!(learned.versions.iter().any(|(asked, _)| *asked == owner(3, 1)) && one.knows(&owner(3, 1)));
+
+        meet(&mut one, start, 4, 1);
+        meet(&mut other, start, 4, 1);
+        assert_eq!(other.bury(now, &owner(4, 1).name), Ok(owner(4, 1)));
+        let learned = tell(&other, &mut one, now);
+        assert_eq!(learned.news, [News::Buried { owner: owner(4, 1) }]);
+        assert!(!one.knows(&owner(4, 1)), "or its records would come back");
+        assert_eq!(tell(&other, &mut one, now).news, [], "told once");
+        assert!(one.silent(now).iter().all(|name| *name != "a4"));
+        meet(&mut one, now, 4, 1);
+        assert!(one.knows(&owner(4, 1)), "it came back");
+    }
+
+    #[test]
     fn of_itself_a_peers_word_holds_and_an_older_one_does_not() {
         let now = Instant::now();
         let (mut one, mut other) = (board(1), board(2));
@@ -447,6 +476,7 @@ mod tests {
             revision: 1,
             addr,
             left: false,
+            buried: false,
             version: 0,
             age_ms,
             program: "1",

@@ -67,6 +67,8 @@ pub(super) struct KnownPeer {
     /// Whether it stated that to us. Then nobody else's word counts.
     pub(super) is_own_word: bool,
     pub(super) left: bool,
+    /// Whether an operator said that it will not come back: then it has left as well.
+    pub(super) is_buried: bool,
     /// How far its slots have come.
     pub(super) version: Version,
     pub(super) program: Arc<str>,
@@ -337,7 +339,7 @@ impl Peers {
     /// Whether that start of an agent is known, and its records are not forgotten.
     pub(super) fn knows(&self, owner: &Owner) -> bool {
         let known = self.table.get(&owner.name);
-        known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.left)
+        known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.is_buried)
     }
 
     /// What is known of every peer that did not leave, by name.
@@ -397,7 +399,7 @@ impl Peers {
         if known.is_live(ran) {
             return Err(NotBuried::Alive);
         }
-        (known.left, self.hash) = (true, None);
+        (known.left, known.is_buried, self.hash) = (true, true, None);
         Ok(known.peer.owner.clone())
     }
 
@@ -553,6 +555,7 @@ impl KnownPeer {
             revision: 0,
             is_own_word: false,
             left: false,
+            is_buried: false,
             version: 0,
             program,
             keys: None,

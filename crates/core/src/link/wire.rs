@@ -162,6 +162,8 @@ pub struct Card<'a> {
     pub addr: SocketAddr,
     /// Whether it said goodbye.
     pub left: bool,
+    /// Whether an operator said that it will not come back.
+    pub buried: bool,
     /// How far its slots have come.
     pub version: Version,
     /// How long ago it gave its last sign of life, in milliseconds.

@@ -63,8 +63,18 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
             Kind::Cards => {
                 let (generation, addr, left, version, age_ms) = (8, taken_by, true, 9, 700);
                 let (revision, program, keys) = (3, "0.1.0", Some(told()));
-                let card =
-                    Card { name: "b", generation, revision, addr, left, version, age_ms, program, keys };
+                let card = Card {
+                    name: "b",
+                    generation,
+                    revision,
+                    addr,
+                    left,
+                    buried: false,
+                    version,
+                    age_ms,
+                    program,
+                    keys,
+                };
                 assert_frozen(kind, &Cards { differs: true, cards: vec![card] }, bytes);
             }
             Kind::Push => {
