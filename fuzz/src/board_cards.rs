@@ -459,7 +459,7 @@ fn card<'a>(input: &mut Input<'_>, name: &'a str) -> Card<'a> {
             n => addr(1 + n),
         },
         left: how & 128 != 0,
-        buried: how & 192 == 192,
+        buried: how >= 0b1100_0000,
         revision: [1, 2, u64::MAX][usize::from(how / 64 % 3)],
         program: "1",
         keys: None,
