@@ -31,7 +31,7 @@ const PRIVATE: [&str; 11] = [
 
 /// Whether a browser sent the request, whatever the page.
 pub(crate) fn is_of_a_browser(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::ORIGIN) || headers.keys().any(|name| name.as_str().starts_with(BROWSERS))
+    headers.keys().any(|name| *name == header::ORIGIN || name.as_str().starts_with(BROWSERS))
 }
 
 /// Whether a browser sent the request for a page of another site. A page of this listener's own is none, nor is a person

@@ -1,8 +1,9 @@
 //! One call from its head to the last byte of its answer: noted in the connection's progress, and bounded in time.
 //! Knows no path and no meaning.
 
-use std::pin::Pin;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -14,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::adapter::{Forged, Unserved};
 use super::bounds::{Bounds, Closed};
@@ -41,6 +42,8 @@ pub(super) struct Calls {
     pub(super) bounds: Bounds,
     /// The names of this host, if a call may name no other.
     pub(super) names: Option<Arc<OwnNames>>,
+    /// The host that the first call named, and that is one of them: a gost names the same in every call.
+    pub(super) known: OnceLock<Box<[u8]>>,
 }
 
 impl Calls {
@@ -63,7 +66,14 @@ impl Calls {
             return Some(Forged::Browser);
         }
         let names = self.names.as_ref()?;
-        let foreign = web_page::hosts(headers, uri).find(|host| !names.has(host))?;
+        let known = self.known.get().map(|host| &**host);
+        let foreign = web_page::hosts(headers, uri).find(|host| known != Some(*host) && !names.has(host));
+        let Some(foreign) = foreign else {
+            if known.is_none() {
+                self.known.get_or_init(|| web_page::hosts(headers, uri).next().unwrap_or_default().into());
+            }
+            return None;
+        };
         rejected.count(Reason::Host, || {
             let host = String::from_utf8_lossy(&foreign[..foreign.len().min(MAX_SHOWN)]).into_owned();
             tracing::warn!(
@@ -79,17 +89,18 @@ impl Calls {
 /// Serves one call. Every answer comes from memory, so a call that takes long is waiting for its own body. This is no
 /// axum layer, because a layer would box and move every call.
 pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
-    let call = calls.progress.call();
+    let started = Instant::now();
+    let mut call = calls.progress.call(started.into_std());
     let adapter = adapter::of(request.headers());
-    let (labels, started) = (Labels::of(adapter, &request), Instant::now());
+    let labels = Labels::of(adapter, &request);
     let version = request.version();
     request.extensions_mut().insert(calls.caller);
     let forged = calls.forged(&request);
     // A browser is answered at once: it is none of those that wait for a starting agent.
     let app = if forged.is_some() { None } else { calls.app().await };
     let mut response = match app {
-        Some(app) => timeout(calls.bounds.patience, app.call(request)).await.map_or_else(
-            |_| {
+        Some(app) => in_time(started + calls.bounds.patience, app.call(request)).await.map_or_else(
+            || {
                 calls.meter.closed.count(Closed::SlowBody);
                 adapter.turn_away(Unserved::TooSlow)
             },
@@ -97,15 +108,22 @@ pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response 
         ),
         None => adapter.turn_away(forged.map_or(Unserved::Starting, Unserved::WebPage)),
     };
-    calls.meter.observe(&labels.with(adapter.outcome(&response)), started.elapsed());
-    if adapter.is_served(&response) {
-        call.served();
-    }
-    if calls.progress.age() >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
+    let ended = Instant::now();
+    calls.meter.observe(&labels.with(adapter.outcome(&response)), ended.duration_since(started));
+    let age = call.answered(ended.into_std(), adapter.is_served(&response));
+    if age >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
         send_home(&calls.progress, version, &mut response);
     }
-    call.offer();
     response.map(|body| Body::new(WatchedBody { body, piece: Bytes::new(), call }))
+}
+
+/// What a future gives before a deadline. Most give it at once, and need no timer.
+async fn in_time<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        Poll::Ready(given) => Some(given),
+        Poll::Pending => timeout_at(deadline, future).await.ok(),
+    }
 }
 
 /// Closes a connection after its answer, so that the caller dials anew and reaches its own agent first. An HTTP/1

@@ -1,7 +1,6 @@
 //! The state of one plugin connection: idle, which is allowed for ever, or waiting for its client in the middle of
 //! something. [`super::connections`] decides what follows.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,8 @@ struct ProgressState {
     arriving: Arriving,
     /// Since when the socket accepts no more bytes.
     stuck: Option<Instant>,
-    calls: HashMap<u64, CallStep>,
+    /// Mostly one; HTTP/2 may have as many as its streams.
+    calls: Vec<(u64, CallStep)>,
     last_call: u64,
     idle: Instant,
 }
@@ -72,7 +72,7 @@ impl Progress {
             served: false,
             arriving: Arriving::new(),
             stuck: None,
-            calls: HashMap::new(),
+            calls: Vec::new(),
             last_call: 0,
             idle: now,
         };
@@ -107,14 +107,14 @@ impl Progress {
     }
 
     /// A request's head is complete.
-    pub(super) fn call(self: &Arc<Self>) -> CallInFlight {
+    pub(super) fn call(self: &Arc<Self>, now: Instant) -> CallInFlight {
         let mut state = self.state();
         state.arriving.called();
         state.last_call += 1;
         let number = state.last_call;
-        state.calls.insert(number, CallStep::Arriving(Instant::now()));
+        state.calls.push((number, CallStep::Arriving(now)));
         self.called.notify_one();
-        CallInFlight { progress: self.clone(), number }
+        CallInFlight { progress: self.clone(), number, is_offered: false }
     }
 
     /// Asks the connection's task to end.
@@ -145,11 +145,6 @@ impl Progress {
         }
     }
 
-    /// How long the connection has been open.
-    pub(super) fn age(&self) -> Duration {
-        self.state().since.elapsed()
-    }
-
     /// Why to close the connection, if its client has taken longer than `patience`.
     pub(super) fn overdue(&self, now: Instant, patience: Duration) -> Option<Closed> {
         let state = self.state();
@@ -160,7 +155,7 @@ impl Progress {
         if state.arriving.unfinished().is_some_and(late) {
             return Some(Closed::SlowHead);
         }
-        let offered = state.calls.values().filter_map(|step| match step {
+        let offered = state.calls.iter().filter_map(|(_, step)| match step {
             CallStep::Offered(since) => Some(*since),
             CallStep::Arriving(_) | CallStep::Quiet => None,
         });
@@ -186,9 +181,19 @@ impl Progress {
 }
 
 impl ProgressState {
+    fn place(&self, call: u64) -> Option<usize> {
+        self.calls.iter().position(|(number, _)| *number == call)
+    }
+
+    fn step(&mut self, call: u64, step: CallStep) {
+        if let Some(at) = self.place(call) {
+            self.calls[at].1 = step;
+        }
+    }
+
     /// Since when the connection waits for its client.
     fn waiting_since(&self) -> Option<Instant> {
-        let calls = self.calls.values().filter_map(|step| match step {
+        let calls = self.calls.iter().filter_map(|(_, step)| match step {
             CallStep::Arriving(since) | CallStep::Offered(since) => Some(*since),
             CallStep::Quiet => None,
         });
@@ -201,33 +206,44 @@ impl ProgressState {
 pub(super) struct CallInFlight {
     progress: Arc<Progress>,
     number: u64,
+    /// Whether the first piece of the answer, which is ready with its head, was not taken yet.
+    is_offered: bool,
 }
 
 impl CallInFlight {
+    /// The call is answered, with more than a refusal if it is served. How long its connection has been open.
+    pub(super) fn answered(&mut self, now: Instant, is_served: bool) -> Duration {
+        self.is_offered = true;
+        let mut state = self.progress.state();
+        state.served |= is_served;
+        state.step(self.number, CallStep::Offered(now));
+        now.saturating_duration_since(state.since)
+    }
+
     /// A piece of the answer is ready for the client.
-    pub(super) fn offer(&self) {
-        self.step(CallStep::Offered(Instant::now()));
+    pub(super) fn offer(&mut self) {
+        if !std::mem::take(&mut self.is_offered) {
+            self.step(CallStep::Offered(Instant::now()));
+        }
     }
 
     /// The answer has no piece at the moment.
-    pub(super) fn pause(&self) {
+    pub(super) fn pause(&mut self) {
+        self.is_offered = false;
         self.step(CallStep::Quiet);
     }
 
-    /// The call was answered with more than a refusal.
-    pub(super) fn served(&self) {
-        self.progress.state().served = true;
-    }
-
     fn step(&self, step: CallStep) {
-        self.progress.state().calls.insert(self.number, step);
+        self.progress.state().step(self.number, step);
     }
 }
 
 impl Drop for CallInFlight {
     fn drop(&mut self) {
         let mut state = self.progress.state();
-        state.calls.remove(&self.number);
+        if let Some(at) = state.place(self.number) {
+            state.calls.swap_remove(at);
+        }
         state.idle = Instant::now();
     }
 }
@@ -251,8 +267,8 @@ mod tests {
         let forever = now + Duration::from_secs(1_000_000);
         assert_eq!(progress.overdue(forever, PATIENCE), None, "before the first request");
         progress.read(b"GET /");
-        let call = progress.call();
-        call.served();
+        let mut call = progress.call(now);
+        call.answered(now, true);
         call.offer();
         drop(call);
         assert_eq!(progress.overdue(forever, PATIENCE), None, "between requests");
@@ -266,8 +282,12 @@ mod tests {
         let (progress, _) = opened();
         progress.read(b"G");
         assert_eq!(late(&progress), Some(Closed::SlowHead));
-        let call = progress.call();
+        let mut call = progress.call(Instant::now());
         assert_eq!(late(&progress), None, "the call itself has its own timeout");
+        call.answered(Instant::now(), true);
+        assert_eq!(late(&progress), Some(Closed::Unread));
+        call.pause();
+        assert_eq!(late(&progress), None);
         call.offer();
         assert_eq!(late(&progress), Some(Closed::Unread));
         call.pause();
@@ -295,10 +315,10 @@ mod tests {
         assert_eq!(worths.to_vec(), want);
 
         let (progress, _) = opened();
-        let call = progress.call();
+        let mut call = progress.call(now);
         let soon = Instant::now();
         assert!(matches!(progress.worth(soon, HITCH), Worth::Unproven(_)), "it may be refused yet");
-        call.served();
+        call.answered(soon, true);
         assert_eq!(progress.worth(soon, HITCH), Worth::Busy);
         assert!(matches!(progress.worth(soon + HITCH, HITCH), Worth::Stalled(_)));
     }

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -189,6 +189,7 @@ impl Server {
             meter: self.meter.clone(),
             bounds: self.bounds,
             names,
+            known: OnceLock::new(),
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let calls = calls.clone();

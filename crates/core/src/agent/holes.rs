@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::effects::Line;
 use super::offers::{Detour, Offer};
-use super::reach::By;
+use super::reach::{By, earlier};
 use crate::address::Address;
 use crate::hostname::TunnelId;
 use crate::rank::{BEST, Reach, Tier};
@@ -89,6 +89,8 @@ pub enum NoDetour {
 #[derive(Debug, Default)]
 pub(super) struct Holes {
     watched: BTreeMap<TunnelId, Hole>,
+    /// None of them is looked at before.
+    soonest: Option<Instant>,
     /// The id of the last question.
     last: u64,
     /// When an answer began with a detour last.
@@ -122,7 +124,11 @@ impl Holes {
         if !self.watched.contains_key(&tunnel) && !self.has_room(is_hole) {
             return None;
         }
-        let hole = self.watched.entry(tunnel).or_insert_with(|| Hole::new(now, is_hole));
+        let hole = self.watched.entry(tunnel).or_insert_with(|| {
+            let hole = Hole::new(now, is_hole);
+            self.soonest = earlier(self.soonest, hole.next_look);
+            hole
+        });
         hole.wanted = now;
         hole.look(now, is_hole);
         Some(hole)
@@ -142,11 +148,12 @@ impl Holes {
     pub(super) fn look_again(&mut self, now: Instant) {
         for hole in self.watched.values_mut().filter(|hole| hole.since.is_none()) {
             hole.next_look = now;
+            self.soonest = Some(now);
         }
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.watched.values().map(|hole| hole.next_look).min()
+        self.soonest
     }
 
     pub(super) fn len(&self) -> usize {
@@ -251,7 +258,7 @@ impl State {
         let mut seeks = Vec::new();
         for tunnel in due {
             let is_hole = !self.is_private(tunnel) && self.is_hole(now, tunnel);
-            let Self { holes: Holes { watched, last, taken: _ }, liveness, directory, .. } = self;
+            let Self { holes: Holes { watched, last, .. }, liveness, directory, .. } = self;
             let Some(hole) = watched.get_mut(&tunnel) else { continue };
             hole.next_look = now + ROUND;
             hole.look(now, is_hole);
@@ -262,6 +269,7 @@ impl State {
                 seeks.extend(hole.ask(now, tunnel, &Vec::from_iter(ready), last));
             }
         }
+        self.holes.soonest = self.holes.watched.values().map(|hole| hole.next_look).min();
         seeks
     }
 

@@ -104,6 +104,8 @@ pub struct EntrypointView {
 #[derive(Debug)]
 pub(super) struct Reaches {
     known: BTreeMap<Address, KnownEntrypoint>,
+    /// None of them is due before: a call must not look at all of them.
+    soonest: Option<Instant>,
     /// When the next dial may be, if all dials so far were as far apart as they may be.
     next_dial: Option<Instant>,
     slots: SlotTable,
@@ -149,6 +151,7 @@ impl Default for Reaches {
     fn default() -> Self {
         Self {
             known: BTreeMap::new(),
+            soonest: None,
             next_dial: None,
             slots: SlotTable::for_unreached(),
             stated: BTreeMap::new(),
@@ -208,6 +211,7 @@ impl Reaches {
             // What a connection showed says nothing of a gost whose agent is silent.
             if known.next == Next::Idle || asks && !known.asks && !known.is_running() {
                 known.next = Next::At(now);
+                self.soonest = earlier(self.soonest, now);
             }
             known.asks = asks;
         } else if self.has_room(now, by) && !address.is_empty() {
@@ -226,6 +230,7 @@ impl Reaches {
                 is_survivor: false,
             };
             self.known.insert(address.clone(), known);
+            self.soonest = earlier(self.soonest, now);
         }
     }
 
@@ -270,17 +275,14 @@ impl Reaches {
             known.next = Next::Running(known.asks);
             tries.push(Try { address: address.clone(), asks: known.asks });
         }
+        self.soonest = self.known.values().filter_map(KnownEntrypoint::due).min();
         tries
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = self.known.values().filter_map(|known| match known.next {
-            Next::At(at) => Some(at),
-            Next::Running(_) | Next::Idle => None,
-        });
         // Whoever is due waits for the pace.
         let paced = self.next_dial.and_then(|next| next.checked_sub(AHEAD));
-        due.min().map(|due| paced.map_or(due, |paced| due.max(paced)))
+        self.soonest.map(|due| paced.map_or(due, |paced| due.max(paced)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -290,6 +292,11 @@ impl Reaches {
     /// What is known of an entrypoint from here.
     pub(super) fn reach(&self, now: Instant, address: &Address) -> Reach {
         self.known.get(address).map_or(Reach::Untried, |known| known.reach(now))
+    }
+
+    /// Whether peers are told of any entrypoint that is not reached from here; one of our own gosts may be among them.
+    pub(super) fn has_stated(&self) -> bool {
+        !self.stated.is_empty()
     }
 
     /// Whether the gost of a silent peer answers there.
@@ -306,6 +313,13 @@ impl Reaches {
 impl KnownEntrypoint {
     fn is_running(&self) -> bool {
         matches!(self.next, Next::Running(_))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self.next {
+            Next::At(at) => Some(at),
+            Next::Running(_) | Next::Idle => None,
+        }
     }
 
     fn answers(&self) -> bool {
@@ -358,6 +372,8 @@ impl State {
         let Some(known) = self.reaches.known.get_mut(address) else { return };
         let before = (known.reach(now), known.answers());
         known.take(now, tried);
+        self.reaches.soonest =
+            known.due().map_or(self.reaches.soonest, |due| earlier(self.reaches.soonest, due));
         let is_other = std::mem::discriminant(&before.0) != std::mem::discriminant(&known.reach(now))
             || before.1 != known.answers();
         let (agent, entrypoint) = (known.owner.clone(), address.clone());
@@ -474,6 +490,11 @@ impl State {
     pub(super) fn says_unreached(&self, owner: &Owner, address: &Address) -> bool {
         self.directory.replicas.unreached_by(owner).any(|unreached| unreached.entrypoint == *address)
     }
+}
+
+/// The earlier one of what is due first so far and another.
+pub(super) fn earlier(first: Option<Instant>, other: Instant) -> Option<Instant> {
+    Some(first.map_or(other, |first| first.min(other)))
 }
 
 /// Whether a peer fell silent so lately that its gost may count without it.

@@ -73,7 +73,6 @@ impl State {
 
     /// How an owner's records are ranked, as far as that does not differ between them.
     fn judge(&self, now: Instant, owner: &Owner) -> JudgedOwner {
-        let Said { status, locality, has_faults } = self.directory.replicas.said(owner);
         if *owner == self.owner {
             let judged = Judged {
                 standing: Standing::Live,
@@ -82,8 +81,10 @@ impl State {
                 trip: Some(Duration::ZERO),
                 ..Judged::default()
             };
+            let has_faults = self.reaches.has_stated();
             return JudgedOwner { judged, is_own: true, has_faults, may_survive: false };
         }
+        let Said { status, locality, has_faults } = self.directory.replicas.said(owner);
         let (standing, trip) = match status {
             Some(Status::Ready) => self.liveness.standing_and_trip(now, &owner.name),
             Some(Status::Draining | Status::Left) | None => return JudgedOwner::default(),
