@@ -16,10 +16,11 @@ step() {
 }
 
 # One choice of packages and features, so that each crate is built once for all tests.
-tests() { cargo test --locked --quiet --workspace --features gossd/fuzz "$@"; }
+features=gossd/fuzz,gossd/schema
+tests() { cargo test --locked --quiet --workspace --features "$features" "$@"; }
 quick() {
   step cargo fmt --all --check
-  step cargo clippy --locked --workspace --all-targets --features gossd/fuzz --quiet -- -D warnings
+  step cargo clippy --locked --workspace --all-targets --features "$features" --quiet -- -D warnings
   step tests --lib --bins
   step env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet --document-private-items \
     --package gossd --package gossd-core

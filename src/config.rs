@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Advertise;
 use crate::net::JoinPoint;
 use crate::net::transport::Faults;
+use crate::own_log::OwnLog;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
@@ -63,6 +64,8 @@ pub struct Config {
     /// The file of tokens of which a request to the admin listener needs one; without the file, other hosts get nothing from
     /// it that names tunnels.
     pub admin_token_file: Option<PathBuf>,
+    /// The address for probes and metrics alone; `None` for no such listener.
+    pub metrics: Option<SocketAddr>,
     /// Whether the agent starts without the admin listener if its address is taken, because it is only the default.
     pub admin_may_give_way: bool,
     /// The address for peers.
@@ -103,8 +106,10 @@ pub struct Config {
     pub hold: bool,
     /// Whether to leave the cluster at a stop, for agents that will not come back.
     pub leave_on_stop: bool,
-    /// Counts the log lines that were dropped; the log's writer increments it.
-    pub dropped_log_lines: Counter,
+    /// The log of this process.
+    pub log: OwnLog,
+    /// The flags that are in force, for reports.
+    pub flags: Vec<FlagValue>,
     /// After how long dead agents are forgotten.
     pub dead_grace: Duration,
     /// How often agents compare their boards.
@@ -133,6 +138,20 @@ pub struct Adjustable {
     pub names: Names,
     /// See [`Config::join`].
     pub join: Vec<JoinPoint>,
+    /// See [`Config::flags`].
+    pub flags: Vec<FlagValue>,
+}
+
+/// A flag as it is in force, by whatever way it was set. None has a secret for its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FlagValue {
+    /// Its name, with its dashes.
+    pub flag: String,
+    /// Its values, as texts.
+    pub values: Vec<String>,
+    /// Whether nobody set it.
+    pub is_default: bool,
 }
 
 /// A contradiction in the configuration. Nothing was started.
@@ -181,6 +200,7 @@ impl Config {
             reload_interval: reload::EVERY,
             admin: None,
             admin_token_file: None,
+            metrics: None,
             admin_may_give_way: false,
             gossip: any,
             advertise: None,
@@ -201,7 +221,8 @@ impl Config {
             control: None,
             hold: false,
             leave_on_stop: false,
-            dropped_log_lines: Counter::default(),
+            log: OwnLog::default(),
+            flags: Vec::new(),
             dead_grace: gossd_core::link::DEAD_GRACE,
             gossip_interval: gossd_core::link::INTERVAL,
             clock_ahead: Duration::ZERO,
@@ -214,8 +235,8 @@ impl Config {
 
     /// The settings that can change while the agent runs.
     pub fn adjustable(self) -> Adjustable {
-        let Self { order, locality, quota, names, join, .. } = self;
-        Adjustable { order, locality, quota, names, join }
+        let Self { order, locality, quota, names, join, flags, .. } = self;
+        Adjustable { order, locality, quota, names, join, flags }
     }
 
     /// Finds contradictions.

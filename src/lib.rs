@@ -36,6 +36,7 @@
 //! | [`web_page`] | which requests a browser made for a page of somebody else | paths and answers |
 //! | [`rejected`] | requests that were turned away: counted, logged at a bounded pace | protocols |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
+//! | [`own_log`] | the newest lines of the log, and how many were dropped | what a line means |
 //! | [`wall_clock`] | the time of day, for reports and logs | everything else |
 //! | [`memory`] | the memory limits of this process, and what fits below them | what is held |
 //! | [`metrics`] | metrics in the format that Prometheus reads | their meaning |
@@ -127,9 +128,13 @@ pub(crate) mod memory;
 pub(crate) mod metrics;
 pub mod net;
 pub(crate) mod ops;
+pub mod own_log;
 pub mod plugin;
 pub(crate) mod rejected;
 pub(crate) mod secret_file;
 pub(crate) mod unix_socket;
 pub(crate) mod wall_clock;
 pub(crate) mod web_page;
+
+#[cfg(feature = "schema")]
+pub use ops::openapi::openapi;

@@ -62,6 +62,8 @@ struct Service {
     #[serde(default)]
     volumes: Vec<String>,
     depends_on: Option<DependsOn>,
+    #[serde(default)]
+    profiles: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -112,12 +114,14 @@ impl Service {
         })
     }
 
-    /// The published port on this machine, and its port in the container.
-    fn port(&self) -> (u16, u16) {
-        let [port] = &self.ports[..] else { panic!("one port: {:?}", self.ports) };
-        let (outer, inner) =
-            port.strip_prefix("127.0.0.1:").expect("nobody else's business").split_once(':').expect("two");
-        (outer.parse().expect("a port"), inner.parse().expect("a port"))
+    /// The published ports on this machine, and their ports in the container.
+    fn ports(&self) -> Vec<(u16, u16)> {
+        let parse = |port: &String| {
+            let port = port.strip_prefix("127.0.0.1:").expect("nobody else's business");
+            let (outer, inner) = port.split_once(':').expect("two");
+            (outer.parse().expect("a port"), inner.parse().expect("a port"))
+        };
+        self.ports.iter().map(parse).collect()
     }
 }
 
@@ -174,9 +178,10 @@ fn each_host_is_a_network_with_a_gossd_and_a_gost_in_it() {
         assert_eq!((said("GOSSD_NAME"), said("GOSSD_ADVERTISE_HOST")), (host, &*address));
         assert_eq!((said("GOSSD_HOLD"), agent.restart.as_deref()), ("true", Some("unless-stopped")));
         assert_eq!(said("GOSSD_JOIN"), "host-a:8002,host-b:8002,host-c:8002");
-        let [secret] = &agent.secrets[..] else { panic!("one secret") };
-        assert_eq!(said("GOSSD_KEY_FILE"), format!("/run/secrets/{secret}"));
-        assert!(compose.secrets.contains_key(secret));
+        let [key, token] = &agent.secrets[..] else { panic!("two secrets") };
+        assert_eq!(said("GOSSD_KEY_FILE"), format!("/run/secrets/{key}"));
+        assert_eq!(said("GOSSD_ADMIN_TOKEN_FILE"), format!("/run/secrets/{token}"));
+        assert!(compose.secrets.contains_key(key) && compose.secrets.contains_key(token));
         assert_eq!(agent.build.as_deref(), Some(Path::new("../..")));
         assert!(
             agent.read_only && agent.cap_drop == ["ALL"] && agent.security_opt == ["no-new-privileges:true"]
@@ -200,9 +205,9 @@ fn each_host_is_a_network_with_a_gossd_and_a_gost_in_it() {
         assert_eq!(first[..], [&*address]);
         let journal = agent.mounted("/data").expect("a journal that outlives the container");
         assert!(compose.volumes.contains_key(journal) && journal.ends_with(host));
-        let port = holder.port();
-        assert_eq!(port.1, entrypoint);
-        assert!(outer.insert(port.0), "{} is another host's", port.0);
+        let [visitors, page] = holder.ports()[..] else { panic!("two ports") };
+        assert_eq!((visitors.1, page.1), (entrypoint, port(said("GOSSD_ADMIN"))));
+        assert!(outer.insert(visitors.0) && outer.insert(page.0), "another host's");
 
         let gost = &compose.services[&format!("gost-{host}")];
         assert_eq!(gost.network_mode, agent.network_mode, "not its agent's, which may be replaced");
@@ -211,7 +216,7 @@ fn each_host_is_a_network_with_a_gossd_and_a_gost_in_it() {
         let Some(DependsOn::When(first)) = &gost.depends_on else { panic!("its agent comes first") };
         assert_eq!(first[&format!("gossd-{host}")].condition, "service_healthy");
     }
-    assert_eq!((compose.services.len(), compose.volumes.len(), compose.secrets.len()), (10, 3, 1));
+    assert_eq!((compose.services.len(), compose.volumes.len(), compose.secrets.len()), (12, 3, 2));
 }
 
 #[test]
@@ -256,20 +261,54 @@ fn every_file_that_is_mounted_is_there() {
             assert!(volume.ends_with(":ro"), "{name}: {volume}");
             found += 1;
         }
-        if service.image != "gossd" {
+        if service.image != "gossd" && service.profiles.is_empty() {
             assert!(service.image.starts_with("gogost/gost:3."), "a version that does not change");
             assert_eq!(service.command, ["-C", GOST_FILE]);
             assert!(service.mounted(GOST_FILE).is_some());
         }
     }
-    assert_eq!(found, 5);
-    // Except the key: the reader of the manual makes it, and it must not be committed.
-    let key = folder().join(&compose.secrets["key"].file);
-    assert!(walk().contains(&format!(
-        "docker run --rm gossd keygen | sudo install -g 65532 -m 640 /dev/stdin {}\n",
-        key.file_name().expect("a name").display()
-    )));
-    assert!(include_str!("../.gitignore").lines().any(|line| line == "/examples/compose/key"));
+    assert_eq!(found, 9);
+    // Except the secrets: the reader of the manual makes them, and they must not be committed.
+    for (secret, maker) in [("key", "docker run --rm gossd keygen"), ("token", "openssl rand -hex 32")] {
+        let file = folder().join(&compose.secrets[secret].file);
+        let made = format!(
+            "{maker} | sudo install -g 65532 -m 640 /dev/stdin {}\n",
+            file.file_name().expect("a name").display()
+        );
+        assert!(walk().contains(&made), "{made}");
+        let ignored = format!("/examples/compose/{secret}");
+        assert!(include_str!("../.gitignore").lines().any(|line| line == ignored));
+    }
+}
+
+#[test]
+fn prometheus_scrapes_every_agent_and_grafana_asks_prometheus() {
+    let compose = compose();
+    let agents = compose.services.iter().filter(|(name, _)| name.starts_with("gossd-"));
+    let scraped: BTreeSet<String> = agents
+        .map(|(_, agent)| {
+            let network = agent.network_mode.as_deref().and_then(|mode| mode.strip_prefix("service:"));
+            format!("{}:{}", network.expect("a network"), port(&agent.environment["GOSSD_METRICS"]))
+        })
+        .collect();
+    let scrape: Value = serde_norway::from_str(&read("prometheus.yml")).expect("YAML");
+    let targets = &scrape["scrape_configs"][0]["static_configs"][0]["targets"];
+    let targets: BTreeSet<String> = serde_norway::from_value(targets.clone()).expect("a list");
+    assert_eq!((targets.len(), &targets), (3, &scraped));
+    // The alerts and the dashboard speak of this job.
+    assert_eq!(text(&scrape, &["scrape_configs", "0", "job_name"]), "gossd");
+    let rules = text(&scrape, &["rule_files", "0"]);
+    let prometheus = &compose.services["prometheus"];
+    assert!(prometheus.mounted(&format!("/etc/prometheus/{rules}")).is_some());
+    let source: Value = serde_norway::from_str(&read("grafana.yml")).expect("YAML");
+    assert_eq!(text(&source, &["datasources", "0", "url"]), "http://prometheus:9090");
+    let grafana = &compose.services["grafana"];
+    let dashboard = &grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
+    assert_eq!(grafana.mounted(dashboard), Some("../grafana/gossd.json"));
+    for service in [prometheus, grafana] {
+        assert_eq!(service.profiles, ["monitoring"], "not for whoever only tries tunnels");
+        assert!(service.image.contains(':') && !service.image.ends_with(":latest"));
+    }
 }
 
 /// The commands in the manual.
@@ -283,7 +322,7 @@ fn the_manual_names_hosts_and_services_that_are_there() {
     let compose = compose();
     let gost: Value = serde_norway::from_str(&read("client.yml")).expect("YAML");
     let host = text(&gost, &["services", "1", "addr"]).strip_suffix(":0").expect("a host name").to_owned();
-    let ports = ["a", "b", "c"].map(|host| compose.services[&format!("host-{host}")].port().0);
+    let ports = ["a", "b", "c"].map(|host| compose.services[&format!("host-{host}")].ports()[0].0);
     let mut visited: Vec<u16> = Vec::new();
     for line in walk().lines() {
         if let Some(url) = line.strip_prefix(&format!("curl -H 'Host: {host}' http://127.0.0.1:")) {

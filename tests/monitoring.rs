@@ -100,3 +100,35 @@ fn prometheus_takes_the_rules() {
         Err(_) => assert!(RULES.matches("runbook: ").count() == RULES.matches("- alert: ").count()),
     }
 }
+
+/// A scraper on another host gets the metrics without a token, and nothing that names a tunnel.
+#[tokio::test]
+async fn metrics_may_have_an_address_of_their_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let a = Process::keeping("a", folder.path(), &["--metrics", "127.0.0.1:0"]);
+    let metrics = a.metrics.expect("it says where");
+    assert_ne!(metrics, a.admin);
+    assert!(call(metrics, &request("GET", "/metrics", "")).await.body.contains("\ngossd_records{"));
+    for probe in ["/readyz", "/livez"] {
+        assert_eq!(call(metrics, &request("GET", probe, "")).await.status(), 200, "{probe}");
+    }
+    for path in [
+        "/",
+        "/status.json",
+        "/services.json",
+        "/events",
+        "/explain.json?name=x",
+        "/keys.json",
+        "/log",
+        "/nothing",
+    ] {
+        let answer = call(metrics, &request("GET", path, "")).await;
+        assert_eq!(answer.status(), 404, "{path}");
+        assert!(answer.body.contains("there are /livez, /readyz, /metrics; "), "{path}: {}", answer.body);
+    }
+    assert_eq!(call(metrics, &request("POST", "/leave", "")).await.status(), 404);
+    // Whatever takes over from the agent has the listener.
+    let b = a.successor(&[("--metrics", &metrics.to_string())]);
+    assert_eq!(b.metrics, Some(metrics));
+    assert!(call(metrics, &request("GET", "/metrics", "")).await.body.contains("gossd_build_info"));
+}

@@ -2,9 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::common::process::gossd;
+use crate::common::eventually;
+use crate::common::gost::FakeGost;
+use crate::common::process::{Process, gossd, new_key};
+
+const SOON: Duration = Duration::from_secs(20);
 
 /// What the program prints.
 fn said(args: &[&str]) -> String {
@@ -37,11 +43,7 @@ fn each_shell_can_read_its_completions() {
     for shell in ["bash", "zsh", "fish"] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("script");
-        let script = said(&["completions", shell]);
-        for flag in flags("run") {
-            assert!(script.contains(flag.trim_start_matches('-')), "{shell} has no {flag}");
-        }
-        fs::write(&path, script).expect("a file");
+        fs::write(&path, said(&["completions", shell])).expect("a file");
         let Ok(output) = Command::new(shell).arg("-n").arg(&path).output() else {
             assert_ne!(shell, "bash", "bash is there");
             println!("SKIPPED: {shell} is not installed; nothing has shown that it can read its completions");
@@ -51,25 +53,70 @@ fn each_shell_can_read_its_completions() {
     }
 }
 
+/// What bash offers behind these words, with these variables for gossd.
+fn completed(words: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("script");
+    fs::write(&script, said(&["completions", "bash"])).expect("a file");
+    let program = Path::new(env!("CARGO_BIN_EXE_gossd")).parent().expect("a folder");
+    let asked = format!(
+        "PATH={}:$PATH; . {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9; \
+         _clap_complete_gossd gossd \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        program.display(),
+        script.display()
+    );
+    let output = Command::new("bash").args(["-c", &asked]).envs(variables.iter().copied()).output();
+    let output = output.expect("bash runs");
+    let said = String::from_utf8(output.stdout).expect("text");
+    said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
 #[test]
 fn bash_completes_verbs_flags_and_values() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("script");
-    fs::write(&path, said(&["completions", "bash"])).expect("a file");
     for (words, want) in [
         ("gossd heal", "healthcheck"),
         ("gossd run --key-f", "--key-file"),
         ("gossd run --order n", "nearest"),
+        ("gossd keys rem", "remove"),
     ] {
-        let asked = format!(
-            "set -e; . {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-             _gossd gossd \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo \"${{COMPREPLY[@]}}\"",
-            path.display()
-        );
-        let output = Command::new("bash").args(["-c", &asked]).output().expect("bash runs");
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(stdout.trim(), want, "{words}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(completed(words, &[]), [want], "{words}");
     }
+    let flags: BTreeSet<String> = completed("gossd run --", &[]).into_iter().collect();
+    for flag in self::flags("run") {
+        assert!(flags.contains(&flag), "{flag} is not among {flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn bash_completes_what_the_running_agent_knows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("gossd")).expect("a folder");
+    let runtime = folder.path().to_str().expect("text");
+    let elsewhere = [("XDG_RUNTIME_DIR", runtime), ("HOME", runtime), ("XDG_STATE_HOME", runtime)];
+    let (key, tunnel) = (new_key(folder.path()), "4d21094e-b74c-4916-86c1-d9fa36ea677b");
+    let rule = format!("shop.example.org={tunnel}");
+    let a = Process::start_in("a1", &elsewhere, &["--key-file", &key]);
+    let join = a.gossip.to_string();
+    let mut b =
+        Process::start_in("b1", &elsewhere, &["--key-file", &key, "--join", &join, "--ingress-rule", &rule]);
+    let mut gost = FakeGost::start("n", a.plugin).await;
+    gost.register("c23d4f42-c892-42b3-8b74-88ab6455d33a", tunnel).await;
+    let completed = |words: &str| completed(words, &elsewhere);
+    // An agent that stands for the others does not know all of it at once.
+    eventually(SOON, "all agents know the tunnel", || completed("gossd explain 4d2") == [tunnel]).await;
+    assert_eq!(completed("gossd get sho"), ["shop.example.org"]);
+    assert_eq!(completed("gossd status --name ''"), ["a1", "b1"]);
+    assert_eq!(completed("gossd services --agent b"), ["b1"]);
+    assert_eq!(completed("gossd watch b"), ["b1"]);
+    let ids = completed("gossd keys use ''");
+    let is_id = |word: &String| word.len() == 8 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
+    assert!(is_id(&ids[0]) && ids[1..].iter().all(|word| word.starts_with("--")), "one key: {ids:?}");
+    assert!(completed("gossd forget b").is_empty(), "it lives");
+    b.kill();
+    // Nobody to ask is no error on the screen.
+    drop((a, b));
+    assert!(completed("gossd explain 4d2").is_empty());
 }
 
 #[test]

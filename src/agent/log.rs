@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use gossd_core::address::Address;
 use gossd_core::agent::{DRAINING, Line, OwnUnreached, Tried};
+use gossd_core::label::Label;
 use gossd_core::record::AgentName;
 
 /// Names in one sentence, at most.
@@ -64,10 +66,17 @@ pub(crate) fn frozen(entrypoint: &impl fmt::Display) -> String {
     )
 }
 
+fn attached(node: Option<&Label>, remote: Option<IpAddr>) {
+    let from = remote.map_or_else(|| "this host".to_owned(), |remote| remote.to_string());
+    let node = node.map(ToString::to_string);
+    tracing::info!(node, from, "gost is attached: its first call has come in");
+}
+
 /// Writes a line to the log, which never blocks.
 pub(super) fn log(line: Line) {
     match line {
         Line::StillDraining => tracing::warn!("draining since before this start: {DRAINING}"),
+        Line::Attached { node, remote } => attached(node.as_ref(), remote),
         Line::NotAllPrivate => tracing::error!(
             "not all tunnels of --ingress-rule are private: too many claims; restart this agent"
         ),

@@ -9,6 +9,7 @@ use axum::http::Method;
 use clap::Args;
 
 use super::client::{self, AdminAddress, Client, Reply, parse_admin, runtime};
+use super::complete;
 use super::status::health;
 use super::{paths, table};
 use crate::config::DEFAULT_ADMIN;
@@ -19,7 +20,7 @@ use gossd_core::record::AgentName;
 #[derive(Debug, Args)]
 pub(super) struct AgentArgs {
     /// The agent's name, if several run on this host [default: the one that runs]
-    #[arg(long, env = "GOSSD_NAME")]
+    #[arg(long, env = "GOSSD_NAME", add = complete::agents())]
     name: Option<AgentName>,
     /// The agent's admin listener, also of another host [default: its control socket is asked]
     #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", value_parser = parse_admin)]
@@ -50,7 +51,7 @@ pub(super) struct DrainArgs {
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
     /// The name of the agent that is dead
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::dead())]
     dead: AgentName,
     #[command(flatten)]
     asked: AgentArgs,

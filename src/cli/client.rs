@@ -156,9 +156,18 @@ impl Client {
         .await
     }
 
+    /// Asks for a text, whatever is in it.
+    pub(super) async fn text(&self, path: &str) -> Result<String, NoReport> {
+        self.in_time(async {
+            let text = self.read(self.ask(Method::GET, path, &[], Bytes::new()).await?).await?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        })
+        .await
+    }
+
     /// Opens a stream of events, those after a certain one.
-    pub(super) async fn open(&self, path: &str, after: &str) -> Result<Body, NoReport> {
-        let headers = [("last-event-id", after)];
+    pub(super) async fn open(&self, path: &str, after: Option<&str>) -> Result<Body, NoReport> {
+        let headers: Vec<_> = after.map(|after| ("last-event-id", after)).into_iter().collect();
         let answer = self.in_time(self.ask(Method::GET, path, &headers, Bytes::new())).await?;
         let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
@@ -365,7 +374,7 @@ mod tests {
         let client = Client::at(mute.local_addr().unwrap());
         let error = client.get::<()>("/status.json").await.unwrap_err();
         assert!(matches!(error, NoReport::Silent(..)), "{error}");
-        let error = client.open("/events", "1-1").await.unwrap_err();
+        let error = client.open("/events", Some("1-1")).await.unwrap_err();
         assert!(matches!(error, NoReport::Silent(..)), "{error}");
     }
 

@@ -83,6 +83,7 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         admin,
         admin_may_give_way: args.admin.is_none(),
         admin_token_file: args.admin_token_file,
+        metrics: args.metrics,
         plugin_socket: args.plugin_socket,
         token_file: args.token_file,
         insecure_plugin: args.insecure_plugin,

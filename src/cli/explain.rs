@@ -9,7 +9,7 @@ use super::ask::{self, AgentArgs, show};
 use super::client::{self, Reply};
 use super::table::{BAD, DIM, GOOD, TextTable, painted};
 use super::words::{plain, round_trip, time};
-use super::{NOTHING_FOUND, status};
+use super::{NOTHING_FOUND, complete, status};
 use crate::ops::report::{AroundReport, CandidateReport, Explanation, HostReport, LeaseReport, PastReport};
 
 /// Said of a private tunnel.
@@ -18,7 +18,7 @@ const PRIVATE: &str = "; private: gost turns visitors away";
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// A tunnel's id, or a host name
-    #[arg(value_name = "NAME|HOST")]
+    #[arg(value_name = "NAME|HOST", add = complete::tunnels())]
     what: String,
     #[command(flatten)]
     asked: AgentArgs,

@@ -65,6 +65,9 @@ pub(super) struct RunArgs {
     /// File of tokens, one a line: a request to --admin needs one of them. Read again when it changes
     #[arg(long, env = "GOSSD_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub(super) admin_token_file: Option<PathBuf>,
+    /// Where /metrics, /livez and /readyz are as well, and nothing else, for a scraper on another host: they name no tunnel
+    #[arg(long, env = "GOSSD_METRICS", value_name = "ADDR")]
+    pub(super) metrics: Option<SocketAddr>,
     /// Where peers come in, by UDP and TCP [default: with a key port 8002 of IPv6 and IPv4; 127.0.0.1:8002 without]
     #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
     pub(super) gossip: Option<SocketAddr>,

@@ -11,11 +11,11 @@ use axum::body::Bytes;
 use clap::{ArgGroup, Args, Subcommand};
 use zeroize::Zeroizing;
 
-use super::NOT_EVERYWHERE;
 use super::ask::{self, AgentArgs, show};
 use super::client::{self, Reply};
 use super::table::{TextTable, USUAL};
 use super::words::plain;
+use super::{NOT_EVERYWHERE, complete};
 use crate::net::keyfile;
 use crate::ops::report::KeyChange;
 use crate::secret_file;
@@ -52,6 +52,7 @@ pub(super) struct AddArgs {
 #[derive(Debug, Args)]
 pub(super) struct ChangeArgs {
     /// The key's name, as `gossd keys list` prints it
+    #[arg(add = complete::keys())]
     id: KeyId,
     /// Do it although some agent is not ready for it, which may cut that agent off
     #[arg(long)]

@@ -5,7 +5,9 @@
 mod ask;
 mod check;
 mod client;
+mod complete;
 mod configure;
+mod debug;
 mod demo;
 mod events;
 mod explain;
@@ -104,6 +106,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Print what happens to records and peers as it happens, with the time, until ctrl-c
     Watch(watch::WatchArgs),
+    /// Write an archive with what an agent tells of itself, for whoever is to find a fault: no secret is in it
+    Debug(debug::DebugArgs),
     /// Change the keys that seal the gossip, at every agent while all are running
     #[command(subcommand)]
     Keys(keys::KeysVerb),
@@ -133,8 +137,9 @@ pub fn main_with(adjust: fn(&mut Config)) -> ExitCode {
     main()
 }
 
-/// Parses the command line and runs its verb.
+/// Parses the command line and runs its verb; or completes it, for a shell.
 pub fn main() -> ExitCode {
+    packaging::complete(Cli::command);
     if let Err(error) = keep_memory_to_ourselves() {
         eprintln!("gossd: keys may get into a core file: {error}");
     }
@@ -206,6 +211,7 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Get(question) => return explain::get(&question),
         Verb::Explain(question) => return explain::explain(&question),
         Verb::Watch(args) => return watch::watch(&args),
+        Verb::Debug(args) => debug::debug(&args)?,
         Verb::Keys(verb) => return keys::keys(verb),
         Verb::Keygen => keys::generate()?,
         Verb::Completions(args) => packaging::completions(&Cli::command(), &args)?,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Command};
 use clap_complete::Shell;
+use clap_complete::env::{CompleteEnv, Shells};
 use clap_mangen::Man;
 
 #[derive(Debug, Args)]
@@ -22,9 +23,20 @@ pub(super) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
+/// Where a shell says that it wants completions, and which shell it is.
+const COMPLETE: &str = "GOSSD_COMPLETE";
+
+/// Answers a shell that completes a command line, and ends the program; does nothing if no shell asks.
+pub(super) fn complete(command: fn() -> Command) {
+    CompleteEnv::with_factory(move || shown(&command())).var(COMPLETE).complete();
+}
+
+/// The script with which a shell asks this program.
 pub(super) fn completions(command: &Command, args: &CompletionsArgs) -> anyhow::Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut shown(command), command.get_name(), &mut script);
+    let shells = Shells::builtins();
+    let shell = shells.completer(&args.shell.to_string()).context("no such shell")?;
+    let (mut script, name) = (Vec::new(), command.get_name());
+    shell.write_registration(COMPLETE, name, name, name, &mut script)?;
     print(&script)
 }
 

@@ -1,14 +1,17 @@
 //! SIGHUP: reads the configuration file again, and logs what changed and what of it needs a restart. A file that is no
 //! good changes nothing.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 
 use anyhow::Context as _;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches as _};
 
 use super::file;
 use super::flags::RunArgs;
+use crate::config::FlagValue;
 
 /// What takes effect while the agent runs. The contents of token, certificate and key files do so by themselves.
 const ADJUSTABLE: [&str; 11] = [
@@ -31,6 +34,9 @@ const LOG_LEVEL: &str = "log_level";
 pub(super) struct Source {
     command: Command,
     argv: Vec<OsString>,
+    /// At the start.
+    first: ArgMatches,
+    /// The last one of which all that can change while the agent runs is in force.
     last: ArgMatches,
 }
 
@@ -41,6 +47,8 @@ pub(super) struct Again {
     pub(super) changed: Vec<Changed>,
     /// Flags that changed and need a restart.
     pub(super) fixed: Vec<Changed>,
+    /// For [`Source::apply`].
+    pub(super) matches: ArgMatches,
 }
 
 /// A flag that changed. No flag has a secret for its value.
@@ -62,27 +70,50 @@ impl Source {
     /// Of this command line, as it was read at the start.
     pub(super) fn new(command: Command, argv: Vec<OsString>) -> anyhow::Result<Self> {
         let last = read(&command, &argv)?;
-        Ok(Self { command, argv, last })
+        Ok(Self { command, argv, first: last.clone(), last })
     }
 
-    /// Reads the file again.
-    pub(super) fn again(&mut self) -> anyhow::Result<Again> {
+    /// Reads the file again. Nothing of it is in force before [`Self::apply`].
+    pub(super) fn again(&self) -> anyhow::Result<Again> {
         let read = read(&self.command, &self.argv)?;
         let args = RunArgs::from_arg_matches(&read)?;
         let (mut changed, mut fixed) = (Vec::new(), Vec::new());
         for id in read.ids().chain(self.last.ids()).map(clap::Id::as_str) {
-            let (flag, from, to) =
-                (format!("--{}", id.replace('_', "-")), values(&self.last, id), values(&read, id));
+            let (flag, from, to) = (flag(id), values(&self.last, id), values(&read, id));
             let is_told = |list: &[Changed]| list.iter().any(|changed| changed.flag == flag);
             if from == to || is_told(&changed) || is_told(&fixed) {
                 continue;
             }
-            let list = if ADJUSTABLE.contains(&id) || id == LOG_LEVEL { &mut changed } else { &mut fixed };
+            let list = if is_adjustable(id) { &mut changed } else { &mut fixed };
             list.push(Changed { flag, from, to });
         }
-        self.last = read;
-        Ok(Again { args, changed, fixed })
+        Ok(Again { args, changed, fixed, matches: read })
     }
+
+    /// What can change while the agent runs is in force now.
+    pub(super) fn apply(&mut self, matches: ArgMatches) {
+        self.last = matches;
+    }
+
+    /// The flags that are in force, by their names.
+    pub(super) fn flags(&self) -> Vec<FlagValue> {
+        let ids: BTreeSet<&str> = self.first.ids().chain(self.last.ids()).map(clap::Id::as_str).collect();
+        let of = |id| if is_adjustable(id) { &self.last } else { &self.first };
+        let flags = ids.into_iter().map(|id| FlagValue {
+            flag: flag(id),
+            values: values(of(id), id),
+            is_default: of(id).value_source(id) == Some(ValueSource::DefaultValue),
+        });
+        flags.filter(|flag| !flag.values.is_empty()).collect()
+    }
+}
+
+fn is_adjustable(id: &str) -> bool {
+    ADJUSTABLE.contains(&id) || id == LOG_LEVEL
+}
+
+fn flag(id: &str) -> String {
+    format!("--{}", id.replace('_', "-"))
 }
 
 /// The matches of the verb `run`. Unlike at the start, nothing ends the program.
@@ -132,14 +163,24 @@ mod tests {
         assert!(records.starts_with("--max-records from 5 to "), "{records}");
         assert_eq!(order, "--order from random to nearest");
         assert_eq!(told(&again.fixed), ["--name from a to b"]);
+        let flag = |source: &Source, flag: &str| {
+            let found = source.flags().into_iter().find(|found| found.flag == flag);
+            found.map(|found| (found.values.join(" "), found.is_default))
+        };
+        assert_eq!(flag(&source, "--order"), Some(("random".into(), false)), "nothing is in force yet");
+        source.apply(again.matches);
         assert!(source.again().unwrap().changed.is_empty(), "told once");
+        assert_eq!(flag(&source, "--order"), Some(("nearest".into(), false)));
+        assert_eq!(flag(&source, "--name"), Some(("a".into(), false)), "until a restart");
+        assert_eq!(flag(&source, "--cluster"), Some(("default".into(), true)));
+        assert_eq!(flag(&source, "--tls-cert"), None);
     }
 
     #[test]
     fn a_file_that_is_no_good_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gossd.toml");
-        let mut source = source(&file, "order = \"random\"");
+        let source = source(&file, "order = \"random\"");
         std::fs::write(&file, "order = \"random\"\nordre = 3").unwrap();
         let error = format!("{:#}", source.again().err().unwrap());
         assert!(error.contains("line 2: ordre: there is no such setting"), "{error}");

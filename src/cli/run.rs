@@ -15,7 +15,7 @@ use super::reload::{Again, Changed, Source};
 use super::start::start;
 use super::{log, supervisor};
 use crate::agent::Agent;
-use crate::config::Config;
+use crate::config::{Adjustable, Config};
 use crate::daemon::{Daemon, Remains};
 use crate::listeners::Inherited;
 use crate::ops::takeover::successor::Successor;
@@ -65,7 +65,7 @@ const MOST_ANEW: u32 = 3;
 /// Agents one after the other, until one of them stops: a second one follows when a process that was to take over did not.
 async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut daemon = start(args.clone(), inherited, log.dropped()).await?;
+    let mut daemon = start(&args, configured(&args, &source, log)?, inherited).await?;
     let mut anew = 0;
     loop {
         let may_start_anew = anew < MOST_ANEW;
@@ -82,7 +82,7 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
                      Starting anew above it; `gossd check` examines the clock"
                 );
                 anew += 1;
-                let config = Config { dropped_log_lines: log.dropped(), ..config(args.clone())? };
+                let config = configured(&args, &source, log)?;
                 daemon = daemon.start_above(known, config).await?;
             }
             AgentEnd::Succeeded(mut successor) => {
@@ -96,13 +96,17 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
                         tracing::error!(
                             "the process that was to take over did not, so this agent goes on: {error}"
                         );
-                        let config = Config { dropped_log_lines: log.dropped(), ..config(args.clone())? };
+                        let config = configured(&args, &source, log)?;
                         daemon = Daemon::start_again(inherited, snapshot, config).await?;
                     }
                 }
             }
         }
     }
+}
+
+fn configured(args: &RunArgs, source: &Source, log: &Log) -> anyhow::Result<Config> {
+    Ok(Config { log: log.own(), flags: source.flags(), ..config(args.clone())? })
 }
 
 /// What ends an agent.
@@ -151,7 +155,7 @@ async fn attend(
                 supervisor::reloading().await;
                 daemon.reload();
                 match source.again() {
-                    Ok(again) => adjust(daemon, args, again, log),
+                    Ok(again) => adjust(daemon, args, source, again, log),
                     Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
                 }
                 supervisor::ready(&status(daemon.agent())).await;
@@ -186,14 +190,15 @@ async fn attend(
 }
 
 /// Applies the settings that can change while the agent runs, and logs the others.
-fn adjust(daemon: &Daemon, current: &mut RunArgs, again: Again, log: &Log) {
-    let Again { args, changed, fixed } = again;
+fn adjust(daemon: &Daemon, current: &mut RunArgs, source: &mut Source, again: Again, log: &Log) {
+    let Again { args, changed, fixed, matches } = again;
     let read = args.clone();
     let applied = log::filter(&args).and_then(|filter| {
         let config = config(args)?;
         config.validate()?;
         log.adjust(filter)?;
-        daemon.adjust(config.adjustable());
+        source.apply(matches);
+        daemon.adjust(Adjustable { flags: source.flags(), ..config.adjustable() });
         Ok(())
     });
     if let Err(error) = applied {

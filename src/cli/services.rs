@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::NOTHING_FOUND;
 use super::ask::{self, AgentArgs, show};
 use super::client;
 use super::table::{BAD, DIM, TextTable, USUAL, painted};
+use super::{NOTHING_FOUND, complete};
 use crate::ops::report::{TunnelReport, TunnelsReport};
 use crate::ops::{LIMIT, MAX_LIMIT};
 use gossd_core::record::AgentName;
@@ -24,7 +24,7 @@ pub(super) struct ServicesArgs {
     #[arg(long, value_name = "N", default_value_t = LIMIT, value_parser = parse_limit)]
     limit: usize,
     /// Only tunnels with a record at this agent
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::members())]
     agent: Option<AgentName>,
     /// Only tunnels without a listed record: their visitors get 503
     #[arg(long)]

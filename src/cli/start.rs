@@ -6,10 +6,8 @@ use std::path::Path;
 use std::thread;
 
 use anyhow::Context as _;
-use prometheus_client::metrics::counter::Counter;
 
 use super::client::{self, Client, NoReport};
-use super::configure::config;
 use super::flags::{LogFormat, RunArgs};
 use super::supervisor;
 use crate::config::Config;
@@ -21,13 +19,12 @@ use crate::plugin::http;
 
 /// The agent that this process is started for.
 pub(super) async fn start(
-    args: RunArgs,
+    args: &RunArgs,
+    mut config: Config,
     mut inherited: Inherited,
-    dropped: Counter,
 ) -> anyhow::Result<Daemon> {
     let (take_over, scheme) = (args.take_over, if args.tls_cert.is_some() { "https" } else { "http" });
     let is_json = matches!(args.log_format, LogFormat::Json);
-    let mut config = Config { dropped_log_lines: dropped, ..config(args)? };
     inherited.configure(&mut config);
     config.validate()?;
     let mut predecessor = None;
@@ -116,8 +113,10 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>, is_json: bool)
     let plugins = daemon.plugins.iter();
     let plugins = plugins.map(|address| ("plugin", format!("{scheme}://{address}{}", http::PATH)));
     let admin = daemon.admin.map(|admin| ("admin", format!("http://{admin}")));
+    let metrics = daemon.metrics.map(|metrics| ("metrics", format!("http://{metrics}/metrics")));
     let socket = socket.map(|path| ("plugin", format!("unix://{}", path.display())));
-    let all = plugins.chain([("gossip", daemon.gossip.to_string())]).chain(admin).chain(socket);
+    let all =
+        plugins.chain([("gossip", daemon.gossip.to_string())]).chain(admin).chain(metrics).chain(socket);
     let line = |(what, place): (&str, String)| {
         if is_json {
             serde_json::json!({ what: place }).to_string() + "\n"

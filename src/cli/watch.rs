@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::ask::AgentArgs;
 use super::client::{self, Client, NoReport};
+use super::complete;
 use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
@@ -24,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
     /// Only what happens to this tunnel, host name, agent, connector or entrypoint
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::watched())]
     what: Option<String>,
     #[command(flatten)]
     asked: AgentArgs,
@@ -113,7 +114,7 @@ impl Watch {
 
     /// Prints events until the stream ends; why it did.
     async fn stream(&self, last: &mut String) -> anyhow::Result<String> {
-        let body = match self.client.open("/events", last).await {
+        let body = match self.client.open("/events", Some(last)).await {
             Ok(body) => body,
             Err(NoReport::Absent(_, error)) => return Ok(error.to_string()),
             Err(NoReport::Silent(_, why)) => return Ok(why),

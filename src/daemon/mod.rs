@@ -94,6 +94,8 @@ pub struct Daemon {
     pub plugins: Vec<SocketAddr>,
     /// The address of the admin listener, if there is one.
     pub admin: Option<SocketAddr>,
+    /// The address of the listener for metrics alone, if there is one.
+    pub metrics: Option<SocketAddr>,
     /// The address of the gossip, by UDP and TCP.
     pub gossip: SocketAddr,
     /// The address of the gossip that peers got at the start.
@@ -141,6 +143,7 @@ impl Daemon {
             plugin: tcp,
             plugin_unix: unix,
             admin: admin_listener,
+            metrics: metrics_listener,
             gossip: bound,
             handles,
             plugin_file,
@@ -265,27 +268,29 @@ impl Daemon {
         for problem in &standing {
             tracing::warn!("{problem}");
         }
-        let outside =
-            outside(&cluster, &ingress, &meter, file_health, config.dropped_log_lines, standing, about);
+        let outside = outside(&cluster, &ingress, &meter, file_health, config.log, standing, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
+        ops.set_flags(config.flags);
         tasks.spawn(ops::history::record(ops.clone()));
         let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
         gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
             .await;
-        let admin = match admin_listener.zip(access) {
-            Some((listener, access)) => {
-                let address = listener.local_addr()?;
+        let metrics_listener = metrics_listener.map(|listener| (listener, Access::Metrics));
+        let [admin, metrics] = [admin_listener.zip(access), metrics_listener].map(|opened| {
+            opened.map(|(listener, access)| {
+                let address = listener.local_addr();
                 tasks.spawn(ops::serve(ops.clone(), listener, access));
-                Some(address)
-            }
-            None => None,
-        };
+                address
+            })
+        });
+        let (admin, metrics) = (admin.transpose()?, metrics.transpose()?);
         Ok(Self {
             plugin: plugin[0],
             plugins: plugin,
             admin,
+            metrics,
             gossip,
             advertised,
             agent,
@@ -325,7 +330,8 @@ impl Daemon {
 
     /// Applies the settings that can change while the agent runs.
     pub fn adjust(&self, adjusted: Adjustable) {
-        let Adjustable { order, locality, quota, names, join } = adjusted;
+        let Adjustable { order, locality, quota, names, join, flags } = adjusted;
+        self.ops.set_flags(flags);
         let private = names.private();
         self.agent.adjust(Adjusted { order, quota, locality: &locality, private: &private });
         self.names.send_replace(Arc::new(names));

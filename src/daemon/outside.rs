@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -13,6 +12,7 @@ use crate::ingress_file;
 use crate::metrics::{ProcessMetrics, Runtime, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
+use crate::own_log::OwnLog;
 use crate::plugin::{By, Found, Ingress, Meter};
 use crate::rejected::RejectedCounts;
 
@@ -21,7 +21,7 @@ pub(super) fn outside(
     ingress: &Ingress,
     meter: &Meter,
     ingress_file: ingress_file::FileHealth,
-    dropped_log_lines: Counter,
+    log: OwnLog,
     standing: Vec<String>,
     about: About,
 ) -> Outside {
@@ -38,7 +38,7 @@ pub(super) fn outside(
     let rejected = Arc::<RejectedCounts>::default();
     metrics.register_collector(Box::new(AdminRejected(rejected.clone())));
     let dropped = "Log lines dropped because standard error did not accept them";
-    metrics.register("gossd_log_lines_dropped", dropped, dropped_log_lines);
+    metrics.register("gossd_log_lines_dropped", dropped, log.dropped);
     Outside {
         about,
         hosts: host_names(ingress),
@@ -47,6 +47,7 @@ pub(super) fn outside(
         metrics,
         rejected,
         standing,
+        log: log.recent,
     }
 }
 

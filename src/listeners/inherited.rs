@@ -78,6 +78,9 @@ impl Inherited {
         if let Some(address) = addresses(Role::Admin).find_map(|address| address.as_socket()) {
             config.admin = Some(address);
         }
+        if let Some(address) = addresses(Role::Metrics).find_map(|address| address.as_socket()) {
+            config.metrics = Some(address);
+        }
         if let Some(address) = addresses(Role::GossipUdp).find_map(|address| address.as_socket()) {
             config.gossip = address;
         }
@@ -100,6 +103,7 @@ impl Inherited {
         let fits = |role: &Role, socket: &Socket| match role {
             Role::Plugin => config.plugin.iter().any(|address| is_at(socket, *address)),
             Role::Admin => config.admin.is_some_and(|address| is_at(socket, address)),
+            Role::Metrics => config.metrics.is_some_and(|address| is_at(socket, address)),
             Role::GossipTcp | Role::GossipUdp => is_at(socket, config.gossip),
             // Another path conflicts with nothing.
             Role::PluginUnix => true,

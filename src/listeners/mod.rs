@@ -40,6 +40,8 @@ pub enum Role {
     PluginUnix,
     /// Operators, probes and metrics.
     Admin,
+    /// Probes and metrics alone.
+    Metrics,
     /// Gossip's datagrams.
     GossipUdp,
     /// Gossip's connections.
@@ -48,8 +50,8 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] =
-        [Self::Plugin, Self::PluginUnix, Self::Admin, Self::GossipUdp, Self::GossipTcp];
+    pub const ALL: [Self; 6] =
+        [Self::Plugin, Self::PluginUnix, Self::Admin, Self::Metrics, Self::GossipUdp, Self::GossipTcp];
 
     /// The role's name wherever sockets are passed on, for example in systemd's `FileDescriptorName=`.
     pub fn as_str(self) -> &'static str {
@@ -57,6 +59,7 @@ impl Role {
             Self::Plugin => "plugin",
             Self::PluginUnix => "plugin-unix",
             Self::Admin => "admin",
+            Self::Metrics => "metrics",
             Self::GossipUdp => "gossip-udp",
             Self::GossipTcp => "gossip-tcp",
         }
@@ -76,6 +79,8 @@ pub struct Listeners {
     pub plugin_unix: Option<UnixListener>,
     /// Operators, probes and metrics; `None` if not configured, or if only the default address was tried and is taken.
     pub admin: Option<TcpListener>,
+    /// Probes and metrics alone.
+    pub metrics: Option<TcpListener>,
     /// Peers.
     pub gossip: Bound,
     /// Duplicates of the same sockets, for a keeper or a successor.
@@ -98,12 +103,19 @@ impl Listeners {
         }
         let gossip = gossip(&mut inherited, config.gossip)
             .with_context(|| format!("cannot gossip on {}", config.gossip))?;
-        let (tcp, udp) = gossip.sockets();
-        handles.add(&inherited, Role::GossipTcp, tcp)?;
-        handles.add(&inherited, Role::GossipUdp, udp)?;
+        let (streams, datagrams) = gossip.sockets();
+        handles.add(&inherited, Role::GossipTcp, streams)?;
+        handles.add(&inherited, Role::GossipUdp, datagrams)?;
         let admin = admin(config, &mut inherited)?;
         if let Some(listener) = &admin {
             handles.add(&inherited, Role::Admin, listener.as_fd())?;
+        }
+        let mut metrics = None;
+        if let Some(address) = config.metrics {
+            let listener = tcp(&mut inherited, Role::Metrics, address)
+                .with_context(|| format!("cannot serve --metrics on {address}"))?;
+            handles.add(&inherited, Role::Metrics, listener.as_fd())?;
+            metrics = Some(listener);
         }
         let (mut plugin_unix, mut plugin_file) = (None, None);
         if let Some(path) = &config.plugin_socket {
@@ -120,7 +132,7 @@ impl Listeners {
             );
         }
         handles.stale = stale;
-        Ok(Self { plugin, plugin_unix, admin, gossip, handles, plugin_file })
+        Ok(Self { plugin, plugin_unix, admin, metrics, gossip, handles, plugin_file })
     }
 }
 

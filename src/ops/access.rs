@@ -30,6 +30,8 @@ pub(crate) enum Access {
     Tokens(IsToken),
     /// From anywhere, without tokens: only what names no tunnel is told.
     Open,
+    /// From anywhere, and there is nothing else than probes and metrics.
+    Metrics,
 }
 
 /// What a browser asks its user for a token with, and what else is understood.
@@ -95,7 +97,7 @@ impl Access {
             return Some((Reason::WebPage, Failure(StatusCode::FORBIDDEN, text.into())));
         }
         match self {
-            Self::Control => None,
+            Self::Control | Self::Metrics => None,
             Self::Local => {
                 let mut hosts = headers.get_all(header::HOST).iter();
                 let is_foreign = hosts.any(|host| !web_page::is_address(host.as_bytes()));

@@ -3,7 +3,7 @@
 //! ```text
 //! --admin, TCP ──────▶┐          ┌─▶ read: status, services, hosts, explain, matrix, events, page, probes, metrics
 //!                     ├─ routes ─┤
-//! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, forget, keys, invite, take-over
+//! --control, Unix ───▶┘          └─▶ change, by the socket only: leave, drain, forget, keys, invite, take-over, configuration, log
 //! ```
 //!
 //! An answer is a [`report`] as JSON (the probes, the metrics and the page aside), an error [`report::ErrorReport`]. No
@@ -11,6 +11,7 @@
 //! [`Outside`].
 
 pub(crate) mod access;
+mod config;
 mod connections;
 mod events;
 mod explain;
@@ -20,6 +21,8 @@ mod invite;
 mod keys;
 mod leave;
 mod matrix;
+#[cfg(feature = "schema")]
+pub(crate) mod openapi;
 mod page;
 mod ready;
 pub(crate) mod report;
@@ -29,7 +32,7 @@ mod status;
 pub(crate) mod takeover;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -38,9 +41,11 @@ use self::ready::Readiness;
 use self::report::HostReport;
 use self::takeover::successor::Successor;
 use crate::agent::Agent;
+use crate::config::FlagValue;
 use crate::host::OwnHost;
 use crate::listeners::Handles;
 use crate::net::Cluster;
+use crate::own_log::RecentLines;
 use crate::rejected::RejectedCounts;
 
 pub(crate) use self::server::serve;
@@ -97,6 +102,8 @@ pub(crate) struct Outside {
     pub metrics: Registry,
     /// What has been wrong since the start and stays so, a sentence each.
     pub standing: Vec<String>,
+    /// The newest lines of the log.
+    pub log: RecentLines,
     /// Requests to the admin listener and the control socket that were turned away.
     pub rejected: Arc<RejectedCounts>,
 }
@@ -109,6 +116,7 @@ pub struct Ops {
     readiness: Readiness,
     name_cache: hosts::NameCache,
     history: history::History,
+    flags: StdMutex<Vec<FlagValue>>,
     left: Notify,
     successors: (mpsc::Sender<Successor>, Mutex<mpsc::Receiver<Successor>>),
 }
@@ -120,8 +128,13 @@ impl Ops {
         let (found, next) = mpsc::channel(1);
         let successors = (found, Mutex::new(next));
         let (name_cache, history) = (hosts::NameCache::default(), history::History::default());
-        let left = Notify::new();
-        Arc::new(Self { agent, cluster, outside, readiness, name_cache, history, left, successors })
+        let (flags, left) = (StdMutex::default(), Notify::new());
+        Arc::new(Self { agent, cluster, outside, readiness, name_cache, history, flags, left, successors })
+    }
+
+    /// These flags are in force from now on.
+    pub(crate) fn set_flags(&self, flags: Vec<FlagValue>) {
+        *self.flags.lock().unwrap_or_else(PoisonError::into_inner) = flags;
     }
 
     fn rejected(&self) -> &RejectedCounts {

@@ -3,11 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::FlagValue;
 use gossd_core::link::keys::{KeyReport, Lack};
 use gossd_core::locality::MAX_WEIGHT;
 
 /// The body of every answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct ErrorReport {
     /// Why, for people.
     pub error: String,
@@ -15,6 +17,7 @@ pub(crate) struct ErrorReport {
 
 /// `/leave`, `/drain`, `/undrain`: what was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct DoneReport {
     /// Always true; what was not done is an [`ErrorReport`].
     pub done: bool,
@@ -22,8 +25,17 @@ pub(crate) struct DoneReport {
     pub text: String,
 }
 
+/// `/config.json`: how the agent is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ConfigReport {
+    /// The flags that are in force.
+    pub flags: Vec<FlagValue>,
+}
+
 /// `/invite`: how another host joins.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct InviteReport {
     /// The line for `gossd join`. It is a secret.
     pub invite: String,
@@ -33,6 +45,7 @@ pub(crate) struct InviteReport {
 
 /// `/keys/add`, `/keys/use`, `/keys/remove`: who has which keys after the change. `/keys.json` is the [`KeyReport`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct KeyChange {
     /// What was done, in a sentence.
     pub text: String,
@@ -45,6 +58,7 @@ pub(crate) struct KeyChange {
 
 /// `/status.json`: the agent and its peers at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct StatusReport {
     /// gossd's version.
     pub version: String,
@@ -88,6 +102,7 @@ pub(crate) struct StatusReport {
 
 /// What `gossd members` prints of a [`StatusReport`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct MembersReport {
     /// The agent that was asked first, then its peers by name.
     pub members: Vec<Member>,
@@ -95,6 +110,7 @@ pub(crate) struct MembersReport {
 
 /// How much an agent holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Holds {
     /// Live records registered here.
     pub own_records: usize,
@@ -117,6 +133,7 @@ pub(crate) struct Holds {
 
 /// The state of an agent, as seen from the reporting one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum MemberState {
     /// It is heard, or it is the reporting agent itself. Its records are listed first.
@@ -137,6 +154,7 @@ pub(crate) enum MemberState {
 
 /// An agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Member {
     /// Its name.
     pub name: String,
@@ -177,6 +195,7 @@ fn full_weight() -> u8 {
 
 /// Messages of an agent that were rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Refused {
     /// How many.
     pub count: u64,
@@ -186,6 +205,7 @@ pub(crate) struct Refused {
 
 /// The state of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct JournalReport {
     /// `kept`: all changes are on disk; `behind` for the moment; `failing`; or `none`.
     pub state: String,
@@ -199,6 +219,7 @@ pub(crate) struct JournalReport {
 
 /// The host names that are known here, in a file that gost reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct IngressFileReport {
     /// Where it is.
     pub path: String,
@@ -219,6 +240,7 @@ pub(crate) struct IngressFileReport {
 /// `/services.json?search=TEXT&limit=N&agent=NAME&hidden=true&private=true`: tunnels by their ids; those that have a text in
 /// their id or a host name, a record at that agent, no listed record, or are private.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct TunnelsReport {
     /// How many tunnels match, those beyond the limit included.
     pub total: usize,
@@ -228,6 +250,7 @@ pub(crate) struct TunnelsReport {
 
 /// A tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct TunnelReport {
     /// Its id, the name that gost asks for.
     pub name: String,
@@ -253,6 +276,7 @@ pub(crate) struct TunnelReport {
 
 /// `/explain.json?name=NAME`: where a tunnel, or the tunnel of a host, is attached, and why Get answers as it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct Explanation {
     /// The tunnel's id or host name in the request.
     pub asked: String,
@@ -286,6 +310,7 @@ pub(crate) struct Explanation {
 
 /// A record that is not known any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct PastReport {
     /// The connector's id.
     pub id: String,
@@ -303,6 +328,7 @@ pub(crate) struct PastReport {
 
 /// `/history.json`: the last ten minutes, the oldest sample first. Each list has as many.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct HistoryReport {
     /// Seconds between two samples.
     pub step_seconds: f64,
@@ -318,6 +344,7 @@ pub(crate) struct HistoryReport {
 
 /// `/hosts.json?search=TEXT&limit=N`: host names that lead to tunnels, but for hash hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct HostsReport {
     /// How many match, those beyond the limit included.
     pub total: usize,
@@ -327,6 +354,7 @@ pub(crate) struct HostsReport {
 
 /// A host name, or a wildcard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct HostNameReport {
     /// The name.
     pub host: String,
@@ -344,6 +372,7 @@ pub(crate) struct HostNameReport {
 
 /// The other host by whose gost visitors get to a tunnel, or why there is none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct AroundReport {
     /// The agent of that host; none if there is no way around.
     pub agent: Option<String>,
@@ -357,6 +386,7 @@ pub(crate) struct AroundReport {
 
 /// The rule by which a host name leads to a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct HostReport {
     /// The rule: the host itself or a wildcard.
     pub rule: String,
@@ -368,6 +398,7 @@ pub(crate) struct HostReport {
 
 /// One record, and its place in an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct CandidateReport {
     /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
     pub rank: Option<usize>,
@@ -402,6 +433,7 @@ pub(crate) struct CandidateReport {
 
 /// How long a record lives without a Renew.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct LeaseReport {
     /// Seconds until it lapses.
     pub remaining_seconds: f64,
@@ -412,6 +444,7 @@ pub(crate) struct LeaseReport {
 /// `/matrix.json`: which host cannot reach whose entrypoint, as the agents that are heard say of their own hosts. Hosts dial
 /// what their visitors want, so a pair that is not here was reached, or not needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct MatrixReport {
     /// The result in one sentence.
     pub verdict: String,
@@ -423,6 +456,7 @@ pub(crate) struct MatrixReport {
 
 /// A host that cannot reach an entrypoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct UnreachedReport {
     /// The agent of the host that cannot reach it. If it is the owner, its gost takes connections and does not answer.
     pub agent: String,
@@ -438,6 +472,7 @@ pub(crate) struct UnreachedReport {
 
 /// The data of one event of `/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct TimedEvent {
     /// When it happened, as the reporting agent's clock has it: [`spell`](crate::wall_clock::spell).
     pub at: String,
@@ -448,6 +483,7 @@ pub(crate) struct TimedEvent {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum EventReport {
     /// A record is listed from now on.
@@ -476,6 +512,7 @@ pub(crate) enum EventReport {
 
 /// A peer, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct PeerReport {
     /// Its name.
     pub agent: String,
@@ -483,6 +520,7 @@ pub(crate) struct PeerReport {
 
 /// A peer that is not what it was, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct PeerChangeReport {
     /// Its name.
     pub agent: String,
@@ -492,6 +530,7 @@ pub(crate) struct PeerChangeReport {
 
 /// An entrypoint that hosts reach or do not, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct ReachReport {
     /// The agent whose gost has it.
     pub agent: String,
@@ -503,6 +542,7 @@ pub(crate) struct ReachReport {
 
 /// A record, in an [`EventReport`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct RecordReport {
     /// The tunnel's id.
     pub name: String,

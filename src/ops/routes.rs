@@ -14,7 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::access::{self, Access};
 use super::{
-    Ops, events, explain, history, hosts, invite, keys, leave, matrix, page, ready, report, status, takeover,
+    Ops, config, events, explain, history, hosts, invite, keys, leave, matrix, page, ready, report, status,
+    takeover,
 };
 
 /// Who may ask for a path.
@@ -24,11 +25,11 @@ enum Open {
     /// Only whom [`access::admit`] lets through: the answer names tunnels, and a tunnel's id lets its holder attach.
     Named,
     /// Only requests on the control socket, which the agent's own user alone can open: they change the agent, or tell
-    /// which keys it has.
+    /// which keys it has, how it is configured and what it logged.
     BySocket,
 }
 
-/// What is served on the control socket, or on the admin listener.
+/// What is served on the control socket, on the admin listener, or on the listener for metrics.
 pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
     use Open::{BySocket, Named, Wide};
     let is_control = matches!(access, Access::Control);
@@ -49,6 +50,8 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/keys/add", BySocket, post(keys::add)),
         ("/keys/use", BySocket, post(keys::seal)),
         ("/keys/remove", BySocket, post(keys::remove)),
+        ("/config.json", BySocket, get(config::config_json)),
+        ("/log", BySocket, get(config::log)),
         ("/invite", BySocket, post(invite::invite)),
         ("/forget", BySocket, post(leave::forget)),
         ("/leave", BySocket, post(leave::leave)),
@@ -56,7 +59,9 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/undrain", BySocket, post(leave::undrain)),
         ("/take-over", BySocket, post(takeover::successor::take_over)),
     ];
-    let paths = table.each_ref().map(|(path, ..)| *path).join(", ");
+    let is_there = |open: &Open| matches!(open, Wide) || !matches!(access, Access::Metrics);
+    let table: Vec<_> = table.into_iter().filter(|(_, open, _)| is_there(open)).collect();
+    let paths = table.iter().map(|(path, ..)| *path).collect::<Vec<_>>().join(", ");
     let text = format!("no such path: there are {paths}; gost's plugins are on another port");
     let nowhere = Failure(StatusCode::NOT_FOUND, text);
     let mut router = Router::new();

@@ -24,6 +24,14 @@ pub(crate) fn gossd() -> Command {
     command
 }
 
+/// A new key file in a folder.
+pub(crate) fn new_key(folder: &Path) -> String {
+    let made = gossd().arg("keygen").output().expect("gossd runs").stdout;
+    let path = folder.join("key");
+    super::write_secret(&path, made);
+    path.to_str().expect("text").to_owned()
+}
+
 /// A running `gossd run`; killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -33,6 +41,8 @@ pub(crate) struct Process {
     pub plugin: SocketAddr,
     pub gossip: SocketAddr,
     pub admin: SocketAddr,
+    /// With --metrics.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Drop for Process {
@@ -108,10 +118,13 @@ impl Process {
         let [Some(plugin), Some(gossip), Some(admin)] = said else {
             panic!("no agent: {}", stderr.all());
         };
+        let has_metrics = flags.iter().any(|flag| flag == "--metrics");
+        let metrics = has_metrics.then(|| line("metrics http://").expect("it says where"));
+        let metrics = metrics.map(|at| at.trim_end_matches("/metrics").parse().expect("an address"));
         let plugin = plugin.trim_start_matches("http://").trim_start_matches("https://");
         let plugin = plugin.trim_end_matches("/sd").parse().expect("an address");
         let [gossip, admin] = [gossip, admin].map(|addr| addr.parse().expect("an address"));
-        Self { child, stderr, flags, variables, plugin, gossip, admin }
+        Self { child, stderr, flags, variables, plugin, gossip, admin, metrics }
     }
 
     /// Kills it with SIGKILL, and starts it again on the same ports.

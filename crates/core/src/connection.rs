@@ -46,9 +46,16 @@ pub struct Connections {
     nameless: HashSet<ConnectionId>,
     /// Instances of other hosts. Those that have not called since this process began are not known.
     guests: HashSet<Arc<str>>,
+    /// Whether any caller has called.
+    has_called: bool,
 }
 
 impl Connections {
+    /// Whether nobody has called before.
+    pub fn is_first_call(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_called, true)
+    }
+
     /// A caller named its instance.
     pub fn spoke(&mut self, caller: Caller, node: &str) {
         self.orphans.remove(node);

@@ -60,20 +60,18 @@ enum Severity {
     Ok,
 }
 
+/// All of it, the worst first.
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     ok: bool,
     checks: Vec<Finding>,
 }
 
 pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let runtime = client::runtime()?;
-    let examined = examine(args.agent, args.second, args.gost_config.as_deref());
-    let mut checks = runtime.block_on(examined);
+    let report = runtime.block_on(report(args.agent, args.second, args.gost_config.as_deref()));
     // A resolver that does not answer must not hold the end up.
     runtime.shutdown_background();
-    checks.sort_by_key(|finding| finding.verdict);
-    let report = Report { ok: checks.iter().all(|finding| finding.verdict != Severity::Fail), checks };
     let text = match (args.json, table::is_watched()) {
         (true, true) => serde_json::to_string_pretty(&report)? + "\n",
         (true, false) => serde_json::to_string(&report)? + "\n",
@@ -81,6 +79,13 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     };
     table::print(&text).context("cannot print")?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is found with these flags.
+pub(super) async fn report(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> Report {
+    let mut checks = examine(args, second, gost).await;
+    checks.sort_by_key(|finding| finding.verdict);
+    Report { ok: checks.iter().all(|finding| finding.verdict != Severity::Fail), checks }
 }
 
 async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> Vec<Finding> {

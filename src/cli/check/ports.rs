@@ -69,7 +69,8 @@ fn ports(config: &Config) -> Vec<Port> {
     let admin = config
         .admin
         .map(|address| Port { may_give_way: config.admin_may_give_way, ..port("admin", "--admin", address) });
-    plugin.chain([gossip]).chain(admin).collect()
+    let metrics = config.metrics.map(|address| port("metrics", "--metrics", address));
+    plugin.chain([gossip]).chain(admin).chain(metrics).collect()
 }
 
 /// Binds all at once, as a start would, and lets them go.

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use prometheus_client::metrics::counter::Counter;
 use rustix::fs::fstat;
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
@@ -28,6 +27,7 @@ use self::flat::Flat;
 use self::queue::LineQueue;
 use super::flags::{LogFormat, RunArgs};
 use super::words::{plain, visible};
+use crate::own_log::{OwnLog, RecentLines};
 
 /// How long the end of the process waits for standard error to take what is left.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -40,6 +40,7 @@ const ERROR: u8 = 3;
 pub(super) struct Log {
     level: reload::Handle<Targets, Registry>,
     sink: Sink,
+    recent: RecentLines,
 }
 
 /// Where lines go.
@@ -77,7 +78,12 @@ impl Log {
         let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let log = fmt::layer().with_ansi(colours).with_target(false).log_internal_errors(false);
         let log = log.with_writer(sink.clone());
-        let registry = tracing_subscriber::registry().with(filter);
+        let recent = RecentLines::default();
+        let kept = recent.clone();
+        // As JSON, whatever the format: with the time, and without colours.
+        let keep = fmt::layer().event_format(Flat { agent: agent.into() }).log_internal_errors(false);
+        let keep = keep.with_ansi(false).with_writer(move || KeptLine(kept.clone()));
+        let registry = tracing_subscriber::registry().with(filter).with(keep);
         match &sink.flat {
             Some(flat) => registry.with(log.event_format(flat.clone())).init(),
             None if sink.with_priority => registry.with(log.without_time().with_level(false)).init(),
@@ -85,7 +91,7 @@ impl Log {
         }
         let panics = sink.clone();
         panic::set_hook(Box::new(move |panic| panics.say_panic(panic)));
-        Ok(Self { level, sink })
+        Ok(Self { level, sink, recent })
     }
 
     /// Lets other lines through from now on.
@@ -98,9 +104,9 @@ impl Log {
         self.sink.say(&format!("gossd: {error:#}"));
     }
 
-    /// How many lines standard error did not take.
-    pub(super) fn dropped(&self) -> Counter {
-        self.sink.queue.dropped()
+    /// What the agent knows of it.
+    pub(super) fn own(&self) -> OwnLog {
+        OwnLog { dropped: self.sink.queue.dropped(), recent: self.recent.clone() }
     }
 }
 
@@ -177,6 +183,21 @@ impl Write for LogLine<'_> {
             Ok(text) => self.sink.push(self.priority, &[visible(text).as_bytes()]),
             Err(_) => self.sink.push(self.priority, &[event]),
         }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One event's line, to be kept.
+struct KeptLine(RecentLines);
+
+impl Write for KeptLine {
+    /// Takes a whole event, as it is given.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.push(&String::from_utf8_lossy(event));
         Ok(event.len())
     }
 

@@ -1,6 +1,7 @@
 //! What follows from a call, to be done when the lock is free again.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -31,6 +32,13 @@ pub struct Effects {
 pub enum Line {
     /// The journal has that the agent drains.
     StillDraining,
+    /// The first call of a gost came in.
+    Attached {
+        /// Which, if it said so.
+        node: Option<Label>,
+        /// From which other host.
+        remote: Option<IpAddr>,
+    },
     /// Not all tunnels could be closed: there are too many claims.
     NotAllPrivate,
     /// A Renew found no record, for the first time.

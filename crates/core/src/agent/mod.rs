@@ -23,6 +23,7 @@ mod unreached;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use self::drain::DRAINING;
@@ -441,12 +442,22 @@ impl State {
     /// was asked for [`NOBODYS`].
     pub fn called(&mut self, now: Instant, connection: ConnectionId, is_visit: bool) {
         self.connections.asked(connection);
+        self.attach(None, None);
         self.note_question(now, is_visit);
+    }
+
+    /// A gost calls. That the two have found each other is what an operator looks for first.
+    fn attach(&mut self, node: Option<&str>, remote: Option<IpAddr>) {
+        if self.connections.is_first_call() {
+            let node = node.filter(|node| !node.is_empty()).map(Label::from);
+            self.effects.lines.push(Line::Attached { node, remote });
+        }
     }
 
     /// A caller named its instance.
     fn spoke(&mut self, now: Instant, caller: Caller, node: &str) {
         self.connections.spoke(caller, node);
+        self.attach(Some(node), caller.remote);
         if caller.remote.is_none() {
             self.note_life(now, &node.into());
         }

@@ -390,7 +390,7 @@ fn a_commit_that_hangs_is_a_problem_until_it_ends_and_a_late_one_for_a_minute() 
         agent.written();
         agent.effects().lines.len()
     };
-    assert_eq!(commit(&agent, LATE), 0);
+    assert_eq!(commit(&agent, LATE), 1, "a gost is attached");
     assert_eq!((agent.view().journal.commit, agent.view().journal.late), (LATE, None));
     let long = LATE * 2;
     assert_eq!([commit(&agent, long), commit(&agent, long)], [1, 0], "told once");
@@ -584,8 +584,8 @@ fn what_follows_from_a_call_is_told_once() {
     register(&agent, "1");
     assert_eq!(
         told(agent.effects()),
-        (true, true, true, 0),
-        "for the cluster, for who asks, for the journal"
+        (true, true, true, 1),
+        "for the cluster, for who asks, for the journal, and for whoever waits for the first call of a gost"
     );
     agent.collect_changes();
     assert!(renew(&agent, "1"));
@@ -607,6 +607,28 @@ fn what_follows_from_a_call_is_told_once() {
         (true, true, false, 1),
         "the operator is told of a silent peer, whose death the driver waits for"
     );
+}
+
+#[test]
+fn the_first_call_of_a_gost_is_told_once_whatever_it_is() {
+    let attached = |effects: Effects| {
+        let mut lines = effects.lines.into_iter();
+        lines.find_map(
+            |line| if let Line::Attached { node, remote } = line { Some((node, remote)) } else { None },
+        )
+    };
+    let agent = agent();
+    agent.lock().called(now(), 1, true);
+    assert_eq!(attached(agent.effects()), Some((None, None)), "a question names no gost");
+    register(&agent, "1");
+    assert_eq!(attached(agent.effects()), None);
+
+    let agent = self::agent();
+    let guest = "192.0.2.9".parse().unwrap();
+    agent.lock().spoke(now(), Caller::at(guest, 1), "n");
+    assert_eq!(attached(agent.effects()), Some((Some("n".into()), Some(guest))));
+    register(&agent, "1");
+    assert_eq!(attached(agent.effects()), None);
 }
 
 #[test]

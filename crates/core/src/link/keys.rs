@@ -9,6 +9,7 @@ use super::keyring::{ChangeError, Fingerprint, KeyId, Keyring, KeyringChange, MA
 
 /// Whether a keyring outlives its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Filed {
     /// The key file has it.
@@ -52,6 +53,7 @@ impl KeyringSummary {
 
 /// Everybody's keys, as one agent knows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyReport {
     /// The keys of the agent that was asked, the sealing one first.
     pub keys: Vec<KeyId>,
@@ -63,6 +65,7 @@ pub struct KeyReport {
 
 /// One agent's keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentKeys {
     /// Its name.
     pub name: String,
@@ -94,6 +97,7 @@ pub enum Need {
 
 /// An agent that does not have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lack {
     /// Its name.
     pub agent: String,

@@ -49,6 +49,17 @@ impl fmt::Debug for KeyId {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for KeyId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "KeyId".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "description": "A key's id: hexadecimal digits.", "pattern": "^[0-9a-f]+$" })
+    }
+}
+
 impl Serialize for KeyId {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
