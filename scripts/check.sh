@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change lands; CI runs exactly this. `--fast` is for before a commit: formatting,
-# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server and Chromium
-# (GOSSD_SKIP_BROWSER=1 goes without), and a Docker engine for the last steps. Without an engine these are skipped, unless
+# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server, promtool, pip3
+# and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last two), and a Docker engine for the last steps. Without an engine these are skipped, unless
 # GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,9 @@ if [ "${GOSSD_SKIP_BROWSER:-}" != 1 ] && ! command -v chromium chromium-browser 
   missing+=(chromium)
   packages+=(chromium fonts-dejavu-core)
 fi
+# Prometheus' own check of the alert rules.
+command -v promtool >/dev/null || { missing+=(promtool); packages+=(prometheus); }
+command -v pip3 >/dev/null || { missing+=(pip3); packages+=(python3-pip); }
 if ((${#missing[@]})) && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   case " ${missing[*]} " in *' cargo '*) echo "cargo is missing: install Rust first" >&2; exit 1 ;; esac
   step apt-get update -qq
@@ -46,6 +49,18 @@ elif ((${#missing[@]})); then
   echo "missing: ${missing[*]} (on Debian: apt-get install ${packages[*]}, and Rust)" >&2
   exit 1
 fi
+
+# axe-core, the rules of accessibility that tests/page_looks.rs holds the page against, out of a Python package that has it.
+axe() {
+  local at=${CARGO_TARGET_DIR:-target}/axe package=axe-playwright-python==0.1.8
+  [ ! -s "$at/axe.min.js" ] || return 0
+  mkdir -p "$at"
+  pip3 download --quiet --disable-pip-version-check --no-deps --dest "$at" \
+    --require-hashes -r <(echo "$package --hash=sha256:fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8")
+  python3 -m zipfile -e "$at"/*.whl "$at/wheel"
+  cp "$at/wheel/axe_playwright_python/axe.min.js" "$at/"
+}
+[ "${GOSSD_SKIP_BROWSER:-}" = 1 ] || step axe
 
 quick
 step scripts/supply.sh

@@ -32,6 +32,7 @@ mod openapi;
 mod own_gost;
 mod packaging;
 mod page;
+mod page_looks;
 mod plugin_auth;
 mod plugin_bounds;
 mod plugin_grpc;

@@ -25,7 +25,7 @@ struct Operator {
 }
 
 /// A browser, unless this test is to run without.
-fn browser() -> Option<Browser> {
+pub(crate) fn browser() -> Option<Browser> {
     if std::env::var_os("GOSSD_SKIP_BROWSER").is_some_and(|skip| skip == "1") {
         let words = "\n!! SKIPPED: the page was opened in no browser (GOSSD_SKIP_BROWSER=1)\n";
         // Written past the capture of the test harness.

@@ -137,6 +137,17 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
+    /// Lets what a test runs do what the page's policy forbids to the page.
+    pub(crate) fn bypass_policy(&mut self) {
+        self.call("Page.setBypassCSP", &json!({"enabled": true}));
+    }
+
+    /// Runs a program in the page.
+    pub(crate) fn run(&mut self, program: &str) {
+        let answer = self.call("Runtime.evaluate", &json!({"expression": program}));
+        assert!(answer.get("exceptionDetails").is_none(), "{answer}");
+    }
+
     /// The visible text of every element that a selector finds.
     pub(crate) fn texts(&mut self, selector: &str) -> Vec<String> {
         let found = self.value(&format!(
