@@ -159,7 +159,7 @@ pub struct FlagValue {
 pub enum ConfigError {
     /// Anybody who reaches that address could read and forge everything.
     #[error(
-        "gossip on {0} needs a key: run `(umask 077; gossd keygen > key)`, copy the file to every host, and add \
+        "--gossip {0} needs a key: run `(umask 077; gossd keygen > key)`, copy the file to every host, and add \
          `--key-file key`; without a key, gossip stays on a loopback address such as 127.0.0.1:8002"
     )]
     KeylessGossip(SocketAddr),
@@ -171,7 +171,7 @@ pub enum ConfigError {
     KeylessJoin(JoinPoint),
     /// Anybody who reaches that address could redirect every tunnel.
     #[error(
-        "the plugin on {0} needs tokens, because whoever reaches it could redirect tunnels: write \
+        "--plugin {0} needs tokens, because whoever reaches it could redirect tunnels: write \
          `(umask 077; openssl rand -hex 32 > FILE)`, add `--token-file FILE`, and set the same `token` in gost's plugin \
          section; or listen on 127.0.0.1 or with --plugin-socket; or set --insecure-plugin"
     )]

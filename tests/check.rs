@@ -224,6 +224,6 @@ fn contradictions_are_found() {
     fs::write(&file, "\nlease = 3").unwrap();
     let output = gossd().arg("check").arg("--config").arg(&file).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("line 2: lease: there is no such setting"), "{said}");
 }

@@ -160,7 +160,7 @@ async fn a_key_is_rotated_at_any_agents_while_tunnels_stay_listed() {
 
     let (code, said) = a.keys("add --generate");
     assert_eq!(code, DONE, "{said}");
-    assert!(said.ends_with("at all 3 known agents: a, b, c\n"), "{said}");
+    assert!(said.ends_with("in force and saved at all 3 known agents: a, b, c\n"), "{said}");
     let new = a.ids().remove(1);
     assert!(all_have(&agents, &[&old, &new]), "{said}");
 
@@ -169,13 +169,16 @@ async fn a_key_is_rotated_at_any_agents_while_tunnels_stay_listed() {
         assert!(code == REFUSED && said.contains(why), "{line}: {said}");
     }
     let (code, said) = b.keys(&format!("use {new}"));
-    assert_eq!((code, &*said), (DONE, &*format!("the key {new} seals\nat all 3 known agents: a, b, c\n")));
+    assert_eq!(
+        (code, &*said),
+        (DONE, &*format!("the key {new} seals\nin force and saved at all 3 known agents: a, b, c\n"))
+    );
     assert!(all_have(&agents, &[&new, &old]), "the new one seals");
 
     let (code, said) = c.keys(&format!("remove {old}"));
     assert_eq!(
         (code, &*said),
-        (DONE, &*format!("the key {old} is removed\nat all 3 known agents: a, b, c\n"))
+        (DONE, &*format!("the key {old} is removed\nin force and saved at all 3 known agents: a, b, c\n"))
     );
     assert!(all_have(&agents, &[&new]));
     assert!(agents.iter().all(|agent| agent.filed() == a.filed() && a.filed().len() == 1));
@@ -203,7 +206,10 @@ async fn an_agent_that_was_down_meanwhile_comes_back_with_its_old_key_file() {
 
     let (code, said) = agents[0].keys("add --generate");
     assert_eq!(code, NOT_EVERYWHERE, "{said}");
-    assert!(said.contains("at 2 of 3 known agents: a, b\nnot at c: silent for "), "{said}");
+    assert!(
+        said.contains("in force and saved at 2 of 3 known agents: a, b\nnot at c: silent for "),
+        "{said}"
+    );
     let new = agents[1].ids().remove(1);
     let (code, said) = agents[0].keys(&format!("use {new}"));
     assert_eq!(code, REFUSED);
@@ -246,7 +252,7 @@ async fn a_key_file_that_is_not_writable_keeps_the_old_key_and_stops_the_rotatio
     let (code, said) = a.keys("add --generate");
     assert_eq!(code, NOT_EVERYWHERE);
     assert!(
-        said.contains("at 2 of 3 known agents: a, c\nnot at b: in memory only: key file not writable\n"),
+        said.contains("in force and saved at 2 of 3 known agents: a, c\nnot at b: in memory only: key file not writable\n"),
         "{said}"
     );
     let new = b.ids().remove(1);
@@ -304,7 +310,7 @@ fn a_key_is_added_from_a_file_or_standard_input_once() {
     let socket = agent.folder.join("a.sock");
     let (key, other) = (new_key(), new_key());
     let (code, said) = keys(&socket, "add -", &key);
-    assert!(code == DONE && said.contains("opens\nat all 1 known agents: a\n"), "{said}");
+    assert!(code == DONE && said.contains("opens\nin force and saved at all 1 known agents: a\n"), "{said}");
     let path = folder.path().join("new");
     crate::common::write_secret(&path, format!("# again\n{key}"));
     assert_eq!(agent.keys(&format!("add {}", path.display())).0, DONE);

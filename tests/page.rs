@@ -183,7 +183,8 @@ async fn an_entrypoint_that_this_host_does_not_reach_is_on_top_in_the_matrix_and
         operator.agents[0].get("unreached").await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    operator.sees(".alerts .bad", &format!("cannot be sent to c: a dial of its gost's entrypoint {nowhere}"));
+    operator
+        .sees(".alerts .warn", &format!("cannot be sent to c: a dial of its gost's entrypoint {nowhere}"));
     operator.sees("#unreached", &nowhere.to_string());
     assert_eq!(
         operator.browser.texts("#unreached tr > :nth-child(-n+4)"),

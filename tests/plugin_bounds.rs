@@ -64,7 +64,8 @@ async fn fill(agent: &Daemon) {
     let mut connection = Connection::open(agent.plugin).await;
     for n in 0..BEST {
         let (id, node) = (format!("{n:0>500}"), format!("{n:0>500}"));
-        let address = format!("10.0.0.1:{}", n + 1);
+        // An address that no host has: a dial of one that this host has would be refused.
+        let address = format!("198.51.100.1:{}", n + 1);
         let body = json!({"id": id, "name": "t", "node": node, "network": "tcp", "address": address});
         assert_eq!(connection.call(&request("POST", "/sd", &body.to_string())).await.status(), 200);
     }

@@ -105,7 +105,7 @@ fn settings_that_cannot_work_are_refused_with_a_remedy() {
 #[test]
 fn every_flag_is_an_environment_variable_too() {
     let output = gossd().arg("run").env("GOSSD_GOSSIP", "0.0.0.0:0").output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stderr).contains("gossip on 0.0.0.0:0 needs a key"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--gossip 0.0.0.0:0 needs a key"));
 }
 
 #[tokio::test]

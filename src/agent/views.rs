@@ -15,6 +15,20 @@ use tokio::time::Instant;
 
 use super::Agent;
 
+/// Which tunnels an operator wants to see, and in which order.
+pub(crate) struct TunnelList<I, W, K> {
+    /// By their ids.
+    pub is_id_wanted: I,
+    /// By what they are in short, which costs more.
+    pub is_wanted: Option<W>,
+    /// What they are sorted by, instead of their ids.
+    pub key: Option<K>,
+    /// Whether those without a listed record come first.
+    pub hidden_first: bool,
+    /// How many.
+    pub limit: usize,
+}
+
 impl Agent {
     /// Whether these peers, and all others that are alive, have sent their records; and, if the agent `joins` a
     /// cluster, whether at least one peer is alive.
@@ -52,19 +66,20 @@ impl Agent {
         self.read(State::view)
     }
 
-    /// The first tunnels by id that are wanted, by their ids and by what they are in short, and the number of all such tunnels.
-    /// Holds the lock while it copies the ids, a millisecond for 100,000, and then for some tunnels at a time.
-    pub async fn tunnels(
+    /// The tunnels of a list, as far as its limit, and how many there are. Between two bites, calls are answered.
+    pub(crate) async fn tunnels<K: Ord>(
         &self,
-        is_id_wanted: impl Fn(&str) -> bool,
-        is_wanted: Option<impl Fn(&TunnelSummary) -> bool>,
-        limit: usize,
+        list: TunnelList<impl Fn(&str) -> bool, impl Fn(&TunnelSummary) -> bool, impl Fn(&str) -> K>,
     ) -> (usize, Vec<TunnelSummary>) {
         const BITE: usize = 100;
+        let TunnelList { is_id_wanted, is_wanted, key, hidden_first, limit } = list;
         let mut ids = self.lock().tunnel_ids();
         ids.retain(|name| is_id_wanted(&name.text()));
         ids.sort_unstable();
-        let (mut total, mut found) = (0, Vec::new());
+        if let Some(key) = key {
+            ids.sort_by_cached_key(|name| key(&name.text()));
+        }
+        let (mut total, mut found, mut later) = (0, Vec::new(), Vec::new());
         for bite in ids.chunks(BITE) {
             if is_wanted.is_none() && found.len() == limit {
                 break;
@@ -74,12 +89,15 @@ impl Agent {
             let wanted = bite.into_iter().filter(|tunnel| is_wanted.as_ref().is_none_or(|is| is(tunnel)));
             for tunnel in wanted {
                 total += 1;
-                if found.len() < limit {
-                    found.push(tunnel);
+                let list = if hidden_first && tunnel.listed > 0 { &mut later } else { &mut found };
+                if list.len() < limit {
+                    list.push(tunnel);
                 }
             }
             tokio::task::yield_now().await;
         }
+        later.truncate(limit - found.len());
+        found.append(&mut later);
         (if is_wanted.is_none() { ids.len() } else { total }, found)
     }
 

@@ -67,7 +67,7 @@ impl AgentArgs {
             return Ok(admin);
         }
         if let Some(name) = &self.name {
-            return of_name(name);
+            return there(name).await;
         }
         match found().await? {
             Some(client) => Ok(client),
@@ -82,7 +82,7 @@ impl AgentArgs {
             return Ok(Client::Control(path.clone()));
         }
         if let Some(name) = &self.name {
-            return of_name(name);
+            return there(name).await;
         }
         if let Some(admin) = self.admin()? {
             return beside(&admin).await;
@@ -115,8 +115,29 @@ fn of_name(name: &AgentName) -> anyhow::Result<Client> {
     path.map(Client::Control).context("cannot tell where the agent's control socket is; set --control")
 }
 
+/// The same, if it takes connections, or if no other agent runs here that may be meant.
+async fn there(name: &AgentName) -> anyhow::Result<Client> {
+    let client = of_name(name)?;
+    let running = running().await;
+    if !client.is_there().await && !running.is_empty() {
+        let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+        bail!("no agent {name} answers here as this user; those that do: {}", names.join(", "));
+    }
+    Ok(client)
+}
+
 /// The only agent that runs on this host, as this user or as the system's service; none if none does.
 async fn found() -> anyhow::Result<Option<Client>> {
+    let mut running = running().await;
+    if running.len() > 1 {
+        let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+        bail!("the agents {} run here: say which with --name", names.join(", "));
+    }
+    Ok(running.pop().map(|(_, client)| client))
+}
+
+/// The agents that run on this host, as this user or as the system's service, by name.
+async fn running() -> Vec<(AgentName, Client)> {
     let mut running = Vec::new();
     for (name, path) in paths::sockets() {
         let client = Client::Control(path);
@@ -124,11 +145,7 @@ async fn found() -> anyhow::Result<Option<Client>> {
             running.push((name, client));
         }
     }
-    if running.len() > 1 {
-        let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
-        bail!("the agents {} run here: say which with --name", names.join(", "));
-    }
-    Ok(running.pop().map(|(_, client)| client))
+    running
 }
 
 /// The control socket of the agent that has an admin listener, if it runs on this host.

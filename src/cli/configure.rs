@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::blame::{self, WrongSettings};
 use super::flags::{AdminAddr, RunArgs};
 use super::paths;
 use crate::config::{
@@ -66,13 +67,25 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
         Some(path) => Some(path),
         None => paths::data_dir(),
     };
+    for (flag, names) in
+        [("--ingress-domain", &args.ingress_domain), ("--ingress-reserved", &args.ingress_reserved)]
+    {
+        let is_wrong = |name: &&String| Naming::new(&[], 1, std::slice::from_ref(*name)).is_err();
+        if let Some(name) = names.iter().find(is_wrong) {
+            return Err(WrongSettings(format!("{flag} {name:?} is no host name")).into());
+        }
+    }
     let naming = Naming::new(&args.ingress_domain, args.ingress_min_label, &args.ingress_reserved);
-    let naming = naming.context("--ingress-domain or --ingress-reserved")?;
+    let naming = naming.context("--ingress-domain or --ingress-reserved").map_err(blame::settings)?;
     let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
-    let names = Names::new(naming, rules).context("--ingress-rule")?;
+    let names = Names::new(naming, rules).context("--ingress-rule").map_err(blame::settings)?;
     let asked = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
     let Fitted { quota, others, problem } = Fitted::new(asked, MemoryLimit::of_this_process().as_ref())?;
-    let control = args.control.or_else(|| paths::control(&name, data_dir.as_ref()));
+    let control = match args.control {
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) => Some(path),
+        None => paths::control(&name, data_dir.as_ref()),
+    };
     let tls = args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
     let admin = match args.admin {
         Some(AdminAddr(given)) => given,

@@ -25,19 +25,24 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn explain(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    question.answer(explained)
+    question.answer(explained, false)
 }
 
 pub(super) fn get(question: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    question.answer(addresses)
+    question.answer(addresses, true)
 }
 
 impl ExplainArgs {
-    fn answer(&self, page: fn(&Explanation) -> String) -> anyhow::Result<ExitCode> {
+    fn answer(&self, page: fn(&Explanation) -> String, is_for_programs: bool) -> anyhow::Result<ExitCode> {
         let path = client::path("/explain.json", &[("name", &self.what)]);
         let reply: Reply<Explanation> = ask::get(&self.asked, &path)?;
-        show(self.asked.json, &reply, page)?;
         let found = listed(&reply.report).next().is_some();
+        // What a program reads is an address, or nothing.
+        if found || self.asked.json || !is_for_programs {
+            show(self.asked.json, &reply, page)?;
+        } else {
+            anstream::eprintln!("{}", page(&reply.report).trim_end());
+        }
         Ok(if found { ExitCode::SUCCESS } else { NOTHING_FOUND.into() })
     }
 }

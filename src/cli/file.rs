@@ -2,16 +2,17 @@
 //! flags, unless a flag or a variable is set, so they mean the same as flags and are checked alike. A verb that has only
 //! some of these flags gets only these.
 
-use std::collections::BTreeMap;
-use std::env;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::{Spanned, Value};
+
+use super::blame;
 
 /// The verb whose flags the keys are. Others take the same file.
 const RUN: &str = "run";
@@ -40,18 +41,36 @@ fn blamed(command: &Command, argv: &[OsString], error: clap::Error) -> clap::Err
     let kind = error.kind();
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let long = flag.split_whitespace().next().unwrap_or_default().trim_start_matches('-');
-    let is_typed = argv
-        .iter()
-        .filter_map(|word| word.to_str())
-        .any(|word| word.strip_prefix("--").is_some_and(|word| word.split('=').next() == Some(long)));
-    let verb = argv.get(1).and_then(|verb| command.find_subcommand(verb));
+    let verb = blame::verb_of(command, argv);
     let arg = verb.and_then(|verb| verb.get_arguments().find(|arg| arg.get_long() == Some(long)));
-    let variable = arg.and_then(Arg::get_env).filter(|name| !is_typed && env::var_os(name).is_some());
-    let Some(variable) = variable.map(|name| name.to_string_lossy().into_owned()) else { return error };
+    let Some(variable) = arg.and_then(|arg| blame::variable(arg, argv)) else { return error };
     let text = error.render().to_string();
     let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
     let first = first.replace(&format!("'{flag}'"), &format!("the variable {variable}"));
-    clap::Error::raw(kind, format!("{first}\n"))
+    clap::Error::raw(kind, format!("{first}{}\n", choices(&error)))
+}
+
+/// The values that would do, if they can be counted.
+fn choices(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) if !values.is_empty() => {
+            format!(" (it may be {})", values.join(", "))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The configuration file of a command line, if it has one.
+pub(super) fn path_of(command: &Command, argv: &[OsString]) -> Option<PathBuf> {
+    let matches = command.clone().try_get_matches_from(argv).ok()?;
+    let (_, matches) = matches.subcommand()?;
+    matches.try_get_one::<PathBuf>("config").ok()?.cloned()
+}
+
+/// The keys that a configuration file has, as far as it can be read.
+pub(super) fn keys(path: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    parse(&text).map(|keys| keys.into_keys().collect()).unwrap_or_default()
 }
 
 /// Whether a flag or its variable was given.
@@ -149,7 +168,7 @@ fn check(run: &Command, flags: &[String]) -> anyhow::Result<()> {
     }
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    bail!("{}", first.strip_prefix("error: ").unwrap_or(first))
+    bail!("{}{}", first.strip_prefix("error: ").unwrap_or(first), choices(&error))
 }
 
 #[cfg(test)]

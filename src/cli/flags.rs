@@ -35,7 +35,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_NAME")]
     pub(super) name: Option<AgentName>,
     /// Where gost's plugin calls come in; may be repeated, or a list with commas
-    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", value_delimiter = ',', default_value = DEFAULT_PLUGIN)]
+    #[arg(long, env = "GOSSD_PLUGIN", value_name = "ADDR", value_delimiter = ',', default_value = DEFAULT_PLUGIN, value_parser = parse_listen)]
     pub(super) plugin: Vec<SocketAddr>,
     /// A Unix socket for gost's plugin calls as well: the same paths, without TLS
     #[arg(long, env = "GOSSD_PLUGIN_SOCKET", value_name = "PATH")]
@@ -57,7 +57,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(super) tls_key: Option<PathBuf>,
     /// Open plugin connections; when there are more, the least useful are closed
-    #[arg(long, env = "GOSSD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = MAX_CONNECTIONS)]
+    #[arg(long, env = "GOSSD_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = MAX_CONNECTIONS, value_parser = parse_connections)]
     pub(super) max_connections: NonZeroUsize,
     /// Where status, metrics, probes and the page are, read-only, or "none" [default: 127.0.0.1:8001, if it is free]
     #[arg(long, env = "GOSSD_ADMIN", value_name = "ADDR", value_parser = parse_admin)]
@@ -66,10 +66,10 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub(super) admin_token_file: Option<PathBuf>,
     /// Where /metrics, /livez and /readyz are as well, and nothing else, for a scraper on another host: they name no tunnel
-    #[arg(long, env = "GOSSD_METRICS", value_name = "ADDR")]
+    #[arg(long, env = "GOSSD_METRICS", value_name = "ADDR", value_parser = parse_listen)]
     pub(super) metrics: Option<SocketAddr>,
     /// Where peers come in, by UDP and TCP [default: with a key port 8002 of IPv6 and IPv4; 127.0.0.1:8002 without]
-    #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR")]
+    #[arg(long, env = "GOSSD_GOSSIP", value_name = "ADDR", value_parser = parse_listen)]
     pub(super) gossip: Option<SocketAddr>,
     /// The IP address or name by which other hosts reach this one, or %INTERFACE for an interface's address; with the port of
     /// its gossip, if another one is forwarded to it [default: the interface towards --join]
@@ -109,7 +109,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_WEIGHT", value_name = "0..100", default_value_t = MAX_WEIGHT, value_parser = clap::value_parser!(u8).range(..=i64::from(MAX_WEIGHT)))]
     pub(super) weight: u8,
     /// Seconds that a record lives without a Renew, until its Renew period is known
-    #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs())]
+    #[arg(long, env = "GOSSD_LEASE_TTL", value_name = "SECONDS", default_value_t = LEASE_TTL.as_secs(), value_parser = parse_ttl)]
     pub(super) lease_ttl: u64,
     /// Say goodbye on SIGTERM, for an agent that will not come back: peers hide its records at once
     #[arg(long, env = "GOSSD_LEAVE_ON_STOP")]
@@ -124,7 +124,7 @@ pub(super) struct RunArgs {
     #[arg(long, env = "GOSSD_INGRESS_RESERVED", value_name = "HOST", value_delimiter = ',')]
     pub(super) ingress_reserved: Vec<String>,
     /// Bytes that a host name without a dot, or below an ingress domain, has at least
-    #[arg(long, env = "GOSSD_INGRESS_MIN_LABEL", value_name = "BYTES", default_value_t = 1)]
+    #[arg(long, env = "GOSSD_INGRESS_MIN_LABEL", value_name = "BYTES", default_value_t = 1, value_parser = parse_label)]
     pub(super) ingress_min_label: usize,
     /// Keep the host names that are known here in a file, for a gost that reads it instead of asking
     #[arg(long, env = "GOSSD_INGRESS_FILE", value_name = "PATH")]
@@ -203,6 +203,24 @@ fn parse_advertise(text: &str) -> Result<Advertise, String> {
     text.parse().map_err(|e: AddressError| format!("it {e}"))
 }
 
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it is no IP address with a port, such as 127.0.0.1:8000 or [::]:8000".into())
+}
+
+fn parse_connections(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it is not a number from 1".into())
+}
+
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (5..=3_600).contains(seconds));
+    seconds.ok_or_else(|| "it is not a number of seconds from 5 to 3600".into())
+}
+
+fn parse_label(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| (1..=63).contains(bytes));
+    bytes.ok_or_else(|| "it is not a number of bytes from 1 to 63".into())
+}
+
 fn parse_count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=MAX_EACH as usize).contains(count));
     count.ok_or_else(|| format!("it is not a number from 1 to {MAX_EACH}"))
@@ -226,7 +244,8 @@ fn parse_level(text: &str) -> Result<LogLevel, String> {
     }
     for part in &parts {
         let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
-        if level.is_empty() || level.parse::<LevelFilter>().is_err() {
+        let is_word = !level.is_empty() && !level.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_word || level.parse::<LevelFilter>().is_err() {
             return Err(format!("{part:?} is no level ({LEVELS}), and no TARGET=LEVEL"));
         }
         if part.contains(['[', '{']) {
@@ -234,6 +253,17 @@ fn parse_level(text: &str) -> Result<LogLevel, String> {
                 "{part:?} is about spans, of which gossd has none: say LEVEL or TARGET=LEVEL"
             ));
         }
+    }
+    // Every line is of a module of gossd's; a filter of others alone would silence all.
+    let is_ours = |part: &&str| {
+        part.rsplit_once('=')
+            .is_none_or(|(target, _)| target.trim() == "gossd" || target.starts_with("gossd::"))
+    };
+    if !parts.iter().any(is_ours) {
+        return Err(format!(
+            "{:?} says nothing of gossd, so nothing would be logged: add a level, or gossd=info",
+            parts.join(",")
+        ));
     }
     let text = parts.join(",");
     text.parse::<Targets>().map_err(|e| e.to_string())?;
@@ -249,7 +279,7 @@ mod tests {
         let level = |text| parse_level(text).map(|level| level.0);
         assert_eq!(level(" gossd=debug , hyper=info"), Ok("gossd=debug,hyper=info".into()));
         assert_eq!(level("info,\t\t\tab\u{1fa}=off"), Ok("info,ab\u{1fa}=off".into()));
-        for same in ["WARN", "off", "3", "gossd::net=trace", "gossd=debug"] {
+        for same in ["WARN", "off", "gossd::net=trace", "gossd=debug", "hyper=debug,info"] {
             assert_eq!(level(same), Ok(same.into()));
         }
     }
@@ -257,13 +287,27 @@ mod tests {
     #[test]
     fn what_would_silence_everything_by_mistake_is_refused() {
         let refused = |text| parse_level(text).map(|level| level.0).unwrap_err();
-        for text in ["warning", "verbose", "info,gossd", "gossd::plugin", "gossd=", "=", "gossd=loud", "9"] {
+        for text in [
+            "warning",
+            "verbose",
+            "info,gossd",
+            "gossd::plugin",
+            "gossd=",
+            "=",
+            "gossd=loud",
+            "9",
+            "0",
+            "gossd=1",
+        ] {
             let why = refused(text);
             let part = text.rsplit(',').next().unwrap();
             assert!(why.starts_with(&format!("{part:?} is no level (error, warn, ")), "{why}");
         }
         for text in ["", " ", ",", " , "] {
             assert!(refused(text).starts_with("it is empty: say error, warn, "), "{text:?}");
+        }
+        for other in ["gosd=debug", "hyper=info", "gossip=info,tokio=debug", "gossdx::net=info"] {
+            assert!(refused(other).contains("says nothing of gossd"), "{other}");
         }
         for spans in ["[a=info", "gossd[call]=debug", "[{name=x}]=info"] {
             assert!(refused(spans).contains("is about spans"), "{spans:?}");

@@ -99,6 +99,7 @@ pub(super) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
     let run = format!("gossd run --config {}", toml.display());
     table::print(&format!("wrote {} and {}\n", toml.display(), key.display()))?;
     if args.start {
+        table::print(&format!("next time:  {run}\n"))?;
         let error = Command::new(std::env::current_exe()?).args(["run", "--config"]).arg(&toml).exec();
         return Err(error).context(run);
     }

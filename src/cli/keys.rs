@@ -130,8 +130,8 @@ fn result(KeyChange { text, report, lacking }: &KeyChange) -> String {
     let names: Vec<&str> =
         report.agents.iter().filter(|agent| !lacks(agent)).map(|agent| &*agent.name).collect();
     let count = match (names.len(), report.agents.len()) {
-        (has, all) if has == all => format!("at all {all} known agents"),
-        (has, all) => format!("at {has} of {all} known agents"),
+        (has, all) if has == all => format!("in force and saved at all {all} known agents"),
+        (has, all) => format!("in force and saved at {has} of {all} known agents"),
     };
     let colon = if names.is_empty() { "" } else { ": " };
     let others = lacking.iter().map(|Lack { agent, why, .. }| format!("not at {agent}: {}\n", plain(why)));
@@ -251,14 +251,17 @@ d      yes        not known   not known  not known  not known
         };
         let printed = "\
 the key 5d0c7a11 opens
-at 1 of 4 known agents: b
+in force and saved at 1 of 4 known agents: b
 not at a: in memory only: cannot write /key: Permission denied
 not at c: silent for 3 min; does not have the key 5d0c7a11
 not at d: has not told what keys it has: is it an older gossd?
 ";
         assert_eq!(change(&report, &lacking), printed);
         report.agents.truncate(2);
-        assert_eq!(change(&report, &[]), "the key 5d0c7a11 opens\nat all 2 known agents: a, b\n");
+        assert_eq!(
+            change(&report, &[]),
+            "the key 5d0c7a11 opens\nin force and saved at all 2 known agents: a, b\n"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Exit codes: `EXIT_CODES`, which `gossd --help` prints.
 
 mod ask;
+mod blame;
 mod check;
 mod client;
 mod complete;
@@ -37,7 +38,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -46,7 +47,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed
-  2  the command line is wrong
+  2  the command line, a variable or the configuration file is wrong
   3  nothing was found, or not every agent has the keys yet";
 /// The exit code of a verb that did not do what it is for.
 const FAILED: u8 = 1;
@@ -125,7 +126,7 @@ pub fn flags_of_file(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     thread_local! {
         static COMMAND: clap::Command = Cli::command();
     }
-    COMMAND.with(|command| file::flags(command, text)).map_err(|error| format!("{error:#}"))
+    COMMAND.with(|command| file::flags(command, text)).map_err(|error| words::told(&error))
 }
 
 /// What another program changes in the configuration of an agent that it runs.
@@ -145,7 +146,7 @@ pub fn main() -> ExitCode {
     }
     let line: Vec<OsString> = std::env::args_os().collect();
     let is_json = line.iter().any(|word| word == "--json");
-    match file::with_file(&Cli::command(), line).and_then(perform) {
+    match file::with_file(&Cli::command(), line).map_err(blame::settings).and_then(perform) {
         Ok(code) => code,
         Err(error) => failed(&error, is_json),
     }
@@ -164,14 +165,21 @@ fn failed(error: &anyhow::Error, is_json: bool) -> ExitCode {
             let text = error.render().to_string();
             text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
         }
-        None => words::plain_lines(&format!("{error:#}")),
+        None => words::plain_lines(&format!("{}{}", words::told(error), blame::origins(error))),
     };
     if is_json {
         eprintln!("{}", serde_json::json!({ "error": text }));
     } else {
         eprintln!("gossd: {text}");
     }
-    ExitCode::from(if wrong_line.is_some() { WRONG_LINE } else { FAILED })
+    exit_code(error)
+}
+
+/// Whoever finds that the settings are wrong: clap, the file's reader, or the check of all of them together.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_wrong =
+        error.is::<clap::Error>() || error.is::<ConfigError>() || error.is::<blame::WrongSettings>();
+    ExitCode::from(if is_wrong { WRONG_LINE } else { FAILED })
 }
 
 /// Files, folders and sockets of an agent are its own user's from their first moment, whatever the shell that starts it

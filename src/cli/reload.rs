@@ -7,7 +7,7 @@ use std::fmt;
 
 use anyhow::Context as _;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, FromArgMatches as _};
+use clap::{ArgMatches, Command, FromArgMatches as _, ValueHint};
 
 use super::file;
 use super::flags::RunArgs;
@@ -95,16 +95,30 @@ impl Source {
         self.last = matches;
     }
 
-    /// The flags that are in force, by their names.
+    /// The flags that are in force, by their names; paths as another process finds them.
     pub(super) fn flags(&self) -> Vec<FlagValue> {
         let ids: BTreeSet<&str> = self.first.ids().chain(self.last.ids()).map(clap::Id::as_str).collect();
         let of = |id| if is_adjustable(id) { &self.last } else { &self.first };
         let flags = ids.into_iter().map(|id| FlagValue {
             flag: flag(id),
-            values: values(of(id), id),
+            values: self.placed(id, values(of(id), id)),
             is_default: of(id).value_source(id) == Some(ValueSource::DefaultValue),
         });
         flags.filter(|flag| !flag.values.is_empty()).collect()
+    }
+}
+
+impl Source {
+    /// Values that are paths do not depend on where this process runs.
+    fn placed(&self, id: &str, values: Vec<String>) -> Vec<String> {
+        let run = self.command.find_subcommand("run");
+        let arg = run.and_then(|run| run.get_arguments().find(|arg| arg.get_id() == id));
+        let is_path = arg.is_some_and(|arg| arg.get_value_hint() == ValueHint::AnyPath);
+        let place = |value: String| match std::path::absolute(&value) {
+            Ok(path) if is_path && value != "none" => path.display().to_string(),
+            Ok(_) | Err(_) => value,
+        };
+        values.into_iter().map(place).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use super::flags::RunArgs;
 use super::log::Log;
 use super::reload::{Again, Changed, Source};
 use super::start::start;
-use super::{log, supervisor};
+use super::{log, supervisor, words};
 use crate::agent::Agent;
 use crate::config::{Adjustable, Config};
 use crate::daemon::{Daemon, Remains};
@@ -30,7 +30,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let log = Log::start(log::filter(&args)?, args.log_format, name.as_str())?;
     if let Err(error) = run_until_told(args, source, &log) {
         log.say_last(&error);
-        return Ok(ExitCode::FAILURE);
+        return Ok(super::exit_code(&error));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -156,7 +156,7 @@ async fn attend(
                 daemon.reload();
                 match source.again() {
                     Ok(again) => adjust(daemon, args, source, again, log),
-                    Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {error:#}"),
+                    Err(error) => tracing::error!("the configuration is no good, so nothing of it changes: {}", words::told(&error)),
                 }
                 supervisor::ready(&status(daemon.agent())).await;
             }
@@ -202,7 +202,10 @@ fn adjust(daemon: &Daemon, current: &mut RunArgs, source: &mut Source, again: Ag
         Ok(())
     });
     if let Err(error) = applied {
-        return tracing::error!("the configuration is no good, so nothing of it changes: {error:#}");
+        return tracing::error!(
+            "the configuration is no good, so nothing of it changes: {}",
+            words::told(&error)
+        );
     }
     *current = read;
     if !changed.is_empty() {

@@ -44,6 +44,7 @@ pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<ExitCode> {
     query.extend(args.hidden.then_some(("hidden", "true")));
     query.extend(args.private.then_some(("private", "true")));
     let is_part = query.len() > 2 || !search.is_empty();
+    query.push(("sort", "trouble"));
     let path = client::path("/services.json", &query);
     let reply = ask::get(&args.asked, &path)?;
     show(args.asked.json, &reply, |services| page(services, is_part))?;
@@ -62,11 +63,9 @@ fn page(services: &TunnelsReport, is_part: bool) -> String {
     let has_hosts = services.services.iter().any(|service| service.names > 0 || service.private);
     titles.extend(has_hosts.then_some("HOSTS"));
     let mut table = TextTable::new(&titles).with_numbers(&[1, 2]);
-    let (lost, listed): (Vec<_>, Vec<_>) = services.services.iter().partition(|service| service.listed == 0);
-    for (style, service) in
-        lost.iter().map(|lost| (BAD, lost)).chain(listed.iter().map(|listed| (USUAL, listed)))
-    {
-        let TunnelReport { name, listed, eligible, hidden, agents, hosts, names, private } = *service;
+    for service in &services.services {
+        let style = if service.listed == 0 { BAD } else { USUAL };
+        let TunnelReport { name, listed, eligible, hidden, agents, hosts, names, private } = service;
         let mut hosts = some(hosts);
         if service.hosts.len() < *names {
             hosts = format!("{hosts} and {} more", names - service.hosts.len());
@@ -148,10 +147,10 @@ u            1       0  a
     }
 
     #[test]
-    fn tunnels_that_nobody_reaches_come_first_and_the_rest_is_counted() {
+    fn tunnels_are_in_the_agents_order_and_the_rest_is_counted() {
         let services = vec![
-            service("4d21094e-b74c-4916-86c1-d9fa36ea677b", 2, 0, &["a", "b"]),
             service("c9ef8f8c-d687-4dca-be7a-1467b6565404", 0, 1, &["c"]),
+            service("4d21094e-b74c-4916-86c1-d9fa36ea677b", 2, 0, &["a", "b"]),
         ];
         let want = "\
 TUNNEL                                LISTED  HIDDEN  AGENTS

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::client::{self, Client, NoReport};
 use super::flags::{LogFormat, RunArgs};
-use super::supervisor;
+use super::{supervisor, words};
 use crate::config::Config;
 use crate::daemon::{Daemon, Former};
 use crate::listeners::{Inherited, Listeners, hold};
@@ -69,7 +69,7 @@ pub(super) async fn start(
         }
         (Ok(daemon), None) => daemon,
         (Err(error), Some(predecessor)) => {
-            predecessor.give_up(&format!("{error:#}")).await;
+            predecessor.give_up(&words::told(&error)).await;
             return Err(error.context("not taken over; the agent that ran goes on"));
         }
         (Err(error), None) => return Err(error),

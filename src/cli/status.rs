@@ -9,7 +9,7 @@ use clap::Args;
 use super::ask::{self, AgentArgs, show};
 use super::client::Reply;
 use super::table::{self, BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
-use super::words::{count, plain, plain_lines, round_trip, time};
+use super::words::{count, plain, plain_lines, round_trip, time, told};
 use crate::ops::report::{
     Holds, IngressFileReport, JournalReport, Member, MemberState, MembersReport, StatusReport,
 };
@@ -56,7 +56,7 @@ impl StatusArgs {
             match reading {
                 Ok(reply) => show(&reply)?,
                 // It may be restarted meanwhile.
-                Err(error) => anstream::eprintln!("{}", painted(BAD, &plain_lines(&format!("{error:#}")))),
+                Err(error) => anstream::eprintln!("{}", painted(BAD, &plain_lines(&told(&error)))),
             }
         }
     }
@@ -126,9 +126,11 @@ fn screen(status: &StatusReport) -> String {
         (false, true) => painted(BAD, "not ready, draining"),
     };
     let up = time(status.uptime_seconds);
-    let mut text = format!("{}  gossd {}  up {up}  {ready}\n", painted(TITLE, &plain(name)), plain(version));
+    let at = painted(DIM, &plain(&status.at));
+    let mut text =
+        format!("{}  gossd {}  up {up}  {ready}  {at}\n", painted(TITLE, &plain(name)), plain(version));
     for problem in &status.problems {
-        let style = if status.ready { WARN } else { BAD };
+        let style = if status.ready && !problem.contains(" dead: ") { WARN } else { BAD };
         text = text + &painted(style, &plain(problem)) + "\n";
     }
     text.push('\n');
@@ -297,6 +299,7 @@ pub(super) mod tests {
             problems: Vec::new(),
             order: "random".into(),
             plugins: Vec::new(),
+            token: false,
             holds: Holds {
                 own_records: 7,
                 records: 21,
@@ -321,7 +324,7 @@ pub(super) mod tests {
     #[test]
     fn a_status_is_one_screen() {
         let want = "\
-a  gossd 0.1.0  up 5 min  ready
+a  gossd 0.1.0  up 5 min  ready  2026-11-29T11:10:06.123Z
 
 peers    1 dead, 1 suspect, 1 alive
 records  21, 7 of them registered here (at most 100000)
@@ -352,7 +355,7 @@ gossip   10.0.0.1:8002, generation 1764000000000
         );
         let bare = bare(&text);
         let first: Vec<&str> = bare.lines().take(3).collect();
-        let want = "a  gossd 0.1.0  up 5 min  not ready";
+        let want = "a  gossd 0.1.0  up 5 min  not ready  2026-11-29T11:10:06.123Z";
         assert_eq!(first, [want, "the journal: no space", "more than half of the peers are gone"]);
         assert!(bare.contains("peers    none\n"));
         let journal =

@@ -18,6 +18,7 @@ use super::events::{Events, Message};
 use super::table::{self, BAD, DIM, GOOD, USUAL, WARN, painted};
 use super::words::plain;
 use crate::ops::report::{EventReport, Explanation, ReachReport, RecordReport, StatusReport, TimedEvent};
+use crate::wall_clock;
 
 /// How long until an agent that is gone is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -124,7 +125,8 @@ impl Watch {
         loop {
             match events.next().await {
                 Ok(Message { id, data }) => {
-                    self.show(&data).context("cannot print")?;
+                    let is_owners = self.is_of_an_owner(&data).await;
+                    self.show(&data, is_owners).context("cannot print")?;
                     *last = id.unwrap_or_else(|| std::mem::take(last));
                 }
                 Err(end) => return Ok(end.to_string()),
@@ -132,8 +134,25 @@ impl Watch {
         }
     }
 
-    fn show(&self, data: &str) -> std::io::Result<()> {
-        if !self.is_wanted(data) {
+    /// Whether an event is about an agent that has a record of what is watched: with it, the record is hidden or listed last.
+    async fn is_of_an_owner(&self, data: &str) -> bool {
+        let Some(name) = self.only.first() else { return false };
+        let Ok(TimedEvent { what, .. }) = serde_json::from_str(data) else { return false };
+        let (EventReport::PeerUp(peer)
+        | EventReport::PeerSuspect(peer)
+        | EventReport::PeerDead(peer)
+        | EventReport::PeerLeft(peer)
+        | EventReport::PeerForgotten(peer)) = what
+        else {
+            return false;
+        };
+        let path = client::path("/explain.json", &[("name", name)]);
+        let asked = self.client.get::<Explanation>(&path).await;
+        asked.is_ok_and(|reply| reply.report.candidates.iter().any(|candidate| candidate.agent == peer.agent))
+    }
+
+    fn show(&self, data: &str, is_owners: bool) -> std::io::Result<()> {
+        if !is_owners && !self.is_wanted(data) {
             return Ok(());
         }
         if self.json {
@@ -159,7 +178,8 @@ fn has(value: &Value, text: &str) -> bool {
 }
 
 fn note(text: &str) {
-    anstream::eprintln!("{}", painted(DIM, &plain(text)));
+    let at = wall_clock::spell(wall_clock::now());
+    anstream::eprintln!("{}", painted(DIM, &format!("{at} {}", plain(text))));
 }
 
 fn line(event: &EventReport) -> String {
@@ -176,13 +196,12 @@ fn told(event: &EventReport) -> (Style, String) {
         EventReport::RecordUp(it) => (GOOD, record(it)),
         EventReport::RecordDown(it) => (WARN, record(it)),
         EventReport::PeerUp(it) => (GOOD, plain(&it.agent)),
-        EventReport::PeerSuspect(it) | EventReport::PeerDead(it) | EventReport::PeerForgotten(it) => {
-            (BAD, plain(&it.agent))
-        }
+        EventReport::PeerSuspect(it) => (WARN, plain(&it.agent)),
+        EventReport::PeerDead(it) | EventReport::PeerForgotten(it) => (BAD, plain(&it.agent)),
         EventReport::PeerChanged(it) => (USUAL, format!("{} {}", plain(&it.agent), plain(&it.what))),
         EventReport::Unreached(ReachReport { agent, address, by }) => {
             let by: Vec<String> = by.iter().map(|name| plain(name)).collect();
-            (BAD, format!("{}  of {}  by {}", plain(address), plain(agent), by.join(", ")))
+            (WARN, format!("{}  of {}  by {}", plain(address), plain(agent), by.join(", ")))
         }
         EventReport::Reached(ReachReport { agent, address, by: _ }) => {
             (GOOD, format!("{}  of {}", plain(address), plain(agent)))

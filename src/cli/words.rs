@@ -30,6 +30,19 @@ pub(super) fn round_trip(ms: Option<f64>) -> String {
     }
 }
 
+/// An error and its causes, none of them twice: many an error quotes its cause.
+pub(super) fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = text + ": " + &cause;
+        }
+    }
+    text
+}
+
 /// A text that someone else wrote, as one line that cannot steer a terminal, nor look like another text.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_unseen(c) { '\u{fffd}' } else { c }).collect()

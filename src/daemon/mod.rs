@@ -28,7 +28,7 @@ use crate::host::{AdvertisedHost, HostFinder};
 use crate::journal::thread::{JournalClosed, JournalThread};
 use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
-use crate::net::{self, Cluster, JoinPoint};
+use crate::net::{self, Cluster};
 use crate::ops::access::Access;
 use crate::ops::takeover::predecessor::Predecessor;
 use crate::ops::{self, About, Ops};
@@ -104,8 +104,6 @@ pub struct Daemon {
     cluster: Cluster,
     ops: Arc<Ops>,
     leave_on_stop: bool,
-    /// Addresses of peers that an earlier start knew.
-    remembered: Vec<JoinPoint>,
     tasks: JoinSet<anyhow::Result<()>>,
     /// One task, in a set so that dropping it aborts it.
     plugin_task: JoinSet<()>,
@@ -214,12 +212,12 @@ impl Daemon {
         if joins || !known.is_empty() {
             agent.withhold_status(CATCH_UP, known.keys().cloned().collect());
         }
-        let remembered: Vec<JoinPoint> = known.values().map(|address| JoinPoint::from(*address)).collect();
         let about = About {
             cluster: config.cluster.clone(),
             host: own_host,
             gossip,
             plugins: plugin.iter().map(|address| format!("{scheme}://{address}")).collect(),
+            token: config.token_file.is_some(),
             joins,
             handles: handles.clone(),
             journal: config.data_dir.as_ref().and_then(|folder| Journal::id(folder, &config.name)),
@@ -228,7 +226,8 @@ impl Daemon {
             owner,
             advertise: advertised,
             identity: *kept.identity,
-            join: [&config.join[..], &remembered].concat(),
+            join: config.join,
+            remembered: known.clone(),
             keyring: config.keyring,
             key_file: config.key_file,
             reload: reloads,
@@ -242,7 +241,7 @@ impl Daemon {
         tasks.spawn(agent.clone().drive(cluster.clone(), Dialling::All));
         if let Some(folder) = &config.data_dir {
             let path = journal::peers::path(folder, &config.name);
-            tasks.spawn(peers::remember(cluster.clone(), known.clone(), path));
+            tasks.spawn(peers::remember(cluster.clone(), agent.clone(), known.clone(), path));
         }
         tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
         if config.hold {
@@ -297,7 +296,6 @@ impl Daemon {
             cluster,
             ops,
             leave_on_stop: config.leave_on_stop,
-            remembered,
             tasks,
             plugin_task,
             stop_plugin,
@@ -335,7 +333,7 @@ impl Daemon {
         let private = names.private();
         self.agent.adjust(Adjusted { order, quota, locality: &locality, private: &private });
         self.names.send_replace(Arc::new(names));
-        self.cluster.join([join, self.remembered.clone()].concat());
+        self.cluster.join(join);
     }
 
     /// Reads the files of keys, tokens and certificate again, even if they look unchanged.

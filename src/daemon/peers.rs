@@ -1,6 +1,6 @@
 //! The peers that an earlier start knew: kept in a file, and waited for before the first reads are answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::journal::peers::{self, KEPT_FOR, PeerAddresses};
 use crate::net::Cluster;
 use crate::plugin::CaughtUp;
 use crate::plugin::gate::CATCH_UP;
+use gossd_core::slot::Status;
 
 /// At most this often, the peers are written to the file.
 const REMEMBER: Duration = Duration::from_secs(1);
@@ -20,9 +21,16 @@ const MISSED: Duration = Duration::from_secs(10);
 /// How often a starting agent checks whether its peers have sent their records.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Keeps the known peers in a file: those that are alive, and for a while those that were.
-pub(super) async fn remember(cluster: Cluster, known: PeerAddresses, path: PathBuf) -> anyhow::Result<()> {
-    let mut heard = cluster.watch_peers();
+/// Keeps the known peers in a file: those that are alive, and for a while those that were; none that left or was forgotten.
+pub(super) async fn remember(
+    cluster: Cluster,
+    agent: Agent,
+    known: PeerAddresses,
+    path: PathBuf,
+) -> anyhow::Result<()> {
+    let (mut heard, mut changed, mut remembered) =
+        (cluster.watch_peers(), agent.watch(), cluster.remembered());
+    let (mut met, mut written) = (BTreeSet::new(), None);
     let mut last = Instant::now();
     let mut seen: BTreeMap<_, _> = known.into_iter().map(|(name, address)| (name, (address, last))).collect();
     loop {
@@ -30,11 +38,29 @@ pub(super) async fn remember(cluster: Cluster, known: PeerAddresses, path: PathB
         for peer in heard.borrow_and_update().iter() {
             seen.insert(peer.owner.name.clone(), (peer.addr, now));
         }
-        seen.retain(|_, (_, at)| now.duration_since(*at) < KEPT_FOR);
+        changed.mark_unchanged();
+        let earlier = remembered.borrow_and_update().clone();
+        let members = agent.view().members.into_iter().map(|member| (member.name, member.status));
+        let members: BTreeMap<_, _> = members.collect();
+        let was_there = met.clone();
+        met = members.keys().cloned().collect();
+        seen.retain(|name, (_, at)| {
+            let left = members.get(name) == Some(&Some(Status::Left));
+            let is_forgotten = was_there.contains(name) && !met.contains(name);
+            if left || is_forgotten {
+                cluster.forget_remembered(name);
+            }
+            // An operator may have said that one will not come back that this start never heard.
+            let is_looked_for = *at == now || met.contains(name) || earlier.contains_key(name);
+            is_looked_for && !left && now.duration_since(*at) < KEPT_FOR
+        });
         let known: PeerAddresses = seen.iter().map(|(name, (address, _))| (name.clone(), *address)).collect();
-        let to = path.clone();
-        if let Err(error) = spawn_blocking(move || peers::write(&to, &known)).await? {
-            tracing::debug!(%error, "cannot write the file of known peers");
+        if written.as_ref() != Some(&known) {
+            let (to, content) = (path.clone(), known.clone());
+            match spawn_blocking(move || peers::write(&to, &content)).await? {
+                Ok(()) => written = Some(known),
+                Err(error) => tracing::debug!(%error, "cannot write the file of known peers"),
+            }
         }
         // While a cluster starts, peers appear one after the other; they share a write.
         tokio::time::sleep_until(last + REMEMBER).await;
@@ -53,7 +79,9 @@ pub(super) async fn remember(cluster: Cluster, known: PeerAddresses, path: PathB
         };
         tokio::select! {
             _ = heard.changed() => {}
-            () = is_due => {}
+            _ = changed.changed() => {}
+            _ = remembered.changed() => {}
+            () = is_due => written = None,
             () = tokio::time::sleep(KEPT_FOR) => {}
         }
     }

@@ -97,11 +97,13 @@ impl Listeners {
         let mut plugin = Vec::new();
         for address in &config.plugin {
             let listener = tcp(&mut inherited, Role::Plugin, *address)
+                .map_err(taken)
                 .with_context(|| format!("cannot serve the plugin on {address}"))?;
             handles.add(&inherited, Role::Plugin, listener.as_fd())?;
             plugin.push(listener);
         }
         let gossip = gossip(&mut inherited, config.gossip)
+            .map_err(taken)
             .with_context(|| format!("cannot gossip on {}", config.gossip))?;
         let (streams, datagrams) = gossip.sockets();
         handles.add(&inherited, Role::GossipTcp, streams)?;
@@ -165,6 +167,17 @@ impl Handles {
             self.sockets.push((role, socket.try_clone_to_owned()?));
         }
         Ok(())
+    }
+}
+
+/// Who has a port that is taken is mostly an agent that runs already, perhaps the system's service.
+fn taken(error: io::Error) -> anyhow::Error {
+    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+    let error = anyhow::Error::from(error);
+    if is_taken {
+        error.context("somebody listens there, perhaps an agent that runs already: gossd check with the same flags tells")
+    } else {
+        error
     }
 }
 

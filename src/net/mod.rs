@@ -12,6 +12,7 @@ pub mod keyfile;
 mod log;
 mod metrics;
 pub(crate) mod probe;
+mod remembered;
 pub mod transport;
 mod unanswered;
 
@@ -30,6 +31,8 @@ pub use self::join::JoinPoint;
 
 use self::driver::{Command, Driver, Inputs, Outputs, Publication};
 use self::incoming::Inbox;
+use self::remembered::Places;
+pub use self::remembered::Remembered;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;
 use gossd_core::agent::Seek;
@@ -54,6 +57,8 @@ pub struct NetConfig {
     pub identity: [u8; 32],
     /// Where to find peers; resolved again and again.
     pub join: Vec<JoinPoint>,
+    /// Peers of an earlier start, who are looked for as well.
+    pub remembered: Remembered,
     /// Keys. With [`Keyring::public`] only loopback is safe.
     pub keyring: Keyring,
     /// Where they are kept, if they are.
@@ -86,7 +91,7 @@ pub struct LivePeer {
 pub struct Cluster {
     pushes: mpsc::Sender<Publication>,
     seeks: mpsc::Sender<Vec<Seek>>,
-    points: watch::Sender<Vec<JoinPoint>>,
+    places: Places,
     commands: mpsc::Sender<Command>,
     host: watch::Sender<(SocketAddr, BTreeSet<IpAddr>)>,
     peers: watch::Receiver<Vec<LivePeer>>,
@@ -111,6 +116,7 @@ impl Cluster {
             advertise,
             identity,
             join,
+            remembered,
             keyring,
             key_file,
             reload,
@@ -141,7 +147,7 @@ impl Cluster {
         let (commands, commands_rx) = mpsc::channel(QUEUE);
         let (joins, joins_rx) = watch::channel(BTreeSet::new());
         let (peers, peers_rx) = watch::channel(Vec::new());
-        let (points, points_rx) = watch::channel(join);
+        let places = Places::new(join, remembered);
         let in_force = watch::Sender::new(link.keyring().clone());
         let keyring = in_force.subscribe();
         let inbox = Inbox { frames, counters: counters.clone() };
@@ -165,9 +171,15 @@ impl Cluster {
         tasks.spawn(Driver::new(link, outputs).run(inputs));
         let (unanswered, unanswered_rx) = watch::channel(Vec::new());
         let (resolved, resolved_rx) = watch::channel(HashMap::new());
-        let minder = Minder { points: points_rx.clone(), resolved: resolved_rx, states: states_rx, ours: at };
+        let minder = Minder {
+            points: places.points(),
+            remembered: places.remembered(),
+            resolved: resolved_rx,
+            states: states_rx,
+            ours: at,
+        };
         tasks.spawn(minder.run(unanswered));
-        tasks.spawn(join::resolve(points_rx, resolved, joins));
+        tasks.spawn(join::resolve(places.points(), resolved, joins));
         tasks.spawn(async move {
             incoming::accept(listener, inbox).await;
             Ok(())
@@ -175,7 +187,7 @@ impl Cluster {
         Self {
             pushes,
             seeks,
-            points,
+            places,
             commands,
             host,
             peers: peers_rx,
@@ -209,12 +221,22 @@ impl Cluster {
 
     /// Looks for peers there from now on. Those that are met stay.
     pub fn join(&self, points: Vec<JoinPoint>) {
-        self.points.send_replace(points);
+        self.places.configure(points);
+    }
+
+    /// The peers of an earlier start, but for those that left or were forgotten since.
+    pub(crate) fn remembered(&self) -> watch::Receiver<Remembered> {
+        self.places.remembered()
+    }
+
+    /// Does not look any more for a peer of an earlier start. Whether it was one.
+    pub(crate) fn forget_remembered(&self, name: &AgentName) -> bool {
+        self.places.forget(name)
     }
 
     /// Where peers are looked for.
     pub(crate) fn points(&self) -> Vec<JoinPoint> {
-        self.points.borrow().clone()
+        self.places.points().borrow().clone()
     }
 
     /// Peers reach this host there from now on; `addresses` are all that it has.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::join::{JoinPoint, JoinsResolved};
+use super::remembered::Remembered;
 use gossd_core::link::joins::{JoinState, Joins, TurnedAway};
 
 /// An agent that is there answers within a second, also on a busy host.
@@ -24,6 +25,8 @@ const DIAL: Duration = Duration::from_secs(1);
 /// See the module.
 pub(super) struct Minder {
     pub(super) points: watch::Receiver<Vec<JoinPoint>>,
+    /// Those that are no `--join`, but peers of an earlier start.
+    pub(super) remembered: watch::Receiver<Remembered>,
     pub(super) resolved: watch::Receiver<JoinsResolved>,
     pub(super) states: watch::Receiver<Joins>,
     /// Where our own gossip is bound.
@@ -58,7 +61,7 @@ impl Minder {
                 if states.iter().any(|(_, state)| matches!(state, JoinState::Answered | JoinState::Ourselves))
                 {
                     if waiting.remove(&point).is_some_and(|waited| waited.told.is_some()) {
-                        tracing::info!(join = %point, "this --join answers now");
+                        tracing::info!("{} answers now", self.named(&point));
                     }
                     continue;
                 }
@@ -67,7 +70,7 @@ impl Minder {
                 if entry.since.elapsed() < PATIENCE {
                     continue;
                 }
-                let text = format!("--join {point} has not answered: {}", self.why(&states).await);
+                let text = format!("{} has not answered: {}", self.named(&point), self.why(&states).await);
                 let is_news =
                     entry.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() >= AGAIN);
                 if is_news {
@@ -78,6 +81,19 @@ impl Minder {
             }
             unanswered.send_if_modified(|told| std::mem::replace(told, wrong.clone()) != wrong);
             sleep(PACE).await;
+        }
+    }
+
+    /// How a person knows the point.
+    fn named(&self, point: &JoinPoint) -> String {
+        let remembered = self.remembered.borrow();
+        let name =
+            remembered.iter().find(|(_, address)| JoinPoint::from(**address) == *point).map(|(name, _)| name);
+        match name {
+            Some(name) => format!(
+                "{name} at {point}, which was a peer before this start (if it will not come back: gossd forget {name}),"
+            ),
+            None => format!("--join {point}"),
         }
     }
 
@@ -166,6 +182,7 @@ mod tests {
     fn minder(ours: &str) -> Minder {
         Minder {
             points: watch::channel(Vec::new()).1,
+            remembered: watch::channel(Remembered::new()).1,
             resolved: watch::channel(JoinsResolved::new()).1,
             states: watch::channel(Joins::new()).1,
             ours: ours.parse().unwrap(),

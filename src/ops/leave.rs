@@ -15,6 +15,7 @@ use super::report::DoneReport;
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::server::Then;
 use gossd_core::agent::DRAINING;
+use gossd_core::link::NotBuried;
 use gossd_core::record::AgentName;
 use gossd_core::slot::Status;
 
@@ -55,10 +56,12 @@ pub(super) struct Dead {
 pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dead>) -> Answered {
     let agent: AgentName =
         name.parse().map_err(|_| Failure(StatusCode::BAD_REQUEST, "that is no agent's name".into()))?;
-    ops.cluster
-        .bury(agent)
-        .await
-        .map_err(|refused| Failure(StatusCode::CONFLICT, format!("{name}: {refused}")))?;
+    let was_remembered = ops.cluster.forget_remembered(&agent);
+    match ops.cluster.bury(agent).await {
+        Err(NotBuried::Unknown) if was_remembered => {}
+        Err(refused) => return Err(Failure(StatusCode::CONFLICT, format!("{name}: {refused}"))),
+        Ok(()) => {}
+    }
     tracing::info!(agent = name, "told by gossd forget that it will not come back");
     Ok(done(
         true,

@@ -80,6 +80,8 @@ pub(crate) struct About {
     pub gossip: SocketAddr,
     /// Where gost's calls come in, as URLs.
     pub plugins: Vec<String>,
+    /// Whether they need a token.
+    pub token: bool,
     /// Whether there are peers to join.
     pub joins: bool,
     /// The sockets, for a successor.

@@ -55,6 +55,7 @@ fn operations() -> Vec<Operation> {
                 ("agent", "string"),
                 ("hidden", "boolean"),
                 ("private", "boolean"),
+                ("sort", "string"),
             ],
             ..read("/services.json", "Tunnels that are attached anywhere", of::<TunnelsReport>())
         },

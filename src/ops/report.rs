@@ -87,6 +87,9 @@ pub(crate) struct StatusReport {
     /// Where gost's calls come in, as URLs.
     #[serde(default)]
     pub plugins: Vec<String>,
+    /// Whether they need a token.
+    #[serde(default)]
+    pub token: bool,
     /// Records and claims.
     pub holds: Holds,
     /// This agent first, then its peers by name.

@@ -1,6 +1,7 @@
 //! `/status.json`, `/services.json`, `/metrics`: from the agent's view to the words and units of the report, which stay.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract;
@@ -14,12 +15,14 @@ use super::report::{
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::{Ops, matrix};
+use crate::agent::TunnelList;
 use crate::metrics::classic;
 use crate::wall_clock;
 use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
 use gossd_core::hostname::TunnelId;
 use gossd_core::link::PeerCard;
 use gossd_core::liveness::Standing;
+use gossd_core::locality::MAX_WEIGHT;
 use gossd_core::rank::Order;
 use gossd_core::record::AgentName;
 use gossd_core::slot;
@@ -48,10 +51,25 @@ pub(super) struct Wanted {
     hidden: bool,
     #[serde(default)]
     private: bool,
+    #[serde(default)]
+    sort: Sort,
+}
+
+/// Which tunnels come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Sort {
+    /// By their ids.
+    #[default]
+    Id,
+    /// By their first host name; those without one last.
+    Host,
+    /// Those without a listed record.
+    Trouble,
 }
 
 pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): Params<Wanted>) -> Response {
-    let Wanted { search, limit, agent, hidden, private } = wanted;
+    let Wanted { search, limit, agent, hidden, private, sort } = wanted;
     let limit = limit.unwrap_or(LIMIT).min(MAX_LIMIT);
     let index = ops.names();
     let named = if search.is_empty() { BTreeSet::new() } else { index.tunnels_with(&search.to_lowercase()) };
@@ -63,7 +81,18 @@ pub(super) async fn services_json(extract::State(ops): Shared, Params(wanted): P
         agent.as_ref().is_none_or(is_there) && (!hidden || tunnel.listed == 0)
     };
     let is_wanted = (agent.is_some() || hidden).then_some(is_wanted);
-    let (total, tunnels) = ops.agent.tunnels(is_id_wanted, is_wanted, limit).await;
+    let by_host = |id: &str| {
+        let host = index.of(id).next().map(|host| host.rule.clone());
+        (host.is_none(), host)
+    };
+    let list = TunnelList {
+        is_id_wanted,
+        is_wanted,
+        key: (sort == Sort::Host).then_some(by_host),
+        hidden_first: sort == Sort::Trouble,
+        limit,
+    };
+    let (total, tunnels) = ops.agent.tunnels(list).await;
     let services = tunnels.iter().map(|tunnel| {
         let id = tunnel.name.to_string();
         let hosts: Vec<String> = index.of(&id).map(|host| host.rule.clone()).collect();
@@ -149,6 +178,11 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
         },
         None => as_member(member, false),
     });
+    // Peers of an earlier start that this one has not heard.
+    let met: BTreeSet<&AgentName> = view.members.iter().map(|member| &member.name).collect();
+    let missing = ops.cluster.remembered().borrow().clone().into_iter();
+    let missing = missing.filter(|(name, _)| !met.contains(name));
+    let missing = missing.map(|(name, address)| never_heard(&name, address));
     StatusReport {
         version: VERSION.into(),
         at: wall_clock::spell(wall_clock::now()),
@@ -165,6 +199,7 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
             Order::Nearest => "nearest".into(),
         },
         plugins: outside.about.plugins.clone(),
+        token: outside.about.token,
         holds: Holds {
             own_records: view.counts.own_records,
             records: view.counts.records,
@@ -175,7 +210,7 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
             rules: view.counts.claims,
             private_tunnels: view.counts.private,
         },
-        members: members.collect(),
+        members: members.chain(missing).collect(),
         journal: journal(&view),
         ingress_file,
         last_event: view.last_event,
@@ -193,6 +228,9 @@ fn journal(view: &View) -> JournalReport {
     JournalReport { state: state.into(), problem, pending, errors: view.changes.journal_errors }
 }
 
+/// What follows for visitors from records that are hidden.
+const SO: &str = ", so tunnels that are attached nowhere else are answered with 503";
+
 /// What is wrong with peers, as far as their records are hidden or listed last for it.
 fn lost(view: &View) -> impl Iterator<Item = String> + use<> {
     let of = |wanted: MemberState| -> (Vec<&str>, usize) {
@@ -206,14 +244,20 @@ fn lost(view: &View) -> impl Iterator<Item = String> + use<> {
     let is = |names: &[&str]| if names.len() == 1 { "is" } else { "are" };
     let told_dead = (!dead.is_empty()).then(|| {
         format!(
-            "{} {} dead: {hidden} records are hidden, so tunnels that are attached nowhere else are answered with 503. Start \
-             gossd there, or `gossd forget` it",
+            "{} {} dead: {}. Start gossd there, or `gossd forget` it",
             few(&dead),
-            is(&dead)
+            is(&dead),
+            match hidden {
+                0 => "no record is hidden for that".to_owned(),
+                1 => format!("1 record is hidden{SO}"),
+                more => format!("{more} records are hidden{SO}"),
+            }
         )
     });
-    let told_suspect = (!suspect.is_empty())
-        .then(|| format!("{} {} silent: {last} records are listed last", few(&suspect), is(&suspect)));
+    let told_suspect = (!suspect.is_empty()).then(|| {
+        let records = if last == 1 { "1 record is".to_owned() } else { format!("{last} records are") };
+        format!("{} {} silent: {records} listed last", few(&suspect), is(&suspect))
+    });
     [told_dead, told_suspect].into_iter().flatten()
 }
 
@@ -229,6 +273,24 @@ fn few(names: &[&str]) -> String {
             names[..MOST.min(names.len())].join(", "),
             names.len().saturating_sub(MOST)
         ),
+    }
+}
+
+fn never_heard(name: &AgentName, address: SocketAddr) -> Member {
+    Member {
+        name: name.as_str().into(),
+        this: false,
+        generation: None,
+        address: Some(address.to_string()),
+        version: None,
+        key: None,
+        state: MemberState::Dead,
+        zone: String::new(),
+        weight: MAX_WEIGHT,
+        rtt_ms: None,
+        silent_seconds: None,
+        records: 0,
+        refused: None,
     }
 }
 

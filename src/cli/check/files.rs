@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{Access, access, statvfs};
 
 use super::Finding;
+use crate::cli::words;
 use crate::config::Config;
 use crate::net::keyfile;
 use crate::plugin::Tokens;
@@ -27,7 +28,7 @@ pub(super) fn keys(file: Option<&Path>) -> (Keyring, Option<Finding>) {
         Ok(keyring) => (keyring, Some(secret("key file", path, None::<String>))),
         Err(error) => {
             let made_up = Keyring::parse(&keyfile::generate().line()).expect("a key that was just made");
-            (made_up, Some(secret("key file", path, Some(format!("{error:#}")))))
+            (made_up, Some(secret("key file", path, Some(words::told(&error)))))
         }
     }
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
-use super::words::plain;
+use super::words::{plain, told};
 use super::{client, configure};
 use crate::config::{Config, OPEN_ADMIN, is_loopback};
 
@@ -92,8 +92,9 @@ async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> 
     let file = args.config.clone();
     let (keyring, key) = files::keys(args.key_file.as_deref());
     let mut found: Vec<Finding> = key.into_iter().collect();
+    let is_usable = found.iter().all(|finding| finding.verdict != Severity::Fail);
     match configure::config_with(keyring, args) {
-        Err(error) => found.push(Finding::fail("settings", format!("{error:#}"))),
+        Err(error) => found.push(Finding::fail("settings", told(&error))),
         Ok(config) => {
             found.push(settings(&config, file.as_deref()));
             found.extend(open_admin(&config));
@@ -103,7 +104,15 @@ async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> 
             found.extend(ingress_file::examine(config.ingress_file.as_deref(), gost));
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
-            found.extend(peers::examine(&config).await);
+            // With another key than the agent's own, a peer would be accused of what is wrong here.
+            if is_usable {
+                found.extend(peers::examine(&config).await);
+            } else if !config.join.is_empty() {
+                found.push(Finding::warn(
+                    "peer",
+                    "the agents of --join were not asked: there is no key to ask them with",
+                ));
+            }
             if let Some(second) = second {
                 found.extend(second::examine(&config, second).await);
             }

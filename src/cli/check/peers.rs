@@ -71,16 +71,13 @@ fn judge(config: &Config, addr: SocketAddr, answer: &ProbeAnswer, tcp: bool) -> 
                 met(addr, peer)
             ),
         ),
-        ProbeAnswer::Met(peer) => {
-            let apart = apart(peer);
-            match apart.filter(|apart| *apart > APART) {
-                Some(apart) => Finding::warn(
-                    CHECK,
-                    format!("{}; its clock and this one are {} s apart", met(addr, peer), apart.as_secs()),
-                ),
-                None => Finding::ok(CHECK, met(addr, peer)),
-            }
-        }
+        ProbeAnswer::Met(peer) => match behind(peer).filter(|behind| *behind > APART) {
+            Some(behind) => Finding::warn(
+                CHECK,
+                format!("{}; its clock is {} s behind this one", met(addr, peer), behind.as_secs()),
+            ),
+            None => Finding::ok(CHECK, met(addr, peer)),
+        },
         ProbeAnswer::TurnedAway(why) => Finding::fail(
             CHECK,
             match why {
@@ -118,11 +115,12 @@ fn met(addr: SocketAddr, peer: &Probed) -> String {
     format!("{} at {addr}{elsewhere} answers: gossd {}, the same key and cluster", peer.name, peer.program)
 }
 
-/// How far its clock is from ours, as far as its start is by its clock.
-fn apart(peer: &Probed) -> Option<Duration> {
+/// How far its clock is behind ours, at least; none if it may be right. Its generation is the time of its start, or some
+/// minutes later, because each start is above the ones before: so a clock that is ahead cannot be told from that.
+fn behind(peer: &Probed) -> Option<Duration> {
     #[expect(clippy::disallowed_methods, reason = "to be compared with another host's, for people")]
     let ours = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(ours.abs_diff(Duration::from_millis(peer.generation) + peer.uptime))
+    ours.checked_sub(Duration::from_millis(peer.generation) + peer.uptime)
 }
 
 #[cfg(test)]
@@ -152,7 +150,7 @@ mod tests {
         for (answer, tcp, severity, part) in [
             (ProbeAnswer::Met(peer("b")), true, Severity::Ok, "b at 192.0.2.1:8002 answers: gossd 0.1.0"),
             (ProbeAnswer::Met(peer("b")), false, Severity::Warn, "TCP port 8002 does not answer"),
-            (ProbeAnswer::Met(late), true, Severity::Warn, "are 3600 s apart"),
+            (ProbeAnswer::Met(late), true, Severity::Warn, "is 3600 s behind"),
             (ProbeAnswer::Met(peer("a")), true, Severity::Warn, "like this one"),
             (ProbeAnswer::TurnedAway(TurnedAway::UnknownKey), true, Severity::Fail, "the same --key-file"),
             (ProbeAnswer::TurnedAway(TurnedAway::OtherCluster), true, Severity::Fail, "another --cluster"),

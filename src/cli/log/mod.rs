@@ -25,8 +25,9 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 use self::flat::Flat;
 use self::queue::LineQueue;
+use super::blame::origins;
 use super::flags::{LogFormat, RunArgs};
-use super::words::{plain, visible};
+use super::words::{plain, told, visible};
 use crate::own_log::{OwnLog, RecentLines};
 
 /// How long the end of the process waits for standard error to take what is left.
@@ -101,7 +102,7 @@ impl Log {
 
     /// Says why the process ends, whatever the log lets through.
     pub(super) fn say_last(&self, error: &anyhow::Error) {
-        self.sink.say(&format!("gossd: {error:#}"));
+        self.sink.say(&format!("gossd: {}{}", told(error), origins(error)));
     }
 
     /// What the agent knows of it.

@@ -126,7 +126,7 @@ impl Holes {
         }
         let hole = self.watched.entry(tunnel).or_insert_with(|| {
             let hole = Hole::new(now, is_hole);
-            self.soonest = earlier(self.soonest, hole.next_look);
+            self.soonest = Some(earlier(self.soonest, hole.next_look));
             hole
         });
         hole.wanted = now;

@@ -211,7 +211,7 @@ impl Reaches {
             // What a connection showed says nothing of a gost whose agent is silent.
             if known.next == Next::Idle || asks && !known.asks && !known.is_running() {
                 known.next = Next::At(now);
-                self.soonest = earlier(self.soonest, now);
+                self.soonest = Some(earlier(self.soonest, now));
             }
             known.asks = asks;
         } else if self.has_room(now, by) && !address.is_empty() {
@@ -230,7 +230,7 @@ impl Reaches {
                 is_survivor: false,
             };
             self.known.insert(address.clone(), known);
-            self.soonest = earlier(self.soonest, now);
+            self.soonest = Some(earlier(self.soonest, now));
         }
     }
 
@@ -372,8 +372,9 @@ impl State {
         let Some(known) = self.reaches.known.get_mut(address) else { return };
         let before = (known.reach(now), known.answers());
         known.take(now, tried);
-        self.reaches.soonest =
-            known.due().map_or(self.reaches.soonest, |due| earlier(self.reaches.soonest, due));
+        if let Some(due) = known.due() {
+            self.reaches.soonest = Some(earlier(self.reaches.soonest, due));
+        }
         let is_other = std::mem::discriminant(&before.0) != std::mem::discriminant(&known.reach(now))
             || before.1 != known.answers();
         let (agent, entrypoint) = (known.owner.clone(), address.clone());
@@ -493,8 +494,8 @@ impl State {
 }
 
 /// The earlier one of what is due first so far and another.
-pub(super) fn earlier(first: Option<Instant>, other: Instant) -> Option<Instant> {
-    Some(first.map_or(other, |first| first.min(other)))
+pub(super) fn earlier(first: Option<Instant>, other: Instant) -> Instant {
+    first.map_or(other, |first| first.min(other))
 }
 
 /// Whether a peer fell silent so lately that its gost may count without it.

@@ -228,7 +228,18 @@ impl State {
                 is_lapsed: owner.name == self.owner.name && self.leases.is_lapsed(&record.id),
             })
         });
-        gone.take(MOST).collect()
+        let mut found: Vec<PastRecord> = gone.take(MOST).collect();
+        // What lapsed before a restart, or so many events ago, is in no event any more.
+        let label = Label::from(name);
+        let lapsed = self.leases.lapsed_of(&label).map(|(record, since)| PastRecord {
+            record: record.clone(),
+            owner: Arc::new(self.owner.clone()),
+            gone: now.saturating_duration_since(since),
+            is_lapsed: true,
+        });
+        let is_new = |past: &PastRecord| !seen.contains(&(past.owner.name.clone(), past.record.id.clone()));
+        found.extend(lapsed.filter(is_new).take(MOST.saturating_sub(found.len())));
+        found
     }
 
     /// What the agent holds.

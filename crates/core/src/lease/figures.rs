@@ -1,6 +1,7 @@
 //! What there is to know of leases without changing them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::address::Address;
@@ -89,6 +90,18 @@ impl LeaseTable {
     /// Whether an id has a record that has lapsed.
     pub fn is_lapsed(&self, id: &Label) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.slot.is_none())
+    }
+
+    /// The records of a tunnel name that have lapsed, among the newest of all that have, and since when.
+    pub fn lapsed_of(&self, name: &Label) -> impl Iterator<Item = (&Arc<Record>, Instant)> {
+        /// A question must not take long, however many have lapsed.
+        const LOOKED_AT: usize = 10_000;
+        let newest = self.lapsed.iter().rev().take(LOOKED_AT);
+        newest.filter_map(move |(forgotten, id)| {
+            let record = &self.leases.get(id)?.holding.record;
+            let since = self.start.instant(*forgotten).checked_sub(self.keep_lapsed)?;
+            (record.name == *name).then_some((record, since))
+        })
     }
 
     /// Whether an id's Deregister overtook its Register, which then changes nothing.
