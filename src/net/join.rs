@@ -127,7 +127,7 @@ mod tests {
         for (bad, why) in [
             (":8002", "has no host"),
             ("0.0.0.0:8002", "has no host"),
-            ("10.0.0.1", "is not host:port, such as 10.0.0.1:8002 (an IPv6 host needs brackets)"),
+            ("10.0.0.1", "is not host:port (an IPv6 host needs brackets)"),
         ] {
             assert_eq!(bad.parse::<JoinPoint>().unwrap_err().to_string(), why);
         }

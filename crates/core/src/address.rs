@@ -36,7 +36,7 @@ pub enum AddressError {
     #[error("is empty: set `entrypoint` in gost's tunnel service, for example `entrypoint: :8420`")]
     Empty,
     /// No port, or a colon too many.
-    #[error("is not host:port, such as 10.0.0.1:8002 (an IPv6 host needs brackets)")]
+    #[error("is not host:port (an IPv6 host needs brackets)")]
     NotHostPort,
     /// `:0` means that gost chose a port which it does not report.
     #[error("has port 0: give gost's `entrypoint` a fixed port")]
