@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use crate::common::netns::Network;
 use crate::common::process::{Process, gossd};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -226,4 +227,77 @@ fn contradictions_are_found() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("line 2: lease: there is no such setting"), "{said}");
+}
+
+/// The line that tells what is wrong with a set-up, on the host where it is: of a check, begin and part.
+const SET_UPS: [(&str, &[&str], &str, &str, &str); 8] = [
+    ("no key", &["--key-file="], "settings", "FAIL", "there is no --key-file"),
+    ("another key", &["--key-file=other"], "peer", "FAIL", "does not have the key of this one"),
+    ("another cluster", &["--cluster=staging"], "peer", "FAIL", "the same key and another --cluster"),
+    ("UDP closed", &[], "peer", "warn", "answers by TCP and not by UDP: open UDP port 8002"),
+    ("TCP closed", &[], "peer", "warn", "TCP port 8002 does not answer"),
+    (
+        "IPv4 beside IPv6",
+        &["--gossip=0.0.0.0:8002", "--join=[fd66::1]:8002"],
+        "join",
+        "FAIL",
+        "of IPv6, and --gossip 0.0.0.0:8002",
+    ),
+    (
+        "a wrong advertised host",
+        &["--advertise-host=10.66.0.99"],
+        "advertise host",
+        "warn",
+        "is no address of this host",
+    ),
+    ("a taken name", &["--name=a"], "peer", "warn", "an agent named a, like this one"),
+];
+
+#[test]
+fn each_wrong_set_up_is_named_in_one_line_on_the_host_that_is_wrong() {
+    let Some(mut network) = Network::new() else { return };
+    let a = network.host("a", &["10.66.0.1/24", "fd66::1/64"]);
+    let b = network.host("b", &["10.66.0.2/24", "fd66::2/64"]);
+    let _agent = a.agent(&["--advertise-host", "10.66.0.1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let other = crate::common::process::new_key(folder.path());
+    let asked = |flags: &[&str]| {
+        let flags: Vec<String> = flags
+            .iter()
+            .map(|flag| flag.replace("--key-file=other", &format!("--key-file={other}")))
+            .collect();
+        let has = |flag: &str| flags.iter().any(|given| given.starts_with(flag));
+        let mut all: Vec<&str> =
+            flags.iter().map(String::as_str).filter(|flag| *flag != "--key-file=").collect();
+        if !has("--join") {
+            all.push("--join=10.66.0.1:8002");
+        }
+        if !has("--name") {
+            all.push("--name=b");
+        }
+        b.examine(&all, !has("--key-file"))
+    };
+    let right = asked(&[]);
+    assert!(line(&right, "peer").starts_with("ok  ") && !right.contains("FAIL"), "{right}");
+    let local = asked(&["--gossip=127.0.0.1:8002"]);
+    assert!(line(&local, "peer").contains("reaches this host only"), "{local}");
+    for (what, flags, about, verdict, part) in SET_UPS {
+        let wall = match what {
+            "UDP closed" => "udp dport 8002 drop",
+            "TCP closed" => "tcp dport 8002 drop",
+            _ => "",
+        };
+        if !wall.is_empty() {
+            a.output("nft", &[&format!("add table inet wall; add chain inet wall in {{ type filter hook input priority 0; }}; add rule inet wall in {wall}")]);
+            assert!(a.output("nft", &["list", "ruleset"]).contains(wall), "nft filters here");
+        }
+        let said = asked(flags);
+        let told = line(&said, about);
+        assert!(told.starts_with(verdict) && told.contains(part), "{what}: {said}");
+        let wrong = said.lines().filter(|line| !line.starts_with("ok  ")).count();
+        assert_eq!(wrong, 1, "{what}, and nothing else: {said}");
+        if !wall.is_empty() {
+            a.output("nft", &["delete table inet wall"]);
+        }
+    }
 }

@@ -129,8 +129,16 @@ impl NetHost {
 
     /// `gossd` there, with the cluster's key.
     pub(crate) fn check(&self, flags: &[&str]) -> String {
+        self.examine(flags, true)
+    }
+
+    /// The same, perhaps without the key.
+    pub(crate) fn examine(&self, flags: &[&str], with_key: bool) -> String {
         let key = self.folder.join("key");
-        let mut args = vec!["check", "--data-dir", "none", "--key-file", key.to_str().expect("text")];
+        let mut args = vec!["check", "--data-dir", "none"];
+        if with_key {
+            args.extend(["--key-file", key.to_str().expect("text")]);
+        }
         args.extend(flags);
         self.output(env!("CARGO_BIN_EXE_gossd"), &args)
     }

@@ -105,13 +105,11 @@ async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> 
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
             // With another key than the agent's own, a peer would be accused of what is wrong here.
-            if is_usable {
+            if is_usable && config.validate().is_ok() {
                 found.extend(peers::examine(&config).await);
-            } else if !config.join.is_empty() {
-                found.push(Finding::warn(
-                    "peer",
-                    "the agents of --join were not asked: there is no key to ask them with",
-                ));
+            } else if !is_usable && !config.join.is_empty() {
+                let text = "the agents of --join were not asked: there is no key to ask them with";
+                found.push(Finding::warn("peer", text));
             }
             if let Some(second) = second {
                 found.extend(second::examine(&config, second).await);
