@@ -202,6 +202,8 @@ struct Outline {
     blocks: Vec<String>,
     /// Each row of a table: the code and the numbers in its first cell. For a head, as many dashes as columns.
     rows: Vec<String>,
+    /// Of each section, how many points its lists have, and what it says in code: nobody translates that.
+    sections: Vec<(usize, BTreeSet<String>)>,
 }
 
 impl Outline {
@@ -220,8 +222,19 @@ impl Outline {
                 outline.rows.push(names(row.split('|').next().unwrap_or_default().trim()));
             }
         }
+        outline.sections = sections(readme);
         outline
     }
+}
+
+fn sections(readme: &str) -> Vec<(usize, BTreeSet<String>)> {
+    let text = without_blocks(readme);
+    let section = |text: &str| {
+        let points = text.lines().filter(|line| line.starts_with("- ")).count();
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        (points, code(&words).map(str::to_owned).collect())
+    };
+    text.split("\n#").map(section).collect()
 }
 
 /// A block as in both languages: shell without its comments, anything else byte for byte.
@@ -244,7 +257,7 @@ fn names(cell: &str) -> String {
 }
 
 /// Fails at the first difference, and shows only that.
-fn assert_same(chinese: &[String], english: &[String]) {
+fn assert_same<T: PartialEq + std::fmt::Debug>(chinese: &[T], english: &[T]) {
     for (chinese, english) in chinese.iter().zip(english) {
         assert_eq!(chinese, english, "the Chinese edition's, then the English one's");
     }
@@ -289,6 +302,7 @@ fn both_languages_say_the_same() {
             assert_same(&chinese.rows, &english.rows);
         }
         assert_eq!(chinese.headings, english.headings);
+        assert_same(&chinese.sections, &english.sections);
         headings += english.headings.len();
         blocks += english.blocks.len();
         rows += english.rows.len();
