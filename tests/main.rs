@@ -14,6 +14,7 @@ mod compose;
 mod corpus;
 mod debug;
 mod deceptive_names;
+mod demo;
 mod disk;
 mod faults;
 mod forgotten;
