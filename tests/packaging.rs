@@ -145,6 +145,9 @@ fn the_manual_has_a_page_for_every_verb() {
         for flag in flags(&verb) {
             assert!(page.contains(&flag), "gossd-{verb}(1) has no {flag}");
         }
+        for section in ["EXIT STATUS", "EXAMPLES", "SEE ALSO"] {
+            assert!(page.contains(section), "gossd-{verb}(1) has no {section}");
+        }
     }
     for page in fs::read_dir(&folder).expect("a folder") {
         let page = page.expect("a page").file_name().into_string().expect("text");

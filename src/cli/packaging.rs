@@ -5,10 +5,13 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::Resettable;
 use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_complete::env::{CompleteEnv, Shells};
 use clap_mangen::Man;
+
+use super::EXIT_CODES;
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
@@ -74,7 +77,8 @@ fn title(command: &Command) -> &str {
 
 /// What clap knows, and behind it what it does not.
 fn page(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
-    let man = Man::new(command.clone());
+    // Its last words are the exit codes, which have a section of their own.
+    let man = Man::new(command.clone().after_help(Resettable::Reset));
     man.render(text)?;
     let name = title(command);
     let verb = name.strip_prefix("gossd-").unwrap_or_default();
@@ -87,6 +91,10 @@ fn page(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
         for (variable, flag) in variables {
             roff = roff + ".TP\n\\fB" + &escaped(&variable) + "\\fR\n\\fB\\-\\-" + &escaped(flag) + "\\fR\n";
         }
+    }
+    roff += ".SH \"EXIT STATUS\"\n";
+    for (code, meaning) in EXIT_CODES.lines().skip(1).filter_map(|line| line.trim().split_once("  ")) {
+        roff = roff + ".TP\n\\fB" + code + "\\fR\n" + &escaped(meaning) + "\n";
     }
     for (title, lines) in [("FILES", files(verb)), ("SIGNALS", signals(verb)), ("EXAMPLES", examples(verb))] {
         if !lines.is_empty() {
@@ -178,6 +186,21 @@ fn examples(verb: &str) -> &'static [(&'static str, &'static str)] {
         "drain" => &[("gossd drain", "before work on this host"), ("gossd drain --undo", "after it")],
         "forget" => &[("gossd forget c", "the agent c is dead and will not come back")],
         "keys" | "keys-add" => &[("gossd keys add --generate", "the first step of a rotation")],
+        "keys-use" => &[("gossd keys use 5d0c7a11", "the second step: from now on, it seals")],
+        "keys-remove" => {
+            &[("gossd keys remove 9f3a02c1", "the last step: the old key opens nothing any more")]
+        }
+        "keys-list" => &[("gossd keys list", "who has which keys, and whose key file has them")],
+        "keygen" | "keys-generate" => &[("(umask 077; gossd keygen > key)", "a key file for all hosts")],
+        "leave" => &[("gossd leave", "this host will not come back")],
+        "healthcheck" => &[("gossd healthcheck", "in a container's health check")],
+        "hold" => &[("gossd hold --name a", "in the container that owns the network of the agent a")],
+        "gost-config" => &[("gossd gost-config > gost.yml", "with the flags of gossd run")],
+        "matrix" => &[("gossd matrix", "which host cannot reach whose entrypoint")],
+        "debug" => &[("gossd debug shop.example.org", "an archive, with why that host is answered as it is")],
+        "demo" => &[("gossd demo", "until ctrl-c; nothing is written to disk")],
+        "completions" => &[("source <(gossd completions bash)", "for this shell")],
+        "man" => &[("gossd man --dir /usr/local/share/man/man1", "a page for each verb")],
         _ => &[],
     }
 }
