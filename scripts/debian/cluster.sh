@@ -67,7 +67,7 @@ says enough alive c 2
 
 step 'one does not start: gossd check shows why before, its log after'
 on c sh -c 'echo "joyn = 1" >>/etc/gossd/gossd.toml'
-ends 1 on c gossd check --config /etc/gossd/gossd.toml
+ends 2 on c gossd check --config /etc/gossd/gossd.toml
 says 'joyn' on c gossd check --config /etc/gossd/gossd.toml
 on c systemctl restart gossd >/dev/null 2>&1 || true
 says 'joyn' log c
