@@ -64,6 +64,23 @@ async fn a_peer_of_an_earlier_start_that_does_not_return_is_listed_named_and_for
 }
 
 #[tokio::test]
+async fn a_peer_that_returns_elsewhere_is_not_missed_where_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut a = Process::keeping("a", folder.path(), &[]);
+    let join = a.gossip.to_string();
+    let mut b = Process::keeping("b", folder.path(), &["--join", &join]);
+    let kept = || std::fs::read_to_string(folder.path().join("a.peers")).unwrap_or_default();
+    eventually(SOON, "a remembers it", || kept().contains("b ")).await;
+    b.kill();
+    a.kill_and_restart();
+    let _b = Process::keeping("b", folder.path(), &["--join", &join]);
+    // A place that does not answer is told after ten seconds.
+    eventually(SOON, "it would be told", || asked(&a, &["status"]).contains("up 12 s")).await;
+    let status = asked(&a, &["status"]);
+    assert!(status.contains("1 alive") && !status.contains("has not answered"), "{status}");
+}
+
+#[tokio::test]
 async fn a_record_that_lapsed_before_a_restart_is_explained_after_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut a = Process::keeping("a", folder.path(), &["--lease-ttl", "5"]);

@@ -112,7 +112,7 @@ impl Findings {
     fn take<E: std::fmt::Display>(&mut self, file: &'static str, text: Result<String, E>) {
         match text {
             Ok(text) => self.files.push((file, without_ids(&text))),
-            Err(error) => self.lacking.push(format!("{file}: {error:#}")),
+            Err(error) => self.lacking.push(without_ids(&format!("{file}: {error:#}"))),
         }
     }
 

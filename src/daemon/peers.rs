@@ -37,6 +37,10 @@ pub(super) async fn remember(
         let now = Instant::now();
         for peer in heard.borrow_and_update().iter() {
             seen.insert(peer.owner.name.clone(), (peer.addr, now));
+            // It has moved: nobody will answer where it was.
+            if remembered.borrow().get(&peer.owner.name).is_some_and(|former| *former != peer.addr) {
+                cluster.forget_remembered(&peer.owner.name);
+            }
         }
         changed.mark_unchanged();
         let earlier = remembered.borrow_and_update().clone();
