@@ -320,6 +320,47 @@ fn a_readme_is_read_in_three_minutes() {
     }
 }
 
+/// The command lines of `gossd` in a page's shell blocks, without redirections, job control and comments.
+fn commands(page: &str) -> Vec<String> {
+    let blocks = page.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().expect("its text"));
+    let lines: Vec<String> = blocks
+        .flat_map(|block| block.replace("\\\n", "").lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let ends = [" # ", " > ", ")", " |", " &", ";"];
+    let starts = |line: &str| {
+        line.strip_prefix("(umask 077; ").unwrap_or(line).strip_prefix("gossd ").map(str::to_owned)
+    };
+    lines
+        .iter()
+        .filter_map(|line| starts(line))
+        .map(|line| {
+            let end = ends.iter().filter_map(|end| line.find(end)).min().unwrap_or(line.len());
+            line[..end].trim().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_manual_has_flags_that_there_are() {
+    let mut found = 0;
+    for page in editions().into_iter().flatten() {
+        for line in commands(&read(&page)) {
+            let words = line.split_whitespace().chain(["--help"]);
+            let output = gossd().args(words).output().expect("gossd runs");
+            assert!(
+                output.status.success(),
+                "{}: gossd {line}: {}",
+                page.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            found += 1;
+        }
+    }
+    assert!(found >= 30, "{found}");
+    let wrong = gossd().args(["run", "--no-such-flag", "--help"]).output().expect("gossd runs");
+    assert!(!wrong.status.success(), "help does not hide a wrong flag");
+}
+
 /// A page without its fenced blocks, which are no Markdown.
 fn without_blocks(page: &str) -> String {
     page.split("```").step_by(2).collect()
