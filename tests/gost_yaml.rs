@@ -16,6 +16,8 @@ use tonic::{Code, Request};
 
 const README: &str = include_str!("../README.md");
 const MANUAL: &str = include_str!("../docs/gost.md");
+const TUTORIAL: &str = include_str!("../docs/gost-ha.md");
+const FROM_FRP: &str = include_str!("../docs/from-frp.md");
 /// The name in the certificate of every agent here.
 const NAME: &str = "gost-1.example.org";
 /// The token in the manual.
@@ -49,6 +51,7 @@ struct Service {
 #[serde(deny_unknown_fields)]
 struct Handler {
     r#type: String,
+    chain: Option<String>,
     #[serde(default)]
     metadata: HandlerMetadata,
 }
@@ -78,7 +81,7 @@ struct Forwarder {
 #[serde(deny_unknown_fields)]
 struct Target {
     name: String,
-    addr: SocketAddr,
+    addr: String,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +95,16 @@ struct Chain {
 #[serde(deny_unknown_fields)]
 struct Hop {
     name: String,
+    selector: Option<Selector>,
     nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Selector {
+    strategy: String,
+    max_fails: u32,
+    fail_timeout: String,
 }
 
 #[derive(Deserialize)]
@@ -391,8 +403,9 @@ fn a_key_that_gost_does_not_know_is_noticed() {
 #[test]
 fn the_manual_shows_what_is_printed() {
     let files = Files::new();
-    let blocks: Vec<_> = MANUAL.split("<!-- gossd gost-config").skip(1).collect();
-    assert!(blocks.len() >= 4, "found {}", blocks.len());
+    let pages = [MANUAL, TUTORIAL].map(|page| page.split("<!-- gossd gost-config").skip(1));
+    let blocks: Vec<_> = pages.into_iter().flatten().collect();
+    assert!(blocks.len() >= 5, "found {}", blocks.len());
     for block in blocks {
         let (flags, block) = block.split_once("-->\n```yaml\n").expect("a YAML block");
         let (shown, _) = block.split_once("```").expect("its end");
@@ -505,7 +518,8 @@ async fn the_example_servers_and_clients_fit_together() {
         assert_eq!((&*node.connector.r#type, &*node.dialer.r#type), ("tunnel", "tcp"));
         assert_eq!(node.addr.port().to_string(), tunnels[n], "each has a server of its own");
         let target = &service.forwarder.as_ref().expect("a target").nodes[0];
-        assert!(text.contains(&format!("#   python3 -m http.server {} --bind", target.addr.port())));
+        let target_port = port(&target.addr);
+        assert!(text.contains(&format!("#   python3 -m http.server {target_port} --bind")));
         let host = service.addr.strip_suffix(":0").expect("a host name");
         let visit = format!("#   curl -H 'Host: {host}' http://127.0.0.1:{}/\n", entries[1 - n]);
         assert!(text.contains(&visit), "a visitor comes to the other server: {visit}");
@@ -554,4 +568,63 @@ async fn the_example_of_a_configuration_file_is_understood() {
         let answer = IngressClient::new(channel).get_rule(call).await;
         assert_eq!(answer.expect("an answer").into_inner().endpoint, endpoint, "{host}");
     }
+}
+
+/// An example, by its path in the repository.
+fn example(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every block for gost and gossd in the guides is a file of the examples, or is printed by gossd, or is a part of such a file.
+#[test]
+fn the_guides_show_the_examples() {
+    for (page, least) in [(TUTORIAL, 3), (FROM_FRP, 3)] {
+        let mut shown = 0;
+        for block in page.split("<!-- examples/").skip(1) {
+            let (path, block) = block.split_once(" -->\n```").expect("a block");
+            let (language, block) = block.split_once('\n').expect("a language");
+            let (block, _) = block.split_once("```").expect("its end");
+            assert_eq!(block, example(&format!("examples/{path}")), "{path}");
+            assert!(path.ends_with(if language == "yaml" { ".yml" } else { language }), "{path}");
+            shown += 1;
+        }
+        let unmarked = page.split("\n```yaml\n").filter(|before| !before.ends_with(" -->")).count();
+        assert_eq!(unmarked, 1, "only what follows the last block");
+        assert!(shown >= least, "{shown}");
+    }
+}
+
+/// The two clients of the guides know both hosts, and a port of a host leads into the tunnel of one of them.
+#[test]
+fn the_examples_of_the_guides_fit_together() {
+    let [client, ssh, port] = ["client", "ssh-client", "port"]
+        .map(|name| Gost::parse(&example(&format!("examples/gost-ha/{name}.yml"))));
+    let hosts = ["a", "b"].map(|name| {
+        let flags = ["--config".to_owned(), format!("examples/gost-ha/{name}.toml")];
+        assert_eq!(printed(&flags, Path::new(env!("CARGO_MANIFEST_DIR"))), printed(&[], Path::new("/")));
+        let table: toml::Table = example(&flags[1]).parse().expect("TOML");
+        table["advertise-host"].as_str().expect("an address").to_owned()
+    });
+    let server = Gost::parse(&printed(&[], Path::new("/")));
+    let tunnel_port = &server.services[0].addr;
+    let only = |gost: &Gost| gost.chains[0].hops[0].nodes[0].connector.metadata.tunnel_id.clone();
+    for gost in [&client, &ssh] {
+        let hop = &gost.chains[0].hops[0];
+        let nodes: Vec<_> = hop.nodes.iter().map(|node| node.addr.to_string()).collect();
+        assert_eq!(nodes, hosts.clone().map(|host| format!("{host}{tunnel_port}")));
+        assert!(hop.nodes.iter().all(|node| node.connector.metadata.tunnel_id == only(gost)));
+        let selector = hop.selector.as_ref().expect("how a server is chosen");
+        assert_eq!((&*selector.strategy, selector.max_fails, &*selector.fail_timeout), ("fifo", 1, "10s"));
+        assert_eq!(gost.services[0].listener.chain.as_ref(), Some(&gost.chains[0].name));
+        assert!(gost.services[0].addr.ends_with(":0") && !gost.services[0].addr.contains('.'));
+    }
+    assert_ne!(only(&client), only(&ssh));
+    assert_eq!(only(&port), only(&ssh));
+    let [service] = &port.services[..] else { panic!("one service") };
+    assert_eq!(service.handler.chain.as_ref(), Some(&port.chains[0].name));
+    let name = |addr: &str| addr.split(':').next().expect("a name").to_owned();
+    let target = &service.forwarder.as_ref().expect("a target").nodes[0];
+    assert_eq!(name(&target.addr), name(&ssh.services[0].addr));
+    assert!(port.chains[0].hops[0].nodes[0].addr.to_string().ends_with(tunnel_port));
 }
