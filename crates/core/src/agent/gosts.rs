@@ -135,7 +135,7 @@ impl State {
     }
 
     /// Whether a record of a tunnel is ours.
-    pub(super) fn has_own(&self, name: &str) -> bool {
+    pub fn has_own(&self, name: &str) -> bool {
         self.directory.lookup(name).iter().any(|entry| *entry.owner == self.owner)
     }
 

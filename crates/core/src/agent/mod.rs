@@ -51,7 +51,7 @@ use crate::entrypoints::{Entrypoints, Registered};
 use crate::event::EventLog;
 use crate::hostname::{Claim, TunnelId};
 use crate::label::Label;
-use crate::lease::{Holding, KEEP_LAPSED, KeptLeases, LeaseTable, Renewal};
+use crate::lease::{Holding, Imported, KEEP_LAPSED, KeptLeases, LeaseTable, Renewal};
 use crate::liveness::Liveness;
 use crate::locality::Locality;
 use crate::quota::{Full, MAX_TUNNEL_RECORDS, Quota, Share};
@@ -390,6 +390,26 @@ impl State {
             }
         }
         Ok(true)
+    }
+
+    /// Takes a record of a gost of this host that another store kept, and remembers where that gost is. Of an id that is known,
+    /// nothing changes.
+    pub fn import(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<Imported, Full> {
+        if let Some(found) = self.leases.import_finds(now, &holding.record.id) {
+            return Ok(found);
+        }
+        self.admit(now, &holding.record)?;
+        self.note_entrypoint(caller, &holding.record, &holding.dial);
+        let imported = self.leases.import(now, holding)?;
+        if let Imported::Taken(change) = &imported {
+            self.tell(now, change.clone());
+        }
+        Ok(imported)
+    }
+
+    /// What an import of an id would find; none if it is not known.
+    pub fn import_finds(&self, now: Instant, id: &Label) -> Option<Imported> {
+        self.leases.import_finds(now, id)
     }
 
     /// Releases a connector, known or not.

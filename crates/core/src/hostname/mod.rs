@@ -6,6 +6,7 @@ mod claims;
 mod endpoint;
 mod naming;
 mod own;
+mod policy;
 mod public;
 mod upkeep;
 
@@ -13,6 +14,7 @@ pub use self::claim::{Claim, ClaimKey, Clock, MAX_CLOCK};
 pub use self::claims::Claims;
 pub use self::endpoint::{Endpoint, HashHost, TunnelId};
 pub use self::naming::Naming;
+pub use self::policy::{ClaimPolicy, PolicyError};
 pub use self::public::Unclaimable;
 pub use self::upkeep::{GRACE, LAP, MAX_REMEMBERED, TunnelSighting};
 

@@ -85,6 +85,13 @@ impl Claims {
         Some(self.empty(key, slot))
     }
 
+    /// Takes back what this agent states and may not any more.
+    pub fn withdraw_unless(&mut self, may_stand: impl Fn(&str, TunnelId) -> bool) -> Vec<Write> {
+        let stated = self.upkeep.keys().filter(|key| self.states(key) && !may_stand(&key.host, key.tunnel));
+        let over: Vec<ClaimKey> = stated.cloned().collect();
+        over.iter().filter_map(|key| self.withdraw(key)).collect()
+    }
+
     /// Remembers a claim no more that this agent does not state.
     pub fn forget(&mut self, key: &ClaimKey) {
         if !self.states(key) {

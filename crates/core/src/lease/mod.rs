@@ -3,6 +3,7 @@
 
 mod doubt;
 mod figures;
+mod import;
 mod moved;
 mod restore;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::doubt::{AskOutcome, FRESH, LONGEST_PERIOD};
+pub use self::import::Imported;
 pub use self::restore::KeptLeases;
 
 use super::address::Address;

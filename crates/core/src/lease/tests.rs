@@ -533,3 +533,45 @@ fn the_capacity_of_a_peak_is_given_back() {
     assert_eq!((table.lapsed(), table.slot_gaps()), (10, 0));
     assert!(table.capacity() < 400, "{}", table.capacity());
 }
+
+fn imported(table: &mut LeaseTable, now: Instant, id: &str) -> Imported {
+    table.import(now, Holding { record: record(id, "t"), dial: "127.0.0.1:80".into() }).unwrap()
+}
+
+#[test]
+fn what_is_imported_waits_for_its_renew() {
+    let (mut table, now) = table();
+    assert!(matches!(imported(&mut table, now, "1"), Imported::Taken(_)));
+    assert_eq!(imported(&mut table, now, "1"), Imported::Held { is_confirmed: false });
+    assert_eq!(table.renew(now, &"1".into()), Renewal::Renewed);
+    assert_eq!(imported(&mut table, now, "1"), Imported::Held { is_confirmed: true });
+    assert!(table.take_touched().contains(&"1".into()), "the journal gets it");
+    assert_eq!(table.live(), 1);
+}
+
+#[test]
+fn what_nobody_renews_lapses_and_is_imported_again() {
+    let (mut table, now) = table();
+    imported(&mut table, now, "1");
+    assert_eq!(expire(&mut table, now + TTL).len(), 1);
+    assert!(matches!(imported(&mut table, now + TTL, "1"), Imported::Taken(_)));
+    assert_eq!((table.live(), table.lapsed()), (1, 0));
+}
+
+#[test]
+fn gosts_deregister_counts_more_than_an_import() {
+    let (mut table, now) = table();
+    assert_eq!(table.release(now, &"1".into()), None);
+    assert_eq!(imported(&mut table, now, "1"), Imported::Released);
+    assert_eq!(table.live(), 0);
+}
+
+#[test]
+fn an_import_replaces_no_instance_that_registers_at_the_same_entrypoint() {
+    let (mut table, now) = table();
+    register(&mut table, now, &of("1", "new", "10.0.0.1:80"));
+    let former = of("2", "former", "10.0.0.1:80");
+    let imported = table.import(now, Holding { record: Arc::new(former), dial: "127.0.0.1:80".into() });
+    assert!(matches!(imported, Ok(Imported::Taken(_))));
+    assert_eq!(table.live(), 2, "both live until the former one is not renewed");
+}

@@ -31,6 +31,14 @@ impl State {
         self.directory.claims.is_private(tunnel)
     }
 
+    /// Takes back the claims of this agent that an operator's policy does not let stand. How many these were.
+    pub fn withdraw_claims(&mut self, now: Instant, may_stand: impl Fn(&str, TunnelId) -> bool) -> usize {
+        let writes = self.directory.claims.withdraw_unless(may_stand);
+        let withdrawn = writes.len();
+        self.tell_all(now, writes);
+        withdrawn
+    }
+
     /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
     pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
         let claims = &self.directory.claims;
