@@ -409,7 +409,10 @@ async fn draining_outlives_restarts_and_only_undoing_it_ends_it() {
         assert!(ready.body.contains("\ndraining: "), "{ready:?}");
         let status = asked(&a, "/status.json").await.json();
         let problems = status["problems"].as_array().expect("a list");
-        assert!(problems.iter().any(|told| told.as_str().unwrap().starts_with("draining: ")), "{status:#}");
+        assert!(
+            problems.iter().any(|told| told["text"].as_str().unwrap().starts_with("draining: ")),
+            "{status:#}"
+        );
         assert_eq!(status["members"][0]["state"], "draining");
         let admin = a.admin.to_string();
         let screen = gossd().args(["status", "--admin", &admin]).output().unwrap().stdout;

@@ -231,7 +231,7 @@ async fn a_failed_write_is_reported_once_everywhere_and_so_is_its_repair() {
     let why = format!("the ingress file: cannot write {}: No such file or directory", file.display());
     assert_eq!((ready.status(), ready.body.starts_with(&why)), (503, true), "{}", ready.body);
     let report = status(&agent).await;
-    assert!(report["problems"][0].as_str().is_some_and(|text| text.starts_with(&why)), "{report:#}");
+    assert!(report["problems"][0]["text"].as_str().is_some_and(|text| text.starts_with(&why)), "{report:#}");
 
     fs::create_dir(&place).unwrap();
     until(&file, "shop", Some(ONE)).await;

@@ -88,7 +88,8 @@ impl Gost {
         let fallback = (how & 1 == 1).then(|| Entrypoint::parse(":8420").expect("an address"));
         let remote = (how & 2 == 2).then_some([198, 51, 100, 9].into());
         let reach = Reach::new(Some(REACHED.with(Host::clone)), [127, 0, 0, 1].into(), fallback);
-        let (_names, newest) = Latest::of(Names { naming: Naming::default(), fixed: HashMap::new() });
+        let (_names, newest) =
+            Latest::of(Names { naming: Naming::default(), fixed: HashMap::new(), policy: None });
         let ingress = Ingress::new(agent.clone(), newest);
         let sd = ServiceDiscovery::new(agent.clone(), reach);
         let plugin = Arc::new(Plugin {

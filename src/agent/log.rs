@@ -115,39 +115,39 @@ pub(super) fn log(line: Line) {
             "gost asks where a tunnel is that it registered here itself, so it has lost the connector: a Deregister \
              was lost. The record lapsed. Further ones are only counted for a minute"
         ),
-        Line::Silent { agent } => tracing::warn!(%agent, "peer is silent; its records come last"),
+        Line::Silent { agent } => tracing::warn!(peer = %agent, "peer is silent; its records come last"),
         Line::Died { agent, records } => tracing::warn!(
-            %agent,
+            peer = %agent,
             records,
             "peer is dead: it has given no sign of life for the lease TTL, so its records are hidden, except where its gost still \
              answers. If it will not come back: gossd forget {agent}"
         ),
-        Line::HeardAgain { agent } => tracing::info!(%agent, "peer is alive again"),
-        Line::Differs { agent, change } => tracing::info!(%agent, "peer {change}"),
-        Line::Left { agent } => tracing::info!(%agent, "peer left"),
+        Line::HeardAgain { agent } => tracing::info!(peer = %agent, "peer is alive again"),
+        Line::Differs { agent, change } => tracing::info!(peer = %agent, "peer {change}"),
+        Line::Left { agent } => tracing::info!(peer = %agent, "peer left"),
         Line::Forgotten { agent } => {
-            tracing::info!(%agent, "forgot an agent that was dead for long");
+            tracing::info!(peer = %agent, "forgot an agent that was dead for long");
         }
         Line::Buried { agent } => {
-            tracing::info!(%agent, "forgot a dead agent: an operator said that it will not come back");
+            tracing::info!(peer = %agent, "forgot a dead agent: an operator said that it will not come back");
         }
         Line::Refused { agent, times, why } => {
-            tracing::warn!(%agent, refused = times, "rejected messages from a peer: {}", why.text());
+            tracing::warn!(peer = %agent, refused = times, "rejected messages from a peer: {}", why.text());
         }
         Line::Survives { agent, entrypoint } => tracing::warn!(
-            %agent,
+            peer = %agent,
             %entrypoint,
             "a peer is silent, but its gost answers: if the peer is dead, its records stay listed, last, for at most an \
              hour. Start gossd there"
         ),
         Line::Tried { agent, entrypoint, tried } => {
-            tracing::debug!(%agent, %entrypoint, ?tried, "dialled the gost of a peer, with another outcome than before");
+            tracing::debug!(peer = %agent, %entrypoint, ?tried, "dialled the gost of a peer, with another outcome than before");
         }
         Line::Unreached { agent, entrypoint, tried } => {
-            tracing::warn!(%agent, %entrypoint, "{}", unreached(&agent, &entrypoint, tried));
+            tracing::warn!(peer = %agent, %entrypoint, "{}", unreached(&agent, &entrypoint, tried));
         }
         Line::Reached { agent, entrypoint } => {
-            tracing::info!(%agent, %entrypoint, "a peer's gost can be dialled from this host again");
+            tracing::info!(peer = %agent, %entrypoint, "a peer's gost can be dialled from this host again");
         }
         Line::OwnUnreached(of) => {
             tracing::warn!(entrypoint = %of.entrypoint, "{}", own_unreached(&of));
@@ -156,7 +156,7 @@ pub(super) fn log(line: Line) {
             tracing::info!(%entrypoint, "no peer says any more that it cannot reach this entrypoint of ours");
         }
         Line::Detour { tunnel, agent, entrypoint } => tracing::warn!(
-            tunnel, %agent, %entrypoint,
+            tunnel, peer = %agent, %entrypoint,
             "this host can dial no record of a tunnel, but a peer can: visitors get there by the peer's gost. Open the way to \
              the entrypoints of the tunnel, which `gossd explain` names. Further ones are only counted for a minute"
         ),

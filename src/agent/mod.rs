@@ -15,7 +15,8 @@ use gossd_core::agent::{Adjusted, BITE, Effects, Heal, News, Offer, Restored, Se
 use gossd_core::connection::{Caller, ConnectionId};
 use gossd_core::entrypoints::Place;
 use gossd_core::hostname::{Endpoint, TunnelId};
-use gossd_core::lease::Holding;
+use gossd_core::label::Label;
+use gossd_core::lease::{Holding, Imported};
 use gossd_core::link::ReplicaStore;
 use gossd_core::quota::Full;
 use gossd_core::record::{AgentName, Draft, Owner, Record};
@@ -107,6 +108,17 @@ impl Agent {
         self.with(|state, now| state.renew(now, caller, draft, heal))
     }
 
+    /// Takes a record of a gost of this host that another store kept: see [`State::import`].
+    pub(crate) fn import(&self, caller: Caller, holding: Holding) -> Result<Imported, Full> {
+        self.with(|state, now| state.import(now, caller, holding))
+    }
+
+    /// What an import of an id would find; none if it would be taken.
+    pub(crate) fn import_finds(&self, id: &Label) -> Option<Imported> {
+        let now = Instant::now().into_std();
+        self.lock().import_finds(now, id)
+    }
+
     /// Releases a connector, whether it is known or not.
     pub fn deregister(&self, caller: Caller, draft: Draft<'_>) {
         self.with(|state, now| state.deregister(now, caller, draft));
@@ -183,6 +195,16 @@ impl Agent {
     /// that had lost is then given up.
     pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
         self.with(|state, now| state.claim(now, host, endpoint))
+    }
+
+    /// Takes back the claims of this agent that an operator's policy does not let stand. How many these were.
+    pub(crate) fn withdraw_claims(&self, may_stand: impl Fn(&str, TunnelId) -> bool) -> usize {
+        self.with(|state, now| state.withdraw_claims(now, may_stand))
+    }
+
+    /// Whether a record of a tunnel is registered here.
+    pub(crate) fn has_own(&self, tunnel: &str) -> bool {
+        self.lock().has_own(tunnel)
     }
 
     /// Publishes this agent's status, and tells the journal whether it drains. Returns when both have it, or when the

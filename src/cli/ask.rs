@@ -137,7 +137,7 @@ async fn found() -> anyhow::Result<Option<Client>> {
 }
 
 /// The agents that run on this host, as this user or as the system's service, by name.
-async fn running() -> Vec<(AgentName, Client)> {
+pub(super) async fn running() -> Vec<(AgentName, Client)> {
     let mut running = Vec::new();
     for (name, path) in paths::sockets() {
         let client = Client::Control(path);
@@ -204,7 +204,7 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
     wait(async { Ok(asked.changer().await?.report(Method::POST, path, body).await?) })
 }
 
-fn wait<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn wait<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = runtime()?;
     let reply = runtime.block_on(asked);
     // A resolver that does not answer must not hold the end up.

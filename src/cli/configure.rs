@@ -1,12 +1,14 @@
 //! Flags, variables and file of `gossd run`, as clap has read them, to a [`Config`].
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::blame::{self, WrongSettings};
 use super::flags::{AdminAddr, RunArgs};
-use super::paths;
+use super::{file, paths};
 use crate::config::{
     Config, DEFAULT_ADMIN, DEFAULT_GOSSIP_KEYED, DEFAULT_GOSSIP_KEYED_IPV4, DEFAULT_GOSSIP_LOOPBACK,
 };
@@ -16,7 +18,7 @@ use crate::net::transport::has_ipv6;
 use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
-use gossd_core::hostname::Naming;
+use gossd_core::hostname::{ClaimPolicy, Naming};
 use gossd_core::link::keyring::Keyring;
 use gossd_core::locality::Locality;
 use gossd_core::quota::Quota;
@@ -53,6 +55,30 @@ impl Fitted {
     }
 }
 
+/// Longest claim policy.
+const MAX_POLICY: u64 = 16 << 20;
+
+fn claim_policy(path: &Path, naming: &Naming) -> anyhow::Result<ClaimPolicy> {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(MAX_POLICY).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().with_context(|| format!("--claim-policy: cannot read {}", path.display()))?;
+    ClaimPolicy::parse(&text, naming).with_context(|| format!("--claim-policy {}", path.display()))
+}
+
+/// A configuration file that this host has, of an agent with peers, if these settings know of no file, key or peer: who starts an
+/// agent so has probably forgotten it.
+pub(super) fn overlooked(args: &RunArgs) -> Option<PathBuf> {
+    if args.config.is_some() || args.key_file.is_some() || !args.join.is_empty() {
+        return None;
+    }
+    let folders = [Some(paths::ETC.into()), paths::config_dir()].into_iter().flatten();
+    let files = folders.map(|folder: PathBuf| folder.join(paths::FILE));
+    files.into_iter().find(|file| file::keys(file).contains("join"))
+}
+
 /// The configuration with these keys.
 pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Config> {
     let gossip = match args.gossip {
@@ -78,7 +104,15 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     let naming = Naming::new(&args.ingress_domain, args.ingress_min_label, &args.ingress_reserved);
     let naming = naming.context("--ingress-domain or --ingress-reserved").map_err(blame::settings)?;
     let rules = args.ingress_rule.iter().map(|(host, tunnel)| (&**host, &**tunnel));
-    let names = Names::new(naming, rules).context("--ingress-rule").map_err(blame::settings)?;
+    let mut names = Names::new(naming, rules).context("--ingress-rule").map_err(blame::settings)?;
+    if let Some(path) = &args.claim_policy {
+        let policy = claim_policy(path, &names.naming).map_err(blame::settings)?;
+        if let Some(label) = policy.labels().next().filter(|_| args.token_file.is_none()) {
+            let text = format!("--claim-policy names token:{label}, but there is no --token-file");
+            return Err(WrongSettings(text).into());
+        }
+        names.policy = Some(policy);
+    }
     let asked = Quota { records: args.max_records, claims: args.max_rules, bytes: args.max_bytes };
     let Fitted { quota, others, problem } = Fitted::new(asked, MemoryLimit::of_this_process().as_ref())?;
     let control = match args.control {

@@ -10,7 +10,9 @@ use super::client::{self, Reply};
 use super::table::{BAD, DIM, GOOD, TextTable, painted};
 use super::words::{plain, round_trip, time};
 use super::{NOTHING_FOUND, complete, status};
-use crate::ops::report::{AroundReport, CandidateReport, Explanation, HostReport, LeaseReport, PastReport};
+use crate::ops::report::{
+    AroundReport, CandidateReport, Explanation, HostReport, LeaseReport, PastReport, RefusedClaim,
+};
 
 /// Said of a private tunnel.
 const PRIVATE: &str = "; private: gost turns visitors away";
@@ -74,7 +76,8 @@ fn addresses(explanation: &Explanation) -> String {
 }
 
 fn explained(explanation: &Explanation) -> String {
-    let Explanation { asked, host, name, hosts, private, around, candidates, past, .. } = explanation;
+    let Explanation { asked, host, name, hosts, private, around, candidates, past, refused, .. } =
+        explanation;
     let way = host.as_ref().map(|host| way(asked, host));
     // The line on the host has it already.
     let private = if *private && host.is_none() { PRIVATE } else { "" };
@@ -86,7 +89,18 @@ fn explained(explanation: &Explanation) -> String {
     let around = around.as_ref().map(self::around);
     let records = (!candidates.is_empty()).then(|| format!("\n{}", records(candidates)));
     let past = (!past.is_empty()).then(|| format!("\n{}", gone(past)));
-    [Some(verdict(explanation)), way, tunnel, hosts, around, records, past].into_iter().flatten().collect()
+    let refused = (!refused.is_empty()).then(|| format!("\n{}", refused_claims(refused)));
+    let parts = [Some(verdict(explanation)), way, tunnel, hosts, around, records, past, refused];
+    parts.into_iter().flatten().collect()
+}
+
+/// Claims on the host name that its client did not get, each on a line, and under it why.
+fn refused_claims(refused: &[RefusedClaim]) -> String {
+    let lines = refused.iter().map(|RefusedClaim { tunnel, at, why }| {
+        let why = painted(DIM, &format!("        {}", plain(why)));
+        format!("{}  {}\n{why}\n", plain(at), plain(tunnel))
+    });
+    ["REFUSED                   TUNNEL\n".to_owned()].into_iter().chain(lines).collect()
 }
 
 /// Records that went lately, each on a line, and under it why.
@@ -213,6 +227,7 @@ mod tests {
             eligible: 2,
             hosts: Vec::new(),
             past: Vec::new(),
+            refused: Vec::new(),
             around: None,
             candidates: vec![here, there, candidate(None, "c", MemberState::Dead, "c is dead")],
         }

@@ -126,6 +126,10 @@ pub(super) struct RunArgs {
     /// Bytes that a host name without a dot, or below an ingress domain, has at least
     #[arg(long, env = "GOSSD_INGRESS_MIN_LABEL", value_name = "BYTES", default_value_t = 1, value_parser = parse_label)]
     pub(super) ingress_min_label: usize,
+    /// File of who may claim which host names: lines "WHO NAME [NAME ...]", WHO a tunnel's id, token:LABEL or *. Read again on
+    /// SIGHUP [default: every tunnel any name that is free]
+    #[arg(long, env = "GOSSD_CLAIM_POLICY", value_name = "FILE")]
+    pub(super) claim_policy: Option<PathBuf>,
     /// Keep the host names that are known here in a file, for a gost that reads it instead of asking
     #[arg(long, env = "GOSSD_INGRESS_FILE", value_name = "PATH")]
     pub(super) ingress_file: Option<PathBuf>,
@@ -158,7 +162,7 @@ fn parse_admin(text: &str) -> Result<AdminAddr, String> {
     Ok(AdminAddr(Some(address)))
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
     Text,
     Json,

@@ -98,6 +98,13 @@ pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
+/// What gost's configuration has below the names of its two plugins, for gost's Web API: of service discovery and of ingress.
+pub(super) fn sections(args: &GostConfigArgs) -> anyhow::Result<[serde_json::Value; 2]> {
+    let plugin = plugin(args)?;
+    let read = |addr: &str| serde_norway::from_str(&section(&plugin, addr));
+    Ok([read(&plugin.sd)?, read(&plugin.ingress)?])
+}
+
 fn plugin(args: &GostConfigArgs) -> anyhow::Result<PluginUrls> {
     let mut plugin = match (args.via, kind(args), &args.agent.plugin_socket) {
         (Via::Tcp, PluginType::Grpc, _) => over_grpc(args)?,

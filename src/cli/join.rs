@@ -28,8 +28,6 @@ use crate::secret_file;
 use gossd_core::address::AddressError;
 use gossd_core::record::AgentName;
 
-/// The service's folder.
-const SERVICE: &str = "/etc/gossd";
 /// Longest invite.
 const MAX_LEN: u64 = 64 << 10;
 
@@ -82,10 +80,10 @@ pub(super) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
     drop(text);
     let folder = match &args.dir {
         Some(folder) => folder.clone(),
-        None if geteuid().is_root() => SERVICE.into(),
+        None if geteuid().is_root() => paths::ETC.into(),
         None => paths::config_dir().context("cannot tell where your configuration is: set --dir")?,
     };
-    let (toml, key) = (folder.join("gossd.toml"), folder.join("key"));
+    let (toml, key) = (folder.join(paths::FILE), folder.join("key"));
     let former = settings(&toml)?;
     is_free(&key, &invite)?;
     try_it(args, &invite)?;
@@ -105,7 +103,8 @@ pub(super) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
     }
     let service =
         Path::new("/run/systemd/system").exists() && Path::new("/lib/systemd/system/gossd.service").exists();
-    let next = if service && folder == Path::new(SERVICE) { "systemctl restart gossd".into() } else { run };
+    let next =
+        if service && folder == Path::new(paths::ETC) { "systemctl restart gossd".into() } else { run };
     table::print(&format!("now:  {next}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -217,7 +216,7 @@ fn write_key(path: &Path, invite: &Invite) -> anyhow::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(invite.keyring.text().as_bytes())?;
     file.sync_all()?;
-    if let Some(group) = service_group().filter(|_| path.starts_with(SERVICE) && geteuid().is_root()) {
+    if let Some(group) = service_group().filter(|_| path.starts_with(paths::ETC) && geteuid().is_root()) {
         std::os::unix::fs::fchown(&file, None, Some(group))?;
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
     }

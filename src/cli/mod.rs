@@ -17,10 +17,14 @@ mod flags;
 mod gost_config;
 mod hold;
 mod hosts;
+#[cfg(feature = "redis")]
+mod import;
 mod join;
 mod keys;
 mod log;
 mod matrix;
+#[cfg(feature = "redis")]
+mod migrate;
 mod packaging;
 mod paths;
 mod reload;
@@ -45,7 +49,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 /// All exit codes, as `--help` prints them.
 const EXIT_CODES: &str = "Exit codes:
-  0  done
+  0  done; of gossd check: nothing keeps an agent from starting, though there may be warnings
   1  failed
   2  the command line, a variable or the configuration file is wrong
   3  nothing was found, or not every agent has the keys yet";
@@ -83,6 +87,12 @@ enum Verb {
     Invite(ask::AgentArgs),
     /// Configure this host for the cluster of an invite, after asking its agents whether all fits
     Join(Box<join::JoinArgs>),
+    /// Take what gost's Redis plugins keep of the gosts of this host: their records and host names
+    #[cfg(feature = "redis")]
+    Import(Box<import::ImportArgs>),
+    /// Let a running gost call this agent instead of its Redis plugins, after an import, without disturbing a client
+    #[cfg(feature = "redis")]
+    Migrate(Box<migrate::MigrateArgs>),
     /// Say goodbye to the peers, who hide this agent's records at once, and stop it
     Leave(ask::AgentArgs),
     /// Hide this agent's records at its peers, while its own host goes on using them
@@ -144,20 +154,46 @@ pub fn main() -> ExitCode {
     if let Err(error) = keep_memory_to_ourselves() {
         eprintln!("gossd: keys may get into a core file: {error}");
     }
-    let line: Vec<OsString> = std::env::args_os().collect();
-    let is_json = line.iter().any(|word| word == "--json");
-    match file::with_file(&Cli::command(), line).map_err(blame::settings).and_then(perform) {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let line = file::with_file(&Cli::command(), typed.clone()).map_err(blame::settings);
+    let form = ErrorForm::of(line.as_ref().unwrap_or(&typed));
+    match line.and_then(perform) {
         Ok(code) => code,
-        Err(error) => failed(&error, is_json),
+        Err(error) => failed(&error, form),
+    }
+}
+
+/// How a verb says why it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorForm {
+    Text,
+    /// For a caller who asked for JSON.
+    Json,
+    /// A line of a log that is JSON from its first line to its last.
+    LogLine,
+}
+
+impl ErrorForm {
+    /// As a command line asks for, which may be wrong elsewhere.
+    fn of(line: &[OsString]) -> Self {
+        if line.iter().any(|word| word == "--json") {
+            return Self::Json;
+        }
+        let read = Cli::command().ignore_errors(true).try_get_matches_from(line);
+        let format = read.ok().and_then(|read| {
+            let (_, verb) = read.subcommand()?;
+            verb.try_get_one::<flags::LogFormat>("log_format").ok()?.copied()
+        });
+        if format == Some(flags::LogFormat::Json) { Self::LogLine } else { Self::Text }
     }
 }
 
 /// Says why a verb failed. A command line that is wrong has its own exit code, whoever finds that.
-fn failed(error: &anyhow::Error, is_json: bool) -> ExitCode {
+fn failed(error: &anyhow::Error, form: ErrorForm) -> ExitCode {
     let wrong_line = error.downcast_ref::<clap::Error>();
     match wrong_line {
         // Not of help and version, which are no errors.
-        Some(error) if !is_json || !error.use_stderr() => error.exit(),
+        Some(error) if form == ErrorForm::Text || !error.use_stderr() => error.exit(),
         _ => {}
     }
     let text = match wrong_line {
@@ -167,10 +203,10 @@ fn failed(error: &anyhow::Error, is_json: bool) -> ExitCode {
         }
         None => words::plain_lines(&format!("{}{}", words::told(error), blame::origins(error))),
     };
-    if is_json {
-        eprintln!("{}", serde_json::json!({ "error": text }));
-    } else {
-        eprintln!("gossd: {text}");
+    match form {
+        ErrorForm::Text => eprintln!("gossd: {text}"),
+        ErrorForm::Json => eprintln!("{}", serde_json::json!({ "error": text })),
+        ErrorForm::LogLine => eprintln!("{}", log::error_line(&format!("gossd: {text}"))),
     }
     exit_code(error)
 }
@@ -207,6 +243,10 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => return check::check(*args),
         Verb::Invite(asked) => join::invite(&asked)?,
         Verb::Join(args) => return join::join(&args),
+        #[cfg(feature = "redis")]
+        Verb::Import(args) => return import::import(&args),
+        #[cfg(feature = "redis")]
+        Verb::Migrate(args) => migrate::migrate(&args)?,
         Verb::Leave(asked) => ask::leave(&asked)?,
         Verb::Drain(args) => ask::drain(&args)?,
         Verb::Forget(args) => ask::forget(&args)?,
@@ -231,6 +271,21 @@ fn perform(line: Vec<OsString>) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_asks_for_json_gets_errors_as_json_even_of_a_line_that_is_wrong() {
+        let of = |line: &str| ErrorForm::of(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for (line, form) in [
+            ("gossd run --name a", ErrorForm::Text),
+            ("gossd run --no-such-flag", ErrorForm::Text),
+            ("gossd status --json --no-such-flag", ErrorForm::Json),
+            ("gossd run --log-format json --max-records many", ErrorForm::LogLine),
+            ("gossd run --max-records many --log-format=json", ErrorForm::LogLine),
+            ("gossd no-such-verb", ErrorForm::Text),
+        ] {
+            assert_eq!(of(line), form, "{line}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_every_flag_has_its_variable() {

@@ -8,6 +8,11 @@ use anyhow::Context as _;
 
 use gossd_core::record::{AgentName, MAX_AGENT_NAME};
 
+/// The folder of the service's configuration.
+pub(super) const ETC: &str = "/etc/gossd";
+/// The name of a configuration file, by convention.
+pub(super) const FILE: &str = "gossd.toml";
+
 /// The runtime folder of the system's service, `examples/systemd/gossd.service`.
 const SERVICE: &str = "/run/gossd";
 const SUFFIX: &str = ".sock";

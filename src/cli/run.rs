@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::configure::config;
+use super::configure::{config, overlooked};
 use super::flags::RunArgs;
 use super::log::Log;
 use super::reload::{Again, Changed, Source};
@@ -37,6 +37,13 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 fn run_until_told(args: RunArgs, source: Source, log: &Log) -> anyhow::Result<()> {
     raise_open_files();
+    if let Some(file) = overlooked(&args) {
+        let file = file.display();
+        tracing::warn!(
+            "{file} is not read, and no --join or --key-file is given: this agent has no peers. Start it with --config {file}, \
+             unless that is meant"
+        );
+    }
     let inherited = Inherited::from_environment();
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -16,6 +16,7 @@ use crate::listeners::{Inherited, Listeners, hold};
 use crate::ops::takeover::PROTOCOL;
 use crate::ops::takeover::predecessor::Predecessor;
 use crate::plugin::http;
+use crate::wall_clock;
 
 /// The agent that this process is started for.
 pub(super) async fn start(
@@ -119,7 +120,9 @@ fn announce(daemon: &Daemon, scheme: &str, socket: Option<&Path>, is_json: bool)
         plugins.chain([("gossip", daemon.gossip.to_string())]).chain(admin).chain(metrics).chain(socket);
     let line = |(what, place): (&str, String)| {
         if is_json {
-            serde_json::json!({ what: place }).to_string() + "\n"
+            // Standard output may well go where the log goes.
+            let at = wall_clock::spell(wall_clock::now());
+            serde_json::json!({ "timestamp": at, "level": "INFO", what: place }).to_string() + "\n"
         } else {
             format!("{what} {place}\n")
         }

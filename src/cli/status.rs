@@ -11,7 +11,7 @@ use super::client::Reply;
 use super::table::{self, BAD, DIM, GOOD, TITLE, TextTable, USUAL, WARN, painted};
 use super::words::{count, plain, plain_lines, round_trip, time, told};
 use crate::ops::report::{
-    Holds, IngressFileReport, JournalReport, Member, MemberState, MembersReport, StatusReport,
+    Holds, IngressFileReport, JournalReport, Member, MemberState, MembersReport, Severity, StatusReport,
 };
 use gossd_core::locality::MAX_WEIGHT;
 
@@ -130,8 +130,8 @@ fn screen(status: &StatusReport) -> String {
     let mut text =
         format!("{}  gossd {}  up {up}  {ready}  {at}\n", painted(TITLE, &plain(name)), plain(version));
     for problem in &status.problems {
-        let style = if status.ready && !problem.contains(" dead: ") { WARN } else { BAD };
-        text = text + &painted(style, &plain(problem)) + "\n";
+        let style = if problem.severity == Severity::Warn { WARN } else { BAD };
+        text = text + &painted(style, &plain(&problem.text)) + "\n";
     }
     text.push('\n');
     let zone = status.members.first().filter(|own| has_place(own)).map(|own| ("zone", place(own)));
@@ -258,7 +258,7 @@ fn members_table(members: &[Member]) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::ops::report::Refused;
+    use crate::ops::report::{Problem, ProblemKind, Refused};
 
     fn member(name: &str, state: MemberState) -> Member {
         Member {
@@ -340,7 +340,10 @@ gossip   10.0.0.1:8002, generation 1764000000000
 
     #[test]
     fn what_is_wrong_comes_first_each_on_a_line() {
-        let problems = vec!["the journal: no space".into(), "more than half of the peers are gone".into()];
+        let problems = vec![
+            Problem::bad(ProblemKind::Journal, "the journal: no space"),
+            Problem::warn(ProblemKind::Isolated, "more than half of the peers are gone"),
+        ];
         let journal = JournalReport {
             state: "failing".into(),
             problem: Some("no space".into()),

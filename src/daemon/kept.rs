@@ -74,7 +74,8 @@ impl StartState {
         let peers = match &config.data_dir {
             Some(folder) => {
                 let path = journal::peers::path(folder, &config.name);
-                spawn_blocking(move || journal::peers::read(&path)).await?
+                let cluster = config.cluster.clone();
+                spawn_blocking(move || journal::peers::read(&path, &cluster)).await?
             }
             None => PeerAddresses::new(),
         };

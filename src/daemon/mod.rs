@@ -30,6 +30,7 @@ use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
 use crate::net::{self, Cluster};
 use crate::ops::access::Access;
+use crate::ops::report::{Problem, ProblemKind};
 use crate::ops::takeover::predecessor::Predecessor;
 use crate::ops::{self, About, Ops};
 use crate::plugin::bounds;
@@ -38,7 +39,7 @@ use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Entrances};
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::token::TokenHashes;
-use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::plugin::{CaughtUp, Importer, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 use crate::web_page::OwnNames;
 use gossd_core::address::Host;
@@ -182,6 +183,13 @@ impl Daemon {
             );
         }
         let advertised = found.gossip;
+        if config.advertise.is_some() && found.is_elsewhere() {
+            tracing::info!(
+                "--advertise-host {} is no address of this host: right if something forwards TCP and UDP to it; otherwise peers \
+                 will say that they cannot reach it",
+                advertised.ip()
+            );
+        }
         let (own, own_host) = watch::channel(found);
         let kept = StartState::open(&config, former.snapshot().await?, other).await?;
 
@@ -207,6 +215,7 @@ impl Daemon {
             agent.bound_others(bytes);
         }
         unusual_names(&config.names);
+        withdraw_claims(&agent, &config.names);
         let joins = !config.join.is_empty();
         let known = kept.peers;
         if joins || !known.is_empty() {
@@ -231,7 +240,7 @@ impl Daemon {
             keyring: config.keyring,
             key_file: config.key_file,
             reload: reloads,
-            cluster: config.cluster,
+            cluster: config.cluster.clone(),
             interval: config.gossip_interval,
             dead_grace: config.dead_grace,
             faults: config.faults,
@@ -241,7 +250,7 @@ impl Daemon {
         tasks.spawn(agent.clone().drive(cluster.clone(), Dialling::All));
         if let Some(folder) = &config.data_dir {
             let path = journal::peers::path(folder, &config.name);
-            tasks.spawn(peers::remember(cluster.clone(), agent.clone(), known.clone(), path));
+            tasks.spawn(peers::remember(cluster.clone(), agent.clone(), known.clone(), path, config.cluster));
         }
         tasks.spawn(peers::catch_up(agent.clone(), known, joins, caught_up.clone()));
         if config.hold {
@@ -255,19 +264,21 @@ impl Daemon {
             bound: gossip,
         };
         tasks.spawn(address::follow(finder, followers));
-        let sd = ServiceDiscovery::new(agent.clone(), reach);
+        let sd = ServiceDiscovery::new(agent.clone(), reach.clone());
         let (names, newest_names) = Latest::of(config.names);
         let ingress = Ingress::new(agent.clone(), newest_names);
+        let importer = Importer::new(ingress.clone(), reach);
         let (ingress_file, file_health) = file::keep(config.ingress_file, &ingress, hold, &mut tasks);
         let access =
             admin_listener.as_ref().map(|listener| admin_access(listener, admin_tokens)).transpose()?;
-        let open_admin =
-            access.iter().filter(|access| matches!(access, Access::Open)).map(|_| OPEN_ADMIN.into());
-        let standing: Vec<String> = config.memory_problem.into_iter().chain(open_admin).collect();
+        let is_open = matches!(access, Some(Access::Open));
+        let open_admin = is_open.then(|| Problem::warn(ProblemKind::OpenAdmin, OPEN_ADMIN));
+        let memory = config.memory_problem.map(|text| Problem::warn(ProblemKind::Memory, text));
+        let standing: Vec<Problem> = memory.into_iter().chain(open_admin).collect();
         for problem in &standing {
-            tracing::warn!("{problem}");
+            tracing::warn!("{}", problem.text);
         }
-        let outside = outside(&cluster, &ingress, &meter, file_health, config.log, standing, about);
+        let outside = outside(&cluster, &ingress, &meter, file_health, config.log, importer, standing, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
         ops.set_flags(config.flags);
         tasks.spawn(ops::history::record(ops.clone()));
@@ -332,6 +343,7 @@ impl Daemon {
         self.ops.set_flags(flags);
         let private = names.private();
         self.agent.adjust(Adjusted { order, quota, locality: &locality, private: &private });
+        withdraw_claims(&self.agent, &names);
         self.names.send_replace(Arc::new(names));
         self.cluster.join(join);
     }
@@ -462,6 +474,18 @@ impl Daemon {
 fn unusual_names(names: &Names) {
     for (name, why) in names.unusual() {
         tracing::warn!(name, "an ingress rule or domain is for {why}; it is in force, if it is meant so");
+    }
+}
+
+/// Takes back what tunnels claimed here and may not, as the operator's policy is now.
+fn withdraw_claims(agent: &Agent, names: &Names) {
+    let Some(policy) = &names.policy else { return };
+    let withdrawn = agent.withdraw_claims(|key, tunnel| policy.may_stand(key, tunnel));
+    if withdrawn > 0 {
+        tracing::warn!(
+            withdrawn,
+            "took back host names that the --claim-policy does not give to their tunnels"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -13,8 +14,10 @@ use crate::metrics::{ProcessMetrics, Runtime, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
 use crate::own_log::OwnLog;
-use crate::plugin::{By, Found, Ingress, Meter};
+use crate::plugin::{By, ClaimRefused, Found, Importer, Ingress, Meter};
 use crate::rejected::RejectedCounts;
+use crate::wall_clock;
+use gossd_core::hostname::TunnelId;
 
 pub(super) fn outside(
     cluster: &Cluster,
@@ -22,7 +25,8 @@ pub(super) fn outside(
     meter: &Meter,
     ingress_file: ingress_file::FileHealth,
     log: OwnLog,
-    standing: Vec<String>,
+    importer: Importer,
+    standing: Vec<report::Problem>,
     about: About,
 ) -> Outside {
     let mut metrics = Registry::default();
@@ -42,6 +46,7 @@ pub(super) fn outside(
     Outside {
         about,
         hosts: host_names(ingress),
+        import: Box::new(move |order| importer.import(order)),
         ingress_file: Box::new(move || ingress_file.report()),
         calls: Box::new(move || calls.counts()),
         metrics,
@@ -63,12 +68,17 @@ impl Collector for AdminRejected {
 }
 
 fn host_names(ingress: Ingress) -> HostNames {
-    let (every, changes) = (ingress.clone(), ingress.clone());
+    let (every, changes, refusing) = (ingress.clone(), ingress.clone(), ingress.clone());
     HostNames {
         find: Box::new(move |host| ingress.explain(host).map(reported)),
         all: Box::new(move || every.rules().into_iter().map(reported).collect()),
+        refused: Box::new(move |host| refusing.refused(host).into_iter().map(refused).collect()),
         revision: Box::new(move || changes.revision()),
     }
+}
+
+fn refused((tunnel, why, ago): (TunnelId, ClaimRefused, Duration)) -> report::RefusedClaim {
+    report::RefusedClaim { tunnel: tunnel.to_string(), at: wall_clock::ago(ago), why: why.to_string() }
 }
 
 fn reported(found: Found) -> (report::HostReport, String) {

@@ -21,12 +21,13 @@ const MISSED: Duration = Duration::from_secs(10);
 /// How often a starting agent checks whether its peers have sent their records.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Keeps the known peers in a file: those that are alive, and for a while those that were; none that left or was forgotten.
+/// Keeps the known peers of a cluster in a file: those that are alive, and for a while those that were; none that left or was forgotten.
 pub(super) async fn remember(
     cluster: Cluster,
     agent: Agent,
     known: PeerAddresses,
     path: PathBuf,
+    of: String,
 ) -> anyhow::Result<()> {
     let (mut heard, mut changed, mut remembered) =
         (cluster.watch_peers(), agent.watch(), cluster.remembered());
@@ -60,8 +61,8 @@ pub(super) async fn remember(
         });
         let known: PeerAddresses = seen.iter().map(|(name, (address, _))| (name.clone(), *address)).collect();
         if written.as_ref() != Some(&known) {
-            let (to, content) = (path.clone(), known.clone());
-            match spawn_blocking(move || peers::write(&to, &content)).await? {
+            let (to, of, content) = (path.clone(), of.clone(), known.clone());
+            match spawn_blocking(move || peers::write(&to, &of, &content)).await? {
                 Ok(()) => written = Some(known),
                 Err(error) => tracing::debug!(%error, "cannot write the file of known peers"),
             }

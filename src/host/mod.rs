@@ -38,6 +38,11 @@ impl OwnHost {
         Self { gossip, reachable, addresses: BTreeSet::new() }
     }
 
+    /// Whether the address that peers are told is, as far as is known, none of this host.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        !self.addresses.is_empty() && !self.addresses.contains(&self.gossip.ip().to_canonical())
+    }
+
     /// Why other hosts cannot reach an agent that listens there, and what to do.
     pub(crate) fn problem(&self, bound: SocketAddr) -> Option<String> {
         let listens = bound.ip().to_canonical();

@@ -69,7 +69,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     assert_eq!(kept.text(), "");
     let start = Instant::now();
     for (n, host) in ["a", "b", "c"].into_iter().enumerate() {
-        assert_eq!(kept.world.ingress.set_rule(host, ONE), Ok(true));
+        assert_eq!(kept.world.ingress.set_rule(host, ONE, None), Ok(true));
         kept.until("the name is there", |report| report.lines == n + 1).await;
     }
     assert!(start.elapsed() >= PACE * 2, "once a second at most: {:?}", start.elapsed());
@@ -113,7 +113,7 @@ async fn a_start_keeps_what_it_cannot_know_yet_and_no_longer() {
     kept.world.attach(ONE);
     kept.until("one is known", |report| report.former == 1).await;
     assert_eq!(kept.text(), former);
-    assert_eq!(kept.world.ingress.set_rule("new", ONE), Ok(true));
+    assert_eq!(kept.world.ingress.set_rule("new", ONE, None), Ok(true));
     kept.until_text("a new one comes to them", &(former.clone() + &claim("new"))).await;
 
     let Kept { world, folder, .. } = &kept;
@@ -136,7 +136,7 @@ async fn an_unreadable_file_is_not_overwritten_while_it_may_be_needed() {
     kept.until("it is reported and tried again", |report| report.failures >= 2).await;
     let problem = kept.health.report().unwrap().problem.unwrap();
     assert!(problem.contains("it exists and is no file"), "{problem}");
-    assert_eq!(kept.world.ingress.set_rule("a", ONE), Ok(true));
+    assert_eq!(kept.world.ingress.set_rule("a", ONE, None), Ok(true));
     fs::remove_dir(path(&kept.folder)).unwrap();
     kept.until_text("it is mended", &claim("a")).await;
     kept.until("nothing is wrong any more", |report| report.problem.is_none()).await;

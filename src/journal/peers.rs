@@ -1,6 +1,6 @@
 //! The peers that an agent knew before its start, beside its journal. The next start looks for them besides `--join`,
-//! and waits for them before it gives an empty answer. A text file with a line `NAME ADDRESS` each. It is a hint: what
-//! cannot be read is ignored, and a failed write costs the next start half a second.
+//! and waits for them before it gives an empty answer. A text file: a line `cluster ID`, and a line `NAME ADDRESS` each. It is
+//! a hint: what cannot be read is ignored, and a failed write costs the next start half a second.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,8 +27,13 @@ pub(crate) fn path(dir: &Path, name: &AgentName) -> PathBuf {
     dir.join(format!("{name}.peers"))
 }
 
-/// Reads the file; invalid lines are ignored.
-pub(crate) fn read(path: &Path) -> PeerAddresses {
+/// The first line: which cluster the peers are of.
+fn head(cluster: &str) -> String {
+    format!("cluster {cluster}")
+}
+
+/// Reads the file; invalid lines are ignored, and so are peers of another cluster.
+pub(crate) fn read(path: &Path, cluster: &str) -> PeerAddresses {
     let mut text = String::new();
     let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
     if read.is_err() {
@@ -38,13 +43,17 @@ pub(crate) fn read(path: &Path) -> PeerAddresses {
         let (name, address) = line.split_once(' ')?;
         Some((name.parse().ok()?, address.parse().ok()?))
     };
-    text.lines().filter_map(peer).take(MAX_PEERS).collect()
+    let mut lines = text.lines();
+    if lines.next() != Some(&*head(cluster)) {
+        return PeerAddresses::new();
+    }
+    lines.filter_map(peer).take(MAX_PEERS).collect()
 }
 
 /// Replaces the file.
-pub(crate) fn write(path: &Path, peers: &PeerAddresses) -> io::Result<()> {
-    let lines: Vec<String> =
-        peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n")).collect();
+pub(crate) fn write(path: &Path, cluster: &str, peers: &PeerAddresses) -> io::Result<()> {
+    let peers = peers.iter().take(MAX_PEERS).map(|(name, address)| format!("{name} {address}\n"));
+    let lines: Vec<String> = std::iter::once(head(cluster) + "\n").chain(peers).collect();
     let draft = beside(path, "new");
     io::Write::write_all(&mut private_file(&draft, true)?, lines.concat().as_bytes())?;
     fs::rename(&draft, path)
@@ -58,16 +67,19 @@ mod tests {
     fn peers_are_restored_and_invalid_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = path(folder.path(), &"a".parse().unwrap());
-        assert!(read(&path).is_empty(), "no file");
+        assert!(read(&path, "default").is_empty(), "no file");
         let peers = PeerAddresses::from([
             ("b".parse().unwrap(), "10.0.0.2:8002".parse().unwrap()),
             ("c".parse().unwrap(), "[2001:db8::3]:8002".parse().unwrap()),
         ]);
-        write(&path, &peers).unwrap();
-        assert_eq!(read(&path), peers);
-        fs::write(&path, "b 10.0.0.2:8002\nno-address\nc/d 10.0.0.3:1\n\u{1}\nc [2001:db8::3]:8002").unwrap();
-        assert_eq!(read(&path), peers);
+        write(&path, "default", &peers).unwrap();
+        assert_eq!(read(&path, "default"), peers);
+        assert!(read(&path, "other").is_empty(), "those of another cluster are nobody's peers here");
+        let damaged =
+            "cluster default\nb 10.0.0.2:8002\nno-address\nc/d 10.0.0.3:1\n\u{1}\nc [2001:db8::3]:8002";
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(read(&path, "default"), peers);
         fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert!(read(&path).is_empty());
+        assert!(read(&path, "default").is_empty());
     }
 }

@@ -7,28 +7,28 @@ use gossd_core::link::keyring::Keyring;
 pub(super) fn log(line: LinkLine, keyring: &Keyring) {
     match line {
         LinkLine::Joined { peer } => {
-            tracing::info!(agent = %peer.owner.name, address = %peer.addr, "peer joined");
+            tracing::info!(peer = %peer.owner.name, address = %peer.addr, "peer joined");
         }
         LinkLine::Blocked { peer, is_blocked: true } => {
             tracing::warn!(
-                agent = %peer.owner.name, address = %peer.addr,
+                peer = %peer.owner.name, address = %peer.addr,
                 "TCP does not get through to this peer, so what is large goes to it in pieces by UDP, slowly: open TCP port \
                  {} on the way to it",
                 peer.addr.port()
             );
         }
         LinkLine::Blocked { peer, is_blocked: false } => {
-            tracing::info!(agent = %peer.owner.name, address = %peer.addr, "TCP gets through to this peer again");
+            tracing::info!(peer = %peer.owner.name, address = %peer.addr, "TCP gets through to this peer again");
         }
         LinkLine::LoopbackRefused { peer, from } => tracing::warn!(
-            agent = %peer.owner.name,
+            peer = %peer.owner.name,
             address = %from,
             "not admitted: a peer on another host says that it is reached at {}, which from here is this host. It has found no \
              address of its host yet, or its --advertise-host is a loopback address: set --advertise-host there",
             peer.addr
         ),
         LinkLine::KeysTaken { agent } => {
-            tracing::info!(%agent, keys = ?keyring, "took keys from a peer; the first seals");
+            tracing::info!(peer = %agent, keys = ?keyring, "took keys from a peer; the first seals");
         }
         LinkLine::Rejected { from, why } => {
             let hint = match why {

@@ -20,6 +20,8 @@ use gossd_core::record::Network;
 
 /// Host names of a tunnel in one answer.
 const NAMES: usize = 64;
+/// Refused claims in one answer.
+const REFUSED: usize = 16;
 
 #[derive(Deserialize)]
 pub(super) struct ExplainQuery {
@@ -71,8 +73,22 @@ impl Ops {
         let candidates = found.iter().map(|candidate| self::candidate(candidate, order, listed)).collect();
         let tunnel = name.as_deref().and_then(TunnelId::parse);
         let private = tunnel.is_some_and(|tunnel| self.agent.is_private(tunnel));
+        let refused = (self.outside.hosts.refused)(asked).into_iter().take(REFUSED).collect();
         let asked = asked.into();
-        Explanation { asked, host, name, hosts, private, verdict, known, eligible, around, candidates, past }
+        Explanation {
+            asked,
+            host,
+            name,
+            hosts,
+            private,
+            verdict,
+            known,
+            eligible,
+            around,
+            candidates,
+            past,
+            refused,
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dea
         Err(refused) => return Err(Failure(StatusCode::CONFLICT, format!("{name}: {refused}"))),
         Ok(()) => {}
     }
-    tracing::info!(agent = name, "told by gossd forget that it will not come back");
+    tracing::info!(peer = name, "told by gossd forget that it will not come back");
     Ok(done(
         true,
         &format!(

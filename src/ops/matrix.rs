@@ -10,7 +10,7 @@ use gossd_core::agent::{Tried, UnreachedView, View};
 use gossd_core::rank::Reach;
 
 use super::Ops;
-use super::report::{MatrixReport, UnreachedReport};
+use super::report::{MatrixReport, Problem, ProblemKind, UnreachedReport};
 use super::routes::{Shared, json};
 use crate::agent::{frozen, own_unreached, unreached};
 
@@ -53,17 +53,22 @@ fn verdict(heard: usize, known: usize, total: usize) -> String {
 }
 
 /// What of it has its cause or its effect on this host, a sentence each.
-pub(super) fn problems(view: &View) -> Vec<String> {
+pub(super) fn problems(view: &View) -> Vec<Problem> {
     let tried = |reach| if reach == Reach::Refused { Tried::Refused } else { Tried::Silent };
     let here = view.unreached.iter().take(MOST);
     let here =
         here.map(|entrypoint| unreached(&entrypoint.owner, &entrypoint.address, tried(entrypoint.reach)));
+    let here = here.map(|text| Problem::warn(ProblemKind::Unreached, text));
     let there = view.own_unreached.iter().take(MOST).map(own_unreached);
+    let there = there.map(|text| Problem::warn(ProblemKind::OwnUnreached, text));
     let rest = [&view.unreached.len(), &view.own_unreached.len()].map(|len| len.saturating_sub(MOST));
     let rest = rest.into_iter().sum::<usize>();
-    let more =
-        (rest > 0).then(|| format!("{rest} more entrypoints are not reached: `gossd matrix` lists them"));
+    let more = (rest > 0).then(|| {
+        let text = format!("{rest} more entrypoints are not reached: `gossd matrix` lists them");
+        Problem::warn(ProblemKind::Unreached, text)
+    });
     let frozen = view.frozen.iter().take(MOST).map(frozen);
+    let frozen = frozen.map(|text| Problem::bad(ProblemKind::GostFrozen, text));
     frozen.chain(here).chain(there).chain(more).collect()
 }
 

@@ -17,6 +17,7 @@ mod events;
 mod explain;
 pub(crate) mod history;
 mod hosts;
+mod import;
 mod invite;
 mod keys;
 mod leave;
@@ -24,6 +25,7 @@ mod matrix;
 #[cfg(feature = "schema")]
 pub(crate) mod openapi;
 mod page;
+mod problems;
 mod ready;
 pub(crate) mod report;
 mod routes;
@@ -66,6 +68,8 @@ pub(crate) struct HostNames {
     pub find: Box<Lookup>,
     /// All rules with their tunnels, but for hash hosts, in no particular order.
     pub all: Box<dyn Fn() -> Vec<Named> + Send + Sync>,
+    /// Claims on a host name that were refused: the last one first.
+    pub refused: Box<dyn Fn(&str) -> Vec<report::RefusedClaim> + Send + Sync>,
     /// Another number whenever a name leads elsewhere.
     pub revision: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -96,14 +100,16 @@ pub(crate) struct Outside {
     pub about: About,
     /// The tunnels of host names.
     pub hosts: HostNames,
+    /// Takes what another store kept.
+    pub import: Box<dyn Fn(&report::ImportOrder) -> report::ImportReport + Send + Sync>,
     /// The file of host names, if there is one.
     pub ingress_file: Box<dyn Fn() -> Option<report::IngressFileReport> + Send + Sync>,
     /// The plugin calls so far, by how long they took.
     pub calls: Box<dyn Fn() -> history::CallCounts + Send + Sync>,
     /// The metrics of every module.
     pub metrics: Registry,
-    /// What has been wrong since the start and stays so, a sentence each.
-    pub standing: Vec<String>,
+    /// What has been wrong since the start and stays so.
+    pub standing: Vec<report::Problem>,
     /// The newest lines of the log.
     pub log: RecentLines,
     /// Requests to the admin listener and the control socket that were turned away.

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::report::{
-    ConfigReport, DoneReport, ErrorReport, Explanation, HistoryReport, HostsReport, InviteReport, KeyChange,
-    MatrixReport, StatusReport, TimedEvent, TunnelsReport,
+    ConfigReport, DoneReport, ErrorReport, Explanation, HistoryReport, HostsReport, ImportOrder,
+    ImportReport, InviteReport, KeyChange, MatrixReport, StatusReport, TimedEvent, TunnelsReport,
 };
 
 /// What a path takes and answers.
@@ -18,6 +18,8 @@ struct Operation {
     summary: &'static str,
     /// Of the query, each with its type.
     parameters: &'static [(&'static str, &'static str)],
+    /// What is posted, if it is JSON.
+    body: Option<fn(&mut SchemaGenerator) -> Schema>,
     answer: Answer,
     /// Whether only the control socket has it.
     is_by_socket: bool,
@@ -35,7 +37,7 @@ fn of<T: JsonSchema>() -> Answer {
 }
 
 fn read(path: &'static str, summary: &'static str, answer: Answer) -> Operation {
-    Operation { method: "get", path, summary, parameters: &[], answer, is_by_socket: false }
+    Operation { method: "get", path, summary, parameters: &[], body: None, answer, is_by_socket: false }
 }
 
 fn change(path: &'static str, summary: &'static str, answer: Answer) -> Operation {
@@ -99,6 +101,10 @@ fn operations() -> Vec<Operation> {
         },
         change("/invite", "How another host joins: a secret", of::<InviteReport>()),
         Operation {
+            body: Some(SchemaGenerator::subschema_for::<ImportOrder>),
+            ..change("/import", "Takes what another store kept of this host's gosts", of::<ImportReport>())
+        },
+        Operation {
             parameters: &[("name", "string")],
             ..change("/forget", "Forgets a dead agent", of::<DoneReport>())
         },
@@ -142,12 +148,16 @@ pub fn openapi() -> Value {
             .map(|(name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }))
             .collect();
         let by = if operation.is_by_socket { "control socket" } else { "admin listener and control socket" };
-        let described = json!({
+        let mut described = json!({
             "summary": operation.summary,
             "tags": [by],
             "parameters": parameters,
             "responses": { "200": { "description": "Done", "content": content }, "default": failure },
         });
+        if let Some(body) = operation.body {
+            let content = json!({ "application/json": { "schema": body(&mut schemas) } });
+            described["requestBody"] = json!({ "required": true, "content": content });
+        }
         paths.insert(operation.path.into(), json!({ operation.method: described }));
     }
     json!({

@@ -7,10 +7,10 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::matrix;
-use super::report::IngressFileReport;
+use super::report::{IngressFileReport, Problem, ProblemKind};
 use super::routes::Shared;
-use gossd_core::agent::{DRAINING, View};
+use super::{matrix, problems};
+use gossd_core::agent::View;
 
 /// How long a newcomer needs for all records of its peers, at most: ten times what 100,000 take on loopback.
 const CATCH_UP: Duration = Duration::from_secs(20);
@@ -27,16 +27,16 @@ pub(super) async fn readyz(State(ops): Shared) -> (StatusCode, String) {
     let file = (ops.outside.ingress_file)();
     let reasons = ops.readiness.reasons(&view, ops.cluster.peers(), file.as_ref());
     // Draining is no reason: this host goes on using the agent.
-    let draining = if view.draining { format!("draining: {DRAINING}\n") } else { String::new() };
     // Nor is a peer that is away, or that is not reached.
-    let mut notes = ops.cluster.unanswered();
-    notes.extend(matrix::problems(&view));
-    notes.push(draining);
-    let notes = notes.join("\n");
+    let notes = problems::unanswered(&ops).chain(matrix::problems(&view)).chain(problems::draining(&view));
+    let lines = |problems: &mut dyn Iterator<Item = Problem>| -> String {
+        problems.map(|problem| problem.text + "\n").collect()
+    };
+    let notes = lines(&mut notes.into_iter());
     if reasons.is_empty() {
         return (StatusCode::OK, format!("ready\n{notes}"));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n" + &notes)
+    (StatusCode::SERVICE_UNAVAILABLE, lines(&mut reasons.into_iter()) + &notes)
 }
 
 impl Readiness {
@@ -45,23 +45,32 @@ impl Readiness {
         Self { joins, met: AtomicBool::new(false), caught_up: AtomicBool::new(false) }
     }
 
-    /// Why the agent is not ready, a sentence for each reason; empty if it is.
-    pub(super) fn reasons(&self, view: &View, peers: usize, file: Option<&IngressFileReport>) -> Vec<String> {
+    /// Why the agent is not ready; empty if it is.
+    pub(super) fn reasons(
+        &self,
+        view: &View,
+        peers: usize,
+        file: Option<&IngressFileReport>,
+    ) -> Vec<Problem> {
         let mut reasons = Vec::new();
-        reasons.extend(view.journal.problem.as_ref().map(|why| format!("the journal: {why}")));
+        let unwritten = view.journal.problem.as_ref();
+        reasons
+            .extend(unwritten.map(|why| Problem::bad(ProblemKind::Journal, format!("the journal: {why}"))));
         let unwritten = file.and_then(|file| file.problem.as_ref());
-        reasons.extend(unwritten.map(|why| format!("the ingress file: {why}")));
+        reasons.extend(
+            unwritten.map(|why| Problem::bad(ProblemKind::IngressFile, format!("the ingress file: {why}"))),
+        );
         if peers > 0 {
             self.met.store(true, Ordering::Relaxed);
         }
         if self.joins && !self.met.load(Ordering::Relaxed) {
-            reasons.push("no peer of --join is reached yet".into());
+            reasons.push(Problem::bad(ProblemKind::NoPeer, "no peer of --join is reached yet"));
         }
         reasons.extend(self.behind(view));
         reasons
     }
 
-    fn behind(&self, view: &View) -> Option<String> {
+    fn behind(&self, view: &View) -> Option<Problem> {
         if self.caught_up.load(Ordering::Relaxed) {
             return None;
         }
@@ -76,9 +85,12 @@ impl Readiness {
         }
         let names = missing.join(", ");
         Some(if view.uptime < CATCH_UP {
-            format!("catching up: {names} has not sent all its records yet")
+            let text = format!("catching up: {names} has not sent all its records yet");
+            Problem::warn(ProblemKind::CatchingUp, text)
         } else {
-            format!("not caught up within {} s: {names} has not sent all its records", CATCH_UP.as_secs())
+            let late = CATCH_UP.as_secs();
+            let text = format!("not caught up within {late} s: {names} has not sent all its records");
+            Problem::bad(ProblemKind::CatchingUp, text)
         })
     }
 }

@@ -80,8 +80,8 @@ pub(crate) struct StatusReport {
     /// Whether it drains: peers hide its records.
     #[serde(default)]
     pub draining: bool,
-    /// What is wrong, a sentence each; also what does not keep it from being ready.
-    pub problems: Vec<String>,
+    /// What is wrong; also what does not keep it from being ready.
+    pub problems: Vec<Problem>,
     /// In which order records of equal standing are listed: `random` or `nearest`.
     pub order: String,
     /// Where gost's calls come in, as URLs.
@@ -101,6 +101,72 @@ pub(crate) struct StatusReport {
     pub ingress_file: Option<IngressFileReport>,
     /// The number of the newest event of `/events`.
     pub last_event: u64,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct Problem {
+    /// What it is about, in a word.
+    pub kind: ProblemKind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is so, for whom, and what to do about it.
+    pub text: String,
+}
+
+/// What a [`Problem`] is about: words for programs, which stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProblemKind {
+    /// The journal cannot be written.
+    Journal,
+    /// The journal's disk is slow.
+    JournalSlow,
+    /// The ingress file cannot be written.
+    IngressFile,
+    /// Host names have no room in the ingress file.
+    IngressFileFull,
+    /// No peer was reached since the start.
+    NoPeer,
+    /// A peer's records are not all here yet.
+    CatchingUp,
+    /// An address of `--join` has not answered.
+    Join,
+    /// The memory limit is lower than what the agent may need.
+    Memory,
+    /// The admin listener tells everybody everything.
+    OpenAdmin,
+    /// Peers cannot reach the address that this agent tells them.
+    Address,
+    /// The agent drains.
+    Draining,
+    /// Most peers vanished at once.
+    Isolated,
+    /// A gost takes connections and does not answer.
+    GostFrozen,
+    /// An entrypoint cannot be reached from here.
+    Unreached,
+    /// This host's entrypoint cannot be reached from elsewhere.
+    OwnUnreached,
+    /// A peer sends what it must not.
+    Rejected,
+    /// Peers are dead.
+    PeersDead,
+    /// Peers are silent.
+    PeersSilent,
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Visitors are turned away, or the agent does not do its job.
+    Bad,
+    /// It may become so.
+    Warn,
 }
 
 /// What `gossd members` prints of a [`StatusReport`].
@@ -309,6 +375,113 @@ pub(crate) struct Explanation {
     /// Its records that went within the last hour, as far as the events tell that are kept: the last one first, at most 16.
     #[serde(default)]
     pub past: Vec<PastReport>,
+    /// Claims on the host name that were refused here since the start: the last one first, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedClaim>,
+}
+
+/// A client's claim on a host name that its tunnel did not get.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct RefusedClaim {
+    /// The tunnel's id.
+    pub tunnel: String,
+    /// The time, as the agent's clock has it.
+    pub at: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The body of a POST to `/import`: what another store kept of this host's gosts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ImportOrder {
+    /// Whether to tell only what would be taken.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// An address of a gost of this host, though it does not look so.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The records.
+    #[serde(default)]
+    pub records: Vec<ImportRecord>,
+    /// The host names.
+    #[serde(default)]
+    pub hosts: Vec<ImportHost>,
+    /// Tunnels that other parts of the import attach here.
+    #[serde(default)]
+    pub attached: std::collections::BTreeSet<String>,
+}
+
+/// A record, as gost registered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ImportRecord {
+    /// The connector's id.
+    pub id: String,
+    /// The tunnel's.
+    pub name: String,
+    /// That of gost's handler.
+    pub node: String,
+    /// `tcp` or `udp`.
+    pub network: String,
+    /// gost's entrypoint, `host:port`.
+    pub address: String,
+}
+
+/// A host name and the tunnel to which it leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ImportHost {
+    /// The name, or `*.NAME`.
+    pub host: String,
+    /// `[$]UUID`.
+    pub endpoint: String,
+}
+
+/// The answer to `/import`: what became of each, in the order of the question.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ImportReport {
+    /// The records.
+    pub records: Vec<ImportedOne>,
+    /// The host names.
+    pub hosts: Vec<ImportedOne>,
+}
+
+/// What became of one record or host name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub(crate) struct ImportedOne {
+    /// The connector's id, or the host name.
+    pub what: String,
+    /// The tunnel's id.
+    pub tunnel: String,
+    /// The record's address in the other store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What became of it.
+    pub state: ImportState,
+    /// Why it is not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What became of something to import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ImportState {
+    /// It was not known, and is now; of a dry run: it would be.
+    Taken,
+    /// It is known; gost has not called for it yet.
+    Held,
+    /// It is known, and gost has called for it.
+    Renewed,
+    /// It belongs to another host.
+    Elsewhere,
+    /// It cannot be taken.
+    Refused,
 }
 
 /// A record that is not known any more.

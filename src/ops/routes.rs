@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 use super::access::{self, Access};
 use super::{
-    Ops, config, events, explain, history, hosts, invite, keys, leave, matrix, page, ready, report, status,
-    takeover,
+    Ops, config, events, explain, history, hosts, import, invite, keys, leave, matrix, page, ready, report,
+    status, takeover,
 };
 
 /// Who may ask for a path.
@@ -53,6 +53,7 @@ pub(super) fn routes(ops: Arc<Ops>, access: &Access) -> Router {
         ("/config.json", BySocket, get(config::config_json)),
         ("/log", BySocket, get(config::log)),
         ("/invite", BySocket, post(invite::invite)),
+        ("/import", BySocket, post(import::import)),
         ("/forget", BySocket, post(leave::forget)),
         ("/leave", BySocket, post(leave::leave)),
         ("/drain", BySocket, post(leave::drain)),

@@ -10,17 +10,18 @@ use axum::response::{IntoResponse as _, Response};
 use prometheus_client::encoding::text::encode;
 use serde::Deserialize;
 
+use super::Ops;
+use super::problems::problems;
 use super::report::{
     Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
-use super::{Ops, matrix};
 use crate::agent::TunnelList;
 use crate::metrics::classic;
 use crate::wall_clock;
-use gossd_core::agent::{DRAINING, MemberView, TunnelSummary, View};
+use gossd_core::agent::{MemberView, TunnelSummary, View};
 use gossd_core::hostname::TunnelId;
-use gossd_core::link::PeerCard;
+use gossd_core::link::{PeerCard, SUSPECT};
 use gossd_core::liveness::Standing;
 use gossd_core::locality::MAX_WEIGHT;
 use gossd_core::rank::Order;
@@ -127,41 +128,8 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
     let ingress_file = (outside.ingress_file)();
     let unready = ops.readiness.reasons(&view, ops.cluster.peers(), ingress_file.as_ref());
     let ready = unready.is_empty();
-    let mut problems = unready;
-    problems.extend(ops.cluster.unanswered());
-    problems.extend(outside.standing.iter().cloned());
     let own = outside.about.host.borrow().clone();
-    problems.extend(own.problem(outside.about.gossip));
-    if view.draining {
-        problems.push(format!("draining: {DRAINING}"));
-    }
-    if view.doubts_itself {
-        let text = "more than half of the peers vanished together: it was probably this host or its network, so \
-                    their records stay, last, for an hour";
-        problems.push(text.into());
-    }
-    problems.extend(matrix::problems(&view));
-    problems.extend(view.journal.late.map(|took| {
-        format!(
-            "a commit of the journal took {:.1} s: a kill loses the changes of the last 35 ms and of two commits; a faster \
-             disk for --data-dir, or less load on this one, helps",
-            took.as_secs_f64()
-        )
-    }));
-    problems.extend(ingress_file.as_ref().filter(|file| file.left_out > 0).map(|file| {
-        format!(
-            "{} host names are left out of {}: a gost that reads it has no rule for them",
-            file.left_out, file.path
-        )
-    }));
-    problems.extend(view.members.iter().filter_map(|member| {
-        let (name, refused) = (&member.name, refused(member)?);
-        let Refused { count, last } = refused;
-        Some(format!(
-            "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
-        ))
-    }));
-    problems.extend(lost(&view));
+    let problems = problems(ops, unready, &view, &own, ingress_file.as_ref());
     let seals = ops.cluster.sealing();
     let members = view.members.iter().enumerate().map(|(at, member)| match cards.get(&member.name) {
         _ if at == 0 => Member {
@@ -182,7 +150,9 @@ fn status(ops: &Ops, cards: &[PeerCard]) -> StatusReport {
     let met: BTreeSet<&AgentName> = view.members.iter().map(|member| &member.name).collect();
     let missing = ops.cluster.remembered().borrow().clone().into_iter();
     let missing = missing.filter(|(name, _)| !met.contains(name));
-    let missing = missing.map(|(name, address)| never_heard(&name, address));
+    // Whether they are dead is not known before one that lives would have been heard.
+    let state = if view.uptime < SUSPECT { MemberState::Starting } else { MemberState::Dead };
+    let missing = missing.map(|(name, address)| never_heard(&name, address, state));
     StatusReport {
         version: VERSION.into(),
         at: wall_clock::spell(wall_clock::now()),
@@ -228,55 +198,7 @@ fn journal(view: &View) -> JournalReport {
     JournalReport { state: state.into(), problem, pending, errors: view.changes.journal_errors }
 }
 
-/// What follows for visitors from records that are hidden.
-const SO: &str = ", so tunnels that are attached nowhere else are answered with 503";
-
-/// What is wrong with peers, as far as their records are hidden or listed last for it.
-fn lost(view: &View) -> impl Iterator<Item = String> + use<> {
-    let of = |wanted: MemberState| -> (Vec<&str>, usize) {
-        let these = view.members.iter().skip(1).filter(|member| state(member) == wanted);
-        let (names, records): (Vec<_>, Vec<_>) =
-            these.map(|member| (member.name.as_str(), member.records)).unzip();
-        (names, records.iter().sum())
-    };
-    let (dead, hidden) = of(MemberState::Dead);
-    let (suspect, last) = of(MemberState::Suspect);
-    let is = |names: &[&str]| if names.len() == 1 { "is" } else { "are" };
-    let told_dead = (!dead.is_empty()).then(|| {
-        format!(
-            "{} {} dead: {}. Start gossd there, or `gossd forget` it",
-            few(&dead),
-            is(&dead),
-            match hidden {
-                0 => "no record is hidden for that".to_owned(),
-                1 => format!("1 record is hidden{SO}"),
-                more => format!("{more} records are hidden{SO}"),
-            }
-        )
-    });
-    let told_suspect = (!suspect.is_empty()).then(|| {
-        let records = if last == 1 { "1 record is".to_owned() } else { format!("{last} records are") };
-        format!("{} {} silent: {records} listed last", few(&suspect), is(&suspect))
-    });
-    [told_dead, told_suspect].into_iter().flatten()
-}
-
-/// `a, b and c`; of many, some.
-fn few(names: &[&str]) -> String {
-    /// Names in one sentence, at most.
-    const MOST: usize = 5;
-    match names {
-        [one] => (*one).to_owned(),
-        [first @ .., last] if names.len() <= MOST => format!("{} and {last}", first.join(", ")),
-        _ => format!(
-            "{} and {} more",
-            names[..MOST.min(names.len())].join(", "),
-            names.len().saturating_sub(MOST)
-        ),
-    }
-}
-
-fn never_heard(name: &AgentName, address: SocketAddr) -> Member {
+fn never_heard(name: &AgentName, address: SocketAddr, state: MemberState) -> Member {
     Member {
         name: name.as_str().into(),
         this: false,
@@ -284,7 +206,7 @@ fn never_heard(name: &AgentName, address: SocketAddr) -> Member {
         address: Some(address.to_string()),
         version: None,
         key: None,
-        state: MemberState::Dead,
+        state,
         zone: String::new(),
         weight: MAX_WEIGHT,
         rtt_ms: None,
@@ -313,7 +235,8 @@ fn as_member(member: &MemberView, this: bool) -> Member {
     }
 }
 
-fn refused(member: &MemberView) -> Option<Refused> {
+/// What a peer sent that it must not.
+pub(super) fn refused(member: &MemberView) -> Option<Refused> {
     let complaint = member.complaint?;
     Some(Refused { count: complaint.recent, last: complaint.last.text().into() })
 }

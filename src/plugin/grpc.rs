@@ -179,7 +179,8 @@ impl ingress_server::Ingress for Plugin {
 
     async fn set_rule(&self, request: Request<SetRuleRequest>) -> Result<Response<SetRuleReply>, Status> {
         let SetRuleRequest { host, endpoint, service: _ } = request.get_ref();
-        let ok = self.ingress.set_rule(host, endpoint).map_err(|refusal| refuse(&refusal))?;
+        let token = request.metadata().get(TOKEN).map(MetadataValue::as_bytes);
+        let ok = Plugin::set_rule(self, token, host, endpoint).map_err(|refusal| refuse(&refusal))?;
         Ok(Response::new(SetRuleReply { ok }))
     }
 }

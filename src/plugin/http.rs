@@ -17,7 +17,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::adapter::{Adapter, Unserved};
-use super::{CallError, Caller, Ingress, Plugin, Program};
+use super::{CallError, Caller, Plugin, Program};
 use gossd_core::address::Address;
 use gossd_core::label::Label;
 use gossd_core::record::{Draft, Record};
@@ -168,7 +168,7 @@ async fn ingress(
             let by = Program::of(head.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST);
             get_rule(&plugin, caller, by, head.uri.query().unwrap_or_default()).await
         }
-        Method::PUT => set_rule(&plugin.ingress, body).await,
+        Method::PUT => set_rule(&plugin, bearer(&head.headers), body).await,
         other => not_allowed(&other, "GET, PUT", "PUT sets a rule, GET asks for one"),
     }
 }
@@ -223,7 +223,7 @@ async fn get_rule(plugin: &Plugin, caller: Caller, by: Program, query: &str) -> 
 }
 
 /// Unlike a write on [`PATH`], its answer has a body, which gost reads.
-async fn set_rule(ingress: &Ingress, body: Body) -> Response {
+async fn set_rule(plugin: &Plugin, token: Option<&[u8]>, body: Body) -> Response {
     #[derive(Serialize)]
     struct Set {
         ok: bool,
@@ -236,7 +236,7 @@ async fn set_rule(ingress: &Ingress, body: Body) -> Response {
         Ok(rule) => rule,
         Err(text) => return error(StatusCode::BAD_REQUEST, text),
     };
-    match ingress.set_rule(&rule.host, &rule.endpoint) {
+    match plugin.set_rule(token, &rule.host, &rule.endpoint) {
         Ok(ok) => json(StatusCode::OK, &Set { ok }),
         Err(refusal) => refuse(&refusal),
     }

@@ -1,19 +1,21 @@
 //! gost's ingress: which tunnel a host name belongs to. The operator's rules come before the claims of tunnels.
 
 use super::CallError;
+use super::refusals::{ClaimRefused, Refusals};
 use super::reload::Latest;
 use crate::agent::Agent;
-use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
-use gossd_core::hostname::{Naming, Unclaimable};
+use gossd_core::hostname::{ClaimPolicy, Endpoint, HashHost, Naming, TunnelId, Unclaimable};
 use gossd_core::record::{FieldError, FieldProblem};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// gost's ingress, answered by one agent.
 #[derive(Clone)]
 pub struct Ingress {
     agent: Agent,
     names: Latest<Names>,
+    refusals: Refusals,
 }
 
 /// The rule that decides about a host name.
@@ -45,6 +47,8 @@ pub struct Names {
     pub naming: Naming,
     /// Rules that no claim changes, by the key of the host name.
     pub fixed: HashMap<String, Endpoint>,
+    /// Who may claim what; none lets every tunnel have any name that is free.
+    pub policy: Option<ClaimPolicy>,
 }
 
 impl Names {
@@ -55,7 +59,7 @@ impl Names {
     ) -> Result<Self, FieldError> {
         let rule = |(host, endpoint)| Ok((naming.key(host)?, parse(endpoint)?));
         let fixed = fixed.into_iter().map(rule).collect::<Result<_, FieldError>>()?;
-        Ok(Self { naming, fixed })
+        Ok(Self { naming, fixed, policy: None })
     }
 
     /// The operator's rules and domains that no tunnel could claim, and why: they are in force, and may be meant so.
@@ -77,7 +81,7 @@ impl Names {
 impl Ingress {
     /// Answers from this agent.
     pub fn new(agent: Agent, names: Latest<Names>) -> Self {
-        Self { agent, names }
+        Self { agent, names, refusals: Refusals::default() }
     }
 
     /// `GetRule`: the endpoint of a host, `[$]UUID`; empty if there is none. `host` comes from a visitor and may be no
@@ -128,18 +132,63 @@ impl Ingress {
         settings.wrapping_add(self.agent.hosts_revision())
     }
 
-    /// `SetRule`: whether the host name now belongs to the endpoint's tunnel.
-    pub fn set_rule(&self, host: &str, endpoint: &str) -> Result<bool, CallError> {
+    /// `SetRule`, by a call with the token of this label, or of none: whether the host name now belongs to the endpoint's
+    /// tunnel. Why not is remembered for [`Self::refused`].
+    pub fn set_rule(&self, host: &str, endpoint: &str, token: Option<&str>) -> Result<bool, CallError> {
         let names = self.names.get();
         let key = names.naming.key(host)?;
         let endpoint = parse(endpoint)?;
-        if let Some(fixed) = names.fixed.get(&key) {
-            return Ok(fixed.tunnel == endpoint.tunnel);
+        let refused = match self.refusal(&names, &key, endpoint, token) {
+            None if names.fixed.contains_key(&key) => return Ok(true),
+            None if self.agent.claim(&key, endpoint)? => return Ok(true),
+            None => ClaimRefused::Taken,
+            Some(refused) => refused,
+        };
+        self.refusals.note(&key, endpoint.tunnel, refused);
+        Ok(false)
+    }
+
+    /// The same for an operator who moves a name here; or, if it is not to be done, what would be. An error is why not.
+    pub(crate) fn take_rule(&self, host: &str, endpoint: Endpoint, dry_run: bool) -> Result<(), String> {
+        let names = self.names.get();
+        let key = names.naming.key(host).map_err(|error| error.to_string())?;
+        if let Some(refused) = self.refusal(&names, &key, endpoint, None) {
+            return Err(refused.to_string());
         }
-        if !names.naming.allows(&key, endpoint.tunnel) {
-            return Ok(false);
+        let is_taken = self.agent.endpoint(&key).is_some_and(|other| other.tunnel != endpoint.tunnel);
+        let is_done = !is_taken
+            && (dry_run || names.fixed.contains_key(&key) || {
+                self.agent.claim(&key, endpoint).map_err(|full| full.to_string())?
+            });
+        if is_done { Ok(()) } else { Err(ClaimRefused::Taken.to_string()) }
+    }
+
+    /// Claims of a host name that were refused lately, the latest first: by which tunnels, why, and how long ago.
+    pub(crate) fn refused(&self, host: &str) -> Vec<(TunnelId, ClaimRefused, Duration)> {
+        let key = self.names.get().naming.key(host);
+        key.map_or_else(|_| Vec::new(), |key| self.refusals.of(&key))
+    }
+
+    /// Why a tunnel may not have a name, whoever has it now.
+    fn refusal(
+        &self,
+        names: &Names,
+        key: &str,
+        endpoint: Endpoint,
+        token: Option<&str>,
+    ) -> Option<ClaimRefused> {
+        if let Some(fixed) = names.fixed.get(key) {
+            return (fixed.tunnel != endpoint.tunnel).then_some(ClaimRefused::Configured);
         }
-        Ok(self.agent.claim(&key, endpoint)?)
+        if let Some(why) = names.naming.unclaimable(key) {
+            return Some(ClaimRefused::Unclaimable(why));
+        }
+        if !names.naming.allows(key, endpoint.tunnel) {
+            return Some(ClaimRefused::Operators);
+        }
+        let policy = names.policy.as_ref();
+        let is_allowed = policy.is_none_or(|policy| policy.allows(key, endpoint.tunnel, token));
+        (!is_allowed).then_some(ClaimRefused::Policy)
     }
 
     /// The agent that answers.
@@ -160,7 +209,12 @@ impl Ingress {
             private: *private || self.agent.is_private(*tunnel),
         });
         // A claim leads nowhere on a name that no tunnel can have here, whichever agent took it.
-        let claimed = || self.agent.endpoint(key).filter(|_| names.naming.unclaimable(key).is_none());
+        // Nor on one that the operator's policy does not give to its tunnel.
+        let may_stand = |found: &Endpoint| {
+            names.naming.unclaimable(key).is_none()
+                && names.policy.as_ref().is_none_or(|policy| policy.may_stand(key, found.tunnel))
+        };
+        let claimed = || self.agent.endpoint(key).filter(may_stand);
         fixed.or_else(|| claimable.then(claimed).flatten())
     }
 }

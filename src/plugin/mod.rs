@@ -9,10 +9,12 @@ mod frames;
 pub(crate) mod gate;
 pub mod grpc;
 pub mod http;
+mod import;
 pub(crate) mod ingress;
 pub(crate) mod metrics;
 mod progress;
 mod reach;
+mod refusals;
 pub mod reload;
 pub(crate) mod server;
 mod stream;
@@ -22,9 +24,11 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 pub use self::gate::CaughtUp;
+pub(crate) use self::import::Importer;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
 pub use self::reach::Reach;
+pub(crate) use self::refusals::ClaimRefused;
 pub use self::token::{Tokens, Unauthenticated};
 pub use gossd_core::connection::Caller;
 
@@ -89,6 +93,11 @@ impl Plugin {
     /// content.
     pub fn admit(&self, token: Option<&[u8]>) -> Result<(), CallError> {
         Ok(self.tokens.admit(token)?)
+    }
+
+    /// `SetRule`, by a call with this token, or without one.
+    pub fn set_rule(&self, token: Option<&[u8]>, host: &str, endpoint: &str) -> Result<bool, CallError> {
+        self.ingress.set_rule(host, endpoint, self.tokens.label(token).as_deref())
     }
 
     /// Get, once the agent has caught up.

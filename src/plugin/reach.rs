@@ -50,6 +50,13 @@ impl Reach {
         self.fallback.as_ref()
     }
 
+    /// Whether a host is this one, as far as is known.
+    pub(super) fn is_own(&self, host: &Host) -> bool {
+        let own = self.own.borrow();
+        let is_address = matches!(host, Host::Ip(ip) if own.addresses.contains(ip) || own.gossip.ip() == *ip);
+        is_address || *host == own.reachable
+    }
+
     /// The host that completes this caller's addresses.
     pub(super) fn host(&self, caller: Caller) -> Host {
         caller.remote.map_or_else(|| self.own.borrow().reachable.clone(), Host::Ip)

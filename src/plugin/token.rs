@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
@@ -11,6 +12,10 @@ use super::reload::{self, Files, Latest, Unusable};
 
 /// Longest token; longer than any that a program generates.
 const MAX_TOKEN: usize = 512;
+/// What a label begins with.
+const LABEL: &[u8] = b"label=";
+/// Longest label.
+const MAX_LABEL: usize = 64;
 
 /// A call without a token that is in force. Nothing else of the call was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +41,11 @@ impl Tokens {
         Ok((Self(Some(latest)), files))
     }
 
+    /// The label of a token that is in force, if its line has one.
+    pub fn label(&self, given: Option<&[u8]>) -> Option<Arc<str>> {
+        self.0.as_ref()?.get().label(given?)
+    }
+
     /// Whether a call with this token, or without one, is admitted.
     pub fn admit(&self, given: Option<&[u8]>) -> Result<(), Unauthenticated> {
         let Some(latest) = &self.0 else { return Ok(()) };
@@ -45,7 +55,7 @@ impl Tokens {
 }
 
 /// The tokens of a file as hashes: a comparison takes the same time for any length, and nothing can be printed.
-pub struct TokenHashes(Vec<[u8; 32]>);
+pub struct TokenHashes(Vec<([u8; 32], Option<Arc<str>>)>);
 
 impl TokenHashes {
     fn load(paths: &[PathBuf]) -> Result<Self, Unusable> {
@@ -55,13 +65,21 @@ impl TokenHashes {
     }
 
     fn parse(text: &[u8]) -> Result<Self, String> {
-        Ok(Self(lines(text)?.into_iter().map(|token| Sha256::digest(token).into()).collect()))
+        let hashed =
+            |(token, label): (&[u8], Option<&str>)| (Sha256::digest(token).into(), label.map(Arc::from));
+        Ok(Self(lines(text)?.into_iter().map(hashed).collect()))
     }
 
     /// Compares with every token, so that the time reveals nothing.
     fn has(&self, given: &[u8]) -> bool {
         let given: [u8; 32] = Sha256::digest(given).into();
-        self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&given)).into()
+        self.0.iter().fold(Choice::from(0), |found, (known, _)| found | known.ct_eq(&given)).into()
+    }
+
+    /// Who has a token knows its label.
+    fn label(&self, given: &[u8]) -> Option<Arc<str>> {
+        let given: [u8; 32] = Sha256::digest(given).into();
+        self.0.iter().find(|(known, _)| known.ct_eq(&given).into()).and_then(|(_, label)| label.clone())
     }
 }
 
@@ -69,26 +87,41 @@ impl TokenHashes {
 pub(crate) fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
     let text = reload::read_secret(path)?;
     let tokens = lines(&text).map_err(|why| Unusable::new(path, why))?;
-    let first = tokens.first().copied().unwrap_or_default();
+    let first = tokens.first().map(|(token, _)| *token).unwrap_or_default();
     Ok(Zeroizing::new(String::from_utf8_lossy(first).into_owned()))
 }
 
-/// The tokens of a file, at least one: one per line; blank lines and `#` comments are skipped. Errors never quote the
-/// text.
-fn lines(text: &[u8]) -> Result<Vec<&[u8]>, String> {
+/// A token, and the label under which a claim policy names it.
+type Line<'a> = (&'a [u8], Option<&'a str>);
+
+/// The tokens of a file, at least one: one per line, perhaps with a label behind it; blank lines and `#` comments are skipped.
+/// Errors never quote the text.
+fn lines(text: &[u8]) -> Result<Vec<Line<'_>>, String> {
     let mut tokens = Vec::new();
     for (at, line) in text.split(|b| *b == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        if !line.iter().all(u8::is_ascii_graphic) {
-            return Err(format!("line {} is not a token: printable ASCII without blanks", at + 1));
+        let (token, rest) = match line.iter().position(u8::is_ascii_whitespace) {
+            Some(end) => (&line[..end], line[end..].trim_ascii()),
+            None => (line, &line[..0]),
+        };
+        let label = rest.strip_prefix(LABEL).and_then(|label| str::from_utf8(label).ok());
+        let is_label = |label: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_plain)
+        };
+        if !token.iter().all(u8::is_ascii_graphic) || !rest.is_empty() && !label.is_some_and(is_label) {
+            return Err(format!(
+                "line {} is not a token: printable ASCII without blanks; a blank and label=NAME may follow",
+                at + 1
+            ));
         }
-        if line.len() > MAX_TOKEN {
+        if token.len() > MAX_TOKEN {
             return Err(format!("line {} is longer than {MAX_TOKEN} bytes", at + 1));
         }
-        tokens.push(line);
+        tokens.push((token, label));
     }
     if tokens.is_empty() {
         return Err("has no token; `openssl rand -hex 32` makes one".into());
@@ -115,6 +148,18 @@ mod tests {
             assert_eq!(known.has(token.as_bytes()), fine, "{token}");
         }
         assert_eq!(format!("{known:?}"), "2 tokens", "none is printed");
+    }
+
+    #[test]
+    fn a_label_names_a_token_to_a_claim_policy() {
+        let known = TokenHashes::parse(b"one label=office\ntwo\t label=a.b-c_1\r\nthree\n").unwrap();
+        let label = |token: &str| known.label(token.as_bytes());
+        assert_eq!((label("one").as_deref(), label("two").as_deref()), (Some("office"), Some("a.b-c_1")));
+        assert_eq!((label("three"), label("four")), (None, None));
+        assert!(known.has(b"one") && !known.has(b"one label=office"));
+        for bad in ["one office", "one label=", "one label=a b", "one label=\u{e9}"] {
+            assert!(TokenHashes::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

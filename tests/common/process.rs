@@ -107,7 +107,8 @@ impl Process {
             // With --log-format json, an object a line.
             let line = match serde_json::from_str::<serde_json::Value>(&line) {
                 Ok(object) => {
-                    let (what, place) = object.as_object()?.iter().next()?;
+                    let told = |what: &&String| !matches!(&***what, "timestamp" | "level");
+                    let (what, place) = object.as_object()?.iter().find(|(what, _)| told(what))?;
                     format!("{what} {}", place.as_str()?)
                 }
                 Err(_) => line,

@@ -22,7 +22,7 @@ use serde::Serialize;
 use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::{plain, told};
-use super::{client, configure};
+use super::{ask, client, configure};
 use crate::config::{Config, OPEN_ADMIN, is_loopback};
 
 #[derive(Debug, Args)]
@@ -90,8 +90,9 @@ pub(super) async fn report(args: RunArgs, second: Option<IpAddr>, gost: Option<&
 
 async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> Vec<Finding> {
     let file = args.config.clone();
+    let bare = bare(&args).await;
     let (keyring, key) = files::keys(args.key_file.as_deref());
-    let mut found: Vec<Finding> = key.into_iter().collect();
+    let mut found: Vec<Finding> = bare.into_iter().chain(key).collect();
     let is_usable = found.iter().all(|finding| finding.verdict != Severity::Fail);
     match configure::config_with(keyring, args) {
         Err(error) => found.push(Finding::fail("settings", told(&error))),
@@ -126,6 +127,24 @@ fn settings(config: &Config, file: Option<&Path>) -> Finding {
     }
     let from = file.map(|file| format!(", from {}", file.display())).unwrap_or_default();
     Finding::ok("settings", format!("agent {} of cluster {}{from}", config.name, config.cluster))
+}
+
+/// Whether something here has settings of its own, if these are none.
+async fn bare(args: &RunArgs) -> Option<Finding> {
+    let is_bare = args.config.is_none() && args.key_file.is_none() && args.join.is_empty();
+    if let Some(file) = configure::overlooked(args) {
+        let file = file.display();
+        return Some(Finding::warn(
+            "settings",
+            format!("{file} is not examined: give check --config {file}"),
+        ));
+    }
+    let running = if is_bare { ask::running().await } else { Vec::new() };
+    let (name, _) = running.first()?;
+    let text = format!(
+        "{name} runs here, perhaps with settings that these are not: give check the flags of its gossd run, or its --config"
+    );
+    Some(Finding::warn("settings", text))
 }
 
 fn open_admin(config: &Config) -> Option<Finding> {

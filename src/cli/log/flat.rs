@@ -31,7 +31,7 @@ impl Flat {
         fields.insert("timestamp".into(), at.into());
         fields.insert("level".into(), level.into());
         fields.extend(message.map(|message| ("message".to_owned(), message.into())));
-        fields.insert("name".into(), self.agent.clone().into());
+        fields.insert("agent".into(), self.agent.clone().into());
         fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         fields
     }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_no_event_is_a_line_of_the_same_kind() {
         let line: Value = serde_json::from_str(&Flat { agent: "a".into() }.line("ERROR", "x\ny")).unwrap();
-        let told = [&line["level"], &line["message"], &line["name"]];
+        let told = [&line["level"], &line["message"], &line["agent"]];
         assert_eq!(told, ["ERROR", "x\ny", "a"]);
         assert!(line["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')));
     }

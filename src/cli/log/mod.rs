@@ -60,6 +60,11 @@ struct LogLine<'a> {
     priority: u8,
 }
 
+/// An error before there is a log, or an agent, as a line of a log that is JSON.
+pub(super) fn error_line(text: &str) -> String {
+    Flat { agent: String::new() }.line("ERROR", text)
+}
+
 /// What `--log-level` lets through.
 pub(super) fn filter(args: &RunArgs) -> anyhow::Result<Targets> {
     Ok(args.log_level.0.parse()?)

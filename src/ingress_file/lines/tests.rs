@@ -106,7 +106,7 @@ fn every_name_has_a_line_of_two_words_and_nothing_else_is_there() {
     assert_eq!(world.listed().text.lines().count(), 4, "an address has two spellings");
     world.attach(ONE);
     for host in ["claimed", "Claimed.Example.Org:443", "*.example.org"] {
-        assert_eq!(world.ingress.set_rule(host, &two), Ok(true));
+        assert_eq!(world.ingress.set_rule(host, &two, None), Ok(true));
     }
     let want = format!(
         "*.example.org {two}\n*.shop.example.org {private}\n2001:db8::1 {two}\n[2001:db8::1] {two}\n\
@@ -148,7 +148,7 @@ fn a_reserved_name_below_a_claimed_wildcard_leads_nowhere() {
     let fixed = [("admin.example.org", ONE)];
     let reserved = ["shop.example.org", "admin.example.org", "deep.below.example.org", "other.example.net"];
     let world = World::new(names(&[], 1, &reserved, &fixed));
-    assert_eq!(world.ingress.set_rule("*.example.org", &tunnel(2)), Ok(true));
+    assert_eq!(world.ingress.set_rule("*.example.org", &tunnel(2), None), Ok(true));
     let gost = Gost::load(&world.listed().text);
     for (host, endpoint) in [
         ("a.example.org", &*tunnel(2)),
@@ -171,7 +171,7 @@ fn names_that_do_not_fit_are_counted_and_lead_to_no_other_tunnel() {
     let world = World::new(names(&[], 1, &[], &fixed));
     world.attach(ONE);
     for n in 0..10 {
-        assert_eq!(world.ingress.set_rule(&format!("{n}.example.org"), &tunnel(2)), Ok(true));
+        assert_eq!(world.ingress.set_rule(&format!("{n}.example.org"), &tunnel(2), None), Ok(true));
     }
     let full = world.listed();
     let bytes = full.text.len();
@@ -207,7 +207,7 @@ fn a_former_starts_lines_stay_while_nothing_is_known_of_their_names() {
     let text = |former: &mut Lines| lister.list(&world.names.get(), former).text;
     let private = format!("*.old.org ${ONE}\n{HASH_OF_ONE} ${ONE}\nmine ${ONE}\nold {}\nwww -\n", tunnel(3));
     assert_eq!(text(&mut former), private, "what the operator says now holds for them");
-    assert_eq!(world.ingress.set_rule("old", &tunnel(4)), Ok(true));
+    assert_eq!(world.ingress.set_rule("old", &tunnel(4), None), Ok(true));
     assert!(text(&mut former).contains(&format!("\nold {}\n", tunnel(4))));
     let key = gossd_core::hostname::ClaimKey { host: "old".into(), tunnel: TunnelId::from_bytes([4; 16]) };
     assert!(!former.contains_key(&*key.host), "what was known once is never a former start's again");
@@ -251,7 +251,7 @@ proptest! {
         }
         world.attach(ONE);
         for (host, endpoint) in &claims {
-            world.ingress.set_rule(host, endpoint).unwrap();
+            world.ingress.set_rule(host, endpoint, None).unwrap();
         }
         // Agents with other domains and reserved names accept claims that this one would refuse.
         for (host, endpoint) in &strange {

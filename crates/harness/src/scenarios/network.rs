@@ -164,7 +164,7 @@ async fn flapping(world: &mut World) -> anyhow::Result<Measured> {
     hung_ones_end(Duration::ZERO).await;
     world.all_served(&["a", "c"]).await?;
     for name in ["a", "c"] {
-        let warnings = world.warnings(name, "agent=b").await?;
+        let warnings = world.warnings(name, "peer=b").await?;
         anyhow::ensure!(warnings.len() <= FLAPS, "{name} warns of b too often: {warnings:#?}");
     }
     let ends = flaps.iter().skip(1).copied().chain([UnixMillis::MAX]);

@@ -157,7 +157,8 @@ async fn named_by_owner(world: &World, name: &str, entrypoint: &str) -> anyhow::
 async fn is_a_problem(world: &World, name: &str, entrypoint: &str) -> anyhow::Result<()> {
     let status = world.status(name).await?;
     let problems = status["problems"].as_array().context("no problems")?;
-    let named = |problem: &serde_json::Value| problem.as_str().is_some_and(|text| text.contains(entrypoint));
+    let named =
+        |problem: &serde_json::Value| problem["text"].as_str().is_some_and(|text| text.contains(entrypoint));
     ensure!(problems.iter().any(named), "{entrypoint} is no problem in the status of {name}: {problems:?}");
     Ok(())
 }

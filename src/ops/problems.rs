@@ -1,0 +1,122 @@
+//! What is wrong with an agent, its host and its peers: the one list that `/status.json`, `/readyz`, the page and the command
+//! line tell.
+
+use gossd_core::agent::{DRAINING, MemberView, View};
+
+use super::Ops;
+use super::matrix;
+use super::report::{IngressFileReport, MemberState, Problem, ProblemKind, Refused, Severity};
+use super::status::{refused, state};
+use crate::host::OwnHost;
+
+impl Problem {
+    /// Visitors are turned away for it, or the agent does not do its job.
+    pub(crate) fn bad(kind: ProblemKind, text: impl Into<String>) -> Self {
+        Self { kind, severity: Severity::Bad, text: text.into() }
+    }
+
+    /// It may become bad, or is meant so.
+    pub(crate) fn warn(kind: ProblemKind, text: impl Into<String>) -> Self {
+        Self { kind, severity: Severity::Warn, text: text.into() }
+    }
+}
+
+/// All of it. What keeps the agent from being ready comes first.
+pub(super) fn problems(
+    ops: &Ops,
+    unready: Vec<Problem>,
+    view: &View,
+    own: &OwnHost,
+    file: Option<&IngressFileReport>,
+) -> Vec<Problem> {
+    let mut all = unready;
+    all.extend(unanswered(ops));
+    all.extend(ops.outside.standing.iter().cloned());
+    all.extend(own.problem(ops.outside.about.gossip).map(|text| Problem::bad(ProblemKind::Address, text)));
+    all.extend(draining(view));
+    if view.doubts_itself {
+        let text = "more than half of the peers vanished together: it was probably this host or its network, so \
+                    their records stay, last, for an hour";
+        all.push(Problem::bad(ProblemKind::Isolated, text));
+    }
+    all.extend(matrix::problems(view));
+    all.extend(view.journal.late.map(|took| {
+        let text = format!(
+            "a commit of the journal took {:.1} s: a kill loses the changes of the last 35 ms and of two commits; a faster \
+             disk for --data-dir, or less load on this one, helps",
+            took.as_secs_f64()
+        );
+        Problem::warn(ProblemKind::JournalSlow, text)
+    }));
+    all.extend(file.filter(|file| file.left_out > 0).map(|file| {
+        let text = format!(
+            "{} host names are left out of {}: a gost that reads it has no rule for them",
+            file.left_out, file.path
+        );
+        Problem::bad(ProblemKind::IngressFileFull, text)
+    }));
+    all.extend(view.members.iter().filter_map(|member| {
+        let (name, Refused { count, last }) = (&member.name, refused(member)?);
+        let text = format!(
+            "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
+        );
+        Some(Problem::bad(ProblemKind::Rejected, text))
+    }));
+    all.extend(dead(view));
+    all.extend(silent(view));
+    all
+}
+
+/// The addresses to join at that have not answered.
+pub(super) fn unanswered(ops: &Ops) -> impl Iterator<Item = Problem> + use<> {
+    ops.cluster.unanswered().into_iter().map(|text| Problem::bad(ProblemKind::Join, text))
+}
+
+pub(super) fn draining(view: &View) -> Option<Problem> {
+    view.draining.then(|| Problem::warn(ProblemKind::Draining, format!("draining: {DRAINING}")))
+}
+
+/// What follows for visitors from records that are hidden.
+const SO: &str = ", so tunnels that are attached nowhere else are answered with 503";
+
+fn dead(view: &View) -> Option<Problem> {
+    let (names, hidden) = peers(view, MemberState::Dead)?;
+    let what = match hidden {
+        0 => "no record is hidden for that".to_owned(),
+        1 => format!("1 record is hidden{SO}"),
+        more => format!("{more} records are hidden{SO}"),
+    };
+    let text = format!("{} dead: {what}. Start gossd there, or `gossd forget` it", are(&names));
+    Some(Problem::bad(ProblemKind::PeersDead, text))
+}
+
+fn silent(view: &View) -> Option<Problem> {
+    let (names, last) = peers(view, MemberState::Suspect)?;
+    let records = if last == 1 { "1 record is".to_owned() } else { format!("{last} records are") };
+    let text = format!("{} silent: {records} listed last", are(&names));
+    Some(Problem::warn(ProblemKind::PeersSilent, text))
+}
+
+/// The peers of a state and how many records they have; none, if there is no such peer.
+fn peers(view: &View, wanted: MemberState) -> Option<(Vec<&str>, usize)> {
+    let these: Vec<&MemberView> =
+        view.members.iter().skip(1).filter(|member| state(member) == wanted).collect();
+    let names = these.iter().map(|member| member.name.as_str()).collect();
+    let records = these.iter().map(|member| member.records).sum();
+    (!these.is_empty()).then_some((names, records))
+}
+
+/// `a is`, `a, b and c are`; of many, some.
+fn are(names: &[&str]) -> String {
+    /// Names in one sentence, at most.
+    const MOST: usize = 5;
+    match names {
+        [one] => format!("{one} is"),
+        [first @ .., last] if names.len() <= MOST => format!("{} and {last} are", first.join(", ")),
+        _ => format!(
+            "{} and {} more are",
+            names[..MOST.min(names.len())].join(", "),
+            names.len().saturating_sub(MOST)
+        ),
+    }
+}
