@@ -463,6 +463,22 @@ fn bad_values_are_refused_with_a_word_of_why() {
     assert!(by_schema >= 14, "the schema refuses {by_schema}");
 }
 
+/// Holds values against the rules for them, and lists those that have no values below them.
+fn walk(values: &Value, schema: &Value, path: &str, leaves: &mut Vec<String>) {
+    let Some(rules) = schema.get("properties").and_then(Value::as_object) else {
+        return leaves.push(path.to_owned());
+    };
+    assert_eq!(schema["additionalProperties"], false, "{path}");
+    let values = values.as_object().expect("values");
+    let names = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
+    let mut expected = names(rules);
+    expected.remove("global");
+    assert_eq!(names(values), expected, "{path}");
+    for (name, value) in values {
+        walk(value, &rules[name], &format!("{path}.{name}"), leaves);
+    }
+}
+
 /// No value is without a rule, no rule without a value, and none without an effect.
 #[test]
 fn the_schema_has_every_value_and_no_other() {
@@ -471,20 +487,6 @@ fn the_schema_has_every_value_and_no_other() {
     let templates = fs::read_dir(chart().join("templates")).expect("a folder");
     let templates: String =
         templates.map(|file| fs::read_to_string(file.expect("a file").path()).expect("text")).collect();
-    fn walk(values: &Value, schema: &Value, path: &str, leaves: &mut Vec<String>) {
-        let Some(rules) = schema.get("properties").and_then(Value::as_object) else {
-            return leaves.push(path.to_owned());
-        };
-        assert_eq!(schema["additionalProperties"], false, "{path}");
-        let values = values.as_object().expect("values");
-        let names = |of: &serde_json::Map<String, Value>| of.keys().cloned().collect::<BTreeSet<_>>();
-        let mut ruled = names(rules);
-        ruled.remove("global");
-        assert_eq!(names(values), ruled, "{path}");
-        for (name, value) in values {
-            walk(value, &rules[name], &format!("{path}.{name}"), leaves);
-        }
-    }
     let mut leaves = Vec::new();
     walk(&defaults, &schema, "", &mut leaves);
     assert!(leaves.len() >= 50, "{leaves:?}");
@@ -803,14 +805,13 @@ async fn pods_find_each_other_behind_the_network_policy_and_one_alone_serves() {
     let policy = filter(manifest.object("NetworkPolicy", "gost"), &addresses);
     // The headless service, which the same name is of.
     let service = value(&flags(pods[0].0.agent()), "--join").replace(":8002", "");
-    let names =
-        |known: &[String]| known.iter().map(|address| format!("{address} {service}\n")).collect::<String>();
+    let names: Vec<String> = addresses.iter().map(|address| format!("{address} {service}\n")).collect();
     let hosts: Vec<NetHost> = addresses
         .iter()
         .enumerate()
         .map(|(n, address)| {
             let host = network.host(&format!("p{n}"), &[&format!("{address}/16")]);
-            host.names(&names(&addresses));
+            host.names(&names.concat());
             let rules = folder.path().join("policy");
             fs::write(&rules, &policy).expect("it can be written");
             host.output("nft", &["-f", rules.to_str().expect("text")]);

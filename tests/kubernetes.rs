@@ -13,7 +13,7 @@ fn manifest() -> Manifest {
     Manifest::read(MANIFEST)
 }
 
-/// The pods of the only StatefulSet.
+/// The pods of the only `StatefulSet`.
 fn pod(manifest: &Manifest) -> Pod<'_> {
     Pod { set: manifest.object("StatefulSet", "gost") }
 }

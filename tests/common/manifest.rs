@@ -10,7 +10,7 @@ pub(crate) struct Manifest {
     pub(crate) objects: Vec<Value>,
 }
 
-/// The pods of a StatefulSet: two sidecars, a container, and volumes.
+/// The pods of a `StatefulSet`: two sidecars, a container, and volumes.
 pub(crate) struct Pod<'a> {
     pub(crate) set: &'a Value,
 }
