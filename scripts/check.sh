@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change lands; CI runs exactly this. `--fast` is for before a commit: formatting,
 # lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server, promtool, pip3
-# and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last two), and a Docker engine for the last steps. Without an engine these are skipped, unless
+# and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last), and a Docker engine for the last steps. Without an engine these are skipped, unless
 # GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -62,6 +62,8 @@ axe() {
 }
 [ "${GOSSD_SKIP_BROWSER:-}" = 1 ] || step axe
 
+# Helm, and Kubernetes' schemas, for tests/chart.rs.
+step scripts/chart.sh
 quick
 step scripts/supply.sh
 # Slower: agents in one process and as programs, through real sockets; the simulated gost compared with recordings of a

@@ -5,6 +5,7 @@ mod addresses;
 mod admin;
 mod admin_access;
 mod around;
+mod chart;
 mod check;
 mod claim_bounds;
 mod claim_policy;

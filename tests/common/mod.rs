@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod frames;
 pub(crate) mod gost;
 pub(crate) mod http;
+pub(crate) mod manifest;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod puppet;

@@ -115,7 +115,8 @@ impl NetHost {
         self.ip(&["address", "del", address, "dev", "eth0"]);
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// A program there, not started yet.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, program]);
         command
