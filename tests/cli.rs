@@ -623,11 +623,34 @@ fn another_host_joins_with_one_line_and_what_does_not_fit_changes_nothing() {
 fn the_help_has_the_exit_codes() {
     let (help, _, _) = ended(gossd().arg("--help"));
     for told in [
-        "0  done\n",
+        "0  done; of gossd check",
         "1  failed\n",
         "2  the command line, a variable or the configuration file is wrong\n",
         "3  nothing was found",
     ] {
         assert!(help.contains(told), "{help}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_watched_is_printed_again_until_nobody_reads_it() {
+    let agent = Process::start("a", &[]);
+    for verb in ["status", "members"] {
+        let mut child = gossd()
+            .args([verb, "-w", "--json", "--admin", &agent.admin.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("gossd runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        for _ in 0..3 {
+            let line = lines.next().expect("one more").expect("text");
+            assert!(line.starts_with('{') && line.contains(r#""name":"a""#), "{verb}: {line}");
+        }
+        drop(lines);
+        let start = Instant::now();
+        while child.try_wait().expect("a child").is_none() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{verb} goes on although nobody reads it");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }

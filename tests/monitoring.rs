@@ -74,6 +74,39 @@ async fn every_query_names_a_metric_that_an_agent_has() {
     }
 }
 
+/// Every page of the manual, in either language, but for changes of the past.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [root.to_owned(), root.join("docs"), root.join("docs/zh-CN")];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder")).flatten();
+    let pages =
+        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    let pages = pages.filter(|path| !path.ends_with("CHANGELOG.md"));
+    pages.map(|path| (path.display().to_string(), std::fs::read_to_string(&path).expect("a page"))).collect()
+}
+
+#[tokio::test]
+async fn every_metric_in_the_manual_is_one_that_a_scrape_has() {
+    let a = Process::start("a", &[]);
+    let text = call(a.admin, &request("GET", "/metrics", "")).await.body;
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let known: BTreeSet<&str> = types.collect();
+    let mut found = BTreeSet::new();
+    let pages = pages();
+    for (page, text) in &pages {
+        // A crate of this project, and no metric.
+        for name in metrics(text).filter(|name| *name != "gossd_core" && !name.ends_with('_')) {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            assert!(
+                known.contains(name) || base.is_some_and(|base| known.contains(base)),
+                "{name} in {page}"
+            );
+            found.insert(name);
+        }
+    }
+    assert!(found.len() > 40, "{found:?}");
+}
+
 #[tokio::test]
 async fn a_reader_gets_the_format_that_it_takes() {
     let a = Process::start("a", &[]);

@@ -131,6 +131,10 @@ fn files(verb: &str) -> &'static [(&'static str, &'static str)] {
             ),
             ("/run/gossd/NAME.sock", "the control socket: --control"),
         ],
+        "migrate" => &[(
+            "/var/lib/gossd/migrate-undo.json, ~/.local/state/gossd/migrate-undo.json",
+            "gost's former plugins, for --undo: --undo-file",
+        )],
         "join" => &[("/etc/gossd, ~/.config/gossd", "where the key and gossd.toml are written: --dir")],
         _ => &[],
     }
@@ -183,6 +187,20 @@ fn examples(verb: &str) -> &'static [(&'static str, &'static str)] {
             "gossd explain 4d21094e-b74c-4916-86c1-d9fa36ea677b",
             "every record of a tunnel, and why it is listed where it is",
         )],
+        "import" => &[
+            ("gossd import redis://10.0.0.3:6379 --dry-run", "what would be taken"),
+            (
+                "gossd import rediss://reader@10.0.0.3/1 --password-file redis-password",
+                "a database of a Redis with TLS and users",
+            ),
+        ],
+        "migrate" => &[
+            (
+                "gossd migrate redis://10.0.0.3:6379 --gost-api http://127.0.0.1:18080",
+                "on every host, within a minute",
+            ),
+            ("gossd migrate redis://10.0.0.3:6379 --gost-api http://127.0.0.1:18080 --undo", "and back"),
+        ],
         "drain" => &[("gossd drain", "before work on this host"), ("gossd drain --undo", "after it")],
         "forget" => &[("gossd forget c", "the agent c is dead and will not come back")],
         "keys" | "keys-add" => &[("gossd keys add --generate", "the first step of a rotation")],

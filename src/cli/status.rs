@@ -47,8 +47,7 @@ impl StatusArgs {
         if !self.watch {
             return Ok(ExitCode::SUCCESS);
         }
-        loop {
-            pause();
+        while !table::is_left_within(Some(PACE)) {
             let reading = ask::get(&self.asked, PATH);
             if table::is_watched() && !self.asked.json {
                 table::clear()?;
@@ -59,12 +58,8 @@ impl StatusArgs {
                 Err(error) => anstream::eprintln!("{}", painted(BAD, &plain_lines(&told(&error)))),
             }
         }
+        Ok(ExitCode::SUCCESS)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a verb has no runtime between two answers")]
-fn pause() {
-    std::thread::sleep(PACE);
 }
 
 /// The status in a line, for a container's health check.

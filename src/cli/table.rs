@@ -2,9 +2,11 @@
 //! terminal, a file or gone. Knows nothing of what is in the columns.
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::words::{plain, visible};
 
@@ -86,6 +88,19 @@ pub(super) fn clear() -> io::Result<()> {
 /// Whether somebody watches standard output.
 pub(super) fn is_watched() -> bool {
     io::stdout().is_terminal()
+}
+
+/// Waits until nobody reads standard output any more, or for so long. Files and terminals always have a reader.
+pub(super) fn is_left_within(most: Option<Duration>) -> bool {
+    let stdout = io::stdout();
+    let most = most.and_then(|most| Timespec::try_from(most).ok());
+    loop {
+        // No event is asked for, so only a hangup or an error ends this early: they are always reported.
+        match poll(&mut [PollFd::new(&stdout, PollFlags::empty())], most.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            found => return found != Ok(0),
+        }
+    }
 }
 
 fn unless_closed(written: io::Result<()>) -> io::Result<()> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anstyle::Style;
 use anyhow::Context as _;
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -47,14 +46,8 @@ pub(super) fn watch(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Waits until the other end of standard output is closed. Files and terminals never are.
 async fn nobody_reads() {
-    let closed = tokio::task::spawn_blocking(|| {
-        let stdout = std::io::stdout();
-        // No event is asked for, so only a hangup or an error ends this: they are always reported.
-        while poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None) == Err(rustix::io::Errno::INTR) {}
-    });
-    drop(closed.await);
+    drop(tokio::task::spawn_blocking(|| table::is_left_within(None)).await);
 }
 
 /// One watching of one agent, over its restarts.

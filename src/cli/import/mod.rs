@@ -188,13 +188,13 @@ impl Outcome {
     }
 }
 
-/// A table of them, those first that are not taken.
+/// A table of them, those first that are refused.
 fn list(title: &'static str, all: &[ImportedOne], at: impl Fn(&ImportedOne) -> &str) -> String {
     if all.is_empty() {
         return String::new();
     }
     let mut sorted: Vec<&ImportedOne> = all.iter().collect();
-    sorted.sort_by_key(|one| std::cmp::Reverse(one.state));
+    sorted.sort_by_key(|one| urgency(one.state));
     let mut table = TextTable::new(&[title, "TUNNEL", "ADDRESS", "RESULT", "WHY"]);
     for one in sorted.iter().take(SHOWN) {
         let (style, state) = match one.state {
@@ -207,6 +207,17 @@ fn list(title: &'static str, all: &[ImportedOne], at: impl Fn(&ImportedOne) -> &
         table.row(style, &[&one.what, &one.tunnel, at(one), state, one.why.as_deref().unwrap_or("-")]);
     }
     format!("\n{}{}", table.text(), more(all.len()))
+}
+
+/// What somebody has to look at first, from 0; what is another host's business comes last.
+fn urgency(state: ImportState) -> u8 {
+    match state {
+        ImportState::Refused => 0,
+        ImportState::Taken => 1,
+        ImportState::Held => 2,
+        ImportState::Renewed => 3,
+        ImportState::Elsewhere => 4,
+    }
 }
 
 fn more(all: usize) -> String {
@@ -223,8 +234,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_taken_comes_first_with_its_reason() {
+    fn what_is_refused_comes_first_and_what_is_of_others_last() {
         let records = vec![
+            one("3", ImportState::Refused, Some("no room")),
             one("1", ImportState::Taken, None),
             one("2", ImportState::Elsewhere, Some("its address is of another host")),
         ];
@@ -238,13 +250,14 @@ mod tests {
             ..Outcome::default()
         };
         let want = "\
-1 record to take, 1 of other hosts
+1 record to take, 1 of other hosts, 1 refused
 1 host name to take
 nothing was taken: --dry-run
 
 RECORD  TUNNEL  ADDRESS        RESULT     WHY
-2       t       10.0.0.1:8420  elsewhere  its address is of another host
+3       t       10.0.0.1:8420  refused    no room
 1       t       10.0.0.1:8420  taken      -
+2       t       10.0.0.1:8420  elsewhere  its address is of another host
 
 HOST NAME        TUNNEL  ADDRESS  RESULT  WHY
 app.example.org  t       -        taken   -
@@ -255,6 +268,6 @@ x        no
 2 keys of something else
 ";
         assert_eq!(anstream::adapter::strip_str(&outcome.page()).to_string(), want);
-        assert_eq!(outcome.missing().count(), 2);
+        assert_eq!(outcome.missing().count(), 3);
     }
 }

@@ -27,7 +27,7 @@ use crate::ops::report::{
     ConfigReport, Explanation, HostsReport, ImportHost, ImportRecord, ImportState, ImportedOne, MemberState,
     StatusReport, TunnelsReport,
 };
-use gossd_core::hostname::{Endpoint, HashHost};
+use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
 
 /// How often it is looked whether gost's Renews have come.
 const LOOK: Duration = Duration::from_millis(500);
@@ -264,8 +264,8 @@ impl Switch<'_> {
     }
 
     async fn undo(&self) -> anyhow::Result<()> {
-        let (flags, _) = self.flags().await?;
-        let file = self.undo_file(&flags)?;
+        let config: ConfigReport = self.client.get("/config.json").await?.report;
+        let file = self.undo_file(&config)?;
         let text = fs::read_to_string(&file)
             .with_context(|| format!("there is nothing to undo: cannot read {}", file.display()))?;
         let former: Former =
@@ -276,13 +276,15 @@ impl Switch<'_> {
             file.display(),
             plain(&former.gost)
         );
-        let (records, hosts) = self.own().await?;
+        let (records, hosts) = self.known().await?;
         let numbers = (records.len(), hosts.len());
         let expiry = Duration::from_secs(former.expiry_seconds.max(60));
-        // Redis has forgotten them, and its plugin renews only what it knows.
+        // Redis has forgotten them, and its plugin renews only what it knows. Those of other hosts are for the visitors of this
+        // one, until their gosts have gone back as well and renew them.
         StoreArgs::put_back(self.place.clone(), records, hosts, expiry).await?;
         self.say(&format!(
-            "Redis has them again: {}, {}",
+            "Redis has again, for {} s: {}, {}",
+            expiry.as_secs(),
             count(numbers.0, "record"),
             count(numbers.1, "host name")
         ))?;
@@ -302,18 +304,17 @@ impl Switch<'_> {
         Ok(())
     }
 
-    /// The records that are registered here, and the host names of their tunnels.
-    async fn own(&self) -> anyhow::Result<(Vec<ImportRecord>, Vec<ImportHost>)> {
-        let status: StatusReport = self.client.get("/status.json").await?.report;
+    /// The records that are listed here, of all hosts, and the host names of their tunnels.
+    async fn known(&self) -> anyhow::Result<(Vec<ImportRecord>, Vec<ImportHost>)> {
         let limit = MAX_LIMIT.to_string();
-        let path = client::path("/services.json", &[("agent", &status.name), ("limit", &limit)]);
+        let path = client::path("/services.json", &[("limit", &limit)]);
         let list: TunnelsReport = self.client.get(&path).await?.report;
-        ensure!(list.total <= list.services.len(), "there are more than {MAX_LIMIT} tunnels here");
+        ensure!(list.total <= list.services.len(), "there are more than {MAX_LIMIT} tunnels");
         let (mut records, mut tunnels) = (Vec::new(), BTreeSet::new());
         for tunnel in list.services {
-            let own = self.explain(&tunnel.name).await?.candidates.into_iter();
-            let own = own.filter(|one| one.agent == status.name && one.lease.is_some());
-            records.extend(own.map(|one| ImportRecord {
+            let listed = self.explain(&tunnel.name).await?.candidates.into_iter();
+            let listed = listed.filter(|one| one.rank.is_some());
+            records.extend(listed.map(|one| ImportRecord {
                 id: one.id,
                 name: tunnel.name.clone(),
                 node: one.node,
@@ -330,12 +331,10 @@ impl Switch<'_> {
             host: host.host,
             endpoint: format!("{}{}", if host.private { "$" } else { "" }, host.tunnel),
         });
-        Ok((records, hosts.collect()))
-    }
-
-    async fn flags(&self) -> anyhow::Result<(ConfigReport, StatusReport)> {
-        let status: StatusReport = self.client.get("/status.json").await?.report;
-        Ok((self.client.get("/config.json").await?.report, status))
+        let ids = tunnels.iter().filter_map(|name| TunnelId::parse(name));
+        let hashes =
+            ids.map(|id| ImportHost { host: HashHost::of(id).to_string(), endpoint: id.to_string() });
+        Ok((records, hosts.chain(hashes).collect()))
     }
 
     /// The flags of the agent, and what gost's configuration is to have for it.
