@@ -41,6 +41,10 @@ async fn a_client_gets_the_names_that_the_policy_gives_to_its_tunnel_and_the_oth
         assert_eq!(gost.set_rule(host, tunnel).await, is_given, "{host} for {tunnel}");
     }
     assert!(gost.set_rule(&hash_host(TWO), TWO).await, "a hash host is its tunnel's");
+    assert!(!gost.set_rule("*.free.example.org", TWO).await, "it would have what others may claim");
+    assert!(gost.set_rule("*.one.example.org", ONE).await);
+    assert_eq!(gost.get_rule("b.one.example.org").await, ONE);
+    assert_eq!(gost.get_rule("one.example.org").await, "", "that name itself is not its tunnel's");
     let told = explained(&agent, "other.example.org");
     assert!(
         told.contains("REFUSED") && told.contains(ONE) && told.contains("--claim-policy does not let"),
@@ -111,4 +115,25 @@ async fn names_may_be_bound_to_a_token() {
         wrong.status.code() == Some(2) && said.contains("token:office, but there is no --token-file"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_claim_of_an_agent_without_the_policy_leads_nowhere_and_keeps_nobody_from_a_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = folder.path().join("policy");
+    fs::write(&policy, format!("{ONE} shop.example.org\n")).expect("written");
+    let flag = ["--claim-policy", policy.to_str().expect("text")];
+    let lax = Process::start("lax", &[]);
+    let strict = Process::start("strict", &[&flag[..], &["--join", &lax.gossip.to_string()]].concat());
+    let (mut there, mut here) =
+        (FakeGost::start("n", lax.plugin).await, FakeGost::start("m", strict.plugin).await);
+    there.bind("c", TWO, "shop.example.org").await;
+    let start = std::time::Instant::now();
+    while strict.get(TWO).await.is_empty() {
+        assert!(start.elapsed() < SOON, "the record has not come");
+    }
+    assert_eq!(there.get_rule("shop.example.org").await, TWO);
+    assert_eq!(here.get_rule("shop.example.org").await, "");
+    assert!(here.set_rule("shop.example.org", ONE).await, "who may have it gets it");
+    assert_eq!(here.get_rule("shop.example.org").await, ONE);
 }

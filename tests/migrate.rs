@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -256,20 +257,79 @@ async fn gosts_own_redis_source_of_host_names_is_read_as_gost_reads_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let redis = Redis::start(folder.path(), &[]).await;
     redis.connector(ONE, "one", "node-a", &format!("{A}:8420"), 3);
-    redis.cli(&["HSET", "gost", "own.example.org", ONE, "*.wild.example.org", ONE]);
+    redis.cli(&["HSET", "gost", "own.example.org", ONE, "*.wild.example.org", ONE, "x", "no tunnel"]);
     redis.cli(&["SADD", "lines", &format!("set.example.org {ONE} # x"), "half", "# comment"]);
-    let a = agent(folder.path(), "a", A, &[]);
-    for (key, taken) in [("gost", 2), ("lines", 1)] {
+    let _a = agent(folder.path(), "a", A, &[]);
+    for (key, rules) in
+        [("gost", &["*.wild.example.org", "own.example.org"][..]), ("lines", &["set.example.org"])]
+    {
         let imported = verb(folder.path(), "a", &["import", &redis.url(), "--rules-key", key, "--json"]);
-        let hosts = states(&report(&imported), "hosts");
-        assert_eq!(hosts.iter().filter(|(_, state)| state == "taken").count(), taken, "{hosts:?}");
+        let found = report(&imported);
+        let mut hosts: Vec<&str> = found["rules"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|rule| rule["host"].as_str().expect("text"))
+            .collect();
+        hosts.sort_unstable();
+        assert_eq!(hosts, rules);
+        assert_eq!(found["hosts"], json!([]), "an operator's rule is no client's claim");
     }
-    let mut gost = FakeGost::start("node-a", a.plugin).await;
-    for host in ["own.example.org", "x.wild.example.org", "set.example.org"] {
-        assert_eq!(gost.get_rule(host).await, ONE, "{host}");
-    }
+    let told = text(&verb(folder.path(), "a", &["import", &redis.url(), "--rules-key", "gost"]));
+    assert!(told.contains(&format!("--ingress-rule 'own.example.org={ONE}'")), "{told}");
     let missing = verb(folder.path(), "a", &["import", &redis.url(), "--rules-key", "none"]);
     assert!(text(&missing).contains("there is no key \"none\""), "{}", text(&missing));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_gone_at_the_switch_is_named_and_nothing_is_switched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let redis = Redis::start(folder.path(), &[]).await;
+    redis.connector(ONE, "one", "node-a", &format!("{A}:8420"), 3);
+    redis.cli(&["HSET", "gost", "own.example.org", ONE]);
+    let (api, at) = Api::start().await;
+    let _a = agent(folder.path(), "a", A, &[]);
+    let (url, gost_api) = (redis.url(), format!("http://{at}"));
+    let migrate = |more: &[&str]| {
+        let words = [&["migrate", &url, "--gost-api", &gost_api][..], more].concat();
+        tokio::task::block_in_place(|| text(&verb(folder.path(), "a", &words)))
+    };
+    let rules = migrate(&["--rules-key", "gost"]);
+    assert!(rules.contains("without an --ingress-rule here: rules: own.example.org"), "{rules}");
+    let plugin = api.plugin("sds");
+    // Redis is not asked any more whether gost renews here: it forgets.
+    let unrenewed = migrate(&["--wait", "1"]);
+    assert!(unrenewed.contains("not renewed here within 1 s: connectors: one"), "{unrenewed}");
+    redis.cli(&["FLUSHALL"]);
+    let back = migrate(&["--undo"]);
+    assert!(back.contains("sd-0 calls 10.0.0.9:8000 again"), "{back}");
+    assert_eq!(api.plugin("sds"), plugin);
+    api.0.lock().expect("a lock")["ingresses"][0] =
+        json!({"name": "ingress-0", "rules": [{"hostname": "x", "endpoint": ONE}]});
+    let fixed = migrate(&[]);
+    assert!(fixed.contains("would be gone: ingress-0") && fixed.contains("--ingress-rule"), "{fixed}");
+    assert_eq!(api.plugin("sds"), plugin, "nothing was switched");
+}
+
+#[tokio::test]
+async fn what_is_private_in_redis_is_private_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let redis = Redis::start(folder.path(), &[]).await;
+    redis.connector(ONE, "one", "node-a", &format!("{A}:8420"), 3);
+    redis.host(&hash_host(ONE), &format!("${ONE}"));
+    redis.connector(TWO, "huge", "node", &"x".repeat(5_000), 3);
+    redis.cli(&[
+        "HSET",
+        TWO,
+        "odd",
+        r#"{"Node":"n","Network":"tcp","Address":"a:1","Renew":-9223372036854775808}"#,
+    ]);
+    let a = agent(folder.path(), "a", A, &[]);
+    let imported = report(&verb(folder.path(), "a", &["import", &redis.url(), "--json"]));
+    assert_eq!(states(&imported, "hosts"), pairs(&[(&hash_host(ONE), "taken")]), "{imported:#}");
+    assert!(imported["bad"].to_string().contains("longer than what the plugin writes"), "{imported:#}");
+    let mut gost = FakeGost::start("node-a", a.plugin).await;
+    assert_eq!(gost.get_rule(&hash_host(ONE)).await, format!("${ONE}"));
 }
 
 /// The configuration that a gost's Web API tells and changes.
@@ -374,6 +434,9 @@ async fn a_gost_is_switched_when_both_sides_agree_and_back_again() {
     let again = migrate(&[]);
     assert!(text(&again).contains("gost calls this agent already"), "{}", text(&again));
     let _gost = renewing.await.expect("gost lives");
+    let undo = folder.path().join(format!("migrate-undo-{}.json", at.to_string().replace(':', "-")));
+    let kept = fs::metadata(&undo).expect("it is kept");
+    assert_eq!(kept.permissions().mode() & 0o777, 0o600, "it has the token of the former plugins");
     // Meanwhile, Redis has forgotten everything.
     redis.cli(&["FLUSHALL"]);
     let undone = migrate(&["--undo"]);

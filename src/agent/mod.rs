@@ -181,9 +181,9 @@ impl Agent {
         })
     }
 
-    /// The endpoint of a host name, by its key; see [`gossd_core::hostname`].
-    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        self.lock().endpoint(host)
+    /// The endpoint of a host name, by its key, as far as tunnels may have it; see [`gossd_core::hostname`].
+    pub fn endpoint(&self, host: &str, may_have: impl Fn(TunnelId) -> bool) -> Option<Endpoint> {
+        self.lock().endpoint(host, may_have)
     }
 
     /// Whether a tunnel is private under all its names, by an operator's rule or a client's claim.
@@ -191,10 +191,15 @@ impl Agent {
         self.lock().is_private(tunnel)
     }
 
-    /// Claims a host name for a tunnel. Returns false if the name belongs to another tunnel; a claim of this tunnel
+    /// Claims a host name for a tunnel. Returns false if the name belongs to another tunnel that may have it; a claim of this tunnel
     /// that had lost is then given up.
-    pub fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        self.with(|state, now| state.claim(now, host, endpoint))
+    pub fn claim(
+        &self,
+        host: &str,
+        endpoint: Endpoint,
+        may_have: impl Fn(TunnelId) -> bool,
+    ) -> Result<bool, Full> {
+        self.with(|state, now| state.claim(now, host, endpoint, may_have))
     }
 
     /// Takes back the claims of this agent that an operator's policy does not let stand. How many these were.

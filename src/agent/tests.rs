@@ -228,7 +228,7 @@ async fn no_peer_can_end_the_replication_of_claims() {
     ];
     let extent = Extent { until: 1, ..Extent::default() };
     agent.clone().apply(Instant::now().into_std(), News::Changed { owner: b, changes, extent });
-    assert_eq!(agent.claim("x", endpoint(1)), Ok(true));
+    assert_eq!(agent.claim("x", endpoint(1), |_| true), Ok(true));
     let changes = agent.collected();
     let claims: Vec<_> = changes.iter().filter(|change| change.slot >= FIRST_CLAIM).collect();
     assert!(!claims.is_empty());

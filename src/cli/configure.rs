@@ -61,8 +61,8 @@ const MAX_POLICY: u64 = 16 << 20;
 fn claim_policy(path: &Path, naming: &Naming) -> anyhow::Result<ClaimPolicy> {
     let read = || -> std::io::Result<String> {
         let mut text = String::new();
-        std::fs::File::open(path)?.take(MAX_POLICY).read_to_string(&mut text)?;
-        Ok(text)
+        let read = std::fs::File::open(path)?.take(MAX_POLICY + 1).read_to_string(&mut text)?;
+        if read as u64 > MAX_POLICY { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
     };
     let text = read().with_context(|| format!("--claim-policy: cannot read {}", path.display()))?;
     ClaimPolicy::parse(&text, naming).with_context(|| format!("--claim-policy {}", path.display()))

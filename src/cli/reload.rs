@@ -14,7 +14,7 @@ use super::flags::RunArgs;
 use crate::config::FlagValue;
 
 /// What takes effect while the agent runs. The contents of token, certificate and key files do so by themselves.
-const ADJUSTABLE: [&str; 11] = [
+const ADJUSTABLE: [&str; 12] = [
     "join",
     "order",
     "zone",
@@ -26,6 +26,7 @@ const ADJUSTABLE: [&str; 11] = [
     "ingress_rule",
     "ingress_reserved",
     "ingress_min_label",
+    "claim_policy",
 ];
 /// The one more that the log itself takes.
 const LOG_LEVEL: &str = "log_level";

@@ -214,6 +214,9 @@ fn adjust(daemon: &Daemon, current: &mut RunArgs, source: &mut Source, again: Ag
             words::told(&error)
         );
     }
+    if let Some(policy) = &read.claim_policy {
+        tracing::info!(file = %policy.display(), "the claim policy is read again");
+    }
     *current = read;
     if !changed.is_empty() {
         tracing::info!(changed = told(&changed), "the configuration is read again");

@@ -343,8 +343,10 @@ impl Daemon {
         self.ops.set_flags(flags);
         let private = names.private();
         self.agent.adjust(Adjusted { order, quota, locality: &locality, private: &private });
+        let names = Arc::new(names);
+        self.names.send_replace(names.clone());
+        // What comes from now on is judged by the new policy.
         withdraw_claims(&self.agent, &names);
-        self.names.send_replace(Arc::new(names));
         self.cluster.join(join);
     }
 

@@ -85,7 +85,11 @@ impl Lister {
     /// then it is removed from `former`.
     pub(super) fn list(&self, names: &Names, former: &mut Lines) -> Listing {
         let (mut wanted, mut left_out) = self.known(names);
-        former.retain(|host, _| !wanted.contains_key(host));
+        let may_stay = |host: &str, target: &LineTarget| match (target, names.naming.key(host)) {
+            (LineTarget::Tunnel(found), Ok(key)) => names.may_have(&key, found.tunnel),
+            _ => true,
+        };
+        former.retain(|host, target| !wanted.contains_key(host) && may_stay(host, target));
         for (host, target) in &*former {
             wanted.insert(host.clone(), (Origin::Former, self.closed(*target)));
         }
@@ -155,7 +159,10 @@ impl Lister {
 
     /// Gives a line of its own to each reserved name that a wildcard would lead to a tunnel.
     fn withhold(&self, naming: &Naming, lines: &mut Lines) {
-        for name in naming.withheld() {
+        // The name of a claimed wildcard itself may be one that its tunnel may not have.
+        let below: Vec<String> =
+            lines.keys().filter_map(|line| line.strip_prefix("*.").map(str::to_owned)).collect();
+        for name in naming.withheld().chain(below) {
             let wanted = self.ingress.explain(&name).map(|found| LineTarget::Tunnel(found.endpoint));
             if lookup(lines, &name).unwrap_or(LineTarget::Nowhere) != wanted.unwrap_or(LineTarget::Nowhere) {
                 lines.insert(name, wanted.unwrap_or(LineTarget::Nowhere));

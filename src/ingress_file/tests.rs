@@ -78,7 +78,7 @@ async fn it_is_written_when_its_lines_change_and_only_then() {
     assert!(writes <= 4, "{writes}");
     let before = kept.world.agent.hosts_revision();
     assert_eq!(
-        kept.world.agent.claim("no name", gossd_core::hostname::Endpoint::parse(ONE).unwrap()),
+        kept.world.agent.claim("no name", gossd_core::hostname::Endpoint::parse(ONE).unwrap(), |_| true),
         Ok(true)
     );
     assert!(before < kept.world.agent.hosts_revision());

@@ -101,11 +101,14 @@ impl Importer {
         let Some(parsed) = Endpoint::parse(endpoint) else {
             return told(ImportState::Refused, Some("its value is no tunnel id, nor one behind a $".into()));
         };
-        if HashHost::parse(host) == Some(HashHost::of(parsed.tunnel)) {
+        // A value that makes its tunnel private is a claim in any case.
+        let is_private = !parsed.private || self.ingress.agent().is_private(parsed.tunnel);
+        if is_private && HashHost::parse(host) == Some(HashHost::of(parsed.tunnel)) {
             return told(ImportState::Held, Some("a hash host: it needs no claim".into()));
         }
         if let Some(found) = self.ingress.explain(host)
             && found.endpoint.tunnel == parsed.tunnel
+            && is_private
         {
             return told(ImportState::Held, None);
         }

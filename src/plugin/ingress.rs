@@ -62,6 +62,11 @@ impl Names {
         Ok(Self { naming, fixed, policy: None })
     }
 
+    /// Whether a claim of a tunnel on a key may stand, by the policy; who made it with which token is not known any more.
+    pub fn may_have(&self, key: &str, tunnel: TunnelId) -> bool {
+        self.policy.as_ref().is_none_or(|policy| policy.may_stand(key, tunnel))
+    }
+
     /// The operator's rules and domains that no tunnel could claim, and why: they are in force, and may be meant so.
     pub fn unusual(&self) -> Vec<(String, Unclaimable)> {
         let names = self.fixed.keys().chain(self.naming.domains());
@@ -91,19 +96,20 @@ impl Ingress {
             return Err(FieldError { field: "host", problem: FieldProblem::Missing }.into());
         }
         let names = self.names.get();
-        let mut keys = names.naming.candidates(host).peekable();
-        let claimable = keys.peek().is_some_and(|own| names.naming.is_for_tunnels(own));
-        let endpoint = keys.find_map(|key| self.endpoint(&names, &key, claimable));
+        let mut keys = names.naming.candidates(host);
+        let own = keys.next().unwrap_or_default();
+        let endpoint =
+            std::iter::once(own.clone()).chain(keys).find_map(|key| self.endpoint(&names, &key, &own));
         Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
     }
 
     /// The rule that decides about a host name, and who made it.
     pub fn explain(&self, host: &str) -> Option<Found> {
         let names = self.names.get();
-        let mut keys = names.naming.candidates(host).peekable();
-        let claimable = keys.peek().is_some_and(|own| names.naming.is_for_tunnels(own));
-        keys.find_map(|rule| {
-            let endpoint = self.endpoint(&names, &rule, claimable)?;
+        let mut keys = names.naming.candidates(host);
+        let own = keys.next()?;
+        std::iter::once(own.clone()).chain(keys).find_map(|rule| {
+            let endpoint = self.endpoint(&names, &rule, &own)?;
             let by = match rule {
                 _ if names.fixed.contains_key(&rule) => By::Configured,
                 _ if HashHost::parse(&rule) == Some(HashHost::of(endpoint.tunnel)) => By::Hash,
@@ -120,7 +126,7 @@ impl Ingress {
         let claimed = self.agent.claimed_hosts().into_iter().map(|key| (key.to_string(), By::Claimed));
         let claimed = claimed.filter(|(key, _)| !names.fixed.contains_key(key));
         let found = fixed.chain(claimed).filter_map(|(rule, by)| {
-            let endpoint = self.endpoint(&names, &rule, names.naming.is_for_tunnels(&rule))?;
+            let endpoint = self.endpoint(&names, &rule, &rule)?;
             Some(Found { rule, by, endpoint })
         });
         found.collect()
@@ -140,7 +146,9 @@ impl Ingress {
         let endpoint = parse(endpoint)?;
         let refused = match self.refusal(&names, &key, endpoint, token) {
             None if names.fixed.contains_key(&key) => return Ok(true),
-            None if self.agent.claim(&key, endpoint)? => return Ok(true),
+            None if self.agent.claim(&key, endpoint, |tunnel| names.may_have(&key, tunnel))? => {
+                return Ok(true);
+            }
             None => ClaimRefused::Taken,
             Some(refused) => refused,
         };
@@ -148,17 +156,22 @@ impl Ingress {
         Ok(false)
     }
 
-    /// The same for an operator who moves a name here; or, if it is not to be done, what would be. An error is why not.
+    /// The same for an operator who moves a name here, whatever token its client has; or, if it is not to be done, what would be.
+    /// An error is why not.
     pub(crate) fn take_rule(&self, host: &str, endpoint: Endpoint, dry_run: bool) -> Result<(), String> {
         let names = self.names.get();
         let key = names.naming.key(host).map_err(|error| error.to_string())?;
-        if let Some(refused) = self.refusal(&names, &key, endpoint, None) {
-            return Err(refused.to_string());
+        match self.refusal(&names, &key, endpoint, None) {
+            Some(ClaimRefused::Policy) if names.may_have(&key, endpoint.tunnel) => {}
+            Some(refused) => return Err(refused.to_string()),
+            None => {}
         }
-        let is_taken = self.agent.endpoint(&key).is_some_and(|other| other.tunnel != endpoint.tunnel);
+        let may_have = |tunnel| names.may_have(&key, tunnel);
+        let is_taken =
+            self.agent.endpoint(&key, may_have).is_some_and(|other| other.tunnel != endpoint.tunnel);
         let is_done = !is_taken
             && (dry_run || names.fixed.contains_key(&key) || {
-                self.agent.claim(&key, endpoint).map_err(|full| full.to_string())?
+                self.agent.claim(&key, endpoint, may_have).map_err(|full| full.to_string())?
             });
         if is_done { Ok(()) } else { Err(ClaimRefused::Taken.to_string()) }
     }
@@ -203,19 +216,18 @@ impl Ingress {
 
     /// A tunnel that any rule makes private is private under all its names. The agent also knows the tunnels that our
     /// own fixed rules make private.
-    fn endpoint(&self, names: &Names, key: &str, claimable: bool) -> Option<Endpoint> {
+    ///
+    /// `own` is the key of the name that is asked for, of which `key` may be a wildcard.
+    fn endpoint(&self, names: &Names, key: &str, own: &str) -> Option<Endpoint> {
         let fixed = names.fixed.get(key).map(|Endpoint { tunnel, private }| Endpoint {
             tunnel: *tunnel,
             private: *private || self.agent.is_private(*tunnel),
         });
-        // A claim leads nowhere on a name that no tunnel can have here, whichever agent took it.
-        // Nor on one that the operator's policy does not give to its tunnel.
-        let may_stand = |found: &Endpoint| {
-            names.naming.unclaimable(key).is_none()
-                && names.policy.as_ref().is_none_or(|policy| policy.may_stand(key, found.tunnel))
-        };
-        let claimed = || self.agent.endpoint(key).filter(may_stand);
-        fixed.or_else(|| claimable.then(claimed).flatten())
+        // A claim leads nowhere on a name that no tunnel can have here, nor on one that the operator's policy does not give to its
+        // tunnel, whichever agent took it. A wildcard leads nowhere for a name that its tunnel could not claim.
+        let may_have = |tunnel| names.may_have(key, tunnel) && (key == own || names.may_have(own, tunnel));
+        let is_claimable = || names.naming.is_for_tunnels(own) && names.naming.unclaimable(key).is_none();
+        fixed.or_else(|| is_claimable().then(|| self.agent.endpoint(key, may_have)).flatten())
     }
 }
 

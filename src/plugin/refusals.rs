@@ -33,9 +33,22 @@ pub(crate) enum ClaimRefused {
     Taken,
 }
 
+/// Refusals of one tunnel that are remembered, so that no client pushes out those of others.
+const KEPT_OF_ONE: usize = 16;
+/// At most this often, one is logged: a client may ask for ever new names.
+const PACE: Duration = Duration::from_secs(60);
+
 /// The latest of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Refusals(Arc<Mutex<VecDeque<Refusal>>>);
+pub(crate) struct Refusals(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    latest: VecDeque<Refusal>,
+    logged: Option<Instant>,
+    /// How many were not logged since.
+    unlogged: u64,
+}
 
 #[derive(Debug)]
 struct Refusal {
@@ -46,27 +59,37 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Remembers one, and logs it unless it is remembered already.
+    /// Remembers one, and logs it unless it is remembered already, or another one was logged just now.
     pub(super) fn note(&self, key: &str, tunnel: TunnelId, why: ClaimRefused) {
         let at = tokio::time::Instant::now().into_std();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = &mut kept.latest;
         let same = |one: &Refusal| &*one.key == key && one.tunnel == tunnel && one.why == why;
-        let known = kept.iter().position(same).and_then(|known| kept.remove(known));
-        if known.is_none() && kept.len() >= KEPT {
-            kept.pop_back();
+        let is_known = latest.iter().position(same).and_then(|known| latest.remove(known)).is_some();
+        let of_one = latest.iter().enumerate().filter(|(_, one)| one.tunnel == tunnel);
+        if let Some((oldest, _)) = of_one.skip(KEPT_OF_ONE - 1).last() {
+            latest.remove(oldest);
         }
-        kept.push_front(Refusal { key: key.into(), tunnel, why: why.clone(), at });
+        latest.push_front(Refusal { key: key.into(), tunnel, why: why.clone(), at });
+        latest.truncate(KEPT);
+        if is_known {
+            return;
+        }
+        if kept.logged.is_some_and(|logged| at.saturating_duration_since(logged) < PACE) {
+            kept.unlogged += 1;
+            return;
+        }
+        let others = std::mem::take(&mut kept.unlogged);
+        kept.logged = Some(at);
         drop(kept);
-        if known.is_none() {
-            tracing::warn!(host = key, %tunnel, "a client does not get the host name that it asks for: {why}");
-        }
+        tracing::warn!(host = key, %tunnel, others, "a client does not get the host name that it asks for: {why}");
     }
 
     /// Those of a key, the latest first.
     pub(super) fn of(&self, key: &str) -> Vec<(TunnelId, ClaimRefused, Duration)> {
         let now = tokio::time::Instant::now().into_std();
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let these = kept.iter().filter(|one| &*one.key == key);
+        let these = kept.latest.iter().filter(|one| &*one.key == key);
         these.map(|one| (one.tunnel, one.why.clone(), now.saturating_duration_since(one.at))).collect()
     }
 }
@@ -90,7 +113,9 @@ mod tests {
         for n in 0..KEPT {
             refusals.note(&n.to_string(), tunnel(1), ClaimRefused::Taken);
         }
-        assert_eq!(refusals.of("app"), []);
-        assert_eq!(refusals.of("7").len(), 1);
+        let left: Vec<_> = refusals.of("app").into_iter().map(|(tunnel, ..)| tunnel).collect();
+        assert_eq!(left, [tunnel(2)], "one client pushes out its own only");
+        assert_eq!(refusals.of(&(KEPT - 1).to_string()).len(), 1);
+        assert_eq!(refusals.0.lock().unwrap().latest.len(), KEPT_OF_ONE + 1);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
-use super::hostname::{Claim, Claims, Endpoint, HashHost};
+use super::hostname::{Claim, Claims, Endpoint, HashHost, TunnelId};
 use super::record::Owner;
 use super::reindex::{BITE, Backlog, Bite, Indexes};
 use super::replica::Extent;
@@ -51,9 +51,9 @@ impl Directory {
     }
 
     /// Where a host leads: to the tunnel with the earliest claim on it, or else to the one whose hash host it is.
-    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
+    pub fn endpoint(&self, host: &str, may_have: impl Fn(TunnelId) -> bool) -> Option<Endpoint> {
         let hashed = || self.tunnels.of_hash_host(HashHost::parse(host)?);
-        self.claims.winner(host).or_else(|| Some(self.claims.endpoint_of(hashed()?)))
+        self.claims.winner_of(host, may_have).or_else(|| Some(self.claims.endpoint_of(hashed()?)))
     }
 
     /// Rises with every change of what host names lead to.

@@ -38,7 +38,7 @@ pub(super) struct StoreArgs {
     /// An address of this host's gost that does not look so, such as 127.0.0.1:8420
     #[arg(long, value_name = "ADDR")]
     address: Option<String>,
-    /// Also host names of gost's own redis source: its key, a hash or a set
+    /// Also the rules of gost's own redis source, as flags: its key, a hash or a set
     #[arg(long, value_name = "KEY")]
     rules_key: Option<String>,
 }
@@ -64,6 +64,8 @@ pub(super) struct Outcome {
     /// What became of everything that was read.
     #[serde(flatten)]
     pub(super) report: ImportReport,
+    /// The operator's rules of gost's own source: flags of the agents, and no client's claims.
+    pub(super) rules: Vec<ImportHost>,
     /// Keys that could not be read.
     bad: Vec<BadKey>,
     /// Keys that are of something else.
@@ -84,7 +86,10 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
 impl StoreArgs {
     pub(super) fn place(&self) -> anyhow::Result<Place> {
         Place::new(&self.url, self.password_file.as_deref(), self.ca_file.as_deref())
-            .with_context(|| plain(self.url.split('@').next_back().unwrap_or_default()))
+            .with_context(|| {
+                let place = self.url.split('@').next_back().unwrap_or_default();
+                plain(place.split('?').next().unwrap_or_default())
+            })
             .map_err(blame::settings)
     }
 
@@ -99,27 +104,37 @@ impl StoreArgs {
         let read = tokio::task::spawn_blocking(move || place.open()?.read(rules.as_deref()));
         let mut found = read.await??;
         let empty = ImportOrder { dry_run, address: self.address.clone(), ..ImportOrder::default() };
-        let mut report = ImportReport::default();
         // Records first: host names go with the tunnels that are attached here.
-        let give = |order: ImportOrder| async move {
-            let body = serde_json::to_vec(&order)?.into();
-            anyhow::Ok(client.report::<ImportReport>(Method::POST, "/import", body).await?.report)
-        };
-        for records in found.records.chunks(BATCH) {
-            let order = ImportOrder { records: records.to_vec(), ..empty.clone() };
-            report.records.extend(give(order).await?.records);
-        }
+        let records = self.give(client, dry_run, &found.records).await?;
+        let mut report = ImportReport { records, hosts: Vec::new() };
         let here = report.records.iter().filter(|one| is_here(one)).map(|one| one.tunnel.clone());
         let here: BTreeSet<String> = here.collect();
         for hosts in found.hosts.chunks(BATCH) {
             let of = |host: &ImportHost| host.endpoint.trim_start_matches('$').to_owned();
             let attached = hosts.iter().map(of).filter(|tunnel| here.contains(tunnel)).collect();
             let order = ImportOrder { hosts: hosts.to_vec(), attached, ..empty.clone() };
-            report.hosts.extend(give(order).await?.hosts);
+            report.hosts.extend(order_of(client, &order).await?.hosts);
         }
         let bad = std::mem::take(&mut found.bad);
         let expiry_seconds = found.expiry.map(|expiry| expiry.as_secs());
-        Ok((Outcome { dry_run, expiry_seconds, report, bad, other_keys: found.others }, found))
+        let (rules, other_keys) = (found.rules.clone(), found.others);
+        Ok((Outcome { dry_run, expiry_seconds, report, rules, bad, other_keys }, found))
+    }
+
+    /// Gives records to an agent, or asks what it would do with them. What became of each.
+    pub(super) async fn give(
+        &self,
+        client: &Client,
+        dry_run: bool,
+        records: &[ImportRecord],
+    ) -> anyhow::Result<Vec<ImportedOne>> {
+        let mut became = Vec::new();
+        for records in records.chunks(BATCH) {
+            let (address, records) = (self.address.clone(), records.to_vec());
+            let order = ImportOrder { dry_run, address, records, ..ImportOrder::default() };
+            became.extend(order_of(client, &order).await?.records);
+        }
+        Ok(became)
     }
 
     /// Puts back what plugins need: records of these gosts, and host names.
@@ -131,6 +146,11 @@ impl StoreArgs {
     ) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || place.open()?.put_back(&records, &hosts, expiry)).await?
     }
+}
+
+async fn order_of(client: &Client, order: &ImportOrder) -> anyhow::Result<ImportReport> {
+    let body = serde_json::to_vec(order)?.into();
+    Ok(client.report(Method::POST, "/import", body).await?.report)
 }
 
 /// Whether something is of this host, and the agent has it or would.
@@ -161,6 +181,16 @@ impl Outcome {
         }
         text += &list("RECORD", records, |one| one.address.as_deref().unwrap_or("-"));
         text += &list("HOST NAME", hosts, |_| "-");
+        if !self.rules.is_empty() {
+            text += "\nrules of gost's own source, for every agent:\n";
+            let rules = self.rules.iter().take(SHOWN);
+            text.extend(
+                rules.map(|rule| {
+                    format!("  --ingress-rule '{}={}'\n", plain(&rule.host), plain(&rule.endpoint))
+                }),
+            );
+            text += &more(self.rules.len());
+        }
         if !self.bad.is_empty() {
             let mut table = TextTable::new(&["SKIPPED", "WHY"]);
             for BadKey { key, why } in self.bad.iter().take(SHOWN) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::ops::report::{ImportHost, ImportRecord};
-use crate::plugin::token;
+use crate::secret_file;
 use gossd_core::hostname::{Endpoint, TunnelId};
 
 /// How long a connection, or an answer, may take.
@@ -22,6 +22,8 @@ const BATCH: usize = 500;
 const MAX_KEYS: usize = 1_000_000;
 /// Connectors of one tunnel, or rules in one key, at most.
 const MAX_FIELDS: usize = 100_000;
+/// Longest value of a connector: an address has 512 bytes at most.
+const MAX_SERVICE: usize = 1_024;
 /// Longest value of a host name: `$` and a UUID, and some room to see what else it is.
 const MAX_VALUE: usize = 128;
 /// A gost that was replaced renews nothing from then on: its last Renew is so many seconds older than that of the other one.
@@ -41,8 +43,10 @@ pub(in crate::cli) struct Found {
     pub(in crate::cli) records: Vec<ImportRecord>,
     /// When each gost handler at an address last renewed anything: a gost that is started anew is another one.
     renewed: BTreeMap<(String, String), i64>,
-    /// The host names of clients, and those of gost's own source.
+    /// The host names of clients.
     pub(in crate::cli) hosts: Vec<ImportHost>,
+    /// The operator's rules of gost's own source: no client claims them.
+    pub(in crate::cli) rules: Vec<ImportHost>,
     /// What looked like something, and was not.
     pub(super) bad: Vec<BadKey>,
     /// How many keys are of nothing that gost keeps.
@@ -89,7 +93,7 @@ impl Place {
             "every user of this host can see a password in a command: use --password-file or the variable GOSSD_REDIS_PASSWORD"
         );
         let password = match password {
-            Some(file) => Some(token::first(file).context("--password-file")?),
+            Some(file) => Some(password_of(file).context("--password-file")?),
             None => std::env::var("GOSSD_REDIS_PASSWORD").ok().map(Zeroizing::new),
         };
         let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
@@ -234,22 +238,29 @@ impl Store {
     /// gost's own source: a hash of names, or a set of lines.
     fn rules(&mut self, key: &str, found: &mut Found) -> anyhow::Result<()> {
         let kind: String = cmd("TYPE").arg(key).query(&mut self.0)?;
-        let lines: Vec<String> = match &*kind {
-            "hash" => {
-                let rules: BTreeMap<String, String> = cmd("HGETALL").arg(key).query(&mut self.0)?;
-                rules.into_iter().map(|(host, endpoint)| format!("{host} {endpoint}")).collect()
-            }
-            "set" => cmd("SMEMBERS").arg(key).query(&mut self.0)?,
+        let size = match &*kind {
+            "hash" => "HLEN",
+            "set" => "SCARD",
             "none" => bail!("there is no key {key:?}"),
             other => bail!("the key {key:?} is a {other}, of which gost reads nothing"),
         };
-        ensure!(lines.len() <= MAX_FIELDS, "the key {key:?} has {} rules", lines.len());
-        for line in lines {
+        let size: usize = cmd(size).arg(key).query(&mut self.0)?;
+        ensure!(size <= MAX_FIELDS, "the key {key:?} has {size} rules");
+        let lines: Vec<Vec<u8>> = if kind == "hash" {
+            let rules: BTreeMap<Vec<u8>, Vec<u8>> = cmd("HGETALL").arg(key).query(&mut self.0)?;
+            rules.into_iter().map(|(host, endpoint)| [host, b" ".to_vec(), endpoint].concat()).collect()
+        } else {
+            cmd("SMEMBERS").arg(key).query(&mut self.0)?
+        };
+        for line in lines.iter().map(|line| String::from_utf8_lossy(line)) {
             // As gost's loader reads it.
             let text = line.split('#').next().unwrap_or_default();
             let mut words = text.split_whitespace();
             match (words.next(), words.next()) {
-                (Some(host), Some(endpoint)) => found.host(host, endpoint),
+                (Some(host), Some(endpoint)) if Endpoint::parse(endpoint).is_some() => {
+                    found.rules.push(ImportHost { host: host.into(), endpoint: endpoint.into() });
+                }
+                (Some(host), Some(_)) => found.bad(&format!("{key} {host}"), "it leads to no tunnel id"),
                 (None, _) => {}
                 (Some(_), None) => found.bad(&format!("{key} {line}"), "it is no HOST TUNNEL"),
             }
@@ -288,6 +299,13 @@ impl Store {
     }
 }
 
+/// The first line of a file, whatever is in it.
+pub(in crate::cli) fn password_of(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let bytes = secret_file::read(file)?;
+    let text = str::from_utf8(&bytes).context("it is no text")?;
+    Ok(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
+}
+
 /// Whether gost can have given a key its name: a tunnel's id, or a router's `host@UUID`.
 fn is_tunnel(key: &str) -> bool {
     TunnelId::parse(key.rsplit_once('@').map_or(key, |(_, router)| router)).is_some()
@@ -304,6 +322,13 @@ impl Found {
     fn tunnel(&mut self, name: &str, fields: &BTreeMap<String, Vec<u8>>, left: i64, now: i64) {
         let mut services = Vec::new();
         for (id, value) in fields {
+            if value.len() > MAX_SERVICE || id.len() > MAX_SERVICE {
+                self.bad(
+                    &format!("{name} {}", id.get(..64).unwrap_or("?")),
+                    "it is longer than what the plugin writes",
+                );
+                continue;
+            }
             match serde_json::from_slice::<Service>(value) {
                 Ok(service) => services.push((id, service)),
                 Err(error) => {
@@ -313,13 +338,15 @@ impl Found {
         }
         // The plugin starts a key's time anew with each Renew of any connector.
         let newest = services.iter().map(|(_, service)| service.renew).max().filter(|newest| *newest > 0);
-        let keeps = newest.filter(|_| left > 0).map(|newest| left / 1_000 + (now - newest).max(0));
+        let keeps = newest
+            .filter(|_| left > 0)
+            .map(|newest| (left / 1_000).saturating_add(now.saturating_sub(newest).max(0)));
         if let Some(keeps) = keeps.and_then(|keeps| u64::try_from(keeps).ok()).map(Duration::from_secs) {
             self.expiry = Some(self.expiry.map_or(keeps, |shortest| shortest.min(keeps)));
         }
         for (id, Service { node, network, address, renew }) in services {
-            let age = now - renew;
-            if renew > 0 && keeps.is_some_and(|keeps| age > keeps + 1) {
+            let age = now.saturating_sub(renew);
+            if renew > 0 && keeps.is_some_and(|keeps| age > keeps.saturating_add(1)) {
                 self.bad(&format!("{name} {id}"), format!("gost has not renewed it for {age} s"));
                 continue;
             }
@@ -341,7 +368,7 @@ impl Found {
             let of = (record.address.clone(), record.node.clone());
             let renewed = self.renewed.get(&of).copied().unwrap_or_default();
             // Every gost renews all that it has within a minute.
-            newest.get(&*record.address).is_some_and(|newest| newest - renewed > REPLACED)
+            newest.get(&*record.address).is_some_and(|newest| newest.saturating_sub(renewed) > REPLACED)
         };
         let (replaced, records) = std::mem::take(&mut self.records).into_iter().partition(is_replaced);
         self.records = records;

@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::cli::import::store::password_of;
 use crate::cli::words::plain_lines;
-use crate::plugin::token;
 
 /// gost answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ impl GostApi {
             (None, None) => None,
             (user, password) => {
                 let password = match password {
-                    Some(file) => token::first(file).context("--gost-api-password-file")?,
+                    Some(file) => password_of(file).context("--gost-api-password-file")?,
                     None => Zeroizing::new(std::env::var("GOSSD_GOST_API_PASSWORD").unwrap_or_default()),
                 };
                 Some(Zeroizing::new(format!("{}:{}", user.unwrap_or_default(), *password)))
@@ -79,6 +79,12 @@ impl GostApi {
         let port = authority.port_u16().unwrap_or(80);
         let place = format!("{}:{port}", authority.host());
         Ok(Self { place, root: uri.path().trim_end_matches('/').to_owned(), login })
+    }
+
+    /// A name for a file about this gost.
+    pub(super) fn file_name(&self) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        format!("{}{}", self.place, self.root).chars().map(plain).collect()
     }
 
     /// The configuration that gost runs with.
@@ -159,7 +165,10 @@ impl Used {
 
 /// Whether two entries have the same plugin: gost tells more of it than it was told.
 pub(super) fn is_same(one: &Value, other: &Value) -> bool {
-    ["type", "addr"].iter().all(|key| one["plugin"][key] == other["plugin"][key])
+    let is_secure = |entry: &Value| entry["plugin"]["tls"]["secure"].as_bool().unwrap_or_default();
+    let text = |entry: &Value, key: &str| entry["plugin"][key].as_str().unwrap_or_default().to_owned();
+    let is_same = |key: &&str| text(one, key) == text(other, key);
+    ["type", "addr", "token"].iter().all(|key| is_same(key)) && is_secure(one) == is_secure(other)
 }
 
 fn entries(config: &Value, kind: Kind) -> &[Value] {
@@ -167,15 +176,31 @@ fn entries(config: &Value, kind: Kind) -> &[Value] {
     config[list].as_array().map_or(&[], |entries| entries)
 }
 
+/// The plugins that a value of a handler's metadata names, whose keys gost reads in upper or lower case. Each of several entrypoints
+/// may have an ingress of its own.
+fn named<'a>(key: &str, value: &'a Value) -> Vec<(Kind, &'a str)> {
+    let name = value.as_str().filter(|name| !name.is_empty());
+    match (&*key.to_ascii_lowercase(), name) {
+        ("sd", Some(name)) => vec![(Kind::Sd, name)],
+        ("ingress", Some(name)) => vec![(Kind::Ingress, name)],
+        ("entrypoints", _) => {
+            let each = value.as_array().into_iter().flatten().filter_map(Value::as_object).flatten();
+            each.filter(|(key, _)| key.eq_ignore_ascii_case("ingress"))
+                .flat_map(|(key, value)| named(key, value))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The plugins that the services of a configuration use, each once. Names that no list has are an error.
 pub(super) fn used(config: &Value) -> anyhow::Result<Vec<Used>> {
     let mut used: Vec<Used> = Vec::new();
     let services = config["services"].as_array().map_or(&[][..], |services| services);
     for service in services {
-        let metadata = &service["handler"]["metadata"];
-        for kind in [Kind::Sd, Kind::Ingress] {
+        let metadata = service["handler"]["metadata"].as_object();
+        for (kind, name) in metadata.into_iter().flatten().flat_map(|(key, value)| named(key, value)) {
             let [list, key] = kind.names();
-            let Some(name) = metadata[key].as_str().filter(|name| !name.is_empty()) else { continue };
             if used.iter().any(|one| one.kind == kind && one.name == name) {
                 continue;
             }
@@ -210,6 +235,16 @@ mod tests {
         let want =
             [(Kind::Sd, "sd-0", Some("10.0.0.1:8000"), "one"), (Kind::Ingress, "ingress-0", None, "one")];
         assert_eq!(told, want);
+        let several = json!({
+            "services": [{"name": "one", "handler": {"metadata": {
+                "SD": "sd-0",
+                "entrypoints": [{"addr": ":8420", "ingress": "ingress-0"}, {"addr": ":8421", "Ingress": "ingress-1"}],
+            }}}],
+            "sds": [{"name": "sd-0"}],
+            "ingresses": [{"name": "ingress-0"}, {"name": "ingress-1"}],
+        });
+        let names: Vec<_> = super::used(&several).unwrap().into_iter().map(|one| one.name).collect();
+        assert_eq!(names, ["sd-0", "ingress-0", "ingress-1"]);
         let lost = json!({"services": [{"name": "one", "handler": {"metadata": {"sd": "sd-1"}}}]});
         assert!(super::used(&lost).unwrap_err().to_string().contains("sd-1"));
     }

@@ -3,9 +3,9 @@
 
 mod gost_api;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ use super::words::{count, plain};
 use super::{Cli, Verb, blame, gost_config, paths, table};
 use crate::ops::MAX_LIMIT;
 use crate::ops::report::{
-    ConfigReport, Explanation, HostsReport, ImportHost, ImportRecord, ImportState, ImportedOne, MemberState,
-    StatusReport, TunnelsReport,
+    ConfigReport, Explanation, HostsReport, ImportHost, ImportRecord, ImportState, MemberState, StatusReport,
+    TunnelsReport,
 };
 use gossd_core::hostname::{Endpoint, HashHost, TunnelId};
 
@@ -50,7 +50,7 @@ pub(super) struct MigrateArgs {
     /// Put back the plugins that gost had, and what they need into Redis
     #[arg(long)]
     undo: bool,
-    /// Where the former plugins are kept for --undo [default: in the agent's data folder]
+    /// Where the former plugins are kept for --undo [default: in --data-dir of the agent, else in this user's state folder]
     #[arg(long, value_name = "FILE")]
     undo_file: Option<PathBuf>,
     /// Seconds to wait for gost's Renews: three times its tunnel.ttl, with some to spare
@@ -111,7 +111,17 @@ impl Switch<'_> {
         if to_do.is_empty() {
             ensure!(!done.is_empty(), "no service of gost at {} uses an sd or an ingress", self.api);
             self.say("gost calls this agent already")?;
-            return self.confirm().await;
+            let (outcome, found) = self.args.store.bring(&self.place, &self.client, true).await?;
+            return self.confirm(&outcome, found.records).await;
+        }
+        let fixed = to_do.iter().filter(|one| one.addr().is_none()).map(|one| one.name.clone());
+        let fixed: Vec<String> = fixed.collect();
+        if let Some(fixed) = named("they have rules or a source of their own, which would be gone", &fixed) {
+            ensure!(
+                self.args.force,
+                "nothing was switched: these of gost's ingresses and sds are no plugins. Give the agents their rules with \
+                 --ingress-rule, and switch with --force. {fixed}"
+            );
         }
         for one in &to_do {
             let addr = one.addr().map_or_else(|| "no plugin".to_owned(), plain);
@@ -137,8 +147,8 @@ impl Switch<'_> {
             file.display()
         ))?;
         // Clients that came between the reading and the switch.
-        self.args.store.bring(&self.place, &self.client, false).await?;
-        self.confirm().await?;
+        let (outcome, found) = self.args.store.bring(&self.place, &self.client, false).await?;
+        self.confirm(&outcome, found.records).await?;
         self.say("now put the same into gost's configuration file, for its next start: `gossd gost-config` prints it")
     }
 
@@ -163,6 +173,15 @@ impl Switch<'_> {
         let unknown = self.unknown_tunnels(&tunnels).await?;
         let hint = "not known here, so `gossd import` has to run at their hosts: tunnels";
         wrong.extend(named(hint, &unknown));
+        let mut rules = Vec::new();
+        for ImportHost { host, endpoint } in &outcome.rules {
+            let named = self.explain(host.trim_start_matches(['*', '.'])).await?;
+            let is_fixed = named.host.is_some_and(|found| found.by == "configured");
+            if !is_fixed || named.name.as_deref() != Some(endpoint.trim_start_matches('$')) {
+                rules.push(host.clone());
+            }
+        }
+        wrong.extend(named("without an --ingress-rule here: rules", &rules));
         wrong.extend(named(
             "leading elsewhere here: host names",
             &self.strays(hosts, &tunnels, &unknown).await?,
@@ -228,27 +247,28 @@ impl Switch<'_> {
         Ok(self.client.get(&client::path("/explain.json", &[("name", what)])).await?.report)
     }
 
-    /// Waits until gost has renewed everything here that Redis has of this host.
-    async fn confirm(&self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let mut told = None;
+    /// Waits until gost has renewed here what was read of this host. What Redis has later says nothing: it forgets what a switched
+    /// gost does not renew there.
+    async fn confirm(&self, outcome: &Outcome, records: Vec<ImportRecord>) -> anyhow::Result<()> {
+        let here = outcome.report.records.iter().filter(|one| is_here(one)).map(|one| &*one.what);
+        let here: BTreeSet<&str> = here.collect();
+        let records: Vec<ImportRecord> =
+            records.into_iter().filter(|record| here.contains(&*record.id)).collect();
+        if records.is_empty() {
+            return self.say("no connector of this host was in Redis, so there is no Renew to wait for");
+        }
+        let (started, mut told) = (Instant::now(), None);
         loop {
-            let (outcome, _) = self.args.store.bring(&self.place, &self.client, true).await?;
-            let here: Vec<&ImportedOne> = outcome.report.records.iter().filter(|one| is_here(one)).collect();
-            let waiting: Vec<String> = here
-                .iter()
-                .filter(|one| one.state != ImportState::Renewed)
-                .map(|one| one.what.clone())
-                .collect();
+            let now = self.args.store.give(&self.client, true, &records).await?;
+            let waiting = now.iter().filter(|one| is_here(one) && one.state != ImportState::Renewed);
+            let waiting: Vec<String> = waiting.map(|one| one.what.clone()).collect();
             if waiting.is_empty() {
-                return self.say(&format!("every connector of this host is renewed here: {}", here.len()));
+                let renewed = now.iter().filter(|one| one.state == ImportState::Renewed).count();
+                return self.say(&format!("every connector of this host is renewed here: {renewed}"));
             }
             if told != Some(waiting.len()) {
-                self.say(&format!(
-                    "waiting for the Renews of {} of {}",
-                    waiting.len(),
-                    count(here.len(), "connector")
-                ))?;
+                let all = count(records.len(), "connector");
+                self.say(&format!("waiting for the Renews of {} of {all}", waiting.len()))?;
                 told = Some(waiting.len());
             }
             if started.elapsed() > Duration::from_secs(self.args.wait) {
@@ -268,14 +288,7 @@ impl Switch<'_> {
         let file = self.undo_file(&config)?;
         let text = fs::read_to_string(&file)
             .with_context(|| format!("there is nothing to undo: cannot read {}", file.display()))?;
-        let former: Former =
-            serde_json::from_str(&text).with_context(|| format!("{} is damaged", file.display()))?;
-        ensure!(
-            former.gost == self.api.to_string(),
-            "{} is of the gost at {}",
-            file.display(),
-            plain(&former.gost)
-        );
+        let former = Former::read(&text, &file, &self.api)?;
         let (records, hosts) = self.known().await?;
         let numbers = (records.len(), hosts.len());
         let expiry = Duration::from_secs(former.expiry_seconds.max(60));
@@ -294,6 +307,9 @@ impl Switch<'_> {
             let addr = entry["plugin"]["addr"].as_str().unwrap_or("no plugin");
             self.say(&format!("{} calls {} again", plain(name), plain(addr)))?;
         }
+        // Clients that came meanwhile.
+        let (records, hosts) = self.known().await?;
+        StoreArgs::put_back(self.place.clone(), records, hosts, expiry).await?;
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
     }
 
@@ -310,7 +326,7 @@ impl Switch<'_> {
         let path = client::path("/services.json", &[("limit", &limit)]);
         let list: TunnelsReport = self.client.get(&path).await?.report;
         ensure!(list.total <= list.services.len(), "there are more than {MAX_LIMIT} tunnels");
-        let (mut records, mut tunnels) = (Vec::new(), BTreeSet::new());
+        let (mut records, mut tunnels) = (Vec::new(), BTreeMap::new());
         for tunnel in list.services {
             let listed = self.explain(&tunnel.name).await?.candidates.into_iter();
             let listed = listed.filter(|one| one.rank.is_some());
@@ -321,19 +337,22 @@ impl Switch<'_> {
                 network: one.network,
                 address: one.address,
             }));
-            tunnels.insert(tunnel.name);
+            tunnels.insert(tunnel.name, tunnel.private);
         }
         let hosts: HostsReport =
             self.client.get(&client::path("/hosts.json", &[("limit", &limit)])).await?.report;
+        ensure!(hosts.total <= hosts.hosts.len(), "there are more than {MAX_LIMIT} host names");
         let hosts =
-            hosts.hosts.into_iter().filter(|host| host.by == "claimed" && tunnels.contains(&host.tunnel));
+            hosts.hosts.into_iter().filter(|host| host.by == "claimed" && tunnels.contains_key(&host.tunnel));
         let hosts = hosts.map(|host| ImportHost {
             host: host.host,
             endpoint: format!("{}{}", if host.private { "$" } else { "" }, host.tunnel),
         });
-        let ids = tunnels.iter().filter_map(|name| TunnelId::parse(name));
-        let hashes =
-            ids.map(|id| ImportHost { host: HashHost::of(id).to_string(), endpoint: id.to_string() });
+        let ids = tunnels.iter().filter_map(|(name, private)| Some((TunnelId::parse(name)?, *private)));
+        let hashes = ids.map(|(id, private)| ImportHost {
+            host: HashHost::of(id).to_string(),
+            endpoint: format!("{}{id}", if private { "$" } else { "" }),
+        });
         Ok((records, hosts.chain(hashes).collect()))
     }
 
@@ -368,7 +387,7 @@ impl Switch<'_> {
             None => paths::data_dir(),
         };
         let folder: PathBuf = folder.context("the agent has no data folder: say --undo-file")?;
-        Ok(folder.join("migrate-undo.json"))
+        Ok(folder.join(format!("migrate-undo-{}.json", self.api.file_name())))
     }
 
     /// A line for people, or an object with it.
@@ -378,22 +397,42 @@ impl Switch<'_> {
     }
 }
 
-/// Keeps what `--undo` needs: tokens may be in it. One that is there already knows what was first.
+/// Keeps what `--undo` needs: tokens may be in it. What is kept already was first, and stays.
 fn keep(file: &Path, api: &GostApi, plugins: &[Used], expiry_seconds: u64) -> anyhow::Result<()> {
-    if file.exists() {
-        return Ok(());
+    let fresh = Former { gost: api.to_string(), plugins: Vec::new(), expiry_seconds };
+    let mut former = match fs::read_to_string(file) {
+        Ok(text) => Former::read(&text, file, api)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => fresh,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    for Used { kind, name, entry, .. } in plugins {
+        let is_ingress = *kind == Kind::Ingress;
+        if !former.plugins.iter().any(|kept| kept.is_ingress == is_ingress && kept.name == *name) {
+            former.plugins.push(FormerPlugin { is_ingress, name: name.clone(), entry: entry.clone() });
+        }
     }
-    let plugins = plugins.iter().map(|one| FormerPlugin {
-        is_ingress: one.kind == Kind::Ingress,
-        name: one.name.clone(),
-        entry: one.entry.clone(),
-    });
-    let former = Former { gost: api.to_string(), plugins: plugins.collect(), expiry_seconds };
+    let draft = file.with_extension("new");
     let write = || {
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-        out.write_all(&serde_json::to_vec_pretty(&former)?)
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        out.write_all(&serde_json::to_vec_pretty(&former)?)?;
+        out.sync_all()?;
+        fs::rename(&draft, file)
     };
     write().with_context(|| format!("nothing was switched: cannot write {}; say --undo-file", file.display()))
+}
+
+impl Former {
+    /// Of a file's text, which has to be about this gost.
+    fn read(text: &str, file: &Path, api: &GostApi) -> anyhow::Result<Self> {
+        let former: Self =
+            serde_json::from_str(text).with_context(|| format!("{} is damaged", file.display()))?;
+        let (file, gost) = (file.display(), plain(&former.gost));
+        ensure!(former.gost == api.to_string(), "{file} is of the gost at {gost}: say --undo-file");
+        Ok(former)
+    }
 }
 
 /// `WHAT: a, b and 7 more`; none of none.

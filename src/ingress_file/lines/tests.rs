@@ -138,7 +138,7 @@ fn no_text_of_a_peer_can_make_a_line() {
     let world = World::new(Names::default());
     let endpoint = Endpoint::parse(ONE).unwrap();
     for host in ["a b", "a\nb c", "#", "", " ", "a\tb", "*.x.org", "A.org", "a..b", ".", "ü.org", "*"] {
-        assert_eq!(world.agent.claim(host, endpoint), Ok(true), "as if a peer had said it");
+        assert_eq!(world.agent.claim(host, endpoint, |_| true), Ok(true), "as if a peer had said it");
     }
     assert_eq!(world.listed(), Listing::default());
 }
@@ -256,7 +256,7 @@ proptest! {
         // Agents with other domains and reserved names accept claims that this one would refuse.
         for (host, endpoint) in &strange {
             let key = Naming::default().key(host).unwrap();
-            world.agent.claim(&key, Endpoint::parse(endpoint).unwrap()).unwrap();
+            world.agent.claim(&key, Endpoint::parse(endpoint).unwrap(), |_| true).unwrap();
         }
         let below = |host: &String| ["", "x.", "a.", "shop.b."].map(|label| format!("{label}{host}"));
         let hosts = LABELS.iter().flat_map(|label| SUFFIXES.map(|suffix| format!("{label}{suffix}")));

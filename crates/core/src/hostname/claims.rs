@@ -91,7 +91,13 @@ impl Claims {
 
     /// Where the earliest claim on a host leads.
     pub fn winner(&self, host: &str) -> Option<Endpoint> {
-        let first = self.by_host.get(host)?.iter().min_by_key(|held| held.claim.rank())?;
+        self.winner_of(host, |_| true)
+    }
+
+    /// The same among the claims of tunnels that may have the host.
+    pub fn winner_of(&self, host: &str, may_have: impl Fn(TunnelId) -> bool) -> Option<Endpoint> {
+        let standing = self.by_host.get(host)?.iter().filter(|held| may_have(held.claim.endpoint.tunnel));
+        let first = standing.min_by_key(|held| held.claim.rank())?;
         Some(self.endpoint_of(first.claim.endpoint.tunnel))
     }
 

@@ -85,10 +85,10 @@ impl Claims {
         Some(self.empty(key, slot))
     }
 
-    /// Takes back what this agent states and may not any more.
+    /// Takes back what this agent states and may not any more, and remembers nothing of it.
     pub fn withdraw_unless(&mut self, may_stand: impl Fn(&str, TunnelId) -> bool) -> Vec<Write> {
-        let stated = self.upkeep.keys().filter(|key| self.states(key) && !may_stand(&key.host, key.tunnel));
-        let over: Vec<ClaimKey> = stated.cloned().collect();
+        let over = self.upkeep.keys().filter(|key| !may_stand(&key.host, key.tunnel));
+        let over: Vec<ClaimKey> = over.cloned().collect();
         over.iter().filter_map(|key| self.withdraw(key)).collect()
     }
 

@@ -105,7 +105,8 @@ impl ClaimPolicy {
     fn allows_whoever(&self, key: &str, tunnel: TunnelId) -> bool {
         // A hash host is its tunnel's, whoever says what.
         HashHost::parse(key) == Some(HashHost::of(tunnel))
-            || has(&self.anybody, key)
+            // Whoever had a wildcard would have what everybody else may claim below it.
+            || !key.starts_with('.') && has(&self.anybody, key)
             || self.by_tunnel.get(&tunnel).is_some_and(|patterns| has(patterns, key))
     }
 }
@@ -175,6 +176,7 @@ mod tests {
             ("short.gost.example", ONE, None, true),
             ("short", TWO, None, false),
             ("x.free.example.org", TWO, None, true),
+            ("*.free.example.org", TWO, None, false),
         ] {
             let key = naming().key(host).unwrap();
             assert_eq!(policy.allows(&key, tunnel(by), token), is_allowed, "{host} by {by}, {token:?}");

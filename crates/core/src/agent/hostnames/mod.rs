@@ -20,9 +20,9 @@ use crate::slot::{Change, Status, Write};
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 impl State {
-    /// Where a host leads, by its key; see [`crate::hostname`].
-    pub fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        let endpoint = self.directory.endpoint(host);
+    /// Where a host leads, by its key, as far as tunnels may have it; see [`crate::hostname`].
+    pub fn endpoint(&self, host: &str, may_have: impl Fn(TunnelId) -> bool) -> Option<Endpoint> {
+        let endpoint = self.directory.endpoint(host, may_have);
         endpoint.filter(|found| !(self.broken.names && self.has_own(&found.tunnel.to_string())))
     }
 
@@ -39,11 +39,18 @@ impl State {
         withdrawn
     }
 
-    /// Claims a host for a tunnel. False if it is another tunnel's; a claim that this one had lost is given up.
-    pub fn claim(&mut self, now: Instant, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
+    /// Claims a host for a tunnel. False if it is that of another tunnel which may have it; a claim that this one had lost is given
+    /// up.
+    pub fn claim(
+        &mut self,
+        now: Instant,
+        host: &str,
+        endpoint: Endpoint,
+        may_have: impl Fn(TunnelId) -> bool,
+    ) -> Result<bool, Full> {
         let claims = &self.directory.claims;
         let key = ClaimKey { host: host.into(), tunnel: endpoint.tunnel };
-        if claims.winner(host).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
+        if claims.winner_of(host, may_have).is_some_and(|winner| winner.tunnel != endpoint.tunnel) {
             let write = self.directory.claims.withdraw(&key);
             self.tell_all(now, write);
             return Ok(false);

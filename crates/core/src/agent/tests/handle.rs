@@ -111,7 +111,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn endpoint(&self, host: &str) -> Option<Endpoint> {
-        self.lock().endpoint(host)
+        self.lock().endpoint(host, |_| true)
     }
 
     pub(in crate::agent) fn is_private(&self, tunnel: TunnelId) -> bool {
@@ -119,7 +119,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn claim(&self, host: &str, endpoint: Endpoint) -> Result<bool, Full> {
-        self.lock().claim(now(), host, endpoint)
+        self.lock().claim(now(), host, endpoint, |_| true)
     }
 
     pub(in crate::agent) fn use_journal(&self) {
