@@ -54,6 +54,9 @@ pub(crate) fn write(path: &Path, peers: &PeerAddresses) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Of the first version. Never changed.
+    const FROZEN: &str = include_str!("../../tests/frozen/0.1/peers");
+
     #[test]
     fn peers_are_restored_and_invalid_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -64,6 +67,7 @@ mod tests {
             ("c".parse().unwrap(), "[2001:db8::3]:8002".parse().unwrap()),
         ]);
         write(&path, &peers).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), FROZEN, "{}", crate::journal::tests::WHY);
         assert_eq!(read(&path), peers);
         fs::write(&path, "b 10.0.0.2:8002\nno-address\nc/d 10.0.0.3:1\n\u{1}\nc [2001:db8::3]:8002").unwrap();
         assert_eq!(read(&path), peers);
