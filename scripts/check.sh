@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change lands; CI runs exactly this. `--fast` is for before a commit: formatting,
-# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server, promtool, pip3
-# and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last), and a Docker engine for the last steps. Without an engine these are skipped, unless
-# GOSSD_REQUIRE_DOCKER=1.
+# lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server,
+# rpmbuild, shellcheck, promtool, pip3 and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last), and a Docker engine for the
+# last steps. Without an engine these are skipped, unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,8 +32,8 @@ if [ -n "$fast" ]; then
 fi
 
 missing=()
-packages=(build-essential curl iproute2 nftables nghttp2-client redis-server)
-for tool in cargo cc curl h2load ip nft redis-server; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+packages=(build-essential curl iproute2 nftables nghttp2-client redis-server rpm shellcheck)
+for tool in cargo cc curl h2load ip nft redis-server rpmbuild shellcheck; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 if [ "${GOSSD_SKIP_BROWSER:-}" != 1 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
   missing+=(chromium)
   packages+=(chromium fonts-dejavu-core)
@@ -65,6 +65,8 @@ axe() {
 # Helm, and Kubernetes' schemas, for tests/chart.rs.
 step scripts/chart.sh
 quick
+step scripts/workflows.sh
+step scripts/install-test.sh
 step scripts/supply.sh
 # Slower: agents in one process and as programs, through real sockets; the simulated gost compared with recordings of a
 # real one; and the inputs that the fuzzers kept. Two at a time, because they measure promised times.
@@ -83,6 +85,9 @@ step lab footprint --records 2000 --seconds 1 --starts 2
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
 step lab siege --short
+# Both kinds of packages are laid out alike; only Debian's can be installed here, below.
+step scripts/rpm.sh --program "$built/gossd"
+step scripts/deb.sh --program "$built/gossd"
 # A thousand stories of clusters in virtual time; and some with a broken agent, which have to fail. The same seeds are the
 # same stories, to the byte, in every process and on any number of threads.
 same() { diff <(lab simulate --seeds 50) <(lab simulate --seeds 50 --jobs 1); }

@@ -34,10 +34,10 @@ clean() {
 }
 trap clean EXIT
 
-# This machine's release of Debian, from this machine's package sources; kept as an image for the next run.
+# This machine's release of Debian or Ubuntu, from this machine's package sources; kept as an image for the next run.
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 if [ "$(docker inspect --format '{{.Config.Labels.packages}}' "gossd-debian:$suite" 2>/dev/null)" != "$PACKAGES" ]; then
-  for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do [ -s $sources ] && break; done
+  for sources in /etc/apt/sources.list.d/{debian,ubuntu}.sources /etc/apt/sources.list; do [ -s "$sources" ] && break; done
   mmdebstrap --quiet --mode root --variant minbase --include "$PACKAGES" "$suite" "$folder/root.tar" "$sources" &
   builder=$!
   wait "$builder"

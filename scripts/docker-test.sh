@@ -44,7 +44,7 @@ chmod 1777 "$context/gossd-harness/more/tmp"
 cp "$built/gossd" "$context/gossd-harness/out/"
 cp "$built/fakegost" "$built/gossd-lab" "$context/gossd-harness/more/"
 {
-  sed -n '/^FROM scratch$/,$ { s/ --from=build / /; p }' Dockerfile
+  sed -n '/^FROM scratch$/,$ { s/ --from=build / /; s/$TARGETARCH.//; p }' Dockerfile
   echo 'COPY more /'
   echo 'ENTRYPOINT []'
 } | image gossd-harness

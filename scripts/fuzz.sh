@@ -84,7 +84,7 @@ for target in "${targets[@]}"; do
   edges=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
   findings=$(find "$artifacts" -type f | wc -l)
   # A target that did not finish has found something, or has not even begun.
-  if ((findings == 0 && executed < runs)); then findings=?; fi
+  if ((findings == 0 && executed < runs)); then findings='?'; fi
   [ "$findings" = 0 ] || found=1
   printf '%-20s %12s %9s %7s %9s\n' "$target" "$executed" $((executed * 1000 / elapsed)) "${edges:-0}" "$findings"
   if [ -n "$keep" ]; then

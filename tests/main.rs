@@ -54,5 +54,6 @@ mod secrets;
 mod supervision;
 mod systemd;
 mod takeover;
+mod versions;
 mod web_pages;
 mod wrong_settings;

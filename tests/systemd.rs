@@ -13,6 +13,8 @@ use crate::common::process::gossd;
 use tempfile::TempDir;
 
 const UNIT: &str = include_str!("../examples/systemd/gossd.service");
+/// The same for one of several agents of a host.
+const TEMPLATE: &str = include_str!("../examples/systemd/gossd@.service");
 const SETTINGS: &str = include_str!("../examples/systemd/gossd.toml");
 /// The worst rating by systemd, in tenths of ten. Most of it is for the network, which gossd needs, with the list of its addresses.
 const EXPOSURE: &str = "13";
@@ -24,11 +26,15 @@ fn set(key: &str) -> Vec<&'static str> {
 
 /// The unit with the program of these tests.
 fn installed() -> (TempDir, PathBuf) {
+    installed_as("gossd.service", UNIT)
+}
+
+fn installed_as(name: &str, unit: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("gossd.service");
-    let unit = UNIT.replace("/usr/bin/gossd", env!("CARGO_BIN_EXE_gossd"));
-    assert_ne!(unit, UNIT);
-    fs::write(&path, unit).expect("a file");
+    let path = folder.path().join(name);
+    let with_program = unit.replace("/usr/bin/gossd", env!("CARGO_BIN_EXE_gossd"));
+    assert_ne!(unit, with_program);
+    fs::write(&path, with_program).expect("a file");
     (folder, path)
 }
 
@@ -46,10 +52,31 @@ fn analyze(args: &[&str], unit: &Path) -> Option<(bool, String)> {
 
 #[test]
 fn systemd_understands_the_unit() {
-    let (_folder, unit) = installed();
-    let verify = ["verify", "--man=no", "--recursive-errors=no"];
-    let Some((content, said)) = analyze(&verify, &unit) else { return };
-    assert!(content && said.is_empty(), "{said}");
+    for (name, unit) in [("gossd.service", UNIT), ("gossd@b.service", TEMPLATE)] {
+        let (_folder, unit) = installed_as(name, unit);
+        let verify = ["verify", "--man=no", "--recursive-errors=no"];
+        let Some((content, said)) = analyze(&verify, &unit) else { return };
+        assert!(content && said.is_empty(), "{name}: {said}");
+    }
+}
+
+#[test]
+fn the_unit_for_several_agents_differs_in_their_places_alone() {
+    let settings = |unit: &'static str| unit.lines().filter(|line| !line.starts_with('#'));
+    let differ = settings(UNIT).zip(settings(TEMPLATE)).filter(|(one, other)| one != other);
+    let differ: Vec<&str> = differ.map(|(_, other)| other).collect();
+    assert_eq!(settings(UNIT).count(), settings(TEMPLATE).count());
+    assert_eq!(
+        differ,
+        [
+            "Description=Service discovery for gost tunnels (%i)",
+            "ExecStart=/usr/bin/gossd run --config /etc/gossd/%i.toml",
+            // Within the folder of the other unit, which purging the package removes.
+            "StateDirectory=gossd/%i",
+            // Not within the folder of the other unit, which systemd removes when that one stops.
+            "RuntimeDirectory=gossd-%i",
+        ]
+    );
 }
 
 #[test]
@@ -72,6 +99,8 @@ fn the_unit_starts_the_program_that_it_ships_settings_for() {
     assert_eq!(set("RuntimeDirectory"), ["gossd"]);
     // "always" would undo `gossd leave`.
     assert_eq!(set("Restart"), ["on-failure"]);
+    // The exit code of wrong settings: see tests/wrong_settings.rs.
+    assert_eq!(set("RestartPreventExitStatus"), ["2"]);
 }
 
 /// Nobody, without capabilities, with one writable folder: what the unit promises, as far as it works without systemd.

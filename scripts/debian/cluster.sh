@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154  # scripts/deb-test.sh has its variables
 # A new user's first hour with three machines; scripts/deb-test.sh sources this file. Installs gossd, connects the machines,
 # breaks one thing after the other, and finds the cause with gossd's own output alone.
 
@@ -73,6 +74,7 @@ on c systemctl restart gossd >/dev/null 2>&1 || true
 says 'joyn' log c
 says 'no agent answers at 127.0.0.1:8001' on c gossd status
 on c sed --in-place '/joyn/d' /etc/gossd/gossd.toml
+on c systemctl restart gossd
 says enough alive c 2
 
 step 'a second one beside it: gossd check shows who has the ports'

@@ -15,7 +15,7 @@ soon() { # WHAT COMMAND...: waits until the command succeeds
   until "$@" >/dev/null 2>&1; do ((SECONDS < end)) || fail "never: $what"; sleep 0.1; done
 }
 get() { curl --fail --silent --show-error --max-time 5 "$@" 'http://127.0.0.1:8000/sd?name=x'; }
-property() { systemctl show --property "$1" --value gossd; }
+property() { systemctl show --property "$1" --value "${2:-gossd}"; }
 status() { awk -v name="$1:" '$1 == name { print $2 }' "/proc/$(property MainPID)/status"; }
 no_process() { if grep --silent --files-with-matches '^gossd$' /proc/[0-9]*/comm; then fail 'it still runs'; fi; }
 files() { find / -xdev \( -path /proc -o -path /sys -o -path /var/log -o -path '/etc/*-' -o -path /var/lib/dpkg/\*-old \) \
@@ -64,6 +64,18 @@ gossd healthcheck >/tmp/health || fail 'root asks the service without being told
 gzip --test /usr/share/man/man1/gossd{,-run,-leave}.1.gz
 bash -n /usr/share/bash-completion/completions/gossd
 dpkg --verify gossd | grep . && fail 'not as packed'
+# The links of its pages, by those who read them here; scripts/tree.sh has looked at where they lead.
+[ -d /usr/share/doc/gossd/examples/systemd ] && [ -s /usr/share/doc/gossd/docs/openapi.json ] || fail 'no examples'
+# All but scripts and blocks: every relative link of a page leads to a file or folder.
+find /usr/share/doc/gossd -name '*.md' | sort >/tmp/pages
+links=0
+while read -r page; do
+  while read -r link; do
+    [ -e "${page%/*}/$link" ] || fail "$page: $link leads nowhere"
+    links=$((links + 1))
+  done < <(awk '/^ *```/ { code = !code; next } !code' "$page" | { grep -oP '\]\(\K[^)#]+' || true; } | { grep -v '^https\?:' || true; })
+done </tmp/pages
+[ "$(wc -l </tmp/pages)" -ge 20 ] && [ "$links" -ge 100 ] || fail "only $links links in $(wc -l </tmp/pages) pages"
 
 step 'it reads its files again when it is reloaded, and goes on'
 echo secret-1 >/etc/gossd/tokens
@@ -129,8 +141,28 @@ is 'the answer' "$(get)" "$held"
 rm -r /run/systemd/system/gossd.service.d
 systemctl daemon-reload && systemctl restart gossd
 
+step 'with wrong settings it is started once and not again, until they are right'
+echo 'joyn = 1' >>/etc/gossd/gossd.toml
+systemctl restart gossd && fail 'it starts with a setting that is none'
+sleep 1
+is 'the state, result and starts' "$(property ActiveState) $(property Result) $(property NRestarts)" 'failed exit-code 0'
+is 'the exit code' "$(property ExecMainStatus)" 2
+sed --in-place '/^joyn/d' /etc/gossd/gossd.toml
+systemctl restart gossd
+is 'the answer' "$(get)" "$held"
+
+step 'a second one beside it has settings, folders and sockets of its own'
+printf '%s\n' 'name = "second"' 'plugin = "127.0.0.1:8010"' 'gossip = "127.0.0.1:8012"' 'admin = "127.0.0.1:8011"' >/etc/gossd/b.toml
+systemctl enable --quiet --now gossd@b
+is 'the answers' "$(curl --fail --silent --max-time 5 'http://127.0.0.1:8010/sd?name=x') $(get)" "{\"services\":[]} $held"
+is 'its folders' "$(stat --format '%U:%G %a' /var/lib/gossd/b /run/gossd-b | paste --serial)" $'gossd:gossd 700\tgossd:gossd 750'
+gossd healthcheck --name second >/tmp/health || fail 'root does not find it by its name'
+systemctl stop gossd
+gossd healthcheck --name second >/tmp/health || fail 'it does not outlive the other one'
+systemctl start gossd
+
 step 'told to leave, it stays away'
-gossd leave >/tmp/left
+gossd leave --name "$(hostname)" >/tmp/left
 soon 'it ends' eval '[ "$(property ActiveState)" = inactive ]'
 sleep 1
 is 'the state' "$(property ActiveState) $(property Result)" 'inactive success'
@@ -138,9 +170,12 @@ systemctl start gossd
 
 step 'an upgrade restarts it and keeps the edited configuration'
 process=$(property MainPID)
+second=$(property MainPID gossd@b)
 calls_begin
 dpkg --install "$package" >/tmp/dpkg 2>&1 || fail "$(cat /tmp/dpkg)"
 [ "$(property MainPID)" != "$process" ] || fail 'it was not restarted'
+[ "$(property MainPID gossd@b)" != "$second" ] || fail 'the second one was not restarted'
+is 'the state of the second one' "$(property ActiveState gossd@b)" active
 calls_end 'an upgrade'
 is 'the state' "$(property ActiveState) $(property UnitFileState)" 'active enabled'
 is 'the answer' "$(get)" "$held"

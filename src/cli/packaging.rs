@@ -130,6 +130,10 @@ fn files(verb: &str) -> &'static [(&'static str, &'static str)] {
                 "the journal, the agent's identity and the peers that it knew: --data-dir",
             ),
             ("/run/gossd/NAME.sock", "the control socket: --control"),
+            (
+                "/etc/gossd/INSTANCE.toml, /var/lib/gossd/INSTANCE, /run/gossd-INSTANCE",
+                "the same of gossd@INSTANCE.service, one of several agents of a host",
+            ),
         ],
         "migrate" => &[(
             "/var/lib/gossd/migrate-undo.json, ~/.local/state/gossd/migrate-undo.json",

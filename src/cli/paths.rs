@@ -15,6 +15,8 @@ pub(super) const FILE: &str = "gossd.toml";
 
 /// The runtime folder of the system's service, `examples/systemd/gossd.service`.
 const SERVICE: &str = "/run/gossd";
+/// Before the instance's name, the runtime folder of `examples/systemd/gossd@.service`.
+const INSTANCE: &str = "/run/gossd-";
 const SUFFIX: &str = ".sock";
 
 /// The journal's folder: systemd's state directory, else the user's.
@@ -61,12 +63,27 @@ pub(super) fn sockets() -> Vec<(AgentName, PathBuf)> {
 /// Where control sockets may be, the likeliest first.
 fn folders() -> Vec<PathBuf> {
     let runtime = first("XDG_RUNTIME_DIR").map(|folder| folder.join("gossd"));
-    [first("RUNTIME_DIRECTORY"), runtime, data_dir(), Some(SERVICE.into())].into_iter().flatten().collect()
+    let own = [first("RUNTIME_DIRECTORY"), runtime, data_dir(), Some(SERVICE.into())];
+    own.into_iter().flatten().chain(instances()).collect()
+}
+
+/// The runtime folders of all instances of the system's service, by name.
+fn instances() -> Vec<PathBuf> {
+    let entries = Path::new(SERVICE).parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let paths = entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut folders: Vec<PathBuf> = paths.filter(|path| is_instances(path)).collect();
+    folders.sort();
+    folders
+}
+
+fn is_instances(folder: &Path) -> bool {
+    folder.to_str().is_some_and(|path| path.starts_with(INSTANCE))
 }
 
 /// Whether systemd removes a folder when the service stops.
 pub(super) fn is_for_one_run(folder: &Path) -> bool {
     folder.starts_with(SERVICE)
+        || is_instances(folder)
         || first("RUNTIME_DIRECTORY").is_some_and(|runtime| folder.starts_with(runtime))
 }
 

@@ -69,6 +69,23 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+    use crate::journal::tests::WHY;
+
+    /// Of the first version. Never changed.
+    const FROZEN: &str = include_str!("../../tests/frozen/0.1/identity");
+
+    #[test]
+    fn the_first_versions_identity_is_read_and_spelled_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(folder.path(), &"a".parse().unwrap());
+        assert!(path.ends_with("a.identity"), "{WHY}");
+        io::Write::write_all(&mut private_file(&path, true).unwrap(), FROZEN.as_bytes()).unwrap();
+        let expected: Vec<u8> = (1..=32).collect();
+        assert_eq!(read_or_make(&path).unwrap().as_slice(), expected, "{WHY}");
+        fs::remove_file(&path).unwrap();
+        let made = read_or_make(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", BASE64.encode(*made)), "{WHY}");
+    }
 
     #[test]
     fn an_identity_is_made_once_and_closed_to_others() {

@@ -63,6 +63,9 @@ pub(crate) fn write(path: &Path, cluster: &str, peers: &PeerAddresses) -> io::Re
 mod tests {
     use super::*;
 
+    /// Of the first version. Never changed.
+    const FROZEN: &str = include_str!("../../tests/frozen/0.1/peers");
+
     #[test]
     fn peers_are_restored_and_invalid_lines_are_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -73,6 +76,7 @@ mod tests {
             ("c".parse().unwrap(), "[2001:db8::3]:8002".parse().unwrap()),
         ]);
         write(&path, "default", &peers).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), FROZEN, "{}", crate::journal::tests::WHY);
         assert_eq!(read(&path, "default"), peers);
         assert!(read(&path, "other").is_empty(), "those of another cluster are nobody's peers here");
         let damaged =

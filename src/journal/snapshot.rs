@@ -46,19 +46,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::journal::tests::WHY;
     use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
     use gossd_core::hostname::{Claim, Endpoint, TunnelId};
     use gossd_core::lease::{Holding, Word};
     use gossd_core::record::{Network, Record};
     use gossd_core::tombstone::Release;
 
-    #[test]
-    fn everything_arrives_under_a_higher_generation() {
-        let holding = |id: &str| {
-            let [id, name, node] = [id, "t", "n"].map(Into::into);
-            let record = Record { id, name, node, network: Network::Udp, address: "10.0.0.1:80".into() };
-            Holding { record: Arc::new(record), dial: "127.0.0.1:80".into() }
-        };
+    /// A snapshot of the first version, in hexadecimal digits. Never changed.
+    const FROZEN: &str = include_str!("../../tests/frozen/0.1/snapshot.txt");
+
+    fn holding(id: &str) -> Holding {
+        let [id, name, node] = [id, "t", "n"].map(Into::into);
+        let record = Record { id, name, node, network: Network::Udp, address: "10.0.0.1:80".into() };
+        Holding { record: Arc::new(record), dial: "127.0.0.1:80".into() }
+    }
+
+    /// One of everything.
+    fn all() -> (Batch, Claim, Registered, Unreconciled) {
         let tunnel = TunnelId::from_bytes([7; 16]);
         let rule = Claim { host: "x.example".into(), endpoint: Endpoint { tunnel, private: true }, clock: 5 };
         let key = EntrypointKey { node: "n".into(), routers: false };
@@ -72,7 +77,12 @@ mod tests {
         all.claims.insert(rule.key(), Some(Arc::new(rule.clone())));
         all.periods.insert("n".into(), Some(Duration::from_secs(15)));
         all.entrypoints.insert(key, Some(registered.clone()));
-        let unreconciled = Unreconciled { told: (40, 7), ids: vec!["1".into()] };
+        (all, rule, registered, Unreconciled { told: (40, 7), ids: vec!["1".into()] })
+    }
+
+    #[test]
+    fn everything_arrives_under_a_higher_generation() {
+        let (all, rule, registered, unreconciled) = all();
         let bytes = write(41, &all, Some(unreconciled));
         let read = read(&bytes).unwrap();
         assert_eq!((read.generation, read.draining, read.told), (42, true, Some((40, 7))));
@@ -82,5 +92,24 @@ mod tests {
         assert_eq!(read.leases.periods, [("n".into(), Duration::from_secs(15))]);
         assert_eq!((read.rules, read.entrypoints), (vec![rule], vec![registered]));
         assert!(super::read(&bytes[..bytes.len() / 2]).is_none(), "cut");
+    }
+
+    #[test]
+    fn processes_of_the_first_version_and_of_this_one_take_over_from_each_other() {
+        use std::fmt::Write as _;
+        let (all, rule, registered, unreconciled) = all();
+        let written = write(41, &all, Some(unreconciled)).iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        });
+        assert!(written.starts_with(FROZEN.trim()), "{written}. {WHY}");
+        let digits = FROZEN.trim().as_bytes().chunks(2);
+        let former: Vec<u8> =
+            digits.map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap()).collect();
+        let read = read(&former).expect(WHY);
+        assert_eq!((read.generation, read.draining, read.told), (42, true, Some((40, 7))), "{WHY}");
+        assert_eq!((read.rules, read.entrypoints), (vec![rule], vec![registered]), "{WHY}");
+        let later = [&former[..], b"what a later version appends"].concat();
+        assert_eq!(super::read(&later).expect("it is skipped").leases.held, vec![holding("1")]);
     }
 }

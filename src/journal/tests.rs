@@ -9,7 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use redb::{Database, MultimapTableDefinition, ReadableTable as _, TableDefinition};
+use redb::{
+    Database, MultimapTableDefinition, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    TableHandle as _,
+};
 use tempfile::TempDir;
 
 use std::collections::BTreeMap;
@@ -494,7 +497,9 @@ fn a_file_whose_peak_is_over_shrinks_while_it_is_in_use() {
 }
 
 /// A journal written by the first version, compressed. Never changed.
-const FROZEN: &[u8] = include_bytes!("../../tests/frozen/journal-0.1.zst");
+const FROZEN: &[u8] = include_bytes!("../../tests/frozen/0.1/journal.zst");
+/// What to do when a test of frozen bytes fails.
+pub(super) const WHY: &str = include_str!("../../tests/frozen/README.md");
 
 #[test]
 fn the_first_versions_journal_is_read_and_written() {
@@ -502,14 +507,58 @@ fn the_first_versions_journal_is_read_and_written() {
     fs::write(file(&dir), zstd::decode_all(FROZEN).unwrap()).unwrap();
     let (mut journal, restored) = open(&dir);
     let generation = restored.generation;
-    assert!(generation > 1 && restored.set_aside.is_none(), "{restored:?}");
-    assert_eq!(restored.leases.held, [held("a"), held("unknown")]);
-    assert_eq!(restored.leases.lapsed, [held("bb"), held("late")]);
+    assert!(generation > 1 && restored.set_aside.is_none(), "{restored:?}. {WHY}");
+    assert_eq!(restored.leases.held, [held("a"), held("unknown")], "{WHY}");
+    assert_eq!(restored.leases.lapsed, [held("bb"), held("late")], "{WHY}");
     assert_eq!(released(&restored), ["gone"]);
-    assert_eq!(restored.rules, [rule("x", 7), rule("y.example.org", 8)]);
+    assert_eq!(restored.rules, [rule("x", 7), rule("y.example.org", 8)], "{WHY}");
     journal.write(&batch([hold("new"), ("a", Word::Released(Release::Held))])).unwrap();
     drop(journal);
     let (_, restored) = open(&dir);
     assert_eq!((ids(&restored), released(&restored)), (texts(["new", "unknown"]), texts(["gone", "a"])));
     assert!(restored.generation > generation);
+}
+
+/// What a journal of this version holds is spelled as the first version spells it, so that it can be read there: every entry
+/// that the first version wrote, written again.
+#[test]
+fn the_first_version_reads_what_this_one_writes() {
+    let dir = dir();
+    fs::write(file(&dir), zstd::decode_all(FROZEN).unwrap()).unwrap();
+    let rows = |path: &Path| -> Vec<(String, Vec<u8>)> {
+        let database = Database::open(path).unwrap();
+        let read = database.begin_read().unwrap();
+        let mut names: Vec<String> =
+            read.list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+        names.sort();
+        let mut rows = Vec::new();
+        for name in names.into_iter().filter(|name| name != "meta" && name != "released") {
+            let table = read.open_table(TableDefinition::<&[u8], &[u8]>::new(&name)).unwrap();
+            for row in table.iter().unwrap() {
+                let (key, value) = row.unwrap();
+                rows.push((format!("{name} {}", key.value().escape_ascii()), value.value().to_vec()));
+            }
+        }
+        rows
+    };
+    let before = rows(&file(&dir));
+    let (_, restored) = open(&dir);
+    let RestoredJournal { leases, rules, entrypoints, .. } = restored;
+    let mut all = Batch::default();
+    all.words.extend(leases.held.into_iter().map(|one| (one.record.id.clone(), Word::Held(one))));
+    all.words.extend(leases.lapsed.into_iter().map(|one| (one.record.id.clone(), Word::Lapsed(one))));
+    all.claims.extend(rules.into_iter().map(|rule| (rule.key(), Some(Arc::new(rule)))));
+    all.periods.extend(leases.periods.into_iter().map(|(node, period)| (node, Some(period))));
+    all.entrypoints.extend(entrypoints.into_iter().map(|one| (one.key.clone(), Some(one))));
+    let written = tempfile::tempdir().unwrap();
+    open(&written).0.write(&all).unwrap();
+    let after = rows(&file(&written));
+    assert!(before.len() >= 6, "{before:?}");
+    for (key, value) in before.iter().filter(|(key, _)| !key.contains("gone")) {
+        let now = after.iter().find(|(other, _)| other == key).map(|(_, value)| value);
+        assert!(
+            now.is_some_and(|now| now.starts_with(value)),
+            "{key} was {value:02x?}, and is {now:02x?}. {WHY}"
+        );
+    }
 }

@@ -14,7 +14,10 @@ use crate::record::{Network, Record};
 
 /// A line for each kind: its word, and a payload as the first version spells it, in hexadecimal digits; then the frames of
 /// a handshake. Never changed, only added to.
-const FROZEN: &str = include_str!("../../../../../tests/frozen/frames-0.1.txt");
+const FROZEN: &str = include_str!("../../../../../tests/frozen/0.1/frames.txt");
+
+/// What to do when a test here fails.
+const WHY: &str = include_str!("../../../../../tests/frozen/README.md");
 
 fn frozen(word: &str) -> Vec<u8> {
     let line = FROZEN.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
@@ -43,8 +46,8 @@ fn assert_frozen<'a, T>(kind: Kind, said: &T, frozen: &'a [u8])
 where
     T: serde::Serialize + Deserialize<'a> + PartialEq + std::fmt::Debug,
 {
-    assert!(wire::encode(said).starts_with(frozen), "{kind:?}: {:02x?}", wire::encode(said));
-    assert_eq!(wire::decode::<T>(frozen).as_ref(), Ok(said));
+    assert!(wire::encode(said).starts_with(frozen), "{kind:?} is sent as {:02x?}. {WHY}", wire::encode(said));
+    assert_eq!(wire::decode::<T>(frozen).as_ref(), Ok(said), "{kind:?} is read as another. {WHY}");
 }
 
 #[test]
@@ -135,7 +138,7 @@ fn a_handshake_is_what_it_was_in_the_first_version() {
     let refusal = frame::refusal(5, 2);
     let words = ["introduction", "hello", "reply", "proof", "data", "cookie", "refusal"];
     for (word, made) in words.into_iter().zip([introduction, hello, reply, proof, data, cookie, refusal]) {
-        assert_eq!(made, frozen(word), "{word} {made:02x?}");
+        assert_eq!(made, frozen(word), "{word} is made as {made:02x?}. {WHY}");
     }
 }
 
