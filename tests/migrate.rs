@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -80,7 +80,7 @@ impl Redis {
 
     /// As the plugin `sd` writes it.
     fn connector(&self, tunnel: &str, id: &str, node: &str, address: &str, age: u64) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        let now: u64 = self.cli(&["TIME"]).lines().next().and_then(|now| now.parse().ok()).expect("seconds");
         let value =
             format!(r#"{{"Node":"{node}","Network":"tcp","Address":"{address}","Renew":{}}}"#, now - age);
         self.cli(&["HSET", tunnel, id, &value]);
@@ -336,6 +336,23 @@ async fn what_is_private_in_redis_is_private_here() {
 #[derive(Clone)]
 struct Api(Arc<Mutex<Value>>);
 
+/// A PUT of an entry.
+async fn change(
+    extract::State(api): extract::State<Api>,
+    extract::Path((list, name)): extract::Path<(String, String)>,
+    Json(entry): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    let mut config = api.0.lock().expect("a lock");
+    let entries = config[&*list].as_array_mut().expect("a list");
+    match entries.iter_mut().find(|entry| entry["name"] == *name) {
+        Some(found) => {
+            *found = entry;
+            (StatusCode::OK, Json(json!({"msg": "OK"})))
+        }
+        None => (StatusCode::BAD_REQUEST, Json(json!({"code": 40004, "msg": "object not found"}))),
+    }
+}
+
 impl Api {
     async fn start() -> (Self, SocketAddr) {
         let plugin =
@@ -346,21 +363,6 @@ impl Api {
             "sds": [{"name": "sd-0", "plugin": plugin("8000")}],
             "ingresses": [{"name": "ingress-0", "plugin": plugin("8001")}],
         }))));
-        async fn change(
-            extract::State(api): extract::State<Api>,
-            extract::Path((list, name)): extract::Path<(String, String)>,
-            Json(entry): Json<Value>,
-        ) -> (StatusCode, Json<Value>) {
-            let mut config = api.0.lock().expect("a lock");
-            let entries = config[&*list].as_array_mut().expect("a list");
-            match entries.iter_mut().find(|entry| entry["name"] == *name) {
-                Some(found) => {
-                    *found = entry;
-                    (StatusCode::OK, Json(json!({"msg": "OK"})))
-                }
-                None => (StatusCode::BAD_REQUEST, Json(json!({"code": 40004, "msg": "object not found"}))),
-            }
-        }
         let told = get(async |extract::State(Api(config)): extract::State<Self>| {
             Json(config.lock().expect("a lock").clone())
         });

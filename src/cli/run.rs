@@ -48,7 +48,7 @@ fn run_until_told(args: RunArgs, source: Source, log: &Log) -> anyhow::Result<()
     // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
-        let ended = serve(args, source, log, inherited).await;
+        let ended = Box::pin(serve(args, source, log, inherited)).await;
         if ended.is_err() {
             supervisor::give_up().await;
         }

@@ -278,7 +278,7 @@ impl Daemon {
         for problem in &standing {
             tracing::warn!("{}", problem.text);
         }
-        let outside = outside(&cluster, &ingress, &meter, file_health, config.log, importer, standing, about);
+        let outside = outside(&cluster, &meter, file_health, config.log, importer, standing, about);
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
         ops.set_flags(config.flags);
         tasks.spawn(ops::history::record(ops.clone()));

@@ -21,7 +21,6 @@ use gossd_core::hostname::TunnelId;
 
 pub(super) fn outside(
     cluster: &Cluster,
-    ingress: &Ingress,
     meter: &Meter,
     ingress_file: ingress_file::FileHealth,
     log: OwnLog,
@@ -29,6 +28,7 @@ pub(super) fn outside(
     standing: Vec<report::Problem>,
     about: About,
 ) -> Outside {
+    let ingress = importer.ingress().clone();
     let mut metrics = Registry::default();
     metrics.register_collector(Box::new(ingress.agent().clone()));
     metrics.register_collector(Box::new(cluster.clone()));
@@ -38,7 +38,7 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(ProcessMetrics::of_this_one()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "Version of this program", build);
-    let (ingress, calls) = (ingress.clone(), meter.clone());
+    let calls = meter.clone();
     let rejected = Arc::<RejectedCounts>::default();
     metrics.register_collector(Box::new(AdminRejected(rejected.clone())));
     let dropped = "Log lines dropped because standard error did not accept them";

@@ -62,6 +62,9 @@ pub(crate) type Named = (HostReport, String);
 /// Finds the rule that decides about a host name.
 pub(crate) type Lookup = dyn Fn(&str) -> Option<Named> + Send + Sync;
 
+/// Finds claims on a host name that were refused.
+pub(crate) type RefusedClaims = dyn Fn(&str) -> Vec<report::RefusedClaim> + Send + Sync;
+
 /// The tunnels of host names.
 pub(crate) struct HostNames {
     /// Finds the tunnel of a host name, and the rule that leads to it.
@@ -69,7 +72,7 @@ pub(crate) struct HostNames {
     /// All rules with their tunnels, but for hash hosts, in no particular order.
     pub all: Box<dyn Fn() -> Vec<Named> + Send + Sync>,
     /// Claims on a host name that were refused: the last one first.
-    pub refused: Box<dyn Fn(&str) -> Vec<report::RefusedClaim> + Send + Sync>,
+    pub refused: Box<RefusedClaims>,
     /// Another number whenever a name leads elsewhere.
     pub revision: Box<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -25,6 +25,11 @@ impl Importer {
         Self { ingress, reach }
     }
 
+    /// The host names.
+    pub(crate) fn ingress(&self) -> &Ingress {
+        &self.ingress
+    }
+
     /// Takes what can be taken; or, if it is not to be done, tells what would be.
     pub(crate) fn import(&self, order: &ImportOrder) -> ImportReport {
         let records = order.records.iter().map(|record| self.record(order, record)).collect();

@@ -67,6 +67,22 @@ impl Names {
         self.policy.as_ref().is_none_or(|policy| policy.may_stand(key, tunnel))
     }
 
+    /// Why a tunnel may not have a name, whoever has it now.
+    fn refusal(&self, key: &str, endpoint: Endpoint, token: Option<&str>) -> Option<ClaimRefused> {
+        if let Some(fixed) = self.fixed.get(key) {
+            return (fixed.tunnel != endpoint.tunnel).then_some(ClaimRefused::Configured);
+        }
+        if let Some(why) = self.naming.unclaimable(key) {
+            return Some(ClaimRefused::Unclaimable(why));
+        }
+        if !self.naming.allows(key, endpoint.tunnel) {
+            return Some(ClaimRefused::Operators);
+        }
+        let policy = self.policy.as_ref();
+        let is_allowed = policy.is_none_or(|policy| policy.allows(key, endpoint.tunnel, token));
+        (!is_allowed).then_some(ClaimRefused::Policy)
+    }
+
     /// The operator's rules and domains that no tunnel could claim, and why: they are in force, and may be meant so.
     pub fn unusual(&self) -> Vec<(String, Unclaimable)> {
         let names = self.fixed.keys().chain(self.naming.domains());
@@ -144,7 +160,7 @@ impl Ingress {
         let names = self.names.get();
         let key = names.naming.key(host)?;
         let endpoint = parse(endpoint)?;
-        let refused = match self.refusal(&names, &key, endpoint, token) {
+        let refused = match names.refusal(&key, endpoint, token) {
             None if names.fixed.contains_key(&key) => return Ok(true),
             None if self.agent.claim(&key, endpoint, |tunnel| names.may_have(&key, tunnel))? => {
                 return Ok(true);
@@ -152,7 +168,7 @@ impl Ingress {
             None => ClaimRefused::Taken,
             Some(refused) => refused,
         };
-        self.refusals.note(&key, endpoint.tunnel, refused);
+        self.refusals.note(&key, endpoint.tunnel, &refused);
         Ok(false)
     }
 
@@ -161,7 +177,7 @@ impl Ingress {
     pub(crate) fn take_rule(&self, host: &str, endpoint: Endpoint, dry_run: bool) -> Result<(), String> {
         let names = self.names.get();
         let key = names.naming.key(host).map_err(|error| error.to_string())?;
-        match self.refusal(&names, &key, endpoint, None) {
+        match names.refusal(&key, endpoint, None) {
             Some(ClaimRefused::Policy) if names.may_have(&key, endpoint.tunnel) => {}
             Some(refused) => return Err(refused.to_string()),
             None => {}
@@ -180,28 +196,6 @@ impl Ingress {
     pub(crate) fn refused(&self, host: &str) -> Vec<(TunnelId, ClaimRefused, Duration)> {
         let key = self.names.get().naming.key(host);
         key.map_or_else(|_| Vec::new(), |key| self.refusals.of(&key))
-    }
-
-    /// Why a tunnel may not have a name, whoever has it now.
-    fn refusal(
-        &self,
-        names: &Names,
-        key: &str,
-        endpoint: Endpoint,
-        token: Option<&str>,
-    ) -> Option<ClaimRefused> {
-        if let Some(fixed) = names.fixed.get(key) {
-            return (fixed.tunnel != endpoint.tunnel).then_some(ClaimRefused::Configured);
-        }
-        if let Some(why) = names.naming.unclaimable(key) {
-            return Some(ClaimRefused::Unclaimable(why));
-        }
-        if !names.naming.allows(key, endpoint.tunnel) {
-            return Some(ClaimRefused::Operators);
-        }
-        let policy = names.policy.as_ref();
-        let is_allowed = policy.is_none_or(|policy| policy.allows(key, endpoint.tunnel, token));
-        (!is_allowed).then_some(ClaimRefused::Policy)
     }
 
     /// The agent that answers.

@@ -60,11 +60,11 @@ struct Refusal {
 
 impl Refusals {
     /// Remembers one, and logs it unless it is remembered already, or another one was logged just now.
-    pub(super) fn note(&self, key: &str, tunnel: TunnelId, why: ClaimRefused) {
+    pub(super) fn note(&self, key: &str, tunnel: TunnelId, why: &ClaimRefused) {
         let at = tokio::time::Instant::now().into_std();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = &mut kept.latest;
-        let same = |one: &Refusal| &*one.key == key && one.tunnel == tunnel && one.why == why;
+        let same = |one: &Refusal| &*one.key == key && one.tunnel == tunnel && one.why == *why;
         let is_known = latest.iter().position(same).and_then(|known| latest.remove(known)).is_some();
         let of_one = latest.iter().enumerate().filter(|(_, one)| one.tunnel == tunnel);
         if let Some((oldest, _)) = of_one.skip(KEPT_OF_ONE - 1).last() {
@@ -102,16 +102,16 @@ mod tests {
     async fn the_latest_refusals_of_a_name_are_told_and_old_ones_make_room() {
         let refusals = Refusals::default();
         let tunnel = |n: u8| TunnelId::from_bytes([n; 16]);
-        refusals.note("app", tunnel(1), ClaimRefused::Taken);
-        refusals.note("app", tunnel(2), ClaimRefused::Policy);
+        refusals.note("app", tunnel(1), &ClaimRefused::Taken);
+        refusals.note("app", tunnel(2), &ClaimRefused::Policy);
         tokio::time::advance(Duration::from_secs(7)).await;
-        refusals.note("app", tunnel(1), ClaimRefused::Taken);
+        refusals.note("app", tunnel(1), &ClaimRefused::Taken);
         let secs = Duration::from_secs;
         let want =
             vec![(tunnel(1), ClaimRefused::Taken, secs(0)), (tunnel(2), ClaimRefused::Policy, secs(7))];
         assert_eq!(refusals.of("app"), want);
         for n in 0..KEPT {
-            refusals.note(&n.to_string(), tunnel(1), ClaimRefused::Taken);
+            refusals.note(&n.to_string(), tunnel(1), &ClaimRefused::Taken);
         }
         let left: Vec<_> = refusals.of("app").into_iter().map(|(tunnel, ..)| tunnel).collect();
         assert_eq!(left, [tunnel(2)], "one client pushes out its own only");

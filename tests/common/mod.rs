@@ -67,7 +67,9 @@ impl TestCluster {
 
     pub(crate) async fn all_met(&self) {
         let count = self.agents.len();
-        eventually(Duration::from_secs(20), "every agent knows every other", || {
+        // All share this process, which makes a session for each pair of them, not optimized, beside another test.
+        let deadline = Duration::from_secs(20) + Duration::from_secs(1) * u32::try_from(count).expect("few");
+        eventually(deadline, "every agent knows every other", || {
             self.agents.iter().all(|agent| agent.counts().agents == count && agent.peers() == count - 1)
         })
         .await;

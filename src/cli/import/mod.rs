@@ -29,7 +29,7 @@ const SHOWN: usize = 100;
 pub(super) struct StoreArgs {
     /// redis://HOST:PORT[/DB], or rediss:// with TLS
     url: String,
-    /// File with the password, on one line [default: the variable GOSSD_REDIS_PASSWORD]
+    /// File with the password, on one line [default: the variable `GOSSD_REDIS_PASSWORD`]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// File of certificates that rediss:// trusts [default: the system's]
@@ -199,7 +199,7 @@ impl Outcome {
             text = text + "\n" + &table.text() + &more(self.bad.len());
         }
         if self.other_keys > 0 {
-            text += &format!("\n{} of something else\n", count(self.other_keys, "key"));
+            text = text + "\n" + &count(self.other_keys, "key") + " of something else\n";
         }
         text
     }

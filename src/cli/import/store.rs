@@ -332,7 +332,7 @@ impl Found {
             match serde_json::from_slice::<Service>(value) {
                 Ok(service) => services.push((id, service)),
                 Err(error) => {
-                    self.bad(&format!("{name} {id}"), format!("it is not what the plugin writes: {error}"))
+                    self.bad(&format!("{name} {id}"), format!("it is not what the plugin writes: {error}"));
                 }
             }
         }

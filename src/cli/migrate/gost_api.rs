@@ -168,7 +168,7 @@ pub(super) fn is_same(one: &Value, other: &Value) -> bool {
     let is_secure = |entry: &Value| entry["plugin"]["tls"]["secure"].as_bool().unwrap_or_default();
     let text = |entry: &Value, key: &str| entry["plugin"][key].as_str().unwrap_or_default().to_owned();
     let is_same = |key: &&str| text(one, key) == text(other, key);
-    ["type", "addr", "token"].iter().all(|key| is_same(key)) && is_secure(one) == is_secure(other)
+    ["type", "addr", "token"].iter().all(is_same) && is_secure(one) == is_secure(other)
 }
 
 fn entries(config: &Value, kind: Kind) -> &[Value] {

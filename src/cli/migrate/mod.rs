@@ -44,7 +44,7 @@ pub(super) struct MigrateArgs {
     /// The user of gost's Web API, if it has one
     #[arg(long, value_name = "USER")]
     gost_api_user: Option<String>,
-    /// File with that user's password, on one line [default: the variable GOSSD_GOST_API_PASSWORD]
+    /// File with that user's password, on one line [default: the variable `GOSSD_GOST_API_PASSWORD`]
     #[arg(long, value_name = "FILE")]
     gost_api_password_file: Option<PathBuf>,
     /// Put back the plugins that gost had, and what they need into Redis

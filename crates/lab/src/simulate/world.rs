@@ -530,8 +530,10 @@ impl SimWorld {
         let number = self.rng.random_range(0..TUNNELS);
         let endpoint =
             Endpoint { tunnel: TunnelId::parse(tunnel(number)).context("a tunnel id")?, private: false };
-        let got =
-            self.engine.call(host, |state, now| state.claim(now, name, endpoint)).context("it runs")??;
+        let got = self
+            .engine
+            .call(host, |state, now| state.claim(now, name, endpoint, |_| true))
+            .context("it runs")??;
         self.note(&format!("host {host} claims {name} for tunnel {number}: {got}"));
         Ok(())
     }
