@@ -38,7 +38,7 @@ build() { # FOLDER FLAGS...: the last commit's packages and programs, built ther
   "$1/scripts/deb.sh" --program "$program" >/dev/null
   "$1/scripts/rpm.sh" --program "$program" >/dev/null
   cp "$CARGO_TARGET_DIR"/packages/* "$1/made/"
-  program=$("$1/scripts/program.sh" --profile small)
+  program=$("$1/scripts/program.sh" --profile small --no-default-features)
   cp "$program" "$1/made/gossd-small-$machine"
   # One build folder at a time, so that a small machine has room for it.
   rm -rf "$CARGO_TARGET_DIR"

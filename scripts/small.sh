@@ -15,7 +15,7 @@ while (($#)); do
     *) break ;;
   esac
 done
-[ -n "$program" ] || program=$(scripts/program.sh --profile small)
+[ -n "$program" ] || program=$(scripts/program.sh --profile small --no-default-features)
 
 folder=$(mktemp -d)
 agent=

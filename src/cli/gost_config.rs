@@ -99,6 +99,7 @@ pub(super) fn gost_config(args: &GostConfigArgs) -> anyhow::Result<()> {
 }
 
 /// What gost's configuration has below the names of its two plugins, for gost's Web API: of service discovery and of ingress.
+#[cfg(feature = "redis")]
 pub(super) fn sections(args: &GostConfigArgs) -> anyhow::Result<[serde_json::Value; 2]> {
     let plugin = plugin(args)?;
     let read = |addr: &str| serde_norway::from_str(&section(&plugin, addr));

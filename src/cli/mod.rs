@@ -179,12 +179,16 @@ impl ErrorForm {
         if line.iter().any(|word| word == "--json") {
             return Self::Json;
         }
-        let read = Cli::command().ignore_errors(true).try_get_matches_from(line);
-        let format = read.ok().and_then(|read| {
-            let (_, verb) = read.subcommand()?;
-            verb.try_get_one::<flags::LogFormat>("log_format").ok()?.copied()
+        // A line that is wrong cannot be parsed to its end.
+        let words: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
+        let typed = words.iter().zip(words.iter().skip(1)).find_map(|(word, next)| match *word {
+            "--log-format" => Some(*next),
+            word => word.strip_prefix("--log-format="),
         });
-        if format == Some(flags::LogFormat::Json) { Self::LogLine } else { Self::Text }
+        let last = words.last().and_then(|word| word.strip_prefix("--log-format="));
+        let variable = std::env::var("GOSSD_LOG_FORMAT").ok().filter(|_| words.get(1) == Some(&"run"));
+        let format = typed.or(last).or(variable.as_deref());
+        if format == Some("json") { Self::LogLine } else { Self::Text }
     }
 }
 

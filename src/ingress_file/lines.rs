@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::plugin::{By, Ingress, Names};
-use gossd_core::hostname::Endpoint;
-use gossd_core::hostname::Naming;
+use gossd_core::hostname::{Endpoint, TunnelId};
 
 /// Most lines: the hash hosts of 100,000 tunnels, and as many claims. gost reads all of them every second.
 pub(super) const MAX_LINES: usize = 200_000;
@@ -102,7 +101,7 @@ impl Lister {
             wanted.remove(host);
         }
         let mut lines: Lines = wanted.into_iter().map(|(host, (_, target))| (host, target)).collect();
-        self.withhold(&names.naming, &mut lines);
+        self.withhold(names, &mut lines);
         Listing { lines: lines.len(), left_out: left_out.len() + astray.len(), text: text(&lines) }
     }
 
@@ -157,18 +156,28 @@ impl Lister {
         }
     }
 
-    /// Gives a line of its own to each reserved name that a wildcard would lead to a tunnel.
-    fn withhold(&self, naming: &Naming, lines: &mut Lines) {
-        // The name of a claimed wildcard itself may be one that its tunnel may not have.
-        let below: Vec<String> =
-            lines.keys().filter_map(|line| line.strip_prefix("*.").map(str::to_owned)).collect();
-        for name in naming.withheld().chain(below) {
+    /// Gives a line of its own to each name that a wildcard would lead to a tunnel which cannot have it.
+    fn withhold(&self, names: &Names, lines: &mut Lines) {
+        for name in names.naming.withheld().chain(without_right(names, lines)) {
             let wanted = self.ingress.explain(&name).map(|found| LineTarget::Tunnel(found.endpoint));
             if lookup(lines, &name).unwrap_or(LineTarget::Nowhere) != wanted.unwrap_or(LineTarget::Nowhere) {
                 lines.insert(name, wanted.unwrap_or(LineTarget::Nowhere));
             }
         }
     }
+}
+
+/// Names under which a claimed wildcard stands whose tunnel may not have the name itself.
+fn without_right(names: &Names, lines: &Lines) -> Vec<String> {
+    let claimed = lines.iter().filter_map(|(line, target)| match target {
+        LineTarget::Tunnel(found) => Some((line.strip_prefix("*.")?, found.tunnel)),
+        LineTarget::Nowhere => None,
+    });
+    let is_without = |(name, tunnel): &(&str, TunnelId)| {
+        let fixed = names.naming.key(&format!("*.{name}")).is_ok_and(|rule| names.fixed.contains_key(&rule));
+        !fixed && names.naming.key(name).is_ok_and(|key| !names.may_have(&key, *tunnel))
+    };
+    claimed.filter(is_without).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// What gost finds for a host, in gost's order.

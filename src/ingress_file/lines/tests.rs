@@ -10,6 +10,7 @@ use crate::agent::Agent;
 use crate::plugin::reload::Latest;
 use gossd_core::agent::{Restored, Settings};
 use gossd_core::connection::Caller;
+use gossd_core::hostname::Naming;
 use gossd_core::hostname::TunnelId;
 use gossd_core::lease::Holding;
 use gossd_core::record::{Network, Owner, Record};
