@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 fail() { echo "publish.sh: $*" >&2; exit 1; }
 version=$(sed -n '/^\[package\]/,/^$/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
 home=${GITHUB_SERVER_URL:-}/${GITHUB_REPOSITORY:-}
-# Names of images are in lower case.
-image=ghcr.io/$(tr '[:upper:]' '[:lower:]' <<<"${GITHUB_REPOSITORY:-}")
+# Where the image goes, with its registry's name in front: a variable of the repository.
+image=${GOSSD_IMAGE:-}
 
 changes() { # the newest section of the changelog
   awk '/^## / { if (found) exit; found = 1; next } found' CHANGELOG.md
@@ -44,7 +44,8 @@ case ${1:-} in
     ;;
   notes) notes ;;
   image)
-    docker login ghcr.io --username "$GITHUB_ACTOR" --password-stdin <<<"$GH_TOKEN"
+    case $image in */*/*) ;; *) fail 'set the variable GOSSD_IMAGE of the repository: REGISTRY/OWNER/NAME, in lower case' ;; esac
+    docker login "${image%%/*}" --username "$GITHUB_ACTOR" --password-stdin <<<"$GH_TOKEN"
     docker buildx create --use >/dev/null
     DOCKER_BUILD='docker buildx build' scripts/image.sh "amd64=$2/gossd-x86_64" "arm64=$2/gossd-aarch64" -- \
       --push --provenance=false --metadata-file image.json --tag "$image:$version" --tag "$image:latest" \

@@ -2,6 +2,7 @@
 
 mod address;
 mod file;
+mod importer;
 mod kept;
 mod outside;
 mod peers;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
 use self::address::Followers;
+use self::importer::Importer;
 use self::kept::StartState;
 use self::outside::outside;
 use crate::agent::keeper::{FLUSH, FLUSH_BRIEFLY};
@@ -39,7 +41,7 @@ use crate::plugin::reload::{Files, Latest};
 use crate::plugin::server::{self, Entrances};
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::token::TokenHashes;
-use crate::plugin::{CaughtUp, Importer, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use crate::plugin::{CaughtUp, Ingress, Meter, Names, Plugin, Reach, ServiceDiscovery, Tokens};
 use crate::unix_socket::{self, SocketFile};
 use crate::web_page::OwnNames;
 use gossd_core::address::Host;

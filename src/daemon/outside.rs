@@ -9,12 +9,13 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::importer::Importer;
 use crate::ingress_file;
 use crate::metrics::{ProcessMetrics, Runtime, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
 use crate::own_log::OwnLog;
-use crate::plugin::{By, ClaimRefused, Found, Importer, Ingress, Meter};
+use crate::plugin::{By, ClaimRefused, Found, Ingress, Meter};
 use crate::rejected::RejectedCounts;
 use crate::wall_clock;
 use gossd_core::hostname::TunnelId;

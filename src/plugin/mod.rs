@@ -9,7 +9,6 @@ mod frames;
 pub(crate) mod gate;
 pub mod grpc;
 pub mod http;
-mod import;
 pub(crate) mod ingress;
 pub(crate) mod metrics;
 mod progress;
@@ -24,7 +23,6 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 pub use self::gate::CaughtUp;
-pub(crate) use self::import::Importer;
 pub use self::ingress::{By, Found, Ingress, Names};
 pub use self::metrics::Meter;
 pub use self::reach::Reach;

@@ -51,14 +51,14 @@ impl Reach {
     }
 
     /// Whether a host is this one, as far as is known.
-    pub(super) fn is_own(&self, host: &Host) -> bool {
+    pub(crate) fn is_own(&self, host: &Host) -> bool {
         let own = self.own.borrow();
         let is_address = matches!(host, Host::Ip(ip) if own.addresses.contains(ip) || own.gossip.ip() == *ip);
         is_address || *host == own.reachable
     }
 
     /// The host that completes this caller's addresses.
-    pub(super) fn host(&self, caller: Caller) -> Host {
+    pub(crate) fn host(&self, caller: Caller) -> Host {
         caller.remote.map_or_else(|| self.own.borrow().reachable.clone(), Host::Ip)
     }
 
@@ -94,7 +94,7 @@ impl Reach {
     /// The address at which this agent can dial the gost that calls and listens on `entrypoint`; empty if unknown. A
     /// refused dial counts as a dead gost, so the address must certainly be that gost's. Asks nobody: it may be called under
     /// the agent's lock.
-    pub(super) fn dial(&self, caller: Caller, entrypoint: &str) -> String {
+    pub(crate) fn dial(&self, caller: Caller, entrypoint: &str) -> String {
         let Ok(entrypoint) = Entrypoint::parse(entrypoint) else { return String::new() };
         let home = caller.remote.unwrap_or(Ipv4Addr::LOCALHOST.into());
         match entrypoint.host() {

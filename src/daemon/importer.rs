@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Ingress, Reach};
 use crate::ops::report::{ImportHost, ImportOrder, ImportRecord, ImportReport, ImportState, ImportedOne};
+use crate::plugin::{Caller, Ingress, Reach};
 use gossd_core::address::{Address, Entrypoint, Host};
 use gossd_core::hostname::{Endpoint, HashHost};
 use gossd_core::lease::{Holding, Imported};
@@ -15,23 +15,23 @@ const NOBODY: Caller = Caller { remote: None, connection: u64::MAX };
 
 /// Imports into one agent.
 #[derive(Clone)]
-pub(crate) struct Importer {
+pub(super) struct Importer {
     ingress: Ingress,
     reach: Arc<Reach>,
 }
 
 impl Importer {
-    pub(crate) fn new(ingress: Ingress, reach: Arc<Reach>) -> Self {
+    pub(super) fn new(ingress: Ingress, reach: Arc<Reach>) -> Self {
         Self { ingress, reach }
     }
 
     /// The host names.
-    pub(crate) fn ingress(&self) -> &Ingress {
+    pub(super) fn ingress(&self) -> &Ingress {
         &self.ingress
     }
 
     /// Takes what can be taken; or, if it is not to be done, tells what would be.
-    pub(crate) fn import(&self, order: &ImportOrder) -> ImportReport {
+    pub(super) fn import(&self, order: &ImportOrder) -> ImportReport {
         let records = order.records.iter().map(|record| self.record(order, record)).collect();
         let hosts = order.hosts.iter().map(|host| self.host(order, host)).collect();
         ImportReport { records, hosts }
