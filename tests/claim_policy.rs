@@ -108,13 +108,17 @@ async fn names_may_be_bound_to_a_token() {
     assert_eq!(set("of-the-office", "a.office.example.org").await, json!({"ok": true}));
     assert_eq!(set("of-the-others", "b.office.example.org").await, json!({"ok": false}));
     assert_eq!(set("of-the-office", "elsewhere.example.org").await, json!({"ok": false}));
-    let wrong =
-        gossd().args(["run", "--data-dir", "none", "--claim-policy", policy]).output().expect("gossd runs");
-    let said = String::from_utf8(wrong.stderr).expect("text");
-    assert!(
-        wrong.status.code() == Some(2) && said.contains("token:office, but there is no --token-file"),
-        "{said}"
-    );
+    let refused = |more: &[&str]| {
+        let line = [&["run", "--data-dir", "none", "--claim-policy", policy][..], more].concat();
+        let wrong = gossd().args(line).output().expect("gossd runs");
+        assert_eq!(wrong.status.code(), Some(2));
+        String::from_utf8(wrong.stderr).expect("text")
+    };
+    let said = refused(&[]);
+    assert!(said.contains("token:office, but there is no --token-file"), "{said}");
+    fs::write(tokens, "of-the-office label=offcie\n").expect("written");
+    let said = refused(&["--token-file", tokens]);
+    assert!(said.contains("has label=office"), "{said}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Flags, variables and file of `gossd run`, as clap has read them, to a [`Config`].
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,9 +16,9 @@ use crate::config::{
 use crate::memory::{MemoryLimit, Room};
 use crate::net::keyfile;
 use crate::net::transport::has_ipv6;
-use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
+use crate::plugin::{Names, token};
 use gossd_core::hostname::{ClaimPolicy, Naming};
 use gossd_core::link::keyring::Keyring;
 use gossd_core::locality::Locality;
@@ -68,10 +69,15 @@ fn claim_policy(path: &Path, naming: &Naming) -> anyhow::Result<ClaimPolicy> {
     ClaimPolicy::parse(&text, naming).with_context(|| format!("--claim-policy {}", path.display()))
 }
 
+/// Whether these settings know of no file, key or peer.
+pub(super) fn is_bare(args: &RunArgs) -> bool {
+    args.config.is_none() && args.key_file.is_none() && args.join.is_empty()
+}
+
 /// A configuration file that this host has, of an agent with peers, if these settings know of no file, key or peer: who starts an
 /// agent so has probably forgotten it.
 pub(super) fn overlooked(args: &RunArgs) -> Option<PathBuf> {
-    if args.config.is_some() || args.key_file.is_some() || !args.join.is_empty() {
+    if !is_bare(args) {
         return None;
     }
     let folders = [Some(paths::ETC.into()), paths::config_dir()].into_iter().flatten();
@@ -107,9 +113,17 @@ pub(super) fn config_with(keyring: Keyring, args: RunArgs) -> anyhow::Result<Con
     let mut names = Names::new(naming, rules).context("--ingress-rule").map_err(blame::settings)?;
     if let Some(path) = &args.claim_policy {
         let policy = claim_policy(path, &names.naming).map_err(blame::settings)?;
-        if let Some(label) = policy.labels().next().filter(|_| args.token_file.is_none()) {
-            let text = format!("--claim-policy names token:{label}, but there is no --token-file");
-            return Err(WrongSettings(text).into());
+        let labels = match &args.token_file {
+            Some(file) if policy.labels().next().is_some() => token::labels(file).context("--token-file")?,
+            _ => BTreeSet::new(),
+        };
+        // Whoever has that line would get nothing, and nobody would say why.
+        if let Some(label) = policy.labels().find(|label| !labels.contains(*label)) {
+            let text = match &args.token_file {
+                Some(file) => format!("no line of {} has label={label}", file.display()),
+                None => "there is no --token-file".into(),
+            };
+            return Err(WrongSettings(format!("--claim-policy names token:{label}, but {text}")).into());
         }
         names.policy = Some(policy);
     }

@@ -111,28 +111,27 @@ impl Ingress {
         if host.is_empty() {
             return Err(FieldError { field: "host", problem: FieldProblem::Missing }.into());
         }
-        let names = self.names.get();
-        let mut keys = names.naming.candidates(host);
-        let own = keys.next().unwrap_or_default();
-        let endpoint =
-            std::iter::once(own.clone()).chain(keys).find_map(|key| self.endpoint(&names, &key, &own));
-        Ok(endpoint.map_or_else(String::new, |endpoint| endpoint.to_string()))
+        let found = self.rule(&self.names.get(), host);
+        Ok(found.map_or_else(String::new, |(_, endpoint)| endpoint.to_string()))
     }
 
     /// The rule that decides about a host name, and who made it.
     pub fn explain(&self, host: &str) -> Option<Found> {
         let names = self.names.get();
+        let (rule, endpoint) = self.rule(&names, host)?;
+        let by = match rule {
+            _ if names.fixed.contains_key(&rule) => By::Configured,
+            _ if HashHost::parse(&rule) == Some(HashHost::of(endpoint.tunnel)) => By::Hash,
+            _ => By::Claimed,
+        };
+        Some(Found { rule, by, endpoint })
+    }
+
+    /// The key of the rule that decides about a host name, and where it leads.
+    fn rule(&self, names: &Names, host: &str) -> Option<(String, Endpoint)> {
+        let own = names.naming.candidates(host).next()?;
         let mut keys = names.naming.candidates(host);
-        let own = keys.next()?;
-        std::iter::once(own.clone()).chain(keys).find_map(|rule| {
-            let endpoint = self.endpoint(&names, &rule, &own)?;
-            let by = match rule {
-                _ if names.fixed.contains_key(&rule) => By::Configured,
-                _ if HashHost::parse(&rule) == Some(HashHost::of(endpoint.tunnel)) => By::Hash,
-                _ => By::Claimed,
-            };
-            Some(Found { rule, by, endpoint })
-        })
+        keys.find_map(|key| self.endpoint(names, &key, &own).map(|endpoint| (key, endpoint)))
     }
 
     /// All rules that lead to a tunnel, but for hash hosts, in no particular order.

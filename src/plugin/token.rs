@@ -1,5 +1,6 @@
 //! The tokens that admit calls. Knows no protocol: an adapter finds the token in a call, [`Tokens`] checks it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,6 +90,13 @@ pub(crate) fn first(path: &Path) -> Result<Zeroizing<String>, Unusable> {
     let tokens = lines(&text).map_err(|why| Unusable::new(path, why))?;
     let first = tokens.first().map(|(token, _)| *token).unwrap_or_default();
     Ok(Zeroizing::new(String::from_utf8_lossy(first).into_owned()))
+}
+
+/// The labels in a file.
+pub(crate) fn labels(path: &Path) -> Result<BTreeSet<String>, Unusable> {
+    let text = reload::read_secret(path)?;
+    let tokens = lines(&text).map_err(|why| Unusable::new(path, why))?;
+    Ok(tokens.iter().filter_map(|(_, label)| label.map(str::to_owned)).collect())
 }
 
 /// A token, and the label under which a claim policy names it.

@@ -131,7 +131,6 @@ fn settings(config: &Config, file: Option<&Path>) -> Finding {
 
 /// Whether something here has settings of its own, if these are none.
 async fn bare(args: &RunArgs) -> Option<Finding> {
-    let is_bare = args.config.is_none() && args.key_file.is_none() && args.join.is_empty();
     if let Some(file) = configure::overlooked(args) {
         let file = file.display();
         return Some(Finding::warn(
@@ -139,7 +138,7 @@ async fn bare(args: &RunArgs) -> Option<Finding> {
             format!("{file} is not examined: give check --config {file}"),
         ));
     }
-    let running = if is_bare { ask::running().await } else { Vec::new() };
+    let running = if configure::is_bare(args) { ask::running().await } else { Vec::new() };
     let (name, _) = running.first()?;
     let text = format!(
         "{name} runs here, perhaps with settings that these are not: give check the flags of its gossd run, or its --config"

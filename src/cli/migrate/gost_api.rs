@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -35,13 +36,22 @@ pub(super) struct GostApi {
 }
 
 /// A kind of plugin, by its names in gost's configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
     Sd,
     Ingress,
 }
 
 impl Kind {
+    /// What is this kind's of a thing for both.
+    pub(super) fn of<T>(self, [sd, ingress]: &[T; 2]) -> &T {
+        match self {
+            Self::Sd => sd,
+            Self::Ingress => ingress,
+        }
+    }
+
     /// Its list, and the key of a handler's metadata that names one.
     pub(super) fn names(self) -> [&'static str; 2] {
         match self {

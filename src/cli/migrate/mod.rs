@@ -76,7 +76,7 @@ struct Former {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct FormerPlugin {
-    is_ingress: bool,
+    kind: Kind,
     name: String,
     entry: Value,
 }
@@ -106,7 +106,7 @@ impl Switch<'_> {
         ensure!(status.ready, "the agent is not ready: {}", first(&status));
         let (flags, sections) = self.sections(&status).await?;
         let all = used(&self.api.config().await?)?;
-        let is_done = |one: &Used| is_same(&one.entry, &sections[usize::from(one.kind == Kind::Ingress)]);
+        let is_done = |one: &Used| is_same(&one.entry, one.kind.of(&sections));
         let (done, to_do): (Vec<Used>, Vec<Used>) = all.into_iter().partition(is_done);
         if to_do.is_empty() {
             ensure!(!done.is_empty(), "no service of gost at {} uses an sd or an ingress", self.api);
@@ -133,7 +133,7 @@ impl Switch<'_> {
         let expiry_seconds = outcome.expiry_seconds.unwrap_or(60);
         keep(&file, &self.api, &to_do, expiry_seconds)?;
         for one in &to_do {
-            let mut entry = sections[usize::from(one.kind == Kind::Ingress)].clone();
+            let mut entry = one.kind.of(&sections).clone();
             entry["name"] = one.name.clone().into();
             if let Err(error) = self.api.put(one.kind, &one.name, &entry).await {
                 let undone = self.put_back(&to_do).await;
@@ -161,9 +161,10 @@ impl Switch<'_> {
         hosts: &[ImportHost],
     ) -> anyhow::Result<()> {
         let mut wrong = Vec::new();
-        let refused = outcome.missing().filter(|one| one.state == ImportState::Refused);
-        let refused: Vec<String> =
-            refused.map(|one| format!("{} ({})", one.what, one.why.as_deref().unwrap_or("?"))).collect();
+        let refused: Vec<String> = outcome
+            .refused()
+            .map(|one| format!("{} ({})", one.what, one.why.as_deref().unwrap_or("?")))
+            .collect();
         wrong.extend(named("not taken", &refused));
         let away = status.members.iter().filter(|member| !member.this && member.state != MemberState::Left);
         let away = away.filter(|member| !matches!(member.state, MemberState::Alive | MemberState::Doubted));
@@ -301,9 +302,8 @@ impl Switch<'_> {
             count(numbers.0, "record"),
             count(numbers.1, "host name")
         ))?;
-        for FormerPlugin { is_ingress, name, entry } in &former.plugins {
-            let kind = if *is_ingress { Kind::Ingress } else { Kind::Sd };
-            self.api.put(kind, name, entry).await?;
+        for FormerPlugin { kind, name, entry } in &former.plugins {
+            self.api.put(*kind, name, entry).await?;
             let addr = entry["plugin"]["addr"].as_str().unwrap_or("no plugin");
             self.say(&format!("{} calls {} again", plain(name), plain(addr)))?;
         }
@@ -406,9 +406,8 @@ fn keep(file: &Path, api: &GostApi, plugins: &[Used], expiry_seconds: u64) -> an
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     };
     for Used { kind, name, entry, .. } in plugins {
-        let is_ingress = *kind == Kind::Ingress;
-        if !former.plugins.iter().any(|kept| kept.is_ingress == is_ingress && kept.name == *name) {
-            former.plugins.push(FormerPlugin { is_ingress, name: name.clone(), entry: entry.clone() });
+        if !former.plugins.iter().any(|kept| kept.kind == *kind && kept.name == *name) {
+            former.plugins.push(FormerPlugin { kind: *kind, name: name.clone(), entry: entry.clone() });
         }
     }
     let draft = file.with_extension("new");

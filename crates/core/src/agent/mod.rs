@@ -392,8 +392,8 @@ impl State {
         Ok(true)
     }
 
-    /// Takes a record of a gost of this host that another store kept, and remembers where that gost is. Of an id that is known,
-    /// nothing changes.
+    /// Takes a record of a gost of this host that another store kept, and remembers where that gost is. A live record
+    /// stays as it is, and so does an id that was released a moment ago.
     pub fn import(&mut self, now: Instant, caller: Caller, holding: Holding) -> Result<Imported, Full> {
         if let Some(found) = self.leases.import_finds(now, &holding.record.id) {
             return Ok(found);
@@ -407,7 +407,7 @@ impl State {
         Ok(imported)
     }
 
-    /// What an import of an id would find; none if it is not known.
+    /// What an import of an id would find; none if it would be taken.
     pub fn import_finds(&self, now: Instant, id: &Label) -> Option<Imported> {
         self.leases.import_finds(now, id)
     }

@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn an_empty_policy_leaves_hash_hosts_alone() {
         let policy = policy("# nobody\n").unwrap();
-        let hash = format!("{:016x}", 0xabe9_b9b5_5ebe_bc3a_u64);
+        let hash = HashHost::of(tunnel(ONE)).to_string();
+        assert!(policy.allows(&hash, tunnel(ONE), None) && policy.may_stand(&hash, tunnel(ONE)));
         assert!(!policy.allows(&hash, tunnel(TWO), None), "another tunnel's");
         assert!(!policy.may_stand("app.example.org", tunnel(ONE)));
     }
