@@ -23,7 +23,8 @@ use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::{plain, told};
 use super::{ask, client, configure};
-use crate::config::{Config, OPEN_ADMIN, is_loopback};
+use crate::config::{Config, FlagValue, OPEN_ADMIN, is_loopback};
+use crate::ops::report::ConfigReport;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -139,11 +140,19 @@ async fn bare(args: &RunArgs) -> Option<Finding> {
         ));
     }
     let running = if configure::is_bare(args) { ask::running().await } else { Vec::new() };
-    let (name, _) = running.first()?;
+    let (name, client) = running.first()?;
+    let config: ConfigReport = client.get("/config.json").await.ok()?.report;
     let text = format!(
-        "{name} runs here, perhaps with settings that these are not: give check the flags of its gossd run, or its --config"
+        "{name} runs here with {}, which is not examined: give check the flags of its gossd run, or its --config",
+        given(&config.flags)?
     );
     Some(Finding::warn("settings", text))
+}
+
+/// The flags that somebody gave; none if nobody gave any.
+fn given(flags: &[FlagValue]) -> Option<String> {
+    let given: Vec<&str> = flags.iter().filter(|one| !one.is_default).map(|one| &*one.flag).collect();
+    (!given.is_empty()).then(|| given.join(" "))
 }
 
 fn open_admin(config: &Config) -> Option<Finding> {
@@ -186,6 +195,14 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_that_runs_without_flags_has_no_settings_to_miss() {
+        let flag = |flag: &str, is_default| FlagValue { flag: flag.into(), values: Vec::new(), is_default };
+        assert_eq!(given(&[flag("--plugin", true), flag("--name", true)]), None);
+        let some = [flag("--key-file", false), flag("--plugin", true), flag("--join", false)];
+        assert_eq!(given(&some).as_deref(), Some("--key-file --join"));
+    }
 
     #[test]
     fn a_finding_is_a_line() {
