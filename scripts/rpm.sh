@@ -46,10 +46,11 @@ mkdir -p "$out"
 cp "$work/made/$architecture/$package" "$out/"
 
 # Its digests are right, and it has what the Debian package has, where these systems look for it.
-rpm --checksig --verbose "$out/$package" | grep --quiet 'Payload SHA256 digest: OK' || fail "wrong digests: $out/$package"
+# (What a command prints is read to its end: one whose reader leaves early dies of SIGPIPE, and pipefail calls that a failure.)
+rpm --checksig --verbose "$out/$package" | grep 'Payload SHA256 digest: OK' >&2 || fail "wrong digests: $out/$package"
 diff <(rpm --query --list --package "$out/$package" | sort) \
   <(cd "$tree" && find . -not -type d -printf '/%P\n' -o -path './usr/share/doc/gossd*' -printf '/%P\n' \
     -o -path ./usr/share/licenses/gossd -printf '/%P\n' | sort) >&2 || fail 'other files than were laid out'
 [ "$(rpm --query --configfiles --package "$out/$package")" = /etc/gossd/gossd.toml ] || fail 'no configuration file'
-rpm --query --requires --package "$out/$package" | grep --quiet '\.so' && fail 'it needs a library'
+rpm --query --requires --package "$out/$package" | grep '\.so' >&2 && fail 'it needs a library'
 echo "$out/$package"

@@ -88,7 +88,7 @@ is 'the answer' "$(get --header 'Authorization: Bearer secret-1')" '{"services":
 process=$(property MainPID)
 systemctl reload gossd
 is 'the state and process' "$(property ActiveState) $(property MainPID)" "active $process"
-soon 'the tokens are read again' eval 'journalctl --unit gossd | grep --quiet "read again.*tokens"'
+soon 'the tokens are read again' eval 'journalctl --unit gossd | grep "read again.*tokens" >/dev/null'
 echo secret-2 >/etc/gossd/tokens
 systemctl reload gossd
 soon 'the new token is taken' get --header 'Authorization: Bearer secret-2'
@@ -97,7 +97,7 @@ step 'tokens that every user can read are not read again, and it says how to clo
 echo secret-3 >/etc/gossd/tokens
 chmod 644 /etc/gossd/tokens
 systemctl reload gossd
-soon 'it says how' eval 'journalctl --unit gossd | grep --quiet "mode 0644.*chmod 600 /etc/gossd/tokens"'
+soon 'it says how' eval 'journalctl --unit gossd | grep "mode 0644.*chmod 600 /etc/gossd/tokens" >/dev/null'
 get --header 'Authorization: Bearer secret-2' >/dev/null
 chmod 640 /etc/gossd/tokens
 soon 'they are read' get --header 'Authorization: Bearer secret-3'
@@ -107,7 +107,7 @@ echo '127.0.0.7 peer.example.test' >>/etc/hosts
 sed --in-place 's/^token-file.*/advertise-host = "peer.example.test"/' /etc/gossd/gossd.toml
 systemctl restart gossd
 soon 'the address of its name is told to peers' \
-  eval 'journalctl --unit gossd | grep --quiet "ready.*advertised=127.0.0.7:8002"'
+  eval 'journalctl --unit gossd | grep "ready.*advertised=127.0.0.7:8002" >/dev/null'
 sed --in-place 's/^advertise-host.*/# edited/' /etc/gossd/gossd.toml
 systemctl restart gossd
 
