@@ -2,7 +2,7 @@
 # Between cargo and the compiler: only gossd and what reads inputs for it is instrumented. In the rest, coverage says
 # nothing about gossd, and costs three quarters of the executions.
 set -euo pipefail
-instrumented=' gossd gossd_core gossd_fuzz postcard form_urlencoded serde_json toml toml_parser redb '
+instrumented=' gossd gossd_core gossd_fuzz postcard form_urlencoded serde_json toml toml_parser '
 
 rustc=$1
 shift

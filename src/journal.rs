@@ -1,6 +1,6 @@
 //! An agent's own state over restarts, in one file: the newest word on every id that it owns, the periods and
 //! entrypoints of its gosts, its claims on host names, whether it drains, and its generation. This half handles the
-//! file: who may use it, and what happens when it is damaged or the disk is full. The other half, `store`, handles its
+//! file: who may use it, and what happens when it is damaged or the disk is full. The other half, `log`, handles its
 //! content.
 //!
 //! Must not know what a lease is, who decides what is worth keeping, or what time it is. Its calls block on the disk,
@@ -11,7 +11,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -28,21 +27,17 @@ use gossd_core::slot::Version;
 pub mod entries;
 pub(crate) mod identity;
 mod kept;
+mod log;
 pub(crate) mod peers;
 pub(crate) mod snapshot;
-mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thread;
 
-use store::{Contents, Fault, Stamp, Store};
+use log::{Contents, Fault, Stamp, Store};
 
 /// How many damaged files are kept for inspection; then the oldest one is removed.
 const MAX_SET_ASIDE: u32 = 10;
-
-/// Commits between two checks of the free space in the file: a quarter of a minute, if clients come and go all the
-/// time.
-const LOOK_EVERY: u32 = if cfg!(test) { 16 } else { 1_024 };
 
 /// The content of a journal.
 #[derive(Debug)]
@@ -72,8 +67,6 @@ pub struct Journal {
     store: Option<Store>,
     /// A lower bound of the file's stamp: an older file shows that the file went back in time.
     stamp: Stamp,
-    /// Commits since the last check of the free space.
-    unlooked: u32,
     /// The file as the last write left it.
     left: Option<FileMark>,
     /// Declared last, so that it outlives the store.
@@ -158,7 +151,7 @@ impl Journal {
         let OpenFile { store, stamp, contents, set_aside, .. } = opened;
         let restored = contents.restored(stamp.generation, set_aside);
         let left = FileMark::of(&path).ok();
-        Ok((Self { path, store: Some(store), stamp, unlooked: 0, left, lock }, restored))
+        Ok((Self { path, store: Some(store), stamp, left, lock }, restored))
     }
 
     /// Identifies a journal across processes and mounts: device and inode of its lock. `None` if no agent of this name
@@ -170,20 +163,12 @@ impl Journal {
 
     /// Writes a batch in one commit, which is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
-        let store = self.ready()?;
+        let mut store = self.ready()?;
         let stamp = self.stamp.next();
-        let kept = guarded(move || {
-            store.commit(stamp, batch)?;
-            Ok(store)
-        });
-        self.store = Some(kept.map_err(|fault| self.failed(fault))?);
+        store.commit(stamp, batch).map_err(|fault| self.failed(fault))?;
         self.stamp = stamp;
+        self.store = Some(compacted(&self.path, store));
         self.left = FileMark::of(&self.path).ok();
-        self.unlooked += 1;
-        if self.unlooked >= LOOK_EVERY {
-            self.unlooked = 0;
-            self.shrink();
-        }
         Ok(())
     }
 
@@ -202,19 +187,10 @@ impl Journal {
     /// Takes the store out: of the file at the path, which nobody else has touched.
     fn ready(&mut self) -> Result<Store, WriteError> {
         let in_place = self.is_in_place();
-        match self.store.take() {
-            Some(store) if in_place.as_ref().is_ok_and(|in_place| *in_place) => return Ok(store),
-            Some(store) => {
-                // Closing a file writes to it. Whatever comes of that, the file is read anew.
-                let closed = guarded(move || {
-                    drop(store);
-                    Ok(())
-                });
-                if let Err(fault) = closed {
-                    tracing::debug!(error = %io::Error::from(fault), "cannot close the journal's file");
-                }
-            }
-            None => {}
+        if let Some(store) = self.store.take()
+            && in_place.as_ref().is_ok_and(|in_place| *in_place)
+        {
+            return Ok(store);
         }
         in_place.map_err(|error| self.failed(error.into()))?;
         match self.reopen().map_err(|fault| self.failed(fault))? {
@@ -240,25 +216,6 @@ impl Journal {
 
     fn failed(&self, fault: Fault) -> WriteError {
         WriteError::Failed { path: self.path.clone(), source: fault.into() }
-    }
-
-    /// Shrinks the file after a peak. Whether that works or not, the content stays.
-    fn shrink(&mut self) {
-        let (Some(mut store), length) = (self.store.take(), self.bytes()) else { return };
-        let shrunk = guarded(move || {
-            store.shrink(length)?;
-            Ok(store)
-        });
-        match shrunk {
-            Ok(store) => {
-                self.store = Some(store);
-                self.left = FileMark::of(&self.path).ok();
-            }
-            Err(fault) => {
-                let error = io::Error::from(fault);
-                tracing::warn!(%error, journal = %self.path.display(), "cannot shrink the journal's file");
-            }
-        }
     }
 
     /// The size of the file in bytes; 0 if there is none.
@@ -321,13 +278,13 @@ fn open_or_replace(
     first: Stamp,
     forward: impl Fn(Stamp) -> Result<Stamp, Fault>,
 ) -> Result<OpenFile, Fault> {
-    let existing = guarded(|| {
-        let Some((store, contents)) = Store::open(path)? else { return Ok(None) };
+    let existing = || -> Result<Option<OpenFile>, Fault> {
+        let Some((mut store, contents)) = Store::open(path)? else { return Ok(None) };
         let stamp = forward(contents.stamp)?;
         store.commit(stamp, &Batch::default())?;
-        Ok(Some(OpenFile { store, stamp, contents, afresh: false, set_aside: None }))
-    });
-    let set_aside = match existing {
+        Ok(Some(OpenFile { store: compacted(path, store), stamp, contents, afresh: false, set_aside: None }))
+    };
+    let set_aside = match existing() {
         Ok(Some(opened)) => return Ok(opened),
         Ok(None) => None,
         Err(Fault::Damaged(why)) => {
@@ -337,23 +294,38 @@ fn open_or_replace(
         }
         Err(fault) => return Err(fault),
     };
-    let store = guarded(|| start_afresh(path, first))?;
+    let store = replace(path, |file| Store::create(file, first))?;
     Ok(OpenFile { store, stamp: first, contents: Contents::default(), afresh: true, set_aside })
 }
 
 /// Creates a file that gets its name only when it is complete, so that a crash leaves no file that looks damaged.
-fn start_afresh(path: &Path, stamp: Stamp) -> Result<Store, Fault> {
+fn replace(path: &Path, write: impl FnOnce(File) -> Result<Store, Fault>) -> Result<Store, Fault> {
     let draft = beside(path, "new");
-    let created = private_file(&draft, true).map_err(Fault::Io).and_then(|_| Store::create(&draft, stamp));
-    let named = created.and_then(|store| {
+    let written = private_file(&draft, true).map_err(Fault::Io).and_then(write).and_then(|store| {
         fs::rename(&draft, path)?;
         sync_entries(path)?;
         Ok(store)
     });
-    if named.is_err() {
+    if written.is_err() {
         let _ = fs::remove_file(&draft);
     }
-    named
+    written
+}
+
+/// The store of a file that is not bloated, if that can be had. Whether it can or not, the content stays.
+fn compacted(path: &Path, mut store: Store) -> Store {
+    if !store.is_bloated() {
+        return store;
+    }
+    match replace(path, |file| Store::compact(path, file)) {
+        Ok(compacted) => compacted,
+        Err(fault) => {
+            let error = io::Error::from(fault);
+            tracing::warn!(%error, journal = %path.display(), "cannot compact the journal's file");
+            store.stay_bloated();
+            store
+        }
+    }
 }
 
 /// Renames a damaged file for inspection. Returns the new name.
@@ -365,16 +337,6 @@ fn set_aside(path: &Path) -> Result<PathBuf, Fault> {
     fs::rename(path, &name)?;
     sync_entries(path)?;
     Ok(name)
-}
-
-/// Catches panics of the store. redb verifies its checksums when it opens a file, but may still panic on a hostile or
-/// failing file, and a panic here would end the agent.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason said");
-        Err(Fault::Damaged(format!("the store panicked: {said}")))
-    })
 }
 
 /// The exclusive right to a journal. It is a file of its own, because the journal's file is closed, renamed and

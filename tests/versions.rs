@@ -13,7 +13,7 @@ const WHY: &str = include_str!("frozen/README.md");
 const REFERENCE: &str = include_str!("../docs/reference.md");
 
 /// What a folder has: what `agents` of a version send each other and keep, and the names in [`names`].
-const FILES: [&str; 6] = ["frames.txt", "identity", "journal.zst", "names.txt", "peers", "snapshot.txt"];
+const FILES: [&str; 6] = ["frames.txt", "identity", "journal.txt", "names.txt", "peers", "snapshot.txt"];
 
 fn frozen() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/frozen")

@@ -1,4 +1,4 @@
-//! What an agent keeps, as it lies in a journal's file: entries of tables, key and value. A record and a claim are encoded as
+//! What an agent keeps, as it lies in a journal's file: entries, key and value. A record and a claim are encoded as
 //! in slots, so that what a later version appends to them, or to an entry, is no reason to skip it.
 
 use std::net::IpAddr;
@@ -17,11 +17,11 @@ use gossd_core::lease::{Holding, Word};
 use gossd_core::slot::Content;
 use gossd_core::tombstone::Release;
 
-/// What entries are about. Their keys are bytes, not strings, so that a bad one costs one entry.
+/// What entries are about. Their keys are bytes, not strings, so that a bad one costs one entry. A number is never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keyspace {
     /// Id → [`KeptId`].
-    Words,
+    Words = 0,
     /// Tunnel id and host → the claim, as slots hold it.
     Rules,
     /// Instance → its Renew period, in milliseconds.
@@ -30,8 +30,6 @@ pub(super) enum Keyspace {
     Entrypoints,
 }
 
-/// Key and value.
-pub(super) type Row = (Vec<u8>, Vec<u8>);
 /// Key and value; none of what is not kept any more.
 pub(super) type RowChange = (Vec<u8>, Option<Vec<u8>>);
 
@@ -40,12 +38,12 @@ pub(super) type RowChange = (Vec<u8>, Option<Vec<u8>>);
 pub(super) enum KeptId<'a> {
     #[serde(borrow)]
     Held(KeptHolding<'a>),
-    /// A record was; where among the releases.
-    Released(u64),
+    /// A record was.
+    Released,
     #[serde(borrow)]
     Lapsed(KeptHolding<'a>),
-    /// Before it was registered; where among the releases.
-    Unheard(u64),
+    /// Before it was registered.
+    Unheard,
 }
 
 /// A holding. It ends a [`KeptId`]: fields are never changed, only appended.
@@ -70,25 +68,14 @@ const TUNNELS: u8 = b't';
 const ROUTERS: u8 = b'r';
 
 impl Keyspace {
-    /// In the order of a snapshot.
     pub(super) const ALL: [Self; 4] = [Self::Words, Self::Rules, Self::Periods, Self::Entrypoints];
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Words => "words",
-            Self::Rules => "rules",
-            Self::Periods => "periods",
-            Self::Entrypoints => "entrypoints",
-        }
-    }
-
-    /// What a batch changes in it. Released ids are numbered as if there were no others.
+    /// What a batch changes in it.
     pub(super) fn changes(self, batch: &Batch) -> Vec<RowChange> {
         let millis = |period: Duration| u64::try_from(period.as_millis()).ok();
         match self {
             Self::Words => {
-                let numbered = batch.words.iter().zip(0..);
-                numbered.map(|((id, word), n)| (id.text().as_bytes().into(), write_word(word, n))).collect()
+                batch.words.iter().map(|(id, word)| (id.text().as_bytes().into(), write_word(word))).collect()
             }
             Self::Rules => {
                 let claims = batch.claims.iter();
@@ -111,8 +98,8 @@ impl Keyspace {
     }
 }
 
-/// See [`KeptId`]; `number` is that of a released id. None of one that is forgotten.
-pub(super) fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
+/// See [`KeptId`]. None of an id that is forgotten.
+pub(super) fn write_word(word: &Word) -> Option<Vec<u8>> {
     let record = match word {
         Word::Held(holding) | Word::Lapsed(holding) => encoded(&holding.record.clone().into()),
         Word::Released(_) | Word::Forgotten => Vec::new(),
@@ -121,20 +108,10 @@ pub(super) fn write_word(word: &Word, number: u64) -> Option<Vec<u8>> {
     Some(bytes(&match word {
         Word::Held(holding) => KeptId::Held(kept(holding)),
         Word::Lapsed(holding) => KeptId::Lapsed(kept(holding)),
-        Word::Released(Release::Held) => KeptId::Released(number),
-        Word::Released(Release::Unheard) => KeptId::Unheard(number),
+        Word::Released(Release::Held) => KeptId::Released,
+        Word::Released(Release::Unheard) => KeptId::Unheard,
         Word::Forgotten => return None,
     }))
-}
-
-impl KeptId<'_> {
-    /// Where a released id is among the releases.
-    pub(super) fn number(bytes: &[u8]) -> Option<u64> {
-        match read(bytes)? {
-            KeptId::Released(number) | KeptId::Unheard(number) => Some(number),
-            KeptId::Held(_) | KeptId::Lapsed(_) => None,
-        }
-    }
 }
 
 impl KeptHolding<'_> {

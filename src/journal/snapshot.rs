@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RestoredJournal;
 use super::kept::{bytes, read as read_kept};
-use super::store::{Contents, KeptEntries};
+use super::log::{Commit, Stamp, changes};
 use gossd_core::agent::{Batch, Unreconciled};
 use gossd_core::label::Label;
 use gossd_core::record::Generation;
@@ -13,9 +13,10 @@ use gossd_core::slot::Version;
 
 /// Fields are never changed, only appended.
 #[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
+struct Snapshot<'a> {
     generation: Generation,
-    entries: KeptEntries,
+    #[serde(borrow)]
+    all: Commit<'a>,
     /// See [`Unreconciled`]: generation, version and ids.
     unreconciled: Option<(Generation, Version, Vec<String>)>,
 }
@@ -25,14 +26,15 @@ pub(crate) fn write(generation: Generation, all: &Batch, unreconciled: Option<Un
     let unreconciled = unreconciled.map(|Unreconciled { told: (of, version), ids }| {
         (of, version, ids.iter().map(ToString::to_string).collect())
     });
-    bytes(&Snapshot { generation, entries: KeptEntries::of(all), unreconciled })
+    let changes = changes(all);
+    bytes(&Snapshot { generation, all: Commit::of(Stamp::first(generation), all, &changes), unreconciled })
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub(crate) fn read(bytes: &[u8]) -> Option<RestoredJournal> {
-    let Snapshot { generation, entries, unreconciled } = read_kept(bytes)?;
-    let mut restored = Contents::of(&entries).restored(generation.checked_add(1)?, None);
+    let Snapshot { generation, all, unreconciled } = read_kept(bytes)?;
+    let mut restored = all.contents().restored(generation.checked_add(1)?, None);
     let (told, ids) =
         unreconciled.map_or((None, Vec::new()), |(of, version, ids)| (Some((of, version)), ids));
     restored.told = told;
@@ -46,7 +48,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::journal::tests::WHY;
+    use crate::journal::tests::{WHY, hex, unhex};
     use gossd_core::entrypoints::{EntrypointKey, Place, Registered};
     use gossd_core::hostname::{Claim, Endpoint, TunnelId};
     use gossd_core::lease::{Holding, Word};
@@ -96,16 +98,10 @@ mod tests {
 
     #[test]
     fn processes_of_the_first_version_and_of_this_one_take_over_from_each_other() {
-        use std::fmt::Write as _;
         let (all, rule, registered, unreconciled) = all();
-        let written = write(41, &all, Some(unreconciled)).iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        });
+        let written = hex(&write(41, &all, Some(unreconciled)));
         assert!(written.starts_with(FROZEN.trim()), "{written}. {WHY}");
-        let digits = FROZEN.trim().as_bytes().chunks(2);
-        let former: Vec<u8> =
-            digits.map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap()).collect();
+        let former = unhex(FROZEN);
         let read = read(&former).expect(WHY);
         assert_eq!((read.generation, read.draining, read.told), (42, true, Some((40, 7))), "{WHY}");
         assert_eq!((read.rules, read.entrypoints), (vec![rule], vec![registered]), "{WHY}");

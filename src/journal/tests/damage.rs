@@ -2,17 +2,17 @@
 
 use super::*;
 
-/// The file of a journal that was closed, or whose agent was killed.
-fn image(clean: bool) -> Vec<u8> {
+/// A journal's file with three batches of forty records, and where its frames begin; the last of these is its end.
+fn image() -> (Vec<u8>, Vec<usize>) {
     let dir = dir();
     let (mut journal, _) = open(&dir);
+    let length = || fs::read(file(&dir)).unwrap().len();
+    let mut ends = vec![16, length()];
     for first in [0, 40, 80] {
         journal.write(&holding(first..first + 40)).unwrap();
+        ends.push(length());
     }
-    if clean {
-        drop(journal);
-    }
-    fs::read(file(&dir)).unwrap()
+    (fs::read(file(&dir)).unwrap(), ends)
 }
 
 /// Starts an agent on a file, which must work. On damage it starts empty, and the file is kept.
@@ -40,7 +40,7 @@ fn start_on(bytes: &[u8], what: &str) -> RestoredJournal {
 fn a_file_of_random_bytes_is_set_aside() {
     let mut noise = vec![0_u8; 100_000];
     rand::fill(&mut noise[..]);
-    let mut magic = image(true)[..9].to_vec();
+    let mut magic = image().0[..16].to_vec();
     magic.extend(&noise);
     for (what, bytes) in [
         ("empty", &b""[..]),
@@ -56,96 +56,105 @@ fn a_file_of_random_bytes_is_set_aside() {
 }
 
 #[test]
-fn a_truncated_file_is_set_aside() {
-    for clean in [true, false] {
-        let image = image(clean);
-        let odd = (1..24).map(|n| image.len() * n / 24 + n);
-        let pages = (1..image.len() / 4096).step_by(4).map(|n| n * 4096);
-        for length in [1, 8, 9, 63, 64, 319, 320, 4095, image.len() - 1].into_iter().chain(odd).chain(pages) {
-            let restored = start_on(&image[..length], &format!("{length} of {} bytes", image.len()));
-            assert!(restored.set_aside.is_some() || !clean, "{length} of {} bytes", image.len());
-        }
-        let longer = [&image[..], &[0; 4096]].concat();
-        start_on(&longer, "a page longer");
+fn what_a_kill_leaves_of_a_file_has_every_finished_commit() {
+    let (image, ends) = image();
+    let spread = (1..60).map(|n| image.len() * n / 60);
+    let around = ends.iter().flat_map(|end| [end - 1, *end, end + 1, end + 11, end + 12, end + 13]);
+    for length in [1, 8, 15].into_iter().chain(spread).chain(around).filter(|length| *length <= image.len()) {
+        let restored = start_on(&image[..length], &format!("{length} of {} bytes", image.len()));
+        assert_eq!(restored.set_aside.is_some(), length < ends[1], "{length} of {} bytes", image.len());
+        let finished = ends[2..].iter().filter(|end| **end <= length).count();
+        assert_eq!(restored.leases.held.len(), 40 * finished, "{length} of {} bytes", image.len());
     }
+    // The pages of an append come to a disk in any order.
+    let (begun, last) = (ends[3], &image[ends[3]..]);
+    for lost in [0..512, 100..700, 512..1024, 12..24, 0..last.len()] {
+        let mut torn = image.clone();
+        torn[begun..][lost.clone()].fill(0);
+        let restored = start_on(&torn, &format!("{lost:?} of the last commit"));
+        assert_eq!((restored.set_aside, restored.leases.held.len()), (None, 80), "{lost:?}");
+    }
+    let longer = [&image[..], &[0; 4096]].concat();
+    assert_eq!(start_on(&longer, "a page longer").leases.held.len(), 120);
 }
 
 #[test]
 fn a_flipped_byte_is_found_wherever_it_is() {
-    for clean in [true, false] {
-        let image = image(clean);
-        let header = (0..320).step_by(11);
-        let pages = (0..image.len()).step_by(image.len() / 30 + 1);
-        let starts = (4096..image.len()).step_by(4096);
-        for at in header.chain(pages).chain(starts) {
-            let mut flipped = image.clone();
-            flipped[at] ^= 0xff;
-            let what = format!("byte {at} of {}, closed: {clean}", image.len());
-            let restored = start_on(&flipped, &what);
-            let whole = restored.leases.held.len() == 120;
-            // A file that was not closed falls back to the commit before the invalid one.
-            assert!(whole || restored.set_aside.is_some() || !clean, "{what}");
-            assert!(restored.leases.held.iter().all(|kept| *kept == held(&kept.record.id.text())), "{what}");
-        }
+    let (image, ends) = image();
+    let spread = (0..image.len()).step_by(image.len() / 60 + 1);
+    let frames = ends.iter().take(4).flat_map(|end| *end..end + 16);
+    for at in (0..16).chain(spread).chain(frames) {
+        let mut flipped = image.clone();
+        flipped[at] ^= 0xff;
+        let what = format!("byte {at} of {}", image.len());
+        let restored = start_on(&flipped, &what);
+        // Of the last commit, it is as after a kill.
+        assert_eq!(restored.set_aside.is_some(), at < ends[3], "{what}");
+        assert_eq!(restored.leases.held.len(), if at < ends[3] { 0 } else { 80 }, "{what}");
     }
 }
 
 #[test]
-fn a_database_of_something_else_is_set_aside() {
-    type RowChange = fn(&redb::WriteTransaction);
-    let foreign: [(&str, RowChange); 8] = [
-        ("other tables", |t| {
-            assert!(t.delete_table(META).unwrap());
-            t.open_table(TableDefinition::<u64, u64>::new("other")).unwrap();
-        }),
-        ("another kind of meta", |t| {
-            t.delete_table(META).unwrap();
-            t.open_table(TableDefinition::<&str, &str>::new("meta")).unwrap().insert("format", "1").unwrap();
-        }),
-        ("a multimap", |t| {
-            t.delete_table(WORDS).unwrap();
-            t.open_multimap_table(MultimapTableDefinition::<u64, u64>::new("words")).unwrap();
-        }),
-        ("no numbers", |t| {
-            t.delete_table(TableDefinition::<u64, &[u8]>::new("released")).unwrap();
-        }),
-        ("an impossible format", |t| {
-            t.open_table(META).unwrap().insert("format", 0).unwrap();
-        }),
-        ("a former format", |t| {
-            t.open_table(META).unwrap().insert("format", 1).unwrap();
-        }),
-        ("no generation", |t| {
-            t.open_table(META).unwrap().remove("generation").unwrap();
-        }),
-        ("the last generation", |t| {
-            t.open_table(META).unwrap().insert("generation", u64::MAX).unwrap();
-        }),
-    ];
-    for (what, change) in foreign {
+fn a_commit_that_is_missing_or_comes_twice_late_is_damage() {
+    let (image, ends) = image();
+    let without = [&image[..ends[2]], &image[ends[3]..]].concat();
+    assert!(start_on(&without, "one is missing").set_aside.is_some());
+    let swapped =
+        [&image[..ends[1]], &image[ends[2]..ends[3]], &image[ends[1]..ends[2]], &image[ends[3]..]].concat();
+    assert!(start_on(&swapped, "two in the wrong order").set_aside.is_some());
+    let again = [&image[..], &image[ends[1]..]].concat();
+    assert!(start_on(&again, "all of them twice").set_aside.is_some());
+}
+
+/// A file of that format which begins with a commit.
+fn file_of(format: u32, commit: &[u8]) -> Vec<u8> {
+    let head = [&b"gossdlog"[..], &format.to_le_bytes()].concat();
+    let sizes =
+        [u32::try_from(commit.len()).unwrap().to_le_bytes(), crc32fast::hash(commit).to_le_bytes()].concat();
+    let [checked, framed] = [&head, &sizes].map(|bytes| crc32fast::hash(bytes).to_le_bytes());
+    [&head[..], &checked, &sizes, &framed, commit].concat()
+}
+
+#[test]
+fn a_file_of_something_else_is_set_aside() {
+    let last = Commit { stamp: Stamp::first(u64::MAX), ..Commit::default() };
+    let bytes = |commit: &Commit<'_>| postcard::to_stdvec(commit).unwrap();
+    assert_eq!(start_on(&file_of(3, &bytes(&Commit::default())), "a good file").set_aside, None);
+    for (what, bytes) in [
+        ("a database", [&b"redb\x1a\x0a\xa9\x0d\x0a"[..], &[1; 9_000]].concat()),
+        ("no commit", file_of(3, b"")[..16].to_vec()),
+        ("an empty commit", file_of(3, b"")),
+        ("a commit that no gossd wrote", file_of(3, &[0xff; 100])),
+        ("an impossible format", file_of(0, &bytes(&Commit::default()))),
+        ("a former format", file_of(2, &bytes(&Commit::default()))),
+        ("the last generation", file_of(3, &bytes(&last))),
+    ] {
         let dir = dir();
-        drop(open(&dir));
-        tamper(&dir, change);
+        fs::write(file(&dir), bytes).unwrap();
         let (_, restored) = Journal::open(dir.path(), &name(), 7).unwrap();
         assert_eq!((restored.set_aside.is_some(), restored.generation), (true, 7), "{what}");
     }
 }
 
 #[test]
+fn a_file_that_is_too_long_is_not_read() {
+    let dir = dir();
+    drop(open(&dir));
+    OpenOptions::new().write(true).open(file(&dir)).unwrap().set_len((1 << 30) + 1).unwrap();
+    assert!(open(&dir).1.set_aside.is_some());
+}
+
+#[test]
 fn the_file_of_a_newer_gossd_is_left_alone() {
     let dir = dir();
-    open(&dir).0.write(&batch([hold("a"), ("b", Word::Released(Release::Held))])).unwrap();
-    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 3).unwrap()));
-    let before = names(&dir);
+    let newer = file_of(4, b"what this one cannot read");
+    fs::write(file(&dir), &newer).unwrap();
     for _ in 0..2 {
         let error = refusal(&dir);
         assert!(matches!(error, OpenError::Newer { .. }), "{error}");
     }
-    assert_eq!(names(&dir), before);
-    tamper(&dir, |t| drop(t.open_table(META).unwrap().insert("format", 2).unwrap()));
-    let (_, restored) = open(&dir);
-    assert!(restored.generation > 1);
-    assert_eq!((ids(&restored), released(&restored)), (texts(["a"]), texts(["b"])));
+    assert_eq!(names(&dir), ["host-1.example.journal", "host-1.example.journal.lock"]);
+    assert_eq!(fs::read(file(&dir)).unwrap(), newer);
 }
 
 #[test]
@@ -156,31 +165,28 @@ fn a_damaged_record_costs_no_other() {
         let [id, name, node] = [str::from_utf8(id).unwrap_or("\u{fffd}"), name, node].map(Label::from);
         let record = Record { id, name, node, network: Network::Tcp, address: address.into() };
         let holding = Holding { record: Arc::new(record), dial: dial.into() };
-        kept::write_word(&Word::Held(holding), 0).unwrap()
+        write_word(&Word::Held(holding)).unwrap()
     };
     let long = "x".repeat(513);
     let good = ["t", "n", "h:1", ""];
-    tamper(&dir, |t| {
-        let mut words = t.open_table(WORDS).unwrap();
-        for (id, bytes) in [
-            (&b""[..], kept(b"", good)),
-            (b"\xff\xfe", kept(b"\xff\xfe", good)),
-            (b"line\nbreak", kept(b"line\nbreak", good)),
-            (long.as_bytes(), kept(long.as_bytes(), good)),
-            (b"d1", vec![]),
-            (b"d2", vec![9, 9, 9]),
-            (b"d3", kept(b"another", good)),
-            (b"d4", kept(b"d4", ["", "n", "h:1", ""])),
-            (b"d5", kept(b"d5", ["t", "n", "h", ""])),
-            (b"d6", kept(b"d6", ["t", "n", "h:0", ""])),
-            (b"d7", kept(b"d7", ["t", "n", "h:1", "h"])),
-            (b"d8", kept(b"d8", ["t", "n\t", "h:1", ""])),
-            (b"d9", kept(b"d9", [&long, "n", "h:1", ""])),
-            (b"good", kept(b"good", good)),
-        ] {
-            words.insert(id, bytes.as_slice()).unwrap();
-        }
-    });
+    let entries = [
+        (&b""[..], kept(b"", good)),
+        (b"\xff\xfe", kept(b"\xff\xfe", good)),
+        (b"line\nbreak", kept(b"line\nbreak", good)),
+        (long.as_bytes(), kept(long.as_bytes(), good)),
+        (b"d1", vec![]),
+        (b"d2", vec![9, 9, 9]),
+        (b"d3", kept(b"another", good)),
+        (b"d4", kept(b"d4", ["", "n", "h:1", ""])),
+        (b"d5", kept(b"d5", ["t", "n", "h", ""])),
+        (b"d6", kept(b"d6", ["t", "n", "h:0", ""])),
+        (b"d7", kept(b"d7", ["t", "n", "h:1", "h"])),
+        (b"d8", kept(b"d8", ["t", "n\t", "h:1", ""])),
+        (b"d9", kept(b"d9", [&long, "n", "h:1", ""])),
+        (b"good", kept(b"good", good)),
+    ];
+    let entries: Vec<_> = entries.iter().map(|(id, kept)| (WORDS, *id, &**kept)).collect();
+    tamper(&dir, &entries);
     let (mut journal, restored) = open(&dir);
     assert_eq!(ids(&restored), ["a", "c", "d7", "good"]);
     assert_eq!(restored.leases.held[2].dial, *"", "where it cannot be dialled is not known");
@@ -275,10 +281,4 @@ fn a_file_spoilt_under_a_running_agent_does_not_end_it() {
         drop(journal);
         assert_eq!(open(&dir).1.leases.held.len(), 4_000, "{what}");
     }
-}
-
-#[test]
-fn a_panic_of_the_store_is_damage() {
-    let fault = guarded::<()>(|| panic!("page {} is odd", 7)).unwrap_err();
-    assert!(matches!(&fault, Fault::Damaged(why) if why == "the store panicked: page 7 is odd"), "{fault:?}");
 }

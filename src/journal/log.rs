@@ -1,0 +1,459 @@
+//! What is inside a journal's file: a log of commits, each with checksums, and what they come to. Must not know where the file
+//! is, who else wants it, or what is done about a damaged one.
+//!
+//! A file is a [`Head`] and frames; a frame is three numbers of four bytes, low bytes first, and a commit: how long the commit
+//! is, its CRC-32, and the CRC-32 of these two. Of a kill in the middle of an append, part of the last frame is there, in any
+//! order of its pages; a frame before it was on disk when it was begun.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::RestoredJournal;
+use super::kept::{KeptId, Keyspace, RowChange, read, read_entrypoint, read_label, read_period, read_rule};
+use gossd_core::agent::Batch;
+use gossd_core::entrypoints::Registered;
+use gossd_core::hostname::Claim;
+use gossd_core::label::Label;
+use gossd_core::lease;
+use gossd_core::record::Generation;
+use gossd_core::slot::Version;
+use gossd_core::tombstone::Release;
+
+/// Of this file; a later gossd that writes what this one cannot read has to raise it.
+const FORMAT: u32 = 3;
+/// How a file begins, whatever its format.
+const MAGIC: [u8; 8] = *b"gossdlog";
+const HEAD: usize = MAGIC.len() + 2 * size_of::<u32>();
+/// In front of a commit.
+const FRAME: usize = 3 * size_of::<u32>();
+/// A longer file is none of a journal: a million records, written four times over, are not half as long.
+const MAX_BYTES: u64 = 1 << 30;
+/// A file under this is not worth compacting.
+const SMALL: u64 = 1 << 20;
+/// A file is bloated when it is this many times what it holds: then each byte is written one and a half times in all.
+const BLOATED: u64 = 3;
+/// Rows of a frame of a compacted file: no more than some hundred kilobytes in memory.
+const ROWS: usize = 1 << 10;
+
+/// How far a file has come; every commit says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    /// Of the agent's start that wrote last.
+    pub(super) generation: Generation,
+    /// How many commits the file has seen.
+    commits: u64,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) stamp: Stamp,
+    leases: lease::KeptLeases,
+    entrypoints: Vec<Registered>,
+    rules: Vec<Claim>,
+    draining: bool,
+    told: Option<(Generation, Version)>,
+}
+
+/// What is written at once. Fields are never changed, only appended.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Commit<'a> {
+    pub(super) stamp: Stamp,
+    /// Whether the agent drains; none if that is as before.
+    pub(super) draining: Option<bool>,
+    /// The version of its changes to which a start has written everything, and which start that was.
+    pub(super) told: Option<(Generation, Version)>,
+    #[serde(borrow)]
+    pub(super) rows: Vec<Row<'a>>,
+}
+
+/// A change of one entry. Fields are never changed, only appended to what is kept.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Row<'a> {
+    /// A [`Keyspace`], or one of a later version.
+    pub(super) keyspace: u8,
+    #[serde(borrow)]
+    pub(super) key: &'a [u8],
+    /// None of what is not kept any more.
+    #[serde(borrow)]
+    pub(super) kept: Option<&'a [u8]>,
+}
+
+/// What keeps a file from being used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is not what a journal wrote, and why.
+    Damaged(String),
+    /// Its format is a later one's.
+    Newer,
+    /// Somebody else has it.
+    Locked,
+    /// The system refuses; the file may be as good as ever.
+    Io(io::Error),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    file: File,
+    /// Of its whole commits.
+    length: u64,
+    /// Of what it held when somebody last looked.
+    holds: u64,
+}
+
+impl Stamp {
+    /// Of a fresh file.
+    pub(super) fn first(generation: Generation) -> Self {
+        Self { generation, commits: 0 }
+    }
+
+    pub(super) fn next(self) -> Self {
+        Self { commits: self.commits.saturating_add(1), ..self }
+    }
+
+    /// Of the start after the one that left this.
+    pub(super) fn raised(self, at_least: Generation) -> Result<Self, Fault> {
+        /// Two starts that continue with copies of one journal, because it was put back, must not take each other for the same
+        /// start. Of the clock that may be a few minutes, and it has to be wrong for this to count.
+        const APART: u64 = 1 << 20;
+        let next = self.generation.checked_add(1 + rand::random_range(0..APART));
+        let next = next.ok_or_else(|| Fault::Damaged("its generation is the last there can be".into()))?;
+        Ok(Self { generation: next.max(at_least), ..self.next() })
+    }
+
+    /// Of the same start, after `known` was known to be on disk.
+    pub(super) fn following(self, known: Self) -> Result<Self, Fault> {
+        if self < known {
+            return Err(Fault::Damaged("it has lost what was on disk already".into()));
+        }
+        Ok(self.next())
+    }
+}
+
+impl Store {
+    /// Opens a journal and reads all of it; none if there is no such file. What a kill left of an unfinished commit is cut off.
+    pub(super) fn open(path: &Path) -> Result<Option<(Self, Contents)>, Fault> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let bytes = read_all(&mut file)?;
+        let (sum, length) = Sum::read(&bytes)?;
+        let unfinished = bytes.len() - length;
+        let (length, holds) = (length as u64, sum.size());
+        if unfinished > 0 {
+            tracing::warn!(bytes = unfinished, "the journal's last commit was not finished: it is dropped");
+            file.set_len(length)?;
+        }
+        Ok(Some((Self { file, length, holds }, sum.contents())))
+    }
+
+    /// Makes an empty file a journal that has come so far and holds nothing.
+    pub(super) fn create(file: File, stamp: Stamp) -> Result<Self, Fault> {
+        Self::holding(file, &Sum { stamp, ..Sum::default() })
+    }
+
+    /// Writes what the file at the path holds, and no more, to an empty one.
+    pub(super) fn compact(path: &Path, empty: File) -> Result<Self, Fault> {
+        let bytes = read_all(&mut File::open(path)?)?;
+        Self::holding(empty, &Sum::read(&bytes)?.0)
+    }
+
+    fn holding(file: File, sum: &Sum<'_>) -> Result<Self, Fault> {
+        let mut out = io::BufWriter::new(file);
+        let mut length = out.write(&head())? as u64;
+        for commit in sum.commits() {
+            let frame = commit.frame()?;
+            out.write_all(&frame)?;
+            length += frame.len() as u64;
+        }
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok(Self { file, length, holds: length })
+    }
+
+    /// Makes a batch durable. After an error, the file is as it was, or has to be opened again.
+    pub(super) fn commit(&mut self, stamp: Stamp, batch: &Batch) -> Result<(), Fault> {
+        let rows = changes(batch);
+        let frame = Commit::of(stamp, batch, &rows).frame()?;
+        let written = self.file.write_all_at(&frame, self.length).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What the system took, and could not put on disk, it may take for written from now on.
+            let _ = self.file.set_len(self.length);
+            return Err(error.into());
+        }
+        self.length += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Whether most of it is what has changed since.
+    pub(super) fn is_bloated(&self) -> bool {
+        self.length > SMALL.max(BLOATED * self.holds)
+    }
+
+    /// It could not be compacted: not before it is as many times longer again.
+    pub(super) fn stay_bloated(&mut self) {
+        self.holds = self.length;
+    }
+}
+
+fn read_all(file: &mut File) -> Result<Vec<u8>, Fault> {
+    let length = file.metadata()?.len();
+    if length > MAX_BYTES {
+        return Err(Fault::Damaged(format!("its {length} bytes are more than a journal has")));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn head() -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    let (words, check) = head.split_at_mut(HEAD - size_of::<u32>());
+    words[..MAGIC.len()].copy_from_slice(&MAGIC);
+    words[MAGIC.len()..].copy_from_slice(&FORMAT.to_le_bytes());
+    check.copy_from_slice(&crc32fast::hash(words).to_le_bytes());
+    head
+}
+
+/// What follows the head of a file that this program reads.
+fn after_head(file: &[u8]) -> Result<&[u8], Fault> {
+    let damaged = |why: &str| Fault::Damaged(why.into());
+    let (head, rest) = file.split_at_checked(HEAD).ok_or_else(|| damaged("it is too short"))?;
+    let (words, check) = head.split_at(HEAD - size_of::<u32>());
+    if !words.starts_with(&MAGIC) || number(check) != crc32fast::hash(words) {
+        return Err(damaged("it is no journal of gossd's"));
+    }
+    match number(&words[MAGIC.len()..]) {
+        FORMAT => Ok(rest),
+        later if later > FORMAT => Err(Fault::Newer),
+        former => {
+            Err(Fault::Damaged(format!("it has format {former}, and this gossd reads format {FORMAT}")))
+        }
+    }
+}
+
+/// Of the first four bytes; fewer are none.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The commit of the frame that bytes begin with, and what follows it; none if that frame is not whole.
+fn first_commit(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (frame, rest) = bytes.split_at_checked(FRAME)?;
+    let (sizes, check) = frame.split_at(2 * size_of::<u32>());
+    if number(check) != crc32fast::hash(sizes) {
+        return None;
+    }
+    let (commit, rest) = rest.split_at_checked(number(sizes).try_into().ok()?)?;
+    (number(&sizes[size_of::<u32>()..]) == crc32fast::hash(commit)).then_some((commit, rest))
+}
+
+impl<'a> Commit<'a> {
+    pub(super) fn of(stamp: Stamp, batch: &Batch, changes: &'a [(Keyspace, RowChange)]) -> Self {
+        let row = |(keyspace, (key, kept)): &'a (Keyspace, RowChange)| Row {
+            keyspace: *keyspace as u8,
+            key,
+            kept: kept.as_deref(),
+        };
+        let told = batch.told.map(|version| (stamp.generation, version));
+        Self { stamp, draining: batch.draining, told, rows: changes.iter().map(row).collect() }
+    }
+
+    /// Of rows that were made up.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(super) fn made_up(stamp: Stamp, rows: &'a [(u8, Vec<u8>, Vec<u8>)]) -> Self {
+        let row = |(keyspace, key, kept): &'a (u8, Vec<u8>, Vec<u8>)| Row {
+            keyspace: *keyspace,
+            key,
+            kept: Some(kept),
+        };
+        Self { stamp, rows: rows.iter().map(row).collect(), ..Self::default() }
+    }
+
+    pub(super) fn frame(&self) -> Result<Vec<u8>, Fault> {
+        let too_long = |_| Fault::Io(io::ErrorKind::FileTooLarge.into());
+        let mut frame =
+            postcard::to_extend(self, vec![0; FRAME]).map_err(|error| Fault::Io(io::Error::other(error)))?;
+        let (sizes, commit) = frame.split_at_mut(FRAME);
+        let (length, check) = (u32::try_from(commit.len()).map_err(too_long)?, crc32fast::hash(commit));
+        sizes[..4].copy_from_slice(&length.to_le_bytes());
+        sizes[4..8].copy_from_slice(&check.to_le_bytes());
+        let check = crc32fast::hash(&sizes[..8]);
+        sizes[8..].copy_from_slice(&check.to_le_bytes());
+        Ok(frame)
+    }
+
+    /// What a start makes of this alone.
+    pub(super) fn contents(self) -> Contents {
+        let mut sum = Sum::default();
+        sum.add(self);
+        sum.contents()
+    }
+}
+
+/// All that a batch changes.
+pub(super) fn changes(batch: &Batch) -> Vec<(Keyspace, RowChange)> {
+    let of = |keyspace: Keyspace| keyspace.changes(batch).into_iter().map(move |change| (keyspace, change));
+    Keyspace::ALL.into_iter().flat_map(of).collect()
+}
+
+/// What commits come to: the newest row of each key.
+#[derive(Debug, Default)]
+pub(super) struct Sum<'a> {
+    pub(super) stamp: Stamp,
+    draining: bool,
+    told: Option<(Generation, Version)>,
+    /// By keyspace and key; and the how manieth it was.
+    rows: HashMap<(u8, &'a [u8]), (u64, Row<'a>)>,
+    /// Of the rows so far.
+    count: u64,
+}
+
+impl<'a> Sum<'a> {
+    /// Of the bytes of a file; and how many of them are whole commits. What follows those is an unfinished one.
+    pub(super) fn read(file: &'a [u8]) -> Result<(Self, usize), Fault> {
+        let (mut rest, mut sum) = (after_head(file)?, Self::default());
+        let mut first = true;
+        while let Some((commit, after)) = first_commit(rest) {
+            let Some(commit) = read::<Commit<'_>>(commit) else {
+                return Err(Fault::Damaged("it has a commit that no gossd wrote".into()));
+            };
+            if !first && commit.stamp.commits.wrapping_sub(sum.stamp.commits) > 1 {
+                return Err(Fault::Damaged("a commit is missing in it".into()));
+            }
+            sum.add(commit);
+            (rest, first) = (after, false);
+        }
+        // A whole commit after one that is not shows that this one was on disk once.
+        let is_damaged = first || (1..rest.len()).any(|at| first_commit(&rest[at..]).is_some());
+        if is_damaged {
+            return Err(Fault::Damaged(format!(
+                "its checksums are wrong from byte {} on",
+                file.len() - rest.len()
+            )));
+        }
+        Ok((sum, file.len() - rest.len()))
+    }
+
+    fn add(&mut self, commit: Commit<'a>) {
+        self.stamp = commit.stamp;
+        self.draining = commit.draining.unwrap_or(self.draining);
+        self.told = commit.told.or(self.told);
+        for row in commit.rows {
+            self.count += 1;
+            let key = (row.keyspace, row.key);
+            if row.kept.is_some() {
+                self.rows.insert(key, (self.count, row));
+            } else {
+                self.rows.remove(&key);
+            }
+        }
+    }
+
+    /// Bytes of all that it holds.
+    fn size(&self) -> u64 {
+        /// Of a row's numbers.
+        const AROUND: usize = 4;
+        let size = |row: &Row<'_>| AROUND + row.key.len() + row.kept.map_or(0, <[u8]>::len);
+        self.rows.values().map(|(_, row)| size(row) as u64).sum()
+    }
+
+    /// Its rows, as they came.
+    pub(super) fn rows(&self) -> Vec<Row<'a>> {
+        let mut rows: Vec<_> = self.rows.values().collect();
+        rows.sort_unstable_by_key(|(count, _)| *count);
+        rows.into_iter().map(|(_, row)| *row).collect()
+    }
+
+    /// The commits of a file that holds this and no more: one at least.
+    fn commits(&self) -> impl Iterator<Item = Commit<'a>> {
+        let (stamp, rows) = (self.stamp, self.rows());
+        let first = Commit { stamp, draining: Some(self.draining), told: self.told, rows: Vec::new() };
+        let more: Vec<Vec<Row<'a>>> = rows.chunks(ROWS).map(<[_]>::to_vec).collect();
+        std::iter::once(first).chain(more.into_iter().map(move |rows| Commit {
+            stamp,
+            rows,
+            ..Commit::default()
+        }))
+    }
+
+    fn contents(&self) -> Contents {
+        // Of a journal that does not say it, peers know no more than it has, unless they know of a later start.
+        let told = Some(self.told.unwrap_or((self.stamp.generation, Version::MAX)));
+        let mut contents =
+            Contents { stamp: self.stamp, draining: self.draining, told, ..Contents::default() };
+        let unreadable = self.rows().into_iter().filter(|row| contents.take(row).is_none()).count();
+        if unreadable > 0 {
+            tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
+        }
+        contents
+    }
+}
+
+impl Contents {
+    /// Takes an entry; none if it is not one that a journal can have written.
+    fn take(&mut self, row: &Row<'_>) -> Option<()> {
+        let (key, kept) = (row.key, row.kept?);
+        let keyspace = Keyspace::ALL.into_iter().find(|keyspace| *keyspace as u8 == row.keyspace)?;
+        match keyspace {
+            Keyspace::Words => self.take_word(read_label(key)?, read(kept)?)?,
+            Keyspace::Rules => self.rules.push(read_rule(key, kept)?),
+            Keyspace::Periods => self.leases.periods.push(read_period(key, kept)?),
+            Keyspace::Entrypoints => self.entrypoints.push(read_entrypoint(key, kept)?),
+        }
+        Some(())
+    }
+
+    fn take_word(&mut self, id: Label, kept: KeptId<'_>) -> Option<()> {
+        match kept {
+            KeptId::Held(kept) => self.leases.held.push(kept.holding(&id)?),
+            KeptId::Lapsed(kept) => self.leases.lapsed.push(kept.holding(&id)?),
+            KeptId::Released => self.leases.released.push((id, Release::Held)),
+            KeptId::Unheard => self.leases.released.push((id, Release::Unheard)),
+        }
+        Some(())
+    }
+
+    /// What is given to a start of that generation.
+    pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> RestoredJournal {
+        let Self { stamp: _, leases, entrypoints, rules, draining, told } = self;
+        RestoredJournal { generation, leases, entrypoints, rules, draining, told, set_aside }
+    }
+}
+
+/// A file without a disk, for fuzzers: what a start makes of its bytes; none if it sets the file aside.
+#[cfg(feature = "fuzz")]
+pub(super) fn read_bytes(file: &[u8]) -> Option<Contents> {
+    Sum::read(file).ok().map(|(sum, _)| sum.contents())
+}
+
+/// The bytes of a file with one commit.
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) fn write_bytes(commit: &Commit<'_>) -> Vec<u8> {
+    [&head()[..], &commit.frame().unwrap_or_default()].concat()
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Damaged(why) => Self::new(io::ErrorKind::InvalidData, why),
+            Fault::Newer => Self::new(io::ErrorKind::InvalidData, "it was written by a newer gossd"),
+            Fault::Locked => Self::new(io::ErrorKind::ResourceBusy, "another process has it open"),
+            Fault::Io(error) => error,
+        }
+    }
+}
