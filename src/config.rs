@@ -14,6 +14,7 @@ use crate::plugin::Names;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::reload;
 use crate::plugin::tls::TlsFiles;
+use crate::sentence::{Sentence, sentence};
 use gossd_core::address::Entrypoint;
 use gossd_core::agent::Broken;
 use gossd_core::link::keyring::Keyring;
@@ -33,8 +34,12 @@ pub const DEFAULT_GOSSIP_KEYED: &str = "[::]:8002";
 /// The same where the kernel has no IPv6.
 pub const DEFAULT_GOSSIP_KEYED_IPV4: &str = "0.0.0.0:8002";
 /// What is wrong with an admin listener that other hosts reach and that has no tokens, and the remedy.
-pub(crate) const OPEN_ADMIN: &str = "other hosts reach --admin, and it has no tokens, so it tells /metrics, /livez and /readyz alone: write \
-     `(umask 077; openssl rand -hex 32 > FILE)` and add `--admin-token-file FILE`, or let it listen on 127.0.0.1";
+pub(crate) fn what_an_open_admin_means() -> Sentence {
+    sentence!(
+        "other hosts reach --admin, and it has no tokens, so it tells /metrics, /livez and /readyz alone: write \
+         `(umask 077; openssl rand -hex 32 > FILE)` and add `--admin-token-file FILE`, or let it listen on 127.0.0.1"
+    )
+}
 /// Default cluster id.
 pub const DEFAULT_CLUSTER: &str = "default";
 
@@ -91,7 +96,7 @@ pub struct Config {
     /// How many bytes of other owners are kept, if the memory of this process is limited.
     pub others: Option<usize>,
     /// What is wrong with the memory limit of this process, for the log and the status.
-    pub memory_problem: Option<String>,
+    pub memory_problem: Option<Sentence>,
     /// The operator's rules for host names, and which names tunnels may claim.
     pub names: Names,
     /// The file of known host names, for gosts that read it; `None` for no file.

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::sentence::{Sentence, sentence};
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
 use gossd_core::hostname::Claim;
@@ -114,7 +115,7 @@ pub enum OpenError {
 pub enum WriteError {
     /// No part of the batch may count as written; everything before it is. The same batch can be written again, and the
     /// journal works again once the disk does.
-    #[error("cannot write {path}: {source}")]
+    #[error("{}", sentence!("cannot write {path}: {why}", path = .path.display(), why = .source))]
     Failed {
         /// The journal.
         path: PathBuf,
@@ -123,7 +124,7 @@ pub enum WriteError {
     },
     /// The file was damaged or gone, and the journal is empty now: everything has to be written again, including this
     /// batch.
-    #[error("{path} was damaged or removed, and started afresh{}", kept_as(.set_aside.as_deref()))]
+    #[error("{}", afresh(.path, .set_aside.as_deref()))]
     StartedAfresh {
         /// The journal.
         path: PathBuf,
@@ -395,8 +396,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn kept_as(set_aside: Option<&Path>) -> String {
-    set_aside.map_or_else(String::new, |path| format!("; what it was is kept as {}", path.display()))
+fn afresh(path: &Path, set_aside: Option<&Path>) -> Sentence {
+    let path = path.display();
+    match set_aside.map(Path::display) {
+        None => sentence!("{path} was damaged or removed, and started afresh"),
+        Some(kept) => {
+            sentence!("{path} was damaged or removed, and started afresh; what it was is kept as {kept}")
+        }
+    }
 }
 
 impl Fault {

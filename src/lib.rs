@@ -37,6 +37,7 @@
 //! | [`rejected`] | requests that were turned away: counted, logged at a bounded pace | protocols |
 //! | [`unix_socket`] | socket files: bound, replaced, removed | protocols |
 //! | [`own_log`] | the newest lines of the log, and how many were dropped | what a line means |
+//! | [`sentence`] | the sentences for operators, marked for the page's translation | any language |
 //! | [`wall_clock`] | the time of day, for reports and logs | everything else |
 //! | [`memory`] | the memory limits of this process, and what fits below them | what is held |
 //! | [`metrics`] | metrics in the format that Prometheus reads | their meaning |
@@ -132,6 +133,7 @@ pub mod own_log;
 pub mod plugin;
 pub(crate) mod rejected;
 pub(crate) mod secret_file;
+pub mod sentence;
 pub(crate) mod unix_socket;
 pub(crate) mod wall_clock;
 pub(crate) mod web_page;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::sentence::{Sentence, sentence};
 use gossd_core::quota::{Quota, Share};
 
 /// What an agent takes that holds nothing: the program, its threads, buffers of connections, and the journal's cache.
@@ -47,7 +48,8 @@ impl MemoryLimit {
         let groups = of_control_groups(Path::new("/"));
         let own = |resource, flag: &str, reserve: u64| {
             let bytes = getrlimit(resource).current?.saturating_sub(reserve);
-            Some(Self { bytes, reserve, place: format!("the process's own limit, `ulimit -{flag}`") })
+            let place = sentence!("the process's own limit, `ulimit -{flag}`").to_string();
+            Some(Self { bytes, reserve, place })
         };
         let addresses = own(Resource::As, "v", UNUSED_ADDRESSES);
         let data = own(Resource::Data, "d", 0);
@@ -70,17 +72,17 @@ impl MemoryLimit {
     }
 
     /// What is wrong with a limit under which so much was asked for, and the remedy.
-    pub(crate) fn complaint(&self, asked: usize, room: &Room) -> Option<String> {
+    pub(crate) fn complaint(&self, asked: usize, room: &Room) -> Option<Sentence> {
         let (limit, place) = (mib(self.bytes.saturating_add(self.reserve)), &self.place);
         let enough = |bytes: u64| mib(bytes.saturating_mul(EACH).saturating_add(FIXED + self.reserve)) + 1;
         let (enough, least) = (enough(asked as u64), enough(LEAST));
         match room {
             Room::Enough(_) => None,
-            Room::Less(bytes, _) => Some(format!(
+            Room::Less(bytes, _) => Some(sentence!(
                 "this process may have {limit} MiB of memory ({place}), too little for --max-bytes {asked}, so it is {bytes}: \
                  raise the limit to {enough} MiB, or set --max-bytes {bytes}"
             )),
-            Room::None => Some(format!(
+            Room::None => Some(sentence!(
                 "this process may have {limit} MiB of memory ({place}), too little for any agent: raise the limit to \
                  {enough} MiB, or at least to {least} MiB with a lower --max-bytes"
             )),

@@ -37,6 +37,7 @@ mod openapi;
 mod own_gost;
 mod packaging;
 mod page;
+mod page_chinese;
 mod page_looks;
 mod plugin_auth;
 mod plugin_bounds;

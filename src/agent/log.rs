@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::sentence::{Sentence, sentence};
 use gossd_core::address::Address;
-use gossd_core::agent::{DRAINING, Line, OwnUnreached, Tried};
+use gossd_core::agent::{Line, OwnUnreached, Tried};
+use gossd_core::complaint::Refusal;
+use gossd_core::event::PeerChange;
 use gossd_core::label::Label;
 use gossd_core::record::AgentName;
 
@@ -13,57 +16,96 @@ use gossd_core::record::AgentName;
 const MOST_NAMES: usize = 5;
 
 /// What it means that the entrypoint of a peer that is heard is dialled in vain, and what can be done.
-pub(crate) fn unreached(agent: &AgentName, entrypoint: &Address, tried: Tried) -> String {
+pub(crate) fn unreached(agent: &AgentName, entrypoint: &Address, tried: Tried) -> Sentence {
     let (how, remedy) = match tried {
         Tried::Refused => (
-            "is refused",
-            "Bind gost's entrypoint there to an address that other hosts reach, not to loopback, and look whether gost listens",
+            sentence!("is refused"),
+            sentence!(
+                "Bind gost's entrypoint there to an address that other hosts reach, not to loopback, and look whether gost listens"
+            ),
         ),
-        _ => ("is not answered", "Open its TCP port in the firewalls between the two hosts"),
+        _ => (
+            sentence!("is not answered"),
+            sentence!("Open its TCP port in the firewalls between the two hosts"),
+        ),
     };
-    format!(
+    sentence!(
         "a visitor here cannot be sent to {agent}: a dial of its gost's entrypoint {entrypoint} {how}, so its records come behind \
          those that work. {remedy}; or set --advertise-host of {agent} to an address at which this host reaches it"
     )
 }
 
 /// What it means that peers which are heard dial an entrypoint of a gost of this host in vain, and what can be done.
-pub(crate) fn own_unreached(of: &OwnUnreached) -> String {
+pub(crate) fn own_unreached(of: &OwnUnreached) -> Sentence {
     let OwnUnreached { entrypoint, refused, silent } = of;
-    let open = "Open its TCP port in the firewalls of this host and of those on the way";
-    let listen = "Bind gost's entrypoint to an address that other hosts reach, not to loopback, and look whether gost listens";
+    let open = sentence!("Open its TCP port in the firewalls of this host and of those on the way");
+    let listen = sentence!(
+        "Bind gost's entrypoint to an address that other hosts reach, not to loopback, and look whether gost listens"
+    );
     let (how, remedy) = match (refused.is_empty(), silent.is_empty()) {
-        (true, _) => ("nothing answers their dials".into(), open.to_owned()),
-        (false, true) => ("their dials are refused".into(), listen.to_owned()),
+        (true, _) => (sentence!("nothing answers their dials"), open),
+        (false, true) => (sentence!("their dials are refused"), listen),
         (false, false) => (
-            format!("those of {} are refused, and nothing answers those of {}", few(refused), few(silent)),
-            format!("{listen}. {open}"),
+            sentence!(
+                "those of {refused} are refused, and nothing answers those of {silent}",
+                refused = few(refused),
+                silent = few(silent)
+            ),
+            sentence!("{listen}. {open}"),
         ),
     };
     let all: BTreeSet<AgentName> = refused.union(silent).cloned().collect();
-    format!(
-        "{} cannot reach our entrypoint {entrypoint}: {how}, so visitors there are sent to it last, and may wait for 15 s. \
+    sentence!(
+        "{who} cannot reach our entrypoint {entrypoint}: {how}, so visitors there are sent to it last, and may wait for 15 s. \
          {remedy}; or set --advertise-host to an address at which these hosts reach this one",
-        few(&all)
+        who = few(&all)
     )
 }
 
 /// `a, b and c`; of many, some.
 fn few(names: &BTreeSet<AgentName>) -> String {
-    let mut shown: Vec<String> = names.iter().take(MOST_NAMES).map(ToString::to_string).collect();
-    if names.len() > MOST_NAMES {
-        shown.push(format!("{} more", names.len() - MOST_NAMES));
+    let shown: Vec<&str> = names.iter().take(MOST_NAMES).map(AgentName::as_str).collect();
+    match &shown[..] {
+        _ if names.len() > MOST_NAMES => {
+            let more = names.len() - MOST_NAMES;
+            sentence!("{first} and {more} more", first = shown.join(", ")).to_string()
+        }
+        [first @ .., last] if !first.is_empty() => {
+            sentence!("{first} and {last}", first = first.join(", ")).to_string()
+        }
+        _ => shown.concat(),
     }
-    let Some((last, others)) = shown.split_last() else { return String::new() };
-    if others.is_empty() { last.clone() } else { format!("{} and {last}", others.join(", ")) }
 }
 
 /// What it means that a gost of this host is frozen, and what can be done.
-pub(crate) fn frozen(entrypoint: &impl fmt::Display) -> String {
-    format!(
+pub(crate) fn frozen(entrypoint: &impl fmt::Display) -> Sentence {
+    sentence!(
         "the gost at {entrypoint} takes connections and does not answer: it is stopped, or has no processor time. Its records \
          come behind all that works, at every host, until it answers or calls. Look at its process"
     )
+}
+
+/// What draining means, and what ends it.
+pub(crate) fn what_draining_means() -> Sentence {
+    sentence!("peers do not list what is registered here, this host uses it; `gossd drain --undo` ends it")
+}
+
+/// What a peer sent that was rejected.
+pub(crate) fn rejected(why: Refusal) -> Sentence {
+    match why {
+        Refusal::Malformed => sentence!("frames that make no sense"),
+        Refusal::NotASlot => sentence!("slots that cannot be"),
+        Refusal::TooMuch => sentence!("more than one agent may make others hold"),
+    }
+}
+
+/// What of a peer is not as it was.
+pub(crate) fn changed(what: &PeerChange) -> Sentence {
+    match what {
+        PeerChange::Address { from, to } => sentence!("moved from {from} to {to}"),
+        PeerChange::Version { from, to } => sentence!("runs gossd {to}, and ran {from} before"),
+        PeerChange::Keys => sentence!("has other keys"),
+    }
 }
 
 fn attached(node: Option<&Label>, remote: Option<IpAddr>) {
@@ -75,7 +117,7 @@ fn attached(node: Option<&Label>, remote: Option<IpAddr>) {
 /// Writes a line to the log, which never blocks.
 pub(super) fn log(line: Line) {
     match line {
-        Line::StillDraining => tracing::warn!("draining since before this start: {DRAINING}"),
+        Line::StillDraining => tracing::warn!("draining since before this start: {}", what_draining_means()),
         Line::Attached { node, remote } => attached(node.as_ref(), remote),
         Line::NotAllPrivate => tracing::error!(
             "not all tunnels of --ingress-rule are private: too many claims; restart this agent"
@@ -123,7 +165,7 @@ pub(super) fn log(line: Line) {
              answers. If it will not come back: gossd forget {agent}"
         ),
         Line::HeardAgain { agent } => tracing::info!(peer = %agent, "peer is alive again"),
-        Line::Differs { agent, change } => tracing::info!(peer = %agent, "peer {change}"),
+        Line::Differs { agent, change } => tracing::info!(peer = %agent, "peer {}", changed(&change)),
         Line::Left { agent } => tracing::info!(peer = %agent, "peer left"),
         Line::Forgotten { agent } => {
             tracing::info!(peer = %agent, "forgot an agent that was dead for long");
@@ -132,7 +174,7 @@ pub(super) fn log(line: Line) {
             tracing::info!(peer = %agent, "forgot a dead agent: an operator said that it will not come back");
         }
         Line::Refused { agent, times, why } => {
-            tracing::warn!(peer = %agent, refused = times, "rejected messages from a peer: {}", why.text());
+            tracing::warn!(peer = %agent, refused = times, "rejected messages from a peer: {}", rejected(why));
         }
         Line::Survives { agent, entrypoint } => tracing::warn!(
             peer = %agent,

@@ -19,6 +19,7 @@ use crate::net::transport::has_ipv6;
 use crate::plugin::bounds::Bounds;
 use crate::plugin::tls::TlsFiles;
 use crate::plugin::{Names, token};
+use crate::sentence::Sentence;
 use gossd_core::hostname::{ClaimPolicy, Naming};
 use gossd_core::link::keyring::Keyring;
 use gossd_core::locality::Locality;
@@ -37,7 +38,7 @@ pub(super) fn config(args: RunArgs) -> anyhow::Result<Config> {
 struct Fitted {
     quota: Quota,
     others: Option<usize>,
-    problem: Option<String>,
+    problem: Option<Sentence>,
 }
 
 impl Fitted {

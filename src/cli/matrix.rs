@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_cluster_in_order_is_one_line() {
         let verdict = "nobody reports an entrypoint that it cannot reach".to_owned();
-        let matrix = MatrixReport { verdict: verdict.clone(), total: 0, unreached: Vec::new() };
+        let matrix = MatrixReport { verdict: verdict.as_str().into(), total: 0, unreached: Vec::new() };
         assert_eq!(bare(&matrix), format!("{verdict}\n"));
     }
 

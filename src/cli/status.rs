@@ -336,8 +336,8 @@ gossip   10.0.0.1:8002, generation 1764000000000
     #[test]
     fn what_is_wrong_comes_first_each_on_a_line() {
         let problems = vec![
-            Problem::bad(ProblemKind::Journal, "the journal: no space"),
-            Problem::warn(ProblemKind::Isolated, "more than half of the peers are gone"),
+            Problem::bad(ProblemKind::Journal, "the journal: no space".into()),
+            Problem::warn(ProblemKind::Isolated, "more than half of the peers are gone".into()),
         ];
         let journal = JournalReport {
             state: "failing".into(),

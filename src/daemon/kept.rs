@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::journal::identity::{self, IdentitySecret};
 use crate::journal::peers::PeerAddresses;
 use crate::journal::{self, Journal, OpenError};
+use crate::sentence::sentence;
 use gossd_core::agent::Restored;
 use gossd_core::label::Label;
 use gossd_core::record::Generation;
@@ -129,7 +130,7 @@ async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Op
         }
         Err(error @ OpenError::Unusable { .. }) => {
             tracing::error!(%error, "continuing in memory");
-            Ok(Some((None, Err(format!("no journal in {}", folder.display())))))
+            Ok(Some((None, Err(sentence!("no journal in {folder}", folder = folder.display()).to_string()))))
         }
         Err(error) => Err(error.into()),
     }

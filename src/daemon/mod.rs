@@ -25,7 +25,7 @@ use self::kept::StartState;
 use self::outside::outside;
 use crate::agent::keeper::{FLUSH, FLUSH_BRIEFLY};
 use crate::agent::{Agent, Dialling};
-use crate::config::{Adjustable, Config, OPEN_ADMIN, is_loopback};
+use crate::config::{Adjustable, Config, is_loopback, what_an_open_admin_means};
 use crate::host::{AdvertisedHost, HostFinder};
 use crate::journal::thread::{JournalClosed, JournalThread};
 use crate::journal::{self, Journal};
@@ -274,7 +274,7 @@ impl Daemon {
         let access =
             admin_listener.as_ref().map(|listener| admin_access(listener, admin_tokens)).transpose()?;
         let is_open = matches!(access, Some(Access::Open));
-        let open_admin = is_open.then(|| Problem::warn(ProblemKind::OpenAdmin, OPEN_ADMIN));
+        let open_admin = is_open.then(|| Problem::warn(ProblemKind::OpenAdmin, what_an_open_admin_means()));
         let memory = config.memory_problem.map(|text| Problem::warn(ProblemKind::Memory, text));
         let standing: Vec<Problem> = memory.into_iter().chain(open_admin).collect();
         for problem in &standing {

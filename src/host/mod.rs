@@ -15,6 +15,7 @@ pub use self::advertise::{Advertise, AdvertisedHost};
 
 use crate::net::JoinPoint;
 use crate::net::transport::reaches;
+use crate::sentence::{Sentence, sentence};
 use gossd_core::address::Host;
 
 /// Documentation addresses (RFC 5737, RFC 3849): a route to them is the default route. Nothing is sent to them.
@@ -44,26 +45,26 @@ impl OwnHost {
     }
 
     /// Why other hosts cannot reach an agent that listens there, and what to do.
-    pub(crate) fn problem(&self, bound: SocketAddr) -> Option<String> {
+    pub(crate) fn problem(&self, bound: SocketAddr) -> Option<Sentence> {
         let listens = bound.ip().to_canonical();
         if listens.is_loopback() {
             return None;
         }
         if self.gossip.ip().is_loopback() {
-            return Some(format!(
-                "peers on other hosts do not admit this agent, because it says that it is reached at {}, which from any other \
-                 host is that host: this host has no other address yet, or --advertise-host is a loopback address. It is looked \
-                 for again every second; if there should be one, set --advertise-host",
-                self.gossip
+            return Some(sentence!(
+                "peers on other hosts do not admit this agent, because it says that it is reached at {address}, which from any \
+                 other host is that host: this host has no other address yet, or --advertise-host is a loopback address. It is \
+                 looked for again every second; if there should be one, set --advertise-host",
+                address = self.gossip
             ));
         }
         let is_lost =
             !listens.is_unspecified() && !self.addresses.is_empty() && !self.addresses.contains(&listens);
         is_lost.then(|| {
-            format!(
+            sentence!(
                 "--gossip listens on {bound} only, and this host does not have that address: nobody reaches this agent. Give it \
-                 the address, or start it with --gossip [::]:{}",
-                bound.port()
+                 the address, or start it with --gossip [::]:{port}",
+                port = bound.port()
             )
         })
     }

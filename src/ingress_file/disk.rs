@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use rustix::fs::{Gid, fchown};
 
+use crate::sentence::sentence;
+
 /// Readable by the group, because gost may run as another user of a common group.
 pub(crate) const MODE: u32 = 0o640;
 
@@ -26,13 +28,14 @@ pub(super) struct FileIdentity {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotReplaced {
     /// The system refused.
-    #[error("{0}: this user must be able to create files in that folder, and the disk must have room")]
+    #[error("{}", sentence!("{why}: this user must be able to create files in that folder, and the disk must have room", why = .0))]
     Io(#[from] io::Error),
     /// The new file would belong to another group.
-    #[error(
-        "this user is not in the file's group {0}, through which gost may read it: add this user to the group, or let \
-         new files inherit it from the folder (`chmod g+s FOLDER`)"
-    )]
+    #[error("{}", sentence!(
+        "this user is not in the file's group {group}, through which gost may read it: add this user to the group, or let \
+         new files inherit it from the folder (`chmod g+s FOLDER`)",
+        group = .0
+    ))]
     Group(u32),
 }
 
@@ -41,7 +44,7 @@ pub(super) fn stamp(path: &Path) -> io::Result<Option<FileIdentity>> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() => FileIdentity::of(&found).map(Some),
         // Opening a pipe would wait for a writer.
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is no file")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, &*sentence!("it exists and is no file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

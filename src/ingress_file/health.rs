@@ -11,6 +11,7 @@ use super::RunResult;
 use super::lines::Listing;
 use crate::metrics::{Sheet, amount};
 use crate::ops::report::IngressFileReport;
+use crate::sentence::sentence;
 
 /// A handle; clones share one state. The default, with an empty path, is for an agent without such a file.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +75,7 @@ impl FileHealth {
     pub(super) fn note_problem(&self, why: &str) {
         let mut report = self.lock();
         let path = report.path.clone();
-        let before = report.problem.replace(format!("cannot write {path}: {why}"));
+        let before = report.problem.replace(sentence!("cannot write {path}: {why}").to_string());
         drop(report);
         if before.is_none() {
             tracing::warn!(%path, "cannot write the ingress file, gost continues with the old one: {why}");

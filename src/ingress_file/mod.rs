@@ -24,6 +24,7 @@ pub(crate) use self::health::FileHealth;
 use self::disk::{FileIdentity, NotReplaced};
 use self::lines::{FileLimits, Lines, Lister, Listing, MAX_BYTES};
 use crate::plugin::{Ingress, Names};
+use crate::sentence::sentence;
 
 /// A client that binds causes several changes in a row: they share a write.
 const COALESCE: Duration = Duration::from_millis(100);
@@ -144,7 +145,8 @@ async fn go(
     let gone = if let Ok(gone) = timeout(SLOW, &mut going).await {
         gone
     } else {
-        health.note_problem(&format!("the disk has not completed the write for {} s", SLOW.as_secs()));
+        let seconds = SLOW.as_secs();
+        health.note_problem(&sentence!("the disk has not completed the write for {seconds} s"));
         going.await
     };
     gone.context("the ingress file's writer ended")

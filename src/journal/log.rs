@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RestoredJournal;
 use super::kept::{KeptId, Keyspace, RowChange, read, read_entrypoint, read_label, read_period, read_rule};
+use crate::sentence::sentence;
 use gossd_core::agent::Batch;
 use gossd_core::entrypoints::Registered;
 use gossd_core::hostname::Claim;
@@ -451,8 +452,12 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Damaged(why) => Self::new(io::ErrorKind::InvalidData, why),
-            Fault::Newer => Self::new(io::ErrorKind::InvalidData, "it was written by a newer gossd"),
-            Fault::Locked => Self::new(io::ErrorKind::ResourceBusy, "another process has it open"),
+            Fault::Newer => {
+                Self::new(io::ErrorKind::InvalidData, &*sentence!("it was written by a newer gossd"))
+            }
+            Fault::Locked => {
+                Self::new(io::ErrorKind::ResourceBusy, &*sentence!("another process has it open"))
+            }
             Fault::Io(error) => error,
         }
     }

@@ -35,6 +35,7 @@ use self::remembered::Places;
 pub use self::remembered::Remembered;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;
+use crate::sentence::Sentence;
 use gossd_core::agent::Seek;
 use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::joins::Joins;
@@ -97,7 +98,7 @@ pub struct Cluster {
     peers: watch::Receiver<Vec<LivePeer>>,
     keyring: watch::Receiver<Arc<Keyring>>,
     superseded: watch::Receiver<Option<Generation>>,
-    unanswered: watch::Receiver<Vec<String>>,
+    unanswered: watch::Receiver<Vec<Sentence>>,
     counters: Arc<Counters>,
 }
 
@@ -296,7 +297,7 @@ impl Cluster {
     }
 
     /// The places to join at that have not answered for a while, and why as far as can be told: a sentence each.
-    pub fn unanswered(&self) -> Vec<String> {
+    pub fn unanswered(&self) -> Vec<Sentence> {
         self.unanswered.borrow().clone()
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::join::{JoinPoint, JoinsResolved};
 use super::remembered::Remembered;
+use crate::sentence::{Sentence, sentence};
 use gossd_core::link::joins::{JoinState, Joins, TurnedAway};
 
 /// An agent that is there answers within a second, also on a busy host.
@@ -37,7 +38,7 @@ pub(super) struct Minder {
 struct Unanswered {
     since: Instant,
     /// What was logged, and when.
-    told: Option<(String, Instant)>,
+    told: Option<(Sentence, Instant)>,
 }
 
 /// What came of a TCP connection to an address.
@@ -50,7 +51,7 @@ enum JoinDialled {
 
 impl Minder {
     /// Looks after the points for ever. What is wrong is told to `unanswered`, a sentence for each point.
-    pub(super) async fn run(self, unanswered: watch::Sender<Vec<String>>) -> anyhow::Result<()> {
+    pub(super) async fn run(self, unanswered: watch::Sender<Vec<Sentence>>) -> anyhow::Result<()> {
         let mut waiting: HashMap<JoinPoint, Unanswered> = HashMap::new();
         loop {
             let points = self.points.borrow().clone();
@@ -70,7 +71,8 @@ impl Minder {
                 if entry.since.elapsed() < PATIENCE {
                     continue;
                 }
-                let text = format!("{} has not answered: {}", self.named(&point), self.why(&states).await);
+                let (who, why) = (self.named(&point), self.why(&states).await);
+                let text = sentence!("{who} has not answered: {why}");
                 let is_news =
                     entry.told.as_ref().is_none_or(|(told, at)| *told != text || at.elapsed() >= AGAIN);
                 if is_news {
@@ -85,15 +87,15 @@ impl Minder {
     }
 
     /// How a person knows the point.
-    fn named(&self, point: &JoinPoint) -> String {
+    fn named(&self, point: &JoinPoint) -> Sentence {
         let remembered = self.remembered.borrow();
         let name =
             remembered.iter().find(|(_, address)| JoinPoint::from(**address) == *point).map(|(name, _)| name);
         match name {
-            Some(name) => format!(
+            Some(name) => sentence!(
                 "{name} at {point}, which was a peer before this start (if it will not come back: gossd forget {name}),"
             ),
-            None => format!("--join {point}"),
+            None => sentence!("--join {point}"),
         }
     }
 
@@ -105,7 +107,7 @@ impl Minder {
     }
 
     /// Why nobody answers there, with what to do. What somebody there said counts more than silence.
-    async fn why(&self, states: &[(SocketAddr, JoinState)]) -> String {
+    async fn why(&self, states: &[(SocketAddr, JoinState)]) -> Sentence {
         let turned_away = states.iter().find_map(|(addr, state)| match state {
             JoinState::TurnedAway(why) => Some((*addr, *why)),
             _ => None,
@@ -114,7 +116,7 @@ impl Minder {
             return turned(addr, why);
         }
         let Some((addr, _)) = states.first() else {
-            return "the name does not resolve; it is tried again every 5 s".into();
+            return sentence!("the name does not resolve; it is tried again every 5 s");
         };
         if let Some(why) = self.cannot_reach(*addr) {
             return why;
@@ -128,48 +130,48 @@ impl Minder {
     }
 
     /// Why our own sockets cannot reach an address at all.
-    fn cannot_reach(&self, addr: SocketAddr) -> Option<String> {
+    fn cannot_reach(&self, addr: SocketAddr) -> Option<Sentence> {
         let ours = self.ours;
         if ours.ip().is_loopback() && !addr.ip().to_canonical().is_loopback() {
-            return Some(format!(
-                "our gossip is bound to {}, which reaches this host only: --gossip has to name an address of the network, \
+            return Some(sentence!(
+                "our gossip is bound to {ip}, which reaches this host only: --gossip has to name an address of the network, \
                  or none",
-                ours.ip()
+                ip = ours.ip()
             ));
         }
         if ours.is_ipv4() && addr.is_ipv6() && addr.ip().to_canonical().is_ipv6() {
-            return Some(format!(
-                "{addr} is IPv6, and our gossip is bound to {ours}: --gossip '[::]:{}' has both",
-                ours.port()
+            return Some(sentence!(
+                "{addr} is IPv6, and our gossip is bound to {ours}: --gossip '[::]:{port}' has both",
+                port = ours.port()
             ));
         }
         None
     }
 }
 
-fn turned(addr: SocketAddr, why: TurnedAway) -> String {
+fn turned(addr: SocketAddr, why: TurnedAway) -> Sentence {
     match why {
-        TurnedAway::UnknownKey => format!(
+        TurnedAway::UnknownKey => sentence!(
             "the agent at {addr} does not have the key of this one: both need the same --key-file (`gossd keys list` shows \
              the keys of each)"
         ),
-        TurnedAway::OtherCluster => format!("the agent at {addr} has the same key and another --cluster"),
+        TurnedAway::OtherCluster => sentence!("the agent at {addr} has the same key and another --cluster"),
         TurnedAway::OtherVersion => {
-            format!("the agent at {addr} is of a version whose gossip is another: upgrade the older one")
+            sentence!("the agent at {addr} is of a version whose gossip is another: upgrade the older one")
         }
     }
 }
 
-fn silent(addr: SocketAddr, dialled: JoinDialled) -> String {
+fn silent(addr: SocketAddr, dialled: JoinDialled) -> Sentence {
     let port = addr.port();
     match dialled {
-        JoinDialled::Connected => format!(
+        JoinDialled::Connected => sentence!(
             "{addr} answers by TCP and not by UDP: open UDP port {port} in both directions, or is it another program?"
         ),
         JoinDialled::Refused => {
-            format!("nothing listens at {addr}: does gossd run there, with this port as its --gossip?")
+            sentence!("nothing listens at {addr}: does gossd run there, with this port as its --gossip?")
         }
-        JoinDialled::NoAnswer => format!(
+        JoinDialled::NoAnswer => sentence!(
             "no answer from {addr}, by UDP or TCP: is the address right, and are UDP and TCP port {port} open on the way?"
         ),
     }

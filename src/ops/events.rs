@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::connections::{MAX_STREAMS, Streams};
 use super::report;
 use super::routes::{Failure, Params, Shared};
-use crate::agent::Agent;
+use crate::agent::{Agent, changed};
 use crate::rejected::Reason;
 use crate::wall_clock;
 use gossd_core::address::Address;
@@ -126,7 +126,7 @@ fn reported(event: &Happened) -> report::EventReport {
         Happened::Died(agent) => report::EventReport::PeerDead(peer(agent)),
         Happened::Changed(agent, change) => report::EventReport::PeerChanged(report::PeerChangeReport {
             agent: agent.as_str().to_owned(),
-            what: change.to_string(),
+            what: changed(change),
         }),
         Happened::Left(agent) => report::EventReport::PeerLeft(peer(agent)),
         Happened::Forgotten(agent) => report::EventReport::PeerForgotten(peer(agent)),

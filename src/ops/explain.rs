@@ -11,6 +11,7 @@ use super::Ops;
 use super::report::{self, AroundReport, Explanation, LeaseReport, MemberState, PastReport};
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::status::{millis, state};
+use crate::sentence::{Sentence, sentence};
 use crate::wall_clock;
 use gossd_core::agent::{Around, Candidate, NoDetour, PastRecord, Tally};
 use gossd_core::hostname::TunnelId;
@@ -93,20 +94,17 @@ impl Ops {
 }
 
 /// Why there is nothing although there was.
-fn gone(last: &PastRecord) -> String {
-    format!(
-        "no record is known any more: the last one, at {}, went {} ago; {}",
-        last.owner.name,
-        ago(last.gone),
-        went(last)
-    )
+fn gone(last: &PastRecord) -> Sentence {
+    let (agent, time, why) = (&last.owner.name, ago(last.gone), went(last));
+    sentence!("no record is known any more: the last one, at {agent}, went {time} ago; {why}")
 }
 
-fn went(past: &PastRecord) -> String {
+fn went(past: &PastRecord) -> Sentence {
     if past.is_lapsed {
-        "its gost does not renew it, or does not answer; a Renew brings it back".into()
+        sentence!("its gost does not renew it, or does not answer; a Renew brings it back")
     } else {
-        format!("{} let it go: gost deregistered it, or is gone, or the agent is forgotten", past.owner.name)
+        let agent = &past.owner.name;
+        sentence!("{agent} let it go: gost deregistered it, or is gone, or the agent is forgotten")
     }
 }
 
@@ -132,64 +130,60 @@ fn past_record(past: &PastRecord) -> PastReport {
 fn around(found: Around) -> AroundReport {
     match found {
         Around::Detour { agent, address, said } => AroundReport {
-            why: format!(
-                "no record can be dialled from here, so answers begin with the gost of {agent}, which said {:.1} s ago that \
-                 it gets there",
-                said.as_secs_f64()
+            why: sentence!(
+                "no record can be dialled from here, so answers begin with the gost of {agent}, which said {seconds:.1} s ago \
+                 that it gets there",
+                seconds = said.as_secs_f64()
             ),
             agent: Some(agent.as_str().into()),
             address: Some(address.to_string()),
             said_seconds: Some(said.as_secs_f64()),
         },
         Around::Nothing(why) => {
-            let why = format!(
-                "no record can be dialled from here, and there is no way around: {}",
-                no_detour(&why)
-            );
+            let why = no_detour(&why);
+            let why = sentence!("no record can be dialled from here, and there is no way around: {why}");
             AroundReport { agent: None, address: None, said_seconds: None, why }
         }
     }
 }
 
-fn no_detour(why: &NoDetour) -> String {
+fn no_detour(why: &NoDetour) -> Sentence {
     match why {
-        NoDetour::Private => "the tunnel is private, and gost turns its visitors away at other hosts".into(),
-        NoDetour::Unasked => "no visitor asked for it in the last 10 s, so no peer was asked".into(),
-        NoDetour::Young => "it has been so for less than a second".into(),
-        NoDetour::IsDetour => {
-            "this host was itself the way around for another one in the last 5 s, or may have been, because \
-                               it has just started; a second step may lead back"
-                .into()
+        NoDetour::Private => {
+            sentence!("the tunnel is private, and gost turns its visitors away at other hosts")
         }
-        NoDetour::Nobody => "no peer has said in the last 3 s that it gets there".into(),
-        NoDetour::NoGost(agent) => format!(
+        NoDetour::Unasked => sentence!("no visitor asked for it in the last 10 s, so no peer was asked"),
+        NoDetour::Young => sentence!("it has been so for less than a second"),
+        NoDetour::IsDetour => sentence!(
+            "this host was itself the way around for another one in the last 5 s, or may have been, because it has just \
+             started; a second step may lead back"
+        ),
+        NoDetour::Nobody => sentence!("no peer has said in the last 3 s that it gets there"),
+        NoDetour::NoGost(agent) => sentence!(
             "{agent} gets there, but knows no entrypoint of a gost of its own that lives: has a client ever connected to it?"
         ),
-        NoDetour::Unreached(agent, address) => format!(
+        NoDetour::Unreached(agent, address) => sentence!(
             "{agent} gets there, but {address}, where its gost is, takes no connections from here, or was not dialled yet"
         ),
     }
 }
 
-fn verdict(by_host: bool, known: usize, listed: usize, eligible: usize) -> String {
-    let what = if by_host { "the host's tunnel" } else { "the tunnel" };
+fn verdict(by_host: bool, known: usize, listed: usize, eligible: usize) -> Sentence {
+    let what = if by_host { sentence!("the host's tunnel") } else { sentence!("the tunnel") };
     match (known, listed) {
-        (0, _) if by_host => format!(
+        (0, _) if by_host => sentence!(
             "{what} has no record at any agent that this one knows: its client is not connected, or lately was not"
         ),
-        (0, _) => {
-            "no tunnel and no host of that name is known here: is its client connected, and to a gost whose \
-                   agent is one of `gossd members`?"
-                .into()
-        }
-        (_, 0) => format!("{what} is known, and every record of it is hidden: gost answers 503"),
-        (_, 1) => format!("{what} has one record that is listed"),
-        (_, _) if listed < eligible => {
-            format!(
-                "{what} has {eligible} records that may be listed: each answer has {listed} of {eligible}"
-            )
-        }
-        (_, _) => format!("{what} has {listed} records that are listed"),
+        (0, _) => sentence!(
+            "no tunnel and no host of that name is known here: is its client connected, and to a gost whose agent is one of \
+             `gossd members`?"
+        ),
+        (_, 0) => sentence!("{what} is known, and every record of it is hidden: gost answers 503"),
+        (_, 1) => sentence!("{what} has one record that is listed"),
+        (_, _) if listed < eligible => sentence!(
+            "{what} has {eligible} records that may be listed: each answer has {listed} of {eligible}"
+        ),
+        (_, _) => sentence!("{what} has {listed} records that are listed"),
     }
 }
 
@@ -222,85 +216,88 @@ fn candidate(found: &Candidate, order: Order, listed: usize) -> report::Candidat
     }
 }
 
-fn why(found: &Candidate, order: Order, listed: usize) -> String {
+fn why(found: &Candidate, order: Order, listed: usize) -> Sentence {
     let agent = found.owner.name.as_str();
     let silent = found.owner.silence.map(|silence| format!("{:.0} s", silence.as_secs_f64()));
-    let silent = silent.unwrap_or_else(|| "a while".into());
+    let silent = silent.unwrap_or_else(|| sentence!("a while").to_string());
     match (found.rank, state(&found.owner)) {
         (None, MemberState::Dead) if found.owner.silence.is_none() => {
-            format!("hidden: {agent} was never heard by this agent; can its gossip be reached from here?")
+            sentence!("hidden: {agent} was never heard by this agent; can its gossip be reached from here?")
         }
-        (None, MemberState::Dead) => format!("hidden: {agent} has given no sign of life for {silent}"),
-        (None, MemberState::Draining) => format!("hidden: {agent} is draining"),
-        (None, MemberState::Left) => format!("hidden: {agent} has left"),
-        (None, MemberState::Starting) => format!("hidden: {agent} has not sent all its records yet"),
+        (None, MemberState::Dead) => sentence!("hidden: {agent} has given no sign of life for {silent}"),
+        (None, MemberState::Draining) => sentence!("hidden: {agent} is draining"),
+        (None, MemberState::Left) => sentence!("hidden: {agent} has left"),
+        (None, MemberState::Starting) => sentence!("hidden: {agent} has not sent all its records yet"),
         (None, MemberState::Alive | MemberState::Doubted | MemberState::Suspect) => {
-            "hidden: another record of the same connector is listed".into()
+            sentence!("hidden: another record of the same connector is listed")
         }
         (Some(_), _) => listed_why(found, order, listed, &silent),
     }
 }
 
 /// Why a listed record has its place.
-fn listed_why(found: &Candidate, order: Order, listed: usize, silent: &str) -> String {
+fn listed_why(found: &Candidate, order: Order, listed: usize, silent: &str) -> Sentence {
     let tier = found.judged.tier();
     let reason = reason(found, tier, silent);
     if listed == 1 {
-        return format!("the only one; {reason}");
+        return sentence!("the only one; {reason}");
     }
     match tier {
-        Some(Tier::Suspect) => format!("last: {reason}"),
-        Some(Tier::Survives | Tier::Unreached) => format!("almost last: {reason}"),
+        Some(Tier::Suspect) => sentence!("last: {reason}"),
+        Some(Tier::Survives | Tier::Unreached) => sentence!("almost last: {reason}"),
         Some(Tier::Usable(Hope::Untried) | Tier::Backup(Hope::Untried) | Tier::Doubted { .. }) => {
-            format!("behind what surely works: {reason}{}{}", site(&found.judged), turn(order))
+            let reason = turn(&site(reason, &found.judged), order);
+            sentence!("behind what surely works: {reason}")
         }
-        _ => format!("{reason}{}{}", site(&found.judged), turn(order)),
+        _ => turn(&site(reason, &found.judged), order),
     }
 }
 
 /// What is known of a listed record.
-fn reason(found: &Candidate, tier: Option<Tier>, silent: &str) -> String {
-    let agent = found.owner.name.as_str();
+fn reason(found: &Candidate, tier: Option<Tier>, silent: &str) -> Sentence {
+    let (agent, dialled) = (found.owner.name.as_str(), dialled(found));
     match tier {
-        Some(Tier::Suspect) => format!("{agent} has not been heard for {silent} and may be gone"),
+        Some(Tier::Suspect) => sentence!("{agent} has not been heard for {silent} and may be gone"),
         Some(Tier::Survives) => {
-            format!("{agent} has given no sign of life for {silent}, but its gost answers dials from here")
+            sentence!("{agent} has given no sign of life for {silent}, but its gost answers dials from here")
         }
-        Some(Tier::Unreached) => format!("{agent} is alive, but {}", dialled(found)),
+        Some(Tier::Unreached) => sentence!("{agent} is alive, but {dialled}"),
         Some(Tier::Doubted { .. }) if found.judged.is_frozen => {
-            format!("{agent} says that its gost takes connections and does not answer")
+            sentence!("{agent} says that its gost takes connections and does not answer")
         }
-        Some(Tier::Doubted { .. }) => format!("{agent} has been silent for a moment"),
-        _ => format!("{agent} is alive; {}", dialled(found)),
+        Some(Tier::Doubted { .. }) => sentence!("{agent} has been silent for a moment"),
+        _ => sentence!("{agent} is alive; {dialled}"),
     }
 }
 
-fn dialled(found: &Candidate) -> String {
+fn dialled(found: &Candidate) -> Sentence {
     match found.judged.reach {
-        Reach::Works(_) if found.lease.is_some() => "registered here".into(),
+        Reach::Works(_) if found.lease.is_some() => sentence!("registered here"),
         Reach::Works(trip) => {
-            format!("its entrypoint takes connections from here, in {:.1} ms", millis(trip))
+            sentence!("its entrypoint takes connections from here, in {ms:.1} ms", ms = millis(trip))
         }
-        Reach::Untried => "its entrypoint was not dialled from here lately".into(),
-        Reach::Refused => "its entrypoint refuses connections from here".into(),
-        Reach::Silent => "its entrypoint does not answer dials from here".into(),
+        Reach::Untried => sentence!("its entrypoint was not dialled from here lately"),
+        Reach::Refused => sentence!("its entrypoint refuses connections from here"),
+        Reach::Silent => sentence!("its entrypoint does not answer dials from here"),
     }
 }
 
-/// What the operators of both hosts chose.
-fn site(judged: &Judged) -> String {
-    let zone = if judged.is_far { "; behind those of this zone" } else { "" };
+/// With what the operators of both hosts chose.
+fn site(reason: Sentence, judged: &Judged) -> Sentence {
+    let zoned =
+        |reason| if judged.is_far { sentence!("{reason}; behind those of this zone") } else { reason };
     match judged.weight {
-        0 => format!("; a backup (weight 0), behind all others that work{zone}"),
-        MAX_WEIGHT => zone.into(),
-        weight => format!("{zone}; weight {weight}"),
+        0 => zoned(sentence!("{reason}; a backup (weight 0), behind all others that work")),
+        MAX_WEIGHT => zoned(reason),
+        weight => sentence!("{reason}; weight {weight}", reason = zoned(reason)),
     }
 }
 
-fn turn(order: Order) -> &'static str {
+/// With the order among equals.
+fn turn(reason: &Sentence, order: Order) -> Sentence {
     match order {
-        Order::Random => "; equals take turns",
-        Order::Nearest => "; the nearest come first",
+        Order::Random => sentence!("{reason}; equals take turns"),
+        Order::Nearest => sentence!("{reason}; the nearest come first"),
     }
 }
 
@@ -357,7 +354,7 @@ mod tests {
         }
     }
 
-    fn hidden(standing: Standing, status: Option<Status>) -> String {
+    fn hidden(standing: Standing, status: Option<Status>) -> Sentence {
         let found = listed(Judged { standing, ..judged() });
         let owner = MemberView { status, ..found.owner };
         why(&Candidate { rank: None, owner, ..found }, Order::Random, 1)

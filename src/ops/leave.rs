@@ -14,7 +14,7 @@ use super::Ops;
 use super::report::DoneReport;
 use super::routes::{Answered, Failure, Params, Shared, json};
 use super::server::Then;
-use gossd_core::agent::DRAINING;
+use crate::agent::what_draining_means;
 use gossd_core::link::NotBuried;
 use gossd_core::record::AgentName;
 use gossd_core::slot::Status;
@@ -34,7 +34,7 @@ pub(super) async fn leave(State(ops): Shared, Extension(then): Extension<Then>) 
 }
 
 pub(super) async fn drain(State(ops): Shared) -> Response {
-    tracing::warn!("told to drain: {DRAINING}");
+    tracing::warn!("told to drain: {}", what_draining_means());
     let is_acknowledged = ops.publish(Status::Draining).await;
     let is_kept = ops.agent.has_journal() && ops.agent.journal_problem().is_none();
     let lost = if is_kept { "" } else { "; it is in no journal, so a restart undoes it" };

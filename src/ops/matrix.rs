@@ -13,6 +13,7 @@ use super::Ops;
 use super::report::{MatrixReport, Problem, ProblemKind, UnreachedReport};
 use super::routes::{Shared, json};
 use crate::agent::{frozen, own_unreached, unreached};
+use crate::sentence::{Sentence, sentence};
 
 /// Entrypoints of one kind that have a sentence each. The matrix has the rest.
 const MOST: usize = 8;
@@ -43,13 +44,13 @@ fn matrix(ops: &Ops) -> MatrixReport {
     MatrixReport { verdict: verdict(heard, members.len(), total), total, unreached }
 }
 
-fn verdict(heard: usize, known: usize, total: usize) -> String {
-    let of = if heard < known { format!("{heard} of {known} agents are heard; ") } else { String::new() };
-    match total {
-        0 => format!("{of}nobody reports an entrypoint that it cannot reach"),
-        1 => format!("{of}one host reports an entrypoint that it cannot reach"),
-        more => format!("{of}{more} times, a host reports an entrypoint that it cannot reach"),
-    }
+fn verdict(heard: usize, known: usize, total: usize) -> Sentence {
+    let found = match total {
+        0 => sentence!("nobody reports an entrypoint that it cannot reach"),
+        1 => sentence!("one host reports an entrypoint that it cannot reach"),
+        more => sentence!("{more} times, a host reports an entrypoint that it cannot reach"),
+    };
+    if heard < known { sentence!("{heard} of {known} agents are heard; {found}") } else { found }
 }
 
 /// What of it has its cause or its effect on this host, a sentence each.
@@ -64,7 +65,7 @@ pub(super) fn problems(view: &View) -> Vec<Problem> {
     let rest = [&view.unreached.len(), &view.own_unreached.len()].map(|len| len.saturating_sub(MOST));
     let rest = rest.into_iter().sum::<usize>();
     let more = (rest > 0).then(|| {
-        let text = format!("{rest} more entrypoints are not reached: `gossd matrix` lists them");
+        let text = sentence!("{rest} more entrypoints are not reached: `gossd matrix` lists them");
         Problem::warn(ProblemKind::Unreached, text)
     });
     let frozen = view.frozen.iter().take(MOST).map(frozen);

@@ -1,23 +1,25 @@
 //! What is wrong with an agent, its host and its peers: the one list that `/status.json`, `/readyz`, the page and the command
 //! line tell.
 
-use gossd_core::agent::{DRAINING, MemberView, View};
+use gossd_core::agent::{MemberView, View};
 
 use super::Ops;
 use super::matrix;
 use super::report::{IngressFileReport, MemberState, Problem, ProblemKind, Refused, Severity};
 use super::status::{refused, state};
+use crate::agent::what_draining_means;
 use crate::host::OwnHost;
+use crate::sentence::{Sentence, sentence};
 
 impl Problem {
     /// Visitors are turned away for it, or the agent does not do its job.
-    pub(crate) fn bad(kind: ProblemKind, text: impl Into<String>) -> Self {
-        Self { kind, severity: Severity::Bad, text: text.into() }
+    pub(crate) fn bad(kind: ProblemKind, text: Sentence) -> Self {
+        Self { kind, severity: Severity::Bad, text }
     }
 
     /// It may become bad, or is meant so.
-    pub(crate) fn warn(kind: ProblemKind, text: impl Into<String>) -> Self {
-        Self { kind, severity: Severity::Warn, text: text.into() }
+    pub(crate) fn warn(kind: ProblemKind, text: Sentence) -> Self {
+        Self { kind, severity: Severity::Warn, text }
     }
 }
 
@@ -35,29 +37,30 @@ pub(super) fn problems(
     all.extend(own.problem(ops.outside.about.gossip).map(|text| Problem::bad(ProblemKind::Address, text)));
     all.extend(draining(view));
     if view.doubts_itself {
-        let text = "more than half of the peers vanished together: it was probably this host or its network, so \
-                    their records stay, last, for an hour";
+        let text = sentence!(
+            "more than half of the peers vanished together: it was probably this host or its network, so their records \
+             stay, last, for an hour"
+        );
         all.push(Problem::bad(ProblemKind::Isolated, text));
     }
     all.extend(matrix::problems(view));
     all.extend(view.journal.late.map(|took| {
-        let text = format!(
-            "a commit of the journal took {:.1} s: a kill loses the changes of the last 35 ms and of two commits; a faster \
-             disk for --data-dir, or less load on this one, helps",
-            took.as_secs_f64()
+        let text = sentence!(
+            "a commit of the journal took {seconds:.1} s: a kill loses the changes of the last 35 ms and of two commits; a \
+             faster disk for --data-dir, or less load on this one, helps",
+            seconds = took.as_secs_f64()
         );
         Problem::warn(ProblemKind::JournalSlow, text)
     }));
     all.extend(file.filter(|file| file.left_out > 0).map(|file| {
-        let text = format!(
-            "{} host names are left out of {}: a gost that reads it has no rule for them",
-            file.left_out, file.path
-        );
+        let (names, path) = (file.left_out, &file.path);
+        let text =
+            sentence!("{names} host names are left out of {path}: a gost that reads it has no rule for them");
         Problem::bad(ProblemKind::IngressFileFull, text)
     }));
     all.extend(view.members.iter().filter_map(|member| {
         let (name, Refused { count, last }) = (&member.name, refused(member)?);
-        let text = format!(
+        let text = sentence!(
             "{count} messages from {name} were rejected, the last ones {last}: it is broken, or somebody else has its key"
         );
         Some(Problem::bad(ProblemKind::Rejected, text))
@@ -73,27 +76,30 @@ pub(super) fn unanswered(ops: &Ops) -> impl Iterator<Item = Problem> + use<> {
 }
 
 pub(super) fn draining(view: &View) -> Option<Problem> {
-    view.draining.then(|| Problem::warn(ProblemKind::Draining, format!("draining: {DRAINING}")))
+    view.draining.then(|| {
+        Problem::warn(ProblemKind::Draining, sentence!("draining: {what}", what = what_draining_means()))
+    })
 }
-
-/// What follows for visitors from records that are hidden.
-const SO: &str = ", so tunnels that are attached nowhere else are answered with 503";
 
 fn dead(view: &View) -> Option<Problem> {
     let (names, hidden) = peers(view, MemberState::Dead)?;
+    let so = sentence!("tunnels that are attached nowhere else are answered with 503");
     let what = match hidden {
-        0 => "no record is hidden for that".to_owned(),
-        1 => format!("1 record is hidden{SO}"),
-        more => format!("{more} records are hidden{SO}"),
+        0 => sentence!("no record is hidden for that"),
+        1 => sentence!("1 record is hidden, so {so}"),
+        more => sentence!("{more} records are hidden, so {so}"),
     };
-    let text = format!("{} dead: {what}. Start gossd there, or `gossd forget` it", are(&names));
+    let text = sentence!("{who} dead: {what}. Start gossd there, or `gossd forget` it", who = are(&names));
     Some(Problem::bad(ProblemKind::PeersDead, text))
 }
 
 fn silent(view: &View) -> Option<Problem> {
     let (names, last) = peers(view, MemberState::Suspect)?;
-    let records = if last == 1 { "1 record is".to_owned() } else { format!("{last} records are") };
-    let text = format!("{} silent: {records} listed last", are(&names));
+    let who = are(&names);
+    let text = match last {
+        1 => sentence!("{who} silent: 1 record is listed last"),
+        _ => sentence!("{who} silent: {last} records are listed last"),
+    };
     Some(Problem::warn(ProblemKind::PeersSilent, text))
 }
 
@@ -107,16 +113,18 @@ fn peers(view: &View, wanted: MemberState) -> Option<(Vec<&str>, usize)> {
 }
 
 /// `a is`, `a, b and c are`; of many, some.
-fn are(names: &[&str]) -> String {
+fn are(names: &[&str]) -> Sentence {
     /// Names in one sentence, at most.
     const MOST: usize = 5;
     match names {
-        [one] => format!("{one} is"),
-        [first @ .., last] if names.len() <= MOST => format!("{} and {last} are", first.join(", ")),
-        _ => format!(
-            "{} and {} more are",
-            names[..MOST.min(names.len())].join(", "),
-            names.len().saturating_sub(MOST)
+        [one] => sentence!("{one} is"),
+        [first @ .., last] if names.len() <= MOST => {
+            sentence!("{first} and {last} are", first = first.join(", "))
+        }
+        _ => sentence!(
+            "{first} and {more} more are",
+            first = names[..MOST.min(names.len())].join(", "),
+            more = names.len().saturating_sub(MOST)
         ),
     }
 }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use super::report::{IngressFileReport, Problem, ProblemKind};
 use super::routes::Shared;
 use super::{matrix, problems};
+use crate::sentence::sentence;
 use gossd_core::agent::View;
 
 /// How long a newcomer needs for all records of its peers, at most: ten times what 100,000 take on loopback.
@@ -30,7 +31,7 @@ pub(super) async fn readyz(State(ops): Shared) -> (StatusCode, String) {
     // Nor is a peer that is away, or that is not reached.
     let notes = problems::unanswered(&ops).chain(matrix::problems(&view)).chain(problems::draining(&view));
     let lines = |problems: &mut dyn Iterator<Item = Problem>| -> String {
-        problems.map(|problem| problem.text + "\n").collect()
+        problems.map(|problem| problem.text.to_string() + "\n").collect()
     };
     let notes = lines(&mut notes.into_iter());
     if reasons.is_empty() {
@@ -55,16 +56,16 @@ impl Readiness {
         let mut reasons = Vec::new();
         let unwritten = view.journal.problem.as_ref();
         reasons
-            .extend(unwritten.map(|why| Problem::bad(ProblemKind::Journal, format!("the journal: {why}"))));
+            .extend(unwritten.map(|why| Problem::bad(ProblemKind::Journal, sentence!("the journal: {why}"))));
         let unwritten = file.and_then(|file| file.problem.as_ref());
         reasons.extend(
-            unwritten.map(|why| Problem::bad(ProblemKind::IngressFile, format!("the ingress file: {why}"))),
+            unwritten.map(|why| Problem::bad(ProblemKind::IngressFile, sentence!("the ingress file: {why}"))),
         );
         if peers > 0 {
             self.met.store(true, Ordering::Relaxed);
         }
         if self.joins && !self.met.load(Ordering::Relaxed) {
-            reasons.push(Problem::bad(ProblemKind::NoPeer, "no peer of --join is reached yet"));
+            reasons.push(Problem::bad(ProblemKind::NoPeer, sentence!("no peer of --join is reached yet")));
         }
         reasons.extend(self.behind(view));
         reasons
@@ -85,11 +86,11 @@ impl Readiness {
         }
         let names = missing.join(", ");
         Some(if view.uptime < CATCH_UP {
-            let text = format!("catching up: {names} has not sent all its records yet");
+            let text = sentence!("catching up: {names} has not sent all its records yet");
             Problem::warn(ProblemKind::CatchingUp, text)
         } else {
             let late = CATCH_UP.as_secs();
-            let text = format!("not caught up within {late} s: {names} has not sent all its records");
+            let text = sentence!("not caught up within {late} s: {names} has not sent all its records");
             Problem::bad(ProblemKind::CatchingUp, text)
         })
     }

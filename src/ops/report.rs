@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::FlagValue;
+use crate::sentence::Sentence;
 use gossd_core::link::keys::{KeyReport, Lack};
 use gossd_core::locality::MAX_WEIGHT;
 
@@ -112,7 +113,7 @@ pub(crate) struct Problem {
     /// How bad it is.
     pub severity: Severity,
     /// What is so, for whom, and what to do about it.
-    pub text: String,
+    pub text: Sentence,
 }
 
 /// What a [`Problem`] is about: words for programs, which stay.
@@ -269,7 +270,7 @@ pub(crate) struct Refused {
     /// How many.
     pub count: u64,
     /// What the last of them were.
-    pub last: String,
+    pub last: Sentence,
 }
 
 /// The state of the journal.
@@ -360,7 +361,7 @@ pub(crate) struct Explanation {
     #[serde(default)]
     pub private: bool,
     /// The result in one sentence.
-    pub verdict: String,
+    pub verdict: Sentence,
     /// Its records that are known.
     #[serde(default)]
     pub known: usize,
@@ -499,7 +500,7 @@ pub(crate) struct PastReport {
     /// How many seconds ago that was.
     pub gone_seconds: f64,
     /// Why, as far as the reporting agent can tell: a sentence.
-    pub why: String,
+    pub why: Sentence,
 }
 
 /// `/history.json`: the last ten minutes, the oldest sample first. Each list has as many.
@@ -557,7 +558,7 @@ pub(crate) struct AroundReport {
     /// How many seconds ago it was asked for what it said.
     pub said_seconds: Option<f64>,
     /// The same, or the reason, in a sentence.
-    pub why: String,
+    pub why: Sentence,
 }
 
 /// The rule by which a host name leads to a tunnel.
@@ -579,7 +580,7 @@ pub(crate) struct CandidateReport {
     /// Its place in the answer, from 1; none if it is hidden. Records of equal standing take turns.
     pub rank: Option<usize>,
     /// Why the record has this place, or why it is hidden: a sentence.
-    pub why: String,
+    pub why: Sentence,
     /// The connector's id.
     pub id: String,
     /// gost's instance.
@@ -623,7 +624,7 @@ pub(crate) struct LeaseReport {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(crate) struct MatrixReport {
     /// The result in one sentence.
-    pub verdict: String,
+    pub verdict: Sentence,
     /// How many pairs of a host and an entrypoint there are, those beyond the first 1,000 included.
     pub total: usize,
     /// The first of them, by host and entrypoint.
@@ -701,7 +702,7 @@ pub(crate) struct PeerChangeReport {
     /// Its name.
     pub agent: String,
     /// What it does, or has, now: a phrase.
-    pub what: String,
+    pub what: Sentence,
 }
 
 /// An entrypoint that hosts reach or do not, in an [`EventReport`].

@@ -16,7 +16,7 @@ use super::report::{
     Holds, JournalReport, Member, MemberState, Refused, StatusReport, TunnelReport, TunnelsReport,
 };
 use super::routes::{Answered, Failure, Params, Shared, json};
-use crate::agent::TunnelList;
+use crate::agent::{TunnelList, rejected};
 use crate::metrics::classic;
 use crate::wall_clock;
 use gossd_core::agent::{MemberView, TunnelSummary, View};
@@ -238,7 +238,7 @@ fn as_member(member: &MemberView, this: bool) -> Member {
 /// What a peer sent that it must not.
 pub(super) fn refused(member: &MemberView) -> Option<Refused> {
     let complaint = member.complaint?;
-    Some(Refused { count: complaint.recent, last: complaint.last.text().into() })
+    Some(Refused { count: complaint.recent, last: rejected(complaint.last) })
 }
 
 /// The state of an agent.

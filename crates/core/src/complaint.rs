@@ -27,15 +27,6 @@ impl Refusal {
     /// Every reason, with the word that metrics use.
     pub const ALL: [(Self, &'static str); 3] =
         [(Self::Malformed, "malformed"), (Self::NotASlot, "not_a_slot"), (Self::TooMuch, "too_much")];
-
-    /// The same for operators.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Malformed => "frames that make no sense",
-            Self::NotASlot => "slots that cannot be",
-            Self::TooMuch => "more than one agent may make others hold",
-        }
-    }
 }
 
 /// Against one peer.

@@ -2,7 +2,6 @@
 //! was away for a moment misses nothing. Reads no clock, and knows no protocol.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,16 +58,6 @@ pub enum PeerChange {
     },
     /// Which keys it has.
     Keys,
-}
-
-impl fmt::Display for PeerChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address { from, to } => write!(f, "moved from {from} to {to}"),
-            Self::Version { from, to } => write!(f, "runs gossd {to}, and ran {from} before"),
-            Self::Keys => write!(f, "has other keys"),
-        }
-    }
 }
 
 /// An event, and when it happened.

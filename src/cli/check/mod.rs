@@ -23,7 +23,7 @@ use super::flags::RunArgs;
 use super::table::{self, BAD, GOOD, WARN, painted};
 use super::words::{plain, told};
 use super::{ask, client, configure};
-use crate::config::{Config, FlagValue, OPEN_ADMIN, is_loopback};
+use crate::config::{Config, FlagValue, is_loopback, what_an_open_admin_means};
 use crate::ops::report::ConfigReport;
 
 #[derive(Debug, Args)]
@@ -157,7 +157,7 @@ fn given(flags: &[FlagValue]) -> Option<String> {
 
 fn open_admin(config: &Config) -> Option<Finding> {
     let open = config.admin.filter(|admin| !is_loopback(admin.ip()) && config.admin_token_file.is_none());
-    open.map(|admin| Finding::warn("admin", format!("{admin}: {OPEN_ADMIN}")))
+    open.map(|admin| Finding::warn("admin", format!("{admin}: {}", what_an_open_admin_means())))
 }
 
 fn unusual_names(config: &Config) -> Vec<Finding> {

@@ -5,10 +5,6 @@ use std::time::Instant;
 use super::State;
 use crate::slot::{Status, Version, Write};
 
-/// What draining means, and what ends it.
-pub const DRAINING: &str =
-    "peers do not list what is registered here, this host uses it; `gossd drain --undo` ends it";
-
 /// Whether the agent drains, and whether the journal has that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Drain {

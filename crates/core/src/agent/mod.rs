@@ -26,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub use self::drain::DRAINING;
 pub use self::due::Due;
 pub use self::effects::{Effects, Line};
 pub use self::frozen::NOBODYS;
