@@ -16,9 +16,13 @@ cd "$(dirname "$0")/.."
 target=${GOSSD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
 built=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+flags=''
+# Packed relocations, which Rust's musl applies since Rust 1.93: before, a program with them does not start.
+[[ $target != *-musl || $(rustc -vV | sed -n 's/^release: 1\.\([0-9]*\).*/\1/p') -lt 93 ]] ||
+  flags=' -C link-arg=-Wl,-z,pack-relative-relocs'
 remap=("$PWD=/gossd" "$sources=/crates" "$built=/built")
 CFLAGS="${CFLAGS:-} ${remap[*]/#/-ffile-prefix-map=}" \
-  RUSTFLAGS="-C target-feature=+crt-static ${remap[*]/#/--remap-path-prefix=}" \
+  RUSTFLAGS="-C target-feature=+crt-static${flags} ${remap[*]/#/--remap-path-prefix=}" \
   CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none \
   cargo build --locked --quiet --target "$target" --bin gossd --message-format json-render-diagnostics "$@" |
   sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'

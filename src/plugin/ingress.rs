@@ -220,7 +220,7 @@ impl Ingress {
         // tunnel, whichever agent took it. A wildcard leads nowhere for a name that its tunnel could not claim.
         let may_have = |tunnel| names.may_have(key, tunnel) && (key == own || names.may_have(own, tunnel));
         let is_claimable = || names.naming.is_for_tunnels(own) && names.naming.unclaimable(key).is_none();
-        fixed.or_else(|| is_claimable().then(|| self.agent.endpoint(key, may_have)).flatten())
+        fixed.or_else(|| self.agent.endpoint(key, may_have).filter(|_| is_claimable()))
     }
 }
 
