@@ -44,6 +44,7 @@ gossd ($version) unstable; urgency=medium
 END
 {
   printf 'gossd is licensed under either of the MIT license and the Apache License, version 2.0, at your option.\n'
+  printf 'The public suffix list in it (https://publicsuffix.org) is under the Mozilla Public License 2.0.\n'
   printf 'The latter is in /usr/share/common-licenses/Apache-2.0. The former:\n\n'
   cat LICENSE-MIT
 } >"$tree/$doc/copyright"
