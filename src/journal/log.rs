@@ -5,7 +5,6 @@
 //! is, its CRC-32, and the CRC-32 of these two. Of a kill in the middle of an append, part of the last frame is there, in any
 //! order of its pages; a frame before it was on disk when it was begun.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -257,6 +256,12 @@ fn first_commit(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (number(&sizes[size_of::<u32>()..]) == crc32fast::hash(commit)).then_some((commit, rest))
 }
 
+impl<'a> Row<'a> {
+    fn place(&self) -> (u8, &'a [u8]) {
+        (self.keyspace, self.key)
+    }
+}
+
 impl<'a> Commit<'a> {
     pub(super) fn of(stamp: Stamp, batch: &Batch, changes: &'a [(Keyspace, RowChange)]) -> Self {
         let row = |(keyspace, (key, kept)): &'a (Keyspace, RowChange)| Row {
@@ -296,7 +301,7 @@ impl<'a> Commit<'a> {
     pub(super) fn contents(self) -> Contents {
         let mut sum = Sum::default();
         sum.add(self);
-        sum.contents()
+        sum.settled().contents()
     }
 }
 
@@ -306,16 +311,14 @@ pub(super) fn changes(batch: &Batch) -> Vec<(Keyspace, RowChange)> {
     Keyspace::ALL.into_iter().flat_map(of).collect()
 }
 
-/// What commits come to: the newest row of each key.
+/// What commits come to.
 #[derive(Debug, Default)]
 pub(super) struct Sum<'a> {
     pub(super) stamp: Stamp,
     draining: bool,
     told: Option<(Generation, Version)>,
-    /// By keyspace and key; and the how manieth it was.
-    rows: HashMap<(u8, &'a [u8]), (u64, Row<'a>)>,
-    /// Of the rows so far.
-    count: u64,
+    /// The newest row of each key, in the order of the keys.
+    pub(super) rows: Vec<Row<'a>>,
 }
 
 impl<'a> Sum<'a> {
@@ -341,22 +344,28 @@ impl<'a> Sum<'a> {
                 file.len() - rest.len()
             )));
         }
-        Ok((sum, file.len() - rest.len()))
+        Ok((sum.settled(), file.len() - rest.len()))
     }
 
     fn add(&mut self, commit: Commit<'a>) {
         self.stamp = commit.stamp;
         self.draining = commit.draining.unwrap_or(self.draining);
         self.told = commit.told.or(self.told);
-        for row in commit.rows {
-            self.count += 1;
-            let key = (row.keyspace, row.key);
-            if row.kept.is_some() {
-                self.rows.insert(key, (self.count, row));
-            } else {
-                self.rows.remove(&key);
+        self.rows.extend(commit.rows);
+    }
+
+    /// Leaves of the rows that were added those which count. The rows of a commit have an order, so that little is to be sorted.
+    fn settled(mut self) -> Self {
+        self.rows.sort_by_key(Row::place);
+        self.rows.dedup_by(|later, former| {
+            let is_same = later.place() == former.place();
+            if is_same {
+                *former = *later;
             }
-        }
+            is_same
+        });
+        self.rows.retain(|row| row.kept.is_some());
+        self
     }
 
     /// Bytes of all that it holds.
@@ -364,24 +373,17 @@ impl<'a> Sum<'a> {
         /// Of a row's numbers.
         const AROUND: usize = 4;
         let size = |row: &Row<'_>| AROUND + row.key.len() + row.kept.map_or(0, <[u8]>::len);
-        self.rows.values().map(|(_, row)| size(row) as u64).sum()
-    }
-
-    /// Its rows, as they came.
-    pub(super) fn rows(&self) -> Vec<Row<'a>> {
-        let mut rows: Vec<_> = self.rows.values().collect();
-        rows.sort_unstable_by_key(|(count, _)| *count);
-        rows.into_iter().map(|(_, row)| *row).collect()
+        self.rows.iter().map(|row| size(row) as u64).sum()
     }
 
     /// The commits of a file that holds this and no more: one at least.
-    fn commits(&self) -> impl Iterator<Item = Commit<'a>> {
-        let (stamp, rows) = (self.stamp, self.rows());
+    fn commits(&self) -> impl Iterator<Item = Commit<'a>> + '_ {
+        let stamp = self.stamp;
         let first = Commit { stamp, draining: Some(self.draining), told: self.told, rows: Vec::new() };
-        let more: Vec<Vec<Row<'a>>> = rows.chunks(ROWS).map(<[_]>::to_vec).collect();
-        std::iter::once(first).chain(more.into_iter().map(move |rows| Commit {
+        let more = self.rows.chunks(ROWS);
+        std::iter::once(first).chain(more.map(move |rows| Commit {
             stamp,
-            rows,
+            rows: rows.into(),
             ..Commit::default()
         }))
     }
@@ -391,7 +393,7 @@ impl<'a> Sum<'a> {
         let told = Some(self.told.unwrap_or((self.stamp.generation, Version::MAX)));
         let mut contents =
             Contents { stamp: self.stamp, draining: self.draining, told, ..Contents::default() };
-        let unreadable = self.rows().into_iter().filter(|row| contents.take(row).is_none()).count();
+        let unreadable = self.rows.iter().filter(|row| contents.take(row).is_none()).count();
         if unreadable > 0 {
             tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
         }
