@@ -76,7 +76,7 @@ impl Link {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
             let lag = Duration::from_micros(push.age_us.into()) + way;
             self.effects.lag = Some((peer.owner.name.clone(), lag));
-            self.peers.note_push(now, &peer.owner.name, payload);
+            self.peers.note_push(now, &peer.owner.name, push.id, payload);
             if changes.iter().any(|change| change.cell.content.status() == Some(Status::Left)) {
                 self.peers.left(&peer.owner);
             }

@@ -25,6 +25,7 @@ mod key_exchange;
 pub mod keyring;
 pub mod keys;
 mod look;
+mod loss;
 mod members;
 pub mod noise;
 mod peers;

@@ -304,9 +304,9 @@ impl Peers {
     }
 
     /// Remembers what a peer pushed.
-    pub(super) fn note_push(&mut self, now: Instant, name: &AgentName, push: &[u8]) {
+    pub(super) fn note_push(&mut self, now: Instant, name: &AgentName, id: u64, push: &[u8]) {
         if let Some(contact) = self.contact(name) {
-            contact.recent.note(now, push);
+            contact.recent.note(now, id, push);
         }
     }
 
@@ -731,7 +731,7 @@ pub(super) mod tests {
         let (mut peers, now) = (peers(), Instant::now());
         let (ours, mut theirs) = session(now, "a", 1, 1);
         peers.admit(now, 1, ours);
-        peers.note_push(now, &"a".parse().unwrap(), b"a push");
+        peers.note_push(now, &"a".parse().unwrap(), 1, b"a push");
         let admission = peers.admit(now, 2, session(now, "a", 2, 1).0).unwrap();
         assert_eq!((admission.former, admission.recent.len()), (Some(1), 1));
         assert_eq!(take(&mut peers, now, 1, &theirs.encrypt(b"hello")), Some(Unopened::Unknown));

@@ -1,11 +1,13 @@
 //! Push: fresh changes go to every peer at once, are acknowledged, and are said again to those that did not
-//! answer, a few times at the pace of their round trips. What is missed after that, repair brings.
+//! answer, a few times at the pace of their round trips; where frames get lost, each time as some copies. What is missed after
+//! that, repair brings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::loss::Losses;
 use super::wire;
 use crate::capacity::GiveBack as _;
 use crate::codec::encode_cell;
@@ -19,9 +21,11 @@ pub(crate) const COALESCE: Duration = Duration::from_millis(2);
 const FRAME_BYTES: usize = 1_050;
 /// Frames of one flush; a larger burst goes on with the next.
 const FRAMES_PER_FLUSH: usize = 16;
-/// How often a push is sent to a peer that does not answer, the first time included. At 20 % loss each way, 6
-/// leave one change in 2,100 to repair.
+/// How often a push is said to a peer that does not answer, the first time included. At 20 % loss each way, 6
+/// leave one change in 2,100 to repair, without copies.
 const TRIES: u32 = 6;
+/// Between the copies of a frame: a queue that was full has room again, and whoever is near has answered, so that there is no copy.
+const COPY: Duration = Duration::from_millis(3);
 /// Bounds of the time until a push is said again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(12), Duration::from_millis(500));
 /// The same while a peer's round trip is not known.
@@ -55,6 +59,7 @@ pub(crate) struct Pusher {
     flushed: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
     last_id: u64,
+    losses: Losses,
     /// Pushes given up on, to some peer.
     pub given_up: u64,
 }
@@ -82,8 +87,14 @@ struct Waiting {
 #[derive(Debug)]
 struct Retry {
     at: Instant,
+    /// Between the last copy of a try and the next try.
     interval: Duration,
+    /// Copies of this try that are to follow.
+    copies: u32,
     tries: u32,
+    /// Copies and tries so far.
+    frames: u32,
+    trip: Option<Duration>,
 }
 
 impl Pusher {
@@ -126,17 +137,18 @@ impl Pusher {
     pub(crate) fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
         let mut frames = Vec::new();
         let mut given_up = 0;
-        self.waiting.retain(|_, push| {
+        let losses = &mut self.losses;
+        self.waiting.retain(|id, push| {
             if push.due > now {
                 return true;
             }
             push.peers.retain(|_, retry| {
-                let done = retry.at <= now && retry.tries >= TRIES;
+                let done = retry.at <= now && retry.copies == 0 && retry.tries >= TRIES;
                 given_up += u64::from(done);
                 !done
             });
             let due = push.peers.iter_mut().filter(|(_, retry)| retry.at <= now);
-            let to: Vec<SocketAddr> = due.map(|(addr, retry)| retry.again(now, *addr)).collect();
+            let to: Vec<SocketAddr> = due.map(|(addr, retry)| retry.again(now, *id, *addr, losses)).collect();
             if !to.is_empty() {
                 frames.push(Outgoing { payload: push.payload(now), to });
             }
@@ -149,9 +161,13 @@ impl Pusher {
 
     /// A peer has it. The round-trip time, if the push was sent to it only once.
     pub(crate) fn acked(&mut self, now: Instant, id: u64, from: SocketAddr) -> Option<Duration> {
+        self.losses.acked(id, from);
         let push = self.waiting.get_mut(&id)?;
         let retry = push.peers.remove(&from)?;
-        let trip = (retry.tries == 1).then(|| now.saturating_duration_since(push.sent));
+        if retry.tries == 1 {
+            self.losses.tried(true);
+        }
+        let trip = (retry.frames == 1).then(|| now.saturating_duration_since(push.sent));
         if push.peers.is_empty() {
             self.waiting.remove(&id);
         }
@@ -237,8 +253,12 @@ impl Pusher {
     ) -> Outgoing {
         self.last_id += 1;
         let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, ..push }).split_off(1);
-        let retries: BTreeMap<_, _> =
-            peers.iter().map(|(addr, trip)| (*addr, Retry::first(now, *trip))).collect();
+        self.losses.keep(peers.len(), |addr| peers.iter().any(|(peer, _)| peer == addr));
+        let mut first = |addr, trip| {
+            self.losses.sent(now, self.last_id, addr, trip);
+            Retry::first(now, trip, self.losses.copies(addr, trip))
+        };
+        let retries: BTreeMap<_, _> = peers.iter().map(|(addr, trip)| (*addr, first(*addr, *trip))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);
         let waiting = Waiting { rest, born, sent: now, due, peers: retries };
         let payload = waiting.payload(now);
@@ -266,17 +286,28 @@ impl Waiting {
 }
 
 impl Retry {
-    fn first(now: Instant, trip: Option<Duration>) -> Self {
+    fn first(now: Instant, trip: Option<Duration>, copies: u32) -> Self {
         let interval =
             trip.map_or(RETRY_UNKNOWN, |trip| (trip * 3 / 2 + RETRY.0 / 2).clamp(RETRY.0, RETRY.1));
-        Self { at: now + interval, interval, tries: 1 }
+        let at = now + if copies > 1 { COPY } else { interval };
+        Self { at, interval, copies: copies - 1, tries: 1, frames: 1, trip }
     }
 
-    /// Counts the try, and waits a quarter longer for the next.
-    fn again(&mut self, now: Instant, addr: SocketAddr) -> SocketAddr {
-        self.tries += 1;
-        self.interval = (self.interval * 5 / 4).min(RETRY.1);
-        self.at = now + self.interval;
+    /// Counts a copy, or a try, which waits a quarter longer than the one before.
+    fn again(&mut self, now: Instant, id: u64, addr: SocketAddr, losses: &mut Losses) -> SocketAddr {
+        losses.sent(now, id, addr, self.trip);
+        self.frames += 1;
+        if self.copies > 0 {
+            self.copies -= 1;
+        } else {
+            if self.tries == 1 {
+                losses.tried(false);
+            }
+            self.tries += 1;
+            self.interval = (self.interval * 5 / 4).min(RETRY.1);
+            self.copies = losses.copies(addr, self.trip) - 1;
+        }
+        self.at = now + if self.copies > 0 { COPY } else { self.interval };
         addr
     }
 }
@@ -320,14 +351,15 @@ mod tests {
         pusher.flush(now, &peers);
         now += Duration::from_millis(3);
         assert_eq!(pusher.acked(now, 1, peers[0].0), Some(Duration::from_millis(3)));
-        let mut tries = 1;
+        let mut frames = 1;
         while let Some(at) = pusher.next_deadline() {
             for frame in pusher.retry(at) {
                 assert_eq!(frame.to, [peers[1].0]);
-                tries += 1;
+                frames += 1;
             }
         }
-        assert_eq!((tries, pusher.given_up, pusher.waiting()), (TRIES, 1, 0));
+        // From the second try on, loss is noticed: two copies each.
+        assert_eq!((frames, pusher.given_up, pusher.waiting()), (1 + 2 * (TRIES - 1), 1, 0));
     }
 
     #[test]

@@ -13,19 +13,19 @@ const MAX_PUSH: usize = 2_048;
 
 /// The last pushes of one session, in the order in which they came.
 #[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<(Instant, Box<[u8]>)>);
+pub(super) struct Recent(VecDeque<(Instant, u64, Box<[u8]>)>);
 
 impl Recent {
-    /// Remembers an encoded [`super::wire::Push`].
-    pub(super) fn note(&mut self, now: Instant, push: &[u8]) {
-        self.0.retain(|(at, _)| now.saturating_duration_since(*at) < AGE);
-        if push.len() > MAX_PUSH {
+    /// Remembers an encoded [`super::wire::Push`] of that id; a copy of it is not kept as well.
+    pub(super) fn note(&mut self, now: Instant, id: u64, push: &[u8]) {
+        self.0.retain(|(at, ..)| now.saturating_duration_since(*at) < AGE);
+        if push.len() > MAX_PUSH || self.0.iter().any(|(_, known, _)| *known == id) {
             return;
         }
         if self.0.len() == MAX_PUSHES {
             self.0.pop_front();
         }
-        self.0.push_back((now, push.into()));
+        self.0.push_back((now, id, push.into()));
     }
 
     /// How many are remembered.
@@ -35,7 +35,7 @@ impl Recent {
 
     /// The encoded pushes.
     pub(super) fn pushes(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|(_, push)| &**push)
+        self.0.iter().map(|(.., push)| &**push)
     }
 }
 
@@ -47,12 +47,13 @@ mod tests {
     fn the_last_words_are_kept_until_others_follow_much_later() {
         let (mut recent, now) = (Recent::default(), Instant::now());
         for n in 0..=MAX_PUSHES {
-            recent.note(now, &[u8::try_from(n).unwrap()]);
+            recent.note(now, n as u64, &[u8::try_from(n).unwrap()]);
+            recent.note(now, n as u64, b"a copy");
         }
         let kept: Vec<u8> = recent.pushes().map(|push| push[0]).collect();
         assert_eq!((kept.len(), kept[0]), (MAX_PUSHES, 1), "the oldest makes room");
-        recent.note(now + AGE, b"x");
-        recent.note(now + AGE, &[0; MAX_PUSH + 1]);
+        recent.note(now + AGE, 1, b"x");
+        recent.note(now + AGE, 2, &[0; MAX_PUSH + 1]);
         assert_eq!(recent.pushes().collect::<Vec<_>>(), [b"x"]);
     }
 }
