@@ -7,7 +7,7 @@
 //! so they are made from a blocking thread.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -151,8 +151,10 @@ impl Journal {
         let (opened, lock) = start().map_err(|fault| fault.at_open(&path))?;
         let OpenFile { store, stamp, contents, set_aside, .. } = opened;
         let restored = contents.restored(stamp.generation, set_aside);
-        let left = FileMark::of(&path).ok();
-        Ok((Self { path, store: Some(store), stamp, left, lock }, restored))
+        let mut journal = Self { path, store: None, stamp, left: None, lock };
+        journal.go_on_with(store);
+        journal.compact();
+        Ok((journal, restored))
     }
 
     /// Identifies a journal across processes and mounts: device and inode of its lock. `None` if no agent of this name
@@ -166,18 +168,48 @@ impl Journal {
     pub fn write(&mut self, batch: &Batch) -> Result<(), WriteError> {
         let mut store = self.ready()?;
         let stamp = self.stamp.next();
-        store.commit(stamp, batch).map_err(|fault| self.failed(fault))?;
-        self.stamp = stamp;
-        self.store = Some(compacted(&self.path, store));
-        self.left = FileMark::of(&self.path).ok();
-        Ok(())
+        let written = store.commit(stamp, batch);
+        if written.is_ok() {
+            self.stamp = stamp;
+        }
+        if !store.is_spoilt() {
+            self.go_on_with(store);
+        }
+        written.map_err(|fault| self.failed(fault))
+    }
+
+    /// Writes the file anew if most of it is what has changed since, while nobody waits for a write. Whether that works or not, the
+    /// content stays; what turns out to be damaged, the next write finds.
+    pub fn compact(&mut self) {
+        let is_bloated = self.store.as_ref().is_some_and(Store::is_bloated);
+        if !is_bloated || !self.is_in_place().unwrap_or_default() {
+            return;
+        }
+        let Some(mut store) = self.store.take() else { return };
+        match replace(&self.path, |empty| store.compacted(empty)) {
+            Ok(compacted) => self.go_on_with(compacted),
+            Err(fault) => {
+                let is_damaged = matches!(fault, Fault::Damaged(_));
+                let error = io::Error::from(fault);
+                tracing::warn!(%error, journal = %self.path.display(), "cannot compact the journal's file");
+                if !is_damaged {
+                    store.stay_bloated();
+                    // Should the new file have got the name, then this one is not in its place, and is not written to.
+                    self.go_on_with(store);
+                }
+            }
+        }
+    }
+
+    fn go_on_with(&mut self, store: Store) {
+        self.left = store.metadata().ok().map(|found| FileMark::of(&found));
+        self.store = Some(store);
     }
 
     /// Looks whether the file can still be found, and is as it was left. One that was removed, moved away, replaced or overwritten
     /// is put aside if it is there, and started afresh: [`WriteError::StartedAfresh`].
     pub fn look(&mut self) -> Result<(), WriteError> {
-        let store = self.ready()?;
-        self.store = Some(store);
+        self.store = Some(self.ready()?);
         // A write would show it, but there may be none for hours.
         if is_read_only(&self.path) {
             return Err(self.failed(Fault::Io(io::ErrorKind::ReadOnlyFilesystem.into())));
@@ -197,7 +229,7 @@ impl Journal {
         match self.reopen().map_err(|fault| self.failed(fault))? {
             OpenFile { store, afresh: false, .. } => Ok(store),
             OpenFile { store, set_aside, .. } => {
-                self.store = Some(store);
+                self.go_on_with(store);
                 Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside })
             }
         }
@@ -206,12 +238,12 @@ impl Journal {
     /// Whether the file at the path is as it was left, and the lock's file still has its name. A folder that cannot be looked
     /// into is an error; one that is gone is not.
     fn is_in_place(&self) -> io::Result<bool> {
-        let lock = match FileMark::of(&beside(&self.path, "lock")) {
+        let lock = match FileMark::at(&beside(&self.path, "lock")) {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let (here, ours) = (FileMark::of(&self.path).ok(), self.lock.0.metadata()?);
+        let (here, ours) = (FileMark::at(&self.path).ok(), self.lock.0.metadata()?);
         Ok(lock.id == (ours.dev(), ours.ino()) && here.is_some() && here == self.left)
     }
 
@@ -234,22 +266,26 @@ impl Journal {
         let known = self.stamp;
         private_dir(folder_of(&self.path))?;
         let lock = beside(&self.path, "lock");
-        let (held, named) = (self.lock.0.metadata()?, FileMark::of(&lock).ok());
+        let (held, named) = (self.lock.0.metadata()?, FileMark::at(&lock).ok());
         if named.is_none_or(|named| named.id != (held.dev(), held.ino())) {
             // The one that is held went with its folder. Another agent may have come to the new one.
             self.lock = Lock::take(&lock)?;
         }
         let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
         self.stamp = opened.stamp;
-        self.left = FileMark::of(&self.path).ok();
+        // Of a compacted file, that may have failed.
+        sync_entries(&self.path)?;
         Ok(opened)
     }
 }
 
 impl FileMark {
-    fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self { id: (found.dev(), found.ino()), bytes: found.len(), written: found.modified().ok() })
+    fn of(found: &Metadata) -> Self {
+        Self { id: (found.dev(), found.ino()), bytes: found.len(), written: found.modified().ok() }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|found| Self::of(&found))
     }
 }
 
@@ -283,7 +319,7 @@ fn open_or_replace(
         let Some((mut store, contents)) = Store::open(path)? else { return Ok(None) };
         let stamp = forward(contents.stamp)?;
         store.commit(stamp, &Batch::default())?;
-        Ok(Some(OpenFile { store: compacted(path, store), stamp, contents, afresh: false, set_aside: None }))
+        Ok(Some(OpenFile { store, stamp, contents, afresh: false, set_aside: None }))
     };
     let set_aside = match existing() {
         Ok(Some(opened)) => return Ok(opened),
@@ -311,22 +347,6 @@ fn replace(path: &Path, write: impl FnOnce(File) -> Result<Store, Fault>) -> Res
         let _ = fs::remove_file(&draft);
     }
     written
-}
-
-/// The store of a file that is not bloated, if that can be had. Whether it can or not, the content stays.
-fn compacted(path: &Path, mut store: Store) -> Store {
-    if !store.is_bloated() {
-        return store;
-    }
-    match replace(path, |file| Store::compact(path, file)) {
-        Ok(compacted) => compacted,
-        Err(fault) => {
-            let error = io::Error::from(fault);
-            tracing::warn!(%error, journal = %path.display(), "cannot compact the journal's file");
-            store.stay_bloated();
-            store
-        }
-    }
 }
 
 /// Renames a damaged file for inspection. Returns the new name.

@@ -240,7 +240,11 @@ impl Room {
     }
 
     fn ping(&mut self, n: usize, told: Version) {
-        self.send(n, Kind::Ping, &wire::encode(&Ping { nonce: None, told, revision: u64::MAX }));
+        self.send(
+            n,
+            Kind::Ping,
+            &wire::encode(&Ping { nonce: None, told, revision: u64::MAX, lost: u16::MAX }),
+        );
     }
 
     /// Its next start, or the one before.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gossd::agent::Agent;
 use gossd::journal::RestoredJournal;
-use gossd::journal::entries::{read, read_file, write_file};
+use gossd::journal::entries::{made_up, read_file, write_commit, write_file};
 use gossd_core::address::{Address, Entrypoint};
 use gossd_core::agent::Batch;
 use gossd_core::agent::{Restored as Held, Settings};
@@ -22,27 +22,41 @@ use gossd_core::tombstone::Release;
 
 use super::input::Input;
 
-/// Entries, or changes to a good file.
+/// Entries; or the bytes of commits; or changes to a good file.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    if input.byte() == 0xff {
-        return damaged(input);
+    match input.byte() {
+        0xff => damaged(input),
+        0xfe => commits(input),
+        _ => entries(input),
     }
+}
+
+fn entries(mut input: Input<'_>) {
     let mut entries = BTreeMap::new();
     while !input.is_empty() {
         let keyspace = input.byte() % 5;
         let (key, kept) = (input.counted(), input.counted());
-        entries.insert((keyspace, key.to_vec()), kept.to_vec());
+        entries.insert((keyspace, key), kept);
     }
     let count = |of: u8| entries.keys().filter(|(keyspace, _)| *keyspace == of).count();
     let [words, rules, periods, entrypoints] = [0, 1, 2, 3].map(count);
     let entries: Vec<_> = entries.into_iter().map(|((keyspace, key), kept)| (keyspace, key, kept)).collect();
-    let restored = read(&entries);
+    let restored = read_file(&write_file(&[made_up(1, &entries)])).expect("a good file");
     let KeptLeases { held, unconfirmed: _, lapsed, released, periods: learned } = &restored.leases;
     assert!(held.len() + lapsed.len() + released.len() <= words && restored.rules.len() <= rules);
     assert!(learned.len() <= periods && restored.entrypoints.len() <= entrypoints);
     check(&restored);
     starts(restored);
+}
+
+/// Commits that some gossd, or nobody, may have encoded, with right checksums.
+fn commits(mut input: Input<'_>) {
+    let mut commits = vec![write_commit(1, &Batch::default())];
+    while !input.is_empty() {
+        commits.push(input.counted().to_vec());
+    }
+    read_file(&write_file(&commits)).iter().for_each(check);
 }
 
 fn check(restored: &RestoredJournal) {
@@ -90,7 +104,7 @@ fn check(restored: &RestoredJournal) {
 fn kept(note: impl FnOnce(&mut Batch)) -> RestoredJournal {
     let mut batch = Batch::default();
     note(&mut batch);
-    read_file(&write_file(&batch)).expect("a good file")
+    read_file(&write_file(&[write_commit(1, &batch)])).expect("a good file")
 }
 
 /// What an agent sends of it, its peers accept.
@@ -154,7 +168,8 @@ fn good() -> Vec<u8> {
     batch.periods.insert("n".into(), Some(Duration::from_secs(15)));
     batch.draining = Some(true);
     batch.claims.insert(rule.key(), Some(Arc::new(rule)));
-    let file = write_file(&batch);
+    let commits = [(1, Batch::default()), (2, batch), (3, Batch::default())];
+    let file = write_file(&commits.map(|(count, batch)| write_commit(count, &batch)));
     let restored = read_file(&file).expect("a good file");
     let KeptLeases { held, unconfirmed: _, lapsed, released, periods } = &restored.leases;
     assert_eq!([held.len(), lapsed.len(), released.len(), periods.len()], [1; 4]);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Agent;
 use crate::journal::thread::{JournalThread, Written};
 use crate::journal::{WriteError, snapshot};
+use crate::sentence::sentence;
 use gossd_core::agent::{Batch, State};
 use gossd_core::label::Label;
 
@@ -94,10 +95,12 @@ impl Agent {
     async fn told_if_it_hangs<T>(&self, mut answer: oneshot::Receiver<T>) -> anyhow::Result<T> {
         let begun = Instant::now();
         loop {
-            match timeout(HANGS, &mut answer).await {
-                Ok(answer) => return answer.context("the journal's thread ended"),
-                Err(_) => self.with(|state, _| state.journal_hangs(begun.elapsed())),
+            if let Ok(answer) = timeout(HANGS, &mut answer).await {
+                return answer.context("the journal's thread ended");
             }
+            let seconds = begun.elapsed().as_secs();
+            let why = sentence!("a write has not ended for {seconds} s: the disk hangs or is very slow");
+            self.with(|state, _| state.journal_hangs(why.to_string()));
         }
     }
 

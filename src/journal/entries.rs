@@ -1,25 +1,29 @@
-//! A journal's file without a disk: what a start makes of any entries, and of any bytes. For fuzzers.
+//! A journal's file without a disk: what a start makes of any bytes. For fuzzers.
 
 use super::RestoredJournal;
+use super::kept::bytes;
 use super::log::{self, Commit, Contents, Stamp};
 use gossd_core::agent::Batch;
 
-/// The number of a keyspace, a key and what is kept.
-pub type Entry = (u8, Vec<u8>, Vec<u8>);
-
-/// What a start makes of entries.
-pub fn read(entries: &[Entry]) -> RestoredJournal {
-    restored(Commit::made_up(Stamp::first(1), entries).contents())
-}
-
 /// What a start makes of the bytes of a whole file; none if it sets the file aside.
-pub fn read_file(bytes: &[u8]) -> Option<RestoredJournal> {
-    log::read_bytes(bytes).map(restored)
+pub fn read_file(file: &[u8]) -> Option<RestoredJournal> {
+    log::read_bytes(file).map(restored)
 }
 
-/// The bytes of a file after a batch.
-pub fn write_file(batch: &Batch) -> Vec<u8> {
-    log::write_bytes(&Commit::of(Stamp::first(1), batch, &log::changes(batch)))
+/// The bytes of a file with these encoded commits, each with its checksums.
+pub fn write_file(commits: &[Vec<u8>]) -> Vec<u8> {
+    log::write_bytes(commits)
+}
+
+/// The encoded commit of a batch, the `count`th of a file.
+pub fn write_commit(count: u64, batch: &Batch) -> Vec<u8> {
+    bytes(&Commit::of(Stamp::counted(count), batch, &log::changes(batch)))
+}
+
+/// An encoded commit of any entries: the number of a keyspace, a key and what is kept.
+pub fn made_up(count: u64, entries: &[(u8, &[u8], &[u8])]) -> Vec<u8> {
+    let rows = entries.iter().map(|entry| log::Row { keyspace: entry.0, key: entry.1, kept: Some(entry.2) });
+    bytes(&Commit { stamp: Stamp::counted(count), rows: rows.collect(), ..Commit::default() })
 }
 
 fn restored(contents: Contents) -> RestoredJournal {

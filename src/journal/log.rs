@@ -1,12 +1,12 @@
 //! What is inside a journal's file: a log of commits, each with checksums, and what they come to. Must not know where the file
 //! is, who else wants it, or what is done about a damaged one.
 //!
-//! A file is a [`Head`] and frames; a frame is three numbers of four bytes, low bytes first, and a commit: how long the commit
-//! is, its CRC-32, and the CRC-32 of these two. Of a kill in the middle of an append, part of the last frame is there, in any
-//! order of its pages; a frame before it was on disk when it was begun.
+//! A file is a head and frames; a frame is three numbers of four bytes, low bytes first, and a commit: how long the commit is, its
+//! CRC-32, and the CRC-32 of these two and of where the frame is. Of a kill in the middle of an append, part of the last frame is
+//! there, in any order of its pages; a frame before it was on disk when it was begun.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -31,12 +31,14 @@ const MAGIC: [u8; 8] = *b"gossdlog";
 const HEAD: usize = MAGIC.len() + 2 * size_of::<u32>();
 /// In front of a commit.
 const FRAME: usize = 3 * size_of::<u32>();
-/// A longer file is none of a journal: a million records, written four times over, are not half as long.
+/// No file is longer: five million records.
 const MAX_BYTES: u64 = 1 << 30;
+/// More than this is not what a kill left of one commit.
+const MAX_UNFINISHED: usize = 64 << 20;
 /// A file under this is not worth compacting.
 const SMALL: u64 = 1 << 20;
-/// A file is bloated when it is this many times what it holds: then each byte is written one and a half times in all.
-const BLOATED: u64 = 3;
+/// A file is bloated when it is this many times what it holds: then each byte is written twice in all.
+const BLOATED: u64 = 2;
 /// Rows of a frame of a compacted file: no more than some hundred kilobytes in memory.
 const ROWS: usize = 1 << 10;
 
@@ -103,14 +105,22 @@ pub(super) struct Store {
     file: File,
     /// Of its whole commits.
     length: u64,
-    /// Of what it held when somebody last looked.
-    holds: u64,
+    /// At what length it is bloated.
+    bloated: u64,
+    /// Whether the file may be another than it seems: it has to be opened again.
+    is_spoilt: bool,
 }
 
 impl Stamp {
     /// Of a fresh file.
     pub(super) fn first(generation: Generation) -> Self {
         Self { generation, commits: 0 }
+    }
+
+    /// Of the commit of that number.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(super) fn counted(commits: u64) -> Self {
+        Self { generation: 1, commits }
     }
 
     pub(super) fn next(self) -> Self {
@@ -147,60 +157,81 @@ impl Store {
         let bytes = read_all(&mut file)?;
         let (sum, length) = Sum::read(&bytes)?;
         let unfinished = bytes.len() - length;
-        let (length, holds) = (length as u64, sum.size());
         if unfinished > 0 {
             tracing::warn!(bytes = unfinished, "the journal's last commit was not finished: it is dropped");
-            file.set_len(length)?;
+            file.set_len(length as u64)?;
         }
-        Ok(Some((Self { file, length, holds }, sum.contents())))
+        Ok(Some((Self::of(file, length as u64, sum.size()), sum.contents())))
+    }
+
+    fn of(file: File, length: u64, holds: u64) -> Self {
+        let bloated = SMALL.max((BLOATED * holds).min(MAX_BYTES / 2)).max(holds + holds / 4);
+        Self { file, length, bloated, is_spoilt: false }
     }
 
     /// Makes an empty file a journal that has come so far and holds nothing.
-    pub(super) fn create(file: File, stamp: Stamp) -> Result<Self, Fault> {
-        Self::holding(file, &Sum { stamp, ..Sum::default() })
+    pub(super) fn create(empty: File, stamp: Stamp) -> Result<Self, Fault> {
+        Self::holding(empty, &Sum { stamp, ..Sum::default() })
     }
 
-    /// Writes what the file at the path holds, and no more, to an empty one.
-    pub(super) fn compact(path: &Path, empty: File) -> Result<Self, Fault> {
-        let bytes = read_all(&mut File::open(path)?)?;
-        Self::holding(empty, &Sum::read(&bytes)?.0)
+    /// Writes what this one holds, and no more, to an empty file.
+    pub(super) fn compacted(&mut self, empty: File) -> Result<Self, Fault> {
+        let bytes = read_all(&mut self.file)?;
+        match Sum::read(&bytes)? {
+            (sum, length) if length as u64 == self.length => Self::holding(empty, &sum),
+            _ => Err(Fault::Damaged("its last commit has changed".into())),
+        }
     }
 
-    fn holding(file: File, sum: &Sum<'_>) -> Result<Self, Fault> {
-        let mut out = io::BufWriter::new(file);
-        let mut length = out.write(&head())? as u64;
+    fn holding(empty: File, sum: &Sum<'_>) -> Result<Self, Fault> {
+        let mut out = io::BufWriter::new(empty);
+        out.write_all(&head())?;
+        let mut length = HEAD as u64;
         for commit in sum.commits() {
-            let frame = commit.frame()?;
+            let frame = commit.frame(length)?;
             out.write_all(&frame)?;
             length += frame.len() as u64;
         }
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        Ok(Self { file, length, holds: length })
+        Ok(Self::of(file, length, length))
     }
 
-    /// Makes a batch durable. After an error, the file is as it was, or has to be opened again.
+    /// Makes a batch durable. After an error, the file is as it was, or [spoilt](Self::is_spoilt).
     pub(super) fn commit(&mut self, stamp: Stamp, batch: &Batch) -> Result<(), Fault> {
-        let rows = changes(batch);
-        let frame = Commit::of(stamp, batch, &rows).frame()?;
-        let written = self.file.write_all_at(&frame, self.length).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
+        let frame = Commit::of(stamp, batch, &changes(batch)).frame(self.length)?;
+        let length = self.length + frame.len() as u64;
+        if length > MAX_BYTES {
+            return Err(Fault::Io(io::ErrorKind::FileTooLarge.into()));
+        }
+        let taken = self.file.write_all_at(&frame, self.length);
+        let is_taken = taken.is_ok();
+        if let Err(error) = taken.and_then(|()| self.file.sync_data()) {
             // What the system took, and could not put on disk, it may take for written from now on.
-            let _ = self.file.set_len(self.length);
+            let is_cut = self.file.set_len(self.length).is_ok();
+            self.is_spoilt = is_taken || !is_cut;
             return Err(error.into());
         }
-        self.length += frame.len() as u64;
+        self.length = length;
         Ok(())
+    }
+
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.is_spoilt
     }
 
     /// Whether most of it is what has changed since.
     pub(super) fn is_bloated(&self) -> bool {
-        self.length > SMALL.max(BLOATED * self.holds)
+        self.length > self.bloated
     }
 
-    /// It could not be compacted: not before it is as many times longer again.
+    /// It could not be compacted: not before it is a quarter longer.
     pub(super) fn stay_bloated(&mut self) {
-        self.holds = self.length;
+        self.bloated = self.length + self.length / 4;
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
     }
 }
 
@@ -209,8 +240,11 @@ fn read_all(file: &mut File) -> Result<Vec<u8>, Fault> {
     if length > MAX_BYTES {
         return Err(Fault::Damaged(format!("its {length} bytes are more than a journal has")));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let mut bytes = Vec::new();
+    let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length).ok());
+    room.ok_or(Fault::Io(io::ErrorKind::OutOfMemory.into()))?;
+    file.rewind()?;
+    file.take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -223,16 +257,16 @@ fn head() -> [u8; HEAD] {
     head
 }
 
-/// What follows the head of a file that this program reads.
-fn after_head(file: &[u8]) -> Result<&[u8], Fault> {
+/// Whether a file begins as those do that this program reads.
+fn check_head(file: &[u8]) -> Result<(), Fault> {
     let damaged = |why: &str| Fault::Damaged(why.into());
-    let (head, rest) = file.split_at_checked(HEAD).ok_or_else(|| damaged("it is too short"))?;
+    let head = file.get(..HEAD).ok_or_else(|| damaged("it is too short"))?;
     let (words, check) = head.split_at(HEAD - size_of::<u32>());
     if !words.starts_with(&MAGIC) || number(check) != crc32fast::hash(words) {
         return Err(damaged("it is no journal of gossd's"));
     }
     match number(&words[MAGIC.len()..]) {
-        FORMAT => Ok(rest),
+        FORMAT => Ok(()),
         later if later > FORMAT => Err(Fault::Newer),
         former => {
             Err(Fault::Damaged(format!("it has format {former}, and this gossd reads format {FORMAT}")))
@@ -245,15 +279,24 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-/// The commit of the frame that bytes begin with, and what follows it; none if that frame is not whole.
-fn first_commit(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (frame, rest) = bytes.split_at_checked(FRAME)?;
-    let (sizes, check) = frame.split_at(2 * size_of::<u32>());
-    if number(check) != crc32fast::hash(sizes) {
+/// The CRC of a frame's sizes, and of where it is in the file: nothing that somebody else writes into a record is a frame there.
+fn check(sizes: &[u8], at: u64) -> u32 {
+    let mut check = crc32fast::Hasher::new();
+    check.update(sizes);
+    check.update(&at.to_le_bytes());
+    check.finalize()
+}
+
+/// The commit of the frame at `at` in a file, and what follows it; none if that frame is not whole.
+fn commit_at(file: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let (frame, rest) = file.get(at..)?.split_at_checked(FRAME)?;
+    let (sizes, checked) = frame.split_at(2 * size_of::<u32>());
+    if number(checked) != check(sizes, at as u64) {
         return None;
     }
-    let (commit, rest) = rest.split_at_checked(number(sizes).try_into().ok()?)?;
-    (number(&sizes[size_of::<u32>()..]) == crc32fast::hash(commit)).then_some((commit, rest))
+    let commit = rest.get(..number(sizes).try_into().ok()?)?;
+    let is_whole = number(&sizes[size_of::<u32>()..]) == crc32fast::hash(commit);
+    is_whole.then_some((commit, at + FRAME + commit.len()))
 }
 
 impl<'a> Row<'a> {
@@ -273,36 +316,30 @@ impl<'a> Commit<'a> {
         Self { stamp, draining: batch.draining, told, rows: changes.iter().map(row).collect() }
     }
 
-    /// Of rows that were made up.
-    #[cfg(any(test, feature = "fuzz"))]
-    pub(super) fn made_up(stamp: Stamp, rows: &'a [(u8, Vec<u8>, Vec<u8>)]) -> Self {
-        let row = |(keyspace, key, kept): &'a (u8, Vec<u8>, Vec<u8>)| Row {
-            keyspace: *keyspace,
-            key,
-            kept: Some(kept),
-        };
-        Self { stamp, rows: rows.iter().map(row).collect(), ..Self::default() }
+    /// The frame that it is at `at` in a file.
+    pub(super) fn frame(&self, at: u64) -> Result<Vec<u8>, Fault> {
+        let room = vec![0; FRAME];
+        framed(postcard::to_extend(self, room).map_err(|error| Fault::Io(io::Error::other(error)))?, at)
     }
 
-    pub(super) fn frame(&self) -> Result<Vec<u8>, Fault> {
-        let too_long = |_| Fault::Io(io::ErrorKind::FileTooLarge.into());
-        let mut frame =
-            postcard::to_extend(self, vec![0; FRAME]).map_err(|error| Fault::Io(io::Error::other(error)))?;
-        let (sizes, commit) = frame.split_at_mut(FRAME);
-        let (length, check) = (u32::try_from(commit.len()).map_err(too_long)?, crc32fast::hash(commit));
-        sizes[..4].copy_from_slice(&length.to_le_bytes());
-        sizes[4..8].copy_from_slice(&check.to_le_bytes());
-        let check = crc32fast::hash(&sizes[..8]);
-        sizes[8..].copy_from_slice(&check.to_le_bytes());
-        Ok(frame)
-    }
-
-    /// What a start makes of this alone.
-    pub(super) fn contents(self) -> Contents {
+    /// What a start makes of the bytes of one; none if they are none. What a later version appended is left out.
+    pub(super) fn read_alone(bytes: &'a [u8]) -> Option<Contents> {
         let mut sum = Sum::default();
-        sum.add(self);
-        sum.settled().contents()
+        sum.add(read(bytes)?);
+        Some(sum.settled().contents())
     }
+}
+
+/// Writes the numbers of a frame in front of its commit.
+fn framed(mut frame: Vec<u8>, at: u64) -> Result<Vec<u8>, Fault> {
+    let too_long = |_| Fault::Io(io::ErrorKind::FileTooLarge.into());
+    let (numbers, commit) = frame.split_at_mut(FRAME);
+    let (sizes, checked) = numbers.split_at_mut(2 * size_of::<u32>());
+    let (length, crc) = sizes.split_at_mut(size_of::<u32>());
+    length.copy_from_slice(&u32::try_from(commit.len()).map_err(too_long)?.to_le_bytes());
+    crc.copy_from_slice(&crc32fast::hash(commit).to_le_bytes());
+    checked.copy_from_slice(&check(sizes, at).to_le_bytes());
+    Ok(frame)
 }
 
 /// All that a batch changes.
@@ -315,8 +352,8 @@ pub(super) fn changes(batch: &Batch) -> Vec<(Keyspace, RowChange)> {
 #[derive(Debug, Default)]
 pub(super) struct Sum<'a> {
     pub(super) stamp: Stamp,
-    draining: bool,
-    told: Option<(Generation, Version)>,
+    pub(super) draining: bool,
+    pub(super) told: Option<(Generation, Version)>,
     /// The newest row of each key, in the order of the keys.
     pub(super) rows: Vec<Row<'a>>,
 }
@@ -324,27 +361,29 @@ pub(super) struct Sum<'a> {
 impl<'a> Sum<'a> {
     /// Of the bytes of a file; and how many of them are whole commits. What follows those is an unfinished one.
     pub(super) fn read(file: &'a [u8]) -> Result<(Self, usize), Fault> {
-        let (mut rest, mut sum) = (after_head(file)?, Self::default());
-        let mut first = true;
-        while let Some((commit, after)) = first_commit(rest) {
+        check_head(file)?;
+        let (mut sum, mut at, mut settled) = (Self::default(), HEAD, 0);
+        while let Some((commit, after)) = commit_at(file, at) {
             let Some(commit) = read::<Commit<'_>>(commit) else {
                 return Err(Fault::Damaged("it has a commit that no gossd wrote".into()));
             };
-            if !first && commit.stamp.commits.wrapping_sub(sum.stamp.commits) > 1 {
+            if at > HEAD && commit.stamp.commits.wrapping_sub(sum.stamp.commits) > 1 {
                 return Err(Fault::Damaged("a commit is missing in it".into()));
             }
             sum.add(commit);
-            (rest, first) = (after, false);
+            if sum.rows.len() > 2 * settled + ROWS {
+                // Not every row that was ever written is to be in memory.
+                sum = sum.settled();
+                settled = sum.rows.len();
+            }
+            at = after;
         }
         // A whole commit after one that is not shows that this one was on disk once.
-        let is_damaged = first || (1..rest.len()).any(|at| first_commit(&rest[at..]).is_some());
-        if is_damaged {
-            return Err(Fault::Damaged(format!(
-                "its checksums are wrong from byte {} on",
-                file.len() - rest.len()
-            )));
+        let is_followed = || (at + 1..file.len()).any(|at| commit_at(file, at).is_some());
+        if at == HEAD || file.len() - at > MAX_UNFINISHED || is_followed() {
+            return Err(Fault::Damaged(format!("its checksums are wrong from byte {at} on")));
         }
-        Ok((sum.settled(), file.len() - rest.len()))
+        Ok((sum.settled(), at))
     }
 
     fn add(&mut self, commit: Commit<'a>) {
@@ -438,10 +477,15 @@ pub(super) fn read_bytes(file: &[u8]) -> Option<Contents> {
     Sum::read(file).ok().map(|(sum, _)| sum.contents())
 }
 
-/// The bytes of a file with one commit.
+/// The bytes of a file with these encoded commits.
 #[cfg(any(test, feature = "fuzz"))]
-pub(super) fn write_bytes(commit: &Commit<'_>) -> Vec<u8> {
-    [&head()[..], &commit.frame().unwrap_or_default()].concat()
+pub(super) fn write_bytes(commits: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = head().to_vec();
+    for commit in commits {
+        let frame = framed([&[0; FRAME], &**commit].concat(), file.len() as u64);
+        file.extend(frame.unwrap_or_default());
+    }
+    file
 }
 
 impl From<io::Error> for Fault {

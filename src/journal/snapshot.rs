@@ -15,8 +15,9 @@ use gossd_core::slot::Version;
 #[derive(Debug, Serialize, Deserialize)]
 struct Snapshot<'a> {
     generation: Generation,
+    /// An encoded [`Commit`], which a later version may have appended to.
     #[serde(borrow)]
-    all: Commit<'a>,
+    all: &'a [u8],
     /// See [`Unreconciled`]: generation, version and ids.
     unreconciled: Option<(Generation, Version, Vec<String>)>,
 }
@@ -26,15 +27,15 @@ pub(crate) fn write(generation: Generation, all: &Batch, unreconciled: Option<Un
     let unreconciled = unreconciled.map(|Unreconciled { told: (of, version), ids }| {
         (of, version, ids.iter().map(ToString::to_string).collect())
     });
-    let changes = changes(all);
-    bytes(&Snapshot { generation, all: Commit::of(Stamp::first(generation), all, &changes), unreconciled })
+    let all = bytes(&Commit::of(Stamp::first(generation), all, &changes(all)));
+    bytes(&Snapshot { generation, all: &all, unreconciled })
 }
 
 /// What a process has to start with that comes after the one that wrote this; none of what it cannot have written. What
 /// a later version appended is left out.
 pub(crate) fn read(bytes: &[u8]) -> Option<RestoredJournal> {
     let Snapshot { generation, all, unreconciled } = read_kept(bytes)?;
-    let mut restored = all.contents().restored(generation.checked_add(1)?, None);
+    let mut restored = Commit::read_alone(all)?.restored(generation.checked_add(1)?, None);
     let (told, ids) =
         unreconciled.map_or((None, Vec::new()), |(of, version, ids)| (Some((of, version)), ids));
     restored.told = told;
@@ -107,5 +108,10 @@ mod tests {
         assert_eq!((read.rules, read.entrypoints), (vec![rule], vec![registered]), "{WHY}");
         let later = [&former[..], b"what a later version appends"].concat();
         assert_eq!(super::read(&later).expect("it is skipped").leases.held, vec![holding("1")]);
+        let Snapshot { generation, all, unreconciled } = read_kept(&former).unwrap();
+        let all = [all, b"what it appends to a commit"].concat();
+        let later =
+            super::read(&bytes(&Snapshot { generation, all: &all, unreconciled })).expect("it is skipped");
+        assert_eq!((later.leases.held, later.told), (vec![holding("1")], Some((40, 7))));
     }
 }

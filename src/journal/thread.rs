@@ -79,6 +79,7 @@ fn work(mut journal: Journal, jobs: &mpsc::Receiver<Job>) {
             Job::Write(batch, done) => {
                 let result = journal.write(&batch);
                 let _ = done.send(Written { batch, result, bytes: journal.bytes() });
+                journal.compact();
             }
             Job::Look(done) => drop(done.send(journal.look())),
         }

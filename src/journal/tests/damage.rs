@@ -95,24 +95,48 @@ fn a_flipped_byte_is_found_wherever_it_is() {
 }
 
 #[test]
-fn a_commit_that_is_missing_or_comes_twice_late_is_damage() {
+fn a_commit_counts_only_where_it_was_written() {
     let (image, ends) = image();
-    let without = [&image[..ends[2]], &image[ends[3]..]].concat();
-    assert!(start_on(&without, "one is missing").set_aside.is_some());
     let swapped =
         [&image[..ends[1]], &image[ends[2]..ends[3]], &image[ends[1]..ends[2]], &image[ends[3]..]].concat();
     assert!(start_on(&swapped, "two in the wrong order").set_aside.is_some());
-    let again = [&image[..], &image[ends[1]..]].concat();
-    assert!(start_on(&again, "all of them twice").set_aside.is_some());
+    for (what, bytes, held) in [
+        ("one is cut out", [&image[..ends[2]], &image[ends[3]..]].concat(), 40),
+        ("all of them twice", [&image[..], &image[ends[1]..]].concat(), 120),
+    ] {
+        let restored = start_on(&bytes, what);
+        assert_eq!((restored.leases.held.len(), restored.set_aside), (held, None), "{what}");
+    }
+}
+
+/// A client chooses its tunnel's id, which lies in the file as it is.
+#[test]
+fn what_a_client_chose_is_no_commit_of_the_journal() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    journal.write(&batch([hold("a")])).unwrap();
+    let begun = fs::read(file(&dir)).unwrap().len();
+    // A whole frame, but for where it is: the length 4, two checksums, and four bytes.
+    let id = "04000000-7b82-4c5f-8c75-ff18b1f48aad";
+    let record = Record { name: id.into(), ..(*held("b").record).clone() };
+    journal.write(&batch([("b", Word::Held(Holding { record: Arc::new(record), ..held("b") }))])).unwrap();
+    let mut torn = fs::read(file(&dir)).unwrap();
+    let lies = torn.windows(8).position(|bytes| bytes == [4, 0, 0, 0, 0x7b, 0x82, 0x4c, 0x5f]);
+    assert!(lies.is_some_and(|at| at > begun), "it does not lie there as it is");
+    torn[begun + 4] ^= 1;
+    fs::write(file(&dir), &torn).unwrap();
+    drop(journal);
+    let (_, restored) = open(&dir);
+    assert_eq!((ids(&restored), restored.set_aside), (texts(["a"]), None));
 }
 
 /// A file of that format which begins with a commit.
 fn file_of(format: u32, commit: &[u8]) -> Vec<u8> {
-    let head = [&b"gossdlog"[..], &format.to_le_bytes()].concat();
-    let sizes =
-        [u32::try_from(commit.len()).unwrap().to_le_bytes(), crc32fast::hash(commit).to_le_bytes()].concat();
-    let [checked, framed] = [&head, &sizes].map(|bytes| crc32fast::hash(bytes).to_le_bytes());
-    [&head[..], &checked, &sizes, &framed, commit].concat()
+    let mut file = log::write_bytes(&[commit.to_vec()]);
+    file[8..12].copy_from_slice(&format.to_le_bytes());
+    let check = crc32fast::hash(&file[..12]);
+    file[12..16].copy_from_slice(&check.to_le_bytes());
+    file
 }
 
 #[test]
@@ -125,6 +149,12 @@ fn a_file_of_something_else_is_set_aside() {
         ("no commit", file_of(3, b"")[..16].to_vec()),
         ("an empty commit", file_of(3, b"")),
         ("a commit that no gossd wrote", file_of(3, &[0xff; 100])),
+        (
+            "a commit is missing",
+            log::write_bytes(
+                &[1, 3].map(|count| bytes(&Commit { stamp: Stamp::counted(count), ..Commit::default() })),
+            ),
+        ),
         ("an impossible format", file_of(0, &bytes(&Commit::default()))),
         ("a former format", file_of(2, &bytes(&Commit::default()))),
         ("the last generation", file_of(3, &bytes(&last))),

@@ -155,9 +155,8 @@ impl State {
         }
     }
 
-    /// A write, or a look at the file, has not ended for that long. It may still end.
-    pub fn journal_hangs(&mut self, since: Duration) {
-        let why = format!("a write has not ended for {} s: the disk hangs or is very slow", since.as_secs());
+    /// A write, or a look at the file, has not ended for long, as `why` says. It may still end.
+    pub fn journal_hangs(&mut self, why: String) {
         self.fail(why);
     }
 

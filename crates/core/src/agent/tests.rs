@@ -403,10 +403,10 @@ fn a_commit_that_hangs_is_a_problem_until_it_ends_and_a_late_one_for_a_minute() 
     agent.take_batch();
     agent.lock().commit_begins(now());
     advance(Duration::from_secs(2));
-    agent.lock().journal_hangs(Duration::from_secs(2));
+    agent.lock().journal_hangs("for 2 s".into());
     assert!(agent.lock().journal_problem().unwrap().contains("2 s"));
     assert_eq!(agent.view().journal.commit, Duration::from_secs(2), "so far");
-    agent.lock().journal_hangs(Duration::from_secs(4));
+    agent.lock().journal_hangs("for 4 s".into());
     assert_eq!(agent.effects().lines.len(), 1, "told once");
     agent.lock().commit_ends(now());
     agent.written();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::counters::Dropped;
+use super::ping::Leg;
 use super::push::Outgoing;
 use super::recent::Recent;
 use super::repair::{self, RepairPart};
@@ -44,7 +45,7 @@ impl Link {
         if !self.pusher.is_due(now) {
             return;
         }
-        let peers: Vec<_> = self.live().map(|peer| (peer.addr, self.pings.trip(peer.addr))).collect();
+        let peers: Vec<_> = self.live().map(|peer| self.pings.leg(peer.addr)).collect();
         for outgoing in self.pusher.flush(now, &peers) {
             self.send_push(&outgoing);
         }
@@ -112,13 +113,7 @@ impl Link {
     }
 
     /// What an agent's former start pushed last may be all that is left of it.
-    pub(super) fn say_back(
-        &mut self,
-        now: Instant,
-        former: Generation,
-        recent: &Recent,
-        peer: (SocketAddr, Option<Duration>),
-    ) {
+    pub(super) fn say_back(&mut self, now: Instant, former: Generation, recent: &Recent, peer: Leg) {
         // It was understood when it came.
         let pushes = recent.pushes().filter_map(|push| wire::decode::<wire::Push<'_>>(push).ok());
         let mut all: Vec<_> = pushes.map(|push| push.changes).collect();

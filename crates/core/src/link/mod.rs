@@ -25,7 +25,6 @@ mod key_exchange;
 pub mod keyring;
 pub mod keys;
 mod look;
-mod loss;
 mod members;
 pub mod noise;
 mod peers;
@@ -385,6 +384,7 @@ impl Link {
                 if ping.revision < self.peers.own.revision {
                     self.introduce(peer.addr);
                 }
+                self.pings.note_lost(peer.addr, ping.lost);
                 let told = self.peers.note_told(&peer.owner.name, ping.told);
                 self.ask(now, &peer.owner, Some(told), replicas);
             }
@@ -448,8 +448,8 @@ impl Link {
             return Some(());
         }
         self.forget(now, forgotten, replicas);
-        let trip = self.pings.trip(peer.addr);
-        replicas.apply(now, News::Heard { owner: peer.owner.clone(), trip });
+        let leg = self.pings.leg(peer.addr);
+        replicas.apply(now, News::Heard { owner: peer.owner.clone(), trip: leg.trip });
         for change in changes {
             replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
         }
@@ -457,7 +457,7 @@ impl Link {
         self.send_digest(ran, peer.addr);
         self.ask(now, &peer.owner, None, replicas);
         if let Some(former) = former {
-            self.say_back(now, former, &recent, (peer.addr, trip));
+            self.say_back(now, former, &recent, leg);
         }
         if let Some(from) = moved {
             let Peer { owner, addr: to } = peer;
@@ -479,7 +479,8 @@ impl Link {
 
     fn ping_with(&self, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
         let revision = self.peers.told_revision(to);
-        wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision })
+        let lost = self.peers.lost_from(to);
+        wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost })
     }
 
     /// Reads a payload, and counts what a later version has appended to it.

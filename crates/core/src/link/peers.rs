@@ -285,6 +285,12 @@ impl Peers {
         known.filter(|known| known.is_own_word).map_or(0, |known| known.revision)
     }
 
+    /// How many in a thousand of the last frames from whoever is at an address did not arrive.
+    pub(super) fn lost_from(&self, addr: SocketAddr) -> u16 {
+        let contact = self.addresses.get(&addr).and_then(|name| self.table.get(name)?.contact.as_ref());
+        contact.and_then(|contact| self.sessions.get(&contact.current)).map_or(0, Session::lost)
+    }
+
     /// The session in which frames are sent to an address.
     pub(super) fn to(&mut self, addr: SocketAddr) -> Option<&mut Session> {
         let contact = self.table.get(self.addresses.get(&addr)?)?.contact.as_ref()?;

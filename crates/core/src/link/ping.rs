@@ -45,6 +45,17 @@ pub(crate) struct DuePing {
     pub ask: bool,
 }
 
+/// The way to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leg {
+    /// Where it ends.
+    pub addr: SocketAddr,
+    /// The round-trip time, smoothed.
+    pub trip: Option<Duration>,
+    /// How many in a thousand of our last frames did not get there, as the peer says.
+    pub lost: u16,
+}
+
 /// Whom to ping when, and which answers are still wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
@@ -62,6 +73,8 @@ struct PingTarget {
     asked: Option<Instant>,
     measured: Option<Instant>,
     trip: Option<Duration>,
+    /// See [`Leg::lost`].
+    lost: u16,
     /// Whether whoever answered the last Hello is pinged at another address.
     is_alias: bool,
 }
@@ -101,6 +114,7 @@ impl PingTarget {
             asked: None,
             measured: None,
             trip: None,
+            lost: 0,
             is_alias: false,
         }
     }
@@ -209,6 +223,23 @@ impl Pings {
             Some(before) if trip < before => (before + trip) / 2,
             Some(before) => (before * 3 + trip) / 4,
         });
+    }
+
+    /// What the peer at an address said of our frames.
+    pub(crate) fn note_lost(&mut self, addr: SocketAddr, lost: u16) {
+        if let Some(target) = self.targets.get_mut(&addr) {
+            target.lost = lost;
+        }
+    }
+
+    /// The way to an address.
+    pub(crate) fn leg(&self, addr: SocketAddr) -> Leg {
+        let target = self.targets.get(&addr);
+        Leg {
+            addr,
+            trip: target.and_then(|target| target.trip),
+            lost: target.map_or(0, |target| target.lost),
+        }
     }
 
     /// The round-trip time to an address, smoothed.

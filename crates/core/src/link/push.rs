@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::loss::Losses;
+use super::ping::Leg;
 use super::wire;
 use crate::capacity::GiveBack as _;
 use crate::codec::encode_cell;
@@ -24,7 +24,11 @@ const FRAMES_PER_FLUSH: usize = 16;
 /// How often a push is said to a peer that does not answer, the first time included. At 20 % loss each way, 6
 /// leave one change in 2,100 to repair, without copies.
 const TRIES: u32 = 6;
-/// Between the copies of a frame: a queue that was full has room again, and whoever is near has answered, so that there is no copy.
+/// Where frames get lost, a try is as many copies as make it rarer than once in this that all get lost,
+const RARE: f64 = 1e-4;
+/// but at most so many,
+const MOST_COPIES: u32 = 6;
+/// and this apart: a queue that was full has room again, and whoever is near has answered, so that there is no copy.
 const COPY: Duration = Duration::from_millis(3);
 /// Bounds of the time until a push is said again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(12), Duration::from_millis(500));
@@ -59,7 +63,6 @@ pub(crate) struct Pusher {
     flushed: Option<Instant>,
     waiting: BTreeMap<u64, Waiting>,
     last_id: u64,
-    losses: Losses,
     /// Pushes given up on, to some peer.
     pub given_up: u64,
 }
@@ -92,9 +95,8 @@ struct Retry {
     /// Copies of this try that are to follow.
     copies: u32,
     tries: u32,
-    /// Copies and tries so far.
-    frames: u32,
-    trip: Option<Duration>,
+    /// Of the peer's leg: see [`copies`].
+    lost: u16,
 }
 
 impl Pusher {
@@ -110,8 +112,8 @@ impl Pusher {
         }
     }
 
-    /// Frames with fresh changes for `peers`, given as address and round-trip time, if it is time for them.
-    pub(crate) fn flush(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Vec<Outgoing> {
+    /// Frames with fresh changes for `peers`, if it is time for them.
+    pub(crate) fn flush(&mut self, now: Instant, peers: &[Leg]) -> Vec<Outgoing> {
         if !self.is_due(now) {
             return Vec::new();
         }
@@ -137,8 +139,7 @@ impl Pusher {
     pub(crate) fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
         let mut frames = Vec::new();
         let mut given_up = 0;
-        let losses = &mut self.losses;
-        self.waiting.retain(|id, push| {
+        self.waiting.retain(|_, push| {
             if push.due > now {
                 return true;
             }
@@ -148,7 +149,7 @@ impl Pusher {
                 !done
             });
             let due = push.peers.iter_mut().filter(|(_, retry)| retry.at <= now);
-            let to: Vec<SocketAddr> = due.map(|(addr, retry)| retry.again(now, *id, *addr, losses)).collect();
+            let to: Vec<SocketAddr> = due.map(|(addr, retry)| retry.again(now, *addr)).collect();
             if !to.is_empty() {
                 frames.push(Outgoing { payload: push.payload(now), to });
             }
@@ -161,13 +162,9 @@ impl Pusher {
 
     /// A peer has it. The round-trip time, if the push was sent to it only once.
     pub(crate) fn acked(&mut self, now: Instant, id: u64, from: SocketAddr) -> Option<Duration> {
-        self.losses.acked(id, from);
         let push = self.waiting.get_mut(&id)?;
         let retry = push.peers.remove(&from)?;
-        if retry.tries == 1 {
-            self.losses.tried(true);
-        }
-        let trip = (retry.frames == 1).then(|| now.saturating_duration_since(push.sent));
+        let trip = retry.is_first().then(|| now.saturating_duration_since(push.sent));
         if push.peers.is_empty() {
             self.waiting.remove(&id);
         }
@@ -205,7 +202,7 @@ impl Pusher {
         self.flushed.map(|at| at + COALESCE)
     }
 
-    fn next_frame(&mut self, now: Instant, peers: &[(SocketAddr, Option<Duration>)]) -> Outgoing {
+    fn next_frame(&mut self, now: Instant, peers: &[Leg]) -> Outgoing {
         let mut changes: Vec<(Slot, Vec<u8>)> = Vec::new();
         let (mut bytes, mut born, mut until) = (0, now, self.told);
         while let Some(first) = self.fresh.first_entry() {
@@ -236,7 +233,7 @@ impl Pusher {
         now: Instant,
         former: Generation,
         changes: Vec<(Slot, &[u8])>,
-        peer: (SocketAddr, Option<Duration>),
+        peer: Leg,
     ) -> Outgoing {
         let push = wire::Push { former: Some(former), changes, ..EMPTY };
         let outgoing = self.send(now, now, push, &[peer]);
@@ -244,26 +241,15 @@ impl Pusher {
         outgoing
     }
 
-    fn send(
-        &mut self,
-        now: Instant,
-        born: Instant,
-        push: wire::Push<'_>,
-        peers: &[(SocketAddr, Option<Duration>)],
-    ) -> Outgoing {
+    fn send(&mut self, now: Instant, born: Instant, push: wire::Push<'_>, peers: &[Leg]) -> Outgoing {
         self.last_id += 1;
         let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, ..push }).split_off(1);
-        self.losses.keep(peers.len(), |addr| peers.iter().any(|(peer, _)| peer == addr));
-        let mut first = |addr, trip| {
-            self.losses.sent(now, self.last_id, addr, trip);
-            Retry::first(now, trip, self.losses.copies(addr, trip))
-        };
-        let retries: BTreeMap<_, _> = peers.iter().map(|(addr, trip)| (*addr, first(*addr, *trip))).collect();
+        let retries: BTreeMap<_, _> = peers.iter().map(|leg| (leg.addr, Retry::first(now, leg))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);
         let waiting = Waiting { rest, born, sent: now, due, peers: retries };
         let payload = waiting.payload(now);
         self.waiting.insert(self.last_id, waiting);
-        Outgoing { payload, to: peers.iter().map(|(addr, _)| *addr).collect() }
+        Outgoing { payload, to: peers.iter().map(|leg| leg.addr).collect() }
     }
 
     fn bound_waiting(&mut self) {
@@ -286,30 +272,45 @@ impl Waiting {
 }
 
 impl Retry {
-    fn first(now: Instant, trip: Option<Duration>, copies: u32) -> Self {
+    fn first(now: Instant, leg: &Leg) -> Self {
         let interval =
-            trip.map_or(RETRY_UNKNOWN, |trip| (trip * 3 / 2 + RETRY.0 / 2).clamp(RETRY.0, RETRY.1));
-        let at = now + if copies > 1 { COPY } else { interval };
-        Self { at, interval, copies: copies - 1, tries: 1, frames: 1, trip }
+            leg.trip.map_or(RETRY_UNKNOWN, |trip| (trip * 3 / 2 + RETRY.0 / 2).clamp(RETRY.0, RETRY.1));
+        let mut first = Self { at: now, interval, copies: copies(leg.lost) - 1, tries: 1, lost: leg.lost };
+        first.at += first.pause();
+        first
     }
 
     /// Counts a copy, or a try, which waits a quarter longer than the one before.
-    fn again(&mut self, now: Instant, id: u64, addr: SocketAddr, losses: &mut Losses) -> SocketAddr {
-        losses.sent(now, id, addr, self.trip);
-        self.frames += 1;
+    fn again(&mut self, now: Instant, addr: SocketAddr) -> SocketAddr {
         if self.copies > 0 {
             self.copies -= 1;
         } else {
-            if self.tries == 1 {
-                losses.tried(false);
-            }
             self.tries += 1;
             self.interval = (self.interval * 5 / 4).min(RETRY.1);
-            self.copies = losses.copies(addr, self.trip) - 1;
+            self.copies = copies(self.lost) - 1;
         }
-        self.at = now + if self.copies > 0 { COPY } else { self.interval };
+        self.at = now + self.pause();
         addr
     }
+
+    fn pause(&self) -> Duration {
+        if self.copies > 0 { COPY } else { self.interval }
+    }
+
+    /// Whether nothing but the first frame was sent.
+    fn is_first(&self) -> bool {
+        self.tries == 1 && self.copies + 1 == copies(self.lost)
+    }
+}
+
+/// Where so many frames in a thousand get lost, as how many copies one goes.
+fn copies(lost: u16) -> u32 {
+    let lost = f64::from(lost.min(1_000)) / 1_000.0;
+    let (mut copies, mut all) = (1, lost);
+    while all > RARE && copies < MOST_COPIES {
+        (copies, all) = (copies + 1, all * lost);
+    }
+    copies
 }
 
 #[cfg(test)]
@@ -321,8 +322,9 @@ mod tests {
         Change { slot, cell: Cell { version: u64::from(slot), content: Content::Empty } }
     }
 
-    fn peers() -> Vec<(SocketAddr, Option<Duration>)> {
-        [1, 2].map(|n| (SocketAddr::from(([10, 0, 0, n], 8002)), None)).to_vec()
+    fn peers() -> Vec<Leg> {
+        let leg = |n| Leg { addr: SocketAddr::from(([10, 0, 0, n], 8002)), trip: None, lost: 0 };
+        [1, 2].map(leg).to_vec()
     }
 
     fn slots_of(frame: &Outgoing) -> Vec<Slot> {
@@ -350,16 +352,15 @@ mod tests {
         pusher.add(now, vec![change(1)]);
         pusher.flush(now, &peers);
         now += Duration::from_millis(3);
-        assert_eq!(pusher.acked(now, 1, peers[0].0), Some(Duration::from_millis(3)));
+        assert_eq!(pusher.acked(now, 1, peers[0].addr), Some(Duration::from_millis(3)));
         let mut frames = 1;
         while let Some(at) = pusher.next_deadline() {
             for frame in pusher.retry(at) {
-                assert_eq!(frame.to, [peers[1].0]);
+                assert_eq!(frame.to, [peers[1].addr]);
                 frames += 1;
             }
         }
-        // From the second try on, loss is noticed: two copies each.
-        assert_eq!((frames, pusher.given_up, pusher.waiting()), (1 + 2 * (TRIES - 1), 1, 0));
+        assert_eq!((frames, pusher.given_up, pusher.waiting()), (TRIES, 1, 0));
     }
 
     #[test]
@@ -368,7 +369,29 @@ mod tests {
         pusher.add(now, vec![change(1)]);
         pusher.flush(now, &peers());
         pusher.retry(now + RETRY_UNKNOWN);
-        assert_eq!(pusher.acked(now + RETRY_UNKNOWN, 1, peers()[0].0), None);
+        assert_eq!(pusher.acked(now + RETRY_UNKNOWN, 1, peers()[0].addr), None);
+    }
+
+    #[test]
+    fn where_frames_get_lost_each_try_is_copies_and_an_ack_spares_the_rest() {
+        assert_eq!([0, 1, 16, 50, 200, 1_000, u16::MAX].map(copies), [1, 2, 3, 4, 6, 6, 6]);
+        let (mut pusher, now) = (Pusher::default(), Instant::now());
+        let lossy = |leg: Leg| Leg { lost: 50, trip: Some(Duration::from_millis(300)), ..leg };
+        let peers: Vec<Leg> = peers().into_iter().map(lossy).collect();
+        pusher.add(now, vec![change(1)]);
+        assert_eq!(pusher.flush(now, &peers)[0].to.len(), 2);
+        assert_eq!(pusher.next_deadline(), Some(now + COPY));
+        assert_eq!(pusher.retry(now + COPY)[0].to.len(), 2);
+        assert_eq!(pusher.acked(now + COPY, 1, peers[0].addr), None, "of which copy is not known");
+        assert_eq!(pusher.retry(now + COPY * 2)[0].to, [peers[1].addr]);
+        assert_eq!(pusher.retry(now + COPY * 3)[0].to, [peers[1].addr]);
+        let again = pusher.next_deadline().unwrap();
+        assert!(again > now + Duration::from_millis(450), "no more before the round trip is over");
+        let mut frames = 4;
+        while let Some(at) = pusher.next_deadline() {
+            frames += u32::try_from(pusher.retry(at).len()).unwrap();
+        }
+        assert_eq!((frames, pusher.given_up), (4 * TRIES, 1));
     }
 
     #[test]

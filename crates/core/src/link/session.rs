@@ -14,6 +14,10 @@ use crate::record::{AgentName, Owner};
 /// while UDP frames of the same session run past, at most some seconds of a busy sender.
 const WINDOW: u64 = 8_192;
 const WORDS: usize = (WINDOW / 64) as usize;
+/// Of so many frames is told how many were lost: those of a minute in which nothing happens.
+const TOLD: u64 = 128;
+/// The newest frames may be overtaken by others, and are not missed yet.
+const UNDER_WAY: u64 = 4;
 /// A session that another one replaced is dropped when nothing came in it for this long.
 pub(super) const LINGER: Duration = Duration::from_secs(10);
 
@@ -83,6 +87,11 @@ impl Session {
         let plain = self.channel.decrypt(counter, encrypted).map_err(|Mismatch| Unopened::Mismatch)?;
         if self.window.take(counter) { Ok(plain) } else { Err(Unopened::Replayed) }
     }
+
+    /// How many in a thousand of the last frames did not arrive; 0 if it may have been a single one.
+    pub(super) fn lost(&self) -> u16 {
+        self.window.lost()
+    }
 }
 
 /// Why a frame of a session counts for nothing.
@@ -125,6 +134,19 @@ impl Window {
         fresh
     }
 
+    /// How many in a thousand of the last counters were not seen.
+    fn lost(&self) -> u16 {
+        let end = self.next.saturating_sub(UNDER_WAY);
+        let counters = end.saturating_sub(TOLD)..end;
+        let all = counters.end - counters.start;
+        let missed = counters.filter(|counter| {
+            let (word, bit) = place(*counter);
+            self.seen[word] & bit == 0
+        });
+        let missed = missed.count() as u64;
+        if missed * TOLD <= all { 0 } else { u16::try_from(missed * 1_000 / all).unwrap_or(u16::MAX) }
+    }
+
     /// Forgets what leaves the window, so that its bits can be used for `self.next..=counter`.
     fn clear_up_to(&mut self, counter: u64) {
         if counter - self.next >= WINDOW {
@@ -149,6 +171,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_did_not_arrive_is_told_and_what_was_overtaken_is_not() {
+        let mut window = Window::new();
+        assert_eq!(window.lost(), 0, "nothing came");
+        (0..100).for_each(|counter| assert!(window.take(counter)));
+        (101..1_000).for_each(|counter| assert!(window.take(counter)));
+        assert_eq!(window.lost(), 0);
+        (1_001..1_128).for_each(|counter| assert!(window.take(counter)));
+        assert_eq!(window.lost(), 0, "a single one");
+        (1_128..2_000).filter(|counter| counter % 5 != 0).for_each(|counter| assert!(window.take(counter)));
+        assert!((190..=210).contains(&window.lost()), "{}", window.lost());
+        (1_900..2_000).filter(|counter| counter % 5 == 0).for_each(|counter| assert!(window.take(counter)));
+        assert!(window.lost() < 100, "they came late: {}", window.lost());
+        window.take(100_000);
+        assert_eq!(window.lost(), 1_000);
+    }
 
     proptest! {
         #[test]

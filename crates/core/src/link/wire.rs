@@ -251,6 +251,8 @@ pub struct Ping {
     pub told: Version,
     /// The revision of the receiver's card that it told the sender; 0 for none.
     pub revision: u64,
+    /// How many in a thousand of the receiver's last frames did not arrive.
+    pub lost: u16,
 }
 
 /// The answer to a [`Ping`].

@@ -86,7 +86,9 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
                 assert_frozen(kind, &push, bytes);
             }
             Kind::PushAck => assert_frozen(kind, &PushAck { id: 500 }, bytes),
-            Kind::Ping => assert_frozen(kind, &Ping { nonce: Some(77), told: 9, revision: 3 }, bytes),
+            Kind::Ping => {
+                assert_frozen(kind, &Ping { nonce: Some(77), told: 9, revision: 3, lost: 200 }, bytes);
+            }
             Kind::Pong => assert_frozen(kind, &Pong { nonce: 77 }, bytes),
             Kind::Conflict => assert_frozen(kind, &Conflict { taken_by }, bytes),
             Kind::Superseded => assert_frozen(kind, &Superseded { generation: 9 }, bytes),
