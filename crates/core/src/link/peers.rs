@@ -95,6 +95,8 @@ pub(super) struct PeerContact {
     current: Index,
     /// Another one, whose frames are taken until then.
     other: Option<(Index, Instant)>,
+    /// The one of these that the last frame came in: of two handshakes that crossed, the peer may send in the other one.
+    heard_in: Index,
     heard: Instant,
     /// Whether it was silent for too long: its frames count for nothing until another handshake.
     is_stale: bool,
@@ -199,7 +201,7 @@ impl Peers {
             return Err(Unopened::Stale);
         }
         let plain = session.open(counter, encrypted)?;
-        (contact.heard, known.sign) = (ran, ran);
+        (contact.heard, contact.heard_in, known.sign) = (ran, index, ran);
         if let Some((_, until)) = contact.other.as_mut().filter(|(other, _)| *other == index) {
             *until = ran + LINGER;
         }
@@ -225,6 +227,7 @@ impl Peers {
         let mut contact = PeerContact {
             current: index,
             other: None,
+            heard_in: index,
             heard: ran,
             is_stale: false,
             is_doubted: false,
@@ -288,7 +291,7 @@ impl Peers {
     /// How many in a thousand of the last frames from whoever is at an address did not arrive.
     pub(super) fn lost_from(&self, addr: SocketAddr) -> u16 {
         let contact = self.addresses.get(&addr).and_then(|name| self.table.get(name)?.contact.as_ref());
-        contact.and_then(|contact| self.sessions.get(&contact.current)).map_or(0, Session::lost)
+        contact.and_then(|contact| self.sessions.get(&contact.heard_in)).map_or(0, Session::lost)
     }
 
     /// The session in which frames are sent to an address.

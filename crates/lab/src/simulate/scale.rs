@@ -39,6 +39,9 @@ pub(super) struct ScaleArgs {
     /// Whether they are in four regions, 20 to 250 ms apart one way
     #[arg(long, requires = "agents")]
     wan: bool,
+    /// Seconds that all agents know each other when registrations begin: after a minute, they know which ways lose frames
+    #[arg(long, default_value_t = 60, requires = "agents")]
+    settled: u64,
     /// Registrations, one every 20 ms
     #[arg(long, default_value_t = 200, requires = "agents")]
     changes: usize,
@@ -53,6 +56,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     let weather = Weather { loss: scale.loss, regions, ..Weather::fine() };
     let network = SimNetwork::new(seed, count, weather).forgetful();
     let mut engine = meet(count, seed, network)?;
+    engine.run(Duration::from_secs(scale.settled))?;
     let idle = rates_of(&mut engine, IDLE)?;
     changes(scale, &mut engine)?;
 
@@ -129,7 +133,6 @@ fn meet(count: usize, seed: u64, network: SimNetwork) -> anyhow::Result<Simulati
         ensure!(engine.now() - start < Duration::from_secs(120), "they did not all meet in two minutes");
         engine.run(Duration::from_millis(100))?;
     }
-    engine.run(Duration::from_secs(5))?;
     Ok(engine)
 }
 
