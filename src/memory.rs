@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::sentence::{Sentence, sentence};
 use gossd_core::quota::{Quota, Share};
 
-/// What an agent takes that holds nothing: the program, its threads, buffers of connections, and the journal's cache.
+/// What an agent takes that holds nothing: the program, its threads, and buffers of connections.
 const FIXED: u64 = 24 << 20;
 /// Address space that is taken and not used: stacks of threads, and the room that the allocator sets aside for them.
 const UNUSED_ADDRESSES: u64 = 192 << 20;
