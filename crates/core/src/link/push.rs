@@ -30,6 +30,8 @@ const RARE: f64 = 1e-4;
 const MOST_COPIES: u32 = 6;
 /// and this apart: a queue that was full has room again, and whoever is near has answered, so that there is no copy.
 const COPY: Duration = Duration::from_millis(3);
+/// What loses one frame may lose all for some ten milliseconds. Over a leg whose next try is far off, one more copy goes so much later.
+const LATE: Duration = Duration::from_millis(60);
 /// Bounds of the time until a push is said again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(12), Duration::from_millis(500));
 /// The same while a peer's round trip is not known.
@@ -275,7 +277,8 @@ impl Retry {
     fn first(now: Instant, leg: &Leg) -> Self {
         let interval =
             leg.trip.map_or(RETRY_UNKNOWN, |trip| (trip * 3 / 2 + RETRY.0 / 2).clamp(RETRY.0, RETRY.1));
-        let mut first = Self { at: now, interval, copies: copies(leg.lost) - 1, tries: 1, lost: leg.lost };
+        let mut first = Self { at: now, interval, copies: 0, tries: 1, lost: leg.lost };
+        first.copies = first.more();
         first.at += first.pause();
         first
     }
@@ -287,19 +290,34 @@ impl Retry {
         } else {
             self.tries += 1;
             self.interval = (self.interval * 5 / 4).min(RETRY.1);
-            self.copies = copies(self.lost) - 1;
+            self.copies = self.more();
         }
         self.at = now + self.pause();
         addr
     }
 
+    /// Until the next copy, or the next try.
     fn pause(&self) -> Duration {
-        if self.copies > 0 { COPY } else { self.interval }
+        match self.copies {
+            0 => self.interval,
+            1 if self.is_far() => LATE,
+            _ => COPY,
+        }
+    }
+
+    fn is_far(&self) -> bool {
+        self.interval > 2 * LATE
+    }
+
+    /// The copies of a try, after the first frame.
+    fn more(&self) -> u32 {
+        let late = u32::from(self.lost > 0 && self.is_far());
+        copies(self.lost) - 1 + late
     }
 
     /// Whether nothing but the first frame was sent.
     fn is_first(&self) -> bool {
-        self.tries == 1 && self.copies + 1 == copies(self.lost)
+        self.tries == 1 && self.copies == self.more()
     }
 }
 
@@ -385,13 +403,14 @@ mod tests {
         assert_eq!(pusher.acked(now + COPY, 1, peers[0].addr), None, "of which copy is not known");
         assert_eq!(pusher.retry(now + COPY * 2)[0].to, [peers[1].addr]);
         assert_eq!(pusher.retry(now + COPY * 3)[0].to, [peers[1].addr]);
+        assert_eq!(pusher.retry(now + COPY * 3 + LATE)[0].to, [peers[1].addr], "when a bad moment is over");
         let again = pusher.next_deadline().unwrap();
         assert!(again > now + Duration::from_millis(450), "no more before the round trip is over");
-        let mut frames = 4;
+        let mut frames = 5;
         while let Some(at) = pusher.next_deadline() {
             frames += u32::try_from(pusher.retry(at).len()).unwrap();
         }
-        assert_eq!((frames, pusher.given_up), (4 * TRIES, 1));
+        assert_eq!((frames, pusher.given_up), (5 * TRIES, 1));
     }
 
     #[test]

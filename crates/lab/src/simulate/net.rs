@@ -1,7 +1,7 @@
 //! The network in memory: frames that are lost, late, doubled and overtaken by the draw of a seed, and links that are
 //! cut. Small frames are datagrams; large ones are streams, which lose time instead of bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const RETRANSMIT: Duration = Duration::from_millis(200);
 pub(super) struct Weather {
     /// Share of datagrams that is lost.
     pub(super) loss: f64,
+    /// How long a way loses everything, on average, before it loses nothing for a while; zero if each datagram has its own luck.
+    pub(super) burst: Duration,
     /// Share that arrives twice.
     pub(super) doubled: f64,
     /// One-way delay: the least, and how much more at most.
@@ -35,7 +37,7 @@ impl Weather {
     /// One fine region.
     pub(super) fn fine() -> Self {
         let delay = (Duration::from_micros(100), Duration::from_micros(200));
-        Self { loss: 0.0, doubled: 0.0, delay, regions: Vec::new() }
+        Self { loss: 0.0, burst: Duration::ZERO, doubled: 0.0, delay, regions: Vec::new() }
     }
 
     /// From one host to another, without what varies.
@@ -80,6 +82,26 @@ impl Traffic {
     }
 }
 
+/// A time in which a way loses everything, or nothing: the model of Gilbert and Elliott.
+#[derive(Default)]
+struct Spell {
+    is_bad: bool,
+    /// Since the beginning.
+    until: Duration,
+}
+
+impl Spell {
+    fn loses(&mut self, since: Duration, rng: &mut StdRng, weather: &Weather) -> bool {
+        while self.until <= since {
+            self.is_bad = !self.is_bad;
+            let good = weather.burst.mul_f64((1.0 - weather.loss) / weather.loss);
+            let mean = if self.is_bad { weather.burst } else { good };
+            self.until += mean.mul_f64(-rng.random::<f64>().max(f64::MIN_POSITIVE).ln());
+        }
+        self.is_bad
+    }
+}
+
 /// When something happened between two hosts, if ever.
 struct PairTimes {
     hosts: usize,
@@ -121,6 +143,8 @@ pub(super) struct SimNetwork {
     /// None if nobody asks for it: for each frame it takes as long as there are hosts.
     contacts: Option<Contacts>,
     traffic: Traffic,
+    /// From one host to another.
+    spells: BTreeMap<(usize, usize), Spell>,
 }
 
 /// Where a host is that got another address so often.
@@ -153,6 +177,7 @@ impl SimNetwork {
             closed: BTreeSet::new(),
             contacts: Some(Contacts { life: times(), heard: times(), returned: times() }),
             traffic: Traffic::default(),
+            spells: BTreeMap::new(),
         }
     }
 
@@ -168,14 +193,18 @@ impl SimNetwork {
         if self.cut.contains(&(from, to)) {
             return Vec::new();
         }
-        let Self { rng, weather, .. } = self;
+        let Self { rng, weather, spells, .. } = self;
         let copies = 1 + u32::from(rng.random_bool(weather.doubled));
         let stream = frame.bytes.len() > MAX_DATAGRAM;
         let mut arriving = Vec::new();
         for _ in 0..if stream { 1 } else { copies } {
             let mut delay = weather.distance(from, to) + weather.delay.0;
             delay += weather.delay.1.mul_f64(rng.random());
-            if rng.random_bool(weather.loss) {
+            let is_lost = match weather.burst {
+                Duration::ZERO => rng.random_bool(weather.loss),
+                _ => spells.entry((from, to)).or_default().loses(since, rng, weather),
+            };
+            if is_lost {
                 if !stream {
                     continue;
                 }

@@ -36,6 +36,9 @@ pub(super) struct ScaleArgs {
     /// Share of its datagrams that is lost
     #[arg(long, default_value_t = 0.0, requires = "agents")]
     loss: f64,
+    /// Milliseconds that a way loses everything on average, and then nothing for as long as --loss leaves; 0: each datagram by itself
+    #[arg(long, default_value_t = 0, requires = "loss")]
+    burst: u64,
     /// Whether they are in four regions, 20 to 250 ms apart one way
     #[arg(long, requires = "agents")]
     wan: bool,
@@ -53,7 +56,9 @@ pub(super) struct ScaleArgs {
 pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> anyhow::Result<()> {
     ensure!(count >= 2, "it takes two agents");
     let regions = if scale.wan { REGIONS.iter().map(|row| row.to_vec()).collect() } else { Vec::new() };
-    let weather = Weather { loss: scale.loss, regions, ..Weather::fine() };
+    ensure!((0.0..1.0).contains(&scale.loss), "--loss is a share below 1");
+    let burst = if scale.loss > 0.0 { Duration::from_millis(scale.burst) } else { Duration::ZERO };
+    let weather = Weather { loss: scale.loss, burst, regions, ..Weather::fine() };
     let network = SimNetwork::new(seed, count, weather).forgetful();
     let mut engine = meet(count, seed, network)?;
     engine.run(Duration::from_secs(scale.settled))?;

@@ -522,7 +522,7 @@ impl SimWorld {
         let delay = (Duration::from_millis(least), more);
         self.note(&format!("{loss} lost, {delay:?}, {doubled} doubled"));
         self.engine.arrivals.give_up();
-        self.engine.network.set_weather(Weather { loss, doubled, delay, regions: Vec::new() });
+        self.engine.network.set_weather(Weather { loss, doubled, delay, ..Weather::fine() });
     }
 
     fn claim(&mut self, host: usize) -> anyhow::Result<()> {
