@@ -13,8 +13,8 @@ use gossd_core::link::wire::Kind;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// After a silence of this, whoever is heard again has to be let in again, and to say again what it has.
-const LONG: Duration = Duration::from_secs(5);
+/// After a silence of this, which may make it suspect, whoever is heard again has to be let in again, and to say again what it has.
+const LONG: Duration = Duration::from_millis(2_500);
 /// A lost segment of a stream is sent again after this.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 
