@@ -15,7 +15,7 @@ use gossd_core::link::keyring::Keyring;
 /// With what an invite begins. Another format has another number.
 const MARK: &str = "gossd-invite-1.";
 /// The same, without the number.
-const ANY_MARK: &str = "gossd-invite-";
+pub(crate) const ANY_MARK: &str = "gossd-invite-";
 /// Bytes of the check that finds a line which was cut or mistyped.
 const CHECK: usize = 4;
 /// Addresses in one invite: one is enough, and others are for when that one is away.

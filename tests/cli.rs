@@ -595,6 +595,9 @@ fn another_host_joins_with_one_line_and_what_does_not_fit_changes_nothing() {
         assert!(code == 1 && stdout.is_empty() && stderr.contains(why) && !none.exists(), "{stderr}");
         assert!(bad.is_empty() || !stderr.contains(bad), "a secret is never printed: {stderr}");
     }
+    let (stdout, stderr, code) = ended(gossd().args(["join", "--dir"]).arg(&none).arg(line.trim()));
+    assert!(code == 1 && stdout.is_empty() && stderr.contains("standard input"), "{stderr}");
+    assert!(!stderr.contains(line.trim()), "a secret is never printed: {stderr}");
     let (stdout, stderr, code) = join("b", &line, &good);
     assert!(code == 0 && stderr.contains("the same key and cluster"), "{stdout}{stderr}");
     let toml = good.join("gossd.toml");

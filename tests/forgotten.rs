@@ -65,6 +65,29 @@ async fn a_peer_of_an_earlier_start_that_does_not_return_is_listed_named_and_for
 }
 
 #[tokio::test]
+async fn a_peer_that_comes_by_itself_is_not_missed_where_it_was_looked_for_in_vain() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut a = Process::keeping("a", folder.path(), &[]);
+    let join = a.gossip.to_string();
+    let mut b = Process::keeping("b", folder.path(), &["--join", &join]);
+    let peers = folder.path().join("a.peers");
+    let kept = || std::fs::read_to_string(&peers).unwrap_or_default();
+    eventually(SOON, "a remembers b", || kept().contains("b ")).await;
+    b.kill();
+    a.kill_and_restart();
+    eventually(SOON, "a looks for b", || members(&a).iter().any(|(name, _)| name == "b")).await;
+    b.kill_and_restart();
+    eventually(SOON, "b is there", || members(&a).contains(&("b".into(), "alive".into()))).await;
+    // Who does not answer for ten seconds is told of.
+    let since = std::time::Instant::now();
+    while since.elapsed() < Duration::from_secs(13) {
+        let status = asked(&a, &["status"]);
+        assert!(!status.contains("has not answered"), "{status}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_returns_elsewhere_is_not_missed_where_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut a = Process::keeping("a", folder.path(), &[]);

@@ -22,7 +22,7 @@ use super::client::{self, Reply};
 use super::{paths, table};
 use crate::config::{Config, DEFAULT_CLUSTER, DEFAULT_GOSSIP_KEYED};
 use crate::host::Advertise;
-use crate::invite::Invite;
+use crate::invite::{ANY_MARK, Invite};
 use crate::ops::report::InviteReport;
 use crate::secret_file;
 use gossd_core::address::AddressError;
@@ -112,6 +112,11 @@ pub(super) fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
 fn read(file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(4 << 10));
     match file.filter(|path| path.as_os_str() != "-") {
+        Some(path) if path.as_os_str().as_encoded_bytes().starts_with(ANY_MARK.as_bytes()) => {
+            anyhow::bail!(
+                "an invite is no argument, which other users could read: give it on standard input, or in a file"
+            )
+        }
         Some(path) => {
             let file = secret_file::open(path).with_context(|| path.display().to_string())?;
             file.take(MAX_LEN).read_to_string(&mut text).with_context(|| path.display().to_string())?;

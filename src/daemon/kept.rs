@@ -128,9 +128,13 @@ async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Op
             }
             Ok(Some((Some(kept), Ok(Some(journal)))))
         }
-        Err(error @ OpenError::Unusable { .. }) => {
-            tracing::error!(%error, "continuing in memory");
-            Ok(Some((None, Err(sentence!("no journal in {folder}", folder = folder.display()).to_string()))))
+        Err(OpenError::Unusable { source: why, path }) => {
+            tracing::error!(error = %why, journal = %path.display(), "continuing in memory");
+            let folder = folder.display();
+            let why = sentence!(
+                "no journal in {folder} since the start: {why}; mend that, and start the agent again"
+            );
+            Ok(Some((None, Err(why.to_string()))))
         }
         Err(error) => Err(error.into()),
     }

@@ -38,8 +38,8 @@ pub(super) async fn remember(
         let now = Instant::now();
         for peer in heard.borrow_and_update().iter() {
             seen.insert(peer.owner.name.clone(), (peer.addr, now));
-            // It has moved: nobody will answer where it was.
-            if remembered.borrow().get(&peer.owner.name).is_some_and(|former| *former != peer.addr) {
+            // It is there: whether it answers where it was, or came by itself, it is not looked for any more.
+            if remembered.borrow().contains_key(&peer.owner.name) {
                 cluster.forget_remembered(&peer.owner.name);
             }
         }

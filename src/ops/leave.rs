@@ -28,7 +28,7 @@ pub(super) async fn leave(State(ops): Shared, Extension(then): Extension<Then>) 
     let leaving = ops.clone();
     let _is_set = then.try_send(Box::pin(async move { leaving.left.notify_one() }));
     let answer =
-        done(ops.publish(Status::Left).await, "left: peers have hidden our records, and the agent stops");
+        ops.done(ops.publish(Status::Left).await, "left: peers have hidden our records, and the agent stops");
     // The process stops when the connection has ended.
     ([(header::CONNECTION, "close")], answer).into_response()
 }
@@ -39,12 +39,12 @@ pub(super) async fn drain(State(ops): Shared) -> Response {
     let is_kept = ops.agent.has_journal() && ops.agent.journal_problem().is_none();
     let lost = if is_kept { "" } else { "; it is in no journal, so a restart undoes it" };
     let text = format!("draining: peers have hidden our records; this host still uses them{lost}");
-    done(is_acknowledged, &text)
+    ops.done(is_acknowledged, &text)
 }
 
 pub(super) async fn undrain(State(ops): Shared) -> Response {
     tracing::info!("told to undo the drain: peers list our records again");
-    done(ops.publish(Status::Ready).await, "not draining: peers list our records again")
+    ops.done(ops.publish(Status::Ready).await, "not draining: peers list our records again")
 }
 
 /// Which peer is forgotten.
@@ -63,17 +63,10 @@ pub(super) async fn forget(State(ops): Shared, Params(Dead { name }): Params<Dea
         Ok(()) => {}
     }
     tracing::info!(peer = name, "told by gossd forget that it will not come back");
-    Ok(done(
-        true,
-        &format!(
-            "{name} is forgotten: its records are gone here and at every peer as soon as it is dead from there"
-        ),
-    ))
-}
-
-fn done(is_acknowledged: bool, text: &str) -> Response {
-    let rest = if is_acknowledged { "" } else { " (not every peer has acknowledged it yet)" };
-    json(&DoneReport { done: true, text: format!("{text}{rest}") })
+    let text = format!(
+        "{name} is forgotten: its records are gone here and at every peer as soon as it is dead from there"
+    );
+    Ok(json(&DoneReport { done: true, text }))
 }
 
 impl Ops {
@@ -85,6 +78,17 @@ impl Ops {
     /// Tells the peers that the agent leaves: they hide its records at once. True if all that are heard acknowledged it.
     pub async fn say_goodbye(&self) -> bool {
         self.publish(Status::Left).await
+    }
+
+    fn done(&self, is_acknowledged: bool, text: &str) -> Response {
+        let rest = if self.cluster.watch_peers().borrow().is_empty() {
+            " (no peer is heard that could acknowledge it)"
+        } else if is_acknowledged {
+            ""
+        } else {
+            " (not every peer has acknowledged it yet)"
+        };
+        json(&DoneReport { done: true, text: format!("{text}{rest}") })
     }
 
     async fn publish(&self, status: Status) -> bool {

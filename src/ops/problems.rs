@@ -97,6 +97,7 @@ fn silent(view: &View) -> Option<Problem> {
     let (names, last) = peers(view, MemberState::Suspect)?;
     let who = are(&names);
     let text = match last {
+        0 => sentence!("{who} silent"),
         1 => sentence!("{who} silent: 1 record is listed last"),
         _ => sentence!("{who} silent: {last} records are listed last"),
     };

@@ -274,10 +274,14 @@ impl State {
         } else if self.is_gone(now, &owner.name)
             || self.directory.replicas.generation(&owner.name) != Some(owner.generation)
         {
+            let is_back = self.heard.get(&owner.name).is_some_and(|heard| *heard > owner.generation);
             self.forget(now, &owner);
-            self.log.extend(now, [Happened::Forgotten(owner.name.clone())]);
             self.effects.is_revised = true;
-            self.effects.lines.push(Line::Forgotten { agent: owner });
+            // A former start of an agent that lives is nobody whom somebody misses.
+            if !is_back {
+                self.log.extend(now, [Happened::Forgotten(owner.name.clone())]);
+                self.effects.lines.push(Line::Forgotten { agent: owner });
+            }
         } else {
             self.directory.replicas.postpone(&owner, true);
             // The driver looks at it again, but has to know that there is something to look at.

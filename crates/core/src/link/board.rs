@@ -214,7 +214,8 @@ impl Peers {
                 let mut known = KnownPeer::new(sign, peer, card.program.into());
                 known.state(card);
                 known.is_near = is_near;
-                (known.version, known.is_forgotten) = (card.version, is_forgotten);
+                (known.version, known.is_forgotten, known.is_buried) =
+                    (card.version, is_forgotten, card.buried);
                 self.lose_contact(&owner.name);
                 if let Some(before) = self.table.remove(&owner.name) {
                     known.take_place_of(ran, before, &mut admission);
@@ -222,7 +223,8 @@ impl Peers {
                 self.table.insert(owner.name.clone(), known);
                 (self.hash, learned.moved) = (None, true);
                 learned.news.extend(admission.forgotten.into_iter().map(|owner| News::Forgotten { owner }));
-                if is_forgotten {
+                // Whom an operator gave up is not listed by those either who never heard it.
+                if is_forgotten || card.buried {
                     return;
                 }
                 learned.news.push(News::Hearsay { owner: owner.clone(), age });
@@ -443,6 +445,15 @@ mod tests {
         assert!(!one.knows(&owner(4, 1)), "or its records would come back");
         assert_eq!(tell(&other, &mut one, now).news, [], "told once");
         assert!(one.silent(now).iter().all(|name| *name != "a4"));
+        let mut newcomer = board(5);
+        let learned = tell(&other, &mut newcomer, now);
+        let heard_of = |n| {
+            learned
+                .news
+                .iter()
+                .any(|news| matches!(news, News::Hearsay { owner: of, .. } if *of == owner(n, 1)))
+        };
+        assert!(!heard_of(4) && !newcomer.knows(&owner(4, 1)), "whoever comes later does not hear of it");
         meet(&mut one, now, 4, 1);
         assert!(one.knows(&owner(4, 1)), "it came back");
     }
