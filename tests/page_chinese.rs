@@ -18,9 +18,11 @@ const TERMS: [&str; 10] = ["agent", "gost", "gossd", "gossip", "journal", "UDP",
 /// Sentences that are made of several, as agents make them.
 const COMPOSED: [(&str, &str); 10] = [
     (
-        "a, b and c are dead: 2 records are hidden, so tunnels that are attached nowhere else are answered with 503. Start gossd \
-         there, or `gossd forget` it",
-        "a, b和c已失效：2条记录被隐藏，因此没有接入其他主机的隧道会返回503。请在那里启动gossd，或执行gossd forget",
+        "a, b and c are dead: 2 records are hidden, so tunnels that are attached nowhere else are answered with 503, unless their \
+         gost takes connections from here. Start gossd there; if it runs, `gossd check --join ADDRESS` tells what is in the way; \
+         `gossd forget` what will not come back",
+        "a, b和c已失效：2条记录被隐藏，因此没有接入其他主机的隧道会返回503，除非其gost接受来自本机的连接。请在那里启动gossd；如果它正在运行，\
+         gossd check --join ADDRESS会指出阻碍所在；不会再回来的请执行gossd forget",
     ),
     (
         "b, c, d, e, f and 3 more are silent: 1 record is listed last",
@@ -275,7 +277,7 @@ async fn a_reader_of_chinese_reads_no_english_sentence_of_a_dead_peer_and_a_refu
     browser.until(SOON, "document.getElementById('verdict').textContent === '3个agent中有2个保持联系；有1台主机报告无法连接的入口点'");
     assert_eq!(browser.texts("[lang=en]"), [""; 0]);
     for sentence in browser.texts(".alerts li, #verdict, .open .verdict, .open .candidate p:first-of-type") {
-        let plain = sentence.replace("gossd forget", "");
+        let plain = sentence.replace("gossd forget", "").replace("gossd check --join ADDRESS", "");
         assert!(english_words(&plain).is_empty(), "{:?} in {sentence}", english_words(&plain));
     }
     assert_eq!(browser.complaints(), [""; 0]);

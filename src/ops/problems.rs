@@ -83,13 +83,19 @@ pub(super) fn draining(view: &View) -> Option<Problem> {
 
 fn dead(view: &View) -> Option<Problem> {
     let (names, hidden) = peers(view, MemberState::Dead)?;
-    let so = sentence!("tunnels that are attached nowhere else are answered with 503");
+    let so = sentence!(
+        "tunnels that are attached nowhere else are answered with 503, unless their gost takes connections from here"
+    );
     let what = match hidden {
         0 => sentence!("no record is hidden for that"),
         1 => sentence!("1 record is hidden, so {so}"),
         more => sentence!("{more} records are hidden, so {so}"),
     };
-    let text = sentence!("{who} dead: {what}. Start gossd there, or `gossd forget` it", who = are(&names));
+    let text = sentence!(
+        "{who} dead: {what}. Start gossd there; if it runs, `gossd check --join ADDRESS` tells what is in the way; `gossd \
+         forget` what will not come back",
+        who = are(&names)
+    );
     Some(Problem::bad(ProblemKind::PeersDead, text))
 }
 
