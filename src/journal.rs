@@ -24,6 +24,7 @@ use gossd_core::lease;
 use gossd_core::record::{AgentName, Generation};
 use gossd_core::slot::Version;
 
+mod contents;
 #[cfg(feature = "fuzz")]
 pub mod entries;
 pub(crate) mod identity;
@@ -35,7 +36,8 @@ pub(crate) mod snapshot;
 mod tests;
 pub(crate) mod thread;
 
-use log::{Contents, Fault, Stamp, Store};
+use contents::Contents;
+use log::{Fault, Stamp, Store};
 
 /// How many damaged files are kept for inspection; then the oldest one is removed.
 const MAX_SET_ASIDE: u32 = 10;
@@ -202,7 +204,7 @@ impl Journal {
     }
 
     fn go_on_with(&mut self, store: Store) {
-        self.left = store.metadata().ok().map(|found| FileMark::of(&found));
+        self.left = store.mark();
         self.store = Some(store);
     }
 
@@ -229,7 +231,7 @@ impl Journal {
         match self.reopen().map_err(|fault| self.failed(fault))? {
             OpenFile { store, afresh: false, .. } => Ok(store),
             OpenFile { store, set_aside, .. } => {
-                self.go_on_with(store);
+                self.store = Some(store);
                 Err(WriteError::StartedAfresh { path: self.path.clone(), set_aside })
             }
         }
@@ -273,6 +275,7 @@ impl Journal {
         }
         let opened = open_or_replace(&self.path, known, |found| found.following(known))?;
         self.stamp = opened.stamp;
+        self.left = opened.store.mark();
         // Of a compacted file, that may have failed.
         sync_entries(&self.path)?;
         Ok(opened)

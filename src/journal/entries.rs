@@ -1,8 +1,9 @@
 //! A journal's file without a disk: what a start makes of any bytes. For fuzzers.
 
 use super::RestoredJournal;
+use super::contents::Contents;
 use super::kept::bytes;
-use super::log::{self, Commit, Contents, Stamp};
+use super::log::{self, Commit, Stamp};
 use gossd_core::agent::Batch;
 
 /// What a start makes of the bytes of a whole file; none if it sets the file aside.

@@ -5,24 +5,20 @@
 //! CRC-32, and the CRC-32 of these two and of where the frame is. Of a kill in the middle of an append, part of the last frame is
 //! there, in any order of its pages; a frame before it was on disk when it was begun.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::RestoredJournal;
-use super::kept::{KeptId, Keyspace, RowChange, read, read_entrypoint, read_label, read_period, read_rule};
+use super::FileMark;
+use super::contents::Contents;
+use super::kept::{Keyspace, RowChange, read};
 use crate::sentence::sentence;
 use gossd_core::agent::Batch;
-use gossd_core::entrypoints::Registered;
-use gossd_core::hostname::Claim;
-use gossd_core::label::Label;
-use gossd_core::lease;
 use gossd_core::record::Generation;
 use gossd_core::slot::Version;
-use gossd_core::tombstone::Release;
 
 /// Of this file; a later gossd that writes what this one cannot read has to raise it.
 const FORMAT: u32 = 3;
@@ -49,17 +45,6 @@ pub(super) struct Stamp {
     pub(super) generation: Generation,
     /// How many commits the file has seen.
     commits: u64,
-}
-
-/// What a file holds.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub(super) stamp: Stamp,
-    leases: lease::KeptLeases,
-    entrypoints: Vec<Registered>,
-    rules: Vec<Claim>,
-    draining: bool,
-    told: Option<(Generation, Version)>,
 }
 
 /// What is written at once. Fields are never changed, only appended.
@@ -230,8 +215,9 @@ impl Store {
         self.bloated = self.length + self.length / 4;
     }
 
-    pub(super) fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
+    /// How the file is now; none if that cannot be told.
+    pub(super) fn mark(&self) -> Option<FileMark> {
+        self.file.metadata().ok().map(|found| FileMark::of(&found))
     }
 }
 
@@ -429,45 +415,8 @@ impl<'a> Sum<'a> {
 
     fn contents(&self) -> Contents {
         // Of a journal that does not say it, peers know no more than it has, unless they know of a later start.
-        let told = Some(self.told.unwrap_or((self.stamp.generation, Version::MAX)));
-        let mut contents =
-            Contents { stamp: self.stamp, draining: self.draining, told, ..Contents::default() };
-        let unreadable = self.rows.iter().filter(|row| contents.take(row).is_none()).count();
-        if unreadable > 0 {
-            tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
-        }
-        contents
-    }
-}
-
-impl Contents {
-    /// Takes an entry; none if it is not one that a journal can have written.
-    fn take(&mut self, row: &Row<'_>) -> Option<()> {
-        let (key, kept) = (row.key, row.kept?);
-        let keyspace = Keyspace::ALL.into_iter().find(|keyspace| *keyspace as u8 == row.keyspace)?;
-        match keyspace {
-            Keyspace::Words => self.take_word(read_label(key)?, read(kept)?)?,
-            Keyspace::Rules => self.rules.push(read_rule(key, kept)?),
-            Keyspace::Periods => self.leases.periods.push(read_period(key, kept)?),
-            Keyspace::Entrypoints => self.entrypoints.push(read_entrypoint(key, kept)?),
-        }
-        Some(())
-    }
-
-    fn take_word(&mut self, id: Label, kept: KeptId<'_>) -> Option<()> {
-        match kept {
-            KeptId::Held(kept) => self.leases.held.push(kept.holding(&id)?),
-            KeptId::Lapsed(kept) => self.leases.lapsed.push(kept.holding(&id)?),
-            KeptId::Released => self.leases.released.push((id, Release::Held)),
-            KeptId::Unheard => self.leases.released.push((id, Release::Unheard)),
-        }
-        Some(())
-    }
-
-    /// What is given to a start of that generation.
-    pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> RestoredJournal {
-        let Self { stamp: _, leases, entrypoints, rules, draining, told } = self;
-        RestoredJournal { generation, leases, entrypoints, rules, draining, told, set_aside }
+        let told = self.told.unwrap_or((self.stamp.generation, Version::MAX));
+        Contents::of(self.stamp, self.draining, told, &self.rows)
     }
 }
 

@@ -56,6 +56,9 @@ fn whatever_becomes_of_the_file_the_next_look_finds_it_and_everything_is_kept_ag
             assert!(matches!(looked, Err(WriteError::StartedAfresh { .. })), "{what}: {looked:?}");
         }
         journal.look().unwrap_or_else(|error| panic!("{what}: {error}"));
+        let found = journal.bytes();
+        journal.look().unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(journal.bytes(), found, "{what}: what a look has found, the next one does not find again");
         // What an agent does when its journal starts afresh.
         journal.write(&batch([hold("a"), hold("b"), hold("c")])).unwrap();
         let second = Journal::open(&folder, &name(), 1).unwrap_err();
