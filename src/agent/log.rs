@@ -48,8 +48,8 @@ pub(crate) fn own_unreached(of: &OwnUnreached) -> Sentence {
         (false, false) => (
             sentence!(
                 "those of {refused} are refused, and nothing answers those of {silent}",
-                refused = few(refused),
-                silent = few(silent)
+                refused = few_of(refused),
+                silent = few_of(silent)
             ),
             sentence!("{listen}. {open}"),
         ),
@@ -58,23 +58,26 @@ pub(crate) fn own_unreached(of: &OwnUnreached) -> Sentence {
     sentence!(
         "{who} cannot reach our entrypoint {entrypoint}: {how}, so visitors there are sent to it last, and may wait for 15 s. \
          {remedy}; or set --advertise-host to an address at which these hosts reach this one",
-        who = few(&all)
+        who = few_of(&all)
     )
 }
 
 /// `a, b and c`; of many, some.
-fn few(names: &BTreeSet<AgentName>) -> String {
-    let shown: Vec<&str> = names.iter().take(MOST_NAMES).map(AgentName::as_str).collect();
-    match &shown[..] {
-        _ if names.len() > MOST_NAMES => {
-            let more = names.len() - MOST_NAMES;
-            sentence!("{first} and {more} more", first = shown.join(", ")).to_string()
-        }
-        [first @ .., last] if !first.is_empty() => {
+pub(crate) fn few(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() && names.len() <= MOST_NAMES => {
             sentence!("{first} and {last}", first = first.join(", ")).to_string()
         }
-        _ => shown.concat(),
+        _ if names.len() > MOST_NAMES => {
+            let (first, more) = (names[..MOST_NAMES].join(", "), names.len() - MOST_NAMES);
+            sentence!("{first} and {more} more").to_string()
+        }
+        _ => names.concat(),
     }
+}
+
+fn few_of(names: &BTreeSet<AgentName>) -> String {
+    few(&names.iter().map(AgentName::as_str).collect::<Vec<_>>())
 }
 
 /// What it means that a gost of this host is frozen, and what can be done.
@@ -248,7 +251,7 @@ mod tests {
     fn two_hundred_names_are_five_and_a_number() {
         let many: Vec<String> = (0..200).map(|n| format!("h{n:03}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(few(&names(&many)), "h000, h001, h002, h003, h004 and 195 more");
-        assert_eq!(few(&names(&["a", "b", "c"])), "a, b and c");
+        assert_eq!(few_of(&names(&many)), "h000, h001, h002, h003, h004 and 195 more");
+        assert_eq!(few_of(&names(&["a", "b", "c"])), "a, b and c");
     }
 }

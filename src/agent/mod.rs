@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use self::driver::Dialling;
-pub(crate) use self::log::{changed, frozen, own_unreached, rejected, unreached, what_draining_means};
+pub(crate) use self::log::{changed, few, frozen, own_unreached, rejected, unreached, what_draining_means};
 pub(crate) use self::views::TunnelList;
 
 /// A handle; clones share one state. No method waits for anything but the lock, and the lock is never held across an

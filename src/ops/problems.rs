@@ -7,7 +7,7 @@ use super::Ops;
 use super::matrix;
 use super::report::{IngressFileReport, MemberState, Problem, ProblemKind, Refused, Severity};
 use super::status::{refused, state};
-use crate::agent::what_draining_means;
+use crate::agent::{few, what_draining_means};
 use crate::host::OwnHost;
 use crate::sentence::{Sentence, sentence};
 
@@ -121,17 +121,6 @@ fn peers(view: &View, wanted: MemberState) -> Option<(Vec<&str>, usize)> {
 
 /// `a is`, `a, b and c are`; of many, some.
 fn are(names: &[&str]) -> Sentence {
-    /// Names in one sentence, at most.
-    const MOST: usize = 5;
-    match names {
-        [one] => sentence!("{one} is"),
-        [first @ .., last] if names.len() <= MOST => {
-            sentence!("{first} and {last} are", first = first.join(", "))
-        }
-        _ => sentence!(
-            "{first} and {more} more are",
-            first = names[..MOST.min(names.len())].join(", "),
-            more = names.len().saturating_sub(MOST)
-        ),
-    }
+    let who = few(names);
+    if names.len() == 1 { sentence!("{who} is") } else { sentence!("{who} are") }
 }
