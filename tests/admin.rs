@@ -349,6 +349,10 @@ async fn the_control_socket_tells_all_that_the_listener_tells_and_alone_changes_
     let answer = by_socket(&socket, "POST", "/drain").await.json();
     assert_eq!(answer["done"], true);
     assert!(answer["text"].as_str().unwrap().starts_with("draining:"), "{answer}");
+    assert!(
+        answer["text"].as_str().unwrap().ends_with("(no peer is heard that could acknowledge it)"),
+        "{answer}"
+    );
     assert_eq!(problems(&told(&a, "/status.json").await), 1);
     assert_eq!(by_socket(&socket, "POST", "/undrain").await.json()["done"], true);
     assert_eq!(by_socket(&socket, "POST", "/leave").await.json()["done"], true, "answered before the end");

@@ -176,7 +176,8 @@ fn journal(journal: &JournalReport) -> String {
     let why = problem.as_ref().map(|problem| plain(problem));
     let behind = (*pending > 0).then(|| format!("{} not on disk yet", count(*pending, "change")));
     let failed = (*errors > 0).then(|| format!("failed writes since the start: {errors}"));
-    let all: Vec<String> = [Some(plain(state)), why, behind, failed].into_iter().flatten().collect();
+    let state_told = if state == "kept" { "all on disk".into() } else { plain(state) };
+    let all: Vec<String> = [Some(state_told), why, behind, failed].into_iter().flatten().collect();
     let style = match &**state {
         _ if problem.is_some() => BAD,
         "failing" => BAD,
@@ -325,7 +326,7 @@ peers    1 dead, 1 suspect, 1 alive
 records  21, 7 of them registered here (at most 100000)
 tunnels  20
 hosts    1 claim, 1 of them made here
-journal  kept
+journal  all on disk
 order    random
 cluster  default
 gossip   10.0.0.1:8002, generation 1764000000000

@@ -43,7 +43,7 @@ fn judge(now: SystemTime, newest: Option<SystemTime>) -> Finding {
             );
             Finding::warn("clock", text)
         }
-        None => Finding::ok("clock", "it makes sense"),
+        None => Finding::ok("clock", "it is set, and has not gone back"),
     }
 }
 
@@ -61,9 +61,9 @@ mod tests {
         let now = 1_764_000_000;
         for (now, newest, verdict, text) in [
             (86_400, None, Severity::Fail, "it is 19722 d before 2024"),
-            (now, None, Severity::Ok, "it makes sense"),
-            (now, Some(now - 5), Severity::Ok, "it makes sense"),
-            (now, Some(now + 59), Severity::Ok, "it makes sense"),
+            (now, None, Severity::Ok, "it is set, and has not gone back"),
+            (now, Some(now - 5), Severity::Ok, "it is set, and has not gone back"),
+            (now, Some(now + 59), Severity::Ok, "it is set, and has not gone back"),
             (now, Some(now + 7_200), Severity::Warn, "it is 2 h behind the newest file"),
         ] {
             let found = judge(at(now), newest.map(at));

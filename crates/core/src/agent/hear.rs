@@ -277,7 +277,7 @@ impl State {
             let is_back = self.heard.get(&owner.name).is_some_and(|heard| *heard > owner.generation);
             self.forget(now, &owner);
             self.effects.is_revised = true;
-            // A former start of an agent that lives is nobody whom somebody misses.
+            // Of an agent that has been heard as a newer start, only what is left of the former one goes.
             if !is_back {
                 self.log.extend(now, [Happened::Forgotten(owner.name.clone())]);
                 self.effects.lines.push(Line::Forgotten { agent: owner });

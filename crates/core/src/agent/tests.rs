@@ -318,6 +318,26 @@ fn a_forgotten_agent_is_gone_unless_we_doubt_ourselves() {
 }
 
 #[test]
+fn a_former_start_of_an_agent_that_lives_goes_without_a_word() {
+    let agent = agent();
+    let [former, newer, other] = [owner("b", 1), owner("b", 2), owner("c", 1)];
+    for peer in [&former, &newer, &other] {
+        say(&agent, peer, &[peer.name.as_str()], Status::Ready);
+        hear(&agent, peer);
+    }
+    lose(&agent, &other);
+    advance(LEASE_TTL * 2);
+    hear(&agent, &newer);
+    agent.effects();
+    let told = |gone: &Owner| {
+        agent.handle(News::Forgotten { owner: gone.clone() });
+        agent.effects().lines.iter().any(|line| matches!(line, Line::Forgotten { .. }))
+    };
+    assert!(!told(&former), "b is there");
+    assert!(told(&other), "c is not");
+}
+
+#[test]
 fn the_journal_gets_the_newest_word_on_each_id_and_everything_again_if_it_started_afresh() {
     use crate::lease::Word;
     let agent = agent();

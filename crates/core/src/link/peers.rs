@@ -708,6 +708,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn loss_is_told_of_the_session_that_the_peer_sends_in() {
+        let (mut peers, now) = (peers(), Instant::now());
+        let (ours, mut theirs) = session(now, "a", 1, 1);
+        let addr = ours.peer.addr;
+        peers.admit(now, 1, ours);
+        // Both began a handshake: ours is another session to them.
+        peers.admit(now, 2, session(now, "a", 1, 1).0);
+        for n in 0..40 {
+            let frame = theirs.encrypt(b"hello");
+            if n % 4 != 0 {
+                assert_eq!(take(&mut peers, now, 1, &frame), None);
+            }
+        }
+        assert!((250..400).contains(&peers.lost_from(addr)), "{}", peers.lost_from(addr));
+    }
+
+    #[test]
     fn a_session_that_was_silent_for_too_long_takes_nothing_more() {
         let (mut peers, now) = (peers(), Instant::now());
         let (ours, mut theirs) = session(now, "a", 1, 1);
