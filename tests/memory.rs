@@ -41,7 +41,7 @@ async fn an_agent_below_its_max_bytes_holds_less_and_tells_the_remedy() {
     let admin = admin.expect("it starts").parse().expect("an address");
     let status = call(admin, &request("GET", "/status.json", "")).await.json();
     let problems = status["problems"].to_string();
-    for part in ["200 MiB of memory", "`ulimit -d`", "--max-bytes 268435456", "raise the limit to 793 MiB"] {
+    for part in ["200 MiB of memory", "`ulimit -d`", "--max-bytes 268435456", "raise the limit to 1561 MiB"] {
         assert!(problems.contains(part), "{problems}");
     }
     assert_eq!(status["ready"], true);
@@ -59,7 +59,7 @@ fn check_tells_it_before_and_an_agent_without_any_memory_does_not_start() {
         check.status.success() && told.contains("warn  memory         this process may have 200 MiB"),
         "{told}"
     );
-    let enough = [&["check", "--max-bytes", "50000000"][..], &FLAGS].concat();
+    let enough = [&["check", "--max-bytes", "30000000"][..], &FLAGS].concat();
     let check = limited("d", 200 << 10, &enough).output().expect("bash runs");
     assert!(!String::from_utf8(check.stdout).expect("text").contains("memory"));
     let start = std::time::Instant::now();
