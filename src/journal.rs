@@ -27,6 +27,8 @@ use gossd_core::slot::Version;
 mod contents;
 #[cfg(feature = "fuzz")]
 pub mod entries;
+mod fault;
+mod frames;
 pub(crate) mod identity;
 mod kept;
 mod log;
@@ -37,7 +39,8 @@ mod tests;
 pub(crate) mod thread;
 
 use contents::Contents;
-use log::{Fault, Stamp, Store};
+use fault::Fault;
+use log::{Stamp, Store};
 
 /// How many damaged files are kept for inspection; then the oldest one is removed.
 const MAX_SET_ASIDE: u32 = 10;
@@ -425,17 +428,6 @@ fn afresh(path: &Path, set_aside: Option<&Path>) -> Sentence {
         None => sentence!("{path} was damaged or removed, and started afresh"),
         Some(kept) => {
             sentence!("{path} was damaged or removed, and started afresh; what it was is kept as {kept}")
-        }
-    }
-}
-
-impl Fault {
-    fn at_open(self, path: &Path) -> OpenError {
-        let path = path.into();
-        match self {
-            Self::Locked => OpenError::Locked { path },
-            Self::Newer => OpenError::Newer { path },
-            fault => OpenError::Unusable { path, source: fault.into() },
         }
     }
 }

@@ -22,7 +22,7 @@ const VALUES_SCHEMA: &str = include_str!("../examples/kubernetes/chart/values.sc
 /// gossd's user in its image.
 const USER: u32 = 65532;
 /// What `--max-bytes` needs by default, in MiB: `docs/containers.md` has it.
-const ENOUGH: u64 = 793;
+const ENOUGH: u64 = 1305;
 /// For agents to find each other: other tests take the cores.
 const LONG: Duration = Duration::from_secs(20);
 /// The oldest Kubernetes that the chart allows, and the newest.

@@ -22,21 +22,27 @@ pub(super) struct Contents {
     rules: Vec<Claim>,
     draining: bool,
     told: Option<(Generation, Version)>,
+    /// Entries that were left out.
+    unreadable: usize,
 }
 
 impl Contents {
-    /// Of the newest row of each key.
-    pub(super) fn of(stamp: Stamp, draining: bool, told: (Generation, Version), rows: &[Row<'_>]) -> Self {
-        let mut contents = Self { stamp, draining, told: Some(told), ..Self::default() };
-        let unreadable = rows.iter().filter(|row| contents.take(row).is_none()).count();
-        if unreadable > 0 {
-            tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
-        }
-        contents
+    /// Without any entry.
+    pub(super) fn new(stamp: Stamp, draining: bool, told: (Generation, Version)) -> Self {
+        Self { stamp, draining, told: Some(told), ..Self::default() }
     }
 
-    /// Takes an entry; none if it is not one that a journal can have written.
-    fn take(&mut self, row: &Row<'_>) -> Option<()> {
+    /// Takes entries, one of each key in all.
+    pub(super) fn take(&mut self, rows: &[Row<'_>]) {
+        for row in rows {
+            if self.take_row(row).is_none() {
+                self.unreadable += 1;
+            }
+        }
+    }
+
+    /// None of an entry that is not one that a journal can have written.
+    fn take_row(&mut self, row: &Row<'_>) -> Option<()> {
         let (key, kept) = (row.key, row.kept?);
         let keyspace = Keyspace::ALL.into_iter().find(|keyspace| *keyspace as u8 == row.keyspace)?;
         match keyspace {
@@ -60,7 +66,10 @@ impl Contents {
 
     /// What is given to a start of that generation.
     pub(super) fn restored(self, generation: Generation, set_aside: Option<PathBuf>) -> RestoredJournal {
-        let Self { stamp: _, leases, entrypoints, rules, draining, told } = self;
+        let Self { stamp: _, leases, entrypoints, rules, draining, told, unreadable } = self;
+        if unreadable > 0 {
+            tracing::warn!(records = unreadable, "skipped what the journal cannot have written");
+        }
         RestoredJournal { generation, leases, entrypoints, rules, draining, told, set_aside }
     }
 }

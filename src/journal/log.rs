@@ -1,12 +1,12 @@
-//! What is inside a journal's file: a log of commits, each with checksums, and what they come to. Must not know where the file
-//! is, who else wants it, or what is done about a damaged one.
+//! What is inside a journal's file: a log of commits, and what they come to. Must not know where the file is, who else wants it, or
+//! what is done about a damaged one.
 //!
-//! A file is a head and frames; a frame is three numbers of four bytes, low bytes first, and a commit: how long the commit is, its
-//! CRC-32, and the CRC-32 of these two and of where the frame is. Of a kill in the middle of an append, part of the last frame is
-//! there, in any order of its pages; a frame before it was on disk when it was begun.
+//! A file is read twice: once to learn which row of each key is the newest, and once to take those. So whoever reads it, at a
+//! start or to write it anew, never has it in memory.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read, Seek, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -14,29 +14,19 @@ use serde::{Deserialize, Serialize};
 
 use super::FileMark;
 use super::contents::Contents;
+use super::fault::Fault;
+use super::frames::{Frames, MAX_BYTES, framed, head, room};
 use super::kept::{Keyspace, RowChange, read};
-use crate::sentence::sentence;
 use gossd_core::agent::Batch;
 use gossd_core::record::Generation;
 use gossd_core::slot::Version;
 
-/// Of this file; a later gossd that writes what this one cannot read has to raise it.
-const FORMAT: u32 = 3;
-/// How a file begins, whatever its format.
-const MAGIC: [u8; 8] = *b"gossdlog";
-const HEAD: usize = MAGIC.len() + 2 * size_of::<u32>();
-/// In front of a commit.
-const FRAME: usize = 3 * size_of::<u32>();
-/// No file is longer: five million records.
-const MAX_BYTES: u64 = 1 << 30;
-/// More than this is not what a kill left of one commit.
-const MAX_UNFINISHED: usize = 64 << 20;
 /// A file under this is not worth compacting.
 const SMALL: u64 = 1 << 20;
+/// Rows at least between two looks at which of them count.
+const ROWS: usize = 1 << 10;
 /// A file is bloated when it is this many times what it holds: then each byte is written twice in all.
 const BLOATED: u64 = 2;
-/// Rows of a frame of a compacted file: no more than some hundred kilobytes in memory.
-const ROWS: usize = 1 << 10;
 
 /// How far a file has come; every commit says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,19 +59,6 @@ pub(super) struct Row<'a> {
     /// None of what is not kept any more.
     #[serde(borrow)]
     pub(super) kept: Option<&'a [u8]>,
-}
-
-/// What keeps a file from being used.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// It is not what a journal wrote, and why.
-    Damaged(String),
-    /// Its format is a later one's.
-    Newer,
-    /// Somebody else has it.
-    Locked,
-    /// The system refuses; the file may be as good as ever.
-    Io(io::Error),
 }
 
 /// An open file.
@@ -135,18 +112,19 @@ impl Store {
     /// Opens a journal and reads all of it; none if there is no such file. What a kill left of an unfinished commit is cut off.
     pub(super) fn open(path: &Path) -> Result<Option<(Self, Contents)>, Fault> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let mut file = match opened {
+        let file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let bytes = read_all(&mut file)?;
-        let (sum, length) = Sum::read(&bytes)?;
-        let unfinished = bytes.len() - length;
-        if unfinished > 0 {
-            tracing::warn!(bytes = unfinished, "the journal's last commit was not finished: it is dropped");
-            file.set_len(length as u64)?;
+        let read = ReadFile::of(&file)?;
+        if read.unfinished > 0 {
+            tracing::warn!(
+                bytes = read.unfinished,
+                "the journal's last commit was not finished: it is dropped"
+            );
+            file.set_len(read.length)?;
         }
-        Ok(Some((Self::of(file, length as u64, sum.size()), sum.contents())))
+        Ok(Some((Self::of(file, read.length, read.holds), read.contents)))
     }
 
     fn of(file: File, length: u64, holds: u64) -> Self {
@@ -154,32 +132,25 @@ impl Store {
         Self { file, length, bloated, is_spoilt: false }
     }
 
-    /// Makes an empty file a journal that has come so far and holds nothing.
+    /// Makes an empty file a journal that has come so far and holds nothing. Peers know all the more of that start.
     pub(super) fn create(empty: File, stamp: Stamp) -> Result<Self, Fault> {
-        Self::holding(empty, &Sum { stamp, ..Sum::default() })
+        let mut draft = Draft::new(empty)?;
+        let told = Some((stamp.generation, Version::MIN));
+        draft.append(&Commit { stamp, draining: Some(false), told, rows: Vec::new() })?;
+        draft.finish()
     }
 
     /// Writes what this one holds, and no more, to an empty file.
     pub(super) fn compacted(&mut self, empty: File) -> Result<Self, Fault> {
-        let bytes = read_all(&mut self.file)?;
-        match Sum::read(&bytes)? {
-            (sum, length) if length as u64 == self.length => Self::holding(empty, &sum),
-            _ => Err(Fault::Damaged("its last commit has changed".into())),
+        let mut frames = Frames::of(&self.file)?;
+        let sum = Sum::read(&mut frames)?;
+        if frames.at() != self.length {
+            return Err(Fault::Damaged("its last commit has changed".into()));
         }
-    }
-
-    fn holding(empty: File, sum: &Sum<'_>) -> Result<Self, Fault> {
-        let mut out = io::BufWriter::new(empty);
-        out.write_all(&head())?;
-        let mut length = HEAD as u64;
-        for commit in sum.commits() {
-            let frame = commit.frame(length)?;
-            out.write_all(&frame)?;
-            length += frame.len() as u64;
-        }
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        Ok(Self::of(file, length, length))
+        let mut draft = Draft::new(empty)?;
+        draft.append(&sum.commit())?;
+        sum.visit(&mut frames, |rows| draft.append(&Commit { stamp: sum.stamp, rows, ..Commit::default() }))?;
+        draft.finish()
     }
 
     /// Makes a batch durable. After an error, the file is as it was, or [spoilt](Self::is_spoilt).
@@ -221,77 +192,38 @@ impl Store {
     }
 }
 
-fn read_all(file: &mut File) -> Result<Vec<u8>, Fault> {
-    let length = file.metadata()?.len();
-    if length > MAX_BYTES {
-        return Err(Fault::Damaged(format!("its {length} bytes are more than a journal has")));
+/// A file that is being written, as a whole.
+struct Draft {
+    out: io::BufWriter<File>,
+    length: u64,
+}
+
+impl Draft {
+    fn new(empty: File) -> Result<Self, Fault> {
+        let mut out = io::BufWriter::new(empty);
+        let head = head();
+        out.write_all(&head)?;
+        Ok(Self { out, length: head.len() as u64 })
     }
-    let mut bytes = Vec::new();
-    let room = usize::try_from(length).ok().and_then(|length| bytes.try_reserve_exact(length).ok());
-    room.ok_or(Fault::Io(io::ErrorKind::OutOfMemory.into()))?;
-    file.rewind()?;
-    file.take(length).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
 
-fn head() -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    let (words, check) = head.split_at_mut(HEAD - size_of::<u32>());
-    words[..MAGIC.len()].copy_from_slice(&MAGIC);
-    words[MAGIC.len()..].copy_from_slice(&FORMAT.to_le_bytes());
-    check.copy_from_slice(&crc32fast::hash(words).to_le_bytes());
-    head
-}
-
-/// Whether a file begins as those do that this program reads.
-fn check_head(file: &[u8]) -> Result<(), Fault> {
-    let damaged = |why: &str| Fault::Damaged(why.into());
-    let head = file.get(..HEAD).ok_or_else(|| damaged("it is too short"))?;
-    let (words, check) = head.split_at(HEAD - size_of::<u32>());
-    if !words.starts_with(&MAGIC) || number(check) != crc32fast::hash(words) {
-        return Err(damaged("it is no journal of gossd's"));
+    fn append(&mut self, commit: &Commit<'_>) -> Result<(), Fault> {
+        let frame = commit.frame(self.length)?;
+        self.length += frame.len() as u64;
+        Ok(self.out.write_all(&frame)?)
     }
-    match number(&words[MAGIC.len()..]) {
-        FORMAT => Ok(()),
-        later if later > FORMAT => Err(Fault::Newer),
-        former => {
-            Err(Fault::Damaged(format!("it has format {former}, and this gossd reads format {FORMAT}")))
-        }
-    }
-}
 
-/// Of the first four bytes; fewer are none.
-fn number(bytes: &[u8]) -> u32 {
-    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-/// The CRC of a frame's sizes, and of where it is in the file: nothing that somebody else writes into a record is a frame there.
-fn check(sizes: &[u8], at: u64) -> u32 {
-    let mut check = crc32fast::Hasher::new();
-    check.update(sizes);
-    check.update(&at.to_le_bytes());
-    check.finalize()
-}
-
-/// The commit of the frame at `at` in a file, and what follows it; none if that frame is not whole.
-fn commit_at(file: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let (frame, rest) = file.get(at..)?.split_at_checked(FRAME)?;
-    let (sizes, checked) = frame.split_at(2 * size_of::<u32>());
-    if number(checked) != check(sizes, at as u64) {
-        return None;
-    }
-    let commit = rest.get(..number(sizes).try_into().ok()?)?;
-    let is_whole = number(&sizes[size_of::<u32>()..]) == crc32fast::hash(commit);
-    is_whole.then_some((commit, at + FRAME + commit.len()))
-}
-
-impl<'a> Row<'a> {
-    fn place(&self) -> (u8, &'a [u8]) {
-        (self.keyspace, self.key)
+    fn finish(self) -> Result<Store, Fault> {
+        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok(Store::of(file, self.length, self.length))
     }
 }
 
 impl<'a> Commit<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
+        read(bytes).ok_or_else(|| Fault::Damaged("it has a commit that no gossd wrote".into()))
+    }
+
     pub(super) fn of(stamp: Stamp, batch: &Batch, changes: &'a [(Keyspace, RowChange)]) -> Self {
         let row = |(keyspace, (key, kept)): &'a (Keyspace, RowChange)| Row {
             keyspace: *keyspace as u8,
@@ -304,28 +236,19 @@ impl<'a> Commit<'a> {
 
     /// The frame that it is at `at` in a file.
     pub(super) fn frame(&self, at: u64) -> Result<Vec<u8>, Fault> {
-        let room = vec![0; FRAME];
-        framed(postcard::to_extend(self, room).map_err(|error| Fault::Io(io::Error::other(error)))?, at)
+        framed(postcard::to_extend(self, room()).map_err(|error| Fault::Io(io::Error::other(error)))?, at)
     }
 
     /// What a start makes of the bytes of one; none if they are none. What a later version appended is left out.
     pub(super) fn read_alone(bytes: &'a [u8]) -> Option<Contents> {
-        let mut sum = Sum::default();
-        sum.add(read(bytes)?);
-        Some(sum.settled().contents())
+        let commit: Self = read(bytes)?;
+        let (mut sum, mut newest) = (Sum::default(), Newest::default());
+        sum.add(&commit, &mut newest);
+        sum.newest = newest.places();
+        let mut contents = sum.contents();
+        contents.take(&sum.newest.of(&mut 0, commit.rows));
+        Some(contents)
     }
-}
-
-/// Writes the numbers of a frame in front of its commit.
-fn framed(mut frame: Vec<u8>, at: u64) -> Result<Vec<u8>, Fault> {
-    let too_long = |_| Fault::Io(io::ErrorKind::FileTooLarge.into());
-    let (numbers, commit) = frame.split_at_mut(FRAME);
-    let (sizes, checked) = numbers.split_at_mut(2 * size_of::<u32>());
-    let (length, crc) = sizes.split_at_mut(size_of::<u32>());
-    length.copy_from_slice(&u32::try_from(commit.len()).map_err(too_long)?.to_le_bytes());
-    crc.copy_from_slice(&crc32fast::hash(commit).to_le_bytes());
-    checked.copy_from_slice(&check(sizes, at).to_le_bytes());
-    Ok(frame)
 }
 
 /// All that a batch changes.
@@ -336,94 +259,178 @@ pub(super) fn changes(batch: &Batch) -> Vec<(Keyspace, RowChange)> {
 
 /// What commits come to.
 #[derive(Debug, Default)]
-pub(super) struct Sum<'a> {
+pub(super) struct Sum {
     pub(super) stamp: Stamp,
     pub(super) draining: bool,
     pub(super) told: Option<(Generation, Version)>,
-    /// The newest row of each key, in the order of the keys.
-    pub(super) rows: Vec<Row<'a>>,
+    newest: Places,
 }
 
-impl<'a> Sum<'a> {
-    /// Of the bytes of a file; and how many of them are whole commits. What follows those is an unfinished one.
-    pub(super) fn read(file: &'a [u8]) -> Result<(Self, usize), Fault> {
-        check_head(file)?;
-        let (mut sum, mut at, mut settled) = (Self::default(), HEAD, 0);
-        while let Some((commit, after)) = commit_at(file, at) {
-            let Some(commit) = read::<Commit<'_>>(commit) else {
-                return Err(Fault::Damaged("it has a commit that no gossd wrote".into()));
-            };
-            if at > HEAD && commit.stamp.commits.wrapping_sub(sum.stamp.commits) > 1 {
+impl Sum {
+    /// Of the frames of a file that are whole.
+    pub(super) fn read(frames: &mut Frames<impl Read + Seek>) -> Result<Self, Fault> {
+        let (mut sum, mut newest) = (Self::default(), Newest::default());
+        let mut is_first = true;
+        while let Some(commit) = frames.next()? {
+            let commit = Commit::read(commit)?;
+            if !is_first && commit.stamp.commits.wrapping_sub(sum.stamp.commits) > 1 {
                 return Err(Fault::Damaged("a commit is missing in it".into()));
             }
-            sum.add(commit);
-            if sum.rows.len() > 2 * settled + ROWS {
-                // Not every row that was ever written is to be in memory.
-                sum = sum.settled();
-                settled = sum.rows.len();
-            }
-            at = after;
+            sum.add(&commit, &mut newest);
+            is_first = false;
         }
-        // A whole commit after one that is not shows that this one was on disk once.
-        let is_followed = || (at + 1..file.len()).any(|at| commit_at(file, at).is_some());
-        if at == HEAD || file.len() - at > MAX_UNFINISHED || is_followed() {
-            return Err(Fault::Damaged(format!("its checksums are wrong from byte {at} on")));
-        }
-        Ok((sum.settled(), at))
+        sum.newest = newest.places();
+        Ok(sum)
     }
 
-    fn add(&mut self, commit: Commit<'a>) {
+    fn add(&mut self, commit: &Commit<'_>, newest: &mut Newest) {
         self.stamp = commit.stamp;
         self.draining = commit.draining.unwrap_or(self.draining);
         self.told = commit.told.or(self.told);
-        self.rows.extend(commit.rows);
+        commit.rows.iter().for_each(|row| newest.add(row));
     }
 
-    /// Leaves of the rows that were added those which count. The rows of a commit have an order, so that little is to be sorted.
-    fn settled(mut self) -> Self {
-        self.rows.sort_by_key(Row::place);
+    /// Goes through the same frames again, with the newest row of each key, those of a commit at a time.
+    pub(super) fn visit(
+        &self,
+        frames: &mut Frames<impl Read + Seek>,
+        mut visit: impl FnMut(Vec<Row<'_>>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let end = frames.at();
+        frames.rewind()?;
+        let mut seen = 0;
+        while frames.at() < end {
+            let commit =
+                frames.next()?.ok_or_else(|| Fault::Damaged("it changes while it is read".into()))?;
+            let rows = self.newest.of(&mut seen, Commit::read(commit)?.rows);
+            if !rows.is_empty() {
+                visit(rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All but the rows.
+    fn commit(&self) -> Commit<'static> {
+        Commit { stamp: self.stamp, draining: Some(self.draining), told: self.told, rows: Vec::new() }
+    }
+
+    /// All but the rows.
+    fn contents(&self) -> Contents {
+        // Of a journal that does not say it, peers know no more than it has, unless they know of a later start.
+        let told = self.told.unwrap_or((self.stamp.generation, Version::MAX));
+        Contents::new(self.stamp, self.draining, told)
+    }
+}
+
+/// Finds out which row of each key is the newest. Of keys it has hashes only, a tenth of their size, which nobody can choose keys for:
+/// two of five million keys have the same once in 10^15 files. A hashed map would be half empty.
+#[derive(Debug, Default)]
+struct Newest {
+    hashers: [RandomState; 2],
+    /// How many rows there were.
+    seen: u32,
+    rows: Vec<Seen>,
+    /// Once those that count were left of the rows, how many these were.
+    settled: usize,
+}
+
+/// A row, in the order of keys and then of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    key: [u8; 12],
+    place: u32,
+    is_kept: bool,
+}
+
+/// For each row, in their order, whether it is the newest of its key.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<u64>);
+
+impl Newest {
+    fn add(&mut self, row: &Row<'_>) {
+        let [wide, narrow] = self.hashers.each_ref().map(|hasher| hasher.hash_one((row.keyspace, row.key)));
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&wide.to_le_bytes());
+        key[8..].copy_from_slice(&narrow.to_le_bytes()[..4]);
+        if self.rows.len() == self.rows.capacity() {
+            self.settle();
+            self.rows.reserve_exact(ROWS.max(self.settled));
+        }
+        self.rows.push(Seen { key, place: self.seen, is_kept: row.kept.is_some() });
+        self.seen += 1;
+    }
+
+    /// Leaves of the rows those which count.
+    fn settle(&mut self) {
+        self.rows.sort_unstable();
         self.rows.dedup_by(|later, former| {
-            let is_same = later.place() == former.place();
+            let is_same = later.key == former.key;
             if is_same {
                 *former = *later;
             }
             is_same
         });
-        self.rows.retain(|row| row.kept.is_some());
-        self
+        self.rows.retain(|row| row.is_kept);
+        self.settled = self.rows.len();
     }
 
-    /// Bytes of all that it holds.
-    fn size(&self) -> u64 {
+    fn places(mut self) -> Places {
+        self.settle();
+        let mut places = vec![0; self.seen as usize / 64 + 1];
+        for Seen { place, .. } in self.rows {
+            places[place as usize / 64] |= 1 << (place % 64);
+        }
+        Places(places)
+    }
+}
+
+impl Places {
+    /// Leaves of rows, of which `seen` came before, those that are the newest.
+    fn of<'a>(&self, seen: &mut usize, mut rows: Vec<Row<'a>>) -> Vec<Row<'a>> {
+        rows.retain(|_| {
+            let place = *seen;
+            *seen += 1;
+            self.0.get(place / 64).is_some_and(|places| places & (1 << (place % 64)) != 0)
+        });
+        rows
+    }
+}
+
+/// A file, read.
+struct ReadFile {
+    contents: Contents,
+    /// Of its whole frames.
+    length: u64,
+    /// Bytes after these.
+    unfinished: u64,
+    /// Bytes of the rows that count.
+    holds: u64,
+}
+
+impl ReadFile {
+    fn of(file: impl Read + Seek) -> Result<Self, Fault> {
         /// Of a row's numbers.
         const AROUND: usize = 4;
-        let size = |row: &Row<'_>| AROUND + row.key.len() + row.kept.map_or(0, <[u8]>::len);
-        self.rows.iter().map(|row| size(row) as u64).sum()
-    }
-
-    /// The commits of a file that holds this and no more: one at least.
-    fn commits(&self) -> impl Iterator<Item = Commit<'a>> + '_ {
-        let stamp = self.stamp;
-        let first = Commit { stamp, draining: Some(self.draining), told: self.told, rows: Vec::new() };
-        let more = self.rows.chunks(ROWS);
-        std::iter::once(first).chain(more.map(move |rows| Commit {
-            stamp,
-            rows: rows.into(),
-            ..Commit::default()
-        }))
-    }
-
-    fn contents(&self) -> Contents {
-        // Of a journal that does not say it, peers know no more than it has, unless they know of a later start.
-        let told = self.told.unwrap_or((self.stamp.generation, Version::MAX));
-        Contents::of(self.stamp, self.draining, told, &self.rows)
+        let mut frames = Frames::of(file)?;
+        let sum = Sum::read(&mut frames)?;
+        let (length, unfinished) = (frames.at(), frames.unfinished());
+        let (mut contents, mut holds) = (sum.contents(), 0);
+        sum.visit(&mut frames, |rows| {
+            let size = |row: &Row<'_>| AROUND + row.key.len() + row.kept.map_or(0, <[u8]>::len);
+            holds += rows.iter().map(|row| size(row) as u64).sum::<u64>();
+            contents.take(&rows);
+            Ok(())
+        })?;
+        frames.check_rest()?;
+        Ok(Self { contents, length, unfinished, holds })
     }
 }
 
 /// A file without a disk, for fuzzers: what a start makes of its bytes; none if it sets the file aside.
 #[cfg(feature = "fuzz")]
 pub(super) fn read_bytes(file: &[u8]) -> Option<Contents> {
-    Sum::read(file).ok().map(|(sum, _)| sum.contents())
+    ReadFile::of(io::Cursor::new(file)).ok().map(|read| read.contents)
 }
 
 /// The bytes of a file with these encoded commits.
@@ -431,29 +438,8 @@ pub(super) fn read_bytes(file: &[u8]) -> Option<Contents> {
 pub(super) fn write_bytes(commits: &[Vec<u8>]) -> Vec<u8> {
     let mut file = head().to_vec();
     for commit in commits {
-        let frame = framed([&[0; FRAME], &**commit].concat(), file.len() as u64);
+        let frame = framed([&room(), &**commit].concat(), file.len() as u64);
         file.extend(frame.unwrap_or_default());
     }
     file
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Damaged(why) => Self::new(io::ErrorKind::InvalidData, why),
-            Fault::Newer => {
-                Self::new(io::ErrorKind::InvalidData, &*sentence!("it was written by a newer gossd"))
-            }
-            Fault::Locked => {
-                Self::new(io::ErrorKind::ResourceBusy, &*sentence!("another process has it open"))
-            }
-            Fault::Io(error) => error,
-        }
-    }
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::frames::Frames;
 use super::kept::{Keyspace, write_word};
 use super::log::{Commit, Row, Sum};
 use super::*;
@@ -112,10 +113,26 @@ fn names(dir: &TempDir) -> Vec<String> {
     names
 }
 
+/// The newest row of each keyspace and key.
+type Kept = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
+/// What the bytes of a file come to.
+fn summed(file: &[u8]) -> (Sum, Kept) {
+    let mut frames = Frames::of(io::Cursor::new(file)).unwrap();
+    let sum = Sum::read(&mut frames).unwrap();
+    let mut kept = Kept::new();
+    let take = |rows: Vec<Row<'_>>| {
+        kept.extend(rows.iter().map(|row| ((row.keyspace, row.key.into()), row.kept.unwrap().into())));
+        Ok(())
+    };
+    sum.visit(&mut frames, take).unwrap();
+    (sum, kept)
+}
+
 /// Appends a commit to a journal behind its back.
 fn tamper(dir: &TempDir, entries: &[(u8, &[u8], &[u8])]) {
     let mut bytes = fs::read(file(dir)).unwrap();
-    let stamp = Sum::read(&bytes).unwrap().0.stamp.next();
+    let stamp = summed(&bytes).0.stamp.next();
     let rows = entries.iter().map(|(keyspace, key, kept)| Row { keyspace: *keyspace, key, kept: Some(kept) });
     let frame =
         Commit { stamp, rows: rows.collect(), ..Commit::default() }.frame(bytes.len() as u64).unwrap();
@@ -246,9 +263,8 @@ fn what_a_later_version_appends_costs_no_entry() {
     compact_now(&mut journal);
     drop(journal);
     let bytes = fs::read(file(&dir)).unwrap();
-    let rows = Sum::read(&bytes).unwrap().0.rows;
-    let kept =
-        |keyspace, key: &[u8]| rows.iter().find(|row| (row.keyspace, row.key) == (keyspace, key))?.kept;
+    let (_, rows) = summed(&bytes);
+    let kept = |keyspace, key: &[u8]| rows.get(&(keyspace, key.into())).map(Vec::as_slice);
     assert_eq!(kept(WORDS, b"e"), Some(&[9][..]), "a word that is not known stays");
     assert_eq!(kept(foreign, b"a"), Some(&b"of a later version"[..]), "an entry of another kind");
     assert_eq!(kept(WORDS, b"b"), Some(&*appended), "and so do fields");
@@ -331,7 +347,11 @@ fn claims_come_back_as_they_were_said_last() {
     batch.claims.insert(rule("gone", 9).key(), None);
     journal.write(&batch).unwrap();
     drop(journal);
-    assert_eq!(open(&dir).1.rules, [rule("x", 3), rule("y.example.org", 8)]);
+    assert_eq!(
+        open(&dir).1.rules,
+        [rule("y.example.org", 8), rule("x", 3)],
+        "in the order in which they were said"
+    );
 }
 
 #[test]
@@ -609,13 +629,11 @@ fn the_first_version_reads_what_this_one_writes() {
     }
     let frozen = unhex(FROZEN);
     assert_eq!(written[..16], frozen[..16], "its head. {WHY}");
-    let (now, then) = (Sum::read(&written).unwrap().0, Sum::read(&frozen).expect(WHY).0);
+    let ((now, rows), (then, frozen)) = (summed(&written), summed(&frozen));
     assert_eq!((now.stamp, now.draining, now.told), (then.stamp, then.draining, then.told), "{WHY}");
-    let (now, then) = (now.rows, then.rows);
-    assert_eq!(now.len(), then.len(), "{WHY}");
-    for (now, then) in now.iter().zip(&then) {
-        assert_eq!((now.keyspace, now.key), (then.keyspace, then.key), "{WHY}");
-        let (now, then) = (now.kept.unwrap(), then.kept.unwrap());
+    assert_eq!(rows.len(), frozen.len(), "{WHY}");
+    for ((key, now), (before, then)) in rows.iter().zip(&frozen) {
+        assert_eq!(key, before, "{WHY}");
         assert!(
             now.starts_with(then),
             "{:?} was {then:02x?}, and is {now:02x?}. {WHY}",

@@ -139,3 +139,13 @@ fn a_journal_knows_to_which_version_it_has_everything() {
     drop(journal);
     assert_eq!(open(&dir).1.told, Some((generation, 2)));
 }
+
+/// Peers know more than a file that started afresh, until everything is written to it.
+#[test]
+fn a_journal_that_has_not_everything_yet_does_not_claim_to() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    journal.write(&batch([hold("a")])).unwrap();
+    drop(journal);
+    assert_eq!(open(&dir).1.told, Some((1, 0)));
+}

@@ -256,8 +256,12 @@ impl Link {
     /// Takes changes of our own slots, to be pushed to every peer.
     pub fn handle_changes(&mut self, now: Instant, changes: Vec<Change>) -> LinkEffects {
         self.note_own(&changes);
-        self.pusher.add(now, changes);
-        self.flush(now);
+        if self.live().next().is_some() {
+            self.pusher.add(now, changes);
+            self.flush(now);
+        } else {
+            self.pusher.skip(&changes);
+        }
         self.take_effects()
     }
 
