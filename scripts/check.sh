@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that has to hold before a change lands; CI runs exactly this. `--fast` is for before a commit: formatting,
 # lints, the tests without sockets, and the documentation. Needs Rust, a C compiler, curl, ip, nft, h2load, redis-server,
-# rpmbuild, shellcheck, promtool, pip3 and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last), and a Docker engine for the
+# rpmbuild, shellcheck, promtool, pip3, valgrind and Chromium (GOSSD_SKIP_BROWSER=1 goes without the last), and a Docker engine for the
 # last steps. Without an engine these are skipped, unless GOSSD_REQUIRE_DOCKER=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,8 +32,8 @@ if [ -n "$fast" ]; then
 fi
 
 missing=()
-packages=(build-essential curl iproute2 nftables nghttp2-client redis-server rpm shellcheck)
-for tool in cargo cc curl h2load ip nft redis-server rpmbuild shellcheck; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+packages=(build-essential curl iproute2 nftables nghttp2-client redis-server rpm shellcheck valgrind)
+for tool in cargo cc curl h2load ip nft redis-server rpmbuild shellcheck valgrind; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 if [ "${GOSSD_SKIP_BROWSER:-}" != 1 ] && ! command -v chromium chromium-browser google-chrome >/dev/null; then
   missing+=(chromium)
   packages+=(chromium fonts-dejavu-core)
@@ -84,6 +84,9 @@ step lab traffic --records 0,500 --rates 50 --seconds 1
 step lab footprint --records 2000 --seconds 1 --starts 2
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1
 step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
+# With the plugin's own expiry, a minute, it takes two.
+step lab distance --trips 5 --expiry 15
+step lab instructions --calls 300
 step lab siege --short
 # Both kinds of packages are laid out alike; only Debian's can be installed here, below.
 step scripts/rpm.sh --program "$built/gossd"

@@ -199,8 +199,9 @@ impl Journal {
                 tracing::warn!(%error, journal = %self.path.display(), "cannot compact the journal's file");
                 if !is_damaged {
                     store.stay_bloated();
-                    // Should the new file have got the name, then this one is not in its place, and is not written to.
-                    self.go_on_with(store);
+                    // Its mark is the one from before. So should the new file have got the name, or somebody have changed this one,
+                    // then it is not written to.
+                    self.store = Some(store);
                 }
             }
         }

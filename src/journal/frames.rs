@@ -40,13 +40,11 @@ impl<R: Read + Seek> Frames<R> {
         }
         let mut frames = Self { from: BufReader::new(file), length, at: 0, commit: Vec::new() };
         frames.from.rewind()?;
-        let mut head = [0; HEAD];
-        match frames.from.read_exact(&mut head) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Fault::Damaged("it is too short".into()));
-            }
-            read => read?,
+        if length < HEAD as u64 {
+            return Err(Fault::Damaged("it is too short".into()));
         }
+        let mut head = [0; HEAD];
+        exactly(&mut frames.from, &mut head)?;
         check_head(&head)?;
         frames.at = HEAD as u64;
         Ok(frames)
@@ -92,7 +90,7 @@ impl<R: Read + Seek> Frames<R> {
         let mut known = 0;
         self.from.seek(SeekFrom::Start(self.at))?;
         while self.at + (FRAME as u64) <= self.length {
-            self.from.read_exact(&mut numbers[known..])?;
+            exactly(&mut self.from, &mut numbers[known..])?;
             known = FRAME - 1;
             if Numbers::read(numbers, self.at).is_some() {
                 self.from.seek(SeekFrom::Start(self.at))?;
@@ -111,7 +109,7 @@ impl<R: Read + Seek> Frames<R> {
     fn read(&mut self) -> Result<bool, Fault> {
         let Some(rest) = self.unfinished().checked_sub(FRAME as u64) else { return Ok(false) };
         let mut numbers = [0; FRAME];
-        self.from.read_exact(&mut numbers)?;
+        exactly(&mut self.from, &mut numbers)?;
         let Some(Numbers { length, crc }) = Numbers::read(numbers, self.at) else { return Ok(false) };
         if u64::from(length) > rest {
             return Ok(false);
@@ -120,13 +118,21 @@ impl<R: Read + Seek> Frames<R> {
         self.commit.clear();
         self.commit.try_reserve_exact(length).map_err(|_| Fault::Io(io::ErrorKind::OutOfMemory.into()))?;
         self.commit.resize(length, 0);
-        self.from.read_exact(&mut self.commit)?;
+        exactly(&mut self.from, &mut self.commit)?;
         if crc32fast::hash(&self.commit) != crc {
             return Ok(false);
         }
         self.at += (FRAME + length) as u64;
         Ok(true)
     }
+}
+
+/// Reads what there was when the file was opened: somebody may cut it meanwhile.
+fn exactly(from: &mut impl Read, bytes: &mut [u8]) -> Result<(), Fault> {
+    from.read_exact(bytes).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Fault::Damaged("it changes while it is read".into()),
+        _ => error.into(),
+    })
 }
 
 /// In front of a commit.

@@ -23,7 +23,7 @@ use gossd_core::slot::Version;
 
 /// A file under this is not worth compacting.
 const SMALL: u64 = 1 << 20;
-/// Rows at least between two looks at which of them count.
+/// Rows at least of a frame of a file that is written anew, and between two looks at which of them count.
 const ROWS: usize = 1 << 10;
 /// A file is bloated when it is this many times what it holds: then each byte is written twice in all.
 const BLOATED: u64 = 2;
@@ -134,10 +134,9 @@ impl Store {
 
     /// Makes an empty file a journal that has come so far and holds nothing. Peers know all the more of that start.
     pub(super) fn create(empty: File, stamp: Stamp) -> Result<Self, Fault> {
-        let mut draft = Draft::new(empty)?;
         let told = Some((stamp.generation, Version::MIN));
-        draft.append(&Commit { stamp, draining: Some(false), told, rows: Vec::new() })?;
-        draft.finish()
+        let nothing = Commit { stamp, draining: Some(false), told, rows: Vec::new() };
+        Draft::new(empty, &nothing)?.finish()
     }
 
     /// Writes what this one holds, and no more, to an empty file.
@@ -147,9 +146,8 @@ impl Store {
         if frames.at() != self.length {
             return Err(Fault::Damaged("its last commit has changed".into()));
         }
-        let mut draft = Draft::new(empty)?;
-        draft.append(&sum.commit())?;
-        sum.visit(&mut frames, |rows| draft.append(&Commit { stamp: sum.stamp, rows, ..Commit::default() }))?;
+        let mut draft = Draft::new(empty, &sum.commit())?;
+        sum.visit(&mut frames, |rows| draft.take(&rows))?;
         draft.finish()
     }
 
@@ -196,14 +194,31 @@ impl Store {
 struct Draft {
     out: io::BufWriter<File>,
     length: u64,
+    stamp: Stamp,
+    /// To be written, in one frame of many, whatever frames they came in: keyspace, key and what is kept.
+    rows: Vec<(u8, Vec<u8>, Vec<u8>)>,
 }
 
 impl Draft {
-    fn new(empty: File) -> Result<Self, Fault> {
-        let mut out = io::BufWriter::new(empty);
-        let head = head();
-        out.write_all(&head)?;
-        Ok(Self { out, length: head.len() as u64 })
+    fn new(empty: File, first: &Commit<'_>) -> Result<Self, Fault> {
+        let (head, stamp) = (head(), first.stamp);
+        let length = head.len() as u64;
+        let mut draft = Self { out: io::BufWriter::new(empty), length, stamp, rows: Vec::new() };
+        draft.out.write_all(&head)?;
+        draft.append(first)?;
+        Ok(draft)
+    }
+
+    fn take(&mut self, rows: &[Row<'_>]) -> Result<(), Fault> {
+        let rows = rows.iter().filter_map(|row| Some((row.keyspace, row.key.into(), row.kept?.into())));
+        self.rows.extend(rows);
+        if self.rows.len() < ROWS { Ok(()) } else { self.append_rows() }
+    }
+
+    fn append_rows(&mut self) -> Result<(), Fault> {
+        let all = std::mem::take(&mut self.rows);
+        let rows = all.iter().map(|(keyspace, key, kept)| Row { keyspace: *keyspace, key, kept: Some(kept) });
+        self.append(&Commit { stamp: self.stamp, rows: rows.collect(), ..Commit::default() })
     }
 
     fn append(&mut self, commit: &Commit<'_>) -> Result<(), Fault> {
@@ -212,7 +227,10 @@ impl Draft {
         Ok(self.out.write_all(&frame)?)
     }
 
-    fn finish(self) -> Result<Store, Fault> {
+    fn finish(mut self) -> Result<Store, Fault> {
+        if !self.rows.is_empty() {
+            self.append_rows()?;
+        }
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         Ok(Store::of(file, self.length, self.length))

@@ -537,6 +537,23 @@ fn a_compacted_file_that_has_the_name_is_written_to_whatever_came_after() {
 }
 
 #[test]
+fn rows_of_many_commits_are_in_one_once_the_file_is_written_anew() {
+    let dir = dir();
+    let (mut journal, _) = open(&dir);
+    for n in 0..50 {
+        journal.write(&holding(n..n + 1)).unwrap();
+    }
+    compact_now(&mut journal);
+    let bytes = fs::read(file(&dir)).unwrap();
+    let mut frames = Frames::of(io::Cursor::new(&bytes)).unwrap();
+    let mut count = 0;
+    while frames.next().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!((count, frames.unfinished(), summed(&bytes).1.len()), (2, 0, 50));
+}
+
+#[test]
 fn damage_that_a_compaction_finds_is_set_aside_and_everything_is_asked_for() {
     for last in [false, true] {
         let dir = dir();

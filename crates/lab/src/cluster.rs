@@ -33,13 +33,19 @@ pub(crate) async fn start(count: usize, adjust: impl Fn(&mut Config)) -> anyhow:
         // The rounds of real hosts are not in step; those of agents started in one moment would be, on two cores.
         sleep(Duration::from_secs(1) / u32::try_from(count)?).await;
     }
-    let begun = Instant::now();
+    meet(&agents).await?;
+    Ok(agents)
+}
+
+/// Waits until each knows all others.
+pub(crate) async fn meet(agents: &[Daemon]) -> anyhow::Result<()> {
+    let (begun, count) = (Instant::now(), agents.len());
     while !agents.iter().all(|agent| agent.peers() == count - 1 && agent.counts().agents == count) {
         ensure!(begun.elapsed() < MEETING, "the agents did not all meet in {MEETING:?}");
         sleep(Duration::from_millis(50)).await;
     }
     sleep(SETTLED).await;
-    Ok(agents)
+    Ok(())
 }
 
 pub(crate) fn id(n: usize) -> String {

@@ -8,12 +8,15 @@
 
 mod calls;
 mod cluster;
+mod distance;
 mod footprint;
+mod instructions;
 mod newcomer;
 mod propagation;
 mod siege;
 mod simulate;
 mod soak;
+mod store;
 mod switches;
 mod traffic;
 
@@ -40,8 +43,12 @@ enum LabVerb {
     Siege(siege::SiegeArgs),
     /// How many of gost's calls an agent answers, and how quickly
     Calls(calls::CallsArgs),
+    /// What it costs that the store is on another host, or that there is none
+    Distance(distance::DistanceArgs),
     /// What an agent takes: memory, processor time, time to start
     Footprint(footprint::FootprintArgs),
+    /// How many instructions a call costs
+    Instructions(instructions::InstructionsArgs),
     /// How long a registration takes to the last agent
     Propagation(propagation::PropagationArgs),
     /// What gossip costs the network
@@ -65,7 +72,9 @@ fn main() -> ExitCode {
         LabVerb::Soak(args) => soak::run(args, out),
         LabVerb::Siege(args) => siege::run(args, out),
         LabVerb::Calls(args) => calls::run(&args, out),
+        LabVerb::Distance(args) => distance::run(&args, out),
         LabVerb::Footprint(args) => footprint::run(&args, out),
+        LabVerb::Instructions(args) => instructions::run(&args, out),
         LabVerb::Propagation(args) => propagation::run(&args, out),
         LabVerb::Traffic(args) => traffic::run(&args, out),
         LabVerb::Newcomer(args) => newcomer::run(&args, out),

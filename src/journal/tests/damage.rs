@@ -312,3 +312,29 @@ fn a_file_spoilt_under_a_running_agent_does_not_end_it() {
         assert_eq!(open(&dir).1.leases.held.len(), 4_000, "{what}");
     }
 }
+
+/// A file that was longer when its length was asked for.
+struct Shrunk(io::Cursor<Vec<u8>>);
+
+impl io::Read for Shrunk {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl io::Seek for Shrunk {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let more = if to == io::SeekFrom::End(0) { 10_000 } else { 0 };
+        Ok(self.0.seek(to)? + more)
+    }
+}
+
+/// An error of the disk would leave the file in use, and what is written to it later would be lost with it.
+#[test]
+fn a_file_that_is_cut_while_it_is_read_is_damaged() {
+    let (image, ends) = image();
+    for cut in [10, ends[1] + 5, ends[2] - 1, ends[3] + 20] {
+        let read = || Sum::read(&mut Frames::of(Shrunk(io::Cursor::new(image[..cut].to_vec())))?);
+        assert!(matches!(read(), Err(Fault::Damaged(_))), "cut to {cut}");
+    }
+}

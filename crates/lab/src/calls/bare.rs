@@ -1,10 +1,8 @@
-//! What an agent is compared with: handlers on the same libraries that return the same bytes and do nothing else, and a
-//! minimal plugin with Redis behind it.
+//! What an agent is compared with: handlers on the same libraries that return the same bytes and do nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -16,8 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prost::Message;
-use redis::AsyncCommands as _;
-use redis::aio::MultiplexedConnection;
 use tokio::net::TcpListener;
 
 /// Recorded answers of an agent.
@@ -45,53 +41,6 @@ pub(crate) async fn serve_recorded(answers: Answers) -> anyhow::Result<SocketAdd
     serve(app).await
 }
 
-/// Serves Get and Renew over gRPC from Redis, like gost's own plugin: one hash per tunnel, one field per connector.
-pub(crate) async fn serve_redis(redis: MultiplexedConnection) -> anyhow::Result<SocketAddr> {
-    let app = Router::new()
-        .route("/proto.SD/Get", post(get_from_redis))
-        .route("/proto.SD/Renew", post(renew_in_redis))
-        .with_state(redis);
-    serve(app).await
-}
-
-async fn get_from_redis(State(mut redis): State<MultiplexedConnection>, body: Bytes) -> Response<Body> {
-    let answer = async {
-        let request = proto::GetServiceRequest::decode(body.get(5..).unwrap_or_default())?;
-        let found: Vec<(String, String)> = redis.hgetall(key(&request.name)).await?;
-        let services = found.iter().map(|(_, value)| parse(value));
-        anyhow::Ok(proto::GetServiceReply { services: services.collect::<Result<_, _>>()? })
-    };
-    grpc(framed(&answer.await.expect("Redis answers")))
-}
-
-async fn renew_in_redis(State(mut redis): State<MultiplexedConnection>, body: Bytes) -> Response<Body> {
-    let answer = async {
-        let request = proto::RenewRequest::decode(body.get(5..).unwrap_or_default())?;
-        let service = request.service.context("a service")?;
-        let ok: bool = redis.expire(key(&service.name), 60).await?;
-        anyhow::Ok(proto::RenewReply { ok })
-    };
-    grpc(framed(&answer.await.expect("Redis answers")))
-}
-
-/// Parses a record as gost's plugin keeps it in a field.
-fn parse(json: &str) -> serde_json::Result<proto::Service> {
-    #[derive(serde::Deserialize)]
-    struct RedisRecord {
-        id: String,
-        name: String,
-        node: String,
-        network: String,
-        address: String,
-    }
-    let RedisRecord { id, name, node, network, address } = serde_json::from_str(json)?;
-    Ok(proto::Service { id, name, node, network, address })
-}
-
-pub(crate) fn key(tunnel: &str) -> String {
-    format!("gost:sd:{tunnel}")
-}
-
 /// A message in gRPC's framing.
 pub(crate) fn framed(message: &impl Message) -> Bytes {
     let encoded = message.encode_to_vec();
@@ -101,7 +50,7 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     framed.into()
 }
 
-fn grpc(message: Bytes) -> Response<Body> {
+pub(crate) fn grpc(message: Bytes) -> Response<Body> {
     let trailers =
         HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
     let body = Full::new(message).with_trailers(async move { Some(Ok(trailers)) });
@@ -110,7 +59,7 @@ fn grpc(message: Bytes) -> Response<Body> {
     response
 }
 
-async fn serve(app: Router) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn serve(app: Router) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let builder = Arc::new(auto::Builder::new(TokioExecutor::new()));

@@ -1,8 +1,7 @@
 //! How many of gost's calls an agent answers and how quickly, compared in the same run with a handler on the same
 //! libraries that returns the same bytes and does nothing else, and with a minimal plugin with Redis behind it.
 //!
-//! The load comes from another process, h2load (Debian: nghttp2-client). Redis is a redis-server (also Debian's) that
-//! this program starts and ends.
+//! The load comes from another process, h2load (Debian: nghttp2-client).
 
 #![expect(
     clippy::cast_precision_loss,
@@ -11,15 +10,15 @@
     reason = "figures"
 )]
 
-mod bare;
-mod load;
+pub(crate) mod bare;
+pub(crate) mod load;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use gossd::agent::Agent;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -27,11 +26,11 @@ use gossd::plugin::grpc::generated as proto;
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use redis::AsyncCommands as _;
-use redis::aio::MultiplexedConnection;
 use tokio::time::MissedTickBehavior;
 
 use self::load::{LoadCall, LoadPace, LoadResult};
 use crate::cluster::{NODE, come_and_go, holding, id, tunnel};
+use crate::store::{self, Redis};
 use gossd_lab::table::{Column, Out, TableCell};
 
 #[derive(clap::Args)]
@@ -112,7 +111,7 @@ async fn change(agent: Agent, a_second: u32) {
 }
 
 /// Get and Renew of one record, over HTTP and gRPC.
-fn calls() -> [(&'static str, LoadCall); 4] {
+pub(crate) fn calls() -> [(&'static str, LoadCall); 4] {
     let service =
         proto::Service { id: id(7), name: tunnel(7), node: NODE.into(), ..proto::Service::default() };
     let json =
@@ -162,16 +161,17 @@ async fn beside_bare(args: &CallsArgs, agent: SocketAddr, out: Out) -> anyhow::R
 }
 
 async fn beside_redis(args: &CallsArgs, agent: SocketAddr, out: Out) -> anyhow::Result<()> {
-    let mut redis = Redis::start().await?;
+    let redis = Redis::start().await?;
+    let mut connection = store::connect(redis.addr).await?;
     for n in 0..args.records {
         let Holding { record, .. } = holding(n);
         let [id, name, node] = [&record.id, &record.name, &record.node].map(ToString::to_string);
         let value = serde_json::json!({
             "id": id, "name": name, "node": node, "network": "tcp", "address": record.address.to_string()
         });
-        let _: () = redis.connection.hset(bare::key(&name), &id, value.to_string()).await?;
+        let _: () = connection.hset(store::key(&name), &id, value.to_string()).await?;
     }
-    let plugin = bare::serve_redis(redis.connection.clone()).await?;
+    let plugin = store::serve(connection, store::EXPIRY).await?;
     let table = out.table([
         Column::Text("call", 10),
         Column::Number("connections", 0),
@@ -228,7 +228,7 @@ fn times(measured: &LoadResult) -> [TableCell; 3] {
 }
 
 /// The answers of an agent, for the handler that does nothing else.
-async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
+pub(crate) async fn recorded(agent: SocketAddr) -> anyhow::Result<bare::Answers> {
     let url = format!("http://{agent}/sd?name={}", tunnel(7));
     let get = reqwest::get(url).await?.bytes().await?;
     let parsed: serde_json::Value = serde_json::from_slice(&get)?;
@@ -252,38 +252,5 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
-    }
-}
-
-/// A redis-server, ended when this is dropped.
-struct Redis {
-    child: Child,
-    connection: MultiplexedConnection,
-}
-
-impl Redis {
-    async fn start() -> anyhow::Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string()]);
-        let child = command
-            .stdout(Stdio::null())
-            .spawn()
-            .context("redis-server (Debian: apt-get install redis-server)")?;
-        let client = redis::Client::open(format!("redis://127.0.0.1:{port}/"))?;
-        for _ in 0..100 {
-            if let Ok(connection) = client.get_multiplexed_async_connection().await {
-                return Ok(Self { child, connection });
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bail!("redis-server does not answer")
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
