@@ -312,11 +312,11 @@ struct ServicesJson<'a> {
 
 #[derive(Serialize)]
 struct ServiceJson<'a> {
-    #[serde(serialize_with = "displayed")]
+    #[serde(serialize_with = "spelled")]
     id: &'a Label,
-    #[serde(serialize_with = "displayed")]
+    #[serde(serialize_with = "spelled")]
     name: &'a Label,
-    #[serde(serialize_with = "displayed")]
+    #[serde(serialize_with = "spelled")]
     node: &'a Label,
     network: &'a str,
     #[serde(serialize_with = "displayed")]
@@ -328,6 +328,11 @@ impl<'a> From<&'a Record> for ServiceJson<'a> {
         let Record { id, name, node, network, address } = record;
         Self { id, name, node, network: network.as_str(), address }
     }
+}
+
+/// As a whole: a formatter would give it in pieces, each looked through for what JSON escapes.
+fn spelled<S: Serializer>(label: &Label, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&label.text())
 }
 
 fn displayed<S: Serializer>(text: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -166,9 +166,17 @@ pub fn check_name(name: &str) -> Result<&str, FieldError> {
 
 /// Length and characters that every field keeps to.
 pub fn check_field(field: &'static str, value: &str) -> Result<(), FieldError> {
+    // Nearly every field is ASCII, of which many bytes are looked at at once.
+    let has_control = || {
+        if value.is_ascii() {
+            value.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
+        } else {
+            value.chars().any(char::is_control)
+        }
+    };
     let problem = if value.len() > MAX_FIELD {
         FieldProblem::TooLong
-    } else if value.chars().any(char::is_control) {
+    } else if has_control() {
         FieldProblem::ControlCharacter
     } else {
         return Ok(());
