@@ -14,8 +14,8 @@ use gossd_core::quota::{Quota, Share};
 const FIXED: u64 = 24 << 20;
 /// Address space that is taken and not used: stacks of threads, and the room that the allocator sets aside for them.
 const UNUSED_ADDRESSES: u64 = 192 << 20;
-/// What one byte of records and rules takes, with that byte: itself, its slot and its entry in tables, 3; while tables double, 3.6;
-/// while the journal's file is written anew, 0.4; the rest is for what the allocator does not give back.
+/// What one byte of records and rules takes, with that byte: itself, its slot and its entry in tables, 3, measured; reckoned, half as
+/// much again while tables double and the journal's file is written anew; the rest is for what the allocator does not give back.
 const EACH: u64 = 5;
 /// The least that is worth a start.
 const LEAST: u64 = 1 << 20;

@@ -19,7 +19,7 @@ use gossd_lab::table::{Column, Out};
 #[derive(clap::Args)]
 pub(crate) struct InstructionsArgs {
     /// Calls of a long run; a short one has a third of them
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(3..))]
     calls: u64,
     /// Serve, until the standard input ends
     #[arg(long, hide = true)]

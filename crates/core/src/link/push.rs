@@ -370,6 +370,20 @@ mod tests {
         assert_eq!((frames.len(), slots_of(&frames[0])), (1, vec![2, 3]));
     }
 
+    /// A peer that came later would take the next push for all that was ever said, and miss the rest for good.
+    #[test]
+    fn a_push_says_nothing_of_what_was_said_while_nobody_was_there() {
+        let (mut pusher, now) = (Pusher::default(), Instant::now());
+        pusher.skip(&[change(1), change(2)]);
+        assert!(pusher.is_settled() && pusher.flush(now, &peers()).is_empty());
+        let seen = change(3);
+        let (before, until) = (pusher.told(), seen.cell.version);
+        pusher.add(now, vec![seen]);
+        let frames = pusher.flush(now, &peers());
+        let push: wire::Push<'_> = wire::decode(&frames[0].payload).unwrap();
+        assert_eq!((before, push.since, push.until), (change(2).cell.version, before, until));
+    }
+
     #[test]
     fn only_the_silent_are_told_again_and_not_for_ever() {
         let (mut pusher, mut now) = (Pusher::default(), Instant::now());
