@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::process::{Process, gossd};
-use gossd::plugin::grpc::generated::ingress_client::IngressClient;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
+use crate::services::ingress_client::IngressClient;
+use crate::services::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetRuleRequest, GetServiceRequest};
 use serde::Deserialize;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};

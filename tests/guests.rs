@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::common::eventually;
 use crate::common::http::{Connection, request};
+use crate::services::sd_client::SdClient;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::net::keyfile;
 use gossd::plugin::bounds::Bounds;
 use gossd::plugin::grpc::generated::GetServiceRequest;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd_core::link::keyring::Keyring;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;

@@ -11,8 +11,8 @@ use crate::common::TestCluster;
 use crate::common::gost::{FakeGost, hash_host};
 use crate::common::http::{Connection, request};
 use crate::common::process::Process;
+use crate::services::ingress_client::IngressClient;
 use gossd::plugin::grpc::generated::GetRuleRequest;
-use gossd::plugin::grpc::generated::ingress_client::IngressClient;
 use tonic::transport::Endpoint;
 
 const SOON: Duration = Duration::from_secs(20);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::common::eventually;
 use crate::common::http::{Answer, Connection, call, request};
 use crate::common::process::gossd;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
+use crate::services::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetServiceRequest, RenewRequest, Service};
 use rustix::fs::{OFlags, fcntl_setfl};
 use serde_json::Value;

@@ -52,6 +52,10 @@ mod reach;
 mod readme;
 mod reload;
 mod secrets;
+#[path = "../crates/harness/src/services.rs"]
+#[rustfmt::skip]
+#[allow(clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications, reason = "as a program wrote it")]
+mod services;
 mod supervision;
 mod systemd;
 mod takeover;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::gost::FakeGost;
 use crate::common::http::{call, request};
 use crate::common::process::Process;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
+use crate::services::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{GetServiceRequest, RegisterRequest, RenewRequest, Service};
 use serde_json::json;
 use tonic::transport::{Channel, Endpoint};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::common::http::{call, request};
 use crate::common::{eventually, ids};
+use crate::services::ingress_client::IngressClient;
+use crate::services::sd_client::SdClient;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::plugin::grpc::generated::ingress_client::IngressClient;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{
     DeregisterRequest, GetRuleRequest, GetServiceReply, GetServiceRequest, RegisterRequest, RenewRequest,
     Service, SetRuleRequest,

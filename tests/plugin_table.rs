@@ -2,10 +2,10 @@
 //! each adapter knows what the other was sent.
 
 use crate::common::http::{Answer, Connection, request};
+use crate::services::ingress_client::IngressClient;
+use crate::services::sd_client::SdClient;
 use gossd::config::Config;
 use gossd::daemon::Daemon;
-use gossd::plugin::grpc::generated::ingress_client::IngressClient;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{
     DeregisterRequest, GetRuleRequest, GetServiceRequest, RegisterRequest, RenewRequest, Service,
     SetRuleRequest,

@@ -8,8 +8,8 @@ use crate::common::eventually;
 use crate::common::gost::{FakeGost, of_go};
 use crate::common::http::{Answer, Connection, call, request};
 use crate::common::process::{Process, gossd};
+use crate::services::sd_client::SdClient;
 use gossd::plugin::grpc::generated::GetServiceRequest;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 

@@ -3,26 +3,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::Extension;
-use axum::http::{Method, Request, Response, StatusCode, Uri};
+use axum::body::Bytes;
+use axum::http::{Method, Request, StatusCode, Uri};
 use form_urlencoded::Serializer;
 use gossd::agent::Agent;
-use gossd::plugin::http::{INGRESS_PATH, PATH, routes};
+use gossd::plugin::http::{INGRESS_PATH, PATH};
 use gossd::plugin::reload::Latest;
-use gossd::plugin::{Caller, CaughtUp, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens};
+use gossd::plugin::{Caller, CaughtUp, Ingress, Names, Plugin, Reach, ServiceDiscovery, Tokens, answer};
 use gossd_core::address::{Entrypoint, Host};
 use gossd_core::agent::{Restored, Settings};
 use gossd_core::hostname::Naming;
 use gossd_core::quota::Quota;
 use gossd_core::record::{Owner, check_field};
-use http_body_util::BodyExt as _;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -71,7 +65,8 @@ struct Rule {
 struct Gost {
     agent: Agent,
     ingress: Ingress,
-    service: TowerToHyperService<Router>,
+    plugin: Plugin,
+    caller: Caller,
     /// Ids that were registered or healed, with their tunnels.
     registered: HashMap<String, HashSet<String>>,
     /// Ids that were deregistered and not registered since, and whether a Register came before: otherwise one may be in
@@ -92,15 +87,10 @@ impl Gost {
             Latest::of(Names { naming: Naming::default(), fixed: HashMap::new(), policy: None });
         let ingress = Ingress::new(agent.clone(), newest);
         let sd = ServiceDiscovery::new(agent.clone(), reach);
-        let plugin = Arc::new(Plugin {
-            sd,
-            ingress: ingress.clone(),
-            tokens: Tokens::default(),
-            caught_up: CaughtUp::already(),
-        });
-        let router = routes(plugin).layer(Extension(Caller { remote, connection }));
-        let service = TowerToHyperService::new(router);
-        Self { agent, ingress, service, registered: HashMap::new(), released: HashMap::new() }
+        let (tokens, caught_up) = (Tokens::default(), CaughtUp::already());
+        let plugin = Plugin { sd, ingress: ingress.clone(), tokens, caught_up };
+        let caller = Caller { remote, connection };
+        Self { agent, ingress, plugin, caller, registered: HashMap::new(), released: HashMap::new() }
     }
 
     fn call(&mut self, which: u8, said: &[u8]) {
@@ -121,13 +111,9 @@ impl Gost {
 
     /// The answer. No call may wait.
     fn answer(&self, method: &Method, uri: Uri, body: &[u8]) -> (StatusCode, Bytes) {
-        let body = Body::from(Bytes::copy_from_slice(body));
-        let mut request = Request::new(body);
+        let mut request = Request::new(Bytes::copy_from_slice(body));
         (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri);
-        let answer: Response<Body> =
-            at_once(self.service.call(request)).unwrap_or_else(|never| match never {});
-        let (head, body) = answer.into_parts();
-        let body = at_once(body.collect()).expect("a body in memory").to_bytes();
+        let (head, body) = at_once(answer(&self.plugin, self.caller, request)).into_parts();
         let status = head.status;
         assert!(
             matches!(status.as_u16(), 200 | 400 | 404 | 405 | 429),

@@ -287,7 +287,7 @@ impl Daemon {
         let control_file = config.control.and_then(|path| serve_control(&path, replaces, &ops, &mut tasks));
         let peers = cluster.clone();
         let has_agent = Box::new(move |ip| peers.hears_at(ip));
-        gate.open(&Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
+        gate.open(Plugin { sd, ingress: ingress.clone(), tokens, caught_up: caught_up.clone() }, has_agent)
             .await;
         let metrics_listener = metrics_listener.map(|listener| (listener, Access::Metrics));
         let [admin, metrics] = [admin_listener.zip(access), metrics_listener].map(|opened| {

@@ -1,18 +1,19 @@
 //! The seam between the meaning of a call and its encoding: each protocol is an adapter, and no other part of the
-//! plugin knows a protocol.
+//! plugin knows a protocol. An adapter translates, and waits for nothing.
 
-use async_trait::async_trait;
 use axum::Router;
-use axum::http::{HeaderMap, Method, Uri};
-use axum::response::Response;
+use axum::body::Body;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Uri};
 
-use super::{Plugin, grpc, http};
+use super::call::{Call, Reply, Verb};
+use super::content::{Answer, MAX_MESSAGE};
+use super::{CallError, Program, grpc, http};
 
 /// The protocols in which gost calls, most specific first: the last one takes every other call.
 const ADAPTERS: [&dyn Adapter; 2] = [&grpc::Grpc, &http::Http];
 
 /// A protocol.
-#[async_trait]
 pub(super) trait Adapter: Sync {
     /// The protocol's name in metrics.
     fn word(&self) -> &'static str;
@@ -20,32 +21,48 @@ pub(super) trait Adapter: Sync {
     /// Whether a call is in this protocol, whatever its path.
     fn takes(&self, headers: &HeaderMap) -> bool;
 
-    /// The routes of this protocol; other calls are [turned away](Self::turn_away).
-    async fn routes(&self, plugin: &Plugin) -> Router;
+    /// Longest body: a message of [`MAX_MESSAGE`], and what is around it.
+    fn max_body(&self) -> usize;
 
-    /// The verb of a call, as metrics name it.
-    fn verb(&self, method: &Method, path: &str) -> Option<&'static str>;
+    /// What a call is; none if it is not made to a plugin.
+    fn verb(&self, method: &Method, path: &str) -> Option<Verb>;
 
-    /// The result of a call, as metrics name it.
-    fn outcome(&self, response: &Response) -> &'static str;
+    /// The token of a call.
+    fn token<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]>;
 
-    /// Whether a call was served and not refused: a caller that was served once is not the first to lose its
-    /// connection.
-    fn is_served(&self, response: &Response) -> bool;
+    /// The program that calls.
+    fn program(&self, headers: &HeaderMap) -> Program;
+
+    /// Takes a call apart.
+    fn call<'a>(&self, verb: Verb, head: &'a Parts, body: &'a [u8]) -> Result<Call<'a>, Unserved>;
+
+    /// The answer to a call.
+    fn answer(&self, answered: &Result<Reply, CallError>) -> Answer;
 
     /// The answer to a call that no plugin answers.
-    fn turn_away(&self, why: Unserved<'_>) -> Response;
+    fn turn_away(&self, why: Unserved) -> Answer;
+
+    /// Whether one of the [`others`] gave what it was asked for.
+    fn is_served(&self, response: &Answer) -> bool {
+        response.status().is_success()
+    }
 }
 
 /// Why no plugin answers a call.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Unserved<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Unserved {
     /// The agent has not read its journal yet.
     Starting,
     /// The request body did not arrive in time.
     TooSlow,
-    /// No plugin is at this path.
-    Elsewhere(&'a Uri),
+    /// The request body is over [`Adapter::max_body`].
+    TooLong,
+    /// The request body ended before its end.
+    Broken,
+    /// The request body is not what the protocol says; why not.
+    Malformed(String),
+    /// No plugin is at this path, or none of its calls has this method.
+    Elsewhere(Method, Uri),
     /// It is no call of gost's but a web page's.
     WebPage(Forged),
 }
@@ -59,15 +76,23 @@ pub(super) enum Forged {
     Host,
 }
 
-impl Forged {
+impl Unserved {
     /// For the caller, who may be an operator.
-    pub(super) fn text(self) -> &'static str {
+    pub(super) fn text(&self) -> String {
         match self {
-            Self::Browser => "a browser sent this, and gost's plugins are for gost: web pages are refused",
-            Self::Host => {
-                "the host of this URL is not known to be this one: use an IP address, localhost or a name without a dot, \
-                 set --plugin-host on the agent, or use tokens"
+            Self::Starting => "this agent is starting and has not read its journal yet".into(),
+            Self::TooSlow => "the body did not arrive in time".into(),
+            Self::TooLong => format!("the body is over {MAX_MESSAGE} bytes"),
+            Self::Broken => "the body ended early".into(),
+            Self::Malformed(why) => why.clone(),
+            Self::WebPage(Forged::Browser) => {
+                "a browser sent this, and gost's plugins are for gost: web pages are refused".into()
             }
+            Self::WebPage(Forged::Host) => {
+                "the host of this URL is not known to be this one: use an IP address, localhost or a name without a dot, \
+                 set --plugin-host on the agent, or use tokens".into()
+            }
+            Self::Elsewhere(_, uri) => format!("nothing is served at {}", uri.path()),
         }
     }
 }
@@ -78,11 +103,12 @@ pub(super) fn of(headers: &HeaderMap) -> &'static dyn Adapter {
     *others.iter().find(|adapter| adapter.takes(headers)).unwrap_or(last)
 }
 
-/// The routes of all protocols.
-pub(super) async fn routes(plugin: &Plugin) -> Router {
-    let mut routes = Router::new();
-    for adapter in ADAPTERS {
-        routes = routes.merge(adapter.routes(plugin).await);
-    }
-    routes
+/// What the protocols serve beside the plugins: to a call that is none of gost's.
+pub(super) async fn others() -> Router {
+    grpc::others().await.fallback(elsewhere)
+}
+
+/// Answers where the plugins are, in the caller's protocol.
+async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> axum::http::Response<Body> {
+    of(&headers).turn_away(Unserved::Elsewhere(method, uri)).map(|content| content.into_bytes().into())
 }

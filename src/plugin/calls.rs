@@ -4,38 +4,33 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::http::{HeaderValue, Version, header};
-use axum::response::Response;
-use http_body::{Frame, SizeHint};
+use axum::body::{Bytes, HttpBody};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
-use tokio::sync::OnceCell;
+use hyper::{Request, Response, Version};
 use tokio::time::{Instant, timeout_at};
 
-use super::adapter::{Forged, Unserved};
+use super::adapter::{Adapter, Forged, Unserved};
 use super::bounds::{Bounds, Closed};
-use super::gate::Gate;
-use super::metrics::{Labels, Meter};
-use super::progress::{CallInFlight, Progress};
-use super::{Caller, adapter};
+use super::call::{Outcome, Verb};
+use super::content::{self, Answer, Content, WatchedBody};
+use super::gate::{Gate, ReadyAgent};
+use super::metrics::Meter;
+use super::progress::Progress;
+use super::{Caller, Plugin, adapter};
 use crate::rejected::Reason;
 use crate::web_page::{self, OwnNames};
 
 /// How much of a foreign host name is logged.
 const MAX_SHOWN: usize = 100;
-/// Answers are sent in pieces of this size, so that a client that stops reading in the middle is noticed.
-const PIECE: usize = 16 << 10;
 
 /// The calls of one connection.
 pub(super) struct Calls {
     pub(super) gate: Gate,
-    /// The routes that serve the calls, once the gate is open.
-    pub(super) app: OnceCell<TowerToHyperService<Router>>,
     pub(super) caller: Caller,
     pub(super) progress: Arc<Progress>,
     pub(super) meter: Meter,
@@ -47,14 +42,17 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    async fn app(&self) -> Option<&TowerToHyperService<Router>> {
-        let app = || async { self.gate.app().await.map(TowerToHyperService::new).ok_or(()) };
-        self.app.get_or_try_init(app).await.ok()
+    /// Who answers this call.
+    async fn ready(&self, head: &Parts) -> Result<&ReadyAgent, Unserved> {
+        // A browser is answered at once: it is none of those that wait for a starting agent.
+        match self.forged(head) {
+            Some(forged) => Err(Unserved::WebPage(forged)),
+            None => self.gate.ready().await.ok_or(Unserved::Starting),
+        }
     }
 
     /// Whether a web page made the request, which is counted then.
-    fn forged(&self, request: &Request) -> Option<Forged> {
-        let (headers, uri) = (request.headers(), request.uri());
+    fn forged(&self, Parts { headers, uri, .. }: &Parts) -> Option<Forged> {
         let rejected = &self.meter.rejected;
         if web_page::is_of_a_browser(headers) {
             rejected.count(Reason::WebPage, || {
@@ -86,40 +84,77 @@ impl Calls {
     }
 }
 
-/// Serves one call. Every answer comes from memory, so a call that takes long is waiting for its own body. This is no
-/// axum layer, because a layer would box and move every call.
-pub(super) async fn follow(calls: Arc<Calls>, mut request: Request) -> Response {
+/// Serves one call. Every answer comes from memory, so a call that takes long is waiting for its own body.
+pub(super) async fn follow(calls: Arc<Calls>, request: Request<Incoming>) -> Response<WatchedBody> {
     let started = Instant::now();
     let mut call = calls.progress.call(started.into_std());
-    let adapter = adapter::of(request.headers());
-    let labels = Labels::of(adapter, &request);
-    let version = request.version();
-    request.extensions_mut().insert(calls.caller);
-    let forged = calls.forged(&request);
-    // A browser is answered at once: it is none of those that wait for a starting agent.
-    let app = if forged.is_some() { None } else { calls.app().await };
-    let mut response = match app {
-        Some(app) => in_time(started + calls.bounds.patience, app.call(request)).await.map_or_else(
-            || {
+    let (head, body) = request.into_parts();
+    let version = head.version;
+    let adapter = adapter::of(&head.headers);
+    let verb = adapter.verb(&head.method, head.uri.path());
+    let (outcome, mut response) = match calls.ready(&head).await {
+        Ok(ready) => {
+            let deadline = started + calls.bounds.patience;
+            let given = if let Some(verb) = verb {
+                in_time(deadline, pin!(answer_to(&ready.plugin, calls.caller, adapter, verb, &head, body)))
+                    .await
+            } else {
+                in_time(deadline, pin!(other(ready, adapter, Request::from_parts(head, body)))).await
+            };
+            given.unwrap_or_else(|| {
                 calls.meter.closed.count(Closed::SlowBody);
-                adapter.turn_away(Unserved::TooSlow)
-            },
-            |Ok(response)| response,
-        ),
-        None => adapter.turn_away(forged.map_or(Unserved::Starting, Unserved::WebPage)),
+                (Outcome::Slow, adapter.turn_away(Unserved::TooSlow))
+            })
+        }
+        Err(why) => (Outcome::Refused, adapter.turn_away(why)),
     };
     let ended = Instant::now();
-    calls.meter.observe(&labels.with(adapter.outcome(&response)), ended.duration_since(started));
-    let age = call.answered(ended.into_std(), adapter.is_served(&response));
+    calls.meter.observe(adapter, verb, outcome, ended.duration_since(started));
+    let age = call.answered(ended.into_std(), outcome.is_served());
     if age >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
         send_home(&calls.progress, version, &mut response);
     }
-    response.map(|body| Body::new(WatchedBody { body, piece: Bytes::new(), call }))
+    response.map(|content| WatchedBody::new(content, call))
+}
+
+/// Answers one of gost's calls.
+async fn answer_to<B>(
+    plugin: &Plugin,
+    caller: Caller,
+    adapter: &dyn Adapter,
+    verb: Verb,
+    head: &Parts,
+    body: B,
+) -> (Outcome, Answer)
+where
+    B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>>,
+{
+    let token = adapter.token(&head.headers);
+    let admitted = plugin.tokens.admit(token);
+    // That of a call without a token is read and dropped, so that gost can reuse its connection.
+    let body = content::read(body, adapter.max_body()).await;
+    let answered = match admitted {
+        Err(refusal) => Err(refusal.into()),
+        Ok(()) => {
+            match body.as_deref().map_err(Clone::clone).and_then(|body| adapter.call(verb, head, body)) {
+                Ok(call) => plugin.answer(caller, adapter.program(&head.headers), token, call).await,
+                Err(why) => return (Outcome::Refused, adapter.turn_away(why)),
+            }
+        }
+    };
+    (Outcome::of(&answered), adapter.answer(&answered))
+}
+
+/// Answers a call that is none of gost's.
+async fn other(ready: &ReadyAgent, adapter: &dyn Adapter, request: Request<Incoming>) -> (Outcome, Answer) {
+    let Ok(response) = ready.others.call(request).await;
+    let response = response.map(Content::stream);
+    let outcome = if adapter.is_served(&response) { Outcome::Done } else { Outcome::Refused };
+    (outcome, response)
 }
 
 /// What a future gives before a deadline. Most give it at once, and need no timer.
-async fn in_time<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+async fn in_time<F: Future>(deadline: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
     match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
         Poll::Ready(given) => Some(given),
         Poll::Pending => timeout_at(deadline, future).await.ok(),
@@ -129,7 +164,7 @@ async fn in_time<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
 /// Closes a connection after its answer, so that the caller dials anew and reaches its own agent first. An HTTP/1
 /// caller learns it from a header, because closing the connection would lose a call that is on its way; HTTP/2 has a
 /// frame for it.
-fn send_home(progress: &Progress, version: Version, response: &mut Response) {
+fn send_home(progress: &Progress, version: Version, response: &mut Answer) {
     if version == Version::HTTP_2 {
         progress.wind_down();
     } else {
@@ -137,51 +172,15 @@ fn send_home(progress: &Progress, version: Version, response: &mut Response) {
     }
 }
 
-/// A response body that notes when the client stops reading it.
-struct WatchedBody {
-    body: Body,
-    /// The rest of a frame that is too large for one piece.
-    piece: Bytes,
-    call: CallInFlight,
-}
-
-impl HttpBody for WatchedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.piece.is_empty() {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-                self.call.pause();
-                return Poll::Pending;
-            };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.piece = data,
-                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-        self.call.offer();
-        let len = self.piece.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(len)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.piece.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.body.size_hint();
-        let held = self.piece.len() as u64;
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + held);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + held);
-        }
-        hint
-    }
+/// The answer to a whole request, as a fuzzer asks.
+#[cfg(feature = "fuzz")]
+pub async fn answer(plugin: &Plugin, caller: Caller, request: Request<Bytes>) -> Response<Bytes> {
+    let (head, body) = request.into_parts();
+    let adapter = adapter::of(&head.headers);
+    let body = http_body_util::Full::new(body);
+    let response = match adapter.verb(&head.method, head.uri.path()) {
+        Some(verb) => answer_to(plugin, caller, adapter, verb, &head, body).await.1,
+        None => adapter.turn_away(Unserved::Elsewhere(head.method, head.uri)),
+    };
+    response.map(Content::into_bytes)
 }

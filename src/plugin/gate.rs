@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::SetOnce;
 use tokio::time::timeout;
 
-use super::{Caller, Plugin, ServiceDiscovery};
+use super::{Caller, Plugin, ServiceDiscovery, adapter};
 
 /// How long reads wait for the peers of a starting agent. gost gives a visitor's request 15 s.
 pub(crate) const CATCH_UP: Duration = Duration::from_millis(500);
@@ -21,9 +22,12 @@ const START: Duration = Duration::from_secs(5);
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<SetOnce<ReadyAgent>>);
 
-struct ReadyAgent {
-    app: Router,
-    sd: ServiceDiscovery,
+/// What answers.
+pub(super) struct ReadyAgent {
+    /// gost's calls.
+    pub(super) plugin: Plugin,
+    /// Other calls.
+    pub(super) others: TowerToHyperService<Router>,
     has_agent: HasAgent,
 }
 
@@ -32,10 +36,10 @@ pub(crate) type HasAgent = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Gate {
     /// Lets calls through to an agent.
-    pub(crate) async fn open(&self, plugin: &Plugin, has_agent: HasAgent) {
-        let app = super::server::routes(plugin).await;
+    pub(crate) async fn open(&self, plugin: Plugin, has_agent: HasAgent) {
+        let others = TowerToHyperService::new(adapter::others().await);
         // Only the daemon opens it, once.
-        let _ = self.0.set(ReadyAgent { app, sd: plugin.sd.clone(), has_agent });
+        let _ = self.0.set(ReadyAgent { plugin, others, has_agent });
     }
 
     /// Whether a caller is a guest whose own agent is back. The guest's gost dials its own agent first, so it would
@@ -45,14 +49,17 @@ impl Gate {
         (ready.has_agent)(guest)
     }
 
-    /// The routes, as soon as the gate is open; `None` if that takes too long.
-    pub(super) async fn app(&self) -> Option<Router> {
-        timeout(START, self.0.wait()).await.ok().map(|ready| ready.app.clone())
+    /// What answers, as soon as the gate is open; `None` if that takes too long.
+    pub(super) async fn ready(&self) -> Option<&ReadyAgent> {
+        match self.0.get() {
+            Some(ready) => Some(ready),
+            None => timeout(START, self.0.wait()).await.ok(),
+        }
     }
 
     /// The agent, once the gate is open. A connection that closes earlier has made no call.
     pub(super) fn sd(&self) -> Option<&ServiceDiscovery> {
-        self.0.get().map(|ready| &ready.sd)
+        self.0.get().map(|ready| &ready.plugin.sd)
     }
 }
 

@@ -1,45 +1,47 @@
 //! gost's gRPC plugin calls, gost's default plugin type, with the same meanings as in [`super::http`]. Beside them are
 //! the standard health service, and reflection for people with `grpcurl`.
+//!
+//! gost's calls are one message each way, so they are read and written here: tonic's layers cost more than the calls.
+
+use std::borrow::Cow;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, header};
-use tonic::metadata::MetadataValue;
-use tonic::service::interceptor::InterceptedService;
-use tonic::service::{Interceptor, Routes};
-use tonic::{Request, Response, Status};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+use prost::Message;
+use tonic::Status;
+use tonic_health::ServingStatus;
 
-use self::generated::ingress_server::{self, IngressServer};
-use self::generated::sd_server::{self, SdServer};
 use self::generated::{
-    DeregisterReply, DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest,
-    RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,
+    DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest, RegisterReply,
+    RegisterRequest, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
 use super::adapter::{Adapter, Unserved};
-use super::{CallError, Caller, Plugin, Program};
-use gossd_core::record::{Draft, Record};
+use super::call::{Call, Connector, Reply, Rule, Verb};
+use super::content::{Answer, Content, MAX_MESSAGE};
+use super::{CallError, Program};
+use gossd_core::record::Record;
 
 #[rustfmt::skip]
-#[expect(clippy::pedantic, unused_qualifications, reason = "as a program wrote it")]
+#[expect(clippy::pedantic, reason = "as a program wrote it")]
 pub mod generated;
 
 /// The descriptors from which `generated` was made, for reflection.
 const DESCRIPTORS: &[u8] = include_bytes!("grpc/plugin.bin");
+/// The plugins' names, for health.
+const SERVICES: [&str; 2] = ["proto.SD", "proto.Ingress"];
 /// The beginning of the user agent of Go's client, which gost leaves as it is. `grpcurl` puts its own name before it.
 const GOST: &str = "grpc-go/";
 /// The metadata key of a token; not `authorization`.
 const TOKEN: &str = "token";
-/// Longest message: as long as an HTTP body. tonic answers a longer message with `OUT_OF_RANGE`.
-const MAX_MESSAGE: usize = 64 << 10;
+/// What a message is sent behind: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The protocol.
 pub(super) struct Grpc;
 
-/// Marks a response about an unknown id, where the gRPC status is OK.
-#[derive(Clone, Copy, Debug)]
-struct Unknown;
-
-#[tonic::async_trait]
 impl Adapter for Grpc {
     fn word(&self) -> &'static str {
         "grpc"
@@ -50,77 +52,97 @@ impl Adapter for Grpc {
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
     }
 
-    /// Both plugins, health and reflection.
-    async fn routes(&self, plugin: &Plugin) -> Router {
-        let sd = SdServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let ingress = IngressServer::new(plugin.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let (sd, ingress) = (admitted(sd, plugin), admitted(ingress, plugin));
-        let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_serving::<SdServer<Plugin>>().await;
-        reporter.set_serving::<IngressServer<Plugin>>().await;
-        // grpcurl asks by v1, older clients by v1alpha.
-        let v1 = descriptors().build_v1().expect("descriptors that are compiled in are whole");
-        let v1alpha = descriptors().build_v1alpha().expect("the same");
-        let routes = Routes::new(sd).add_service(ingress).add_service(health);
-        routes.add_service(v1).add_service(v1alpha).into_axum_router().reset_fallback()
+    fn max_body(&self) -> usize {
+        PREFIX + MAX_MESSAGE
     }
 
-    fn verb(&self, _: &Method, path: &str) -> Option<&'static str> {
+    fn verb(&self, _: &Method, path: &str) -> Option<Verb> {
         Some(match path {
-            "/proto.SD/Register" => "register",
-            "/proto.SD/Renew" => "renew",
-            "/proto.SD/Deregister" => "deregister",
-            "/proto.SD/Get" => "get",
-            "/proto.Ingress/GetRule" => "get_rule",
-            "/proto.Ingress/SetRule" => "set_rule",
+            "/proto.SD/Register" => Verb::Register,
+            "/proto.SD/Renew" => Verb::Renew,
+            "/proto.SD/Deregister" => Verb::Deregister,
+            "/proto.SD/Get" => Verb::Get,
+            "/proto.Ingress/GetRule" => Verb::GetRule,
+            "/proto.Ingress/SetRule" => Verb::SetRule,
             _ => return None,
         })
     }
 
-    /// A response without a message has its status in its headers.
-    fn outcome(&self, response: &axum::http::Response<Body>) -> &'static str {
-        match status_in_head(response) {
-            _ if response.extensions().get::<Unknown>().is_some() => "unknown",
-            None | Some("0") if response.status().is_success() => "ok",
-            Some("5") => "unknown",
-            Some("8") => "full",
-            Some("16") => "unauthenticated",
-            Some("4") => "slow",
-            _ => "refused",
+    fn token<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        headers.get(TOKEN).map(HeaderValue::as_bytes)
+    }
+
+    fn program(&self, headers: &HeaderMap) -> Program {
+        Program::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes), GOST)
+    }
+
+    /// A missing connector is one whose fields are all empty, as everywhere in protobuf.
+    fn call<'a>(&self, verb: Verb, head: &'a Parts, body: &'a [u8]) -> Result<Call<'a>, Unserved> {
+        Ok(match verb {
+            Verb::Register => Call::Register(message::<RegisterRequest>(body)?.service.into()),
+            Verb::Renew => Call::Renew(message::<RenewRequest>(body)?.service.into()),
+            Verb::Deregister => Call::Deregister(message::<DeregisterRequest>(body)?.service.into()),
+            Verb::Get => Call::Get(message::<GetServiceRequest>(body)?.name.into()),
+            Verb::GetRule => Call::GetRule(message::<GetRuleRequest>(body)?.host.into()),
+            Verb::SetRule => {
+                let SetRuleRequest { host, endpoint, service: _ } = message(body)?;
+                Call::SetRule(Rule { host: host.into(), endpoint: endpoint.into() })
+            }
+            Verb::Other => return Err(Unserved::Elsewhere(head.method.clone(), head.uri.clone())),
+        })
+    }
+
+    /// The replies to all three writes are the same. An unknown id is no error here but `ok: false`: the reply has a field
+    /// for it.
+    fn answer(&self, answered: &Result<Reply, CallError>) -> Answer {
+        match answered {
+            Ok(Reply::Done) => reply(&RegisterReply { ok: true }),
+            Err(CallError::Unknown) => reply(&RegisterReply { ok: false }),
+            Ok(Reply::Records(records)) => {
+                let services = records.iter().map(|record| Service::from(&**record)).collect();
+                reply(&GetServiceReply { services })
+            }
+            Ok(Reply::Endpoint(endpoint)) => reply(&GetRuleReply { endpoint: endpoint.clone() }),
+            Ok(Reply::IsSet(ok)) => reply(&SetRuleReply { ok: *ok }),
+            Err(refusal) => refused(refuse(refusal)),
         }
     }
 
-    fn is_served(&self, response: &axum::http::Response<Body>) -> bool {
-        response.status().is_success() && matches!(status_in_head(response), None | Some("0"))
-    }
-
-    fn turn_away(&self, why: Unserved<'_>) -> axum::http::Response<Body> {
+    fn turn_away(&self, why: Unserved) -> Answer {
         let status = match why {
-            Unserved::Starting => {
-                Status::unavailable("this agent is starting and has not read its journal yet")
-            }
-            Unserved::TooSlow => Status::deadline_exceeded("the message did not arrive in time"),
-            Unserved::Elsewhere(_) => {
-                Status::unimplemented("this is not served: proto.SD and proto.Ingress are")
-            }
-            Unserved::WebPage(forged) => Status::permission_denied(forged.text()),
+            Unserved::Starting => Status::unavailable,
+            Unserved::TooSlow => Status::deadline_exceeded,
+            Unserved::TooLong => Status::out_of_range,
+            Unserved::Broken | Unserved::Malformed(_) => Status::internal,
+            Unserved::Elsewhere(..) => Status::unimplemented,
+            Unserved::WebPage(_) => Status::permission_denied,
         };
-        status.into_http()
+        refused(match why {
+            Unserved::Elsewhere(..) => status("this is not served: proto.SD and proto.Ingress are".into()),
+            why => status(why.text()),
+        })
+    }
+
+    fn is_served(&self, response: &Answer) -> bool {
+        let status = response.headers().get(STATUS);
+        response.status().is_success() && status.is_none_or(|status| status == "0")
     }
 }
 
-fn status_in_head(response: &axum::http::Response<Body>) -> Option<&str> {
-    response.headers().get("grpc-status").map(|status| status.to_str().unwrap_or_default())
-}
-
-/// Lets a call through if its token is in force. Health and reflection need no token: they show no records, and
-/// kubelet's probes can send no token.
-fn admitted<S>(service: S, plugin: &Plugin) -> InterceptedService<S, impl Interceptor + Clone + use<S>> {
-    let plugin = plugin.clone();
-    InterceptedService::new(service, move |call: Request<()>| {
-        plugin.admit(call.metadata().get(TOKEN).map(MetadataValue::as_bytes)).map_err(|e| refuse(&e))?;
-        Ok(call)
-    })
+/// Health and reflection. They need no token: they show no records, and kubelet's probes can send no token.
+pub(super) async fn others() -> Router {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        reporter.set_service_status(service, ServingStatus::Serving).await;
+    }
+    // grpcurl asks by v1, older clients by v1alpha.
+    let v1 = descriptors().build_v1().expect("descriptors that are compiled in are whole");
+    let v1alpha = descriptors().build_v1alpha().expect("the same");
+    tonic::service::Routes::new(health)
+        .add_service(v1)
+        .add_service(v1alpha)
+        .into_axum_router()
+        .reset_fallback()
 }
 
 fn descriptors() -> tonic_reflection::server::Builder<'static> {
@@ -129,76 +151,44 @@ fn descriptors() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-#[tonic::async_trait]
-impl sd_server::Sd for Plugin {
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {
-        let service = request.get_ref().service.as_ref();
-        let registered = self.sd.register(caller(&request)?, program(&request), draft(service));
-        registered.map_err(|refusal| refuse(&refusal))?;
-        Ok(Response::new(RegisterReply { ok: true }))
+/// The one message of a body.
+fn message<M: Message + Default>(body: &[u8]) -> Result<M, Unserved> {
+    let malformed = |why: &str| Unserved::Malformed(format!("the body is not one message: {why}"));
+    let (prefix, message) =
+        body.split_first_chunk::<PREFIX>().ok_or_else(|| malformed("it has no prefix"))?;
+    let [compressed, length @ ..] = *prefix;
+    if compressed != 0 {
+        return Err(malformed("it is compressed, and no encoding was agreed on"));
     }
-
-    async fn deregister(
-        &self,
-        request: Request<DeregisterRequest>,
-    ) -> Result<Response<DeregisterReply>, Status> {
-        let service = request.get_ref().service.as_ref();
-        self.sd.deregister(caller(&request)?, draft(service)).map_err(|refusal| refuse(&refusal))?;
-        Ok(Response::new(DeregisterReply { ok: true }))
+    if usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
+        return Err(malformed("its length is another"));
     }
-
-    /// An unknown id is no error here but `ok: false`: the reply has a field for it.
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let service = request.get_ref().service.as_ref();
-        match self.sd.renew(caller(&request)?, draft(service)) {
-            Ok(()) => Ok(Response::new(RenewReply { ok: true })),
-            Err(CallError::Unknown) => {
-                let mut reply = Response::new(RenewReply { ok: false });
-                reply.extensions_mut().insert(Unknown);
-                Ok(reply)
-            }
-            Err(refusal) => Err(refuse(&refusal)),
-        }
-    }
-
-    async fn get(&self, request: Request<GetServiceRequest>) -> Result<Response<GetServiceReply>, Status> {
-        let records = self.lookup(caller(&request)?, program(&request), &request.get_ref().name).await;
-        let records = records.map_err(|refusal| refuse(&refusal))?;
-        let services = records.iter().map(|record| Service::from(&**record)).collect();
-        Ok(Response::new(GetServiceReply { services }))
-    }
+    M::decode(message).map_err(|error| malformed(&error.to_string()))
 }
 
-#[tonic::async_trait]
-impl ingress_server::Ingress for Plugin {
-    async fn get_rule(&self, request: Request<GetRuleRequest>) -> Result<Response<GetRuleReply>, Status> {
-        let endpoint = self.lookup_rule(caller(&request)?, program(&request), &request.get_ref().host).await;
-        let endpoint = endpoint.map_err(|refusal| refuse(&refusal))?;
-        Ok(Response::new(GetRuleReply { endpoint }))
+fn reply(message: &impl Message) -> Answer {
+    let length = message.encoded_len();
+    let mut body = Vec::with_capacity(PREFIX + length);
+    body.push(0);
+    body.extend(u32::try_from(length).expect("an answer is short").to_be_bytes());
+    message.encode(&mut body).expect("a vector grows");
+    let ok = || HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]);
+    let mut answer = Answer::new(Content::with_trailers(body, ok));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer
+}
+
+/// A status without a message has its place in the head.
+fn refused(status: Status) -> Answer {
+    status.into_http::<()>().map(|()| Content::default())
+}
+
+impl From<Option<Service>> for Connector<'static> {
+    fn from(service: Option<Service>) -> Self {
+        let Service { id, name, node, network, address } = service.unwrap_or_default();
+        let [id, name, node, network, address] = [id, name, node, network, address].map(Cow::Owned);
+        Self { id, name, node, network, address }
     }
-
-    async fn set_rule(&self, request: Request<SetRuleRequest>) -> Result<Response<SetRuleReply>, Status> {
-        let SetRuleRequest { host, endpoint, service: _ } = request.get_ref();
-        let token = request.metadata().get(TOKEN).map(MetadataValue::as_bytes);
-        let ok = Plugin::set_rule(self, token, host, endpoint).map_err(|refusal| refuse(&refusal))?;
-        Ok(Response::new(SetRuleReply { ok }))
-    }
-}
-
-/// The server adds the caller to each request. Without it, the end of the caller's connection could not be noticed.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get().copied().ok_or_else(|| Status::internal("the connection is not known"))
-}
-
-fn program<T>(request: &Request<T>) -> Program {
-    let user_agent = request.metadata().get(header::USER_AGENT.as_str());
-    Program::of(user_agent.map(MetadataValue::as_bytes), GOST)
-}
-
-/// A missing connector is one whose fields are all empty, as everywhere in protobuf.
-fn draft(service: Option<&Service>) -> Draft<'_> {
-    let Some(Service { id, name, node, network, address }) = service else { return Draft::default() };
-    Draft { id, name, node, network, address }
 }
 
 impl From<&Record> for Service {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::Request;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::adapter::Adapter;
 use super::bounds::{Closed, ClosedCounts};
+use super::call::{Outcome, Verb};
 use crate::metrics::{CALL_BUCKETS, Sheet};
 use crate::rejected::{Reason, RejectedCounts};
 
@@ -47,9 +47,17 @@ impl Default for Meter {
 }
 
 impl Meter {
-    pub(super) fn observe(&self, labels: &Labels, took: Duration) {
+    pub(super) fn observe(
+        &self,
+        adapter: &dyn Adapter,
+        verb: Option<Verb>,
+        outcome: Outcome,
+        took: Duration,
+    ) {
+        let verb = verb.unwrap_or(Verb::Other).word();
+        let labels = Labels { verb, protocol: adapter.word(), result: outcome.word() };
         let seconds = took.as_secs_f64();
-        self.calls.get_or_create(labels).observe(seconds);
+        self.calls.get_or_create(&labels).observe(seconds);
         self.counts[CALL_BUCKETS.partition_point(|bound| *bound < seconds)].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -72,17 +80,5 @@ impl Collector for Meter {
         let rejected = self.rejected.labelled(|why| matches!(why, Reason::WebPage | Reason::Host));
         let help = "Plugin calls refused because a web page may have made them";
         sheet.counts("gossd_plugin_rejected", help, rejected)
-    }
-}
-
-impl Labels {
-    /// The labels of a call without its result, which is not known yet.
-    pub(super) fn of(adapter: &dyn Adapter, request: &Request) -> Self {
-        let verb = adapter.verb(request.method(), request.uri().path()).unwrap_or("other");
-        Self { verb, protocol: adapter.word(), result: "" }
-    }
-
-    pub(super) fn with(self, result: &'static str) -> Self {
-        Self { result, ..self }
     }
 }

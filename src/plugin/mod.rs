@@ -3,8 +3,10 @@
 
 mod adapter;
 pub mod bounds;
+mod call;
 mod calls;
 mod connections;
+mod content;
 mod frames;
 pub(crate) mod gate;
 pub mod grpc;
@@ -32,12 +34,15 @@ pub use gossd_core::connection::Caller;
 
 use crate::agent::Agent;
 use gossd_core::address::Address;
-use gossd_core::agent::{Heal, NOBODYS};
+use gossd_core::agent::Heal;
 use gossd_core::connection::ConnectionId;
 use gossd_core::entrypoints::Place;
 use gossd_core::lease::Holding;
 use gossd_core::quota::Full;
 use gossd_core::record::{Draft, FieldError, Record, check_name};
+
+#[cfg(feature = "fuzz")]
+pub use self::calls::answer;
 
 /// The program that calls, by its `User-Agent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,43 +89,6 @@ pub struct Plugin {
     pub tokens: Tokens,
     /// Reads of a starting agent wait for this.
     pub caught_up: CaughtUp,
-}
-
-impl Plugin {
-    /// Whether a call with this token, or without one, may be served. An adapter asks before it reads the call's
-    /// content.
-    pub fn admit(&self, token: Option<&[u8]>) -> Result<(), CallError> {
-        Ok(self.tokens.admit(token)?)
-    }
-
-    /// `SetRule`, by a call with this token, or without one.
-    pub fn set_rule(&self, token: Option<&[u8]>, host: &str, endpoint: &str) -> Result<bool, CallError> {
-        self.ingress.set_rule(host, endpoint, self.tokens.label(token).as_deref())
-    }
-
-    /// Get, once the agent has caught up.
-    pub async fn lookup(
-        &self,
-        caller: Caller,
-        by: Program,
-        name: &str,
-    ) -> Result<Vec<Arc<Record>>, CallError> {
-        self.sd.called(caller, by, true);
-        self.caught_up.wait().await;
-        self.sd.get(caller, by, name)
-    }
-
-    /// `GetRule`. A known rule is the answer at once; that there is none is the answer only once the agent has caught
-    /// up.
-    pub async fn lookup_rule(&self, caller: Caller, by: Program, host: &str) -> Result<String, CallError> {
-        self.sd.called(caller, by, !is_nobodys(host));
-        let endpoint = self.ingress.get_rule(host)?;
-        if !endpoint.is_empty() {
-            return Ok(endpoint);
-        }
-        self.caught_up.wait().await;
-        self.ingress.get_rule(host)
-    }
 }
 
 /// gost's service discovery, answered by one agent.
@@ -212,11 +180,6 @@ impl ServiceDiscovery {
     pub fn connection_closed(&self, connection: ConnectionId) {
         self.agent.connection_closed(connection);
     }
-}
-
-/// Whether an agent asks, by way of its gost, and no visitor. A host may come with a port.
-fn is_nobodys(host: &str) -> bool {
-    host.split(':').next() == Some(NOBODYS)
 }
 
 #[cfg(test)]

@@ -10,10 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,12 +18,11 @@ use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::adapter::Unserved;
+use super::Caller;
 use super::bounds::Bounds;
 use super::calls::{Calls, follow};
 use super::connections::ConnectionTable;
@@ -34,7 +30,6 @@ use super::gate::Gate;
 use super::metrics::Meter;
 use super::reload::Latest;
 use super::stream::Stream;
-use super::{Caller, Plugin, adapter};
 use crate::web_page::OwnNames;
 
 /// How long calls in flight may take when the agent stops. All answers come from memory, so a call that is not done by
@@ -64,15 +59,6 @@ pub(crate) struct Entrances {
     pub unix: Option<UnixListener>,
     /// The names of this host, if calls by TCP may name no other.
     pub names: Option<OwnNames>,
-}
-
-pub(super) async fn routes(plugin: &Plugin) -> Router {
-    adapter::routes(plugin).await.fallback(elsewhere)
-}
-
-/// Answers where the plugins are, in the caller's protocol.
-async fn elsewhere(request: Request) -> Response {
-    adapter::of(request.headers()).turn_away(Unserved::Elsewhere(request.uri()))
 }
 
 /// Serves calls once the gate is open, until `stop` resolves; then finishes the calls in flight. No error of a
@@ -183,7 +169,6 @@ impl Server {
         let progress = open.progress.clone();
         let calls = Arc::new(Calls {
             gate: self.gate.clone(),
-            app: OnceCell::new(),
             caller,
             progress: progress.clone(),
             meter: self.meter.clone(),
@@ -192,8 +177,9 @@ impl Server {
             known: OnceLock::new(),
         });
         let service = service_fn(move |request: Request<Incoming>| {
-            let calls = calls.clone();
-            async move { Ok::<_, Infallible>(follow(calls, request.map(Body::new)).await) }
+            // In a box: HTTP/2 moves what serves a call several times before it begins.
+            let answered = Box::pin(follow(calls.clone(), request));
+            async move { Ok::<_, Infallible>(answered.await) }
         });
         let http = self.http.clone();
         let served = async move {

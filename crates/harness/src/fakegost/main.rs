@@ -28,6 +28,10 @@ mod plugin_grpc;
 mod plugin_http;
 mod resolve;
 mod rule_file;
+#[path = "../services.rs"]
+#[rustfmt::skip]
+#[allow(clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications, reason = "as a program wrote it")]
+mod services;
 mod stdout;
 mod target;
 mod tunnel;

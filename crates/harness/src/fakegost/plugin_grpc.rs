@@ -3,8 +3,8 @@
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
 
-use gossd::plugin::grpc::generated::ingress_client::IngressClient;
-use gossd::plugin::grpc::generated::sd_client::SdClient;
+use crate::services::ingress_client::IngressClient;
+use crate::services::sd_client::SdClient;
 use gossd::plugin::grpc::generated::{self, GetRuleRequest, GetServiceRequest, SetRuleRequest};
 use gossd::plugin::grpc::generated::{DeregisterRequest, RegisterRequest, RenewRequest};
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use gossd::plugin::grpc::generated::ingress_server::{Ingress, IngressServer};
-use gossd::plugin::grpc::generated::sd_server::{Sd, SdServer};
+use crate::services::ingress_server::{Ingress, IngressServer};
+use crate::services::sd_server::{Sd, SdServer};
 use gossd::plugin::grpc::generated::{
     DeregisterReply, DeregisterRequest, GetRuleReply, GetRuleRequest, GetServiceReply, GetServiceRequest,
     RegisterReply, RegisterRequest, RenewReply, RenewRequest, Service, SetRuleReply, SetRuleRequest,

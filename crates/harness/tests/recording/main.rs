@@ -5,6 +5,10 @@
 
 mod agent;
 mod program;
+#[path = "../../src/services.rs"]
+#[rustfmt::skip]
+#[allow(clippy::pedantic, missing_docs, unreachable_pub, unused_qualifications, reason = "as a program wrote it")]
+mod services;
 mod story;
 mod transcript;
 
