@@ -1,10 +1,12 @@
 //! The state of one plugin connection: idle, which is allowed for ever, or waiting for its client in the middle of
 //! something. [`super::connections`] decides what follows.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
 use super::bounds::Closed;
@@ -19,7 +21,10 @@ const NEWCOMER: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<ProgressState>,
-    closing: Notify,
+    /// Whether `stuck` is set: what a write asks, without the lock. Only the connection's own task writes.
+    is_stuck: AtomicBool,
+    /// Serves the connection.
+    task: OnceLock<AbortHandle>,
     winding_down: Notify,
     called: Notify,
 }
@@ -78,7 +83,8 @@ impl Progress {
         };
         Self {
             state: Mutex::new(state),
-            closing: Notify::new(),
+            is_stuck: AtomicBool::new(false),
+            task: OnceLock::new(),
             winding_down: Notify::new(),
             called: Notify::new(),
         }
@@ -98,11 +104,9 @@ impl Progress {
 
     /// The socket accepted bytes, or is stuck.
     pub(super) fn wrote(&self, is_stuck: bool) {
-        let mut state = self.state();
-        if !is_stuck {
-            state.stuck = None;
-        } else if state.stuck.is_none() {
-            state.stuck = Some(Instant::now());
+        if self.is_stuck.load(Ordering::Relaxed) != is_stuck {
+            self.is_stuck.store(is_stuck, Ordering::Relaxed);
+            self.state().stuck = is_stuck.then(Instant::now);
         }
     }
 
@@ -113,18 +117,21 @@ impl Progress {
         state.last_call += 1;
         let number = state.last_call;
         state.calls.push((number, CallStep::Arriving(now)));
-        self.called.notify_one();
+        if number == 1 {
+            self.called.notify_one();
+        }
         CallInFlight { progress: self.clone(), number, is_offered: false }
     }
 
-    /// Asks the connection's task to end.
-    pub(super) fn close(&self) {
-        self.closing.notify_one();
+    /// The task that serves the connection.
+    pub(super) fn is_served_by(&self, task: AbortHandle) {
+        // Once, by who made the task.
+        let _ = self.task.set(task);
     }
 
-    /// Waits until the connection is to end.
-    pub(super) async fn closing(&self) {
-        self.closing.notified().await;
+    /// Ends the connection.
+    pub(super) fn close(&self) {
+        self.task.get().into_iter().for_each(AbortHandle::abort);
     }
 
     /// Asks the connection to end after the calls that it has begun.

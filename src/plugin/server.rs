@@ -195,12 +195,7 @@ impl Server {
             connection.as_mut().graceful_shutdown();
             drop(connection.await);
         };
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = served => {}
-                () = progress.closing() => {}
-            }
-        });
+        progress.is_served_by(self.tasks.spawn(served));
     }
 }
 
