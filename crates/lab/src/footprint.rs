@@ -6,24 +6,21 @@
 
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
-use std::ffi::OsStr;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use anyhow::Context as _;
+use tokio::time::sleep;
 
-use crate::cluster::{NODE, id, tunnel};
+use crate::process::{MeasuredAgent, Process, change, register, serve_nothing};
 use gossd_lab::table::{Column, Out};
 
-/// The clock ticks a second of /proc, the same on every Linux.
-const TICKS: f64 = 100.0;
+/// The port of an entrypoint that no agent needs to reach.
+const NOBODYS: u16 = 8_420;
 /// How long systemd waits before it starts a killed agent again, as in the unit.
 const RESTART: Duration = Duration::from_millis(100);
 /// The first bytes of a gRPC client: HTTP/2's preface, and empty settings. gost gives the server 1 s for its own
@@ -60,171 +57,6 @@ pub(crate) fn run(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     }
 }
 
-/// Takes HTTP calls on as many threads as an agent, and does nothing.
-fn serve_nothing() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        let app = axum::Router::new().route("/sd", axum::routing::any(|_: axum::body::Bytes| async {}));
-        Ok(axum::serve(listener, app).await?)
-    })
-}
-
-/// A child process; killed when dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
-    }
-
-    /// Seconds of processor time used so far.
-    fn processor(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        let after = stat.rsplit_once(')').context("stat")?.1;
-        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
-    }
-
-    /// Starts the process that takes the same calls and does nothing. Returns its address too.
-    fn nothing() -> anyhow::Result<(Self, String)> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["footprint", "--nothing"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("its output")?;
-        let process = Self(child);
-        let address = BufReader::new(stdout).lines().next().context("its address")??;
-        Ok((process, format!("http://{address}/sd")))
-    }
-}
-
-struct MeasuredAgent {
-    process: Process,
-    plugin: String,
-    gossip: String,
-    admin: String,
-    /// From exec to the first answered Get.
-    started: Duration,
-}
-
-impl MeasuredAgent {
-    fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
-        let more = join.map_or(Vec::new(), |join| vec!["--join", join]);
-        Self::start_with(name, data, "127.0.0.1:0", &more)
-    }
-
-    fn start_with(name: &str, data: impl AsRef<OsStr>, plugin: &str, more: &[&str]) -> anyhow::Result<Self> {
-        let begun = Instant::now();
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
-        command.args(["--log-level", "error", "--max-records", "1000000"]);
-        // As in the systemd unit and the image.
-        command.env("MALLOC_ARENA_MAX", "1");
-        command.args(["--plugin", plugin, "--gossip", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(more);
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-        let mut agent = Self {
-            process: Process(child),
-            plugin: String::new(),
-            gossip: String::new(),
-            admin: String::new(),
-            started: Duration::ZERO,
-        };
-        for line in lines {
-            let line = line?;
-            match line.split_once(' ') {
-                Some(("plugin", url)) => agent.plugin = url.into(),
-                Some(("gossip", address)) => agent.gossip = address.into(),
-                Some(("admin", url)) => agent.admin = url.into(),
-                _ => {}
-            }
-            if ![&agent.plugin, &agent.gossip, &agent.admin].iter().any(|told| told.is_empty()) {
-                agent.started = begun.elapsed();
-                return Ok(agent);
-            }
-        }
-        bail!("{name} did not start")
-    }
-
-    /// Resident memory in bytes.
-    fn memory(&self) -> anyhow::Result<f64> {
-        let status = self.process.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024.0)
-    }
-
-    async fn records(&self) -> anyhow::Result<usize> {
-        let status: serde_json::Value =
-            reqwest::get(format!("{}/status.json", self.admin)).await?.json().await?;
-        let records = status["holds"]["records"].as_u64().context("records")?;
-        Ok(usize::try_from(records)?)
-    }
-
-    async fn suspicions(&self) -> anyhow::Result<u64> {
-        let metrics = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("gossd_suspicions_total "));
-        Ok(line.context("the metric")?.parse()?)
-    }
-
-    fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let sent = Command::new("kill").args(["-s", signal, &self.process.0.id().to_string()]).status()?;
-        ensure!(sent.success(), "{signal} is not sent");
-        Ok(())
-    }
-
-    async fn knows(&self, records: usize) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        while self.records().await? < records {
-            ensure!(
-                begun.elapsed() < Duration::from_secs(60),
-                "{} of {records} records",
-                self.records().await?
-            );
-            sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    }
-}
-
-fn body(n: usize) -> String {
-    let (id, name) = (id(n), tunnel(n));
-    format!(r#"{{"id":"{id}","name":"{name}","node":"{NODE}","network":"tcp","address":":8420"}}"#)
-}
-
-/// Registers on kept connections. They have to stay open, because their end would count as the gost's.
-async fn register(
-    agent: &MeasuredAgent,
-    client: &reqwest::Client,
-    numbers: std::ops::Range<usize>,
-) -> anyhow::Result<()> {
-    let mut tasks = JoinSet::new();
-    let at_a_time = 8;
-    for first in 0..at_a_time {
-        let (client, url, numbers) = (client.clone(), agent.plugin.clone(), numbers.clone());
-        tasks.spawn(async move {
-            for n in numbers.skip(first).step_by(at_a_time) {
-                client.post(&url).body(body(n)).send().await?.error_for_status()?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done??;
-    }
-    Ok(())
-}
-
 async fn measure(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let client = reqwest::Client::builder().build()?;
@@ -238,18 +70,18 @@ async fn measure(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     sleep(Duration::from_secs(5)).await;
     let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
     let idle = share(&owner.process, args.seconds).await?;
-    register(&owner, &client, 0..args.records).await?;
+    register(&owner, &client, 0..args.records, NOBODYS).await?;
     peer.knows(args.records).await?;
     sleep(Duration::from_secs(5)).await;
     let (owner_full, peer_full) = (owner.memory()?, peer.memory()?);
     let full = share(&owner.process, args.seconds).await?;
-    let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records));
+    let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records, NOBODYS));
     sleep(Duration::from_secs(1)).await;
     let both = tokio::join!(share(&owner.process, args.seconds), share(&peer.process, args.seconds));
     let (changed, heard) = (both.0?, both.1?);
     changing.abort();
     let (nothing, url) = Process::nothing()?;
-    let changing = tokio::spawn(change(url, client.clone(), args.records));
+    let changing = tokio::spawn(change(url, client.clone(), args.records, NOBODYS));
     sleep(Duration::from_secs(1)).await;
     let called = share(&nothing, args.seconds).await?;
     changing.abort();
@@ -311,18 +143,6 @@ async fn share(process: &Process, seconds: u64) -> anyhow::Result<f64> {
     let (before, begun) = (process.processor()?, Instant::now());
     sleep(Duration::from_secs(seconds)).await;
     Ok((process.processor()? - before) / begun.elapsed().as_secs_f64() * 100.0)
-}
-
-/// Fifty registrations and fifty deregistrations a second.
-async fn change(url: String, client: reqwest::Client, first: usize) -> anyhow::Result<()> {
-    let mut pace = interval(Duration::from_millis(20));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    for n in first.. {
-        pace.tick().await;
-        client.post(&url).body(body(n)).send().await?.error_for_status()?;
-        client.delete(&url).body(body(n)).send().await?.error_for_status()?;
-    }
-    Ok(())
 }
 
 /// How long a gost waits when its agent is killed and started again by a supervisor that keeps its sockets: until its

@@ -11,7 +11,9 @@ mod cluster;
 mod distance;
 mod footprint;
 mod instructions;
+mod longest;
 mod newcomer;
+mod process;
 mod propagation;
 mod siege;
 mod simulate;
@@ -49,6 +51,8 @@ enum LabVerb {
     Footprint(footprint::FootprintArgs),
     /// How many instructions a call costs
     Instructions(instructions::InstructionsArgs),
+    /// The longest call while something else keeps the agent busy
+    Longest(longest::LongestArgs),
     /// How long a registration takes to the last agent
     Propagation(propagation::PropagationArgs),
     /// What gossip costs the network
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         LabVerb::Distance(args) => distance::run(&args, out),
         LabVerb::Footprint(args) => footprint::run(&args, out),
         LabVerb::Instructions(args) => instructions::run(&args, out),
+        LabVerb::Longest(args) => longest::run(&args, out),
         LabVerb::Propagation(args) => propagation::run(&args, out),
         LabVerb::Traffic(args) => traffic::run(&args, out),
         LabVerb::Newcomer(args) => newcomer::run(&args, out),

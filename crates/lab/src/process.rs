@@ -1,0 +1,204 @@
+//! Agents that are processes of their own, and a handler that takes the same calls and does nothing.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::cluster::{NODE, id, tunnel};
+
+/// The clock ticks a second of /proc, the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// Takes HTTP calls on as many threads as an agent, and does nothing.
+pub(crate) fn serve_nothing() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        let app = axum::Router::new().route("/sd", axum::routing::any(|_: axum::body::Bytes| async {}));
+        Ok(axum::serve(listener, app).await?)
+    })
+}
+
+/// A child process; killed when dropped.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
+    }
+
+    /// Seconds of processor time used so far.
+    pub(crate) fn processor(&self) -> anyhow::Result<f64> {
+        let stat = self.proc("stat")?;
+        let after = stat.rsplit_once(')').context("stat")?.1;
+        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
+    }
+
+    /// Starts the process that takes the same calls and does nothing. Returns its address too.
+    pub(crate) fn nothing() -> anyhow::Result<(Self, String)> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["footprint", "--nothing"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("its output")?;
+        let process = Self(child);
+        let address = BufReader::new(stdout).lines().next().context("its address")??;
+        Ok((process, format!("http://{address}/sd")))
+    }
+}
+
+pub(crate) struct MeasuredAgent {
+    pub(crate) process: Process,
+    pub(crate) plugin: String,
+    pub(crate) gossip: String,
+    admin: String,
+    /// From exec to the first answered Get.
+    pub(crate) started: Duration,
+}
+
+impl MeasuredAgent {
+    pub(crate) fn start(name: &str, data: impl AsRef<OsStr>, join: Option<&str>) -> anyhow::Result<Self> {
+        let more = join.map_or(Vec::new(), |join| vec!["--join", join]);
+        Self::start_with(name, data, "127.0.0.1:0", &more)
+    }
+
+    pub(crate) fn start_with(
+        name: &str,
+        data: impl AsRef<OsStr>,
+        plugin: &str,
+        more: &[&str],
+    ) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
+        command.args(["--log-level", "error", "--max-records", "1000000"]);
+        // As in the systemd unit and the image.
+        command.env("MALLOC_ARENA_MAX", "1");
+        command.args(["--plugin", plugin, "--gossip", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(more);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        let mut agent = Self {
+            process: Process(child),
+            plugin: String::new(),
+            gossip: String::new(),
+            admin: String::new(),
+            started: Duration::ZERO,
+        };
+        for line in lines {
+            let line = line?;
+            match line.split_once(' ') {
+                Some(("plugin", url)) => agent.plugin = url.into(),
+                Some(("gossip", address)) => agent.gossip = address.into(),
+                Some(("admin", url)) => agent.admin = url.into(),
+                _ => {}
+            }
+            if ![&agent.plugin, &agent.gossip, &agent.admin].iter().any(|told| told.is_empty()) {
+                agent.started = begun.elapsed();
+                return Ok(agent);
+            }
+        }
+        bail!("{name} did not start")
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> anyhow::Result<f64> {
+        let status = self.process.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024.0)
+    }
+
+    async fn records(&self) -> anyhow::Result<usize> {
+        let status: serde_json::Value =
+            reqwest::get(format!("{}/status.json", self.admin)).await?.json().await?;
+        let records = status["holds"]["records"].as_u64().context("records")?;
+        Ok(usize::try_from(records)?)
+    }
+
+    pub(crate) async fn suspicions(&self) -> anyhow::Result<u64> {
+        let metrics = reqwest::get(format!("{}/metrics", self.admin)).await?.text().await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("gossd_suspicions_total "));
+        Ok(line.context("the metric")?.parse()?)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args(["-s", signal, &self.process.0.id().to_string()]).status()?;
+        ensure!(sent.success(), "{signal} is not sent");
+        Ok(())
+    }
+
+    pub(crate) async fn knows(&self, records: usize) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.records().await? < records {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{} of {records} records",
+                self.records().await?
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+fn body(n: usize, entrypoint: u16) -> String {
+    let (id, name) = (id(n), tunnel(n));
+    format!(r#"{{"id":"{id}","name":"{name}","node":"{NODE}","network":"tcp","address":":{entrypoint}"}}"#)
+}
+
+/// Registers records of a gost of this host with its entrypoint at a port, on kept connections. They have to stay open, because their end would count as the gost's.
+pub(crate) async fn register(
+    agent: &MeasuredAgent,
+    client: &reqwest::Client,
+    numbers: std::ops::Range<usize>,
+    entrypoint: u16,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let at_a_time = 8;
+    for first in 0..at_a_time {
+        let (client, url, numbers) = (client.clone(), agent.plugin.clone(), numbers.clone());
+        tasks.spawn(async move {
+            for n in numbers.skip(first).step_by(at_a_time) {
+                client.post(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Fifty registrations and fifty deregistrations a second.
+pub(crate) async fn change(
+    url: String,
+    client: reqwest::Client,
+    first: usize,
+    entrypoint: u16,
+) -> anyhow::Result<()> {
+    let mut pace = interval(Duration::from_millis(20));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for n in first.. {
+        pace.tick().await;
+        client.post(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
+        client.delete(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
+    }
+    Ok(())
+}
