@@ -8,7 +8,7 @@ mod log;
 mod metrics;
 mod views;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use gossd_core::agent::{Adjusted, BITE, Effects, Heal, News, Offer, Restored, Settings, State};
@@ -22,6 +22,7 @@ use gossd_core::quota::Full;
 use gossd_core::record::{AgentName, Draft, Owner, Record};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Slot, Status, Version};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -38,6 +39,7 @@ pub struct Agent {
 
 struct Inner {
     owner: Owner,
+    /// A fair lock: who does much, a bite at a time, would take another one again before a call that waits.
     state: Mutex<State>,
     /// Changes are to be published, or something is due earlier than the driver knows.
     changed: Notify,
@@ -258,7 +260,7 @@ impl Agent {
     /// A panic under the lock would be a bug. Between any two statements that can fail, the state is consistent, so
     /// continuing is better than failing every later call.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock()
     }
 }
 

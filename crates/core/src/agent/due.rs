@@ -14,6 +14,8 @@ use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
 use crate::slot::Change;
 
+/// Changes that are published at once: taking more would hold up calls.
+const MOST_CHANGES: usize = 1_000;
 /// Between two bites of what is brought in step, for those that wait for the lock.
 const BREATH: Duration = Duration::from_millis(1);
 /// How often agents that the board forgot, and we did not, are looked at.
@@ -65,7 +67,7 @@ impl State {
             self.reindex(now);
         }
         let works_on_former = self.former.work(now);
-        let changes = std::mem::take(&mut self.outbox);
+        let changes = self.take_changes();
         if matches!(self.journal, Health::Absent(_)) {
             self.keep_nothing();
         }
@@ -87,8 +89,13 @@ impl State {
         self.armed = Some(next);
         // It has looked.
         self.effects.is_due = false;
-        let changes = changes.into_iter().map(|(slot, cell)| Change { slot, cell }).collect();
         Due { changes, dials, tries, seeks, next }
+    }
+
+    /// Some of the changes that are to be published; whoever publishes them comes again for the others.
+    fn take_changes(&mut self) -> Vec<Change> {
+        let taken = std::iter::from_fn(|| self.outbox.pop_first()).take(MOST_CHANGES);
+        taken.map(|(slot, cell)| Change { slot, cell }).collect()
     }
 
     /// Says which peers have been silent for so long that their records are hidden.
