@@ -87,6 +87,7 @@ step lab calls --records 1000 --connections 4 --seconds 1 --rounds 1 --redis
 # With the plugin's own expiry, a minute, it takes two.
 step lab distance --trips 5 --expiry 15
 step lab instructions --calls 300
+step lab longest --records 2000 --seconds 1 --restarts 1
 step lab siege --short
 # Both kinds of packages are laid out alike; only Debian's can be installed here, below.
 step scripts/rpm.sh --program "$built/gossd"
