@@ -314,6 +314,36 @@ async fn refusals_are_trailers_alone() {
 }
 
 #[tokio::test]
+async fn a_compressed_message_is_refused_with_what_would_be_understood() {
+    let mut gost = Client::connect().await;
+    let stream = gost.open(&plain_head("/proto.SD/Get")).await;
+    let mut compressed = message(messages::GET);
+    compressed[0] = 1;
+    gost.send(&Frame::bytes(DATA, END_STREAM, stream, &compressed)).await;
+    let answer = gost.answer(stream).await;
+    assert_refused(&answer, "12", "compressed");
+    assert_eq!(answer.trailer("grpc-accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn a_question_for_a_head_alone_gets_no_body() {
+    let mut client = Client::connect().await;
+    for (path, status) in [("/sd", "405"), ("/elsewhere", "404")] {
+        let mut head = vec![0x02];
+        head.extend(
+            [&text("HEAD")[..], &[0x86, 0x04], &text(path), &[0x01], &text("127.0.0.1:8000")].concat(),
+        );
+        head.extend([&[0x0f, 23 - 15][..], &text("Bearer secret")].concat()); // authorization
+        let stream = client.open(&head).await;
+        client.send(&Frame::bytes(DATA, END_STREAM, stream, b"")).await;
+        let answer = client.answer(stream).await;
+        assert_eq!((answer.trailer(":status"), answer.data.len()), (Some(status), 0), "{answer:?}");
+        let length = answer.trailer("content-length").and_then(|length| length.parse::<u64>().ok());
+        assert!(length.is_some_and(|length| length > 0), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_does_not_arrive_is_refused_in_grpcs_way() {
     let patience = Duration::from_millis(300);
     let mut gost = Client::connect_to(Bounds { patience, ..Bounds::default() }).await;

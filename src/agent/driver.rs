@@ -32,6 +32,7 @@ impl Agent {
             if !seeks.is_empty() {
                 cluster.seek(seeks);
             }
+            let changes = changes.into_changes();
             if !changes.is_empty() {
                 let status = changes.iter().find(|change| change.slot == STATUS_SLOT);
                 let status = status.map(|change| change.cell.version);
@@ -66,6 +67,6 @@ impl Agent {
 
     #[cfg(test)]
     pub(super) fn collected(&self) -> Vec<gossd_core::slot::Change> {
-        self.due(&Dials::default()).changes
+        self.due(&Dials::default()).changes.into_changes()
     }
 }

@@ -39,7 +39,8 @@ pub struct Agent {
 
 struct Inner {
     owner: Owner,
-    /// A fair lock: who does much, a bite at a time, would take another one again before a call that waits.
+    /// A lock that is fair in the end: who does much, a bite at a time, would take another one again and again before a call
+    /// that waits.
     state: Mutex<State>,
     /// Changes are to be published, or something is due earlier than the driver knows.
     changed: Notify,

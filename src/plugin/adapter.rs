@@ -6,7 +6,7 @@ use axum::body::Body;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Uri};
 
-use super::call::{Call, Reply, Verb};
+use super::call::{Call, Outcome, Reply, Verb};
 use super::content::{Answer, MAX_MESSAGE};
 use super::{CallError, Program, grpc, http};
 
@@ -42,10 +42,8 @@ pub(super) trait Adapter: Sync {
     /// The answer to a call that no plugin answers.
     fn turn_away(&self, why: Unserved) -> Answer;
 
-    /// Whether one of the [`others`] gave what it was asked for.
-    fn is_served(&self, response: &Answer) -> bool {
-        response.status().is_success()
-    }
+    /// How a call to one of the [`others`] ended.
+    fn outcome(&self, response: &Answer) -> Outcome;
 }
 
 /// Why no plugin answers a call.
@@ -59,6 +57,8 @@ pub(super) enum Unserved {
     TooLong,
     /// The request body ended before its end.
     Broken,
+    /// The message is compressed.
+    Compressed,
     /// The request body is not what the protocol says; why not.
     Malformed(String),
     /// No plugin is at this path, or none of its calls has this method.
@@ -84,6 +84,7 @@ impl Unserved {
             Self::TooSlow => "the body did not arrive in time".into(),
             Self::TooLong => format!("the body is over {MAX_MESSAGE} bytes"),
             Self::Broken => "the body ended early".into(),
+            Self::Compressed => "the message is compressed: no encoding was offered".into(),
             Self::Malformed(why) => why.clone(),
             Self::WebPage(Forged::Browser) => {
                 "a browser sent this, and gost's plugins are for gost: web pages are refused".into()

@@ -176,6 +176,6 @@ impl Outcome {
 
     /// Whether the call was served and not refused: a caller that was served once is not the first to lose its connection.
     pub(super) fn is_served(self) -> bool {
-        matches!(self, Self::Done | Self::Unknown)
+        self == Self::Done
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::Service as _;
-use hyper::{Request, Response, Version};
+use hyper::{Method, Request, Response, Version};
 use tokio::time::{Instant, timeout_at};
 
 use super::adapter::{Adapter, Forged, Unserved};
@@ -89,7 +89,7 @@ pub(super) async fn follow(calls: Arc<Calls>, request: Request<Incoming>) -> Res
     let started = Instant::now();
     let mut call = calls.progress.call(started.into_std());
     let (head, body) = request.into_parts();
-    let version = head.version;
+    let (version, is_head) = (head.version, head.method == Method::HEAD);
     let adapter = adapter::of(&head.headers);
     let verb = adapter.verb(&head.method, head.uri.path());
     let (outcome, mut response) = match calls.ready(&head).await {
@@ -114,6 +114,9 @@ pub(super) async fn follow(calls: Arc<Calls>, request: Request<Incoming>) -> Res
     if age >= calls.bounds.guest && calls.gate.is_for_home(calls.caller) {
         send_home(&calls.progress, version, &mut response);
     }
+    if is_head && let Some(length) = response.body_mut().cut() {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
     response.map(|content| WatchedBody::new(content, call))
 }
 
@@ -130,16 +133,15 @@ where
     B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>>,
 {
     let token = adapter.token(&head.headers);
-    let admitted = plugin.tokens.admit(token);
-    // That of a call without a token is read and dropped, so that gost can reuse its connection.
-    let body = content::read(body, adapter.max_body()).await;
-    let answered = match admitted {
-        Err(refusal) => Err(refusal.into()),
-        Ok(()) => {
-            match body.as_deref().map_err(Clone::clone).and_then(|body| adapter.call(verb, head, body)) {
-                Ok(call) => plugin.answer(caller, adapter.program(&head.headers), token, call).await,
-                Err(why) => return (Outcome::Refused, adapter.turn_away(why)),
-            }
+    let answered = if let Err(refusal) = plugin.tokens.admit(token) {
+        // The body is not kept, but it has to come before gost can use its connection again.
+        content::discard(body, adapter.max_body()).await;
+        Err(refusal.into())
+    } else {
+        let body = content::read(body, adapter.max_body()).await;
+        match body.as_deref().map_err(Clone::clone).and_then(|body| adapter.call(verb, head, body)) {
+            Ok(call) => plugin.answer(caller, adapter.program(&head.headers), token, call).await,
+            Err(why) => return (Outcome::Refused, adapter.turn_away(why)),
         }
     };
     (Outcome::of(&answered), adapter.answer(&answered))
@@ -149,8 +151,7 @@ where
 async fn other(ready: &ReadyAgent, adapter: &dyn Adapter, request: Request<Incoming>) -> (Outcome, Answer) {
     let Ok(response) = ready.others.call(request).await;
     let response = response.map(Content::stream);
-    let outcome = if adapter.is_served(&response) { Outcome::Done } else { Outcome::Refused };
-    (outcome, response)
+    (adapter.outcome(&response), response)
 }
 
 /// What a future gives before a deadline. Most give it at once, and need no timer.

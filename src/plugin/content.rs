@@ -1,6 +1,6 @@
 //! The bodies of calls and of their answers.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -31,6 +31,15 @@ where
     }
 }
 
+/// Reads a call's body and keeps nothing, up to so many bytes.
+pub(super) async fn discard<B>(body: B, limit: usize)
+where
+    B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let mut body = pin!(Limited::new(body, limit));
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
 /// An answer.
 pub(super) type Answer = Response<Content>;
 
@@ -59,6 +68,13 @@ impl Content {
     /// What another service says.
     pub(super) fn stream(body: Body) -> Self {
         Self { stream: Some(body), ..Self::default() }
+    }
+
+    /// Takes the answer away from its head, which was all that was asked for; how long it would have been. Another service has
+    /// done so itself.
+    pub(super) fn cut(&mut self) -> Option<usize> {
+        let Self { bytes, stream, .. } = std::mem::take(self);
+        stream.is_none().then_some(bytes.len())
     }
 
     /// All of an answer that ends with its bytes.

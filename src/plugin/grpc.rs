@@ -18,7 +18,7 @@ use self::generated::{
     RegisterRequest, RenewRequest, Service, SetRuleReply, SetRuleRequest,
 };
 use super::adapter::{Adapter, Unserved};
-use super::call::{Call, Connector, Reply, Rule, Verb};
+use super::call::{Call, Connector, Outcome, Reply, Rule, Verb};
 use super::content::{Answer, Content, MAX_MESSAGE};
 use super::{CallError, Program};
 use gossd_core::record::Record;
@@ -114,18 +114,27 @@ impl Adapter for Grpc {
             Unserved::TooSlow => Status::deadline_exceeded,
             Unserved::TooLong => Status::out_of_range,
             Unserved::Broken | Unserved::Malformed(_) => Status::internal,
-            Unserved::Elsewhere(..) => Status::unimplemented,
+            Unserved::Elsewhere(..) | Unserved::Compressed => Status::unimplemented,
             Unserved::WebPage(_) => Status::permission_denied,
         };
-        refused(match why {
+        let is_compressed = matches!(why, Unserved::Compressed);
+        let mut answer = refused(match why {
             Unserved::Elsewhere(..) => status("this is not served: proto.SD and proto.Ingress are".into()),
             why => status(why.text()),
-        })
+        });
+        if is_compressed {
+            answer.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        }
+        answer
     }
 
-    fn is_served(&self, response: &Answer) -> bool {
-        let status = response.headers().get(STATUS);
-        response.status().is_success() && status.is_none_or(|status| status == "0")
+    /// An answer without a message has its status in its head.
+    fn outcome(&self, response: &Answer) -> Outcome {
+        match response.headers().get(STATUS).map(HeaderValue::as_bytes) {
+            None | Some(b"0") if response.status().is_success() => Outcome::Done,
+            Some(b"5") => Outcome::Unknown,
+            _ => Outcome::Refused,
+        }
     }
 }
 
@@ -158,7 +167,7 @@ fn message<M: Message + Default>(body: &[u8]) -> Result<M, Unserved> {
         body.split_first_chunk::<PREFIX>().ok_or_else(|| malformed("it has no prefix"))?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
-        return Err(malformed("it is compressed, and no encoding was agreed on"));
+        return Err(Unserved::Compressed);
     }
     if usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
         return Err(malformed("its length is another"));

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 
 use super::adapter::{Adapter, Unserved};
-use super::call::{Call, Reply, Verb};
+use super::call::{Call, Outcome, Reply, Verb};
 use super::content::{Answer, Content, MAX_MESSAGE};
 use super::{CallError, Program};
 use gossd_core::record::Record;
@@ -97,11 +97,20 @@ impl Adapter for Http {
         }
     }
 
+    fn outcome(&self, response: &Answer) -> Outcome {
+        match response.status() {
+            status if status.is_success() => Outcome::Done,
+            StatusCode::NOT_FOUND => Outcome::Unknown,
+            _ => Outcome::Refused,
+        }
+    }
+
     fn turn_away(&self, why: Unserved) -> Answer {
         let status = match &why {
             Unserved::Starting => StatusCode::SERVICE_UNAVAILABLE,
             Unserved::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Unserved::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Unserved::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Unserved::Broken | Unserved::Malformed(_) => StatusCode::BAD_REQUEST,
             Unserved::Elsewhere(method, uri) => return elsewhere(method, uri),
             Unserved::WebPage(_) => StatusCode::FORBIDDEN,

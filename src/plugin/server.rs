@@ -1,4 +1,4 @@
-//! Accepts plugin connections by TCP, TLS and Unix socket, and reports each one's end. The routes handle the content.
+//! Accepts plugin connections by TCP, TLS and Unix socket, and reports each one's end. Calls are answered elsewhere.
 //! Knows no protocol but HTTP itself.
 
 use std::convert::Infallible;

@@ -1,5 +1,6 @@
 //! What an agent does by itself: lapses what is overdue, brings changes to the cluster, and has gosts dialled that may be dead.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::effects::Line;
@@ -12,10 +13,8 @@ use crate::event::Event;
 use crate::label::Label;
 use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
-use crate::slot::Change;
+use crate::slot::{Cell, Change, Slot};
 
-/// Changes that are published at once: taking more would hold up calls.
-const MOST_CHANGES: usize = 1_000;
 /// Between two bites of what is brought in step, for those that wait for the lock.
 const BREATH: Duration = Duration::from_millis(1);
 /// How often agents that the board forgot, and we did not, are looked at.
@@ -25,11 +24,23 @@ const DYING: Duration = Duration::from_secs(1);
 /// How often slots that have long been empty are given back.
 const TIDYING: Duration = Duration::from_secs(60);
 
+/// Changes as the state holds them: calls wait for the state, so that whoever publishes many writes them out without it. They are
+/// published together, because a push says up to which version it tells everything.
+#[derive(Debug)]
+pub struct Outbox(BTreeMap<Slot, Cell>);
+
+impl Outbox {
+    /// Writes them out.
+    pub fn into_changes(self) -> Vec<Change> {
+        self.0.into_iter().map(|(slot, cell)| Change { slot, cell }).collect()
+    }
+}
+
 /// What one look at the state found to do.
 #[derive(Debug)]
 pub struct Due {
     /// For the cluster.
-    pub changes: Vec<Change>,
+    pub changes: Outbox,
     /// Gosts to be dialled.
     pub dials: Vec<Dial>,
     /// Entrypoints that visitors want, to be dialled.
@@ -67,7 +78,7 @@ impl State {
             self.reindex(now);
         }
         let works_on_former = self.former.work(now);
-        let changes = self.take_changes();
+        let changes = Outbox(std::mem::take(&mut self.outbox));
         if matches!(self.journal, Health::Absent(_)) {
             self.keep_nothing();
         }
@@ -90,12 +101,6 @@ impl State {
         // It has looked.
         self.effects.is_due = false;
         Due { changes, dials, tries, seeks, next }
-    }
-
-    /// Some of the changes that are to be published; whoever publishes them comes again for the others.
-    fn take_changes(&mut self) -> Vec<Change> {
-        let taken = std::iter::from_fn(|| self.outbox.pop_first()).take(MOST_CHANGES);
-        taken.map(|(slot, cell)| Change { slot, cell }).collect()
     }
 
     /// Says which peers have been silent for so long that their records are hidden.

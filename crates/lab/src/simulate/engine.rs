@@ -243,6 +243,7 @@ impl Simulation {
         *touched += 1;
         let room = MAX_DIALS.saturating_sub(dialled.len());
         let Due { changes, dials, tries, seeks, next } = state.due(now, room, |node| dialled.contains(node));
+        let changes = changes.into_changes();
         let start = *start;
         dialled.extend(dials.iter().map(|dial| dial.node.clone()));
         for dial in dials {

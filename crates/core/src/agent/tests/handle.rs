@@ -159,7 +159,7 @@ impl Agent {
     }
 
     pub(in crate::agent) fn collected(&self) -> Vec<Change> {
-        self.lock().due(now(), MAX_DIALS, |_| false).changes
+        self.lock().due(now(), MAX_DIALS, |_| false).changes.into_changes()
     }
 
     pub(in crate::agent) fn collect_changes(&self) -> usize {
