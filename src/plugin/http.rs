@@ -112,7 +112,7 @@ impl Adapter for Http {
             Unserved::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Unserved::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Unserved::Broken | Unserved::Malformed(_) => StatusCode::BAD_REQUEST,
-            Unserved::Elsewhere(method, uri) => return elsewhere(method, uri),
+            Unserved::Elsewhere(method, uri) => return elsewhere(&why, method, uri),
             Unserved::WebPage(_) => StatusCode::FORBIDDEN,
         };
         let mut response = error(status, why.text());
@@ -124,12 +124,12 @@ impl Adapter for Http {
     }
 }
 
-fn elsewhere(method: &Method, uri: &Uri) -> Answer {
+fn elsewhere(why: &Unserved, method: &Method, uri: &Uri) -> Answer {
     let (allowed, meanings) = match uri.path() {
         PATH => ("GET, POST, PUT, DELETE", "POST registers, PUT renews, DELETE deregisters, GET asks"),
         INGRESS_PATH => ("GET, PUT", "PUT sets a rule, GET asks for one"),
-        path => {
-            let text = format!("nothing is served at {path}: the plugins are at {PATH} and {INGRESS_PATH}");
+        _ => {
+            let text = format!("{}: the plugins are at {PATH} and {INGRESS_PATH}", why.text());
             return error(StatusCode::NOT_FOUND, text);
         }
     };
@@ -237,4 +237,56 @@ fn written(status: StatusCode, json: Vec<u8>) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gossd_core::record::Network;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn records_are_written_as_serde_would_write_them() {
+        let odd: String = (' '..='~').chain("äπ中\u{7f}\u{2028}".chars()).collect();
+        let record = |id: &str, name: &str| {
+            let network = Network::Udp;
+            Arc::new(Record {
+                id: id.into(),
+                name: name.into(),
+                node: "n".into(),
+                network,
+                address: "[::1]:80".into(),
+            })
+        };
+        for records in [vec![], vec![record("1", "t")], vec![record(&odd, "\"\\"), record("2", &odd)]] {
+            let said: Value = serde_json::from_slice(&services(&records)).expect("JSON");
+            let fields = |record: &Arc<Record>| {
+                let [id, name] = [&record.id, &record.name].map(|label| label.text().to_string());
+                json!({"id": id, "name": name, "node": "n", "network": "udp", "address": "[::1]:80"})
+            };
+            assert_eq!(said, json!({"services": records.iter().map(fields).collect::<Vec<_>>()}));
+        }
+        for text in ["", "plain", &odd, "\"", "\\", "\u{1}\n"] {
+            let mut quoted = Vec::new();
+            quote(text, &mut quoted);
+            assert_eq!(quoted, serde_json::to_vec(text).expect("a text"));
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_read_however_it_is_spelled() {
+        for (query, value) in [
+            ("name=t", "t"),
+            ("name=a%40b", "a@b"),
+            ("name=a+b", "a b"),
+            ("x=1&name=t", "t"),
+            ("name=a=b", "a=b"),
+            ("name=", ""),
+            ("name", ""),
+            ("names=t", ""),
+            ("", ""),
+        ] {
+            assert_eq!(parameter(query, "name"), value, "{query}");
+        }
+    }
 }
