@@ -232,12 +232,18 @@ impl Agent {
 
     /// Runs `act` on the state at the current time, and performs the effects.
     fn with<T>(&self, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
-        self.with_at(Instant::now().into_std(), act)
+        let state = self.lock();
+        // In the order in which the state hears of it.
+        let now = Instant::now().into_std();
+        self.end(state, |state| act(state, now))
     }
 
     fn with_at<T>(&self, now: StdInstant, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
-        let mut state = self.lock();
-        let answer = act(&mut state, now);
+        self.end(self.lock(), |state| act(state, now))
+    }
+
+    fn end<T>(&self, mut state: MutexGuard<'_, State>, act: impl FnOnce(&mut State) -> T) -> T {
+        let answer = act(&mut state);
         let effects = state.take_effects();
         drop(state);
         self.perform(effects);

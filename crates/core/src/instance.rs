@@ -2,6 +2,7 @@
 //! what is needed to let all records of a dead or replaced instance go at once, and none too early.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::address::Address;
@@ -230,6 +231,12 @@ impl Instances {
     /// The ids of an instance's records.
     pub fn ids(&self, node: &Label) -> impl Iterator<Item = &Label> {
         self.known.get(node).into_iter().flat_map(|instance| &instance.ids)
+    }
+
+    /// Those of them from one on, in their order.
+    pub(super) fn ids_from(&self, node: &Label, from: Bound<Label>) -> impl Iterator<Item = &Label> {
+        let instance = self.known.get(node).into_iter();
+        instance.flat_map(move |instance| instance.ids.range((from.as_ref(), Bound::Unbounded)))
     }
 
     /// Gives back the capacity of a peak that is over.

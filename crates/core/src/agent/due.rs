@@ -1,6 +1,6 @@
 //! What an agent does by itself: lapses what is overdue, brings changes to the cluster, and has gosts dialled that may be dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::effects::Line;
@@ -54,14 +54,9 @@ pub struct Due {
 impl State {
     /// What is due, as of now. There is room for so many dials of gosts; those that are being dialled are not dialled again.
     pub fn due(&mut self, now: Instant, room: usize, is_dialled: impl Fn(&Label) -> bool) -> Due {
-        let Expired { changes, trials } =
-            if self.broken.leases { Expired::default() } else { self.leases.expire(now) };
-        let records = changes.len();
-        self.counts.lapsed += records as u64;
-        if records > 0 {
-            self.effects.lines.push(Line::Lapsed { records });
-        }
-        self.tell_all(now, changes);
+        let judged = self.leases.carry_out();
+        self.take_judged(now, judged);
+        let trials = self.expire(now);
         self.check_claims(now);
         self.reconcile_due(now);
         self.directory.claims.open_due(now);
@@ -101,6 +96,21 @@ impl State {
         // It has looked.
         self.effects.is_due = false;
         Due { changes, dials, tries, seeks, next }
+    }
+
+    /// Lapses what is overdue, or a bite of it. The instances that have to answer a dial.
+    fn expire(&mut self, now: Instant) -> BTreeSet<Label> {
+        if self.broken.leases {
+            return BTreeSet::new();
+        }
+        let Expired { changes, trials } = self.leases.expire(now);
+        self.overdue += changes.len();
+        self.counts.lapsed += changes.len() as u64;
+        self.tell_all(now, changes);
+        if self.overdue > 0 && self.leases.next_deadline().is_none_or(|due| due > now) {
+            self.effects.lines.push(Line::Lapsed { records: std::mem::take(&mut self.overdue) });
+        }
+        trials
     }
 
     /// Says which peers have been silent for so long that their records are hidden.

@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::connection::{Caller, ConnectionId};
 use crate::entrypoints::{EntrypointKey, Place};
 use crate::label::Label;
-use crate::lease::{AskOutcome, Holding};
+use crate::lease::{AskOutcome, Holding, Judged, Verdict};
 use crate::record::{Draft, Record};
 
 /// After how long a gost that answered is dialled again, as long as no connection of it returns: a process that ends closes
@@ -68,36 +68,42 @@ impl State {
         self.effects.lines.push(Line::Dialled { node: node.clone(), addresses, dialled });
         self.counts.dialled[dialled as usize] += 1;
         let is_dead = dialled == Dialled::Refused && !is_connected;
-        let changes = match dialled {
-            Dialled::Refused if is_dead && !self.broken.leases => self.leases.lapse_instance(now, node),
-            Dialled::Answered if self.broken.dials => self.leases.lapse_instance(now, node),
-            Dialled::Answered => {
-                if dial.asks {
-                    self.leases.answered(now, node);
-                    self.note_life(now, node);
-                }
-                Vec::new()
+        let verdict = match dialled {
+            Dialled::Refused if is_dead && !self.broken.leases => Some(Verdict::Dead),
+            Dialled::Answered if self.broken.dials => Some(Verdict::Dead),
+            Dialled::Answered if dial.asks => {
+                self.note_life(now, node);
+                Some(Verdict::Answered)
             }
+            Dialled::Answered => None,
             Dialled::Mute => {
                 self.note_mute(now, node);
-                self.leases.unanswered(now, node)
+                Some(Verdict::Unanswered)
             }
-            Dialled::Refused | Dialled::Silent => self.leases.unanswered(now, node),
+            Dialled::Refused | Dialled::Silent => Some(Verdict::Unanswered),
         };
-        let records = changes.len();
-        self.counts.lapsed += records as u64;
-        self.tell_all(now, changes);
-        if records > 0 {
-            let node = node.clone();
-            self.effects.lines.push(if is_dead {
-                Line::Gone { node, records }
-            } else {
-                Line::Unanswered { node, records }
-            });
+        if let Some(verdict) = verdict {
+            let judged = self.leases.judge(now, node, verdict);
+            self.take_judged(now, judged);
         }
         let later = *LATER.get(dial.answered)?;
         let again = dialled == Dialled::Answered && !is_connected && !dial.asks;
         again.then(|| Dial { answered: dial.answered + 1, later: Some(later), ..dial })
+    }
+
+    /// Records of an instance have been judged, or some of them.
+    pub(super) fn take_judged(&mut self, now: Instant, judged: Judged) {
+        let Judged { changes, ended } = judged;
+        self.tell_all(now, changes);
+        let Some((node, verdict, records)) = ended.filter(|(_, _, records)| *records > 0) else { return };
+        let line = match verdict {
+            Verdict::Dead => Line::Gone { node, records },
+            Verdict::Unanswered => Line::Unanswered { node, records },
+            // What gost did tells it.
+            Verdict::Answered | Verdict::Replaced(..) => return,
+        };
+        self.counts.lapsed += records as u64;
+        self.effects.lines.push(line);
     }
 
     /// A gost of this host asks where a tunnel is: one that had its connector would not ask. So if it is the only gost here,

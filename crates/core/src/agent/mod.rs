@@ -177,6 +177,8 @@ pub struct State {
     order: Order,
     locality: Locality,
     leases: LeaseTable,
+    /// Records that lapsed in bites and are not logged yet.
+    overdue: usize,
     entrypoints: Entrypoints,
     drain: drain::Drain,
     /// When claims are to be checked next.
@@ -276,6 +278,7 @@ impl State {
             order: settings.order,
             locality: settings.locality.clone(),
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
+            overdue: 0,
             entrypoints: Entrypoints::default(),
             drain: drain::Drain::of(restored.draining),
             next_check: None,

@@ -127,26 +127,4 @@ impl LeaseTable {
         }
         may_live
     }
-
-    /// The gost of an instance answered a dial: what waited for that goes on.
-    pub fn answered(&mut self, now: Instant, node: &Label) {
-        let now = self.start.moment(now);
-        for id in self.on_trial(node) {
-            if let Some(lease) = self.leases.get_mut(&id) {
-                (lease.on_trial, lease.deadline) = (false, now + self.ttl);
-                // Its entry in the heap is earlier, and finds the new deadline.
-            }
-        }
-    }
-
-    /// It did not: what waited for that lapses.
-    pub fn unanswered(&mut self, now: Instant, node: &Label) -> Vec<Write> {
-        let now = self.start.moment(now);
-        self.on_trial(node).iter().filter_map(|id| self.lapse(now, id)).collect()
-    }
-
-    fn on_trial(&self, node: &Label) -> Vec<Label> {
-        let waits = |id: &&Label| self.leases.get(*id).is_some_and(|lease| lease.on_trial);
-        self.instances.ids(node).filter(waits).cloned().collect()
-    }
 }

@@ -6,9 +6,11 @@ mod figures;
 mod import;
 mod moved;
 mod restore;
+mod verdict;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 pub use self::doubt::{AskOutcome, FRESH, LONGEST_PERIOD};
 pub use self::import::Imported;
 pub use self::restore::KeptLeases;
+pub use self::verdict::{Judged, Verdict};
 
 use super::address::Address;
 use super::capacity::GiveBack as _;
@@ -61,7 +64,7 @@ pub enum Renewal {
 pub struct Expired {
     /// Of records that lapsed.
     pub changes: Vec<Write>,
-    /// Instances that somebody has to dial, and then to call [`LeaseTable::answered`] or [`LeaseTable::unanswered`].
+    /// Instances that somebody has to dial, for a [`Verdict`].
     pub trials: BTreeSet<Label>,
 }
 
@@ -97,6 +100,10 @@ pub struct LeaseTable {
     lapsed: BTreeSet<(Moment, Label)>,
     bytes: usize,
     lapsed_bytes: usize,
+    /// Verdicts on instances with many records that have been carried out in part.
+    pending: VecDeque<verdict::Pending>,
+    /// Records that are looked at in one go.
+    bite: usize,
 }
 
 #[derive(Debug)]
@@ -160,7 +167,15 @@ impl LeaseTable {
             lapsed: BTreeSet::new(),
             bytes: 0,
             lapsed_bytes: 0,
+            pending: VecDeque::new(),
+            bite: verdict::BITE,
         }
+    }
+
+    /// The same that looks at so many records in one go.
+    #[cfg(test)]
+    fn biting(self, bite: usize) -> Self {
+        Self { bite, ..self }
     }
 
     /// The same that forgets lapsed records after that time, for tests that do not wait for [`KEEP_LAPSED`].
@@ -180,7 +195,8 @@ impl LeaseTable {
         let record = holding.record.clone();
         let mut changes: Vec<Write> = self.take(moment, holding, Sign::Registered)?.into_iter().collect();
         if let Some(former) = self.instances.claim(&record) {
-            changes.extend(self.lapse_at(moment, &former, &record));
+            let verdict = Verdict::Replaced(record.address.clone(), record.is_routers());
+            changes.extend(self.judge(now, &former, verdict).changes);
         }
         Ok(changes)
     }
@@ -295,17 +311,17 @@ impl LeaseTable {
         slot.map(|slot| self.slots.clear(slot.get()))
     }
 
-    /// Lapses what is overdue, and forgets what lapsed long ago. Leases of instances whose period is not known go on until
-    /// those have been dialled; see [`Expired::trials`].
+    /// Lapses what is overdue, and forgets what lapsed long ago; a bite of it, if that is much: then [`Self::next_deadline`]
+    /// is still over. Leases of instances whose period is not known go on until those have been dialled; see
+    /// [`Expired::trials`].
     pub fn expire(&mut self, now: Instant) -> Expired {
         let now = self.start.moment(now);
         let mut expired = Expired::default();
         let forgotten = self.tombstones.expire(now, FORGET);
         self.touched.extend(forgotten);
-        while let Some(Reverse((due, _))) = self.deadlines.peek()
-            && *due <= now
-            && let Some(Reverse((due, id))) = self.deadlines.pop()
-        {
+        for _ in 0..self.bite {
+            let Some(entry) = self.deadlines.peek_mut().filter(|entry| entry.0.0 <= now) else { break };
+            let Reverse((due, id)) = PeekMut::pop(entry);
             let Some(lease) = self.leases.get(&id).filter(|lease| lease.queued == due) else { continue };
             let (has_ended, is_live) = (lease.deadline <= now, lease.slot.is_some());
             if has_ended && !is_live {
@@ -316,13 +332,6 @@ impl LeaseTable {
             self.queue(&id);
         }
         expired
-    }
-
-    /// The gost of an instance is dead: its records lapse.
-    pub fn lapse_instance(&mut self, now: Instant, node: &Label) -> Vec<Write> {
-        let now = self.start.moment(now);
-        let ids: Vec<_> = self.instances.ids(node).cloned().collect();
-        ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
     /// A record is left to another owner: it lapses.
@@ -381,9 +390,11 @@ impl LeaseTable {
         }
     }
 
-    /// When [`Self::expire`] may next have something to do.
+    /// When [`Self::expire`] may next have something to do, or [`Self::carry_out`] has.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|Reverse((due, _))| self.start.instant(*due))
+        let verdict = self.pending.front().map(verdict::Pending::at);
+        let due = self.deadlines.peek().map(|Reverse((due, _))| *due);
+        verdict.into_iter().chain(due).min().map(|due| self.start.instant(due))
     }
 
     /// Gives back the capacity of a peak that is over.
@@ -421,14 +432,6 @@ impl LeaseTable {
         self.deadlines.push(Reverse((deadline, id)));
         self.live += 1;
         Ok(change)
-    }
-
-    /// Lapses the records that a replaced instance has at the replacement's entrypoint.
-    fn lapse_at(&mut self, now: Moment, former: &Label, by: &Record) -> Vec<Write> {
-        let at = |record: &Record| record.address == by.address && record.is_routers() == by.is_routers();
-        let held = |id: &&Label| self.leases.get(*id).is_some_and(|lease| at(&lease.holding.record));
-        let ids: Vec<_> = self.instances.ids(former).filter(held).cloned().collect();
-        ids.iter().filter_map(|id| self.lapse(now, id)).collect()
     }
 
     fn lapse(&mut self, now: Moment, id: &Label) -> Option<Write> {

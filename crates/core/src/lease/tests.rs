@@ -25,10 +25,15 @@ fn register(table: &mut LeaseTable, now: Instant, record: &Record) -> Vec<Write>
     table.register(now, holding).unwrap()
 }
 
+/// What lapses of an instance with few records.
+fn judge(table: &mut LeaseTable, now: Instant, node: &Label, verdict: Verdict) -> Vec<Write> {
+    table.judge(now, node, verdict).changes
+}
+
 /// What lapses of gosts that answer no dial.
 fn expire(table: &mut LeaseTable, now: Instant) -> Vec<Write> {
     let Expired { mut changes, trials } = table.expire(now);
-    changes.extend(trials.iter().flat_map(|node| table.unanswered(now, node)));
+    changes.extend(trials.iter().flat_map(|node| judge(table, now, node, Verdict::Unanswered)));
     changes
 }
 
@@ -216,8 +221,8 @@ fn all_records_of_a_dead_instance_lapse_and_no_others() {
     register(&mut table, now, &of("1", "a", "10.0.0.1:80"));
     register(&mut table, now, &of("2", "a", "10.0.0.1:81"));
     register(&mut table, now, &of("3", "b", "10.0.0.1:82"));
-    assert_eq!(table.lapse_instance(now, &"a".into()).len(), 2);
-    assert!(table.lapse_instance(now, &"a".into()).is_empty(), "once");
+    assert_eq!(judge(&mut table, now, &"a".into(), Verdict::Dead).len(), 2);
+    assert!(judge(&mut table, now, &"a".into(), Verdict::Dead).is_empty(), "once");
     assert_eq!((table.live(), table.lapsed()), (1, 2));
     assert!(
         matches!(table.renew(now + secs(9), &"1".into()), Renewal::Revived(_)),
@@ -274,12 +279,12 @@ fn on_trial() -> (LeaseTable, Instant) {
 fn a_connector_whose_gost_has_no_known_period_is_dialled_before_it_lapses() {
     let (mut table, now) = on_trial();
     assert!(table.is_live(&"1".into()));
-    table.answered(now, &"node".into());
+    judge(&mut table, now, &"node".into(), Verdict::Answered);
     assert!(expire(&mut table, now + TTL.saturating_sub(secs(1))).is_empty());
     assert_eq!(table.expire(now + TTL).trials.len(), 1, "once for each lease");
-    assert_eq!(table.unanswered(now + TTL, &"node".into()).len(), 1);
+    assert_eq!(judge(&mut table, now + TTL, &"node".into(), Verdict::Unanswered).len(), 1);
     assert_eq!((table.live(), table.lapsed()), (0, 1));
-    assert!(table.unanswered(now + TTL, &"node".into()).is_empty());
+    assert!(judge(&mut table, now + TTL, &"node".into(), Verdict::Unanswered).is_empty());
     assert!(matches!(table.renew(now + TTL, &"1".into()), Renewal::Revived(_)), "like any other");
 }
 
@@ -287,7 +292,7 @@ fn a_connector_whose_gost_has_no_known_period_is_dialled_before_it_lapses() {
 fn a_renew_ends_a_trial_however_the_dial_ends() {
     let (mut table, now) = on_trial();
     assert_eq!(table.renew(now, &"1".into()), Renewal::Renewed);
-    assert!(table.unanswered(now, &"node".into()).is_empty());
+    assert!(judge(&mut table, now, &"node".into(), Verdict::Unanswered).is_empty());
     assert!(table.is_live(&"1".into()));
 }
 
@@ -314,7 +319,7 @@ fn who_is_known_to_renew_or_was_silent_for_too_long_or_cannot_be_dialled_is_not_
     let (mut table, now) = on_trial();
     let mut end = now;
     while table.is_live(&"1".into()) {
-        table.answered(end, &"node".into());
+        judge(&mut table, end, &"node".into(), Verdict::Answered);
         end += TTL;
         table.expire(end);
     }
@@ -381,7 +386,7 @@ fn only_instances_with_live_records_of_the_tunnel_handler_count_as_gosts() {
     assert!(table.is_routers(&r) && !table.is_routers(&a) && !table.is_routers(&"unknown".into()));
     register(&mut table, now, &of("3", "b", "10.0.0.1:81"));
     assert!(!table.is_the_only_one(&a) && !table.is_the_only_one(&b));
-    table.lapse_instance(now, &b);
+    judge(&mut table, now, &b, Verdict::Dead);
     assert!(table.is_the_only_one(&a));
 }
 
@@ -507,7 +512,7 @@ fn an_instance_that_goes_and_returns_again_and_again_leaves_no_deadlines_behind(
     }
     for second in 0..1_000 {
         let now = now + secs(second);
-        assert_eq!(table.lapse_instance(now, &"n".into()).len(), 100);
+        assert_eq!(judge(&mut table, now, &"n".into(), Verdict::Dead).len(), 100);
         for n in 0..100 {
             assert!(matches!(table.renew(now, &n.to_string().as_str().into()), Renewal::Revived(_)));
         }
