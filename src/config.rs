@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::host::Advertise;
 use crate::net::JoinPoint;
@@ -111,6 +112,8 @@ pub struct Config {
     pub hold: bool,
     /// Whether to leave the cluster at a stop, for agents that will not come back.
     pub leave_on_stop: bool,
+    /// Whose threads serve gost's calls, so that they wait for nothing else that the agent does; none for those that start it.
+    pub calls: Option<Handle>,
     /// The log of this process.
     pub log: OwnLog,
     /// The flags that are in force, for reports.
@@ -227,6 +230,7 @@ impl Config {
             hold: false,
             leave_on_stop: false,
             log: OwnLog::default(),
+            calls: None,
             flags: Vec::new(),
             dead_grace: gossd_core::link::DEAD_GRACE,
             gossip_interval: gossd_core::link::INTERVAL,

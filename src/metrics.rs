@@ -89,20 +89,20 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// The tokio runtime, as a source of metrics.
+/// The runtimes of an agent, as a source of metrics.
 #[derive(Clone, Debug)]
-pub(crate) struct Runtime(tokio::runtime::Handle);
+pub(crate) struct Runtimes(Vec<tokio::runtime::Handle>);
 
-impl Runtime {
-    /// The runtime of the caller.
-    pub(crate) fn current() -> Self {
-        Self(tokio::runtime::Handle::current())
+impl Runtimes {
+    /// The runtime of the caller, and that of gost's calls if it is another.
+    pub(crate) fn current_and(calls: Option<tokio::runtime::Handle>) -> Self {
+        Self(std::iter::once(tokio::runtime::Handle::current()).chain(calls).collect())
     }
 }
 
-impl Collector for Runtime {
+impl Collector for Runtimes {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let tasks = self.0.metrics().num_alive_tasks();
+        let tasks = self.0.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         Sheet::new(encoder).level(
             "gossd_tasks",
             "Running tasks: some, and some for each connection",

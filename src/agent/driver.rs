@@ -2,6 +2,7 @@
 
 use gossd_core::agent::{Dial, Dialled, Due};
 use gossd_core::slot::STATUS_SLOT;
+use tokio::task::yield_now;
 use tokio::time::sleep_until;
 
 use super::Agent;
@@ -42,6 +43,8 @@ impl Agent {
                 }
                 continue;
             }
+            // Bites that are left to do come one after the other, and others on this thread between them.
+            yield_now().await;
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(next.into()) => {}
@@ -58,7 +61,7 @@ impl Agent {
     }
 
     fn due(&self, running: &Dials) -> Due {
-        self.with(|state, now| state.due(now, running.room(), |node| running.has(node)))
+        self.in_turn(|state, now| state.due(now, running.room(), |node| running.has(node)))
     }
 
     fn dialled(&self, dial: Dial, dialled: Dialled) -> Option<Dial> {

@@ -130,7 +130,9 @@ impl Agent {
     }
 
     pub(super) fn take_batch(&self) -> Batch {
-        self.with(|state, _| state.take_batch())
+        let mut batch = Batch::default();
+        while self.in_turn(|state, _| state.fill(&mut batch)) {}
+        batch
     }
 
     /// The last batch is on disk.

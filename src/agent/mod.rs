@@ -145,7 +145,7 @@ impl Agent {
         let bites = if ids.is_empty() { vec![&ids[..]] } else { ids.chunks(BITE).collect() };
         let mut records = 0;
         for bite in bites {
-            records += self.with(|state, now| state.readdress(now, bite, &moved));
+            records += self.in_turn(|state, now| state.readdress(now, bite, &moved));
             tokio::task::yield_now().await;
         }
         records
@@ -232,20 +232,25 @@ impl Agent {
 
     /// Runs `act` on the state at the current time, and performs the effects.
     fn with<T>(&self, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
-        let state = self.lock();
+        let mut state = self.lock();
         // In the order in which the state hears of it.
-        let now = Instant::now().into_std();
-        self.end(state, |state| act(state, now))
-    }
-
-    fn with_at<T>(&self, now: StdInstant, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
-        self.end(self.lock(), |state| act(state, now))
-    }
-
-    fn end<T>(&self, mut state: MutexGuard<'_, State>, act: impl FnOnce(&mut State) -> T) -> T {
-        let answer = act(&mut state);
+        let answer = act(&mut state, Instant::now().into_std());
         let effects = state.take_effects();
         drop(state);
+        self.perform(effects);
+        answer
+    }
+
+    /// The same for one bite of something large: a call that waits has the lock before the next one.
+    fn in_turn<T>(&self, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
+        self.in_turn_at(Instant::now().into_std(), act)
+    }
+
+    fn in_turn_at<T>(&self, now: StdInstant, act: impl FnOnce(&mut State, StdInstant) -> T) -> T {
+        let mut state = self.lock();
+        let answer = act(&mut state, now);
+        let effects = state.take_effects();
+        MutexGuard::unlock_fair(state);
         self.perform(effects);
         answer
     }
@@ -273,7 +278,7 @@ impl Agent {
 
 impl ReplicaStore for Agent {
     fn apply(&mut self, now: StdInstant, news: News) {
-        self.with_at(now, |state, now| state.handle(now, news));
+        self.in_turn_at(now, |state, now| state.handle(now, news));
     }
 
     fn version(&self, owner: &Owner) -> Option<Version> {
@@ -285,7 +290,7 @@ impl ReplicaStore for Agent {
     }
 
     fn offer(&mut self, now: StdInstant, by: &Owner, tunnel: TunnelId) -> Offer {
-        self.with_at(now, |state, now| state.offer(now, by, tunnel))
+        self.in_turn_at(now, |state, now| state.offer(now, by, tunnel))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::configure::{config, overlooked};
@@ -45,16 +46,20 @@ fn run_until_told(args: RunArgs, source: Source, log: &Log) -> anyhow::Result<()
         );
     }
     let inherited = Inherited::from_environment();
-    // Two workers serve a gost host's calls and gossip; more would only compete with gost for its cores.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let ended = Box::pin(serve(args, source, log, inherited)).await;
+    // Two workers serve a gost host's calls; more would only compete with gost for its cores. What else there is to do, and may
+    // take some milliseconds, has one of its own: a call then waits for the lock alone, and the system lets it go first.
+    let [calls, rest] =
+        [2, 1].map(|workers| Builder::new_multi_thread().worker_threads(workers).enable_all().build());
+    let (calls, rest) = (calls?, rest?);
+    let ended = rest.block_on(async {
+        let ended = Box::pin(serve(args, source, log, inherited, calls.handle())).await;
         if ended.is_err() {
             supervisor::give_up().await;
         }
         ended
     });
-    runtime.shutdown_timeout(STRAGGLERS);
+    rest.shutdown_timeout(STRAGGLERS);
+    calls.shutdown_background();
     ended
 }
 
@@ -70,9 +75,23 @@ fn raise_open_files() {
 const MOST_ANEW: u32 = 3;
 
 /// Agents one after the other, until one of them stops: a second one follows when a process that was to take over did not.
-async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inherited) -> anyhow::Result<()> {
+async fn serve(
+    mut args: RunArgs,
+    mut source: Source,
+    log: &Log,
+    inherited: Inherited,
+    calls: &Handle,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let mut daemon = start(&args, configured(&args, &source, log)?, inherited).await?;
+    let configured = |args: &RunArgs, source: &Source| -> anyhow::Result<Config> {
+        Ok(Config {
+            calls: Some(calls.clone()),
+            log: log.own(),
+            flags: source.flags(),
+            ..config(args.clone())?
+        })
+    };
+    let mut daemon = start(&args, configured(&args, &source)?, inherited).await?;
     let mut anew = 0;
     loop {
         let may_start_anew = anew < MOST_ANEW;
@@ -89,7 +108,7 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
                      Starting anew above it; `gossd check` examines the clock"
                 );
                 anew += 1;
-                let config = configured(&args, &source, log)?;
+                let config = configured(&args, &source)?;
                 daemon = daemon.start_above(known, config).await?;
             }
             AgentEnd::Succeeded(mut successor) => {
@@ -103,17 +122,13 @@ async fn serve(mut args: RunArgs, mut source: Source, log: &Log, inherited: Inhe
                         tracing::error!(
                             "the process that was to take over did not, so this agent goes on: {error}"
                         );
-                        let config = configured(&args, &source, log)?;
+                        let config = configured(&args, &source)?;
                         daemon = Daemon::start_again(inherited, snapshot, config).await?;
                     }
                 }
             }
         }
     }
-}
-
-fn configured(args: &RunArgs, source: &Source, log: &Log) -> anyhow::Result<Config> {
-    Ok(Config { log: log.own(), flags: source.flags(), ..config(args.clone())? })
 }
 
 /// What ends an agent.

@@ -7,13 +7,15 @@ mod kept;
 mod outside;
 mod peers;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -30,6 +32,7 @@ use crate::host::{AdvertisedHost, HostFinder};
 use crate::journal::thread::{JournalClosed, JournalThread};
 use crate::journal::{self, Journal};
 use crate::listeners::{Handles, Inherited, Listeners, hold};
+use crate::metrics::Runtimes;
 use crate::net::{self, Cluster};
 use crate::ops::access::Access;
 use crate::ops::report::{Problem, ProblemKind};
@@ -170,10 +173,12 @@ impl Daemon {
         let (gate, meter, caught_up) = (Gate::default(), Meter::default(), CaughtUp::default());
         let (stop_plugin, stop) = oneshot::channel();
         let stop = async { drop(stop.await) };
+        let calls = config.calls.clone().unwrap_or_else(Handle::current);
+        let (tcp, unix) = listening_on(&calls, tcp, unix)?;
         let entrances = Entrances { tcp, tls, unix, names: own_names(&config) };
         let serving = server::serve(entrances, gate.clone(), config.bounds, meter.clone(), stop);
         let mut plugin_task = JoinSet::new();
-        plugin_task.spawn(serving);
+        plugin_task.spawn_on(serving, &calls);
         if !replaces {
             finder.resolve(&config.join).await;
         }
@@ -280,7 +285,8 @@ impl Daemon {
         for problem in &standing {
             tracing::warn!("{}", problem.text);
         }
-        let outside = outside(&cluster, &meter, file_health, config.log, importer, standing, about);
+        let mut outside = outside(&cluster, &meter, file_health, config.log, importer, standing, about);
+        outside.metrics.register_collector(Box::new(Runtimes::current_and(config.calls)));
         let ops = Ops::new(agent.clone(), cluster.clone(), outside);
         ops.set_flags(config.flags);
         tasks.spawn(ops::history::record(ops.clone()));
@@ -474,6 +480,21 @@ impl Daemon {
     }
 }
 
+/// The same listeners, woken by the threads of a runtime.
+fn listening_on(
+    runtime: &Handle,
+    tcp: Vec<TcpListener>,
+    unix: Option<UnixListener>,
+) -> io::Result<(Vec<TcpListener>, Option<UnixListener>)> {
+    let _entered = runtime.enter();
+    let tcp = tcp
+        .into_iter()
+        .map(|listener| TcpListener::from_std(listener.into_std()?))
+        .collect::<Result<_, _>>()?;
+    let unix = unix.map(|listener| UnixListener::from_std(listener.into_std()?)).transpose()?;
+    Ok((tcp, unix))
+}
+
 /// Says once which of the operator's names no tunnel could claim: an error in a name leads visitors of others to a tunnel.
 fn unusual_names(names: &Names) {
     for (name, why) in names.unusual() {
@@ -609,6 +630,28 @@ mod tests {
         let begun = tokio::time::Instant::now();
         daemon.stop().await;
         assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    }
+
+    /// This runtime has one thread, which does nothing but wait for the caller's.
+    #[tokio::test]
+    async fn a_call_waits_for_nothing_else_that_an_agent_does() {
+        use std::io::{Read as _, Write as _};
+        let calls =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let config = Config::loopback("a".parse().unwrap());
+        let daemon = Daemon::start(Config { calls: Some(calls.handle().clone()), ..config }).await.unwrap();
+        let address = daemon.plugin;
+        let caller = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            stream.write_all(b"GET /sd?name=t HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        let answer = caller.join().unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        daemon.stop().await;
+        calls.shutdown_background();
     }
 
     async fn fault_of(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {

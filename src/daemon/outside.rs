@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::importer::Importer;
 use crate::ingress_file;
-use crate::metrics::{ProcessMetrics, Runtime, Sheet};
+use crate::metrics::{ProcessMetrics, Sheet};
 use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
 use crate::own_log::OwnLog;
@@ -35,7 +35,6 @@ pub(super) fn outside(
     metrics.register_collector(Box::new(cluster.clone()));
     metrics.register_collector(Box::new(meter.clone()));
     metrics.register_collector(Box::new(ingress_file.clone()));
-    metrics.register_collector(Box::new(Runtime::current()));
     metrics.register_collector(Box::new(ProcessMetrics::of_this_one()));
     let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     metrics.register("gossd_build", "Version of this program", build);

@@ -24,6 +24,26 @@ pub struct Extent {
     pub whole: Option<(Range<Slot>, Version)>,
 }
 
+impl Extent {
+    /// These changes, and that this is their extent, in pieces of at most so many: taken one after the other, they come to the
+    /// same.
+    pub fn pieces(self, mut changes: Vec<Change>, most: usize) -> Vec<(Vec<Change>, Self)> {
+        let mut pieces = Vec::new();
+        let mut whole = self.whole;
+        while changes.len() > most {
+            let rest = changes.split_off(most);
+            // Only changes in slot order are the whole of a range.
+            let part = whole.as_mut().map(|(slots, until)| {
+                let next = rest[0].slot.clamp(slots.start, slots.end);
+                (std::mem::replace(&mut slots.start, next)..next, *until)
+            });
+            pieces.push((std::mem::replace(&mut changes, rest), Self { whole: part, ..Self::default() }));
+        }
+        pieces.push((changes, Self { whole, ..self }));
+        pieces
+    }
+}
+
 /// What one who asks is told at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -173,19 +193,25 @@ mod tests {
         owner.reach(owner.version(), until);
     }
 
-    fn copy(of: &Replica, to: &mut Replica, now: Instant) {
+    /// Takes another's copy, so many changes at a time.
+    fn copy(of: &Replica, to: &mut Replica, now: Instant, most: usize) {
         let (after, mut from, mut until) = (to.version(), 0, None);
         while let Some(part) = of.part(after, from) {
             let until = *until.get_or_insert(part.until);
             let next = part.next.unwrap_or(MAX_SLOT + 1);
             let whole = part.whole.then_some((from..next, until));
-            let extent = Extent { whole, ..Extent::default() };
-            for change in to.emptied(&extent, &part.changes).iter().chain(&part.changes) {
-                to.take(now, change);
+            let (since, reached) =
+                if part.next.is_some() { (0, 0) } else { (if part.whole { 0 } else { after }, until) };
+            let extent = Extent { whole, since, until: reached };
+            for (changes, extent) in extent.pieces(part.changes, most) {
+                for change in to.emptied(&extent, &changes).iter().chain(&changes) {
+                    to.take(now, change);
+                }
+                to.note(&extent);
+                to.reach(extent.since, extent.until);
             }
-            to.note(&extent);
             if part.next.is_none() {
-                return to.reach(if part.whole { 0 } else { after }, until);
+                return;
             }
             from = next;
         }
@@ -230,13 +256,13 @@ mod tests {
         for id in ["1", "2", "3"] {
             say(&mut owner, now, &slots.put(record(id, "t")));
         }
-        copy(&owner, &mut peer, now);
+        copy(&owner, &mut peer, now, 100);
         say(&mut owner, now, &slots.clear(2));
         owner.drop_empty(now + EMPTY_KEPT, EMPTY_KEPT);
         say(&mut owner, now, &slots.put(record("4", "t")));
         say(&mut owner, now, &slots.clear(1));
         assert!(owner.part(peer.version(), 0).unwrap().whole);
-        copy(&owner, &mut peer, now);
+        copy(&owner, &mut peer, now, 100);
         assert_eq!((held(&peer), peer.version()), (held(&owner), owner.version()));
     }
 
@@ -245,6 +271,7 @@ mod tests {
         #[test]
         fn copies_of_copies_are_the_owners_truth(
             steps in proptest::collection::vec((0..8_u8, any::<prop::sample::Index>(), any::<bool>()), 1..150),
+            most in 1..20_usize,
         ) {
             let (mut owner, mut slots) = (replica(), Talker::default());
             let (mut near, mut far, mut taken) = (replica(), replica(), Vec::new());
@@ -255,8 +282,8 @@ mod tests {
                 let change = match step {
                     0..3 => Some(slots.put(record(&n.to_string(), "t"))),
                     3..5 if !taken.is_empty() => Some(slots.clear(taken.swap_remove(at.index(taken.len())))),
-                    5 => { copy(&near, &mut far, now); None }
-                    6 => { copy(&owner, &mut near, now); None }
+                    5 => { copy(&near, &mut far, now, most); None }
+                    6 => { copy(&owner, &mut near, now, most); None }
                     7 if *heard => { near = replica(); None }
                     _ => { now += EMPTY_KEPT / 2; None }
                 };
@@ -273,8 +300,8 @@ mod tests {
                     near.reach(before, owner.version());
                 }
             }
-            copy(&owner, &mut near, now);
-            copy(&near, &mut far, now);
+            copy(&owner, &mut near, now, most);
+            copy(&near, &mut far, now, most);
             prop_assert_eq!((held(&near), near.version()), (held(&owner), owner.version()));
             prop_assert_eq!((held(&far), far.version()), (held(&owner), owner.version()));
         }

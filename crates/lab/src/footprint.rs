@@ -16,11 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::time::sleep;
 
-use crate::process::{MeasuredAgent, Process, change, register, serve_nothing};
+use crate::process::{Gost, MeasuredAgent, Process, change, program, register, serve_nothing};
 use gossd_lab::table::{Column, Out};
 
-/// The port of an entrypoint that no agent needs to reach.
-const NOBODYS: u16 = 8_420;
 /// How long systemd waits before it starts a killed agent again, as in the unit.
 const RESTART: Duration = Duration::from_millis(100);
 /// The first bytes of a gRPC client: HTTP/2's preface, and empty settings. gost gives the server 1 s for its own
@@ -61,27 +59,31 @@ async fn measure(args: &FootprintArgs, out: Out) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let client = reqwest::Client::builder().build()?;
     out.say(&format!(
-        "{} records; memory is what is resident; processor time over {} s",
-        args.records, args.seconds
+        "{}; {} records; memory is what is resident; processor time over {} s",
+        program()?.display(),
+        args.records,
+        args.seconds
     ));
+    // Its entrypoint is nobody's, and no agent needs to reach it.
+    let gost = Gost::at(8_420);
 
     let owner = MeasuredAgent::start("owner", folder.path().join("owner"), None)?;
     let peer = MeasuredAgent::start("peer", "none", Some(&owner.gossip))?;
     sleep(Duration::from_secs(5)).await;
     let (owner_empty, peer_empty) = (owner.memory()?, peer.memory()?);
     let idle = share(&owner.process, args.seconds).await?;
-    register(&owner, &client, 0..args.records, NOBODYS).await?;
+    register(&owner, &client, 0..args.records, gost).await?;
     peer.knows(args.records).await?;
     sleep(Duration::from_secs(5)).await;
     let (owner_full, peer_full) = (owner.memory()?, peer.memory()?);
     let full = share(&owner.process, args.seconds).await?;
-    let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records, NOBODYS));
+    let changing = tokio::spawn(change(owner.plugin.clone(), client.clone(), args.records, gost));
     sleep(Duration::from_secs(1)).await;
     let both = tokio::join!(share(&owner.process, args.seconds), share(&peer.process, args.seconds));
     let (changed, heard) = (both.0?, both.1?);
     changing.abort();
     let (nothing, url) = Process::nothing()?;
-    let changing = tokio::spawn(change(url, client.clone(), args.records, NOBODYS));
+    let changing = tokio::spawn(change(url, client.clone(), args.records, gost));
     sleep(Duration::from_secs(1)).await;
     let called = share(&nothing, args.seconds).await?;
     changing.abort();

@@ -1,5 +1,5 @@
 //! The longest plugin call while something else keeps the agent busy: a peer that restarts with its records, changes, a journal
-//! that is written anew.
+//! that is written anew, a gost that dies.
 //!
 //! Every agent is a process of its own. A handler that does nothing is called beside the agent, by the same client in the same
 //! seconds: what it takes is the machine's share.
@@ -19,12 +19,14 @@ use anyhow::{Context as _, ensure};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::cluster::{NODE, id, tunnel};
-use crate::process::{MeasuredAgent, Process, change, register};
+use crate::cluster::{id, tunnel};
+use crate::process::{Gost, MeasuredAgent, Process, change, program, register};
 use gossd_lab::table::{Column, Out};
 
 /// Between two calls of a client.
 const PACE: Duration = Duration::from_millis(2);
+/// The gost that calls, and does not die.
+const STAYS: &str = "c5f6a5d4-6f3e-4c39-8f0b-0d7c1b2a3e4f";
 /// A journal is written anew when it holds so much that has changed; longer than this it must not take.
 const COMPACTS: Duration = Duration::from_secs(300);
 
@@ -54,16 +56,24 @@ async fn measure(args: &LongestArgs, out: Out) -> anyhow::Result<()> {
     let join = agent.gossip.clone();
     let start_peer = || MeasuredAgent::start("b", folder.path().join("b"), Some(&join));
     let mut peer = start_peer()?;
-    // It is the gost too, whose entrypoint has to answer.
+    // It is the gost too that calls, whose entrypoint has to answer.
     let (_nothing, nothing) = Process::nothing()?;
-    let gost = address(&nothing)?.port();
-    register(&agent, &client, 0..records, gost).await?;
-    register(&peer, &client, records..2 * records, gost).await?;
+    let stays = Gost { node: STAYS, port: address(&nothing)?.port() };
+    let (process, url) = Process::nothing()?;
+    let gost = Gost::at(address(&url)?.port());
+    // The end of its connections is its own; those of others stay.
+    let its = reqwest::Client::builder().build()?;
+    register(&agent, &client, 0..1, stays).await?;
+    register(&agent, &its, 1..records, gost).await?;
+    let its_visitors = tokio::spawn(visit(agent.plugin.clone(), its.clone()));
+    register(&peer, &client, records..2 * records, stays).await?;
     for one in [&agent, &peer] {
         one.knows(2 * records).await?;
     }
     let targets = [&agent.plugin, &nothing];
-    out.say(&format!("two agents with {records} records each; a Get and a Renew by turns, 500 calls/s at each of two servers"));
+    let program = program()?;
+    let program = program.display();
+    out.say(&format!("{program}: two agents with {records} records each; a Get and a Renew by turns, 500 calls/s at each of two servers"));
     let table = out.table([
         Column::Text("meanwhile", 46),
         Column::Number("calls", 0),
@@ -102,18 +112,42 @@ async fn measure(args: &LongestArgs, out: Out) -> anyhow::Result<()> {
     }
     say("a peer with its records restarts", callers)?;
 
-    let changes = changes(&peer, &client, 2 * records, gost);
+    let changes = changes(&peer, &client, 2 * records, stays);
     let callers = Callers::start(targets)?;
     sleep(seconds).await;
     say("1,000 changes a second come from the peer", callers)?;
     drop(changes);
 
-    let changes = self::changes(&agent, &client, 3 * records, gost);
+    let changes = self::changes(&agent, &client, 3 * records, stays);
     let callers = Callers::start(targets)?;
     written_anew(&own).await?;
     say("1,000 changes a second, till the journal is anew", callers)?;
     drop(changes);
+
+    let callers = Callers::start(targets)?;
+    its_visitors.abort();
+    let _ = its_visitors.await;
+    let begun = Instant::now();
+    drop((process, its));
+    // Those of the changes come and go.
+    while agent.records().await? > records + 100 {
+        ensure!(begun.elapsed() < Duration::from_secs(60), "its records stay");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let gone = begun.elapsed();
+    sleep(Duration::from_secs(1)).await;
+    say("a gost dies that has all the agent's records", callers)?;
+    out.say(&format!("they were gone after {} ms", gone.as_millis()));
     Ok(())
+}
+
+/// A gost asks for what its visitors want, over a connection that would be closed as idle otherwise.
+async fn visit(plugin: String, client: reqwest::Client) -> anyhow::Result<()> {
+    let url = format!("{plugin}?name={}", tunnel(0));
+    loop {
+        client.get(&url).send().await?.error_for_status()?;
+        sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Changes that end when this is dropped.
@@ -126,7 +160,7 @@ impl Drop for Changes {
 }
 
 /// A thousand changes a second.
-fn changes(agent: &MeasuredAgent, client: &reqwest::Client, first: usize, gost: u16) -> Changes {
+fn changes(agent: &MeasuredAgent, client: &reqwest::Client, first: usize, gost: Gost) -> Changes {
     Changes(std::array::from_fn(|at| {
         let changing = change(agent.plugin.clone(), client.clone(), first + (at << 20), gost);
         tokio::spawn(changing).abort_handle()
@@ -187,7 +221,7 @@ fn call(address: SocketAddr, stop: &AtomicBool) -> anyhow::Result<Vec<f64>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let body =
-        format!(r#"{{"id":"{}","name":"{}","node":"{NODE}","network":"","address":""}}"#, id(0), tunnel(0));
+        format!(r#"{{"id":"{}","name":"{}","node":"{STAYS}","network":"","address":""}}"#, id(0), tunnel(0));
     let get = format!("GET /sd?name={} HTTP/1.1\r\nHost: agent\r\n\r\n", tunnel(0));
     let renew = format!("PUT /sd HTTP/1.1\r\nHost: agent\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let (mut took, mut answer) = (Vec::new(), [0; 4_096]);

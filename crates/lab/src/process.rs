@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,13 @@ impl Process {
     }
 }
 
+/// The program that people run, if it was built beside this one; or else this one, which is larger.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let gossd = own.with_file_name("gossd");
+    Ok(if gossd.exists() { gossd } else { own })
+}
+
 pub(crate) struct MeasuredAgent {
     pub(crate) process: Process,
     pub(crate) plugin: String,
@@ -84,7 +92,7 @@ impl MeasuredAgent {
         more: &[&str],
     ) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(program()?);
         command.args(["run", "--name", name, "--lease-ttl", "3600", "--data-dir"]).arg(data);
         command.args(["--log-level", "error", "--max-records", "1000000"]);
         // As in the systemd unit and the image.
@@ -124,7 +132,7 @@ impl MeasuredAgent {
         Ok(kib * 1024.0)
     }
 
-    async fn records(&self) -> anyhow::Result<usize> {
+    pub(crate) async fn records(&self) -> anyhow::Result<usize> {
         let status: serde_json::Value =
             reqwest::get(format!("{}/status.json", self.admin)).await?.json().await?;
         let records = status["holds"]["records"].as_u64().context("records")?;
@@ -157,17 +165,32 @@ impl MeasuredAgent {
     }
 }
 
-fn body(n: usize, entrypoint: u16) -> String {
-    let (id, name) = (id(n), tunnel(n));
-    format!(r#"{{"id":"{id}","name":"{name}","node":"{NODE}","network":"tcp","address":":{entrypoint}"}}"#)
+/// A gost of this host: its instance, and the port of its entrypoint.
+#[derive(Clone, Copy)]
+pub(crate) struct Gost {
+    pub(crate) node: &'static str,
+    pub(crate) port: u16,
 }
 
-/// Registers records of a gost of this host with its entrypoint at a port, on kept connections. They have to stay open, because their end would count as the gost's.
+impl Gost {
+    /// The usual instance, with its entrypoint at a port.
+    pub(crate) fn at(port: u16) -> Self {
+        Self { node: NODE, port }
+    }
+
+    /// What it says of a connector.
+    pub(crate) fn body(self, n: usize) -> String {
+        let (Self { node, port }, id, name) = (self, id(n), tunnel(n));
+        format!(r#"{{"id":"{id}","name":"{name}","node":"{node}","network":"tcp","address":":{port}"}}"#)
+    }
+}
+
+/// Registers records of a gost on kept connections. They have to stay open, because their end would count as the gost's.
 pub(crate) async fn register(
     agent: &MeasuredAgent,
     client: &reqwest::Client,
     numbers: std::ops::Range<usize>,
-    entrypoint: u16,
+    gost: Gost,
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let at_a_time = 8;
@@ -175,7 +198,7 @@ pub(crate) async fn register(
         let (client, url, numbers) = (client.clone(), agent.plugin.clone(), numbers.clone());
         tasks.spawn(async move {
             for n in numbers.skip(first).step_by(at_a_time) {
-                client.post(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
+                client.post(&url).body(gost.body(n)).send().await?.error_for_status()?;
             }
             anyhow::Ok(())
         });
@@ -191,14 +214,14 @@ pub(crate) async fn change(
     url: String,
     client: reqwest::Client,
     first: usize,
-    entrypoint: u16,
+    gost: Gost,
 ) -> anyhow::Result<()> {
     let mut pace = interval(Duration::from_millis(20));
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for n in first.. {
         pace.tick().await;
-        client.post(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
-        client.delete(&url).body(body(n, entrypoint)).send().await?.error_for_status()?;
+        client.post(&url).body(gost.body(n)).send().await?.error_for_status()?;
+        client.delete(&url).body(gost.body(n)).send().await?.error_for_status()?;
     }
     Ok(())
 }

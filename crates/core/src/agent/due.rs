@@ -15,14 +15,12 @@ use crate::lease::Expired;
 use crate::replica::EMPTY_KEPT;
 use crate::slot::{Cell, Change, Slot};
 
-/// Between two bites of what is brought in step, for those that wait for the lock.
-const BREATH: Duration = Duration::from_millis(1);
 /// How often agents that the board forgot, and we did not, are looked at.
 const POSTPONED: Duration = Duration::from_secs(10);
 /// How often it is looked whether the records of a silent peer are hidden now.
 const DYING: Duration = Duration::from_secs(1);
 /// How often slots that have long been empty are given back.
-const TIDYING: Duration = Duration::from_secs(60);
+pub(super) const TIDYING: Duration = Duration::from_secs(60);
 
 /// Changes as the state holds them: calls wait for the state, so that whoever publishes many writes them out without it. They are
 /// published together, because a push says up to which version it tells everything.
@@ -91,7 +89,7 @@ impl State {
         }
         let next = self.next_due().map_or(next, |due| due.min(next));
         let has_work = self.directory.has_work() || works_on_former;
-        let next = if has_work { next.min(now + BREATH) } else { next };
+        let next = if has_work { next.min(now) } else { next };
         self.armed = Some(next);
         // It has looked.
         self.effects.is_due = false;

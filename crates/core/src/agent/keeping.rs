@@ -17,9 +17,10 @@ use crate::slot::Version;
 pub const LATE: Duration = Duration::from_millis(500);
 /// For how long a late commit is a problem. The next one may be late as well.
 const LATE_FOR: Duration = Duration::from_secs(60);
-/// Words of one batch. More wait for the next one, so that a journal that starts afresh holds the lock for a millisecond or two
-/// at a time.
+/// Words of one batch. More wait for the next one.
 const MOST_WORDS: usize = 4_096;
+/// Words that are taken in one go, for those that wait for the lock.
+const BITE: usize = 256;
 
 /// What changed and is to be kept, as it is now.
 #[derive(Debug, Default)]
@@ -49,6 +50,19 @@ impl Batch {
     pub fn len(&self) -> usize {
         let gosts = self.periods.len() + self.entrypoints.len();
         self.words.len() + self.claims.len() + gosts + usize::from(self.draining.is_some())
+    }
+}
+
+impl Batch {
+    /// Adds what changed later.
+    fn extend(&mut self, later: Self) {
+        let Self { words, claims, periods, entrypoints, draining, told } = later;
+        self.words.extend(words);
+        self.claims.extend(claims);
+        self.periods.extend(periods);
+        self.entrypoints.extend(entrypoints);
+        self.draining = draining.or(self.draining);
+        self.told = told;
     }
 }
 
@@ -128,9 +142,17 @@ impl State {
     ///
     /// It holds a part of the changes if there are many; then [`Self::written`] is false, and there is more to take.
     pub fn take_batch(&mut self) -> Batch {
-        let batch = self.take_changed(MOST_WORDS);
-        self.writing = batch.len();
+        let mut batch = Batch::default();
+        while self.fill(&mut batch) {}
         batch
+    }
+
+    /// Takes a bite of it, and adds it to a batch: whether there is more, and the batch has room.
+    pub fn fill(&mut self, batch: &mut Batch) -> bool {
+        let room = MOST_WORDS.saturating_sub(batch.words.len());
+        batch.extend(self.take_changed(room.min(BITE)));
+        self.writing = batch.len();
+        !self.took_all && batch.words.len() < MOST_WORDS
     }
 
     /// The write of a batch begins.

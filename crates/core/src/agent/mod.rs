@@ -282,7 +282,7 @@ impl State {
             entrypoints: Entrypoints::default(),
             drain: drain::Drain::of(restored.draining),
             next_check: None,
-            next_tidying: now,
+            next_tidying: now + due::TIDYING / hurry,
             directory: Directory::new(&settings.owner),
             former: former::FormerRecords::default(),
             reconciliation: reconcile::Reconciliation::of(restored.told),

@@ -10,7 +10,7 @@ use crate::lease::Holding;
 use crate::record::Record;
 
 /// Records that are looked at in one go, to keep the lock short.
-pub const BITE: usize = 1_000;
+pub const BITE: usize = 100;
 
 impl State {
     /// The ids of the records registered here, for [`Self::readdress`] in bites of [`BITE`].

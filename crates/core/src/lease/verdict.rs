@@ -11,8 +11,8 @@ use crate::moment::Moment;
 use crate::record::Record;
 use crate::slot::Write;
 
-/// Records that are looked at in one go: about a millisecond.
-pub(super) const BITE: usize = 500;
+/// Records that are looked at in one go, for those that wait for the lock.
+pub(super) const BITE: usize = 100;
 
 /// What is found about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +133,8 @@ mod tests {
     }
 
     fn register(table: &mut LeaseTable, now: Instant, n: usize) {
-        let holding = Holding { record: Arc::clone(&record(&format!("{n:02}"), "t")), dial: "127.0.0.1:80".into() };
+        let holding =
+            Holding { record: Arc::clone(&record(&format!("{n:02}"), "t")), dial: "127.0.0.1:80".into() };
         table.register(now, holding).unwrap();
     }
 
@@ -196,7 +197,8 @@ mod tests {
     #[test]
     fn a_small_gost_does_not_wait_until_a_large_one_has_gone() {
         let (mut table, now) = many();
-        let other = Record { node: "other".into(), address: "10.0.0.9:80".into(), ..(*record("a", "t")).clone() };
+        let other =
+            Record { node: "other".into(), address: "10.0.0.9:80".into(), ..(*record("a", "t")).clone() };
         table.register(now, Holding { record: Arc::new(other), dial: Address::default() }).unwrap();
         table.judge(now, &"node".into(), Verdict::Dead);
         let judged = table.judge(now, &"other".into(), Verdict::Dead);

@@ -17,6 +17,15 @@ use crate::record::{Generation, Owner};
 use crate::replica::Extent;
 use crate::slot::{Change, Content, Slot, Status, Version};
 
+/// Changes that are taken in one go, for those that wait for the store.
+const BITE: usize = 50;
+
+fn apply(now: Instant, owner: &Owner, changes: Vec<Change>, extent: Extent, replicas: &mut dyn ReplicaStore) {
+    for (changes, extent) in extent.pieces(changes, BITE) {
+        replicas.apply(now, News::Changed { owner: owner.clone(), changes, extent });
+    }
+}
+
 impl Link {
     /// Asks for what an owner changed, unless all to the version that it has come to is known here: the owner, if it is
     /// live, or else some other peer.
@@ -83,7 +92,7 @@ impl Link {
             }
             peer.owner
         };
-        replicas.apply(now, News::Changed { owner: owner.clone(), changes, extent });
+        apply(now, &owner, changes, extent, replicas);
         self.send(Kind::PushAck, &wire::encode(&wire::PushAck { id: push.id }), peer.addr);
         if let Some(until) = until {
             self.ask(now, &owner, until, replicas);
@@ -108,7 +117,7 @@ impl Link {
         if let Some(ask) = next {
             self.send(Kind::Question, &ask.payload, ask.peer);
         }
-        replicas.apply(now, News::Changed { owner, changes, extent });
+        apply(now, &owner, changes, extent, replicas);
         Ok(())
     }
 
