@@ -33,6 +33,7 @@ pub mod link;
 pub mod liveness;
 pub mod locality;
 pub mod moment;
+mod parts;
 mod period;
 pub mod quota;
 pub mod rank;

@@ -6,12 +6,13 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::slice;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::capacity::GiveBack as _;
 use super::event::Event;
 use super::hostname::{HashHost, TunnelId};
 use super::label::Label;
+use super::parts::{Hashed, Parts};
 use super::record::{Owner, Record};
 use super::replicas::Shift;
 use super::slot::{Slot, Version};
@@ -40,17 +41,13 @@ pub struct Tunnels {
     revision: u64,
 }
 
-/// Tunnels by their names and by their hash hosts, in parts: a table that grows moves all that it holds, and whoever waits for the
-/// lock waits for that. One table serves both: what a tunnel is hashed by follows from its name as well.
-#[derive(Debug)]
-struct TunnelIndex {
-    parts: [HashTable<Tunnel>; PARTS],
-    hasher: RandomState,
-}
+/// Tunnels by their names and by their hash hosts. One table serves both: what a tunnel is hashed by follows from its name as well.
+#[derive(Debug, Default)]
+struct TunnelIndex(Parts<Tunnel>);
 
-impl Default for TunnelIndex {
-    fn default() -> Self {
-        Self { parts: [const { HashTable::new() }; PARTS], hasher: RandomState::default() }
+impl Hashed for Tunnel {
+    fn hash_with(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one(Key::of(self.name()))
     }
 }
 
@@ -62,9 +59,6 @@ enum Key<'a> {
     /// Its name, if that is no tunnel's id.
     Name(&'a Label),
 }
-
-/// Of 100,000 tunnels, the largest part has 3,000, which move in half a millisecond.
-const PARTS: usize = 64;
 
 /// The records of one generation.
 #[derive(Debug)]
@@ -173,13 +167,13 @@ impl Tunnels {
 
     /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
-        self.index.give_back();
+        self.index.0.give_back();
     }
 
     /// Entries that there is capacity for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.index.parts.iter().map(HashTable::capacity).sum()
+        self.index.0.capacity()
     }
 
     /// Follows a change of a slot. What comes and goes is added to the events. Of another generation that is shown, see
@@ -290,34 +284,26 @@ impl Tunnels {
 
 impl TunnelIndex {
     fn entries(&self, name: &Label) -> &[OwnedRecord] {
-        let (hash, part) = self.place(&Key::of(name));
-        self.parts[part].find(hash, |tunnel| tunnel.name() == name).map_or(&[], Tunnel::entries)
+        self.0.find(&Key::of(name), |tunnel| tunnel.name() == name).map_or(&[], Tunnel::entries)
     }
 
     fn names(&self) -> impl Iterator<Item = &Label> {
-        self.parts.iter().flatten().map(Tunnel::name)
+        self.0.iter().map(Tunnel::name)
     }
 
     fn len(&self) -> usize {
-        self.parts.iter().map(HashTable::len).sum()
+        self.0.len()
     }
 
     fn of_hash_host(&self, host: HashHost) -> Option<TunnelId> {
-        let (hash, part) = self.place(&Key::Host(host));
         let is_its = |tunnel: &Tunnel| Key::of(tunnel.name()) == Key::Host(host);
-        TunnelId::of_name(self.parts[part].find(hash, is_its)?.name())
-    }
-
-    fn place(&self, key: &Key<'_>) -> (u64, usize) {
-        place(&self.hasher, key)
+        TunnelId::of_name(self.0.find(&Key::Host(host), is_its)?.name())
     }
 
     /// Whether the tunnel was not there.
     fn add(&mut self, entry: OwnedRecord) -> bool {
-        let Self { parts, hasher } = self;
-        let (hash, part) = place(hasher, &Key::of(&entry.record.name));
-        let is_its = |tunnel: &Tunnel| *tunnel.name() == entry.record.name;
-        match parts[part].entry(hash, is_its, |tunnel| hasher.hash_one(Key::of(tunnel.name()))) {
+        let name = entry.record.name.clone();
+        match self.0.entry(&Key::of(&name), |tunnel| *tunnel.name() == name) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Tunnel::One(entry));
                 true
@@ -331,9 +317,8 @@ impl TunnelIndex {
     }
 
     fn remove(&mut self, name: &Label, owner: &Arc<Owner>, slot: Slot) -> Option<OwnedRecord> {
-        let (hash, part) = self.place(&Key::of(name));
         // Most tunnels have one entry. It is taken out only if it is the one.
-        let found = self.parts[part].find_entry(hash, |tunnel| tunnel.name() == name).ok()?;
+        let found = self.0.find_entry(&Key::of(name), |tunnel| tunnel.name() == name)?;
         let at = found.get().place(owner, slot)?;
         let (tunnel, vacant) = found.remove();
         let (removed, rest) = tunnel.without(at);
@@ -342,21 +327,6 @@ impl TunnelIndex {
         }
         Some(removed)
     }
-
-    fn give_back(&mut self) {
-        let Self { parts, hasher } = self;
-        for part in parts {
-            part.shrink_to(2 * part.len(), |tunnel| hasher.hash_one(Key::of(tunnel.name())));
-        }
-    }
-}
-
-/// A hash, and the part of whoever has it. Parts have different sizes: those of one size would all grow at the same time.
-fn place(hasher: &RandomState, key: &Key<'_>) -> (u64, usize) {
-    let hash = hasher.hash_one(key);
-    // A table finds its places by the lowest and the highest bits.
-    let middle = usize::try_from(hash >> 40 & 0xffff).unwrap_or_default();
-    (hash, ((middle * PARTS * PARTS) >> u16::BITS).isqrt())
 }
 
 impl<'a> Key<'a> {

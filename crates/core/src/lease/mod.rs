@@ -4,19 +4,21 @@
 mod doubt;
 mod figures;
 mod import;
+mod leases;
 mod moved;
 mod restore;
 mod verdict;
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::doubt::{AskOutcome, FRESH, LONGEST_PERIOD};
 pub use self::import::Imported;
+use self::leases::Leases;
 pub use self::restore::KeptLeases;
 pub use self::verdict::{Judged, Verdict};
 
@@ -87,7 +89,7 @@ pub struct LeaseTable {
     start: Start,
     ttl: Duration,
     keep_lapsed: Duration,
-    leases: HashMap<Label, Lease>,
+    leases: Leases,
     instances: Instances,
     slots: SlotTable,
     tombstones: Tombstones,
@@ -157,7 +159,7 @@ impl LeaseTable {
             start: Start(now),
             ttl,
             keep_lapsed: KEEP_LAPSED,
-            leases: HashMap::new(),
+            leases: Leases::default(),
             instances: Instances::default(),
             slots: SlotTable::default(),
             tombstones: Tombstones::default(),
@@ -296,13 +298,10 @@ impl LeaseTable {
 
     /// Releases an id, known or not: its Register may still be on the way.
     pub fn release(&mut self, now: Instant, id: &Label) -> Option<Write> {
-        let (id, lease) = match self.leases.remove_entry(id) {
-            Some((id, lease)) => (id, Some(lease)),
-            None => (id.clone(), None),
-        };
+        let lease = self.leases.remove(id);
         let release = if lease.is_some() { Release::Held } else { Release::Unheard };
-        if self.tombstones.bury(self.start.moment(now), &id, release) {
-            self.touched.insert(id);
+        if self.tombstones.bury(self.start.moment(now), id, release) {
+            self.touched.insert(id.clone());
         }
         let lease = lease?;
         let slot = lease.slot;
@@ -376,7 +375,7 @@ impl LeaseTable {
 
     /// Counts everything as changed: a journal starts afresh.
     pub fn touch_all(&mut self) {
-        let ids: Vec<_> = self.leases.keys().chain(self.tombstones.ids()).cloned().collect();
+        let ids: Vec<_> = self.leases.ids().chain(self.tombstones.ids()).cloned().collect();
         self.touch(ids);
         self.instances.touch_all();
     }
@@ -428,7 +427,7 @@ impl LeaseTable {
         self.instances.rise(&holding.record);
         let lease = Lease::new(holding, now, sign, deadline, Some(change.slot));
         self.bytes += lease.holding.record.size();
-        self.leases.insert(id.clone(), lease);
+        self.leases.insert(lease);
         self.deadlines.push(Reverse((deadline, id)));
         self.live += 1;
         Ok(change)

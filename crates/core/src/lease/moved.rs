@@ -7,7 +7,7 @@ use super::{Holding, LeaseTable};
 impl LeaseTable {
     /// The ids of all records, live and lapsed.
     pub fn ids(&self) -> Vec<Label> {
-        self.leases.keys().cloned().collect()
+        self.leases.ids().cloned().collect()
     }
 
     /// Gives records the addresses that `moved` finds for them; those for which it finds none stay as they are. No lease gets

@@ -37,7 +37,6 @@ impl LeaseTable {
         for (node, period) in periods {
             self.instances.restore(node, period);
         }
-        // Growing step by step would move every lease several times.
         self.leases.reserve(held.len() + lapsed.len());
         let sign = |id: &Label| match &unconfirmed {
             Some(ids) if !ids.contains(id) => Sign::Inherited,
@@ -58,7 +57,7 @@ impl LeaseTable {
     /// Live records of which there was no sign since a journal kept them.
     pub fn unconfirmed(&self) -> impl Iterator<Item = &Label> {
         let restored = |lease: &Lease| lease.slot.is_some() && lease.sign == Sign::Restored;
-        self.leases.iter().filter(move |(_, lease)| restored(lease)).map(|(id, _)| id)
+        self.leases.iter().filter(move |lease| restored(lease)).map(|lease| &lease.holding.record.id)
     }
 
     /// A gost may need longer than its period to call an agent that was away.
@@ -86,10 +85,10 @@ impl LeaseTable {
         self.lapsed.insert((deadline, id.clone()));
         self.deadlines.push(Reverse((deadline, id.clone())));
         let lease = Lease::new(holding, now, Sign::Restored, deadline, None);
-        self.leases.insert(id, lease);
+        self.leases.insert(lease);
     }
 
     fn is_known(&self, now: Moment, id: &Label) -> bool {
-        self.leases.contains_key(id) || self.tombstones.get(now, id).is_some()
+        self.leases.get(id).is_some() || self.tombstones.get(now, id).is_some()
     }
 }
