@@ -13,9 +13,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::cluster::{NODE, id, tunnel};
 
-/// The clock ticks a second of /proc, the same on every Linux.
-const TICKS: f64 = 100.0;
-
 /// Takes HTTP calls on as many threads as an agent, and does nothing.
 pub(crate) fn serve_nothing() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -42,12 +39,15 @@ impl Process {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
     }
 
-    /// Seconds of processor time used so far.
+    /// Seconds of processor time that its threads used so far, to the nanosecond: those of `stat` are counted in ticks, of which
+    /// an idle agent takes one in several seconds.
     pub(crate) fn processor(&self) -> anyhow::Result<f64> {
-        let stat = self.proc("stat")?;
-        let after = stat.rsplit_once(')').context("stat")?.1;
-        let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-        Ok(ticks.sum::<Result<f64, _>>()? / TICKS)
+        let mut nanoseconds = 0.0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            let Ok(stat) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            nanoseconds += stat.split_whitespace().next().context("schedstat")?.parse::<f64>()?;
+        }
+        Ok(nanoseconds / 1e9)
     }
 
     /// Starts the process that takes the same calls and does nothing. Returns its address too.
