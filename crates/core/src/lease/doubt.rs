@@ -82,7 +82,7 @@ impl LeaseTable {
     pub fn asked(&mut self, now: Instant, ids: &[Label]) -> AskOutcome {
         let now = self.start.moment(now);
         let is_fresh = |id: &&Label| {
-            let lease = self.leases.get(*id).filter(|lease| lease.slot.is_some());
+            let lease = self.leases.get(id).filter(|lease| lease.slot.is_some());
             lease.is_none_or(|lease| {
                 matches!(lease.sign, Sign::Registered | Sign::Renewed) && now.since(lease.seen) <= FRESH
             })
