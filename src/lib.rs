@@ -87,7 +87,8 @@
 //!    listed last, `gossd_core::agent::reach`; and a gost that answers dials while its Renew period is not known yet,
 //!    `gossd_core::lease::doubt`. A gost that is dead, or asks for what it registered, keeps none: `gossd_core::agent::gosts::tests`.
 //! 6. A Get lists no record of a superseded or dead instance or generation:
-//!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`,
+//!    `gossd_core::lease::tests::an_instance_that_registers_at_anothers_entrypoint_replaces_it_at_once`
+//!    (of one with more than a hundred records, a bite after the other: `gossd_core::lease::verdict`),
 //!    `gossd_core::convergence::the_newest_ready_generation_is_shown_whatever_arrives_when`; no address without a
 //!    usable port or host: the tables in `gossd_core::address` and `gossd_core::link::slots`; and what surely works
 //!    from here before what may: `gossd_core::rank`, and `gossd_core::agent::reach::tests` for what a dial showed. An answer may begin with

@@ -48,6 +48,7 @@ mod plugin_tls;
 mod plugin_wire;
 mod private_files;
 mod program;
+mod promises;
 mod reach;
 mod readme;
 mod reload;

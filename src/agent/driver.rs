@@ -23,6 +23,8 @@ impl Agent {
     pub async fn drive(self, cluster: Cluster, dialling: Dialling) -> anyhow::Result<()> {
         let (mut running, mut trying) = (Dials::default(), Tries::default());
         loop {
+            // What is left to do comes in bites, one after the other, and others on this thread come between them.
+            yield_now().await;
             let Due { changes, dials, tries, seeks, next } = self.due(&running);
             for dial in dials {
                 running.start(dial);
@@ -43,8 +45,6 @@ impl Agent {
                 }
                 continue;
             }
-            // Bites that are left to do come one after the other, and others on this thread between them.
-            yield_now().await;
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep_until(next.into()) => {}

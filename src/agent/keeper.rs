@@ -42,7 +42,7 @@ impl Agent {
 
     /// Everything that a journal would contain, for a process that takes over.
     pub fn snapshot(&self) -> Vec<u8> {
-        let (all, unreconciled) = self.with(|state, _| (state.all_kept(), state.unreconciled()));
+        let (all, unreconciled) = self.with(|state, now| (state.all_kept(now), state.unreconciled()));
         snapshot::write(self.owner().generation, &all, unreconciled)
     }
 
@@ -122,6 +122,8 @@ impl Agent {
         if !self.has_journal() {
             return 0;
         }
+        // Of a gost that has just died, too.
+        while self.in_turn(State::carry_out) {}
         let mut kept = self.shared.kept.subscribe();
         match timeout(at_most, kept.wait_for(|kept| *kept)).await {
             Ok(_) => 0,

@@ -140,6 +140,8 @@ impl Agent {
     /// Gives own records the places that `moved` finds for theirs, because this host has another address. Between two bites,
     /// calls are answered. How many records moved.
     pub async fn readdress(&self, moved: impl Fn(&Place) -> Option<Place>) -> usize {
+        // By the address that they have until now.
+        while self.in_turn(State::carry_out) {}
         let ids = self.lock().own_ids();
         // Where gosts registered moves, too, if there is no record.
         let bites = if ids.is_empty() { vec![&ids[..]] } else { ids.chunks(BITE).collect() };

@@ -640,6 +640,8 @@ mod tests {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let config = Config::loopback("a".parse().unwrap());
         let daemon = Daemon::start(Config { calls: Some(calls.handle().clone()), ..config }).await.unwrap();
+        // Only from then on may it be asked.
+        daemon.caught_up.wait().await;
         let address = daemon.plugin;
         let caller = std::thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(address).unwrap();

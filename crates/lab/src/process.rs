@@ -39,8 +39,8 @@ impl Process {
         Ok(fs::read_to_string(format!("/proc/{}/{file}", self.0.id()))?)
     }
 
-    /// Seconds of processor time that its threads used so far, to the nanosecond: those of `stat` are counted in ticks, of which
-    /// an idle agent takes one in several seconds.
+    /// Seconds of processor time that its present threads used so far, to the nanosecond: those of `stat` are counted in ticks, of
+    /// which an idle agent takes one in several seconds.
     pub(crate) fn processor(&self) -> anyhow::Result<f64> {
         let mut nanoseconds = 0.0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {

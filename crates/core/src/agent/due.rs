@@ -49,11 +49,19 @@ pub struct Due {
     pub next: Instant,
 }
 
+/// What came of leases that ended together, while a bite after the other is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Overdue {
+    /// How many lapsed.
+    records: usize,
+    /// Instances that have to answer a dial.
+    trials: BTreeSet<Label>,
+}
+
 impl State {
     /// What is due, as of now. There is room for so many dials of gosts; those that are being dialled are not dialled again.
     pub fn due(&mut self, now: Instant, room: usize, is_dialled: impl Fn(&Label) -> bool) -> Due {
-        let judged = self.leases.carry_out();
-        self.take_judged(now, judged);
+        self.carry_out(now);
         let trials = self.expire(now);
         self.check_claims(now);
         self.reconcile_due(now);
@@ -102,11 +110,17 @@ impl State {
             return BTreeSet::new();
         }
         let Expired { changes, trials } = self.leases.expire(now);
-        self.overdue += changes.len();
+        self.overdue.records += changes.len();
+        self.overdue.trials.extend(trials);
         self.counts.lapsed += changes.len() as u64;
         self.tell_all(now, changes);
-        if self.overdue > 0 && self.leases.next_deadline().is_none_or(|due| due > now) {
-            self.effects.lines.push(Line::Lapsed { records: std::mem::take(&mut self.overdue) });
+        if self.leases.has_overdue(now) {
+            return BTreeSet::new();
+        }
+        // Said once, and dialled once.
+        let Overdue { records, trials } = std::mem::take(&mut self.overdue);
+        if records > 0 {
+            self.effects.lines.push(Line::Lapsed { records });
         }
         trials
     }

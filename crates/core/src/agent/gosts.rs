@@ -91,8 +91,16 @@ impl State {
         again.then(|| Dial { answered: dial.answered + 1, later: Some(later), ..dial })
     }
 
+    /// Goes on with what verdicts on instances have left to do: false if that is nothing.
+    pub fn carry_out(&mut self, now: Instant) -> bool {
+        let had = self.leases.has_pending();
+        let judged = self.leases.carry_out();
+        self.take_judged(now, judged);
+        had
+    }
+
     /// Records of an instance have been judged, or some of them.
-    pub(super) fn take_judged(&mut self, now: Instant, judged: Judged) {
+    fn take_judged(&mut self, now: Instant, judged: Judged) {
         let Judged { changes, ended } = judged;
         self.tell_all(now, changes);
         let Some((node, verdict, records)) = ended.filter(|(_, _, records)| *records > 0) else { return };

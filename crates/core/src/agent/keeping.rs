@@ -133,7 +133,8 @@ impl State {
     }
 
     /// All that a journal would keep, for a process that takes over.
-    pub fn all_kept(&mut self) -> Batch {
+    pub fn all_kept(&mut self, now: Instant) -> Batch {
+        while self.carry_out(now) {}
         self.touch_all();
         self.take_changed(usize::MAX)
     }

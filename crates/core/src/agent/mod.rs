@@ -177,8 +177,7 @@ pub struct State {
     order: Order,
     locality: Locality,
     leases: LeaseTable,
-    /// Records that lapsed in bites and are not logged yet.
-    overdue: usize,
+    overdue: due::Overdue,
     entrypoints: Entrypoints,
     drain: drain::Drain,
     /// When claims are to be checked next.
@@ -278,7 +277,7 @@ impl State {
             order: settings.order,
             locality: settings.locality.clone(),
             leases: LeaseTable::new(now, settings.lease_ttl).keeping(KEEP_LAPSED / hurry),
-            overdue: 0,
+            overdue: due::Overdue::default(),
             entrypoints: Entrypoints::default(),
             drain: drain::Drain::of(restored.draining),
             next_check: None,
@@ -525,6 +524,8 @@ impl State {
             return Ok(());
         }
         if !self.leases.is_live(&record.id) && !self.leases.would_replace(record) {
+            // What a gost before this one had may be on its way out.
+            while self.admit_one(&record.name).is_err() && self.carry_out(now) {}
             self.admit_one(&record.name)?;
         }
         self.make_room(record.size().saturating_sub(self.leases.live_size(&record.id)))

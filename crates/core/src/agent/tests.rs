@@ -769,7 +769,7 @@ fn a_host_with_another_address_gives_it_to_the_records_of_its_gosts_and_to_no_ot
         ids.chunks(BITE).map(|bite| agent.lock().readdress(now(), bite, &moved)).collect();
     assert_eq!((bites.len(), bites.iter().sum::<usize>()), (ids.len().div_ceil(BITE), 2_500));
     assert_eq!(agent.collected().len(), 2_500, "each is published once");
-    let held: Vec<_> = agent.lock().all_kept().words.into_values().collect();
+    let held: Vec<_> = agent.lock().all_kept(now()).words.into_values().collect();
     let at = |address: &str| {
         let is_there = |word: &&crate::lease::Word| matches!(word, crate::lease::Word::Held(holding) if holding.record.address == *address);
         held.iter().filter(is_there).count()

@@ -396,6 +396,12 @@ impl LeaseTable {
         verdict.into_iter().chain(due).min().map(|due| self.start.instant(due))
     }
 
+    /// Whether [`Self::expire`] has left something that is overdue.
+    pub fn has_overdue(&self, now: Instant) -> bool {
+        let now = self.start.moment(now);
+        self.deadlines.peek().is_some_and(|Reverse((due, _))| *due <= now)
+    }
+
     /// Gives back the capacity of a peak that is over.
     pub fn give_back(&mut self) {
         self.leases.give_back();

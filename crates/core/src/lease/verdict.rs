@@ -1,5 +1,5 @@
-//! What becomes of all records of an instance at once: a bite at a time, for those that wait for the lock. Each record is
-//! judged by what was known of it when the verdict fell.
+//! What becomes of all records of an instance at once: a bite at a time, for those that wait for the lock. A record of which
+//! there was a sign after the verdict fell is left alone.
 
 use std::ops::Bound;
 use std::time::Instant;
@@ -56,13 +56,22 @@ pub struct Judged {
 }
 
 impl LeaseTable {
-    /// Begins to carry out a verdict. [`Self::next_deadline`] is over until [`Self::carry_out`] has done the rest.
+    /// Begins to carry out a verdict. [`Self::next_deadline`] is over until [`Self::carry_out`] has done the rest. One that falls
+    /// again before it has been carried out begins anew, so there are never more than entrypoints and instances.
     pub fn judge(&mut self, now: Instant, node: &Label, verdict: Verdict) -> Judged {
         let at = self.start.moment(now);
-        self.bite(Pending { node: node.clone(), verdict, at, after: None, lapsed: 0 })
+        let is_same = |pending: &Pending| pending.node == *node && pending.verdict == verdict;
+        let same = self.pending.iter().position(is_same).and_then(|at| self.pending.remove(at));
+        let lapsed = same.map_or(0, |same| same.lapsed);
+        self.bite(Pending { node: node.clone(), verdict, at, after: None, lapsed })
     }
 
-    /// Goes on with the verdict that fell first.
+    /// Whether a verdict has not been carried out yet.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Goes on with the verdict that has waited for longest.
     pub fn carry_out(&mut self) -> Judged {
         self.pending.pop_front().map(|pending| self.bite(pending)).unwrap_or_default()
     }
@@ -192,6 +201,22 @@ mod tests {
             }
             assert_eq!(table.live(), live);
         }
+    }
+
+    #[test]
+    fn a_verdict_that_falls_again_begins_anew_and_is_carried_out_once() {
+        let (mut table, now) = many();
+        for n in 0..100 {
+            table.judge(now + Duration::from_nanos(n), &"node".into(), Verdict::Dead);
+        }
+        assert_eq!(table.pending.len(), 1);
+        let late = now + Duration::from_nanos(50);
+        assert!(matches!(table.renew(late, &"00".into()), Renewal::Revived(_)));
+        table.judge(now + Duration::from_nanos(100), &"node".into(), Verdict::Dead);
+        while table.has_pending() {
+            table.carry_out();
+        }
+        assert_eq!(table.live(), 0, "also what returned in between");
     }
 
     #[test]

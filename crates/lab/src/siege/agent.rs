@@ -11,6 +11,7 @@ use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd_core::link::keyring::Keyring;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Builder;
 
 /// The variable with the child's key.
 const KEY: &str = "SIEGE_KEY";
@@ -24,11 +25,14 @@ pub(crate) fn raise_open_files() {
 
 /// The child: an agent that runs until its standard input ends.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    // As `gossd run` has them.
+    let runtime = |workers| Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let (calls, rest) = (runtime(2)?, runtime(1)?);
+    rest.block_on(async {
         let mut config = Config::loopback("agent".parse()?);
         config.keyring = Keyring::parse(&std::env::var(KEY)?).map_err(|error| anyhow::anyhow!("{error}"))?;
         config.admin = Some(config.plugin[0]);
+        config.calls = Some(calls.handle().clone());
         let daemon = Daemon::start(config).await?;
         println!("{} {} {}", daemon.plugin, daemon.gossip, daemon.admin.context("an admin listener")?);
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;

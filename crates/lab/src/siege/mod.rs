@@ -1,6 +1,6 @@
 //! An agent under attack: what each attack sends, what it changes, and how long gost's Renews take meanwhile.
 //!
-//! The agent is a process of its own, with two workers like `gossd run`. So is each attacker, at a lower priority
+//! The agent is a process of its own, with the threads of `gossd run`. So is each attacker, at a lower priority
 //! (`nice -n 10`) and a bounded rate: on a machine of two cores, the question is what the agent does with what arrives,
 //! not who gets the processor. This process makes the Renews as gost does, one after the other on a kept-alive
 //! connection, at a fixed pace. A Renew that was due while another one was still unanswered counts from its due time.

@@ -329,7 +329,7 @@ impl Simulation {
     fn start_above(&mut self, host: usize, known: Generation) -> anyhow::Result<()> {
         self.note(&format!("host {host} starts anew, above {known}"));
         let of = &mut self.hosts[host];
-        of.hand_over(known);
+        of.hand_over(self.now, known);
         let joins = of.joins.clone();
         self.start(host, &joins)
     }

@@ -201,9 +201,9 @@ impl SimHost {
     }
 
     /// The agent ends, and the next one starts above that generation with all that it had.
-    pub(super) fn hand_over(&mut self, known: Generation) {
+    pub(super) fn hand_over(&mut self, now: Instant, known: Generation) {
         if let Some(Running { mut state, .. }) = self.running.take() {
-            self.disk.write(state.all_kept());
+            self.disk.write(state.all_kept(now));
             let none = Unreconciled { told: (known, 0), ids: Vec::new() };
             self.inherited = Some(state.unreconciled().unwrap_or(none));
         }
