@@ -32,8 +32,9 @@ impl LeaseTable {
     pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
         const LOOKED_AT: usize = 1_000;
         let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
+        // Of those that live: one whose connectors come back one by one after an outage has many that lapsed.
         let leases =
-            self.instances.ids(node).take(LOOKED_AT).filter_map(|id| self.leases.get(id)).filter(live);
+            self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live).take(LOOKED_AT);
         leases.map(|lease| lease.holding.dial.clone()).filter(|dial| !dial.is_empty()).collect()
     }
 

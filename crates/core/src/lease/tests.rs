@@ -231,6 +231,21 @@ fn all_records_of_a_dead_instance_lapse_and_no_others() {
 }
 
 #[test]
+fn a_gost_with_many_lapsed_records_and_one_that_lives_can_be_dialled() {
+    let (mut table, now) = table();
+    for n in 0..1_500 {
+        register(&mut table, now, &of(&format!("{n:04}"), "a", "10.0.0.1:80"));
+    }
+    judge(&mut table, now, &"a".into(), Verdict::Dead);
+    while table.has_pending() {
+        table.carry_out();
+    }
+    assert!(table.dials(&"a".into()).is_empty());
+    table.renew(now + secs(1), &"1499".into());
+    assert_eq!(table.dials(&"a".into()), ["127.0.0.1:80".into()].into());
+}
+
+#[test]
 fn a_new_connector_has_the_period_of_its_gost_at_once() {
     let (mut table, now) = table();
     take(&mut table, now, "1");
