@@ -97,6 +97,21 @@ fn a_gost_whose_last_connection_closes_is_dialled_at_once_and_refusing_it_is_gon
 }
 
 #[test]
+fn a_snapshot_has_nothing_of_a_gost_that_is_dead_however_much_is_left_to_do() {
+    let agent = agent();
+    for n in 0..1_000 {
+        register_over(&agent, 1, &n.to_string(), "n");
+    }
+    agent.connection_closed(1);
+    agent.dialled(only(to_dial(&agent)), Dialled::Refused);
+    let is_live = |agent: &Agent| agent.lock().leases().live();
+    assert!((1..1_000).contains(&is_live(&agent)), "it goes in bites");
+    let kept = agent.lock().all_kept(now());
+    assert!(!kept.words.values().any(|word| matches!(word, crate::lease::Word::Held(_))));
+    assert_eq!(is_live(&agent), 0);
+}
+
+#[test]
 fn a_gost_that_returned_meanwhile_loses_nothing() {
     let agent = agent();
     register_over(&agent, 1, "1", "n");
