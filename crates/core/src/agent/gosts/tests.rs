@@ -107,7 +107,7 @@ fn a_snapshot_has_nothing_of_a_gost_that_is_dead_however_much_is_left_to_do() {
     let is_live = |agent: &Agent| agent.lock().leases().live();
     assert!((1..1_000).contains(&is_live(&agent)), "it goes in bites");
     let kept = agent.lock().all_kept(now());
-    assert!(!kept.words.values().any(|word| matches!(word, crate::lease::Word::Held(_))));
+    assert!(!kept.words.values().any(|word| matches!(word, Word::Held(_))));
     assert_eq!(is_live(&agent), 0);
 }
 
