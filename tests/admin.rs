@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::common::client;
 use crate::common::gost::{FakeGost, hash_host};
 use crate::common::http::{Answer, Connection, call, request};
 use crate::common::process::{Process, gossd};
+use crate::common::{client, nobody};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ async fn the_status_shows_the_agent_and_its_peers() {
 
 #[tokio::test]
 async fn an_agent_is_ready_once_it_has_reached_a_peer_and_says_why_not() {
-    let place = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = nobody();
     let a = Process::start("a", &["--join", &place.to_string()]);
     assert_eq!(ask(&a, "/livez").await, (200, "ok\n".into()));
     assert_eq!(ask(&a, "/readyz").await, (503, "no peer of --join is reached yet\n".into()));

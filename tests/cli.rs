@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::common::gost::FakeGost;
+use crate::common::nobody;
 use crate::common::process::{Process, gossd};
 use serde_json::Value;
 
@@ -102,7 +103,7 @@ async fn verbs_that_read_can_ask_the_control_socket() {
     let mut gost = FakeGost::start("n", a.plugin).await;
     gost.register(CONNECTOR, TUNNEL).await;
     let socket = folder.path().join("a.sock");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let by_socket = |words: &[&str]| ended(asking(nobody, words).arg("--control").arg(&socket));
     for (words, text) in [
         (&["status"][..], "a  gossd "),
@@ -318,7 +319,7 @@ fn colours_are_for_those_who_want_them() {
 
 #[test]
 fn without_an_agent_one_line_says_so_and_what_to_do() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     for words in VERBS {
         let (stdout, stderr, code) = ended(&mut asking(nobody, words));
         assert_eq!((&*stdout, code), ("", 1));
@@ -483,7 +484,7 @@ fn the_only_agent_of_a_host_is_found_and_of_several_one_has_to_be_named() {
 
 #[test]
 fn errors_are_json_for_programs_too() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     for (words, code) in [(&["status", "--json"][..], 1), (&["status", "--json", "--colour"], 2)] {
         let (stdout, stderr, ended) = ended(&mut asking(nobody, words));
         let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|_| panic!("{stderr}"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::http::{call, request};
 use crate::common::puppet::Puppet;
-use crate::common::{TestCluster, eventually, ids, named, record};
+use crate::common::{TestCluster, eventually, ids, named, nobody, record};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::net::keyfile::generate;
@@ -236,7 +236,7 @@ async fn whoever_joins_in_vain_says_why_on_its_own_host() {
     let mut config = Config::loopback("a".parse().unwrap());
     config.keyring = key();
     let peer = Daemon::start(config).await.unwrap();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = nobody();
     let mut config = Config::loopback("b".parse().unwrap());
     config.keyring = key();
     config.admin = Some("127.0.0.1:0".parse().unwrap());

@@ -2,7 +2,7 @@
 //! that a migration needs.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,10 +16,9 @@ use axum::http::StatusCode;
 use axum::routing::{get, put};
 use serde_json::{Value, json};
 
-use crate::common::eventually;
 use crate::common::gost::{FakeGost, hash_host};
 use crate::common::process::{Process, gossd};
-use crate::common::write_secret;
+use crate::common::{eventually, nobody, write_secret};
 
 const SOON: Duration = Duration::from_secs(20);
 const ONE: &str = "c9ef8f8c-d687-4dca-be7a-1467b6565404";
@@ -230,7 +229,7 @@ async fn redis_is_asked_over_tls_whose_certificate_is_checked() {
     fs::write(&cert, made.cert.pem()).expect("written");
     fs::write(&key, made.signing_key.serialize_pem()).expect("written");
     let [cert, key] = [&cert, &key].map(|path| path.to_str().expect("text"));
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+    let port = nobody().port();
     let tls = [
         "--tls-port",
         &port.to_string(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::browser::{Browser, Scheme};
 use crate::common::gost::FakeGost;
+use crate::common::nobody;
 use crate::common::process::Process;
 use serde_json::json;
 
@@ -176,7 +177,7 @@ async fn a_killed_agent_is_on_top_within_five_seconds_and_its_records_are_last_w
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entrypoint_that_this_host_does_not_reach_is_on_top_in_the_matrix_and_among_the_changes() {
     let Some(mut operator) = Operator::arrive().await else { return };
-    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = nobody();
     operator.gosts[2].register_as("nowhere", "unreached", &nowhere.to_string()).await;
     operator.follows_link("unreached");
     for _ in 0..40 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::browser::{Browser, Scheme};
 use crate::common::gost::FakeGost;
+use crate::common::nobody;
 use crate::common::process::Process;
 use crate::page::browser;
 use serde_json::json;
@@ -257,8 +258,7 @@ async fn a_reader_of_chinese_reads_no_english_sentence_of_a_dead_peer_and_a_refu
     open_in_chinese(&mut browser, &a);
     browser.until(SOON, "document.querySelectorAll('#rows .alive').length === 3");
     c.kill();
-    let nowhere =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let nowhere = nobody();
     browser.value("location.hash = '#tunnel=unreached'");
     let told = "[...document.querySelectorAll('.alerts li')].map(({ textContent }) => textContent).join()";
     let all_told = format!("(({told}).includes('c已失效：没有记录') && ({told}).includes('无法被送往b：'))");

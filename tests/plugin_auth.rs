@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::eventually;
 use crate::common::http::{Answer, Connection, call, request};
 use crate::common::process::{Process, gossd};
+use crate::common::{eventually, nobody};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -300,7 +300,7 @@ async fn the_end_of_a_unix_connection_is_noticed_like_any_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let (agent, path) = with_socket(folder.path()).await;
     // gost's entrypoint is a port where nothing listens: once its connection is closed, its record is removed.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let gone = nobody();
     let record = RECORD.replace("10.0.0.1:80", &gone.to_string());
     let post = with_token(&request("POST", "/sd", &record), "right");
     assert!(ask(&path, &post).await.starts_with("HTTP/1.1 200 "));

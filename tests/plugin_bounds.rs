@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use crate::common::http::{Connection, call, request};
-use crate::common::{eventually, frames};
+use crate::common::{eventually, frames, nobody};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
 use gossd::plugin::bounds::{Bounds, Closed};
@@ -283,7 +283,7 @@ async fn all_listeners_share_the_room() {
 #[tokio::test]
 async fn an_evicted_gost_that_is_dead_is_noticed() {
     let agent = start(bounded(2, Duration::from_secs(60))).await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let gone = nobody();
     let body = json!({"id": "i", "name": "t", "node": "n", "network": "tcp", "address": gone.to_string()});
     let mut gost = Connection::open(agent.plugin).await;
     assert_eq!(gost.call(&request("POST", "/sd", &body.to_string())).await.status(), 200);

@@ -1,13 +1,13 @@
 //! An entrypoint that other hosts do not reach, with real agents and dials: what their operators read at both ends, until it is
 //! over.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::common::eventually;
 use crate::common::gost::FakeGost;
 use crate::common::http::{call, request};
 use crate::common::process::{Process, gossd};
+use crate::common::{eventually, nobody};
 
 const TUNNEL: &str = "c9ef8f8c-d687-4dca-be7a-1467b6565404";
 /// Dials in vain follow one another after 1, 2, 4 and 8 s.
@@ -46,7 +46,7 @@ async fn an_entrypoint_that_two_hosts_do_not_reach_is_told_at_both_ends_until_it
     let a = Process::start("a", &[]);
     let join = a.gossip.to_string();
     let agents = [a, Process::start("b", &["--join", &join]), Process::start("c", &["--join", &join])];
-    let entrypoint: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let entrypoint = nobody();
     let mut gost = FakeGost::start("n", agents[0].plugin).await;
     assert_eq!(gost.register_as("1", TUNNEL, &entrypoint.to_string()).await, 200);
 

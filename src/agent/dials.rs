@@ -179,7 +179,7 @@ mod tests {
     async fn a_dial_is_answered_refused_or_silent() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = Address::from(listener.local_addr().unwrap().to_string());
-        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let closed = std::net::TcpListener::bind("127.0.7.1:0").unwrap();
         let refuses = Address::from(closed.local_addr().unwrap().to_string());
         drop(closed);
         let nowhere = Address::from("gost.example.org:80");
@@ -198,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_gost_that_dies_between_the_handshake_and_our_read_counts_as_refusing() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.7.2:0").unwrap();
         let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
         let mut dial = std::pin::pin!(dial_all(&addresses, false));
         let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
@@ -254,8 +254,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_entrypoint_is_reached_by_its_name_as_well() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        // No port that the system gives: it would be another test's as soon as it is free.
+        let port = 20_000 + (std::process::id() % 10_000) as u16;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let at = |host: &str, port: u16| Address::from(format!("{host}:{port}"));
         assert!(matches!(reach(&at("localhost", port), false).await, Tried::Works(_)));
         drop(listener);

@@ -190,13 +190,18 @@ fn is_at(socket: &Socket, address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::os::fd::AsFd as _;
+    use std::sync::atomic::{AtomicU8, Ordering};
 
     use super::*;
     use crate::listeners::Listeners;
 
     fn listener() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Its own host: these tests bind UDP to the same port, or bind it again.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let host = [127, 0, 8, NEXT.fetch_add(1, Ordering::Relaxed)];
+        let listener = TcpListener::bind((Ipv4Addr::from(host), 0)).unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
     }

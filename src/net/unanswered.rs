@@ -213,7 +213,8 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_told_apart_by_what_tcp_says() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Its own host: no other test gets the port when it is free again.
+        let listener = std::net::TcpListener::bind("127.0.7.1:0").unwrap();
         let open = listener.local_addr().unwrap();
         let minder = minder("127.0.0.1:1");
         assert!(minder.why(&[(open, JoinState::Silent)]).await.contains("not by UDP"));

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::http::{Answer, Connection};
+use super::nobody;
 
 /// The hash host of a tunnel: the first 16 digits of the MD5 of its id.
 pub(crate) fn hash_host(tunnel: &str) -> String {
@@ -82,8 +83,8 @@ pub(crate) struct FakeGost {
 impl FakeGost {
     /// A gost beside the agent with this plugin address.
     pub(crate) async fn start(node: &str, plugin: SocketAddr) -> Self {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::start_at(node, plugin, any).await
+        // When it has crashed, nobody else may answer there.
+        Self::start_at(node, plugin, nobody()).await
     }
 
     /// A gost with a given entrypoint.

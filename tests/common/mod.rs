@@ -11,9 +11,11 @@ pub(crate) mod puppet;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use gossd::config::Config;
@@ -31,6 +33,15 @@ pub(crate) async fn eventually(deadline: Duration, what: &str, mut holds: impl F
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()
+}
+
+/// An address of this host where nobody listens, and nobody else will: a port that was free a moment ago can be another
+/// test's by now. Its host is its own, and connections do not start from its port.
+pub(crate) fn nobody() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let ([high, low], [_, _, third, fourth]) =
+        (NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes(), std::process::id().to_be_bytes());
+    SocketAddr::from(([127, high | 128, third, fourth], 20_000 + u16::from(low)))
 }
 
 /// An HTTP client that keeps connections alive like gost's. reqwest requires a TLS provider, even without TLS.

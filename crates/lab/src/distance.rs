@@ -20,6 +20,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::cluster::{self, id, tunnel};
+use crate::process::free_address;
 use crate::store::{self, Redis};
 use gossd_lab::table::{Column, Out, TableCell};
 
@@ -121,7 +122,7 @@ async fn gossd(one_way: Duration) -> anyhow::Result<System> {
     let way = Way { one_way, is_away };
     let (mut relays, mut agents, mut first) = (JoinSet::new(), Vec::new(), None);
     for n in 0..3 {
-        let udp = UdpSocket::bind("127.0.0.1:0").await?;
+        let udp = UdpSocket::bind(free_address()).await?;
         let tcp = TcpListener::bind(udp.local_addr()?).await?;
         let far = udp.local_addr()?.to_string();
         let mut config = Config::loopback(format!("agent-{n}").parse()?);

@@ -7,7 +7,7 @@
 #![expect(clippy::cast_precision_loss, reason = "figures for a table")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::time::sleep;
 
-use crate::process::{Gost, MeasuredAgent, Process, change, program, register, serve_nothing};
+use crate::process::{Gost, MeasuredAgent, Process, change, free_address, program, register, serve_nothing};
 use gossd_lab::table::{Column, Out};
 
 /// How long systemd waits before it starts a killed agent again, as in the unit.
@@ -160,7 +160,7 @@ async fn kills(args: &FootprintArgs, name: &str, data: &Path) -> anyhow::Result<
     };
     until_said("holding")?;
     // A holder gives back only sockets whose address is configured.
-    let plugin = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let plugin = free_address();
     let start = || MeasuredAgent::start_with(name, data, &plugin.to_string(), &["--hold"]);
     let mut agent = start()?;
     until_said("keeping")?;

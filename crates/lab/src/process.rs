@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -22,6 +24,14 @@ pub(crate) fn serve_nothing() -> anyhow::Result<()> {
         let app = axum::Router::new().route("/sd", axum::routing::any(|_: axum::body::Bytes| async {}));
         Ok(axum::serve(listener, app).await?)
     })
+}
+
+/// An address of this host where nobody listens. Its host is given to nobody else: a port that was free a moment ago can be
+/// another program's by now.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let ([.., high, low], next) = (std::process::id().to_be_bytes(), NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from(([127, next, high, low], 20_000))
 }
 
 /// A child process; killed when dropped.

@@ -19,6 +19,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, AsyncConnectionConfig};
 
 use crate::calls::bare::{self, framed};
+use crate::process::free_address;
 
 /// For how many seconds a record stays without a Renew: the plugin's default.
 pub(crate) const EXPIRY: i64 = 60;
@@ -132,9 +133,9 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let addr = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let addr = free_address();
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &addr.port().to_string()]);
+        command.args(["--bind", &addr.ip().to_string(), "--save", "", "--port", &addr.port().to_string()]);
         let child = command
             .stdout(Stdio::null())
             .spawn()
