@@ -120,6 +120,8 @@ pub struct Config {
     pub flags: Vec<FlagValue>,
     /// After how long dead agents are forgotten.
     pub dead_grace: Duration,
+    /// Above so many agents an agent has eight watchers, and is not watched by everybody.
+    pub mesh: usize,
     /// How often agents compare their boards.
     pub gossip_interval: Duration,
     /// Tests: how far the clock is ahead.
@@ -233,6 +235,7 @@ impl Config {
             calls: None,
             flags: Vec::new(),
             dead_grace: gossd_core::link::DEAD_GRACE,
+            mesh: gossd_core::link::MESH,
             gossip_interval: gossd_core::link::INTERVAL,
             clock_ahead: Duration::ZERO,
             generation: 0,

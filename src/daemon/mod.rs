@@ -250,6 +250,7 @@ impl Daemon {
             cluster: config.cluster.clone(),
             interval: config.gossip_interval,
             dead_grace: config.dead_grace,
+            mesh: config.mesh,
             faults: config.faults,
         };
         let cluster = Cluster::start(bound, gossip_config, Box::new(agent.clone()), &mut tasks);

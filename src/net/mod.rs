@@ -72,6 +72,8 @@ pub struct NetConfig {
     pub interval: Duration,
     /// [`gossd_core::link::DEAD_GRACE`], or shorter in tests.
     pub dead_grace: Duration,
+    /// [`gossd_core::link::MESH`], or less in tests.
+    pub mesh: usize,
     /// For tests.
     pub faults: Option<Faults>,
 }
@@ -124,6 +126,7 @@ impl Cluster {
             cluster,
             interval,
             dead_grace,
+            mesh,
             faults,
         } = config;
         let settings = LinkSettings {
@@ -136,6 +139,7 @@ impl Cluster {
             cluster,
             interval,
             dead_grace,
+            mesh,
             seed: rand::random(),
         };
         let link = Link::new(Instant::now().into_std(), settings, counters.clone());

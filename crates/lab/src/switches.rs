@@ -15,6 +15,8 @@ pub(crate) const BROKEN: &str = "GOSSD_TEST_BROKEN";
 const CLOCK_AHEAD: &str = "GOSSD_TEST_CLOCK_AHEAD";
 /// After how many seconds dead agents are forgotten.
 pub(crate) const DEAD_GRACE: &str = "GOSSD_TEST_DEAD_GRACE";
+/// Above how many agents not everybody watches everybody.
+pub(crate) const MESH: &str = "GOSSD_TEST_MESH";
 /// How many times faster than usual empty slots and lapsed records are forgotten.
 pub(crate) const HURRY: &str = "GOSSD_TEST_HURRY";
 
@@ -39,6 +41,9 @@ fn try_apply(config: &mut Config, variable: impl Fn(&str) -> Option<String>) -> 
     }
     if let Some(seconds) = number(DEAD_GRACE)? {
         config.dead_grace = Duration::from_secs(seconds.into());
+    }
+    if let Some(agents) = number(MESH)? {
+        config.mesh = agents.try_into()?;
     }
     for part in variable(BROKEN).iter().flat_map(|parts| parts.split(',')) {
         broken(config, part)?;
@@ -83,7 +88,9 @@ mod tests {
 
     #[test]
     fn every_variable_switches_what_it_says_and_what_is_not_understood_is_an_error() {
-        let config = switched(&[(HURRY, "7"), (CLOCK_AHEAD, "3600"), (DEAD_GRACE, "8")]).unwrap();
+        let config =
+            switched(&[(HURRY, "7"), (CLOCK_AHEAD, "3600"), (DEAD_GRACE, "8"), (MESH, "4")]).unwrap();
+        assert_eq!(config.mesh, 4);
         assert_eq!((config.hurry, config.clock_ahead.as_secs(), config.dead_grace.as_secs()), (7, 3_600, 8));
         assert!(config.faults.is_none() && config.broken == Broken::default());
         let config = switched(&[(BROKEN, "push,leases,repair")]).unwrap();

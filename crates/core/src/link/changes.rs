@@ -8,6 +8,7 @@ use super::ping::Leg;
 use super::push::Outgoing;
 use super::recent::Recent;
 use super::repair::{self, RepairPart};
+use super::rumours;
 use super::wire::{self, Kind, Malformed};
 use super::{Link, Peer, ReplicaStore};
 use crate::agent::News;
@@ -15,7 +16,7 @@ use crate::codec::decode_cell;
 use crate::complaint::Refusal;
 use crate::record::{Generation, Owner};
 use crate::replica::Extent;
-use crate::slot::{Change, Content, Slot, Status, Version};
+use crate::slot::{Change, Content, MAX_VERSION, Slot, Status, Version};
 
 /// Changes that are taken in one go, for those that wait for the store.
 const BITE: usize = 50;
@@ -92,6 +93,7 @@ impl Link {
             }
             peer.owner
         };
+        self.rumours.note(now, &owner, extent.until);
         apply(now, &owner, changes, extent, replicas);
         self.send(Kind::PushAck, &wire::encode(&wire::PushAck { id: push.id }), peer.addr);
         if let Some(until) = until {
@@ -117,8 +119,24 @@ impl Link {
         if let Some(ask) = next {
             self.send(Kind::Question, &ask.payload, ask.peer);
         }
+        self.rumours.note(now, &owner, extent.until);
         apply(now, &owner, changes, extent, replicas);
         Ok(())
+    }
+
+    /// Asks for what owners said, as a peer tells, and did not come.
+    pub(super) fn take_rumours(&mut self, now: Instant, rumours: &[u8], replicas: &mut dyn ReplicaStore) {
+        let Ok(rumours) = self.read::<wire::Rumours<'_>>(rumours) else {
+            self.counters.count(Dropped::UnknownField);
+            return;
+        };
+        for (name, generation, version) in rumours.owners.into_iter().take(rumours::MAX_TOLD) {
+            let Ok(name) = name.parse() else { continue };
+            let owner = Owner { name, generation };
+            if self.peers.knows(&owner) {
+                self.ask(now, &owner, Some(version.min(MAX_VERSION)), replicas);
+            }
+        }
     }
 
     /// What an agent's former start pushed last may be all that is left of it.

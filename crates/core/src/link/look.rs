@@ -15,8 +15,6 @@ use crate::agent::News;
 pub(super) const SILENT: Duration = Duration::from_secs(5);
 /// A peer not heard for this long, of the time in which we ran ourselves, is suspect: hosts die within 3 s.
 pub const SUSPECT: Duration = Duration::from_millis(2_600);
-/// A peer not heard for this long, when a ping of its own is overdue, is asked for a sign of life.
-const PROBED: Duration = Duration::from_millis(600);
 /// A peer not heard for this long, of the time in which we ran ourselves, is doubted. It costs nothing but order, so it may
 /// be soon: whoever lives has failed to answer a dozen questions by then.
 pub(super) const DOUBTED: Duration = Duration::from_millis(1_200);
@@ -43,6 +41,7 @@ impl Link {
         self.looked = Some(now);
         self.handshakes.forget(now);
         self.rotate_cookies(now);
+        self.watch(now, ran, replicas);
         for owner in self.peers.doubt(ran, DOUBTED) {
             self.counters.doubt();
             replicas.apply(now, News::Doubted { owner });
@@ -53,15 +52,11 @@ impl Link {
         }
         let forgotten = self.peers.forget(ran);
         self.forget(now, forgotten, replicas);
-        let silences: BTreeMap<SocketAddr, Duration> = self
-            .peers
-            .in_session()
-            .map(|(addr, heard)| (addr, ran.saturating_duration_since(heard)))
-            .collect();
-        let nearness = |addr| silences.get(&addr).map_or(Nearness::Stranger, |silence| nearness(*silence));
+        let nearness: BTreeMap<SocketAddr, Nearness> = self.peers.in_session(ran).collect();
+        let nearness = |addr| nearness.get(&addr).copied().unwrap_or(Nearness::Stranger);
         for due in self.pings.due(now, nearness) {
             match nearness(due.to) {
-                Nearness::Stranger => {
+                Nearness::Stranger | Nearness::Lost => {
                     self.hello(now, due.to);
                     // Where its frames came from last.
                     let via = self.peers.route(due.to);
@@ -69,11 +64,13 @@ impl Link {
                         self.hello(now, via);
                     }
                 }
-                Nearness::Heard => self.ping(now, due.to, due.ask),
+                Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Asked => {
+                    self.ping(now, due.to, due.ask)
+                }
                 Nearness::Doubtful => {
                     self.ping(now, due.to, due.ask);
-                    let another = silences.get(&due.to).is_some_and(|silence| *silence >= ANOTHER);
-                    if another && self.pings.provoked(now, due.to) {
+                    let silence = self.peers.silence(ran, due.to);
+                    if silence.is_some_and(|silence| silence >= ANOTHER) && self.pings.provoked(now, due.to) {
                         self.hello(now, due.to);
                     }
                 }
@@ -132,12 +129,4 @@ impl Link {
 /// Whether a peer whose last frame came at that time is sent pushes.
 pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
     ran.saturating_duration_since(at) < SILENT
-}
-
-fn nearness(silence: Duration) -> Nearness {
-    match silence {
-        silence if silence < PROBED => Nearness::Heard,
-        silence if silence < SUSPECT => Nearness::Doubtful,
-        _ => Nearness::Stranger,
-    }
 }

@@ -29,12 +29,15 @@ mod members;
 pub mod noise;
 mod peers;
 mod ping;
+mod plan;
 mod push;
 mod ran;
 mod recent;
 mod rejections;
 mod repair;
+mod rumours;
 pub mod session;
+mod watch;
 mod whereabouts;
 pub mod wire;
 
@@ -50,6 +53,7 @@ use serde::Deserialize;
 pub use self::effects::{Frame, LinkEffects, LinkLine};
 pub use self::look::SUSPECT;
 pub use self::peers::{NotBuried, PeerCard};
+pub use self::plan::MESH;
 pub use self::session::Peer;
 pub use self::whereabouts::MAX_DATAGRAM;
 
@@ -67,6 +71,7 @@ use self::push::Pusher;
 use self::ran::Ran;
 use self::rejections::Rejections;
 use self::repair::Repairs;
+use self::rumours::Rumours;
 use self::session::{Session, Unopened};
 use self::whereabouts::HostAddresses;
 use self::wire::{Kind, Malformed};
@@ -120,6 +125,8 @@ pub struct LinkSettings {
     pub interval: Duration,
     /// [`DEAD_GRACE`], or shorter in tests.
     pub dead_grace: Duration,
+    /// [`MESH`], or less in tests.
+    pub mesh: usize,
     /// For sessions, nonces, keys and the choice of peers. Random in an agent; in a simulation, from its seed.
     pub seed: [u8; 32],
 }
@@ -136,6 +143,7 @@ pub struct Link {
     pings: Pings,
     pusher: Pusher,
     repairs: Repairs,
+    rumours: Rumours,
     /// Which peer is asked next for the slots of an owner that is silent.
     turn: usize,
     contests: Contests,
@@ -177,6 +185,7 @@ impl Link {
             cluster,
             interval,
             dead_grace,
+            mesh,
             seed,
         } = settings;
         let mut rng = StdRng::from_seed(seed);
@@ -188,7 +197,7 @@ impl Link {
         let keys = KeyringSummary::of(&keyring, filed);
         Self {
             identity: Identity::new(&identity),
-            peers: Peers::new(Peer { owner, addr }, &version, keys, dead_grace),
+            peers: Peers::new(Peer { owner, addr }, &version, keys, dead_grace, mesh),
             cluster_keys: keyring.for_cluster(&cluster),
             cluster,
             handshakes: Handshakes::new(now, rng.random()),
@@ -196,6 +205,7 @@ impl Link {
             pings: Pings::default(),
             pusher: Pusher::default(),
             repairs: Repairs::default(),
+            rumours: Rumours::default(),
             turn: 0,
             contests: Contests::default(),
             ran: Ran::default(),
@@ -378,10 +388,14 @@ impl Link {
                 let ack: wire::PushAck = self.read(payload)?;
                 if let Some(trip) = self.pusher.acked(now, ack.id, peer.addr) {
                     self.pings.measured(now, peer.addr, trip);
+                    self.peers.answered(self.ran.now.unwrap_or(now), &peer.owner.name);
                 }
             }
             Kind::Ping => {
-                let ping: wire::Ping = self.read(payload)?;
+                let (ping, more): (wire::Ping, _) = wire::read(payload)?;
+                if !more.is_empty() {
+                    self.take_rumours(now, more, replicas);
+                }
                 if let Some(nonce) = ping.nonce {
                     self.send(Kind::Pong, &wire::encode(&wire::Pong { nonce }), peer.addr);
                 }
@@ -397,6 +411,7 @@ impl Link {
                 self.notice_answer(&peer, from, pong.nonce);
                 let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
                 if trip.is_some() {
+                    self.peers.answered(self.ran.now.unwrap_or(now), &peer.owner.name);
                     replicas.apply(now, News::Heard { owner: peer.owner, trip });
                 }
             }
@@ -413,6 +428,10 @@ impl Link {
             Kind::Answer => self.take_answer(now, &peer, payload, replicas)?,
             Kind::Seek => self.take_seek(now, &peer, payload, replicas)?,
             Kind::Offer => self.take_offer(now, peer.owner, payload, replicas)?,
+            Kind::Alert => {
+                let alert: wire::Alert<'_> = self.read(payload)?;
+                self.take_alerts(now, &peer.owner.name, &alert);
+            }
         }
         Ok(())
     }
@@ -460,7 +479,8 @@ impl Link {
         self.introduce(peer.addr);
         self.send_digest(ran, peer.addr);
         self.ask(now, &peer.owner, None, replicas);
-        if let Some(former) = former {
+        // Where there are many, those who watch it are enough to say back what its former start said.
+        if let Some(former) = former.filter(|_| self.peers.watches(&peer.owner.name)) {
             self.say_back(now, former, &recent, leg);
         }
         if let Some(from) = moved {
@@ -477,14 +497,19 @@ impl Link {
         let nonce = ask.then(|| self.rng.random());
         if let Some(nonce) = nonce {
             self.pings.await_answer(now, to, nonce);
+            self.peers.asked(self.ran.now.unwrap_or(now), to);
         }
-        self.send(Kind::Ping, &self.ping_with(nonce, to), to);
+        self.send(Kind::Ping, &self.ping_with(now, nonce, to), to);
     }
 
-    fn ping_with(&self, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
+    fn ping_with(&self, now: Instant, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
         let revision = self.peers.told_revision(to);
         let lost = self.peers.lost_from(to);
-        wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost })
+        let mut ping = wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost });
+        if self.peers.plan.is_sparse() {
+            ping.extend(wire::encode(&self.rumours.tell(now)));
+        }
+        ping
     }
 
     /// Reads a payload, and counts what a later version has appended to it.

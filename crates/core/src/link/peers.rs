@@ -12,8 +12,11 @@ use super::frame::Index;
 use super::keyring::KeyId;
 use super::keys::KeyringSummary;
 use super::look::is_live;
+use super::ping::Nearness;
+use super::plan::Plan;
 use super::recent::Recent;
 use super::session::{LINGER, Peer, Session, Unopened};
+use super::watch::{Alert, Asked, Telling, Tie};
 use super::whereabouts::{Way, free};
 use crate::event::PeerChange;
 use crate::record::{AgentName, Generation, Owner};
@@ -42,6 +45,10 @@ pub(crate) struct Peers {
     own_former: BTreeMap<Generation, OwnFormer>,
     /// Of what [`Self::hash`] covers; none since that changed.
     pub(super) hash: Option<u64>,
+    /// Who watches whom.
+    pub(super) plan: Plan,
+    /// Above so many agents not everybody watches everybody.
+    pub(super) mesh: usize,
 }
 
 /// What this agent states of itself.
@@ -86,6 +93,11 @@ pub(super) struct KnownPeer {
     pub(super) give: Option<(Instant, Duration)>,
     /// Whether it was met, or is on our host: then a loopback address of it may be ours, too.
     pub(super) is_near: bool,
+    pub(super) tie: Tie,
+    /// What its watchers say of it.
+    pub(super) alerts: Vec<Alert>,
+    /// What we say of it as its watcher.
+    pub(super) telling: Option<Telling>,
     pub(super) contact: Option<PeerContact>,
 }
 
@@ -97,11 +109,19 @@ pub(super) struct PeerContact {
     other: Option<(Index, Instant)>,
     /// The one of these that the last frame came in: of two handshakes that crossed, the peer may send in the other one.
     heard_in: Index,
-    heard: Instant,
+    pub(super) heard: Instant,
+    /// So far its watchers vouch for it.
+    pub(super) vouched: Instant,
+    /// Since when we expect its signs of life.
+    pub(super) expected: Instant,
+    /// When it was asked for a sign of life that is not expected, and has not answered.
+    pub(super) asked: Option<Asked>,
+    /// When it last answered a question of ours.
+    pub(super) answered: Instant,
     /// Whether it was silent for too long: its frames count for nothing until another handshake.
-    is_stale: bool,
+    pub(super) is_stale: bool,
     /// Whether it was silent for a moment.
-    is_doubted: bool,
+    pub(super) is_doubted: bool,
     /// How far its slots had come at its last ping.
     told: Version,
     recent: Recent,
@@ -167,7 +187,7 @@ pub(super) struct Admission {
 
 impl Peers {
     /// Knows nobody.
-    pub(super) fn new(us: Peer, program: &str, keys: KeyringSummary, grace: Duration) -> Self {
+    pub(super) fn new(us: Peer, program: &str, keys: KeyringSummary, grace: Duration, mesh: usize) -> Self {
         Self {
             own: OwnCard { peer: us, revision: 1, left: false, version: 0, program: program.into(), keys },
             grace,
@@ -176,6 +196,8 @@ impl Peers {
             addresses: BTreeMap::new(),
             own_former: BTreeMap::new(),
             hash: None,
+            plan: Plan::default(),
+            mesh,
         }
     }
 
@@ -229,6 +251,10 @@ impl Peers {
             other: None,
             heard_in: index,
             heard: ran,
+            vouched: ran,
+            expected: ran,
+            asked: None,
+            answered: ran,
             is_stale: false,
             is_doubted: false,
             told: 0,
@@ -332,17 +358,52 @@ impl Peers {
         self.table.get_mut(name)?.contact.as_mut()
     }
 
-    /// The peers that there is a session with, where frames for each are sent, and when it was last heard.
-    pub(super) fn in_session(&self) -> impl Iterator<Item = (SocketAddr, Instant)> {
-        self.table.values().filter_map(|known| {
+    /// The peers that there is a session with, where frames for each are sent, and how near they are.
+    pub(super) fn in_session(&self, ran: Instant) -> impl Iterator<Item = (SocketAddr, Nearness)> {
+        let (is_sparse, asks_many) = (self.plan.is_sparse(), self.asks_many());
+        self.table.values().filter_map(move |known| {
             let contact = known.contact.as_ref()?;
-            self.sessions.contains_key(&contact.current).then_some((known.peer.addr, contact.heard))
+            let has_session = self.sessions.contains_key(&contact.current);
+            has_session.then(|| (known.peer.addr, known.nearness(ran, is_sparse, asks_many)))
         })
     }
 
-    /// The peers that a session was ever made with, and when each was last heard.
+    /// How long the peer at an address has been silent, if its frames ever arrived.
+    pub(super) fn silence(&self, ran: Instant, addr: SocketAddr) -> Option<Duration> {
+        let known = self.table.get(self.addresses.get(&addr)?)?;
+        Some(ran.saturating_duration_since(known.contact.as_ref()?.heard))
+    }
+
+    /// Whether we expect an agent's signs of life.
+    pub(super) fn watches(&self, name: &AgentName) -> bool {
+        self.table.get(name).is_some_and(|known| known.tie.watches)
+    }
+
+    /// The last start of an agent that is known.
+    pub(super) fn owner(&self, name: &AgentName) -> Option<Owner> {
+        self.table.get(name).map(|known| known.peer.owner.clone())
+    }
+
+    /// The peer at an address is asked for a sign of life.
+    pub(super) fn asked(&mut self, ran: Instant, addr: SocketAddr) {
+        let known = self.addresses.get(&addr).and_then(|name| self.table.get_mut(name));
+        if let Some(known) = known.filter(|known| !known.tie.watches)
+            && let Some(contact) = &mut known.contact
+        {
+            contact.asked.get_or_insert(Asked::now(ran));
+        }
+    }
+
+    /// It gave it.
+    pub(super) fn answered(&mut self, ran: Instant, name: &AgentName) {
+        if let Some(contact) = self.contact(name) {
+            (contact.answered, contact.asked) = (ran, None);
+        }
+    }
+
+    /// The peers that a session was ever made with, and when each gave its last sign of life.
     pub(super) fn met(&self) -> impl Iterator<Item = (&Peer, Instant)> {
-        self.table.values().filter_map(|known| Some((&known.peer, known.contact.as_ref()?.heard)))
+        self.table.values().filter_map(|known| Some((&known.peer, known.contact.as_ref()?.sign(known.tie))))
     }
 
     /// Whether that start of an agent is known, and its records are not forgotten.
@@ -370,12 +431,12 @@ impl Peers {
     /// The peers that have just come in doubt: silent for `patience`, and not told before.
     pub(super) fn doubt(&mut self, ran: Instant, patience: Duration) -> Vec<Owner> {
         let mut doubted = Vec::new();
-        for KnownPeer { peer, contact, .. } in self.table.values_mut() {
+        for KnownPeer { peer, contact, tie, .. } in self.table.values_mut() {
             let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale && !contact.is_doubted)
             else {
                 continue;
             };
-            if ran.saturating_duration_since(contact.heard) >= patience {
+            if ran.saturating_duration_since(contact.sign(*tie)) >= patience {
                 contact.is_doubted = true;
                 doubted.push(peer.owner.clone());
             }
@@ -391,9 +452,9 @@ impl Peers {
     /// The peers that have just become suspect: silent for `patience`, and not told before. Their sessions are stale.
     pub(super) fn suspect(&mut self, ran: Instant, patience: Duration) -> Vec<(Peer, Duration)> {
         let mut suspects = Vec::new();
-        for KnownPeer { peer, contact, .. } in self.table.values_mut() {
+        for KnownPeer { peer, contact, tie, .. } in self.table.values_mut() {
             let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale) else { continue };
-            let silence = ran.saturating_duration_since(contact.heard);
+            let silence = ran.saturating_duration_since(contact.sign(*tie));
             if silence >= patience {
                 contact.is_stale = true;
                 suspects.push((peer.clone(), silence));
@@ -424,7 +485,7 @@ impl Peers {
     /// at once if it left, or else after [`EXPECTED`].
     pub(super) fn forget(&mut self, ran: Instant) -> Vec<Owner> {
         let is_over = |at: Instant, grace| ran.saturating_duration_since(at) >= grace;
-        let Self { table, sessions, addresses, own_former, grace, hash, own } = self;
+        let Self { table, sessions, addresses, own_former, grace, hash, own, .. } = self;
         let mut forgotten = Vec::new();
         table.retain(|name, known| {
             known.blocked = known.blocked.filter(|until| *until > ran);
@@ -574,13 +635,16 @@ impl KnownPeer {
             blocked: None,
             give: None,
             is_near: false,
+            tie: Tie::MESH,
+            alerts: Vec::new(),
+            telling: None,
             contact: None,
         }
     }
 
     /// Whether its frames arrive.
     pub(super) fn is_live(&self, ran: Instant) -> bool {
-        self.contact.as_ref().is_some_and(|contact| is_live(ran, contact.heard))
+        self.contact.as_ref().is_some_and(|contact| is_live(ran, contact.sign(self.tie)))
     }
 
     /// Takes over what is known of its agent. A start that takes turns with another, because two agents have a name, is
@@ -593,9 +657,11 @@ impl KnownPeer {
         }
         self.blocked = before.blocked;
         self.is_near |= before.is_near;
+        self.tie = before.tie;
         self.former = before.former;
         if before.peer.owner == self.peer.owner {
             self.version = self.version.max(before.version);
+            self.telling = before.telling;
             if self.revision <= before.revision {
                 (self.revision, self.keys, self.is_own_word) =
                     (before.revision, before.keys, before.is_own_word);
@@ -637,6 +703,7 @@ pub(super) mod tests {
     use super::super::keyring::{Key, KeyId, Keyring};
     use super::super::keys::Filed;
     use super::super::noise::{Channel, ClusterKey, Handshake, Identity};
+    use super::super::plan::MESH;
     use super::*;
 
     pub(in crate::link) const GRACE: Duration = Duration::from_secs(300);
@@ -651,7 +718,7 @@ pub(super) mod tests {
         let owner = Owner { name: name.parse().unwrap(), generation };
         let us = Peer { owner, addr: SocketAddr::from(([10, 0, 0, 1], port)) };
         let keyring = Keyring::parse(&Key::generate().line()).unwrap();
-        Peers::new(us, "1", KeyringSummary::of(&keyring, Filed::Written), GRACE)
+        Peers::new(us, "1", KeyringSummary::of(&keyring, Filed::Written), GRACE, MESH)
     }
 
     /// Our session with an agent, and its own channel.

@@ -16,6 +16,8 @@ const LONG_SILENT: Duration = Duration::from_secs(3_600);
 /// How often a peer is asked that has been silent for a moment: at 20 % loss each way, a live one fails to
 /// answer all questions before it is suspected once in 10^9 times.
 const PROBE: Duration = Duration::from_millis(50);
+/// One question to those that others watch: to one after the other, so that many of them cost no more than few.
+const FAR: Duration = Duration::from_millis(250);
 /// How often an admitted peer is asked for an answer, to measure the round trip.
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
@@ -30,10 +32,18 @@ pub(super) const MAX_TARGETS: usize = 2_000;
 pub(crate) enum Nearness {
     /// Not admitted, or not heard for long.
     Stranger,
-    /// Heard of late.
+    /// Heard of late, and expects our signs of life.
     Heard,
+    /// Heard of late, and expects none.
+    Watched,
+    /// Others watch it.
+    Far,
+    /// Others watch it, and it is silent to them.
+    Lost,
     /// Silent for a moment.
     Doubtful,
+    /// The same, as many others are.
+    Asked,
 }
 
 /// A ping to send.
@@ -63,6 +73,8 @@ pub(crate) struct Pings {
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
     /// Not after the first ping that is due.
     next: Option<Instant>,
+    /// When the last of those is asked that others watch.
+    last_far: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -81,7 +93,7 @@ struct PingTarget {
 
 impl PingTarget {
     /// How long to wait for the next ping.
-    fn pause(&mut self, nearness: Nearness, now: Instant) -> Duration {
+    fn pause(&mut self, nearness: Nearness, now: Instant, last_far: &mut Option<Instant>) -> Duration {
         let silent = self.measured.unwrap_or(self.since);
         if std::mem::take(&mut self.is_alias) {
             return SLOW_INTERVAL;
@@ -91,6 +103,13 @@ impl PingTarget {
             Nearness::Heard => {
                 self.interval = FIRST_INTERVAL;
                 INTERVAL
+            }
+            Nearness::Asked => INTERVAL,
+            Nearness::Watched => MEASURE,
+            Nearness::Far | Nearness::Lost => {
+                let next = last_far.map_or(now, |last| last + FAR).max(now + MEASURE);
+                *last_far = Some(next);
+                next - now
             }
             Nearness::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
             Nearness::Stranger => {
@@ -143,12 +162,19 @@ impl Pings {
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
             let nearness = nearness(*addr);
-            let hurry = nearness == Nearness::Doubtful && target.next > now + PROBE;
-            if target.next > now && !hurry {
+            // It was farther, or heard, when this was planned.
+            let most = match nearness {
+                Nearness::Doubtful => PROBE,
+                Nearness::Heard | Nearness::Asked => INTERVAL,
+                Nearness::Watched => MEASURE,
+                Nearness::Stranger => SLOW_INTERVAL,
+                Nearness::Far | Nearness::Lost => Duration::MAX,
+            };
+            if target.next > now && target.next.saturating_duration_since(now) <= most {
                 continue;
             }
             let since = |at: Instant| now.saturating_duration_since(at);
-            target.next = now + target.pause(nearness, now);
+            target.next = now + target.pause(nearness, now, &mut self.last_far);
             let ask = nearness != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(DuePing { to: *addr, ask });
         }

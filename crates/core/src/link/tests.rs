@@ -6,6 +6,7 @@ mod room;
 mod rotation;
 mod suspicion;
 mod versions;
+mod watching;
 mod whereabouts;
 
 use std::collections::BTreeSet;

@@ -178,7 +178,7 @@ impl Link {
         way.ask(now, nonces);
         for (nonce, via) in [(nonces.0, peer.addr), (nonces.1, seen)] {
             self.pings.await_answer(now, peer.addr, nonce);
-            let ping = self.ping_with(Some(nonce), peer.addr);
+            let ping = self.ping_with(now, Some(nonce), peer.addr);
             self.send_via(Kind::Ping, &wire::pack(Kind::Ping, &ping), peer.addr, Some(via));
         }
     }

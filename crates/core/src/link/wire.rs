@@ -68,6 +68,8 @@ pub enum Kind {
     Seek,
     /// Whether there is one: [`Offer`].
     Offer,
+    /// What a watcher misses: [`Alert`].
+    Alert,
 }
 
 impl Kind {
@@ -92,11 +94,12 @@ impl Kind {
             Self::Refusal => "refusal",
             Self::Seek => "seek",
             Self::Offer => "offer",
+            Self::Alert => "alert",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Digest,
         Self::Cards,
         Self::Push,
@@ -115,6 +118,7 @@ impl Kind {
         Self::Refusal,
         Self::Seek,
         Self::Offer,
+        Self::Alert,
     ];
 
     /// Its number on the wire.
@@ -255,6 +259,15 @@ pub struct Ping {
     pub lost: u16,
 }
 
+/// What follows a [`Ping`] where not everybody watches everybody: owners that said something of late, so that whoever missed it
+/// notices.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rumours<'a> {
+    /// Name, start, and how far its slots have come.
+    #[serde(borrow)]
+    pub owners: Vec<(&'a str, Generation, Version)>,
+}
+
 /// The answer to a [`Ping`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pong {
@@ -290,6 +303,26 @@ pub struct OfferedGost<'a> {
     pub node: &'a str,
     /// Its entrypoint, `host:port`.
     pub address: &'a str,
+}
+
+/// How long agents have been silent whom the sender watches.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert<'a> {
+    /// Which.
+    #[serde(borrow)]
+    pub silent: Vec<Silent<'a>>,
+}
+
+/// How long an agent has been silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silent<'a> {
+    /// Its name.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// Which of its starts.
+    pub generation: Generation,
+    /// For so many milliseconds; for less than it takes to doubt it, it is heard again.
+    pub silence_ms: u32,
 }
 
 /// The name of the receiver's process is another agent's.
@@ -361,7 +394,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(18), None);
+        assert_eq!(Kind::from_number(19), None);
     }
 
     #[test]
@@ -381,11 +414,13 @@ mod tests {
             let _ = decode::<Pong>(&bytes);
             let _ = decode::<Introduction<'_>>(&bytes);
             let _ = decode::<Ping>(&bytes);
+            let _ = decode::<Rumours<'_>>(&bytes);
             let _ = decode::<Superseded>(&bytes);
             let _ = decode::<Question<'_>>(&bytes);
             let _ = decode::<Answer<'_>>(&bytes);
             let _ = decode::<Seek>(&bytes);
             let _ = decode::<Offer<'_>>(&bytes);
+            let _ = decode::<Alert<'_>>(&bytes);
         }
     }
 }

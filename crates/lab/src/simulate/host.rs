@@ -30,6 +30,8 @@ const EPOCH: u64 = 1_700_000_000_000;
 pub(super) struct SimHost {
     /// Which.
     pub(super) number: usize,
+    /// Above so many agents its own does not watch everybody.
+    mesh: usize,
     /// Its agent's name.
     pub(super) name: AgentName,
     /// Whether connections from other hosts to its gost are refused, as of one that is bound to loopback.
@@ -111,9 +113,10 @@ impl ReplicaStore for Touched<'_> {
 
 impl SimHost {
     /// A host without an agent.
-    pub(super) fn new(number: usize, ttl: Duration, broken: Broken) -> anyhow::Result<Self> {
+    pub(super) fn new(number: usize, ttl: Duration, mesh: usize, broken: Broken) -> anyhow::Result<Self> {
         Ok(Self {
             number,
+            mesh,
             name: format!("host-{number}").parse()?,
             refuses: false,
             moves: 0,
@@ -157,6 +160,7 @@ impl SimHost {
             cluster: "simulated".into(),
             interval: INTERVAL,
             dead_grace: DEAD_GRACE,
+            mesh: self.mesh,
             seed,
         };
         let link = Link::new(now, settings, counters.clone());

@@ -9,6 +9,7 @@ use clap::Args;
 use gossd_core::agent::Broken;
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
+use gossd_core::link::MESH;
 use gossd_core::link::counters::Counters;
 use gossd_core::link::wire::Kind;
 use gossd_core::liveness::Standing;
@@ -48,6 +49,9 @@ pub(super) struct ScaleArgs {
     /// Registrations, one every 20 ms
     #[arg(long, default_value_t = 200, requires = "agents")]
     changes: usize,
+    /// Above so many agents not everybody watches everybody
+    #[arg(long, default_value_t = MESH, requires = "agents")]
+    mesh: usize,
     /// Minutes in which doubts and suspicions are counted, although everybody lives
     #[arg(long, default_value_t = 0, requires = "agents")]
     minutes: u64,
@@ -60,7 +64,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     let burst = if scale.loss > 0.0 { Duration::from_millis(scale.burst) } else { Duration::ZERO };
     let weather = Weather { loss: scale.loss, burst, regions, ..Weather::fine() };
     let network = SimNetwork::new(seed, count, weather).forgetful();
-    let mut engine = meet(count, seed, network)?;
+    let mut engine = meet(count, seed, scale.mesh, network)?;
     engine.run(Duration::from_secs(scale.settled))?;
     let idle = rates_of(&mut engine, IDLE)?;
     changes(scale, &mut engine)?;
@@ -121,8 +125,9 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     Ok(())
 }
 
-fn meet(count: usize, seed: u64, network: SimNetwork) -> anyhow::Result<Simulation> {
-    let hosts = (0..count).map(|number| SimHost::new(number, Duration::from_secs(60), Broken::default()));
+fn meet(count: usize, seed: u64, mesh: usize, network: SimNetwork) -> anyhow::Result<Simulation> {
+    let hosts =
+        (0..count).map(|number| SimHost::new(number, Duration::from_secs(60), mesh, Broken::default()));
     let mut engine = Simulation::new(seed ^ 0xe1f, network, hosts.collect::<Result<_, _>>()?, false);
     for host in 0..count {
         engine.start(host, &[0, 1])?;

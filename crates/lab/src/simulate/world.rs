@@ -11,6 +11,7 @@ use gossd_core::connection::Caller;
 use gossd_core::hostname::{Endpoint, TunnelId};
 use gossd_core::label::Label;
 use gossd_core::lease::Holding;
+use gossd_core::link::MESH;
 use gossd_core::record::{Draft, Network as Protocol, Record};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -101,7 +102,10 @@ impl SimWorld {
     pub(super) fn new(seed: u64, hosts: usize, broken: Broken, traces_all: bool) -> anyhow::Result<Self> {
         // One more than there are, for a clone of one of them.
         let network = SimNetwork::new(seed, hosts + 1, Weather::fine());
-        let all = (0..hosts).map(|number| SimHost::new(number, TTL, broken)).collect::<Result<_, _>>()?;
+        // Every other cluster is a large one, in which not everybody watches everybody.
+        let mesh = if seed / 8 % 2 == 0 { MESH } else { 2 };
+        let all =
+            (0..hosts).map(|number| SimHost::new(number, TTL, mesh, broken)).collect::<Result<_, _>>()?;
         let engine = Simulation::new(seed ^ 0xe1f, network, all, traces_all);
         let mut world = Self {
             calm: engine.now(),

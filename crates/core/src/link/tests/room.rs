@@ -27,6 +27,8 @@ pub(super) struct Room {
     pub(super) seems: BTreeMap<SocketAddr, SocketAddr>,
     /// What operators were told, and at which agent.
     pub(super) lines: Vec<(SocketAddr, LinkLine)>,
+    /// Above so many agents not everybody watches everybody.
+    pub(super) mesh: usize,
 }
 
 /// From where, to where, and what.
@@ -144,6 +146,11 @@ pub(super) fn change(version: u64) -> Change {
 
 impl Room {
     pub(super) fn new(agents: u8) -> Self {
+        Self::of(agents, MESH)
+    }
+
+    /// A room in which not everybody watches everybody above so many agents.
+    pub(super) fn of(agents: u8, mesh: usize) -> Self {
         let mut room = Self {
             now: Instant::now(),
             agents: BTreeMap::new(),
@@ -156,6 +163,7 @@ impl Room {
             arrives: BTreeMap::new(),
             seems: BTreeMap::new(),
             lines: Vec::new(),
+            mesh,
         };
         for n in 1..=agents {
             room.enter(n, 1, Keyring::public());
@@ -199,6 +207,7 @@ impl Room {
             cluster: cluster.into(),
             interval: INTERVAL,
             dead_grace: DEAD_GRACE,
+            mesh: self.mesh,
             seed,
         };
         let link = Link::new(self.now, settings, counters.clone());

@@ -105,6 +105,10 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
                 let gost = Some(OfferedGost { node: "n", address: "h:1" });
                 assert_frozen(kind, &wire::Offer { id: 4, reaches: true, gost }, bytes);
             }
+            Kind::Alert => {
+                let silent = vec![wire::Silent { name: "b", generation: 8, silence_ms: 1_300 }];
+                assert_frozen(kind, &wire::Alert { silent }, bytes);
+            }
             Kind::Question => {
                 assert_frozen(kind, &Question { name: "a", generation: 8, after: 9, from, id: 4 }, bytes);
             }

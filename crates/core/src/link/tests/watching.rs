@@ -1,0 +1,202 @@
+//! A cluster in which not everybody watches everybody: what holds in a small one has to hold here.
+
+use super::suspicion::one_in_five;
+use super::*;
+
+/// So few that a room of twenty is a large cluster.
+const FEW: usize = 4;
+
+fn large(agents: u8) -> Room {
+    let mut room = Room::of(agents, FEW);
+    room.meet();
+    room.run(3_000);
+    room.forget_what_was_noted();
+    room
+}
+
+impl Room {
+    fn suspected(&self) -> BTreeSet<String> {
+        let told = self.agents.values().flat_map(|agent| agent.copies.told.clone());
+        told.filter(|(_, heard)| !heard).map(|(owner, _)| owner.name.to_string()).collect()
+    }
+
+    /// How many agents have not yet told that they miss this one.
+    fn unaware(&self, n: u8) -> usize {
+        let misses = |member: &&Member| member.copies.told.last_of(n) == Some(false);
+        self.agents.len() - self.agents.values().filter(misses).count()
+    }
+}
+
+trait LastOf {
+    fn last_of(&self, n: u8) -> Option<bool>;
+}
+
+impl LastOf for Vec<(Owner, bool)> {
+    fn last_of(&self, n: u8) -> Option<bool> {
+        let name = owner(n, 1).name;
+        self.iter().rev().find(|(owner, _)| owner.name == name).map(|(_, heard)| *heard)
+    }
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn signs_of_life_do_not_grow_with_the_cluster() {
+    let sent = [20, 40].map(|agents| {
+        let mut room = large(agents);
+        room.recording.clear();
+        room.run(20_000);
+        (room.sent(Kind::Ping) + room.sent(Kind::Pong)) / usize::from(agents)
+    });
+    // In twenty seconds: 40 to each of 8 watchers, and 80 questions and answers to others at most.
+    assert!(sent.iter().all(|sent| (250..=500).contains(sent)), "{sent:?}");
+    assert_eq!(large(20).suspicions(), 0);
+}
+
+#[test]
+fn a_dead_host_is_suspect_everywhere_within_three_seconds() {
+    let mut room = large(12);
+    room.agents.remove(&addr(1));
+    let mut ms = 0;
+    while room.unaware(1) > 0 {
+        room.run(10);
+        ms += 10;
+        assert!(ms <= 3_000, "{} do not know", room.unaware(1));
+    }
+    assert!(ms >= 2_000, "{ms} ms");
+    assert_eq!(room.suspected(), BTreeSet::from(["a1".to_owned()]));
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn a_dead_host_is_suspect_everywhere_although_one_frame_in_five_is_lost() {
+    let mut room = large(24);
+    room.lose = one_in_five;
+    room.run(20_000);
+    assert_eq!(room.suspicions(), 0);
+    room.agents.remove(&addr(1));
+    room.run(3_500);
+    assert_eq!(room.unaware(1), 0);
+    room.run(60_000);
+    assert_eq!(room.suspected(), BTreeSet::from(["a1".to_owned()]));
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn half_of_the_hosts_can_die_at_once() {
+    let mut room = large(24);
+    for n in 1..=12 {
+        room.agents.remove(&addr(n));
+    }
+    room.run(12_000);
+    assert!(
+        (1..=12).all(|n| room.unaware(n) == 0),
+        "{:?}",
+        (1..=12).map(|n| room.unaware(n)).collect::<Vec<_>>()
+    );
+    assert_eq!(room.suspected().len(), 12);
+}
+
+#[test]
+fn a_host_that_was_cut_off_suspects_all_and_is_suspected_by_all_and_everybody_meets_again() {
+    let mut room = large(12);
+    room.cut = |from, to| (from == addr(1)) != (to == addr(1));
+    room.run(6_000);
+    assert_eq!(room.unaware(1), 1, "all but itself");
+    assert_eq!(room.copies(1).told.iter().filter(|(_, heard)| !heard).count(), 11);
+    assert!((2..=12).all(|n| room.unaware(n) == 11), "and nobody else does");
+    room.forget_what_was_noted();
+    room.cut = |_, _| false;
+    room.run(3_000);
+    let heard = |at: u8, n: u8| room.copies(at).told.last_of(n) == Some(true);
+    assert!((2..=12).all(|n| heard(n, 1)), "{:?}", (2..=12).filter(|n| !heard(*n, 1)).collect::<Vec<_>>());
+    assert!((2..=12).all(|n| heard(1, n)));
+    room.forget_what_was_noted();
+    room.run(30_000);
+    assert_eq!(room.suspicions(), 0);
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn a_partition_in_halves_is_noticed_and_heals() {
+    let mut room = large(24);
+    room.cut = |from, to| half(from) != half(to);
+    room.run(6_000);
+    let missed = |room: &Room, at: u8| room.copies(at).told.iter().filter(|(_, heard)| !heard).count();
+    assert!(
+        (1..=24).all(|at| missed(&room, at) == 12),
+        "{:?}",
+        (1..=24).map(|at| missed(&room, at)).collect::<Vec<_>>()
+    );
+    room.cut = |_, _| false;
+    room.forget_what_was_noted();
+    room.run(3_000);
+    assert!(
+        (1..=24).all(|n| room.peers(n) == 23),
+        "{:?}",
+        (1..=24).map(|n| room.peers(n)).collect::<Vec<_>>()
+    );
+    room.run(30_000);
+    assert_eq!(room.suspicions(), 0);
+}
+
+fn half(at: SocketAddr) -> bool {
+    (1..=12).any(|n| addr(n) == at)
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn nobody_alive_is_suspected_in_five_minutes_at_forty_per_cent_loss() {
+    let mut room = large(16);
+    room.lose = |kind, n| one_in_five(kind, n) || one_in_five(kind, n + 7_919);
+    room.run(300_000);
+    assert_eq!(room.suspicions(), 0);
+}
+
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn one_member_that_speaks_ill_of_another_is_not_believed() {
+    let mut room = large(24);
+    let alert = wire::encode(&wire::Alert {
+        silent: vec![wire::Silent { name: "a2", generation: 1, silence_ms: 3_000 }],
+    });
+    for _ in 0..100 {
+        for to in (3..=24).map(addr) {
+            let link = room.link(1);
+            link.send(Kind::Alert, &alert, to);
+            let effects = link.take_effects();
+            room.perform(addr(1), effects);
+        }
+        room.run(100);
+    }
+    assert_eq!(room.suspicions(), 0);
+    assert!(room.sent(Kind::Alert) >= 2_000);
+}
+
+#[test]
+fn changes_reach_everybody_and_a_newcomer_meets_everybody() {
+    let mut room = large(12);
+    room.publish(1, 7);
+    room.run(5);
+    assert_eq!(room.numbers().len(), 11);
+    room.enter(13, 1, Keyring::public());
+    room.join(addr(13), [addr(5)].into());
+    room.run(5_000);
+    assert!((1..=13).all(|n| room.peers(n) == 12));
+}
+
+#[test]
+fn whoever_missed_a_push_hears_of_it_in_the_pings_of_others() {
+    let mut room = large(12);
+    // The one who misses it is neither watched by the owner nor its watcher.
+    let missed = (2..=12).find(|n| {
+        let known = &room.agents[&addr(1)].link.peers.table[&owner(*n, 1).name];
+        !known.tie.watches && !known.tie.is_watched
+    });
+    let missed = missed.expect("somebody is far");
+    room.lose = |kind, _| kind == Kind::Push;
+    let (others, target) = ((2..=12).filter(|n| *n != missed), addr(missed));
+    room.publish(1, 7);
+    room.run(9_000);
+    assert!(room.numbers().iter().any(|(at, _)| *at != target), "pings of the owner told its watchers");
+    assert!(others.count() == 10 && room.numbers().contains(&(target, 7)), "and theirs told everybody");
+}

@@ -1,0 +1,355 @@
+//! Watching, where not everybody watches everybody ([`super::plan`]). An agent gives its watchers signs of life, and nobody
+//! else. A watcher that misses them tells everybody, again and again while it does; what three of them say is believed: so
+//! long has the agent been silent. As long as there are no three, it lives. What an agent itself sees counts more: an
+//! answer to its own question, or none for long. It asks everybody once in a while, an agent that somebody misses at once, and
+//! all of them when most of those whom it watches itself are silent.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::look::{DOUBTED, SUSPECT};
+use super::peers::{KnownPeer, PeerContact, Peers};
+use super::ping::Nearness;
+use super::plan::Plan;
+use super::wire::{self, Kind};
+use super::{Link, ReplicaStore};
+use crate::agent::News;
+use crate::record::{AgentName, Generation};
+
+/// So many watchers have to agree: one or two may be badly connected themselves.
+const AGREE: usize = 3;
+/// How often a watcher says that an agent is silent, until everybody suspects it: as often as makes losing all unlikely.
+const REPEAT: Duration = Duration::from_millis(300);
+/// And how often after that, for those that missed it all.
+const REMIND: Duration = Duration::from_secs(5);
+/// An alert says that its agent has been silent for so long when it is one of a reminder.
+const REMINDED: Duration = Duration::from_secs(4);
+/// How often a watcher says that an agent is heard again.
+const ALL_CLEAR: u8 = 3;
+/// A peer that nobody reports silent, and that has not answered us for so long, is out of our own reach.
+const OUT_OF_REACH: Duration = Duration::from_secs(5);
+/// An agent is asked for a sign of life by everybody, if even one of its watchers has missed it for so long.
+const QUESTIONABLE: Duration = Duration::from_secs(2);
+/// Of those whom we watch, we hear less than one in so many: perhaps the watchers of others do not reach us, either, and we ask
+/// everybody.
+const SILENT_AROUND: usize = 2;
+/// And less than one in so many: it is we who are cut off.
+const GONE_AROUND: usize = 4;
+/// More than so many are not asked again and again at once.
+const MANY: usize = 64;
+/// Agents in one alert: it fits a datagram with names of the greatest length.
+const PER_FRAME: usize = 12;
+/// Watchers whose word of an agent is kept; there cannot be more.
+const MAX_ALERTS: usize = 24;
+/// A peer that has been silent for so long is asked for a sign of life, while it may be alive.
+pub(super) const PROBED: Duration = Duration::from_millis(600);
+
+/// What we and a peer are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tie {
+    /// Whether we expect its signs of life.
+    pub(super) watches: bool,
+    /// Whether it expects ours.
+    pub(super) is_watched: bool,
+}
+
+impl Tie {
+    /// Where everybody watches everybody.
+    pub(super) const MESH: Self = Self { watches: true, is_watched: true };
+}
+
+/// A watcher's word: an agent gave it no sign of life since then.
+#[derive(Clone, Debug)]
+pub(super) struct Alert {
+    watcher: AgentName,
+    sign: Instant,
+    /// Until when it counts, unless it is repeated.
+    until: Instant,
+}
+
+/// What we, as its watcher, are telling of an agent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Telling {
+    next: Instant,
+    /// How often yet that it is heard again; none while it is silent.
+    all_clear: Option<u8>,
+}
+
+/// A question for a sign of life that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Asked {
+    at: Instant,
+    /// The last sign of life, if no answer comes.
+    sign: Instant,
+}
+
+impl Asked {
+    /// Asked now, of somebody that nobody misses.
+    pub(super) fn now(ran: Instant) -> Self {
+        Self { at: ran, sign: ran }
+    }
+}
+
+/// What is heard of those whom we watch.
+struct Surroundings {
+    /// Since when most of them are silent, if they are.
+    silent_since: Option<Instant>,
+    /// Whether almost all of them are.
+    are_gone: bool,
+    /// When anybody was heard last.
+    latest: Instant,
+}
+
+impl PeerContact {
+    /// Since when it has been silent to us, if we expect or asked for a sign of life.
+    fn silent_since(&self, tie: Tie) -> Option<Instant> {
+        let asked = self.asked.as_ref().map(|asked| asked.at);
+        if tie.watches {
+            let since = self.heard.max(self.expected);
+            Some(asked.filter(|asked| *asked >= self.heard).map_or(since, |asked| asked.min(since)))
+        } else {
+            asked
+        }
+    }
+
+    /// Its last sign of life: heard here, or vouched for by its watchers. A frame of somebody that is not watched is none,
+    /// unless it answers a question: somebody may have held it back.
+    pub(super) fn sign(&self, tie: Tie) -> Instant {
+        let sign = self.vouched.max(self.answered);
+        if tie.watches { sign.max(self.heard) } else { sign }
+    }
+}
+
+impl KnownPeer {
+    /// How near it is, for pings.
+    pub(super) fn nearness(&self, ran: Instant, is_sparse: bool, asks_many: bool) -> Nearness {
+        let Some(contact) = &self.contact else { return Nearness::Stranger };
+        if is_sparse && contact.is_stale && !self.tie.watches {
+            return Nearness::Lost;
+        }
+        let most = if self.tie.watches { SUSPECT } else { OUT_OF_REACH };
+        match contact.silent_since(self.tie).map(|since| ran.saturating_duration_since(since)) {
+            Some(silence) if silence >= most => Nearness::Stranger,
+            Some(silence) if silence >= PROBED && asks_many && !self.tie.watches => Nearness::Asked,
+            Some(silence) if silence >= PROBED => Nearness::Doubtful,
+            _ if self.tie.is_watched => Nearness::Heard,
+            _ if self.tie.watches => Nearness::Watched,
+            _ => Nearness::Far,
+        }
+    }
+}
+
+impl Peers {
+    /// Makes the plan anew if others are alive than before.
+    pub(super) fn replan(&mut self, ran: Instant) {
+        let is_alive = |known: &KnownPeer| {
+            !known.left && known.contact.as_ref().is_some_and(|contact| !contact.is_stale)
+        };
+        let us = self.own.peer.owner.name.clone();
+        let alive = self.table.iter().filter(|(_, known)| is_alive(known)).map(|(name, _)| name);
+        if self.plan.is_for(&us, alive.clone()) {
+            return;
+        }
+        let members: BTreeSet<AgentName> = alive.cloned().chain([us.clone()]).collect();
+        let was_sparse = self.plan.is_sparse();
+        self.plan = Plan::new(&self.plan, members.into_iter().collect(), self.mesh);
+        let plan = &self.plan;
+        let watchers: BTreeSet<&AgentName> = plan.watchers(&us).collect();
+        for (name, known) in &mut self.table {
+            let tie = if plan.is_sparse() {
+                Tie {
+                    watches: plan.watchers(name).any(|watcher| *watcher == us),
+                    is_watched: watchers.contains(name),
+                }
+            } else {
+                Tie::MESH
+            };
+            if let Some(contact) = &mut known.contact {
+                if tie.watches && !known.tie.watches {
+                    contact.expected = ran;
+                }
+                if plan.is_sparse() && !was_sparse {
+                    contact.vouched = contact.heard;
+                }
+            }
+            known.tie = tie;
+        }
+    }
+
+    /// Judges those whom not everybody watches by what their watchers say. Who is not in doubt any more is returned.
+    pub(super) fn vouch(&mut self, ran: Instant) -> Vec<AgentName> {
+        if !self.plan.is_sparse() {
+            return Vec::new();
+        }
+        let silence = |since: Instant| ran.saturating_duration_since(since);
+        let surroundings = self.surroundings(ran);
+        let mut recovered = Vec::new();
+        for (name, KnownPeer { contact, tie, alerts, sign: last_sign, .. }) in &mut self.table {
+            alerts.retain(|alert| alert.until > ran);
+            let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale) else { continue };
+            let mut words: Vec<Instant> = alerts.iter().map(|alert| alert.sign).collect();
+            words.sort_unstable();
+            let is_questionable = words.first().is_some_and(|sign| silence(*sign) >= QUESTIONABLE);
+            let last_word = words.last().copied();
+            let sign = if is_questionable { last_word } else { surroundings.silent_since };
+            if let Some(sign) = sign.filter(|_| !tie.watches) {
+                contact.asked.get_or_insert(Asked { at: ran, sign });
+            }
+            let since = contact.silent_since(*tie);
+            contact.vouched = match since.map(silence) {
+                Some(silence) if silence >= OUT_OF_REACH => {
+                    let sign = contact.asked.as_ref().map(|asked| asked.sign);
+                    sign.into_iter().chain(since).chain(last_word).min().unwrap_or(ran)
+                }
+                _ if surroundings.are_gone => contact.vouched.min(surroundings.latest),
+                // We are one who watches it, and somebody else agrees.
+                Some(silence) if tie.watches && silence >= DOUBTED && last_word.is_some() => {
+                    since.max(last_word).unwrap_or(ran)
+                }
+                _ if words.is_empty() => ran,
+                _ => {
+                    let watchers: BTreeSet<&AgentName> = self.plan.watchers(name).collect();
+                    words.get(watchers.len().clamp(1, AGREE) - 1).copied().unwrap_or(ran)
+                }
+            };
+            let last = contact.sign(*tie);
+            *last_sign = (*last_sign).max(last);
+            if contact.is_doubted && silence(last) < DOUBTED {
+                contact.is_doubted = false;
+                recovered.push(name.clone());
+            }
+        }
+        recovered
+    }
+
+    /// How many of those whom we watch are heard.
+    fn surroundings(&self, ran: Instant) -> Surroundings {
+        let (mut watched, mut heard, mut latest, mut silent_since) = (0, 0, None, None);
+        for known in self.table.values() {
+            let Some(contact) = &known.contact else { continue };
+            latest = latest.max(Some(contact.heard));
+            if known.tie.watches && !contact.is_stale {
+                let since = contact.silent_since(known.tie);
+                let since = since.filter(|since| ran.saturating_duration_since(*since) >= SUSPECT);
+                watched += 1;
+                heard += usize::from(since.is_none());
+                silent_since = silent_since.max(since);
+            }
+        }
+        Surroundings {
+            silent_since: silent_since.filter(|_| heard * SILENT_AROUND < watched),
+            are_gone: heard * GONE_AROUND < watched,
+            latest: latest.unwrap_or(ran),
+        }
+    }
+
+    /// Whether so many are asked for a sign of life that the questions have to be fewer.
+    pub(super) fn asks_many(&self) -> bool {
+        let asked = |known: &&KnownPeer| {
+            let contact = known.contact.as_ref().filter(|contact| !contact.is_stale && !known.tie.watches);
+            contact.is_some_and(|contact| contact.asked.is_some())
+        };
+        self.table.values().filter(asked).take(MANY).count() == MANY
+    }
+
+    /// What there is to tell of those whom we watch, now.
+    fn alarms(&mut self, now: Instant, ran: Instant) -> Vec<(AgentName, Generation, Duration)> {
+        let mut alarms = Vec::new();
+        let is_sparse = self.plan.is_sparse();
+        for (name, known) in &mut self.table {
+            let Some(contact) = &known.contact else { continue };
+            if !is_sparse || !known.tie.watches || known.left || known.is_forgotten {
+                known.telling = None;
+                continue;
+            }
+            let silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
+            let is_silent = silence >= DOUBTED || contact.is_stale;
+            let telling = match (&mut known.telling, is_silent) {
+                (None, false) => continue,
+                (telling @ None, true) => telling.insert(Telling { next: now, all_clear: None }),
+                (Some(telling), _) => telling,
+            };
+            if is_silent == telling.all_clear.is_some() {
+                *telling = Telling { next: now, all_clear: (!is_silent).then_some(ALL_CLEAR) };
+            }
+            if telling.next > now {
+                continue;
+            }
+            let pause = if is_silent && silence >= REMINDED { REMIND } else { REPEAT };
+            telling.next = now + pause;
+            alarms.push((
+                name.clone(),
+                known.peer.owner.generation,
+                if is_silent { silence } else { Duration::ZERO },
+            ));
+            if let Some(left) = &mut telling.all_clear {
+                *left -= 1;
+                if *left == 0 {
+                    known.telling = None;
+                }
+            }
+        }
+        alarms
+    }
+
+    /// A peer says how long an agent that it watches has been silent to it. Whether that agent is to be looked for, because it is
+    /// heard there and not here.
+    fn take_alert(&mut self, ran: Instant, by: &AgentName, alert: &wire::Silent<'_>) -> Option<super::Peer> {
+        let name: AgentName = alert.name.parse().ok()?;
+        let known =
+            self.table.get_mut(&name).filter(|known| known.peer.owner.generation == alert.generation)?;
+        if !self.plan.may_watch(by, &name) {
+            return None;
+        }
+        known.alerts.retain(|alert| alert.watcher != *by);
+        let silence = Duration::from_millis(alert.silence_ms.into());
+        if silence < DOUBTED {
+            let is_stale = known.contact.as_ref().is_some_and(|contact| contact.is_stale);
+            return is_stale.then(|| known.peer.clone());
+        }
+        let counts = if silence >= REMINDED { REMIND * 5 / 2 } else { REPEAT * 7 / 2 };
+        if known.alerts.len() < MAX_ALERTS
+            && let Some(sign) = ran.checked_sub(silence)
+        {
+            known.alerts.push(Alert { watcher: by.clone(), sign, until: ran + counts });
+        }
+        None
+    }
+}
+
+impl Link {
+    /// Judges those whom we do not watch, and says who of those whom we do is silent, or is heard again.
+    pub(super) fn watch(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
+        self.peers.replan(ran);
+        for name in self.peers.vouch(ran) {
+            if let Some(owner) = self.peers.owner(&name) {
+                replicas.apply(now, News::Heard { owner, trip: None });
+            }
+        }
+        let alarms = self.peers.alarms(now, ran);
+        for alarms in alarms.chunks(PER_FRAME) {
+            let silent = alarms.iter().map(|(name, generation, silence)| wire::Silent {
+                name: name.as_str(),
+                generation: *generation,
+                silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
+            });
+            let alert = wire::encode(&wire::Alert { silent: silent.collect() });
+            let live: Vec<_> = self.live().map(|peer| peer.addr).collect();
+            for to in live {
+                self.send(Kind::Alert, &alert, to);
+            }
+        }
+    }
+
+    pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
+        let Some(ran) = self.ran.now else { return };
+        for silent in &alert.silent {
+            let found = self.peers.take_alert(ran, by, silent);
+            if let Some(peer) = found
+                && self.pings.looked_for(now, peer.addr)
+            {
+                self.hello(now, peer.addr);
+            }
+        }
+    }
+}
