@@ -61,7 +61,8 @@
 //! *claim* is a tunnel's right to a *host name*; the agent that gets it by `SetRule` states it, in a slot like a record's. A
 //! tunnel that any claim makes *private* is so under all its names. A *keyring* is the keys of an agent: handshakes
 //! begin with the first one, its sealing key, and are answered with any of them. A peer is *doubted* after 1.2 s of silence,
-//! *suspect* after 2.6 s. An entrypoint that visitors want is *dialled* from here; a *hole* is a tunnel of which this host can
+//! *suspect* after 2.6 s. Up to 96 agents are a *mesh*, in which everybody pings everybody; above, each has eight *watchers*, and
+//! the word of three, an *alert* each, is that silence. An entrypoint that visitors want is *dialled* from here; a *hole* is a tunnel of which this host can
 //! dial no record, and a *detour* the gost of a peer that can.
 //!
 //! # Invariants

@@ -13,7 +13,9 @@ use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::gauges::Gauge;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::link::wire::{self, Card, Cards, Digest, Kind, MAX_PAYLOAD, Ping};
-use gossd_core::link::{self, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, ReplicaStore};
+use gossd_core::link::{
+    self, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, MESH, ReplicaStore,
+};
 use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::replica::Part;
 use gossd_core::slot::{Cell, Change, Content, Slot, Status, Version};
@@ -145,6 +147,7 @@ impl Room {
             cluster: CLUSTER.into(),
             interval: INTERVAL,
             dead_grace: GRACE,
+            mesh: MESH,
             seed: [7; 32],
         };
         let counters = Arc::new(Counters::default());

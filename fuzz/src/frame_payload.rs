@@ -18,7 +18,7 @@ use gossd_core::link::keyring::Keyring;
 use gossd_core::link::wire::{
     self, Answer, Cards, Kind, MAX_PAYLOAD, OfferedGost, Ping, Pong, Push, Question, Seek,
 };
-use gossd_core::link::{DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkSettings, ReplicaStore};
+use gossd_core::link::{DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkSettings, MESH, ReplicaStore};
 use gossd_core::rank::Order;
 use gossd_core::record::{Network, Owner, Record};
 use gossd_core::replica::Part;
@@ -43,7 +43,8 @@ const OURS: &str = "192.0.2.7:80";
 
 /// Steps, each after a byte that selects a peer and what it does.
 pub fn run(data: &[u8]) {
-    let mut room = Room::new();
+    // A large cluster, or a small one.
+    let mut room = Room::new(if data.len().is_multiple_of(2) { MESH } else { 1 });
     let mut input = Input(data);
     for _ in 0..FRAMES {
         if input.is_empty() {
@@ -159,7 +160,7 @@ fn owner(name: &str, generation: u64) -> Owner {
 }
 
 impl Room {
-    fn new() -> Self {
+    fn new(mesh: usize) -> Self {
         let now = START.with(|start| *start);
         let us = owner(US, 5);
         let settings = LinkSettings {
@@ -172,6 +173,7 @@ impl Room {
             cluster: CLUSTER.into(),
             interval: INTERVAL,
             dead_grace: DEAD_GRACE,
+            mesh,
             seed: [7; 32],
         };
         let link = Link::new(now, settings, Arc::new(Counters::default()));
@@ -200,6 +202,7 @@ impl Room {
         match what % 17 {
             // What came later than the corpus.
             _ if what >= 253 => self.seek_or_offer(n, input),
+            _ if what == 252 => self.alert(n, input),
             kind @ 0..11 => self.send(n, Kind::ALL[usize::from(kind)], input.counted()),
             11 => self.push(n, input),
             12 => self.answer(n, input),
@@ -275,6 +278,20 @@ impl Room {
         let gost = (how & 2 == 2).then(|| OfferedGost { node: "m", address: &address });
         let offer = wire::Offer { id, reaches: how & 4 == 4, gost };
         self.send(n, Kind::Offer, &wire::encode(&offer));
+    }
+
+    /// Says that an agent is silent, or heard again; or tells of what owners said, behind a ping.
+    fn alert(&mut self, n: usize, input: &mut Input<'_>) {
+        let (whose, how) = (input.byte(), input.byte());
+        let (name, generation) = (["a", "b", "c", "d"][usize::from(whose % 4)], 5 + u64::from(whose / 128));
+        if how & 1 == 0 {
+            let silent = vec![wire::Silent { name, generation, silence_ms: u32::from(how) * 40 }];
+            return self.send(n, Kind::Alert, &wire::encode(&wire::Alert { silent }));
+        }
+        let mut ping = wire::encode(&Ping { nonce: None, told: 0, revision: 1, lost: 0 });
+        let owners = vec![(name, generation, u64::from(how)); usize::from(how / 16)];
+        ping.extend(wire::encode(&wire::Rumours { owners }));
+        self.send(n, Kind::Ping, &ping);
     }
 
     /// Answers the link's last ping, and makes a handshake: the one that the link began, if it did.

@@ -17,7 +17,7 @@ use gossd_core::link::gauges::Gauge;
 use gossd_core::link::keyring::Keyring;
 use gossd_core::link::wire::{self, Conflict, Digest, Kind, Ping, Pong};
 use gossd_core::link::{
-    self, DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, ReplicaStore,
+    self, DEAD_GRACE, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, MESH, ReplicaStore,
 };
 use gossd_core::record::{Generation, Owner};
 use gossd_core::replica::Part;
@@ -138,6 +138,7 @@ fn side(now: Instant, n: usize, generation: Generation) -> Side {
         cluster: CLUSTER.into(),
         interval: INTERVAL,
         dead_grace: DEAD_GRACE,
+        mesh: MESH,
         seed: [u8::try_from(generation % 100 * 2).expect("few") + u8::from(n == B); 32],
     };
     let counters = Arc::new(Counters::default());

@@ -41,6 +41,8 @@ pub(super) struct Learned {
     pub(super) moved: bool,
     /// Cards that cannot be.
     pub(super) refused: usize,
+    /// Where those are that have told others something newer of themselves than us.
+    pub(super) outdated: Vec<SocketAddr>,
 }
 
 /// What two boards compare of an agent.
@@ -153,6 +155,9 @@ impl Peers {
                 }
                 Some(known) if known.is_live(ran) => {
                     let is_same = card.generation == known.peer.owner.generation;
+                    if is_same && known.is_own_word && !known.tie.watches && card.revision > known.revision {
+                        learned.outdated.push(known.peer.addr);
+                    }
                     if is_same && !known.is_own_word && known.take_statement(card) {
                         self.hash = None;
                     }

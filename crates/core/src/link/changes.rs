@@ -47,6 +47,8 @@ impl Link {
         self.turn = self.turn.wrapping_add(1);
         let ask = peer.and_then(|peer| self.repairs.ask(now, owner, known, (peer, self.pings.trip(peer))));
         if let Some(ask) = ask {
+            // An owner that does not answer this is out of our reach, whatever its watchers say.
+            self.peers.asked(self.ran.now.unwrap_or(now), ask.peer);
             self.send(Kind::Question, &ask.payload, ask.peer);
         }
     }
@@ -93,7 +95,9 @@ impl Link {
             }
             peer.owner
         };
-        self.rumours.note(now, &owner, extent.until);
+        if extent.until > 0 {
+            self.rumours.note(now, &owner, extent.until);
+        }
         apply(now, &owner, changes, extent, replicas);
         self.send(Kind::PushAck, &wire::encode(&wire::PushAck { id: push.id }), peer.addr);
         if let Some(until) = until {
@@ -116,10 +120,16 @@ impl Link {
             self.peers.told(owner.generation);
         }
         let changes = self.changes(now, &from.owner, values, misplaced, replicas);
+        let next_is_none = next.is_none();
+        if owner == from.owner {
+            self.note_answer(now, &owner.name, Duration::ZERO);
+        }
         if let Some(ask) = next {
             self.send(Kind::Question, &ask.payload, ask.peer);
         }
-        self.rumours.note(now, &owner, extent.until);
+        if next_is_none && extent.until > 0 {
+            self.rumours.note(now, &owner, extent.until);
+        }
         apply(now, &owner, changes, extent, replicas);
         Ok(())
     }

@@ -152,6 +152,12 @@ impl Link {
                 self.ask(now, &owner, Some(version), replicas);
             }
         }
+        for addr in learned.outdated {
+            // A ping says which card we have; whoever has a newer one introduces itself.
+            if self.pings.provoked(now, addr) {
+                self.ping(now, addr, false);
+            }
+        }
         self.give_keys(now, ran);
         if cards.differs && !self.peers.knows_no_more_than(&cards.cards) {
             let frames = self.spell(false, &self.peers.cards(ran), peer.addr);

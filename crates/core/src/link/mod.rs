@@ -388,11 +388,12 @@ impl Link {
                 let ack: wire::PushAck = self.read(payload)?;
                 if let Some(trip) = self.pusher.acked(now, ack.id, peer.addr) {
                     self.pings.measured(now, peer.addr, trip);
-                    self.peers.answered(self.ran.now.unwrap_or(now), &peer.owner.name);
+                    self.note_answer(now, &peer.owner.name, trip);
                 }
             }
             Kind::Ping => {
                 let (ping, more): (wire::Ping, _) = wire::read(payload)?;
+                self.peers.note_sparse(&peer.owner.name, !more.is_empty());
                 if !more.is_empty() {
                     self.take_rumours(now, more, replicas);
                 }
@@ -409,10 +410,12 @@ impl Link {
             Kind::Pong => {
                 let pong: wire::Pong = self.read(payload)?;
                 self.notice_answer(&peer, from, pong.nonce);
-                let trip = self.pings.answered(now, peer.addr, pong.nonce).and(self.pings.trip(peer.addr));
-                if trip.is_some() {
-                    self.peers.answered(self.ran.now.unwrap_or(now), &peer.owner.name);
-                    replicas.apply(now, News::Heard { owner: peer.owner, trip });
+                if let Some(took) = self.pings.answered(now, peer.addr, pong.nonce) {
+                    self.note_answer(now, &peer.owner.name, took);
+                    let trip = self.pings.trip(peer.addr);
+                    if trip.is_some() {
+                        replicas.apply(now, News::Heard { owner: peer.owner, trip });
+                    }
                 }
             }
             Kind::Conflict => {
@@ -491,6 +494,12 @@ impl Link {
         }
         self.report_peers();
         Some(())
+    }
+
+    /// A peer answered a question after so long.
+    fn note_answer(&mut self, now: Instant, name: &AgentName, took: Duration) {
+        let ran = self.ran.now.unwrap_or(now);
+        self.peers.answered(ran.checked_sub(took).unwrap_or(ran), name);
     }
 
     fn ping(&mut self, now: Instant, to: SocketAddr, ask: bool) {

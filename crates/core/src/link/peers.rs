@@ -116,8 +116,10 @@ pub(super) struct PeerContact {
     pub(super) expected: Instant,
     /// When it was asked for a sign of life that is not expected, and has not answered.
     pub(super) asked: Option<Asked>,
-    /// When it last answered a question of ours.
+    /// When it last answered a question of ours, or was admitted.
     pub(super) answered: Instant,
+    /// Whether not everybody watches everybody, to it.
+    pub(super) is_sparse: bool,
     /// Whether it was silent for too long: its frames count for nothing until another handshake.
     pub(super) is_stale: bool,
     /// Whether it was silent for a moment.
@@ -255,6 +257,7 @@ impl Peers {
             expected: ran,
             asked: None,
             answered: ran,
+            is_sparse: false,
             is_stale: false,
             is_doubted: false,
             told: 0,
@@ -346,12 +349,14 @@ impl Peers {
     }
 
     /// Remembers how far a peer's slots have come, and gives how far they had at the ping before: pushes since are perhaps
-    /// still under way, those before should be here.
+    /// still under way, those before should be here. An agent that others watch pings seldom: then how far they have come now.
     pub(super) fn note_told(&mut self, name: &AgentName, told: Version) -> Version {
         if let Some(known) = self.table.get_mut(name) {
             known.version = known.version.max(told.min(crate::slot::MAX_VERSION));
         }
-        self.contact(name).map_or(0, |contact| std::mem::replace(&mut contact.told, told))
+        let watches = self.watches(name);
+        let before = self.contact(name).map_or(0, |contact| std::mem::replace(&mut contact.told, told));
+        if watches { before } else { told }
     }
 
     fn contact(&mut self, name: &AgentName) -> Option<&mut PeerContact> {
@@ -394,10 +399,10 @@ impl Peers {
         }
     }
 
-    /// It gave it.
-    pub(super) fn answered(&mut self, ran: Instant, name: &AgentName) {
+    /// It gave it, in answer to a question of that time.
+    pub(super) fn answered(&mut self, asked: Instant, name: &AgentName) {
         if let Some(contact) = self.contact(name) {
-            (contact.answered, contact.asked) = (ran, None);
+            (contact.answered, contact.asked) = (contact.answered.max(asked), None);
         }
     }
 
@@ -444,9 +449,11 @@ impl Peers {
         doubted
     }
 
-    /// Whether an agent was in doubt until now that a frame of it came.
+    /// Whether an agent was in doubt until now that a frame of it came. Of one that others watch, only an answer ends it.
     pub(super) fn end_doubt(&mut self, name: &AgentName) -> bool {
-        self.contact(name).is_some_and(|contact| std::mem::take(&mut contact.is_doubted))
+        let known = self.table.get_mut(name).filter(|known| known.tie.watches);
+        let contact = known.and_then(|known| known.contact.as_mut());
+        contact.is_some_and(|contact| std::mem::take(&mut contact.is_doubted))
     }
 
     /// The peers that have just become suspect: silent for `patience`, and not told before. Their sessions are stale.

@@ -73,6 +73,8 @@ pub(crate) struct Pings {
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
     /// Not after the first ping that is due.
     next: Option<Instant>,
+    /// What the last peers said that they lost, smoothed: what those may lose that have not said it of late.
+    usual_loss: u16,
     /// When the last of those is asked that others watch.
     last_far: Option<Instant>,
 }
@@ -89,11 +91,19 @@ struct PingTarget {
     lost: u16,
     /// Whether whoever answered the last Hello is pinged at another address.
     is_alias: bool,
+    /// Whether it was asked as one of those that others watch.
+    is_far: bool,
 }
 
 impl PingTarget {
     /// How long to wait for the next ping.
-    fn pause(&mut self, nearness: Nearness, now: Instant, last_far: &mut Option<Instant>) -> Duration {
+    fn pause(
+        &mut self,
+        nearness: Nearness,
+        now: Instant,
+        last_far: &mut Option<Instant>,
+        round: Duration,
+    ) -> Duration {
         let silent = self.measured.unwrap_or(self.since);
         if std::mem::take(&mut self.is_alias) {
             return SLOW_INTERVAL;
@@ -107,7 +117,11 @@ impl PingTarget {
             Nearness::Asked => INTERVAL,
             Nearness::Watched => MEASURE,
             Nearness::Far | Nearness::Lost => {
-                let next = last_far.map_or(now, |last| last + FAR).max(now + MEASURE);
+                // The first time soon: its watchers may not have met it.
+                if !std::mem::replace(&mut self.is_far, true) {
+                    return MEASURE;
+                }
+                let next = last_far.map_or(now, |last| last + FAR).min(now + round).max(now + MEASURE);
                 *last_far = Some(next);
                 next - now
             }
@@ -135,6 +149,7 @@ impl PingTarget {
             trip: None,
             lost: 0,
             is_alias: false,
+            is_far: false,
         }
     }
 }
@@ -159,6 +174,8 @@ impl Pings {
     /// The pings that are due. A target that is not heard is asked for an answer every time.
     pub(crate) fn due(&mut self, now: Instant, nearness: impl Fn(SocketAddr) -> Nearness) -> Vec<DuePing> {
         self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
+        // Each place in the queue is left by somebody sooner or later.
+        let round = FAR * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
             let nearness = nearness(*addr);
@@ -174,7 +191,7 @@ impl Pings {
                 continue;
             }
             let since = |at: Instant| now.saturating_duration_since(at);
-            target.next = now + target.pause(nearness, now, &mut self.last_far);
+            target.next = now + target.pause(nearness, now, &mut self.last_far, round);
             let ask = nearness != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(DuePing { to: *addr, ask });
         }
@@ -255,17 +272,16 @@ impl Pings {
     pub(crate) fn note_lost(&mut self, addr: SocketAddr, lost: u16) {
         if let Some(target) = self.targets.get_mut(&addr) {
             target.lost = lost;
+            let usual = (u32::from(self.usual_loss) * 15 + u32::from(lost.min(1_000))) / 16;
+            self.usual_loss = u16::try_from(usual).unwrap_or(1_000);
         }
     }
 
     /// The way to an address.
     pub(crate) fn leg(&self, addr: SocketAddr) -> Leg {
-        let target = self.targets.get(&addr);
-        Leg {
-            addr,
-            trip: target.and_then(|target| target.trip),
-            lost: target.map_or(0, |target| target.lost),
-        }
+        let Some(target) = self.targets.get(&addr) else { return Leg { addr, trip: None, lost: 0 } };
+        let lost = if target.is_far { target.lost.max(self.usual_loss) } else { target.lost };
+        Leg { addr, trip: target.trip, lost }
     }
 
     /// The round-trip time to an address, smoothed.

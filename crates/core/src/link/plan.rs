@@ -28,13 +28,15 @@ pub(super) struct Plan {
     members: Vec<AgentName>,
     /// The members' places and their indices, in order. Empty if everybody watches everybody.
     rings: [Vec<(u32, usize)>; RINGS],
+    /// Whether there was a sparse one when it was made.
+    is_sparse: bool,
 }
 
 impl Plan {
-    /// For these agents, by name, after this plan. It changes to a sparse one above `mesh` agents, and back at two thirds of
-    /// that.
-    pub(super) fn new(before: &Self, members: Vec<AgentName>, mesh: usize) -> Self {
-        let most = if before.is_sparse() { mesh * 2 / 3 } else { mesh };
+    /// For these agents, by name. It is a sparse one above `mesh` agents; where there is a sparse one, here or at a peer, it
+    /// stays one above two thirds of that.
+    pub(super) fn new(is_sparse: bool, members: Vec<AgentName>, mesh: usize) -> Self {
+        let most = if is_sparse { mesh * 2 / 3 } else { mesh };
         let mut rings: [Vec<(u32, usize)>; RINGS] = Default::default();
         if members.len() > most {
             for (index, name) in members.iter().enumerate() {
@@ -44,12 +46,17 @@ impl Plan {
             }
             rings.iter_mut().for_each(|ring| ring.sort_unstable());
         }
-        Self { members, rings }
+        Self { members, rings, is_sparse }
     }
 
     /// Whether it is for us and these peers, by name.
-    pub(super) fn is_for<'a>(&self, us: &AgentName, peers: impl Iterator<Item = &'a AgentName>) -> bool {
-        self.members.iter().filter(|name| *name != us).eq(peers)
+    pub(super) fn is_for<'a>(
+        &self,
+        us: &AgentName,
+        peers: impl Iterator<Item = &'a AgentName>,
+        is_sparse: bool,
+    ) -> bool {
+        self.is_sparse == is_sparse && self.members.iter().filter(|name| *name != us).eq(peers)
     }
 
     /// Whether an agent has watchers, and not everybody.
@@ -103,7 +110,7 @@ mod tests {
     }
 
     fn plan(members: &[AgentName], mesh: usize) -> Plan {
-        Plan::new(&Plan::default(), members.to_vec(), mesh)
+        Plan::new(false, members.to_vec(), mesh)
     }
 
     /// Who watches whom, with how many rings.
@@ -163,11 +170,11 @@ mod tests {
         let mut plan = Plan::default();
         let mut kinds = Vec::new();
         for count in [95, 96, 97, 96, 65, 64, 96, 97] {
-            plan = Plan::new(&plan, names(0..count), MESH);
+            plan = Plan::new(plan.is_sparse(), names(0..count), MESH);
             kinds.push(plan.is_sparse());
         }
         assert_eq!(kinds, [false, false, true, true, true, false, false, true]);
         assert_eq!(plan.watchers(&names([500])[0]).count(), RINGS);
-        assert_eq!(Plan::new(&Plan::default(), names(0..3), MESH).watchers(&names([1])[0]).count(), 0);
+        assert_eq!(Plan::new(false, names(0..3), MESH).watchers(&names([1])[0]).count(), 0);
     }
 }

@@ -22,8 +22,13 @@ const AGREE: usize = 3;
 const REPEAT: Duration = Duration::from_millis(300);
 /// And how often after that, for those that missed it all.
 const REMIND: Duration = Duration::from_secs(5);
-/// An alert says that its agent has been silent for so long when it is one of a reminder.
+/// And how often when it has been silent for long.
+const REMIND_SELDOM: Duration = Duration::from_secs(20);
+/// The silence after which everybody suspects it, and that after which reminders are few.
 const REMINDED: Duration = Duration::from_secs(4);
+const LONG_SILENT: Duration = Duration::from_secs(30);
+/// A word of a silence that began so long before our own last answer is disproved.
+const DISPROVED: Duration = Duration::from_secs(1);
 /// How often a watcher says that an agent is heard again.
 const ALL_CLEAR: u8 = 3;
 /// A peer that nobody reports silent, and that has not answered us for so long, is out of our own reach.
@@ -43,6 +48,15 @@ const PER_FRAME: usize = 12;
 const MAX_ALERTS: usize = 24;
 /// A peer that has been silent for so long is asked for a sign of life, while it may be alive.
 pub(super) const PROBED: Duration = Duration::from_millis(600);
+
+/// How long a watcher waits before it says again that an agent has been silent for so long.
+fn pause_after(silence: Duration) -> Duration {
+    match silence {
+        silence if silence < REMINDED => REPEAT,
+        silence if silence < LONG_SILENT => REMIND,
+        _ => REMIND_SELDOM,
+    }
+}
 
 /// What we and a peer are to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +126,40 @@ impl PeerContact {
         }
     }
 
+    /// So far its watchers vouch for it: what they agree on, and the last word of one of them, are signs of life that they miss
+    /// more of since.
+    fn judge(
+        &self,
+        ran: Instant,
+        tie: Tie,
+        agreed: Option<Instant>,
+        last_word: Option<Instant>,
+        surroundings: &Surroundings,
+    ) -> Instant {
+        let since = self.silent_since(tie);
+        let silence = since.map(|since| ran.saturating_duration_since(since)).unwrap_or_default();
+        if silence >= OUT_OF_REACH {
+            let asked = self.asked.as_ref();
+            // Frames that came since it was asked may have been held back.
+            let heard = asked.map_or(self.heard, |asked| self.heard.min(asked.at)).max(self.answered);
+            let sign = asked.map(|asked| asked.sign);
+            return sign.into_iter().chain(since).chain(last_word).min().unwrap_or(ran).max(heard);
+        }
+        if surroundings.are_gone {
+            return self.vouched.min(surroundings.latest);
+        }
+        match (agreed, last_word) {
+            // We are one who watches it, and somebody else agrees.
+            (_, Some(word)) if tie.watches && silence >= DOUBTED => {
+                since.map_or(word, |since| since.max(word))
+            }
+            (Some(agreed), _) if silence >= PROBED => agreed,
+            // Enough for a doubt. For more, it has to leave our own question unanswered: their words may have been held back.
+            (Some(agreed), _) => agreed.max(ran.checked_sub(DOUBTED).unwrap_or(ran)),
+            (None, _) => ran,
+        }
+    }
+
     /// Its last sign of life: heard here, or vouched for by its watchers. A frame of somebody that is not watched is none,
     /// unless it answers a question: somebody may have held it back.
     pub(super) fn sign(&self, tie: Tie) -> Instant {
@@ -124,16 +172,24 @@ impl KnownPeer {
     /// How near it is, for pings.
     pub(super) fn nearness(&self, ran: Instant, is_sparse: bool, asks_many: bool) -> Nearness {
         let Some(contact) = &self.contact else { return Nearness::Stranger };
-        if is_sparse && contact.is_stale && !self.tie.watches {
+        if is_sparse
+            && contact.is_stale
+            && !self.tie.watches
+            && (self.is_forgotten || !self.alerts.is_empty())
+        {
             return Nearness::Lost;
         }
+        let is_missed =
+            contact.asked.as_ref().is_some_and(|asked| asked.sign < asked.at) && !self.tie.watches;
+        let probed = if is_missed { Duration::ZERO } else { PROBED };
         let most = if self.tie.watches { SUSPECT } else { OUT_OF_REACH };
         match contact.silent_since(self.tie).map(|since| ran.saturating_duration_since(since)) {
             Some(silence) if silence >= most => Nearness::Stranger,
-            Some(silence) if silence >= PROBED && asks_many && !self.tie.watches => Nearness::Asked,
-            Some(silence) if silence >= PROBED => Nearness::Doubtful,
+            Some(silence) if silence >= probed && asks_many && !self.tie.watches => Nearness::Asked,
+            Some(silence) if silence >= probed => Nearness::Doubtful,
             _ if self.tie.is_watched => Nearness::Heard,
-            _ if self.tie.watches => Nearness::Watched,
+            // A NAT forgets the way to it when nothing goes there.
+            _ if self.tie.watches || contact.way.is_indirect() => Nearness::Watched,
             _ => Nearness::Far,
         }
     }
@@ -147,12 +203,16 @@ impl Peers {
         };
         let us = self.own.peer.owner.name.clone();
         let alive = self.table.iter().filter(|(_, known)| is_alive(known)).map(|(name, _)| name);
-        if self.plan.is_for(&us, alive.clone()) {
+        // Agents that do not agree on whether there are many would not tell each other who is silent.
+        let sparse = |known: &KnownPeer| {
+            is_alive(known) && known.contact.as_ref().is_some_and(|contact| contact.is_sparse)
+        };
+        let is_sparse = self.plan.is_sparse() || self.table.values().any(sparse);
+        if self.plan.is_for(&us, alive.clone(), is_sparse) {
             return;
         }
         let members: BTreeSet<AgentName> = alive.cloned().chain([us.clone()]).collect();
-        let was_sparse = self.plan.is_sparse();
-        self.plan = Plan::new(&self.plan, members.into_iter().collect(), self.mesh);
+        self.plan = Plan::new(is_sparse, members.into_iter().collect(), self.mesh);
         let plan = &self.plan;
         let watchers: BTreeSet<&AgentName> = plan.watchers(&us).collect();
         for (name, known) in &mut self.table {
@@ -165,11 +225,11 @@ impl Peers {
                 Tie::MESH
             };
             if let Some(contact) = &mut known.contact {
-                if tie.watches && !known.tie.watches {
-                    contact.expected = ran;
-                }
-                if plan.is_sparse() && !was_sparse {
-                    contact.vouched = contact.heard;
+                if tie.watches != known.tie.watches {
+                    let asked = contact.asked.take();
+                    if !contact.is_stale {
+                        contact.expected = asked.map_or(ran, |asked| asked.at);
+                    }
                 }
             }
             known.tie = tie;
@@ -177,41 +237,35 @@ impl Peers {
     }
 
     /// Judges those whom not everybody watches by what their watchers say. Who is not in doubt any more is returned.
-    pub(super) fn vouch(&mut self, ran: Instant) -> Vec<AgentName> {
-        if !self.plan.is_sparse() {
-            return Vec::new();
-        }
+    fn vouch(&mut self, ran: Instant, surroundings: &Surroundings) -> Vec<AgentName> {
         let silence = |since: Instant| ran.saturating_duration_since(since);
-        let surroundings = self.surroundings(ran);
         let mut recovered = Vec::new();
-        for (name, KnownPeer { contact, tie, alerts, sign: last_sign, .. }) in &mut self.table {
+        for (name, KnownPeer { contact, tie, alerts, sign: last_sign, left, .. }) in &mut self.table {
             alerts.retain(|alert| alert.until > ran);
             let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale) else { continue };
-            let mut words: Vec<Instant> = alerts.iter().map(|alert| alert.sign).collect();
-            words.sort_unstable();
-            let is_questionable = words.first().is_some_and(|sign| silence(*sign) >= QUESTIONABLE);
-            let last_word = words.last().copied();
-            let sign = if is_questionable { last_word } else { surroundings.silent_since };
-            if let Some(sign) = sign.filter(|_| !tie.watches) {
-                contact.asked.get_or_insert(Asked { at: ran, sign });
+            if *left {
+                // Nobody has to vouch for it any more.
+                contact.vouched = contact.vouched.min(contact.heard);
+                continue;
             }
-            let since = contact.silent_since(*tie);
-            contact.vouched = match since.map(silence) {
-                Some(silence) if silence >= OUT_OF_REACH => {
-                    let sign = contact.asked.as_ref().map(|asked| asked.sign);
-                    sign.into_iter().chain(since).chain(last_word).min().unwrap_or(ran)
-                }
-                _ if surroundings.are_gone => contact.vouched.min(surroundings.latest),
-                // We are one who watches it, and somebody else agrees.
-                Some(silence) if tie.watches && silence >= DOUBTED && last_word.is_some() => {
-                    since.max(last_word).unwrap_or(ran)
-                }
-                _ if words.is_empty() => ran,
-                _ => {
-                    let watchers: BTreeSet<&AgentName> = self.plan.watchers(name).collect();
-                    words.get(watchers.len().clamp(1, AGREE) - 1).copied().unwrap_or(ran)
-                }
+            // What our own later answer disproves counts for nothing.
+            let words =
+                alerts.iter().map(|alert| alert.sign).filter(|sign| *sign + DISPROVED > contact.answered);
+            let mut words: Vec<Instant> = words.collect();
+            words.sort_unstable();
+            let agreed = if words.is_empty() {
+                None
+            } else {
+                let watchers: BTreeSet<&AgentName> = self.plan.watchers(name).collect();
+                words.get(watchers.len().clamp(1, AGREE) - 1).copied()
             };
+            let last_word = words.last().copied();
+            let is_questionable = words.first().is_some_and(|sign| silence(*sign) >= QUESTIONABLE);
+            let missed = agreed.or(last_word.filter(|_| is_questionable)).or(surroundings.silent_since);
+            if let Some(sign) = missed.filter(|_| !tie.watches) {
+                contact.asked.get_or_insert(Asked { at: ran, sign: sign.max(contact.answered) });
+            }
+            contact.vouched = contact.judge(ran, *tie, agreed, last_word, surroundings);
             let last = contact.sign(*tie);
             *last_sign = (*last_sign).max(last);
             if contact.is_doubted && silence(last) < DOUBTED {
@@ -254,16 +308,27 @@ impl Peers {
 
     /// What there is to tell of those whom we watch, now.
     fn alarms(&mut self, now: Instant, ran: Instant) -> Vec<(AgentName, Generation, Duration)> {
+        // Those that are due soon go with those that are due: it is one frame.
+        let is_due = self.table.values().any(|known| {
+            let is_new = known.telling.is_none() && known.tie.watches;
+            is_new || known.telling.is_some_and(|telling| telling.next <= now)
+        });
+        if !is_due {
+            return Vec::new();
+        }
         let mut alarms = Vec::new();
         let is_sparse = self.plan.is_sparse();
         for (name, known) in &mut self.table {
             let Some(contact) = &known.contact else { continue };
-            if !is_sparse || !known.tie.watches || known.left || known.is_forgotten {
+            if !is_sparse || !known.tie.watches || known.is_forgotten {
                 known.telling = None;
                 continue;
             }
-            let silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
-            let is_silent = silence >= DOUBTED || contact.is_stale;
+            let mut silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
+            if contact.is_stale {
+                silence = silence.max(REMINDED);
+            }
+            let is_silent = silence >= DOUBTED;
             let telling = match (&mut known.telling, is_silent) {
                 (None, false) => continue,
                 (telling @ None, true) => telling.insert(Telling { next: now, all_clear: None }),
@@ -272,10 +337,10 @@ impl Peers {
             if is_silent == telling.all_clear.is_some() {
                 *telling = Telling { next: now, all_clear: (!is_silent).then_some(ALL_CLEAR) };
             }
-            if telling.next > now {
+            let pause = pause_after(if is_silent { silence } else { Duration::ZERO });
+            if telling.next > now + pause / 2 {
                 continue;
             }
-            let pause = if is_silent && silence >= REMINDED { REMIND } else { REPEAT };
             telling.next = now + pause;
             alarms.push((
                 name.clone(),
@@ -290,6 +355,13 @@ impl Peers {
             }
         }
         alarms
+    }
+
+    /// A peer pings as one does where not everybody watches everybody, or not.
+    pub(super) fn note_sparse(&mut self, name: &AgentName, is_sparse: bool) {
+        if let Some(contact) = self.table.get_mut(name).and_then(|known| known.contact.as_mut()) {
+            contact.is_sparse = is_sparse;
+        }
     }
 
     /// A peer says how long an agent that it watches has been silent to it. Whether that agent is to be looked for, because it is
@@ -307,7 +379,7 @@ impl Peers {
             let is_stale = known.contact.as_ref().is_some_and(|contact| contact.is_stale);
             return is_stale.then(|| known.peer.clone());
         }
-        let counts = if silence >= REMINDED { REMIND * 5 / 2 } else { REPEAT * 7 / 2 };
+        let counts = pause_after(silence).max(REPEAT * 3) * 5 / 2;
         if known.alerts.len() < MAX_ALERTS
             && let Some(sign) = ran.checked_sub(silence)
         {
@@ -321,12 +393,17 @@ impl Link {
     /// Judges those whom we do not watch, and says who of those whom we do is silent, or is heard again.
     pub(super) fn watch(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.peers.replan(ran);
-        for name in self.peers.vouch(ran) {
+        if !self.peers.plan.is_sparse() {
+            return;
+        }
+        let surroundings = self.peers.surroundings(ran);
+        for name in self.peers.vouch(ran, &surroundings) {
             if let Some(owner) = self.peers.owner(&name) {
                 replicas.apply(now, News::Heard { owner, trip: None });
             }
         }
-        let alarms = self.peers.alarms(now, ran);
+        // Who is cut off misses everybody, and nobody is to believe it.
+        let alarms = if surroundings.are_gone { Vec::new() } else { self.peers.alarms(now, ran) };
         for alarms in alarms.chunks(PER_FRAME) {
             let silent = alarms.iter().map(|(name, generation, silence)| wire::Silent {
                 name: name.as_str(),

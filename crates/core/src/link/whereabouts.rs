@@ -53,6 +53,11 @@ impl Way {
         self.seen.filter(|_| self.is_detour).unwrap_or(advertised)
     }
 
+    /// Whether its frames come from elsewhere than it advertises.
+    pub(super) fn is_indirect(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// A new frame of the peer came from there. Whether to ask both addresses now.
     fn notice(&mut self, now: Instant, from: SocketAddr, advertised: SocketAddr) -> bool {
         if from == advertised {

@@ -259,7 +259,7 @@ pub struct Ping {
     pub lost: u16,
 }
 
-/// What follows a [`Ping`] where not everybody watches everybody: owners that said something of late, so that whoever missed it
+/// What follows a [`Ping`], before anything that later versions append, where not everybody watches everybody: owners that said something of late, so that whoever missed it
 /// notices.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rumours<'a> {

@@ -200,3 +200,59 @@ fn whoever_missed_a_push_hears_of_it_in_the_pings_of_others() {
     assert!(room.numbers().iter().any(|(at, _)| *at != target), "pings of the owner told its watchers");
     assert!(others.count() == 10 && room.numbers().contains(&(target, 7)), "and theirs told everybody");
 }
+
+#[test]
+fn an_agent_that_some_of_its_watchers_do_not_reach_lives_for_all_others_and_is_not_asked_without_end() {
+    let mut room = large(24);
+    let subject = owner(1, 1).name;
+    let watchers: BTreeSet<String> =
+        room.agents[&addr(2)].link.peers.plan.watchers(&subject).take(5).map(ToString::to_string).collect();
+    let cut: BTreeSet<SocketAddr> =
+        (2..=24).filter(|n| watchers.contains(&format!("a{n}"))).map(addr).collect();
+    assert!(cut.len() >= 3, "{watchers:?}");
+    CUT.with_borrow_mut(|now_cut| now_cut.clone_from(&cut));
+    room.cut = |from, to| {
+        CUT.with_borrow(|cut| from == addr(1) && cut.contains(&to) || to == addr(1) && cut.contains(&from))
+    };
+    room.run(30_000);
+    let suspect: BTreeSet<SocketAddr> =
+        (2..=24).filter(|n| room.copies(*n).told.last_of(1) == Some(false)).map(addr).collect();
+    assert_eq!(suspect, cut, "those that do not reach it, and no others");
+    room.recording.clear();
+    room.run(10_000);
+    let asked =
+        room.recording.iter().filter(|(_, to, kind, _)| *to == addr(1) && *kind == Kind::Ping).count();
+    assert!(asked <= 10 * 30, "{asked} pings in ten seconds");
+}
+
+thread_local! {
+    /// Who does not reach the first agent.
+    static CUT: std::cell::RefCell<BTreeSet<SocketAddr>> = const { std::cell::RefCell::new(BTreeSet::new()) };
+}
+
+#[test]
+fn an_agent_that_left_is_pushed_to_by_nobody_soon_after() {
+    let mut room = large(12);
+    room.publish_change(1, change_to(9, Status::Left));
+    room.run(50);
+    room.agents.remove(&addr(1));
+    room.run(6_000);
+    let live: Vec<u8> = (2..=12).filter(|n| room.peers(*n) != 10).collect();
+    assert!(live.is_empty(), "{live:?} take it for alive");
+}
+
+#[test]
+fn an_agent_for_which_there_are_few_does_as_those_for_which_there_are_many() {
+    let mut room = large(12);
+    // Two start anew, among fewer than it takes to begin watching: for all others there are many.
+    for n in 4..=9 {
+        room.agents.remove(&addr(n));
+    }
+    room.mesh = 6;
+    room.run(20_000);
+    room.agents.remove(&addr(1));
+    room.enter(1, 2, Keyring::public());
+    room.join(addr(1), [addr(2)].into());
+    room.run(3_000);
+    assert!(room.agents.values().all(|agent| agent.link.peers.plan.is_sparse()));
+}
