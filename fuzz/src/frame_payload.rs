@@ -290,7 +290,7 @@ impl Room {
         }
         let mut ping = wire::encode(&Ping { nonce: None, told: 0, revision: 1, lost: 0 });
         let owners = vec![(name, generation, u64::from(how)); usize::from(how / 16)];
-        ping.extend(wire::encode(&wire::Rumours { owners }));
+        ping.extend(wire::encode(&wire::Rumours { sparse: how & 2 == 2, owners }));
         self.send(n, Kind::Ping, &ping);
     }
 

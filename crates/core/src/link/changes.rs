@@ -122,7 +122,7 @@ impl Link {
         let changes = self.changes(now, &from.owner, values, misplaced, replicas);
         let next_is_none = next.is_none();
         if owner == from.owner {
-            self.note_answer(now, &owner.name, Duration::ZERO);
+            self.peers.reached(&owner.name);
         }
         if let Some(ask) = next {
             self.send(Kind::Question, &ask.payload, ask.peer);
@@ -134,12 +134,18 @@ impl Link {
         Ok(())
     }
 
-    /// Asks for what owners said, as a peer tells, and did not come.
-    pub(super) fn take_rumours(&mut self, now: Instant, rumours: &[u8], replicas: &mut dyn ReplicaStore) {
+    /// Asks for what owners said, as a peer tells, and did not come. Whether not everybody watches everybody, to that peer.
+    pub(super) fn take_rumours(
+        &mut self,
+        now: Instant,
+        rumours: &[u8],
+        replicas: &mut dyn ReplicaStore,
+    ) -> bool {
         let Ok(rumours) = self.read::<wire::Rumours<'_>>(rumours) else {
             self.counters.count(Dropped::UnknownField);
-            return;
+            return false;
         };
+        let is_sparse = rumours.sparse;
         for (name, generation, version) in rumours.owners.into_iter().take(rumours::MAX_TOLD) {
             let Ok(name) = name.parse() else { continue };
             let owner = Owner { name, generation };
@@ -147,6 +153,7 @@ impl Link {
                 self.ask(now, &owner, Some(version.min(MAX_VERSION)), replicas);
             }
         }
+        is_sparse
     }
 
     /// What an agent's former start pushed last may be all that is left of it.

@@ -65,7 +65,7 @@ impl Link {
                     }
                 }
                 Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Asked => {
-                    self.ping(now, due.to, due.ask)
+                    self.ping(now, due.to, due.ask);
                 }
                 Nearness::Doubtful => {
                     self.ping(now, due.to, due.ask);

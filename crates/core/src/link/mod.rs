@@ -393,10 +393,8 @@ impl Link {
             }
             Kind::Ping => {
                 let (ping, more): (wire::Ping, _) = wire::read(payload)?;
-                self.peers.note_sparse(&peer.owner.name, !more.is_empty());
-                if !more.is_empty() {
-                    self.take_rumours(now, more, replicas);
-                }
+                let is_sparse = !more.is_empty() && self.take_rumours(now, more, replicas);
+                self.peers.note_sparse(&peer.owner.name, is_sparse);
                 if let Some(nonce) = ping.nonce {
                     self.send(Kind::Pong, &wire::encode(&wire::Pong { nonce }), peer.addr);
                 }

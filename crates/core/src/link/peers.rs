@@ -373,10 +373,11 @@ impl Peers {
         })
     }
 
-    /// How long the peer at an address has been silent, if its frames ever arrived.
+    /// How long the peer at an address has been silent, if we expect or asked for a sign of life.
     pub(super) fn silence(&self, ran: Instant, addr: SocketAddr) -> Option<Duration> {
         let known = self.table.get(self.addresses.get(&addr)?)?;
-        Some(ran.saturating_duration_since(known.contact.as_ref()?.heard))
+        let since = known.contact.as_ref()?.silent_since(known.tie)?;
+        Some(ran.saturating_duration_since(since))
     }
 
     /// Whether we expect an agent's signs of life.
@@ -396,6 +397,13 @@ impl Peers {
             && let Some(contact) = &mut known.contact
         {
             contact.asked.get_or_insert(Asked::now(ran));
+        }
+    }
+
+    /// An owner answered what was asked of it: it is in our reach.
+    pub(super) fn reached(&mut self, name: &AgentName) {
+        if let Some(contact) = self.contact(name) {
+            contact.asked = None;
         }
     }
 

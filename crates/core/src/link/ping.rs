@@ -111,11 +111,14 @@ impl PingTarget {
         match nearness {
             Nearness::Doubtful => PROBE,
             Nearness::Heard => {
-                self.interval = FIRST_INTERVAL;
+                (self.interval, self.is_far) = (FIRST_INTERVAL, false);
                 INTERVAL
             }
             Nearness::Asked => INTERVAL,
-            Nearness::Watched => MEASURE,
+            Nearness::Watched => {
+                self.is_far = false;
+                MEASURE
+            }
             Nearness::Far | Nearness::Lost => {
                 // The first time soon: its watchers may not have met it.
                 if !std::mem::replace(&mut self.is_far, true) {
@@ -128,7 +131,7 @@ impl PingTarget {
             Nearness::Stranger if now.saturating_duration_since(silent) > LONG_SILENT => SLOW_INTERVAL,
             Nearness::Stranger => {
                 let pause = self.interval;
-                self.interval = (pause * 2).min(INTERVAL);
+                (self.interval, self.is_far) = ((pause * 2).min(INTERVAL), false);
                 pause
             }
         }

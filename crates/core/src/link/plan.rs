@@ -44,7 +44,9 @@ impl Plan {
                     ring.push((place, index));
                 }
             }
-            rings.iter_mut().for_each(|ring| ring.sort_unstable());
+            for ring in &mut rings {
+                ring.sort_unstable();
+            }
         }
         Self { members, rings, is_sparse }
     }

@@ -46,7 +46,7 @@ impl Rumours {
         }
         let owners =
             told.into_iter().map(|(owner, version)| (owner.name.as_str(), owner.generation, version));
-        wire::Rumours { owners: owners.collect() }
+        wire::Rumours { sparse: true, owners: owners.collect() }
     }
 }
 

@@ -116,7 +116,7 @@ struct Surroundings {
 
 impl PeerContact {
     /// Since when it has been silent to us, if we expect or asked for a sign of life.
-    fn silent_since(&self, tie: Tie) -> Option<Instant> {
+    pub(super) fn silent_since(&self, tie: Tie) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|asked| asked.at);
         if tie.watches {
             let since = self.heard.max(self.expected);
@@ -169,15 +169,23 @@ impl PeerContact {
 }
 
 impl KnownPeer {
+    /// How long we, as its watcher, have missed it.
+    fn missed(&self, ran: Instant) -> Duration {
+        match &self.contact {
+            Some(contact) if self.tie.watches => {
+                let silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
+                if contact.is_stale { silence.max(REMINDED) } else { silence }
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     /// How near it is, for pings.
     pub(super) fn nearness(&self, ran: Instant, is_sparse: bool, asks_many: bool) -> Nearness {
         let Some(contact) = &self.contact else { return Nearness::Stranger };
-        if is_sparse
-            && contact.is_stale
-            && !self.tie.watches
-            && (self.is_forgotten || !self.alerts.is_empty())
-        {
-            return Nearness::Lost;
+        if is_sparse && contact.is_stale && !self.tie.watches {
+            let is_lost = self.is_forgotten || self.alerts.len() >= AGREE;
+            return if is_lost { Nearness::Lost } else { Nearness::Stranger };
         }
         let is_missed =
             contact.asked.as_ref().is_some_and(|asked| asked.sign < asked.at) && !self.tie.watches;
@@ -224,12 +232,12 @@ impl Peers {
             } else {
                 Tie::MESH
             };
-            if let Some(contact) = &mut known.contact {
-                if tie.watches != known.tie.watches {
-                    let asked = contact.asked.take();
-                    if !contact.is_stale {
-                        contact.expected = asked.map_or(ran, |asked| asked.at);
-                    }
+            if let Some(contact) = &mut known.contact
+                && tie.watches != known.tie.watches
+            {
+                let asked = contact.asked.take();
+                if !contact.is_stale {
+                    contact.expected = asked.map_or(ran, |asked| asked.at);
                 }
             }
             known.tie = tie;
@@ -308,51 +316,47 @@ impl Peers {
 
     /// What there is to tell of those whom we watch, now.
     fn alarms(&mut self, now: Instant, ran: Instant) -> Vec<(AgentName, Generation, Duration)> {
-        // Those that are due soon go with those that are due: it is one frame.
-        let is_due = self.table.values().any(|known| {
-            let is_new = known.telling.is_none() && known.tie.watches;
-            is_new || known.telling.is_some_and(|telling| telling.next <= now)
-        });
+        let mut is_due = false;
+        for known in self.table.values_mut() {
+            if known.is_forgotten || known.contact.is_none() {
+                known.telling = None;
+                continue;
+            }
+            let silence = known.missed(ran);
+            let is_silent = silence >= DOUBTED;
+            match known.telling {
+                None if is_silent => known.telling = Some(Telling { next: now, all_clear: None }),
+                // That it is heard again is told to the end, whoever watches it now.
+                Some(Telling { all_clear: None, .. }) if !is_silent => {
+                    let all_clear = known.tie.watches.then_some(ALL_CLEAR);
+                    known.telling = all_clear.map(|left| Telling { next: now, all_clear: Some(left) });
+                }
+                Some(Telling { all_clear: Some(_), .. }) if is_silent => {
+                    known.telling = Some(Telling { next: now, all_clear: None });
+                }
+                _ => {}
+            }
+            is_due |= known.telling.is_some_and(|telling| telling.next <= now);
+        }
         if !is_due {
             return Vec::new();
         }
         let mut alarms = Vec::new();
-        let is_sparse = self.plan.is_sparse();
         for (name, known) in &mut self.table {
-            let Some(contact) = &known.contact else { continue };
-            if !is_sparse || !known.tie.watches || known.is_forgotten {
-                known.telling = None;
-                continue;
-            }
-            let mut silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
-            if contact.is_stale {
-                silence = silence.max(REMINDED);
-            }
-            let is_silent = silence >= DOUBTED;
-            let telling = match (&mut known.telling, is_silent) {
-                (None, false) => continue,
-                (telling @ None, true) => telling.insert(Telling { next: now, all_clear: None }),
-                (Some(telling), _) => telling,
-            };
-            if is_silent == telling.all_clear.is_some() {
-                *telling = Telling { next: now, all_clear: (!is_silent).then_some(ALL_CLEAR) };
-            }
-            let pause = pause_after(if is_silent { silence } else { Duration::ZERO });
+            let silence = known.missed(ran);
+            let Some(telling) = &mut known.telling else { continue };
+            let silence = if telling.all_clear.is_none() { silence } else { Duration::ZERO };
+            let pause = pause_after(silence);
+            // Those that are due soon go along: it is one frame.
             if telling.next > now + pause / 2 {
                 continue;
             }
             telling.next = now + pause;
-            alarms.push((
-                name.clone(),
-                known.peer.owner.generation,
-                if is_silent { silence } else { Duration::ZERO },
-            ));
-            if let Some(left) = &mut telling.all_clear {
-                *left -= 1;
-                if *left == 0 {
-                    known.telling = None;
-                }
+            telling.all_clear = telling.all_clear.map(|left| left - 1);
+            if telling.all_clear == Some(0) {
+                known.telling = None;
             }
+            alarms.push((name.clone(), known.peer.owner.generation, silence));
         }
         alarms
     }

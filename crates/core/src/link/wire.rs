@@ -263,6 +263,8 @@ pub struct Ping {
 /// notices.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rumours<'a> {
+    /// Whether not everybody watches everybody, to the sender.
+    pub sparse: bool,
     /// Name, start, and how far its slots have come.
     #[serde(borrow)]
     pub owners: Vec<(&'a str, Generation, Version)>,

@@ -103,7 +103,7 @@ impl SimWorld {
         // One more than there are, for a clone of one of them.
         let network = SimNetwork::new(seed, hosts + 1, Weather::fine());
         // Every other cluster is a large one, in which not everybody watches everybody.
-        let mesh = if seed / 8 % 2 == 0 { MESH } else { 2 };
+        let mesh = if (seed / 8).is_multiple_of(2) { MESH } else { 2 };
         let all =
             (0..hosts).map(|number| SimHost::new(number, TTL, mesh, broken)).collect::<Result<_, _>>()?;
         let engine = Simulation::new(seed ^ 0xe1f, network, all, traces_all);
