@@ -11,7 +11,7 @@ pub(crate) mod puppet;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,13 +35,20 @@ pub(crate) async fn eventually(deadline: Duration, what: &str, mut holds: impl F
     start.elapsed()
 }
 
-/// An address of this host where nobody listens, and nobody else will: a port that was free a moment ago can be another
-/// test's by now. Its host is its own, and connections do not start from its port.
+/// An address of this host where nobody listens, and nobody else will: a port that the system gave and took back can be
+/// another test's by now. The system gives none of these, and no connection starts from them.
 pub(crate) fn nobody() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let ([high, low], [_, _, third, fourth]) =
-        (NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes(), std::process::id().to_be_bytes());
-    SocketAddr::from(([127, high | 128, third, fourth], 20_000 + u16::from(low)))
+    // Other processes begin elsewhere.
+    let first = std::process::id().wrapping_mul(97) % 12_000;
+    loop {
+        let next = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(20_000 + (first + next) % 12_000).expect("below 32,000");
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
 }
 
 /// An HTTP client that keeps connections alive like gost's. reqwest requires a TLS provider, even without TLS.

@@ -38,6 +38,9 @@ struct ScenarioArgs {
     /// The tag of the images, where several trees share an engine
     #[arg(long, env = "GOSSD_TEST_TAG", default_value = "latest")]
     tag: String,
+    /// Above so many agents not everybody watches everybody
+    #[arg(long, value_name = "AGENTS")]
+    mesh: Option<usize>,
     /// How often each is run
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -75,6 +78,7 @@ struct RunSetup {
     folder: PathBuf,
     gost: Option<PathBuf>,
     gossd: Option<PathBuf>,
+    mesh: Option<usize>,
     tag: String,
 }
 
@@ -100,7 +104,8 @@ async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
     let version = gost.as_deref().map_or_else(|| Ok("simulated gost".into()), version)?;
     println!("{version}");
     let folder = std::path::absolute(&args.folder).context("--folder")?;
-    let setup = RunSetup { run: format!("{:x}", std::process::id()), folder, gost, gossd, tag: args.tag };
+    let run = format!("{:x}", std::process::id());
+    let setup = RunSetup { run, folder, gost, gossd, mesh: args.mesh, tag: args.tag };
     let mut outcomes = Vec::new();
     let mut number = 0;
     for (scenario, plugin) in chosen {
@@ -210,8 +215,10 @@ async fn interrupted() {
 
 /// Runs a scenario in a world of its own, which is removed afterwards; after a failure its logs stay.
 async fn perform(scenario: &Scenario, setup: &RunSetup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
-    let RunSetup { run, folder, gost, gossd, tag } = setup;
-    let plan = Plan { real_gost: gost.clone(), gossd: gossd.clone(), ..plan };
+    let RunSetup { run, folder, gost, gossd, mesh, tag } = setup;
+    let mesh = mesh.map(|agents| format!("GOSSD_TEST_MESH={agents}"));
+    let switches = plan.switches.into_iter().chain(mesh).collect();
+    let plan = Plan { real_gost: gost.clone(), gossd: gossd.clone(), switches, ..plan };
     let mut world = World::new(run, number, folder, tag, plan).await?;
     let measured = tokio::select! {
         measured = (scenario.run)(&mut world) => measured,

@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,12 +26,16 @@ pub(crate) fn serve_nothing() -> anyhow::Result<()> {
     })
 }
 
-/// An address of this host where nobody listens. Its host is given to nobody else: a port that was free a moment ago can be
-/// another program's by now.
+/// An address of this host where nobody listens, and nobody else will: a port that the system gave and took back can be another
+/// program's by now. The system gives none of these.
 pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let ([.., high, low], next) = (std::process::id().to_be_bytes(), NEXT.fetch_add(1, Ordering::Relaxed));
-    SocketAddr::from(([127, next, high, low], 20_000))
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let at = SocketAddr::from(([127, 0, 0, 1], NEXT.fetch_add(1, Ordering::Relaxed)));
+        if TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
 }
 
 /// A child process; killed when dropped.

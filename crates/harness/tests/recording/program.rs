@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::agent::Kind;
 
@@ -126,10 +126,14 @@ impl Program {
     }
 }
 
-/// An address of this host where nobody listens. Its host is given to nobody else: a port that was free a moment ago can
-/// be another story's by now.
+/// An address of this host where nobody listens, and nobody else will: a port that the system gave and took back can be
+/// another story's by now. The system gives none of these.
 pub(crate) fn free_address() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let ([.., high, low], next) = (std::process::id().to_be_bytes(), NEXT.fetch_add(1, Ordering::Relaxed));
-    format!("127.{next}.{high}.{low}:20000")
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let at = format!("127.0.0.1:{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        if std::net::TcpListener::bind(&at).is_ok() {
+            return at;
+        }
+    }
 }
