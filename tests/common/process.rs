@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::http::{Connection, call, request};
+use super::nobody;
 
 /// Variables of a service manager, under which the test itself may run.
 const SUPERVISION: [&str; 6] =
@@ -56,18 +57,18 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// An agent on port 0 without a journal.
+    /// An agent on free ports without a journal. It may start again on them: nobody else gets them meanwhile.
     pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
         Self::start_in(name, &[], flags)
     }
 
     /// The same with these variables.
     pub(crate) fn start_in(name: &str, variables: &[(&str, &str)], flags: &[&str]) -> Self {
-        let any = "127.0.0.1:0";
+        let [plugin, gossip, admin] = std::array::from_fn(|_| nobody().to_string());
         let defaults = [
-            ("--plugin", any),
-            ("--gossip", any),
-            ("--admin", any),
+            ("--plugin", &*plugin),
+            ("--gossip", &gossip),
+            ("--admin", &admin),
             ("--data-dir", "none"),
             ("--log-level", "gossd=debug"),
         ];
