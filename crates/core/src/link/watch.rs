@@ -1,8 +1,8 @@
 //! Watching, where not everybody watches everybody ([`super::plan`]). An agent gives its watchers signs of life, and nobody
-//! else. A watcher that misses them tells everybody, again and again while it does; what three of them say is believed: so
-//! long has the agent been silent. As long as there are no three, it lives. What an agent itself sees counts more: an
-//! answer to its own question, or none for long. It asks everybody once in a while, an agent that somebody misses at once, and
-//! all of them when most of those whom it watches itself are silent.
+//! else. A watcher that misses them tells everybody, again and again while it does. What three of them say is enough to doubt the
+//! agent, and to ask it; it is suspect if it leaves that question unanswered as well, since their words may be old or lies. Who
+//! answers lives. An agent asks everybody once in a while, one that somebody has missed for long at once, and all of them when
+//! most of those whom it watches itself are silent.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -117,13 +117,8 @@ struct Surroundings {
 impl PeerContact {
     /// Since when it has been silent to us, if we expect or asked for a sign of life.
     pub(super) fn silent_since(&self, tie: Tie) -> Option<Instant> {
-        let asked = self.asked.as_ref().map(|asked| asked.at);
-        if tie.watches {
-            let since = self.heard.max(self.expected);
-            Some(asked.filter(|asked| *asked >= self.heard).map_or(since, |asked| asked.min(since)))
-        } else {
-            asked
-        }
+        let expected = tie.watches.then(|| self.heard.max(self.expected));
+        expected.or(self.asked.as_ref().map(|asked| asked.at))
     }
 
     /// So far its watchers vouch for it: what they agree on, and the last word of one of them, are signs of life that they miss
@@ -173,8 +168,9 @@ impl KnownPeer {
     fn missed(&self, ran: Instant) -> Duration {
         match &self.contact {
             Some(contact) if self.tie.watches => {
-                let silence = ran.saturating_duration_since(contact.heard.max(contact.expected));
-                if contact.is_stale { silence.max(REMINDED) } else { silence }
+                let silence =
+                    contact.silent_since(self.tie).map(|since| ran.saturating_duration_since(since));
+                silence.unwrap_or_default().max(if contact.is_stale { REMINDED } else { Duration::ZERO })
             }
             _ => Duration::ZERO,
         }
@@ -424,7 +420,7 @@ impl Link {
 
     pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
         let Some(ran) = self.ran.now else { return };
-        for silent in &alert.silent {
+        for silent in alert.silent.iter().take(PER_FRAME) {
             let found = self.peers.take_alert(ran, by, silent);
             if let Some(peer) = found
                 && self.pings.looked_for(now, peer.addr)
