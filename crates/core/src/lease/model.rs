@@ -70,7 +70,11 @@ impl Intervals {
     fn ttl(&self) -> Duration {
         let last = self.rounds();
         let at_least = if last.len() == 3 { Duration::ZERO } else { TTL };
-        let learned = |period: Duration| (period * 3).clamp(Duration::from_secs(5), KEEP_LAPSED);
+        // Kept in whole milliseconds.
+        let whole = |period: Duration| {
+            Duration::from_millis(period.as_nanos().div_ceil(1_000_000).try_into().unwrap())
+        };
+        let learned = |period: Duration| (whole(period) * 3).clamp(Duration::from_secs(5), KEEP_LAPSED);
         last.into_iter().max().map_or(TTL, |period| learned(period).max(at_least))
     }
 }
