@@ -12,7 +12,7 @@ use gossd_core::link::counters::Counters;
 use gossd_core::link::frame::OVERHEAD;
 use gossd_core::link::gauges::Gauge;
 use gossd_core::link::keyring::Keyring;
-use gossd_core::link::wire::{self, Card, Cards, Digest, Kind, MAX_PAYLOAD, Ping};
+use gossd_core::link::wire::{self, Card, Cards, Digest, Kind, MAX_PAYLOAD, Ping, Rows};
 use gossd_core::link::{
     self, Frame, INTERVAL, Link, LinkEffects, LinkLine, LinkSettings, MESH, ReplicaStore,
 };
@@ -177,7 +177,10 @@ impl Room {
             self.board.clear();
         }
         match what % 8 {
-            0 => self.tell(n, Kind::Digest, input.counted()),
+            0 => {
+                let kind = if input.byte().is_multiple_of(2) { Kind::Digest } else { Kind::Rows };
+                self.tell(n, kind, input.counted());
+            }
             1 => self.tell(n, Kind::Cards, input.counted()),
             2 => self.digest(n, input),
             3 => self.cards(n, input),
@@ -208,7 +211,15 @@ impl Room {
         let how = input.byte();
         let names: Vec<String> = (0..how % 8).map(|_| name(input)).collect();
         let cards = names.iter().map(|name| card(input, name)).collect();
-        self.tell(n, Kind::Cards, &wire::encode(&Cards { differs: how & 8 == 0, cards }));
+        self.tell(
+            n,
+            Kind::Cards,
+            &wire::encode(&Cards {
+                rows: if how & 8 == 0 { u128::MAX >> (how >> 4) } else { 0 },
+                hash: how.into(),
+                cards,
+            }),
+        );
     }
 
     /// More agents than anybody has.
@@ -221,7 +232,7 @@ impl Room {
         self.floods += 1;
         let names: Vec<String> = (first..first + count).map(|n| format!("made-up{n}")).collect();
         let cards = names.iter().map(|name| Card { name, ..one.clone() }).collect();
-        self.tell(n, Kind::Cards, &wire::encode(&Cards { differs: true, cards }));
+        self.tell(n, Kind::Cards, &wire::encode(&Cards { rows: u128::MAX, hash: 0, cards }));
     }
 
     /// A digest, or cards: live peers are known to us, not by others' cards.
@@ -388,8 +399,8 @@ impl Room {
         match kind {
             Kind::Digest => self.digest = Some(wire::decode::<Digest<'_>>(&payload).expect("a digest").hash),
             Kind::Cards if n == PROBE => {
-                let Cards { differs, cards } = wire::decode(&payload).expect("cards");
-                if differs {
+                let Cards { rows, cards, .. } = wire::decode(&payload).expect("cards");
+                if rows != 0 {
                     self.board = board(&cards);
                 }
             }
@@ -400,7 +411,8 @@ impl Room {
 
     fn ask_for_board(&mut self) -> bool {
         self.board.clear();
-        self.send(PROBE, Kind::Digest, &wire::encode(&Digest { hash: 0, silent: Vec::new() }));
+        // All rows are other ones.
+        self.send(PROBE, Kind::Rows, &wire::encode(&Rows { hashes: &[0xff; 1_024] }));
         !self.board.is_empty()
     }
 

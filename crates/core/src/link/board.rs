@@ -1,12 +1,11 @@
 //! The board: what each agent states about itself, slowly, and everybody has to know even while it is silent. Every agent
 //! has a card of every other one. Two agents compare a hash of their boards from time to time; only if the hashes differ do
-//! they exchange their cards. So a newcomer meets everybody by joining anybody, and an agent that is cut off from a peer
+//! they exchange their cards: all if they are few, or else those of the rows whose hashes differ. So a newcomer meets everybody by joining anybody, and an agent that is cut off from a peer
 //! learns from a third one that the peer lives, how far its slots have come, and which keys it has.
 //!
 //! A card carries how long ago the agent gave its last sign of life, never a time of day. Whoever takes a card subtracts
 //! that from its own time, so no clocks are compared.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,10 @@ use crate::event::PeerChange;
 use crate::record::{AgentName, Generation, Owner};
 use crate::slot::{MAX_VERSION, Version};
 
+/// Rows of a board, and bits of a set of them. A thousand agents are eight to a row, and the hashes of all rows fit a frame.
+pub(super) const ROWS: usize = u128::BITS as usize;
+/// The whole board.
+pub(super) const ALL_ROWS: u128 = u128::MAX;
 /// Agents of which a digest asks for a sign of life.
 pub(super) const MAX_SILENT: usize = 64;
 /// What others tell of a silent agent counts if they heard it so much later than we did: less may be our own word, come
@@ -54,19 +57,31 @@ impl Peers {
         self.own.version = self.own.version.max(version);
     }
 
-    /// What two boards that know the same have in common.
-    pub(super) fn hash(&mut self) -> u64 {
-        if let Some(hash) = self.hash {
-            return hash;
+    /// What two boards have in common that know the same of the agents in these rows.
+    pub(super) fn hash(&mut self, rows: u128) -> u64 {
+        let hashes = self.row_hashes().iter().enumerate();
+        hashes.filter(|(row, _)| rows >> row & 1 == 1).fold(0, |sum, (_, hash)| sum.wrapping_add(*hash))
+    }
+
+    /// The same of each row.
+    pub(super) fn row_hashes(&mut self) -> &[u64; ROWS] {
+        if self.hash.is_none() {
+            let mut hashes = Box::new([0_u64; ROWS]);
+            for card in self.compared() {
+                let hash = &mut hashes[row(card.0)];
+                *hash = hash.wrapping_add(short_hash(&wire::encode(&card)));
+            }
+            self.hash = Some(hashes);
         }
-        let mut all: Vec<_> = self.compared().collect();
-        all.sort_unstable();
-        let mut hash = Sha256::new().chain_update(b"gossd board");
-        for card in all {
-            hash.update(wire::encode(&card));
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        *self.hash.insert(u64::from_le_bytes(std::array::from_fn(|at| hash[at])))
+        self.hash.as_ref().expect("it was just made")
+    }
+
+    /// The rows that differ from those of another board.
+    pub(super) fn rows_unlike(&mut self, theirs: &wire::Rows<'_>) -> u128 {
+        let theirs =
+            theirs.hashes.chunks_exact(8).map(|hash| u64::from_le_bytes(hash.try_into().expect("8 bytes")));
+        let pairs = self.row_hashes().iter().zip(theirs).enumerate();
+        pairs.filter(|(_, (ours, theirs))| *ours != theirs).fold(0, |rows, (row, _)| rows | 1 << row)
     }
 
     /// What of each agent has to be the same on two boards, ourselves included; nothing of those that are only expected
@@ -100,11 +115,12 @@ impl Peers {
         }
     }
 
-    /// All cards, ours first, then those with the latest signs of life.
-    pub(super) fn cards(&self, ran: Instant) -> Vec<wire::Card<'_>> {
-        let mut cards: Vec<_> = self.table.values().map(|known| known.card(ran)).collect();
+    /// The cards of these rows, ours first, then those with the latest signs of life.
+    pub(super) fn cards(&self, ran: Instant, rows: u128) -> Vec<wire::Card<'_>> {
+        let is_there = |card: &wire::Card<'_>| rows == ALL_ROWS || rows >> row(card.name) & 1 == 1;
+        let mut cards: Vec<_> = self.table.values().map(|known| known.card(ran)).filter(is_there).collect();
         cards.sort_by_key(|card| card.age_ms);
-        [self.own_card()].into_iter().chain(cards).collect()
+        Some(self.own_card()).filter(is_there).into_iter().chain(cards).collect()
     }
 
     /// The cards of these agents, as far as something is known of them.
@@ -237,13 +253,16 @@ impl Peers {
         }
         learned.versions.push((owner, card.version));
     }
+}
 
-    /// Whether these cards are of all agents that we know, each at least as new.
-    pub(super) fn knows_no_more_than(&self, cards: &[wire::Card<'_>]) -> bool {
-        let compared = |card: &wire::Card<'_>| (card.generation, card.revision, card.addr, card.left);
-        let theirs: BTreeMap<&str, _> = cards.iter().map(|card| (card.name, compared(card))).collect();
-        self.compared().all(|(name, ours)| theirs.get(name) == Some(&ours))
-    }
+/// Which row an agent is in.
+fn row(name: &str) -> usize {
+    usize::from(Sha256::digest(name)[0]) % ROWS
+}
+
+fn short_hash(bytes: &[u8]) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
 }
 
 impl KnownPeer {
@@ -326,7 +345,7 @@ mod tests {
 
     /// All cards of one board, taken by another.
     fn tell(from: &Peers, to: &mut Peers, now: Instant) -> Learned {
-        to.take(now, &from.own.peer.owner.clone(), &from.cards(now))
+        to.take(now, &from.own.peer.owner.clone(), &from.cards(now, ALL_ROWS))
     }
 
     fn generation(board: &Peers, n: u16) -> Option<Generation> {
@@ -340,21 +359,21 @@ mod tests {
         meet(&mut one, now, 2, 1);
         meet(&mut one, now, 3, 1);
         meet(&mut other, now, 1, 1);
-        assert_ne!(one.hash(), other.hash());
+        assert_ne!(one.hash(ALL_ROWS), other.hash(ALL_ROWS));
         let learned = tell(&one, &mut other, now);
         assert!(learned.moved && learned.news == [hearsay(3, 1, Duration::ZERO)], "{learned:?}");
         tell(&other, &mut one, now);
-        assert_eq!(one.hash(), other.hash());
+        assert_eq!(one.hash(ALL_ROWS), other.hash(ALL_ROWS));
         one.left(&owner(3, 1));
-        assert_ne!(one.hash(), other.hash(), "one knows that an agent left");
+        assert_ne!(one.hash(ALL_ROWS), other.hash(ALL_ROWS), "one knows that an agent left");
         assert!(!tell(&one, &mut other, now).moved);
-        assert_eq!(one.hash(), other.hash());
+        assert_eq!(one.hash(ALL_ROWS), other.hash(ALL_ROWS));
         one.published(7);
-        assert_eq!(one.hash(), other.hash(), "versions travel in pings");
+        assert_eq!(one.hash(ALL_ROWS), other.hash(ALL_ROWS), "versions travel in pings");
         one.state(|own| own.keys.filed = super::super::keys::Filed::Pending);
-        assert_ne!(one.hash(), other.hash(), "it states something else of its keys");
+        assert_ne!(one.hash(ALL_ROWS), other.hash(ALL_ROWS), "it states something else of its keys");
         tell(&one, &mut other, now);
-        assert_eq!(one.hash(), other.hash());
+        assert_eq!(one.hash(ALL_ROWS), other.hash(ALL_ROWS));
         assert_eq!(other.table[&owner(1, 1).name].keys, Some(one.own.keys.clone()));
     }
 
@@ -504,7 +523,7 @@ mod tests {
         assert!(board.knows(&owner(2, 1)));
         meet(&mut board, now, 4, 1);
         assert!(board.knows(&owner(4, 1)), "who is here has room");
-        assert_eq!(board.cards(now).len(), MAX_KNOWN + 1, "with our own");
+        assert_eq!(board.cards(now, ALL_ROWS).len(), MAX_KNOWN + 1, "with our own");
         let news = board.take(now + 2 * S, &owner(2, 1), &cards[MAX_KNOWN..]).news;
         let forgotten = news.iter().filter(|news| matches!(news, News::Forgotten { .. })).count();
         assert_eq!(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
+use super::board::ALL_ROWS;
 use super::peers::{NotBuried, PeerCard};
 use super::repair::{ANSWER_BYTES, PIECE_BYTES};
 use super::wire::Malformed;
@@ -29,46 +30,68 @@ impl Link {
     }
 
     pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr) {
-        let hash = self.peers.hash();
+        let hash = self.peers.hash(ALL_ROWS);
         let digest = wire::encode(&wire::Digest { hash, silent: self.peers.silent(ran) });
         self.send(Kind::Digest, &digest, to);
     }
 
-    /// Answers with all cards if the boards differ, or else with those of the agents that the peer does not hear.
+    /// Answers, if the boards differ, with all cards as far as they fit a datagram, or else with what the rows are like; and with
+    /// the cards of the agents that the peer does not hear.
     pub(super) fn take_digest(&mut self, peer: &Peer, digest: &wire::Digest<'_>) {
         let Some(ran) = self.ran.now else { return };
-        let differs = self.peers.hash() != digest.hash;
-        let cards = if differs {
-            self.peers.cards(ran)
-        } else {
-            self.peers.cards_of(ran, digest.silent.iter().copied())
-        };
-        if differs || !cards.is_empty() {
-            let frames = self.spell(differs, &cards, peer.addr);
-            for cards in frames {
-                self.send(Kind::Cards, &cards, peer.addr);
+        let hash = self.peers.hash(ALL_ROWS);
+        if hash != digest.hash {
+            let all = self.peers.cards(ran, ALL_ROWS);
+            if wire::encode(&all).len() <= PIECE_BYTES {
+                let frames = self.spell(ALL_ROWS, hash, &all, peer.addr);
+                return self.send_cards(frames, peer.addr);
             }
+            let hashes: Vec<u8> =
+                self.peers.row_hashes().iter().flat_map(|hash| hash.to_le_bytes()).collect();
+            self.send(Kind::Rows, &wire::encode(&wire::Rows { hashes: &hashes }), peer.addr);
+        }
+        let silent = self.peers.cards_of(ran, digest.silent.iter().copied());
+        if !silent.is_empty() {
+            let frames = self.spell(0, 0, &silent, peer.addr);
+            self.send_cards(frames, peer.addr);
         }
     }
 
-    /// Cards for a peer, in as many payloads as it takes: each fits a datagram if TCP does not get through. The receiver's are
-    /// wanted once, with the last one.
-    fn spell(&self, differs: bool, cards: &[wire::Card<'_>], to: SocketAddr) -> Vec<Vec<u8>> {
+    /// Gives the cards of the rows where a peer's board differs from ours.
+    pub(super) fn take_rows(&mut self, peer: &Peer, theirs: &wire::Rows<'_>) {
+        let Some(ran) = self.ran.now else { return };
+        let rows = self.peers.rows_unlike(theirs);
+        if rows != 0 {
+            let hash = self.peers.hash(rows);
+            let frames = self.spell(rows, hash, &self.peers.cards(ran, rows), peer.addr);
+            self.send_cards(frames, peer.addr);
+        }
+    }
+
+    /// Cards for a peer, in as many payloads as it takes: each fits a datagram if TCP does not get through. The receiver's of
+    /// these rows are wanted once, with the last one.
+    fn spell(&self, rows: u128, hash: u64, cards: &[wire::Card<'_>], to: SocketAddr) -> Vec<Vec<u8>> {
         let most = if self.peers.is_blocked(to) { PIECE_BYTES } else { ANSWER_BYTES };
         let (mut payloads, mut first, mut bytes) = (Vec::new(), 0, 0);
-        let payload = |differs: bool, cards: &[wire::Card<'_>]| {
-            wire::encode(&wire::Cards { differs, cards: cards.to_vec() })
+        let payload = |rows: u128, cards: &[wire::Card<'_>]| {
+            wire::encode(&wire::Cards { rows, hash, cards: cards.to_vec() })
         };
         for (n, card) in cards.iter().enumerate() {
             let size = wire::encode(card).len();
             if bytes + size > most && n > first {
-                payloads.push(payload(false, &cards[first..n]));
+                payloads.push(payload(0, &cards[first..n]));
                 (first, bytes) = (n, 0);
             }
             bytes += size;
         }
-        payloads.push(payload(differs, &cards[first..]));
+        payloads.push(payload(rows, &cards[first..]));
         payloads
+    }
+
+    fn send_cards(&mut self, payloads: Vec<Vec<u8>>, to: SocketAddr) {
+        for cards in payloads {
+            self.send(Kind::Cards, &cards, to);
+        }
     }
 
     /// What came of sending a large frame to an address by TCP. Where it does not get through, what is large goes in pieces
@@ -112,7 +135,8 @@ impl Link {
         replicas.apply(now, News::Buried { owner });
         // Whoever has another board gets this card with the others.
         let cards = wire::encode(&wire::Cards {
-            differs: false,
+            rows: 0,
+            hash: 0,
             cards: self.peers.cards_of(ran, [name.as_str()].into_iter()),
         });
         let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
@@ -124,7 +148,7 @@ impl Link {
 
     /// Tells one peer what we state of ourselves.
     pub(super) fn introduce(&mut self, to: SocketAddr) {
-        let cards = wire::encode(&wire::Cards { differs: false, cards: vec![self.peers.own_card()] });
+        let cards = wire::encode(&wire::Cards { rows: 0, hash: 0, cards: vec![self.peers.own_card()] });
         self.send(Kind::Cards, &cards, to);
     }
 
@@ -159,11 +183,9 @@ impl Link {
             }
         }
         self.give_keys(now, ran);
-        if cards.differs && !self.peers.knows_no_more_than(&cards.cards) {
-            let frames = self.spell(false, &self.peers.cards(ran), peer.addr);
-            for cards in frames {
-                self.send(Kind::Cards, &cards, peer.addr);
-            }
+        if self.peers.hash(cards.rows) != cards.hash && cards.rows != 0 {
+            let frames = self.spell(0, 0, &self.peers.cards(ran, cards.rows), peer.addr);
+            self.send_cards(frames, peer.addr);
         }
         if learned.refused > 0 { Err(Malformed) } else { Ok(()) }
     }

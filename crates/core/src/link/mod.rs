@@ -429,6 +429,10 @@ impl Link {
             Kind::Answer => self.take_answer(now, &peer, payload, replicas)?,
             Kind::Seek => self.take_seek(now, &peer, payload, replicas)?,
             Kind::Offer => self.take_offer(now, peer.owner, payload, replicas)?,
+            Kind::Rows => {
+                let rows: wire::Rows<'_> = self.read(payload)?;
+                self.take_rows(&peer, &rows);
+            }
             Kind::Alert => {
                 let alert: wire::Alert<'_> = self.read(payload)?;
                 self.take_alerts(now, &peer.owner.name, &alert);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::board::ROWS;
 use super::frame::Index;
 use super::keyring::KeyId;
 use super::keys::KeyringSummary;
@@ -43,8 +44,8 @@ pub(crate) struct Peers {
     pub(super) addresses: BTreeMap<SocketAddr, AgentName>,
     /// Former starts of this agent that peers remember.
     own_former: BTreeMap<Generation, OwnFormer>,
-    /// Of what [`Self::hash`] covers; none since that changed.
-    pub(super) hash: Option<u64>,
+    /// Of each row of the board; none since something of it changed.
+    pub(super) hash: Option<Box<[u64; ROWS]>>,
     /// Who watches whom.
     pub(super) plan: Plan,
     /// Above so many agents not everybody watches everybody.

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use self::room::*;
 use self::suspicion::one_in_five;
+use super::board::ALL_ROWS;
 use super::joins::{JoinState, TurnedAway};
 use super::*;
 use crate::slot::{Cell, Content, Status};
@@ -22,8 +23,8 @@ fn agents_that_know_an_address_admit_each_other_and_compare_boards() {
     let mut room = Room::new(3);
     room.meet();
     assert_eq!([1, 2, 3].map(|n| room.peers(n)), [2, 2, 2]);
-    let hash = room.link(1).peers.hash();
-    assert_eq!([2, 3].map(|n| room.link(n).peers.hash()), [hash; 2]);
+    let hash = room.link(1).peers.hash(ALL_ROWS);
+    assert_eq!([2, 3].map(|n| room.link(n).peers.hash(ALL_ROWS)), [hash; 2]);
 }
 
 #[test]
@@ -37,11 +38,55 @@ fn whoever_joins_anybody_meets_everybody_although_one_frame_in_five_is_lost() {
     assert!((1..=8).all(|n| room.peers(n) == 7), "{:?}", (1..=8).map(|n| room.peers(n)).collect::<Vec<_>>());
     room.lose = |_, _| false;
     room.run(10_000);
-    let hash = room.link(1).peers.hash();
-    assert!((2..=8).all(|n| room.link(n).peers.hash() == hash));
+    let hash = room.link(1).peers.hash(ALL_ROWS);
+    assert!((2..=8).all(|n| room.link(n).peers.hash(ALL_ROWS) == hash));
     room.recording.clear();
     room.run(20_000);
     assert_eq!(room.sent(Kind::Cards), 0, "boards that are the same are not exchanged");
+}
+
+/// What two boards of 500 agents each are told, if they differ in these: the bytes of all frames that compare them.
+fn compared(differ: [&[u32]; 2]) -> usize {
+    let mut room = Room::new(2);
+    room.meet();
+    let names: Vec<String> = (0..500).map(|n| format!("left-{n}")).collect();
+    let now = room.now;
+    for (n, differ) in [1, 2].into_iter().zip(differ) {
+        let card = |(at, name)| wire::Card {
+            name,
+            generation: 1,
+            revision: if differ.contains(&at) { 2 } else { 1 },
+            addr: addr(9),
+            left: true,
+            buried: false,
+            version: 0,
+            age_ms: 1_000,
+            program: "1",
+            keys: None,
+        };
+        let cards: Vec<_> = (0..).zip(names.iter().map(String::as_str)).map(card).collect();
+        // That it left is believed of whoever is known.
+        for _ in 0..2 {
+            assert_eq!(room.link(n).peers.take(now, &owner(3 - n, 1), &cards).refused, 0);
+        }
+    }
+    room.recording.clear();
+    room.run(4_000);
+    assert_eq!(room.link(1).peers.hash(ALL_ROWS), room.link(2).peers.hash(ALL_ROWS));
+    let frames = room.recording.iter().filter(|(.., kind, _)| matches!(kind, Kind::Rows | Kind::Cards));
+    frames.map(|(.., bytes)| bytes.len()).sum()
+}
+
+#[test]
+fn of_large_boards_only_the_rows_that_differ_are_told() {
+    assert_eq!(compared([&[], &[]]), 0);
+    let one = compared([&[7], &[]]);
+    assert!(one < 3_000, "{one}: the hashes of all rows, perhaps both ways, and a row");
+    let both_ways = compared([&[7, 8, 9], &[10, 11]]);
+    assert!(both_ways < 4_500, "{both_ways}");
+    let all: Vec<u32> = (0..500).collect();
+    let whole = compared([&all, &[]]);
+    assert!(whole > 500 * 20, "{whole}");
 }
 
 #[test]
@@ -91,8 +136,8 @@ fn whoever_was_forgotten_and_returns_is_on_the_board_again() {
     room.cut = |_, _| false;
     room.run(5_000);
     assert_eq!([1, 2, 3].map(|n| (room.peers(n), room.shown(n))), [(2, 2); 3]);
-    let hash = room.link(1).peers.hash();
-    assert_eq!([2, 3].map(|n| room.link(n).peers.hash()), [hash; 2]);
+    let hash = room.link(1).peers.hash(ALL_ROWS);
+    assert_eq!([2, 3].map(|n| room.link(n).peers.hash(ALL_ROWS)), [hash; 2]);
 }
 
 #[test]

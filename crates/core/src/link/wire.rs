@@ -70,6 +70,8 @@ pub enum Kind {
     Offer,
     /// What a watcher misses: [`Alert`].
     Alert,
+    /// Where the sender's board is different: [`Rows`].
+    Rows,
 }
 
 impl Kind {
@@ -95,11 +97,12 @@ impl Kind {
             Self::Seek => "seek",
             Self::Offer => "offer",
             Self::Alert => "alert",
+            Self::Rows => "rows",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Digest,
         Self::Cards,
         Self::Push,
@@ -119,6 +122,7 @@ impl Kind {
         Self::Seek,
         Self::Offer,
         Self::Alert,
+        Self::Rows,
     ];
 
     /// Its number on the wire.
@@ -142,11 +146,21 @@ pub struct Digest<'a> {
     pub silent: Vec<&'a str>,
 }
 
+/// The rows of the sender's board, which are more than a frame holds. Agents are in rows by their names.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows<'a> {
+    /// The hash of each, 8 bytes, little-endian.
+    #[serde(borrow)]
+    pub hashes: &'a [u8],
+}
+
 /// Cards of the sender's board.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cards<'a> {
-    /// Whether these are all its cards, because the boards differ, and the receiver's are wanted.
-    pub differs: bool,
+    /// Which rows it has told with these and those just before, the first row as the lowest bit, because the boards differ there:
+    pub rows: u128,
+    /// if they still do, so that the sum of their hashes is another, the receiver's are wanted.
+    pub hash: u64,
     /// The cards.
     #[serde(borrow)]
     pub cards: Vec<Card<'a>>,
@@ -396,7 +410,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(19), None);
+        assert_eq!(Kind::from_number(20), None);
     }
 
     #[test]
@@ -423,6 +437,7 @@ mod tests {
             let _ = decode::<Seek>(&bytes);
             let _ = decode::<Offer<'_>>(&bytes);
             let _ = decode::<Alert<'_>>(&bytes);
+            let _ = decode::<Rows<'_>>(&bytes);
         }
     }
 }
