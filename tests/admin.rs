@@ -286,8 +286,8 @@ async fn metrics_count_calls_and_tell_how_late_changes_come() {
     assert!(text.contains("gossd_build_info{version=\""), "{text}");
     let (_, text) = ask(&b, "/metrics").await;
     assert_eq!(value(&text, "gossd_records{owner=\"peers\"}"), Some(2.0));
-    assert!(value(&text, "gossd_propagation_seconds_count{peer=\"a\"}") >= Some(1.0), "{text}");
-    let within = value(&text, "gossd_propagation_seconds_sum{peer=\"a\"}").unwrap();
+    assert!(value(&text, "gossd_propagation_seconds_count") >= Some(1.0), "{text}");
+    let within = value(&text, "gossd_propagation_seconds_sum").unwrap();
     assert!(within > 0.0 && within < 5.0, "{within} s");
 }
 

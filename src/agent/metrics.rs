@@ -1,5 +1,6 @@
 //! The agent's metrics: records and their changes, peers and their state, and the journal.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -10,6 +11,11 @@ use crate::metrics::{Sheet, amount};
 use gossd_core::agent::{HealedFrom, MemberView, View};
 use gossd_core::complaint::Refusal;
 use gossd_core::liveness::Standing;
+
+/// So many peers have a series each: of a thousand agents, all pairs would be a million series.
+const PAIRS: usize = 100;
+/// Of more, so many have.
+const FARTHEST: usize = 10;
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,10 +107,16 @@ fn peers(view: &View, sheet: &mut Sheet<'_>) -> fmt::Result {
     ];
     let states = standings.map(|(standing, word)| ([("state", word)], amount(of(standing))));
     sheet.levels("gossd_peers", "Peers by their state", states)?;
-    let trips = peers
-        .iter()
-        .filter_map(|peer| Some(([("peer", peer.name.as_str().to_owned())], peer.trip?.as_secs_f64())));
-    sheet.levels("gossd_peer_rtt_seconds", "Smoothed round-trip time to a peer", trips)?;
+    let trips = peers.iter().filter_map(|peer| Some((&peer.name, peer.trip?)));
+    let mut trips: Vec<_> = trips.collect();
+    if trips.len() > PAIRS {
+        trips.sort_unstable_by_key(|(_, trip)| Reverse(*trip));
+        trips.truncate(FARTHEST);
+    }
+    let trips =
+        trips.into_iter().map(|(name, trip)| ([("peer", name.as_str().to_owned())], trip.as_secs_f64()));
+    let help = "Smoothed round-trip time to a peer; of more than 100, to the ten farthest";
+    sheet.levels("gossd_peer_rtt_seconds", help, trips)?;
     let refused = peers.iter().flat_map(|peer| {
         let counts = peer.complaint.map(|complaint| complaint.counts).into_iter();
         let counted = counts.flat_map(|counts| Refusal::ALL.into_iter().zip(counts));

@@ -1,6 +1,6 @@
 //! The task that owns the link: feeds it from the sockets and queues, and does what follows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
@@ -10,9 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Arrival;
+use super::log;
 use super::transport::{MAX_DATAGRAM, Reached, Transport, reaches};
-use super::{LivePeer, log};
-use crate::metrics::LAG_BUCKETS;
 use gossd_core::address::canonical;
 use gossd_core::agent::Seek;
 use gossd_core::link::joins::Joins;
@@ -31,8 +30,6 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Driver {
     link: Link,
     outputs: Outputs,
-    /// How late the pushes of each live peer come.
-    lags: HashMap<AgentName, Histogram>,
     /// Who waits until all pushes are acknowledged or given up.
     unsettled: Vec<oneshot::Sender<()>>,
     /// Addresses to join at that our socket cannot send to, and that were logged.
@@ -45,7 +42,9 @@ pub(super) struct Outputs {
     /// Where it listens.
     pub(super) bound: SocketAddr,
     /// The live peers.
-    pub(super) peers: watch::Sender<Vec<LivePeer>>,
+    pub(super) peers: watch::Sender<Vec<Peer>>,
+    /// How late pushes come, in seconds.
+    pub(super) lags: Histogram,
     /// The keyring in force, which a file keeps.
     pub(super) keyring: watch::Sender<Arc<Keyring>>,
     pub(super) replicas: Box<dyn ReplicaStore + Send>,
@@ -96,7 +95,7 @@ pub(super) struct Inputs {
 
 impl Driver {
     pub(super) fn new(link: Link, outputs: Outputs) -> Self {
-        Self { link, outputs, lags: HashMap::new(), unsettled: Vec::new(), unreachable: BTreeSet::new() }
+        Self { link, outputs, unsettled: Vec::new(), unreachable: BTreeSet::new() }
     }
 
     /// Runs for ever. Errors of the socket are counted, not returned: the next frame may be fine.
@@ -229,12 +228,10 @@ impl Driver {
             self.outputs.keyring.send_replace(keyring);
         }
         if let Some(peers) = peers {
-            self.report(peers);
+            self.outputs.peers.send_replace(peers);
         }
-        if let Some((agent, lag)) = lag
-            && let Some(lags) = self.lags.get(&agent)
-        {
-            lags.observe(lag.as_secs_f64());
+        if let Some(lag) = lag {
+            self.outputs.lags.observe(lag.as_secs_f64());
         }
         for line in lines {
             log::log(line, self.link.keyring());
@@ -252,15 +249,6 @@ impl Driver {
             );
         }
         Ok(())
-    }
-
-    fn report(&mut self, peers: Vec<Peer>) {
-        self.lags.retain(|name, _| peers.iter().any(|peer| peer.owner.name == *name));
-        let live = peers.into_iter().map(|Peer { owner, addr }| {
-            let lag = self.lags.entry(owner.name.clone()).or_insert_with(|| Histogram::new(LAG_BUCKETS));
-            LivePeer { owner, addr, lag: lag.clone() }
-        });
-        self.outputs.peers.send_replace(live.collect());
     }
 }
 

@@ -35,13 +35,14 @@ use self::remembered::Places;
 pub use self::remembered::Remembered;
 use self::transport::{Bound, Faults, Transport};
 use self::unanswered::Minder;
+use crate::metrics::LAG_BUCKETS;
 use crate::sentence::Sentence;
 use gossd_core::agent::Seek;
 use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::joins::Joins;
 use gossd_core::link::keyring::{self, KeyId, Keyring};
 use gossd_core::link::keys::{KeyReport, KeysRefused};
-use gossd_core::link::{Link, LinkSettings, NotBuried, PeerCard, ReplicaStore};
+use gossd_core::link::{Link, LinkSettings, NotBuried, Peer, PeerCard, ReplicaStore};
 use gossd_core::record::{AgentName, Generation, Owner};
 use gossd_core::slot::Change;
 
@@ -78,17 +79,6 @@ pub struct NetConfig {
     pub faults: Option<Faults>,
 }
 
-/// A live peer.
-#[derive(Clone, Debug)]
-pub struct LivePeer {
-    /// Which start of which agent.
-    pub owner: Owner,
-    /// Where its gossip is.
-    pub addr: SocketAddr,
-    /// How late its pushes come, in seconds.
-    pub lag: Histogram,
-}
-
 /// A running membership.
 #[derive(Clone)]
 pub struct Cluster {
@@ -97,11 +87,12 @@ pub struct Cluster {
     places: Places,
     commands: mpsc::Sender<Command>,
     host: watch::Sender<(SocketAddr, BTreeSet<IpAddr>)>,
-    peers: watch::Receiver<Vec<LivePeer>>,
+    peers: watch::Receiver<Vec<Peer>>,
     keyring: watch::Receiver<Arc<Keyring>>,
     superseded: watch::Receiver<Option<Generation>>,
     unanswered: watch::Receiver<Vec<Sentence>>,
     counters: Arc<Counters>,
+    lags: Histogram,
 }
 
 impl Cluster {
@@ -162,8 +153,17 @@ impl Cluster {
         let (superseded, superseded_rx) = watch::channel(None);
         let (host, host_rx) = watch::channel((advertise, BTreeSet::new()));
         let (states, states_rx) = watch::channel(Joins::new());
-        let outputs =
-            Outputs { transport, bound: at, peers, keyring: in_force, replicas, joins: states, superseded };
+        let lags = Histogram::new(LAG_BUCKETS);
+        let outputs = Outputs {
+            transport,
+            bound: at,
+            peers,
+            lags: lags.clone(),
+            keyring: in_force,
+            replicas,
+            joins: states,
+            superseded,
+        };
         let inputs = Inputs {
             pushes: pushes_rx,
             seeks: seeks_rx,
@@ -200,6 +200,7 @@ impl Cluster {
             superseded: superseded_rx,
             unanswered: unanswered_rx,
             counters,
+            lags,
         }
     }
 
@@ -311,7 +312,7 @@ impl Cluster {
     }
 
     /// The peers that are live at present.
-    pub fn peers_now(&self) -> Vec<LivePeer> {
+    pub fn peers_now(&self) -> Vec<Peer> {
         self.peers.borrow().clone()
     }
 
@@ -321,7 +322,7 @@ impl Cluster {
     }
 
     /// The live peers, with a notice whenever one comes or goes.
-    pub fn watch_peers(&self) -> watch::Receiver<Vec<LivePeer>> {
+    pub fn watch_peers(&self) -> watch::Receiver<Vec<Peer>> {
         self.peers.clone()
     }
 

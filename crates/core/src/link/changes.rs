@@ -87,8 +87,7 @@ impl Link {
             Owner { name: self.us().owner.name.clone(), generation }
         } else {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
-            let lag = Duration::from_micros(push.age_us.into()) + way;
-            self.effects.lag = Some((peer.owner.name.clone(), lag));
+            self.effects.lag = Some(Duration::from_micros(push.age_us.into()) + way);
             self.peers.note_push(now, &peer.owner.name, push.id, payload);
             if changes.iter().any(|change| change.cell.content.status() == Some(Status::Left)) {
                 self.peers.left(&peer.owner);

@@ -23,8 +23,8 @@ pub struct LinkEffects {
     pub keyring: Option<Arc<Keyring>>,
     /// The live peers, if they are others than before.
     pub peers: Option<Vec<Peer>>,
-    /// How late a push of this peer came.
-    pub lag: Option<(AgentName, Duration)>,
+    /// How late a push came.
+    pub lag: Option<Duration>,
     /// What the operator is told, in this order.
     pub lines: Vec<LinkLine>,
     /// The agent has to end: its name is that of the agent at this address.

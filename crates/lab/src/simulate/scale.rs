@@ -14,6 +14,7 @@ use gossd_core::link::counters::Counters;
 use gossd_core::link::wire::Kind;
 use gossd_core::liveness::Standing;
 use gossd_core::record::{Network as Protocol, Record};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::arrivals::percentile;
 use super::engine::Simulation;
@@ -91,6 +92,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
         Column::Number("board_bytes_per_s", 0),
         Column::Number("all_bytes_per_s", 0),
         Column::Number("cards_bytes", 0),
+        Column::Number("idle_cpu_ms_per_s", 2),
         Column::Number("doubted", 0),
         Column::Number("suspected", 0),
         Column::Number("lost_host_doubted_s", 2),
@@ -108,6 +110,7 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
         idle.boards.into(),
         idle.all.into(),
         engine.network.traffic().largest_cards.into(),
+        idle.processor_ms.into(),
         wrongly.doubted.into(),
         wrongly.suspected.into(),
         lost.doubted.as_secs_f64().into(),
@@ -117,7 +120,8 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     out.say(&format!(
         "ms: from a registration to the last agent, without the one-way delay to the farthest; virtual time, without\n\
          the processor's. Bytes/s: one agent's, sealed, while nothing changes; ping: pings and pongs, board: digests and\n\
-         cards. cards: the largest frame of them. doubted, suspected: how often one live agent did so of another, in {}\n\
+         cards. cards: the largest frame of them. idle cpu: of one agent meanwhile, with\n\
+         its share of the simulator, in this build. doubted, suspected: how often one live agent did so of another, in {}\n\
          minutes of that. lost host: until the last agent doubts it, which lists it behind the others, and suspects it, which\n\
          lists it last. dead gost: until the last agent has forgotten its records.",
         scale.minutes
@@ -146,11 +150,12 @@ fn meet(count: usize, seed: u64, mesh: usize, network: SimNetwork) -> anyhow::Re
     Ok(engine)
 }
 
-/// Bytes a second of one agent.
+/// What one agent costs in a second: bytes that it sends, and milliseconds of a processor.
 struct Rates {
     pings: f64,
     boards: f64,
     all: f64,
+    processor_ms: f64,
 }
 
 fn rates_of(engine: &mut Simulation, during: Duration) -> anyhow::Result<Rates> {
@@ -163,10 +168,14 @@ fn rates_of(engine: &mut Simulation, during: Duration) -> anyhow::Result<Rates> 
             .map(|kinds| sent(engine, kinds))
     };
     let before = read(engine);
+    let processor = clock_gettime(ClockId::ProcessCPUTime);
     engine.run(during)?;
+    let processor = clock_gettime(ClockId::ProcessCPUTime) - processor;
     let after = read(engine);
-    let rate = |at: usize| float(after[at] - before[at]) / during.as_secs_f64() / float(engine.hosts.len());
-    Ok(Rates { pings: rate(0), boards: rate(1), all: rate(2) })
+    let agent_seconds = during.as_secs_f64() * float(engine.hosts.len());
+    let rate = |at: usize| float(after[at] - before[at]) / agent_seconds;
+    let processor_ms = Duration::try_from(processor)?.as_secs_f64() * 1e3 / agent_seconds;
+    Ok(Rates { pings: rate(0), boards: rate(1), all: rate(2), processor_ms })
 }
 
 fn counters(engine: &Simulation) -> impl Iterator<Item = &Counters> {
