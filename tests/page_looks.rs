@@ -162,6 +162,11 @@ async fn sixty_agents_with_five_thousand_tunnels_of_whom_one_is_dead() {
         "those in trouble are first: {first}"
     );
     look(&mut browser, "sixty-agents");
+    assert_eq!(browser.texts("#rows tr").len(), 50, "the others are one click away");
+    assert_eq!(browser.texts("#agents-more button"), ["10 more agents"]);
+    browser.value("document.querySelector('#agents-more button').click()");
+    assert_eq!(browser.texts("#rows tr").len(), 60);
+    assert_eq!(browser.texts("#agents-more button"), [""; 0]);
     turn_to(&mut browser, "tunnels");
     browser.until(SOON, "document.getElementById('found').textContent.includes('5,000')");
     browser.value("document.querySelector('.tunnel > button').click()");

@@ -31,6 +31,8 @@ pub(crate) struct Probed {
     pub program: String,
     /// Where it wants frames sent.
     pub addr: SocketAddr,
+    /// How long its answer took.
+    pub trip: Duration,
 }
 
 /// What came of asking.
@@ -72,6 +74,7 @@ async fn ask_with(addr: SocketAddr, id: KeyId, key: &ClusterKey) -> std::io::Res
     let mut buffer = vec![0; 2_048];
     let mut turned_away = None;
     while Instant::now() < end {
+        let sent = Instant::now();
         // A port that refuses is reported at the next call, and may be open at the one after.
         let _ = socket.send(&hello).await;
         let again = end.min(Instant::now() + AGAIN);
@@ -80,7 +83,8 @@ async fn ask_with(addr: SocketAddr, id: KeyId, key: &ClusterKey) -> std::io::Res
             match frame::read(&buffer[..len]) {
                 Ok(Sealed::Reply { to, second, .. }) if to == index => match handshake.prove(second, &[]) {
                     Ok((_, _, introduction)) => {
-                        return Ok(read(&introduction).map_or(ProbeAnswer::Silent, ProbeAnswer::Met));
+                        let met = read(&introduction, sent.elapsed());
+                        return Ok(met.map_or(ProbeAnswer::Silent, ProbeAnswer::Met));
                     }
                     Err((unmoved, _)) => handshake = unmoved,
                 },
@@ -99,8 +103,8 @@ async fn ask_with(addr: SocketAddr, id: KeyId, key: &ClusterKey) -> std::io::Res
     Ok(turned_away.map_or(ProbeAnswer::Silent, ProbeAnswer::TurnedAway))
 }
 
-fn read(introduction: &[u8]) -> Option<Probed> {
+fn read(introduction: &[u8], trip: Duration) -> Option<Probed> {
     let Introduction { name, generation, addr, uptime_ms, version } = wire::decode(introduction).ok()?;
     let uptime = Duration::from_millis(uptime_ms);
-    Some(Probed { name: name.into(), generation, uptime, program: version.into(), addr })
+    Some(Probed { name: name.into(), generation, uptime, program: version.into(), addr, trip })
 }

@@ -10,10 +10,13 @@ use crate::config::Config;
 use crate::net::JoinPoint;
 use crate::net::probe::{self, ProbeAnswer, Probed};
 use gossd_core::link::joins::TurnedAway;
+use gossd_core::rank::Order;
 
 const CHECK: &str = "peer";
 /// Clocks this far apart are worth a word: logs of several hosts cannot be compared. Nothing else depends on them.
 const APART: Duration = Duration::from_secs(60);
+/// A round trip as to another part of the world.
+const FAR: Duration = Duration::from_millis(30);
 
 pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     ask_all(config).await.into_iter().map(|(finding, _)| finding).collect()
@@ -75,6 +78,16 @@ fn judge(config: &Config, addr: SocketAddr, answer: &ProbeAnswer, tcp: bool) -> 
                 CHECK,
                 format!("{}; its clock is {} s behind this one", met(addr, peer), behind.as_secs()),
             ),
+            None if peer.trip >= FAR && config.locality.zone.is_empty() && config.order == Order::Random => {
+                Finding::warn(
+                    CHECK,
+                    format!(
+                        "{}, {} ms away, and this agent has no --zone: with one on each host, a visitor is sent to a gost of its own zone if there is one",
+                        met(addr, peer),
+                        peer.trip.as_millis()
+                    ),
+                )
+            }
             None => Finding::ok(CHECK, met(addr, peer)),
         },
         ProbeAnswer::TurnedAway(why) => Finding::fail(
@@ -126,6 +139,7 @@ fn behind(peer: &Probed) -> Option<Duration> {
 mod tests {
     use super::super::Severity;
     use super::*;
+    use gossd_core::locality::Locality;
 
     fn peer(name: &str) -> Probed {
         #[expect(clippy::disallowed_methods, reason = "a clock that goes right")]
@@ -138,16 +152,25 @@ mod tests {
             uptime: Duration::from_secs(5),
             program: "0.1.0".into(),
             addr,
+            trip: Duration::from_millis(2),
         }
     }
 
     #[test]
     fn what_a_peer_says_is_judged_by_whether_the_agent_could_join_it() {
-        let config = Config::loopback("a".parse().unwrap());
+        let default = || Config::loopback("a".parse().unwrap());
+        let config = default();
         let addr = "192.0.2.1:8002".parse().unwrap();
         let late = Probed { generation: peer("b").generation - 3_600_000, ..peer("b") };
+        let far = Probed { trip: Duration::from_millis(182), ..peer("b") };
+        let zone = Locality { zone: "eu".into(), ..Locality::default() };
+        for settled in [Config { locality: zone, ..default() }, Config { order: Order::Nearest, ..default() }]
+        {
+            assert_eq!(judge(&settled, addr, &ProbeAnswer::Met(far.clone()), true).verdict, Severity::Ok);
+        }
         for (answer, tcp, severity, part) in [
             (ProbeAnswer::Met(peer("b")), true, Severity::Ok, "b at 192.0.2.1:8002 answers: gossd 0.1.0"),
+            (ProbeAnswer::Met(far), true, Severity::Warn, "182 ms away, and this agent has no --zone"),
             (ProbeAnswer::Met(peer("b")), false, Severity::Warn, "TCP port 8002 does not answer"),
             (ProbeAnswer::Met(late), true, Severity::Warn, "is 3600 s behind"),
             (ProbeAnswer::Met(peer("a")), true, Severity::Warn, "like this one"),
