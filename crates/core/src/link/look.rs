@@ -1,7 +1,7 @@
 //! What there is to do for every peer: pings, suspicion, forgetting. Each look costs as much as there are peers, so they
 //! are few, however many frames come.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -52,9 +52,10 @@ impl Link {
         }
         let forgotten = self.peers.forget(ran);
         self.forget(now, forgotten, replicas);
-        let nearness: BTreeMap<SocketAddr, Nearness> = self.peers.in_session(ran).collect();
+        let nearness: HashMap<SocketAddr, Nearness> = self.peers.in_session(ran).collect();
         let nearness = |addr| nearness.get(&addr).copied().unwrap_or(Nearness::Stranger);
         for due in self.pings.due(now, nearness) {
+            self.renew_session(now, due.to);
             match nearness(due.to) {
                 Nearness::Stranger | Nearness::Lost => {
                     self.hello(now, due.to);
@@ -76,7 +77,6 @@ impl Link {
                 }
             }
         }
-        self.renew_sessions(now);
         self.tell_address(now);
         self.give_keys(now, ran);
         self.report_peers();
@@ -84,12 +84,14 @@ impl Link {
     }
 
     /// Keys of sessions are not used for longer than an hour: the agent whose name comes first begins anew.
-    fn renew_sessions(&mut self, now: Instant) {
-        let Some(then) = now.checked_sub(REKEY) else { return };
-        for peer in self.peers.older_than(then) {
-            if self.us().owner.name < peer.owner.name && self.pings.provoked(now, peer.addr) {
-                self.hello(now, peer.addr);
-            }
+    fn renew_session(&mut self, now: Instant, addr: SocketAddr) {
+        let session = self.peers.to(addr);
+        let is_old = session.is_some_and(|session| now.saturating_duration_since(session.since) > REKEY);
+        if is_old
+            && self.peers.at(addr).is_some_and(|name| self.us().owner.name < *name)
+            && self.pings.provoked(now, addr)
+        {
+            self.hello(now, addr);
         }
     }
 

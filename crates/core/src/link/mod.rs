@@ -89,6 +89,9 @@ pub const INTERVAL: Duration = Duration::from_millis(1_200);
 /// fill the board.
 pub const DEAD_GRACE: Duration = Duration::from_secs(300);
 
+/// So many peers are enough to have the board from: with more, boards are compared at their pace only.
+const FEW: usize = 32;
+
 /// What is known of owners' slots. The link asks it how far a copy goes, and gives it what peers sent.
 pub trait ReplicaStore {
     /// Takes what peers sent. Must be quick, and must not panic.
@@ -482,7 +485,10 @@ impl Link {
             replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
         }
         self.introduce(peer.addr);
-        self.send_digest(ran, peer.addr);
+        // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
+        if self.live().nth(FEW).is_none() {
+            self.send_digest(ran, peer.addr);
+        }
         self.ask(now, &peer.owner, None, replicas);
         // Where there are many, those who watch it are enough to say back what its former start said.
         if let Some(former) = former.filter(|_| self.peers.watches(&peer.owner.name)) {

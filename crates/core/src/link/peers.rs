@@ -324,6 +324,11 @@ impl Peers {
         contact.and_then(|contact| self.sessions.get(&contact.heard_in)).map_or(0, Session::lost)
     }
 
+    /// Who is at an address, of those that a session was made with.
+    pub(super) fn at(&self, addr: SocketAddr) -> Option<&AgentName> {
+        self.addresses.get(&addr)
+    }
+
     /// The session in which frames are sent to an address.
     pub(super) fn to(&mut self, addr: SocketAddr) -> Option<&mut Session> {
         let contact = self.table.get(self.addresses.get(&addr)?)?.contact.as_ref()?;
