@@ -58,7 +58,9 @@ impl Plan {
         peers: impl Iterator<Item = &'a AgentName>,
         is_sparse: bool,
     ) -> bool {
-        self.is_sparse == is_sparse && self.members.iter().filter(|name| *name != us).eq(peers)
+        let own = self.members.binary_search(us).ok();
+        let others = self.members.iter().enumerate().filter(|(index, _)| Some(*index) != own);
+        self.is_sparse == is_sparse && others.map(|(_, name)| name).eq(peers)
     }
 
     /// Whether an agent has watchers, and not everybody.

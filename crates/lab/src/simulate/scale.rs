@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use gossd_core::agent::Broken;
+use gossd_core::agent::{Broken, State};
 use gossd_core::connection::Caller;
 use gossd_core::lease::Holding;
 use gossd_core::link::MESH;
@@ -53,6 +53,9 @@ pub(super) struct ScaleArgs {
     /// Above so many agents not everybody watches everybody
     #[arg(long, default_value_t = MESH, requires = "agents")]
     mesh: usize,
+    /// Whether, at the end, 5 % of the hosts are lost at once, and the rest falls into halves for ten seconds
+    #[arg(long, requires = "agents")]
+    blows: bool,
     /// Minutes in which doubts and suspicions are counted, although everybody lives
     #[arg(long, default_value_t = 0, requires = "agents")]
     minutes: u64,
@@ -68,16 +71,8 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
     let mut engine = meet(count, seed, scale.mesh, network)?;
     engine.run(Duration::from_secs(scale.settled))?;
     let idle = rates_of(&mut engine, IDLE)?;
-    changes(scale, &mut engine)?;
-
-    let mut more: Vec<f64> = Vec::new();
-    for (origin, times) in engine.arrivals.took() {
-        let origin: usize = origin.parse()?;
-        let weather = engine.network.weather();
-        let farthest = (0..count).map(|host| weather.distance(origin, host)).max().unwrap_or_default();
-        more.extend(times.iter().map(|ms| ms - farthest.as_secs_f64() * 1e3));
-    }
-    more.sort_by(f64::total_cmp);
+    let all: Vec<usize> = (0..count).collect();
+    let more = changes(&mut engine, 1, &all, scale.changes)?;
     let wrongly = wronged(&mut engine, Duration::from_secs(60 * scale.minutes))?;
     let dead = death(&mut engine)?;
     let lost = detection(&mut engine)?;
@@ -126,6 +121,20 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
          lists it last. dead gost: until the last agent has forgotten its records.",
         scale.minutes
     ));
+    if scale.blows {
+        let Blows { dying_ms, met, known } = blows(&mut engine)?;
+        let table = out.table([
+            Column::Number("agents", 0),
+            Column::Number("five_percent_dead_p99_ms", 1),
+            Column::Number("halves_met_s", 2),
+            Column::Number("halves_known_s", 2),
+        ]);
+        table.row([count.into(), dying_ms.into(), met.as_secs_f64().into(), known.as_secs_f64().into()]);
+        out.say(
+            "five percent dead: a change among the others, while nobody has noticed. halves: from the end of ten seconds apart\n\
+             until everybody is heard by everybody, and until the last agent knows what changed on the other side.",
+        );
+    }
     Ok(())
 }
 
@@ -182,24 +191,20 @@ fn counters(engine: &Simulation) -> impl Iterator<Item = &Counters> {
     engine.hosts.iter().filter_map(|host| Some(&*host.running.as_ref()?.counters))
 }
 
-fn changes(scale: &ScaleArgs, engine: &mut Simulation) -> anyhow::Result<()> {
-    for number in 0..scale.changes {
-        let origin = number % engine.hosts.len();
-        let id: Arc<str> = format!("connector-{number}").into();
-        let name = format!("00000000-0000-4000-8000-{number:012}");
-        let others: BTreeSet<usize> = (0..engine.hosts.len()).filter(|host| *host != origin).collect();
-        engine.arrivals.expect(engine.now(), id.clone(), name.clone(), others, origin.to_string());
-        let record = Record {
-            id: (*id).into(),
-            name: name.into(),
-            node: format!("node-{origin}").into(),
-            network: Protocol::Tcp,
-            address: "10.0.0.1:8420".into(),
-        };
-        let holding = Holding { record: Arc::new(record), dial: "".into() };
-        engine
-            .call(origin, |state, now| state.register(now, Caller::local(1), holding))
-            .context("it runs")??;
+/// Registers connectors at these hosts by turns, one every 20 ms: how long each took to the last of them, in milliseconds,
+/// without the one-way delay to the farthest; in order.
+fn changes(engine: &mut Simulation, run: usize, among: &[usize], count: usize) -> anyhow::Result<Vec<f64>> {
+    for (number, origin) in among.iter().cycle().take(count).enumerate() {
+        let others: BTreeSet<usize> = among.iter().copied().filter(|host| host != origin).collect();
+        let (id, tunnel) = (format!("connector-{run}-{number}"), tunnel(run, number));
+        engine.arrivals.expect(
+            engine.now(),
+            id.as_str().into(),
+            tunnel.clone(),
+            others,
+            format!("{run} {origin}"),
+        );
+        register(engine, *origin, 1, &id, &tunnel, "10.0.0.1:8420")?;
         engine.run(Duration::from_millis(20))?;
     }
     let start = engine.now();
@@ -208,6 +213,37 @@ fn changes(scale: &ScaleArgs, engine: &mut Simulation) -> anyhow::Result<()> {
         ensure!(engine.now() - start < Duration::from_secs(60), "{open} changes did not arrive everywhere");
         engine.run(Duration::from_millis(20))?;
     }
+    let (weather, run) = (engine.network.weather(), format!("{run} "));
+    let mut more = Vec::new();
+    for (what, times) in engine.arrivals.took() {
+        let Some(origin) = what.strip_prefix(&run) else { continue };
+        let origin: usize = origin.parse()?;
+        let farthest = among.iter().map(|host| weather.distance(origin, *host)).max().unwrap_or_default();
+        more.extend(times.iter().map(|ms| ms - farthest.as_secs_f64() * 1e3));
+    }
+    more.sort_by(f64::total_cmp);
+    Ok(more)
+}
+
+fn tunnel(run: usize, number: usize) -> String {
+    format!("00000000-0000-4000-8000-{run:04}{number:08}")
+}
+
+/// A gost attaches a connector by that connection.
+fn register(
+    engine: &mut Simulation,
+    host: usize,
+    connection: u64,
+    id: &str,
+    tunnel: &str,
+    address: &str,
+) -> anyhow::Result<()> {
+    let (id, name, node) = (id.into(), tunnel.into(), format!("node-{host}-{connection}").as_str().into());
+    let record = Record { id, name, node, network: Protocol::Tcp, address: address.into() };
+    let dial = if connection == 1 { "".into() } else { "127.0.0.1:8421".into() };
+    let holding = Holding { record: Arc::new(record), dial };
+    let caller = Caller::local(connection);
+    engine.call(host, |state, now| state.register(now, caller, holding)).context("it runs")??;
     Ok(())
 }
 
@@ -232,15 +268,9 @@ fn wronged(engine: &mut Simulation, during: Duration) -> anyhow::Result<Wronged>
 /// of it.
 fn death(engine: &mut Simulation) -> anyhow::Result<Duration> {
     let owner = engine.hosts.len() - 1;
-    let tunnels = |number: usize| format!("00000000-0000-4000-9000-{number:012}");
+    let tunnels = |number: usize| tunnel(0, number);
     for number in 0..GOST {
-        let (id, name) = (format!("of-the-dead-{number}").as_str().into(), tunnels(number).as_str().into());
-        let (node, address) = ("the-dead".into(), "10.0.0.1:8421".into());
-        let record = Record { id, name, node, network: Protocol::Tcp, address };
-        let holding = Holding { record: Arc::new(record), dial: "127.0.0.1:8421".into() };
-        engine
-            .call(owner, |state, now| state.register(now, Caller::local(2), holding))
-            .context("it runs")??;
+        register(engine, owner, 2, &format!("of-the-dead-{number}"), &tunnels(number), "10.0.0.1:8421")?;
     }
     let all_list = |engine: &mut Simulation, wanted: usize| {
         (0..owner).all(|host| {
@@ -290,4 +320,54 @@ fn detection(engine: &mut Simulation) -> anyhow::Result<Detection> {
     let doubted = soon(engine, |engine| !is_any(engine, is_live), "somebody does not doubt it")?;
     let more = soon(engine, |engine| !is_any(engine, Standing::is_alive), "somebody takes it for alive")?;
     Ok(Detection { doubted, suspected: doubted + more })
+}
+
+/// What happens to the cluster at the end.
+struct Blows {
+    /// The ninety-ninth of a hundred changes, while one agent in twenty is dead and nobody has noticed, in milliseconds.
+    dying_ms: f64,
+    /// From the end of a partition until everybody is live to everybody.
+    met: Duration,
+    /// And until what changed meanwhile is known on both sides.
+    known: Duration,
+}
+
+fn blows(engine: &mut Simulation) -> anyhow::Result<Blows> {
+    let is_running = |engine: &Simulation, host: usize| engine.hosts[host].running.is_some();
+    for host in (1..engine.hosts.len()).step_by(20) {
+        engine.hosts[host].crash();
+    }
+    let living: Vec<usize> = (0..engine.hosts.len()).filter(|host| is_running(engine, *host)).collect();
+    // All in the second before the first of the dead are doubted.
+    let dying = changes(engine, 2, &living, 50)?;
+    engine.run(Duration::from_secs(5))?;
+
+    let (left, right) = living.split_at(living.len() / 2);
+    for one in left {
+        for other in right {
+            engine.network.cut(*one, *other);
+            engine.network.cut(*other, *one);
+        }
+    }
+    engine.run(Duration::from_secs(10))?;
+    for (number, host) in left.iter().take(10).chain(right.iter().take(10)).enumerate() {
+        register(engine, *host, 1, &format!("apart-{number}"), &tunnel(3, number), "10.0.0.1:8420")?;
+    }
+    engine.run(Duration::from_secs(1))?;
+    engine.network.heal();
+    let met = |engine: &mut Simulation| {
+        let peers =
+            |host: &usize| engine.hosts[*host].running.as_ref().map_or(0, |running| running.peers.len());
+        living.iter().all(|host| peers(host) == living.len() - 1)
+    };
+    let met = soon(engine, met, "somebody does not hear somebody of the other half")?;
+    let known = |engine: &mut Simulation| {
+        living.iter().all(|host| {
+            let is_listed =
+                |state: &mut State, now| (0..20).all(|n| !state.resolve(now, &tunnel(3, n), 0).is_empty());
+            engine.call(*host, is_listed) == Some(true)
+        })
+    };
+    let known = met + soon(engine, known, "somebody does not know what changed at the other half")?;
+    Ok(Blows { dying_ms: percentile(&dying, 99), met, known })
 }
