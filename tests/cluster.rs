@@ -64,7 +64,7 @@ async fn without_the_board_towards_one_peer_a_change_still_arrives_by_push() {
         .add(2, |_, config| {
             let (cut, deaf) = (cut.clone(), deaf.clone());
             config.faults = Some(losing(move |kind, to| {
-                matches!(kind, Kind::Digest | Kind::Cards)
+                matches!(kind, Kind::Digest | Kind::Rows | Kind::Cards)
                     && cut.load(Ordering::Relaxed)
                     && deaf.get() == Some(&to)
             }));

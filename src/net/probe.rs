@@ -70,11 +70,11 @@ async fn ask_with(addr: SocketAddr, id: KeyId, key: &ClusterKey) -> std::io::Res
     let index = rand::random();
     let (mut handshake, first) = Handshake::begin(key, &Identity::new(&rand::random()), rand::random());
     let mut hello = frame::hello((id, key), index, &first, None);
-    let end = Instant::now() + PATIENCE;
+    let mut sent = Instant::now();
+    let end = sent + PATIENCE;
     let mut buffer = vec![0; 2_048];
     let mut turned_away = None;
     while Instant::now() < end {
-        let sent = Instant::now();
         // A port that refuses is reported at the next call, and may be open at the one after.
         let _ = socket.send(&hello).await;
         let again = end.min(Instant::now() + AGAIN);
@@ -92,6 +92,7 @@ async fn ask_with(addr: SocketAddr, id: KeyId, key: &ClusterKey) -> std::io::Res
                     if to == index && key.is_code_of(&code, coded) =>
                 {
                     hello = frame::hello((id, key), index, &first, Some(&cookie));
+                    sent = Instant::now();
                 }
                 Ok(Sealed::Refusal { to, why }) if to == index => turned_away = TurnedAway::from_number(why),
                 Err(frame::FrameError::Version) => turned_away = Some(TurnedAway::OtherVersion),

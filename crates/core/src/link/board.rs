@@ -21,7 +21,7 @@ use crate::event::PeerChange;
 use crate::record::{AgentName, Generation, Owner};
 use crate::slot::{MAX_VERSION, Version};
 
-/// Rows of a board, and bits of a set of them. A thousand agents are eight to a row, and the hashes of all rows fit a frame.
+/// Rows of a board, and bits of a set of them. A thousand agents are eight to a row, and the hashes of all rows fit a datagram.
 pub(super) const ROWS: usize = u128::BITS as usize;
 /// The whole board.
 pub(super) const ALL_ROWS: u128 = u128::MAX;
@@ -48,8 +48,27 @@ pub(super) struct Learned {
     pub(super) outdated: Vec<SocketAddr>,
 }
 
-/// What two boards compare of an agent.
-type Compared = (Generation, u64, SocketAddr, bool);
+/// What two boards compare of an agent: its name, and what has to be the same.
+type Compared<'a> = (&'a str, (Generation, u64, SocketAddr, bool));
+
+/// The hashes of a board's rows.
+pub(super) struct RowHashes {
+    hashes: Vec<u64>,
+    /// Of which something has changed since.
+    stale: u128,
+}
+
+impl RowHashes {
+    /// None is known yet.
+    pub(super) fn new() -> Self {
+        Self { hashes: vec![0; ROWS], stale: ALL_ROWS }
+    }
+
+    /// Something of an agent in this row has changed.
+    pub(super) fn change(&mut self, row: u8) {
+        self.stale |= 1 << row;
+    }
+}
 
 impl Peers {
     /// Our own slots have come to this version.
@@ -59,40 +78,46 @@ impl Peers {
 
     /// What two boards have in common that know the same of the agents in these rows.
     pub(super) fn hash(&mut self, rows: u128) -> u64 {
-        let hashes = self.row_hashes().iter().enumerate();
-        hashes.filter(|(row, _)| rows >> row & 1 == 1).fold(0, |sum, (_, hash)| sum.wrapping_add(*hash))
+        let hashes = self.row_hashes().iter().enumerate().filter(|(row, _)| rows >> row & 1 == 1);
+        short_hash(hashes.fold(Sha256::new(), |sum, (_, hash)| sum.chain_update(hash.to_le_bytes())))
     }
 
     /// The same of each row.
-    pub(super) fn row_hashes(&mut self) -> &[u64; ROWS] {
-        if self.hash.is_none() {
-            let mut hashes = Box::new([0_u64; ROWS]);
-            for card in self.compared() {
-                let hash = &mut hashes[row(card.0)];
-                *hash = hash.wrapping_add(short_hash(&wire::encode(&card)));
+    pub(super) fn row_hashes(&mut self) -> &[u64] {
+        let stale = std::mem::take(&mut self.rows.stale);
+        if stale != 0 {
+            let mut hashes = std::mem::take(&mut self.rows.hashes);
+            let is_stale = |row: u8| stale >> row & 1 == 1;
+            (0..).zip(&mut hashes).filter(|(row, _)| is_stale(*row)).for_each(|(_, hash)| *hash = 0);
+            let mut cards: Vec<_> = self.compared().filter(|(row, _)| is_stale(*row)).collect();
+            cards.sort_unstable();
+            for cards in cards.chunk_by(|(one, _), (other, _)| one == other) {
+                let hash =
+                    cards.iter().fold(Sha256::new(), |sum, (_, card)| sum.chain_update(wire::encode(card)));
+                hashes[usize::from(cards[0].0)] = short_hash(hash);
             }
-            self.hash = Some(hashes);
+            self.rows.hashes = hashes;
         }
-        self.hash.as_ref().expect("it was just made")
+        &self.rows.hashes
     }
 
     /// The rows that differ from those of another board.
     pub(super) fn rows_unlike(&mut self, theirs: &wire::Rows<'_>) -> u128 {
-        let theirs =
-            theirs.hashes.chunks_exact(8).map(|hash| u64::from_le_bytes(hash.try_into().expect("8 bytes")));
+        let theirs = theirs.hashes.as_chunks().0.iter().map(|hash| u64::from_le_bytes(*hash));
         let pairs = self.row_hashes().iter().zip(theirs).enumerate();
         pairs.filter(|(_, (ours, theirs))| *ours != theirs).fold(0, |rows, (row, _)| rows | 1 << row)
     }
 
-    /// What of each agent has to be the same on two boards, ourselves included; nothing of those that are only expected
-    /// back, which everybody forgets at another moment.
-    fn compared(&self) -> impl Iterator<Item = (&str, Compared)> {
+    /// What of each agent has to be the same on two boards, ourselves included, and its row; nothing of those that are only
+    /// expected back, which everybody forgets at another moment.
+    fn compared(&self) -> impl Iterator<Item = (u8, Compared<'_>)> {
         let own = &self.own;
         let Peer { owner, addr } = &own.peer;
-        let ours = (owner.name.as_str(), (owner.generation, own.revision, *addr, own.left));
+        let name = owner.name.as_str();
+        let ours = (row(name), (name, (owner.generation, own.revision, *addr, own.left)));
         let others = self.table.values().filter(|known| !known.is_forgotten).map(|known| {
             let Peer { owner, addr } = &known.peer;
-            (owner.name.as_str(), (owner.generation, known.revision, *addr, known.left))
+            (known.row, (owner.name.as_str(), (owner.generation, known.revision, *addr, known.left)))
         });
         others.chain([ours])
     }
@@ -117,10 +142,12 @@ impl Peers {
 
     /// The cards of these rows, ours first, then those with the latest signs of life.
     pub(super) fn cards(&self, ran: Instant, rows: u128) -> Vec<wire::Card<'_>> {
-        let is_there = |card: &wire::Card<'_>| rows == ALL_ROWS || rows >> row(card.name) & 1 == 1;
-        let mut cards: Vec<_> = self.table.values().map(|known| known.card(ran)).filter(is_there).collect();
+        let is_there = |row: u8| rows >> row & 1 == 1;
+        let others = self.table.values().filter(|known| is_there(known.row));
+        let mut cards: Vec<_> = others.map(|known| known.card(ran)).collect();
         cards.sort_by_key(|card| card.age_ms);
-        Some(self.own_card()).filter(is_there).into_iter().chain(cards).collect()
+        let own = Some(self.own_card()).filter(|own| is_there(row(own.name)));
+        own.into_iter().chain(cards).collect()
     }
 
     /// The cards of these agents, as far as something is known of them.
@@ -134,13 +161,15 @@ impl Peers {
         known.map(|known| known.card(ran)).collect()
     }
 
-    /// The agents that are not among the live ones and did not leave, those with the latest signs of life first.
-    pub(super) fn silent(&self, ran: Instant) -> Vec<&str> {
+    /// The agents that are not among the live ones and did not leave; of many, a different choice at each turn.
+    pub(super) fn silent(&self, ran: Instant, turn: usize) -> Vec<&str> {
         let silent =
             self.table.values().filter(|known| !known.left && !known.is_forgotten && !known.is_live(ran));
-        let mut silent: Vec<_> = silent.collect();
-        silent.sort_by_key(|known| std::cmp::Reverse(known.sign));
-        silent.into_iter().take(MAX_SILENT).map(|known| known.peer.owner.name.as_str()).collect()
+        let mut silent: Vec<_> = silent.map(|known| known.peer.owner.name.as_str()).collect();
+        let first = turn % silent.len().max(1);
+        silent.rotate_left(first);
+        silent.truncate(MAX_SILENT);
+        silent
     }
 
     /// Takes cards of a live peer. Of itself its word holds; what frames of another agent tell us ourselves counts more
@@ -162,7 +191,7 @@ impl Peers {
                 Some(known) if name == by.name => {
                     let had = known.keys.clone().filter(|_| known.is_own_word);
                     if known.peer.owner == *by && known.take_own_word(card) {
-                        self.hash = None;
+                        self.rows.change(known.row);
                         let has = known.keys.as_ref().map(|keys| keys.fingerprint);
                         if had.is_some_and(|had| Some(had.fingerprint) != has) {
                             learned.news.push(News::Differs { owner: by.clone(), change: PeerChange::Keys });
@@ -175,7 +204,7 @@ impl Peers {
                         learned.outdated.push(known.peer.addr);
                     }
                     if is_same && !known.is_own_word && known.take_statement(card) {
-                        self.hash = None;
+                        self.rows.change(known.row);
                     }
                 }
                 Some(_) | None => self.take_one(ran, name, card, is_near, &mut learned),
@@ -202,7 +231,8 @@ impl Peers {
                 if sign > known.sign + ECHO {
                     (known.sign, known.version) = (sign, known.version.max(card.version));
                     if age < self.grace {
-                        (known.is_forgotten, self.hash) = (false, None);
+                        known.is_forgotten = false;
+                        self.rows.change(known.row);
                     }
                     learned.news.push(News::Hearsay { owner: owner.clone(), age });
                 }
@@ -213,10 +243,11 @@ impl Peers {
                         free(&mut self.addresses, &known.peer);
                         (known.peer.addr, learned.moved) = (card.addr, true);
                     }
-                    self.hash = None;
+                    self.rows.change(known.row);
                 }
                 if card.left && !known.left {
-                    (known.left, self.hash) = (true, None);
+                    known.left = true;
+                    self.rows.change(known.row);
                 }
                 if card.buried && !known.is_buried {
                     known.is_buried = true;
@@ -241,8 +272,9 @@ impl Peers {
                 if let Some(before) = self.table.remove(&owner.name) {
                     known.take_place_of(ran, before, &mut admission);
                 }
+                self.rows.change(known.row);
                 self.table.insert(owner.name.clone(), known);
-                (self.hash, learned.moved) = (None, true);
+                learned.moved = true;
                 learned.news.extend(admission.forgotten.into_iter().map(|owner| News::Forgotten { owner }));
                 // Whom an operator gave up is not listed by those either who never heard it.
                 if is_forgotten || card.buried {
@@ -256,12 +288,12 @@ impl Peers {
 }
 
 /// Which row an agent is in.
-fn row(name: &str) -> usize {
-    usize::from(Sha256::digest(name)[0]) % ROWS
+pub(super) fn row(name: &str) -> u8 {
+    Sha256::digest(name)[0] % 128
 }
 
-fn short_hash(bytes: &[u8]) -> u64 {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
+fn short_hash(hash: Sha256) -> u64 {
+    let hash: [u8; 32] = hash.finalize().into();
     u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
 }
 
@@ -387,7 +419,7 @@ mod tests {
         for n in 0..300 {
             now += 2 * S;
             meet(&mut other, now, 3, 1);
-            let silent: Vec<_> = one.silent(now).into_iter().map(str::to_owned).collect();
+            let silent: Vec<_> = one.silent(now, 0).into_iter().map(str::to_owned).collect();
             let told = other.cards_of(now, silent.iter().map(String::as_str));
             let learned = one.take(now + S, &owner(2, 1), &told);
             // It is silent after a moment only.
@@ -468,7 +500,7 @@ mod tests {
         assert_eq!(learned.news, [News::Buried { owner: owner(4, 1) }]);
         assert!(!one.knows(&owner(4, 1)), "or its records would come back");
         assert_eq!(tell(&other, &mut one, now).news, [], "told once");
-        assert!(one.silent(now).iter().all(|name| *name != "a4"));
+        assert!(one.silent(now, 0).iter().all(|name| *name != "a4"));
         let mut newcomer = board(5);
         let learned = tell(&other, &mut newcomer, now);
         let heard_of = |n| {

@@ -27,6 +27,9 @@ fn apply(now: Instant, owner: &Owner, changes: Vec<Change>, extent: Extent, repl
     }
 }
 
+/// A push is said for no longer than this; whoever says so tells nothing of the network.
+const LATEST: Duration = Duration::from_secs(10);
+
 impl Link {
     /// Asks for what an owner changed, unless all to the version that it has come to is known here: the owner, if it is
     /// live, or else some other peer.
@@ -87,7 +90,7 @@ impl Link {
             Owner { name: self.us().owner.name.clone(), generation }
         } else {
             let way = self.pings.trip(peer.addr).unwrap_or_default() / 2;
-            self.effects.lag = Some(Duration::from_micros(push.age_us.into()) + way);
+            self.effects.lag = Some((Duration::from_micros(push.age_us.into()) + way).min(LATEST));
             self.peers.note_push(now, &peer.owner.name, push.id, payload);
             if changes.iter().any(|change| change.cell.content.status() == Some(Status::Left)) {
                 self.peers.left(&peer.owner);

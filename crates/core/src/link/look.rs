@@ -21,7 +21,7 @@ pub(super) const DOUBTED: Duration = Duration::from_millis(1_200);
 /// And after this long it is sent a Hello as well: it may be another start, which does not know our session. Not before:
 /// a Hello costs a handshake, and on a lossy network two pings in a row are often lost.
 const ANOTHER: Duration = Duration::from_millis(1_400);
-/// A session is used for no longer than this.
+/// A session that is older is renewed when its peer is pinged next.
 const REKEY: Duration = Duration::from_secs(3_600);
 /// Least time between two looks: of 500 peers a thousand pings are due every second, and no hurry is in any.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -55,18 +55,11 @@ impl Link {
         let nearness: HashMap<SocketAddr, Nearness> = self.peers.in_session(ran).collect();
         let nearness = |addr| nearness.get(&addr).copied().unwrap_or(Nearness::Stranger);
         for due in self.pings.due(now, nearness) {
-            self.renew_session(now, due.to);
             match nearness(due.to) {
-                Nearness::Stranger | Nearness::Lost => {
-                    self.hello(now, due.to);
-                    // Where its frames came from last.
-                    let via = self.peers.route(due.to);
-                    if via != due.to {
-                        self.hello(now, via);
-                    }
-                }
+                Nearness::Stranger | Nearness::Lost => self.greet(now, due.to),
                 Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Asked => {
                     self.ping(now, due.to, due.ask);
+                    self.renew_session(now, due.to);
                 }
                 Nearness::Doubtful => {
                     self.ping(now, due.to, due.ask);
@@ -83,7 +76,7 @@ impl Link {
         self.gauge();
     }
 
-    /// Keys of sessions are not used for longer than an hour: the agent whose name comes first begins anew.
+    /// Keys of sessions are not used for long: the agent whose name comes first begins anew.
     fn renew_session(&mut self, now: Instant, addr: SocketAddr) {
         let session = self.peers.to(addr);
         let is_old = session.is_some_and(|session| now.saturating_duration_since(session.since) > REKEY);
@@ -91,7 +84,16 @@ impl Link {
             && self.peers.at(addr).is_some_and(|name| self.us().owner.name < *name)
             && self.pings.provoked(now, addr)
         {
-            self.hello(now, addr);
+            self.greet(now, addr);
+        }
+    }
+
+    /// Begins a handshake at an address, and at the one that frames of whoever is there came from last.
+    fn greet(&mut self, now: Instant, addr: SocketAddr) {
+        self.hello(now, addr);
+        let via = self.peers.route(addr);
+        if via != addr {
+            self.hello(now, via);
         }
     }
 

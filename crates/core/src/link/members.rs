@@ -15,10 +15,15 @@ use crate::agent::News;
 use crate::record::{AgentName, Owner};
 use crate::slot::{Change, Status};
 
+/// Until so long after its start, an agent compares boards four times as often.
+const YOUNG: Duration = Duration::from_secs(10);
+
 impl Link {
     /// Compares our board with that of one live peer, whichever; and asks for our former starts that nobody told of yet.
     pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
-        self.next_digest = now + self.interval;
+        // A newcomer's first digests may have been lost, and it knows nobody.
+        let is_young = now.saturating_duration_since(self.started) < YOUNG;
+        self.next_digest = now + if is_young { self.interval / 4 } else { self.interval };
         for owner in self.peers.untold() {
             self.ask(now, &owner, None, replicas);
         }
@@ -31,18 +36,22 @@ impl Link {
 
     pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr) {
         let hash = self.peers.hash(ALL_ROWS);
-        let digest = wire::encode(&wire::Digest { hash, silent: self.peers.silent(ran) });
+        let turn = self.rng.random_range(0..=u32::MAX) as usize;
+        let cards = u32::try_from(1 + self.peers.len().0).unwrap_or(u32::MAX);
+        let digest = wire::encode(&wire::Digest { hash, cards, silent: self.peers.silent(ran, turn) });
         self.send(Kind::Digest, &digest, to);
     }
 
-    /// Answers, if the boards differ, with all cards as far as they fit a datagram, or else with what the rows are like; and with
-    /// the cards of the agents that the peer does not hear.
+    /// Answers, if the boards differ, with all cards: if they fit a datagram, or the peer has so few that it is new, and has to
+    /// know also who is only expected back. Otherwise with what the rows are like, and the cards of the agents that the peer does
+    /// not hear.
     pub(super) fn take_digest(&mut self, peer: &Peer, digest: &wire::Digest<'_>) {
         let Some(ran) = self.ran.now else { return };
         let hash = self.peers.hash(ALL_ROWS);
         if hash != digest.hash {
             let all = self.peers.cards(ran, ALL_ROWS);
-            if wire::encode(&all).len() <= PIECE_BYTES {
+            let is_new = (digest.cards as usize) < all.len() / 2;
+            if is_new || wire::encode(&all).len() <= PIECE_BYTES {
                 let frames = self.spell(ALL_ROWS, hash, &all, peer.addr);
                 return self.send_cards(frames, peer.addr);
             }
@@ -183,7 +192,7 @@ impl Link {
             }
         }
         self.give_keys(now, ran);
-        if self.peers.hash(cards.rows) != cards.hash && cards.rows != 0 {
+        if cards.rows != 0 && self.peers.hash(cards.rows) != cards.hash {
             let frames = self.spell(0, 0, &self.peers.cards(ran, cards.rows), peer.addr);
             self.send_cards(frames, peer.addr);
         }

@@ -6,7 +6,7 @@
 //! publish ─▶ push ─▶ session (encrypts) ═▶ frames
 //! frames ═▶ handshakes (Hello, Reply, Proof) ─▶ session (decrypts, each once) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ ReplicaStore
 //!                                            ├▶ ping, cards ─▶ an owner's version ─▶ repair asks for what is missing
-//!                                            ├▶ digest, cards ─▶ board: who there is, and where
+//!                                            ├▶ digest, rows, cards ─▶ board: who there is, and where
 //!                                            └▶ key status, handover ─▶ keyring
 //! ```
 
@@ -462,7 +462,7 @@ impl Link {
         let ran = self.ran.now.unwrap_or(now);
         let peer = session.peer.clone();
         let via = session.via;
-        let Admission { goes_on, moved, former, changes, recent, forgotten } =
+        let Admission { goes_on, moved, former, changes, recent, forgotten, was_forgotten } =
             self.peers.admit(ran, index, session)?;
         if moved.is_some() {
             self.retarget(now);
@@ -485,8 +485,9 @@ impl Link {
             replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
         }
         self.introduce(peer.addr);
-        // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
-        if self.live().nth(FEW).is_none() {
+        // Whoever has many peers has the board from them, and a newcomer needs it from a few of them. But whoever is back after long
+        // comes from where others may be that are only expected here.
+        if was_forgotten || self.live().nth(FEW).is_none() {
             self.send_digest(ran, peer.addr);
         }
         self.ask(now, &peer.owner, None, replicas);

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::board::ROWS;
+use super::board::{RowHashes, row};
 use super::frame::Index;
 use super::keyring::KeyId;
 use super::keys::KeyringSummary;
@@ -44,8 +44,8 @@ pub(crate) struct Peers {
     pub(super) addresses: BTreeMap<SocketAddr, AgentName>,
     /// Former starts of this agent that peers remember.
     own_former: BTreeMap<Generation, OwnFormer>,
-    /// Of each row of the board; none since something of it changed.
-    pub(super) hash: Option<Box<[u64; ROWS]>>,
+    /// Of the board.
+    pub(super) rows: RowHashes,
     /// Who watches whom.
     pub(super) plan: Plan,
     /// Above so many agents not everybody watches everybody.
@@ -68,6 +68,8 @@ pub(super) struct OwnCard {
 pub(super) struct KnownPeer {
     /// Its last start that is known, and where frames for it are sent.
     pub(super) peer: Peer,
+    /// In which row of the board its name is.
+    pub(super) row: u8,
     /// Its identity, once it was met. Its name is pinned to that.
     identity: Option<[u8; 32]>,
     /// Of what it stated last.
@@ -186,6 +188,8 @@ pub(super) struct Admission {
     pub(super) recent: Recent,
     /// Starts that are not remembered any more.
     pub(super) forgotten: Vec<Owner>,
+    /// Whether it was only expected back.
+    pub(super) was_forgotten: bool,
 }
 
 impl Peers {
@@ -198,7 +202,7 @@ impl Peers {
             sessions: BTreeMap::new(),
             addresses: BTreeMap::new(),
             own_former: BTreeMap::new(),
-            hash: None,
+            rows: RowHashes::new(),
             plan: Plan::default(),
             mesh,
         }
@@ -208,7 +212,7 @@ impl Peers {
     pub(super) fn state(&mut self, change: impl FnOnce(&mut OwnCard)) {
         change(&mut self.own);
         self.own.revision += 1;
-        self.hash = None;
+        self.rows.change(row(self.own.peer.owner.name.as_str()));
     }
 
     /// Decrypts a frame of an admitted session, once, and notes that its peer lives.
@@ -267,6 +271,7 @@ impl Peers {
         };
         known.is_near = true;
         if let Some(mut before) = before {
+            admission.was_forgotten = before.is_forgotten;
             let is_same =
                 before.peer.owner == peer.owner && before.identity.is_none_or(|pinned| pinned == identity);
             if let Some(mut former) = before.contact.take() {
@@ -294,7 +299,7 @@ impl Peers {
             known.take_place_of(ran, before, &mut admission);
         }
         known.contact = Some(contact);
-        self.hash = None;
+        self.rows.change(known.row);
         self.addresses.insert(peer.addr, name.clone());
         self.table.insert(name.clone(), known);
         self.sessions.insert(index, session);
@@ -490,7 +495,8 @@ impl Peers {
         if known.is_live(ran) {
             return Err(NotBuried::Alive);
         }
-        (known.left, known.is_buried, self.hash) = (true, true, None);
+        (known.left, known.is_buried) = (true, true);
+        self.rows.change(known.row);
         Ok(known.peer.owner.clone())
     }
 
@@ -498,7 +504,8 @@ impl Peers {
     pub(super) fn left(&mut self, owner: &Owner) {
         let known = self.table.get_mut(&owner.name).filter(|known| known.peer.owner == *owner);
         if let Some(known) = known {
-            (known.left, self.hash) = (true, None);
+            known.left = true;
+            self.rows.change(known.row);
         }
     }
 
@@ -506,7 +513,7 @@ impl Peers {
     /// at once if it left, or else after [`EXPECTED`].
     pub(super) fn forget(&mut self, ran: Instant) -> Vec<Owner> {
         let is_over = |at: Instant, grace| ran.saturating_duration_since(at) >= grace;
-        let Self { table, sessions, addresses, own_former, grace, hash, own, .. } = self;
+        let Self { table, sessions, addresses, own_former, grace, rows, own, .. } = self;
         let mut forgotten = Vec::new();
         table.retain(|name, known| {
             known.blocked = known.blocked.filter(|until| *until > ran);
@@ -519,7 +526,8 @@ impl Peers {
                 forgotten.push(Owner { name: name.clone(), generation });
             }
             if !known.is_forgotten && is_over(known.sign, *grace) {
-                (known.is_forgotten, *hash) = (true, None);
+                known.is_forgotten = true;
+                rows.change(known.row);
                 forgotten.extend(known.starts());
                 known.former = None;
             }
@@ -625,6 +633,7 @@ impl Peers {
         let silent = older.filter(|(_, known)| !known.is_live(ran));
         let name = silent.min_by_key(|(_, known)| known.sign).map(|(name, _)| name.clone())?;
         let mut known = self.table.remove(&name)?;
+        self.rows.change(known.row);
         known.drop_contact(&mut self.sessions, &mut self.addresses);
         Some(if known.is_forgotten { Vec::new() } else { known.starts().collect() })
     }
@@ -641,6 +650,7 @@ impl KnownPeer {
     /// Somebody who gave a sign of life at that time.
     pub(super) fn new(sign: Instant, peer: Peer, program: Arc<str>) -> Self {
         Self {
+            row: row(peer.owner.name.as_str()),
             peer,
             identity: None,
             revision: 0,

@@ -1,5 +1,6 @@
 //! Links in one room: who meets, what reaches whom, and what nobody can forge.
 
+mod boards;
 mod detour;
 mod naming;
 mod room;
@@ -43,50 +44,6 @@ fn whoever_joins_anybody_meets_everybody_although_one_frame_in_five_is_lost() {
     room.recording.clear();
     room.run(20_000);
     assert_eq!(room.sent(Kind::Cards), 0, "boards that are the same are not exchanged");
-}
-
-/// What two boards of 500 agents each are told, if they differ in these: the bytes of all frames that compare them.
-fn compared(differ: [&[u32]; 2]) -> usize {
-    let mut room = Room::new(2);
-    room.meet();
-    let names: Vec<String> = (0..500).map(|n| format!("left-{n}")).collect();
-    let now = room.now;
-    for (n, differ) in [1, 2].into_iter().zip(differ) {
-        let card = |(at, name)| wire::Card {
-            name,
-            generation: 1,
-            revision: if differ.contains(&at) { 2 } else { 1 },
-            addr: addr(9),
-            left: true,
-            buried: false,
-            version: 0,
-            age_ms: 1_000,
-            program: "1",
-            keys: None,
-        };
-        let cards: Vec<_> = (0..).zip(names.iter().map(String::as_str)).map(card).collect();
-        // That it left is believed of whoever is known.
-        for _ in 0..2 {
-            assert_eq!(room.link(n).peers.take(now, &owner(3 - n, 1), &cards).refused, 0);
-        }
-    }
-    room.recording.clear();
-    room.run(4_000);
-    assert_eq!(room.link(1).peers.hash(ALL_ROWS), room.link(2).peers.hash(ALL_ROWS));
-    let frames = room.recording.iter().filter(|(.., kind, _)| matches!(kind, Kind::Rows | Kind::Cards));
-    frames.map(|(.., bytes)| bytes.len()).sum()
-}
-
-#[test]
-fn of_large_boards_only_the_rows_that_differ_are_told() {
-    assert_eq!(compared([&[], &[]]), 0);
-    let one = compared([&[7], &[]]);
-    assert!(one < 3_000, "{one}: the hashes of all rows, perhaps both ways, and a row");
-    let both_ways = compared([&[7, 8, 9], &[10, 11]]);
-    assert!(both_ways < 4_500, "{both_ways}");
-    let all: Vec<u32> = (0..500).collect();
-    let whole = compared([&all, &[]]);
-    assert!(whole > 500 * 20, "{whole}");
 }
 
 #[test]

@@ -141,12 +141,15 @@ impl Kind {
 pub struct Digest<'a> {
     /// The same for boards that know the same agents in the same state.
     pub hash: u64,
+    /// How many cards are on it.
+    pub cards: u32,
     /// Agents that do not reach the sender.
     #[serde(borrow)]
     pub silent: Vec<&'a str>,
 }
 
-/// The rows of the sender's board, which are more than a frame holds. Agents are in rows by their names.
+/// What the rows of the sender's board are like, where its cards are more than a datagram holds. An agent's name says in which
+/// row it is.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows<'a> {
     /// The hash of each, 8 bytes, little-endian.
@@ -157,9 +160,10 @@ pub struct Rows<'a> {
 /// Cards of the sender's board.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cards<'a> {
-    /// Which rows it has told with these and those just before, the first row as the lowest bit, because the boards differ there:
+    /// The rows, the first one as the lowest bit, whose last cards are among these. The receiver's cards of these rows are wanted
+    /// if they are still others.
     pub rows: u128,
-    /// if they still do, so that the sum of their hashes is another, the receiver's are wanted.
+    /// The same for boards that know the same agents in these rows, in the same state.
     pub hash: u64,
     /// The cards.
     #[serde(borrow)]

@@ -62,7 +62,7 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
     let frozen: Vec<Vec<u8>> = kinds.iter().map(|kind| frozen(kind.word())).collect();
     for (kind, bytes) in kinds.into_iter().zip(&frozen) {
         match kind {
-            Kind::Digest => assert_frozen(kind, &Digest { hash: 9, silent: vec!["b", "c"] }, bytes),
+            Kind::Digest => assert_frozen(kind, &Digest { hash: 9, cards: 3, silent: vec!["b", "c"] }, bytes),
             Kind::Cards => {
                 let (generation, addr, left, version, age_ms) = (8, taken_by, true, 9, 700);
                 let (revision, program, keys) = (3, "0.1.0", Some(told()));
