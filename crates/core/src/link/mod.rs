@@ -485,6 +485,9 @@ impl Link {
             replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
         }
         self.introduce(peer.addr);
+        if was_forgotten {
+            self.look_for_all(now);
+        }
         // Whoever has many peers has the board from them, and a newcomer needs it from a few of them. But whoever is back after long
         // comes from where others may be that are only expected here.
         if was_forgotten || self.live().nth(FEW).is_none() {

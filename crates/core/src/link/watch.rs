@@ -418,6 +418,16 @@ impl Link {
         }
     }
 
+    /// Somebody who was away for long is back: perhaps the others are as well, who are asked one after the other.
+    pub(super) fn look_for_all(&mut self, now: Instant) {
+        let expected = self.peers.table.values().filter(|known| known.is_forgotten && !known.left);
+        for addr in expected.map(|known| known.peer.addr).collect::<Vec<_>>() {
+            if self.pings.looked_for(now, addr) {
+                self.hello(now, addr);
+            }
+        }
+    }
+
     pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
         let Some(ran) = self.ran.now else { return };
         for silent in alert.silent.iter().take(PER_FRAME) {

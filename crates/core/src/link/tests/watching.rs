@@ -139,6 +139,19 @@ fn a_partition_in_halves_is_noticed_and_heals() {
     assert_eq!(room.suspicions(), 0);
 }
 
+#[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
+fn halves_that_have_forgotten_each_other_meet_at_once() {
+    let mut room = large(24);
+    room.cut = |from, to| half(from) != half(to);
+    room.run(320_000);
+    assert!((1..=24).all(|n| room.shown(n) == 11));
+    room.cut = |_, _| false;
+    // Each asks one of the others every quarter of a second, and all as soon as one answers.
+    room.run(300);
+    assert_eq!((1..=24).map(|n| room.peers(n)).collect::<Vec<_>>(), [23; 24]);
+}
+
 fn half(at: SocketAddr) -> bool {
     (1..=12).any(|n| addr(n) == at)
 }
