@@ -52,7 +52,8 @@ impl Link {
         }
         let forgotten = self.peers.forget(ran);
         self.forget(now, forgotten, replicas);
-        let nearness: HashMap<SocketAddr, Nearness> = self.peers.in_session(ran).collect();
+        let mut nearness = HashMap::with_capacity(self.peers.len().0);
+        nearness.extend(self.peers.in_session(ran));
         let nearness = |addr| nearness.get(&addr).copied().unwrap_or(Nearness::Stranger);
         for due in self.pings.due(now, nearness) {
             match nearness(due.to) {
