@@ -74,6 +74,11 @@ impl<'a> Sheet<'a> {
         Ok(())
     }
 
+    /// A histogram.
+    pub(crate) fn distribution(&mut self, name: &str, help: &str, values: &Histogram) -> fmt::Result {
+        values.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
+    }
+
     /// A histogram for each set of labels.
     pub(crate) fn histogram<L: EncodeLabelSet>(
         &mut self,
