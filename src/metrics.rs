@@ -75,22 +75,8 @@ impl<'a> Sheet<'a> {
     }
 
     /// A histogram.
-    pub(crate) fn distribution(&mut self, name: &str, help: &str, values: &Histogram) -> fmt::Result {
+    pub(crate) fn histogram(&mut self, name: &str, help: &str, values: &Histogram) -> fmt::Result {
         values.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
-    }
-
-    /// A histogram for each set of labels.
-    pub(crate) fn histogram<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, Histogram)>,
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (labels, histogram) in values {
-            histogram.encode(metric.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ impl Collector for Cluster {
         sheet.count("gossd_doubts", "How often a peer was silent for a moment", counters.doubts())?;
         sheet.count("gossd_suspicions", "How often a peer became suspect", counters.suspicions())?;
         let help = "Time from a peer's publishing a change to our taking it, by push: its own delay and half a round trip";
-        sheet.distribution("gossd_propagation_seconds", help, &self.lags)?;
+        sheet.histogram("gossd_propagation_seconds", help, &self.lags)?;
         let tables =
             Gauge::ALL.map(|(gauge, word, _)| ([("table", word)], amount(counters.gauges.get(gauge))));
         sheet.levels("gossd_gossip_entries", "Entries of the gossip's tables", tables)?;
