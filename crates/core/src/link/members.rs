@@ -15,15 +15,13 @@ use crate::agent::News;
 use crate::record::{AgentName, Owner};
 use crate::slot::{Change, Status};
 
-/// Until so long after its start, an agent compares boards four times as often.
-const YOUNG: Duration = Duration::from_secs(10);
+/// A card has so many bytes at least.
+const MIN_CARD: usize = 16;
 
 impl Link {
     /// Compares our board with that of one live peer, whichever; and asks for our former starts that nobody told of yet.
     pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
-        // A newcomer's first digests may have been lost, and it knows nobody.
-        let is_young = now.saturating_duration_since(self.started) < YOUNG;
-        self.next_digest = now + if is_young { self.interval / 4 } else { self.interval };
+        self.next_digest = now + self.interval;
         for owner in self.peers.untold() {
             self.ask(now, &owner, None, replicas);
         }
@@ -49,11 +47,14 @@ impl Link {
         let Some(ran) = self.ran.now else { return };
         let hash = self.peers.hash(ALL_ROWS);
         if hash != digest.hash {
-            let all = self.peers.cards(ran, ALL_ROWS);
-            let is_new = (digest.cards as usize) < all.len() / 2;
-            if is_new || wire::encode(&all).len() <= PIECE_BYTES {
-                let frames = self.spell(ALL_ROWS, hash, &all, peer.addr);
-                return self.send_cards(frames, peer.addr);
+            let count = 1 + self.peers.len().0;
+            let is_new = (digest.cards as usize) < count / 2;
+            if is_new || count * MIN_CARD <= PIECE_BYTES {
+                let all = self.peers.cards(ran, ALL_ROWS);
+                if is_new || wire::encode(&all).len() <= PIECE_BYTES {
+                    let frames = self.spell(ALL_ROWS, hash, &all, peer.addr);
+                    return self.send_cards(frames, peer.addr);
+                }
             }
             let hashes: Vec<u8> =
                 self.peers.row_hashes().iter().flat_map(|hash| hash.to_le_bytes()).collect();

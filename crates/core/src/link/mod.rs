@@ -158,6 +158,8 @@ pub struct Link {
     interval: Duration,
     /// When we compare our board with a peer's next.
     next_digest: Instant,
+    /// When somebody was back last who had been away for long.
+    reunited: Option<Instant>,
     /// Why the key file is not written.
     key_problem: Option<String>,
     /// Whether peers know a later start of ours.
@@ -217,6 +219,7 @@ impl Link {
             host: HostAddresses::default(),
             interval,
             next_digest: now,
+            reunited: None,
             key_problem,
             is_superseded: false,
             rejections: Rejections::default(),
@@ -485,12 +488,9 @@ impl Link {
             replicas.apply(now, News::Differs { owner: peer.owner.clone(), change });
         }
         self.introduce(peer.addr);
-        if was_forgotten {
-            self.look_for_all(now);
-        }
-        // Whoever has many peers has the board from them, and a newcomer needs it from a few of them. But whoever is back after long
-        // comes from where others may be that are only expected here.
-        if was_forgotten || self.live().nth(FEW).is_none() {
+        // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
+        let is_reunion = was_forgotten && self.is_reunited(now);
+        if is_reunion || self.live().nth(FEW).is_none() {
             self.send_digest(ran, peer.addr);
         }
         self.ask(now, &peer.owner, None, replicas);

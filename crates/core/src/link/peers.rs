@@ -638,6 +638,12 @@ impl Peers {
         Some(if known.is_forgotten { Vec::new() } else { known.starts().collect() })
     }
 
+    /// Where those were that are only expected back, and that were met.
+    pub(super) fn expected_back(&self) -> impl Iterator<Item = SocketAddr> {
+        let expected = |known: &&KnownPeer| known.is_forgotten && !known.left && known.identity.is_some();
+        self.table.values().filter(expected).map(|known| known.peer.addr)
+    }
+
     /// Drops the sessions with a peer.
     pub(super) fn lose_contact(&mut self, name: &AgentName) {
         if let Some(known) = self.table.get_mut(name) {

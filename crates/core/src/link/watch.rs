@@ -42,6 +42,8 @@ const SILENT_AROUND: usize = 2;
 const GONE_AROUND: usize = 4;
 /// More than so many are not asked again and again at once.
 const MANY: usize = 64;
+/// All agents that are only expected back are asked no more often than this.
+const REUNION: Duration = Duration::from_secs(10);
 /// Agents in one alert: it fits a datagram with names of the greatest length.
 const PER_FRAME: usize = 12;
 /// Watchers whose word of an agent is kept; there cannot be more.
@@ -418,14 +420,20 @@ impl Link {
         }
     }
 
-    /// Somebody who was away for long is back: perhaps the others are as well, who are asked one after the other.
-    pub(super) fn look_for_all(&mut self, now: Instant) {
-        let expected = self.peers.table.values().filter(|known| known.is_forgotten && !known.left);
-        for addr in expected.map(|known| known.peer.addr).collect::<Vec<_>>() {
+    /// Somebody is back who was away for long, perhaps with others that are asked one after the other: now and then, all of
+    /// them are asked at that. Whether they were.
+    pub(super) fn is_reunited(&mut self, now: Instant) -> bool {
+        let is_too_soon = self.reunited.is_some_and(|at| now.saturating_duration_since(at) < REUNION);
+        if is_too_soon || !self.peers.plan.is_sparse() {
+            return false;
+        }
+        self.reunited = Some(now);
+        for addr in self.peers.expected_back().collect::<Vec<_>>() {
             if self.pings.looked_for(now, addr) {
                 self.hello(now, addr);
             }
         }
+        true
     }
 
     pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
