@@ -291,6 +291,12 @@ impl Link {
             self.send_push(&outgoing);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
+        for to in self.pusher.take_silent() {
+            // Of one that others watch we would not notice that it does not know our session.
+            if self.pings.provoked(now, to) {
+                self.ping(now, to, true);
+            }
+        }
         for ask in self.repairs.due(now) {
             self.send(Kind::Question, &ask.payload, ask.peer);
         }

@@ -2,7 +2,7 @@
 //! answer, a few times at the pace of their round trips; where frames get lost, each time as some copies. What is missed after
 //! that, repair brings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,6 +67,8 @@ pub(crate) struct Pusher {
     last_id: u64,
     /// Pushes given up on, to some peer.
     pub given_up: u64,
+    /// The peers of those that were given up since the last [`Self::take_silent`].
+    silent: BTreeSet<SocketAddr>,
 }
 
 /// A change that is to be pushed.
@@ -147,14 +149,17 @@ impl Pusher {
     /// Pushes to say again, each to the peers that have not answered for too long.
     pub(crate) fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
         let mut frames = Vec::new();
-        let mut given_up = 0;
-        self.waiting.retain(|_, push| {
+        let Self { waiting, silent, given_up, .. } = self;
+        waiting.retain(|_, push| {
             if push.due > now {
                 return true;
             }
-            push.peers.retain(|_, retry| {
+            push.peers.retain(|addr, retry| {
                 let done = retry.at <= now && retry.copies == 0 && retry.tries >= TRIES;
-                given_up += u64::from(done);
+                if done {
+                    *given_up += 1;
+                    silent.insert(*addr);
+                }
                 !done
             });
             let due = push.peers.iter_mut().filter(|(_, retry)| retry.at <= now);
@@ -165,8 +170,12 @@ impl Pusher {
             push.due = push.peers.values().map(|retry| retry.at).min().unwrap_or(now);
             !push.peers.is_empty()
         });
-        self.given_up += given_up;
         frames
+    }
+
+    /// The peers that have left all tries of a push without an answer, each once.
+    pub(crate) fn take_silent(&mut self) -> BTreeSet<SocketAddr> {
+        std::mem::take(&mut self.silent)
     }
 
     /// A peer has it. The round-trip time, if the push was sent to it only once.

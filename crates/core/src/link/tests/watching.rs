@@ -1,5 +1,6 @@
 //! A cluster in which not everybody watches everybody: what holds in a small one has to hold here.
 
+use super::super::watch::Tie;
 use super::suspicion::one_in_five;
 use super::*;
 
@@ -150,6 +151,28 @@ fn halves_that_have_forgotten_each_other_meet_at_once() {
     // Each asks one of the others every quarter of a second, and all as soon as one answers.
     room.run(300);
     assert_eq!((1..=24).map(|n| room.peers(n)).collect::<Vec<_>>(), [23; 24]);
+}
+
+/// Frames in a session that the other end does not know arrive nowhere, and nothing is expected in it.
+#[test]
+fn a_session_of_which_the_other_end_knows_nothing_is_noticed_at_the_first_push() {
+    let mut room = large(24);
+    let is_apart = |room: &mut Room, n: u8| {
+        let name = owner(n, 1).name;
+        room.link(1).peers.table[&name].tie == Tie { watches: false, is_watched: false }
+    };
+    let others: Vec<u8> = (2..=24).filter(|n| is_apart(&mut room, *n)).collect();
+    assert!(others.len() > 4, "{others:?}");
+    for other in &others {
+        room.link(1).peers.to(addr(*other)).expect("a session").theirs ^= 1;
+    }
+    room.publish(1, 7);
+    // Before those that hear of it from others can notice.
+    room.run(1_600);
+    room.publish(1, 8);
+    room.run(20);
+    let told = room.numbers();
+    assert!(others.iter().all(|other| told.contains(&(addr(*other), 8))), "{others:?}: {told:?}");
 }
 
 fn half(at: SocketAddr) -> bool {
