@@ -1,7 +1,8 @@
 //! The board: what each agent states about itself, slowly, and everybody has to know even while it is silent. Every agent
 //! has a card of every other one. Two agents compare a hash of their boards from time to time; only if the hashes differ do
-//! they exchange their cards: all if they are few, or else those of the rows whose hashes differ. So a newcomer meets everybody by joining anybody, and an agent that is cut off from a peer
-//! learns from a third one that the peer lives, how far its slots have come, and which keys it has.
+//! they exchange their cards: all if they are few, or else those of the rows whose hashes differ. So a newcomer meets everybody
+//! by joining anybody, and an agent that is cut off from a peer learns from a third one that the peer lives, how far its slots
+//! have come, and which keys it has.
 //!
 //! A card carries how long ago the agent gave its last sign of life, never a time of day. Whoever takes a card subtracts
 //! that from its own time, so no clocks are compared.
@@ -22,7 +23,7 @@ use crate::record::{AgentName, Generation, Owner};
 use crate::slot::{MAX_VERSION, Version};
 
 /// Rows of a board, and bits of a set of them. A thousand agents are eight to a row, and the hashes of all rows fit a datagram.
-pub(super) const ROWS: usize = u128::BITS as usize;
+const ROWS: u8 = 128;
 /// The whole board.
 pub(super) const ALL_ROWS: u128 = u128::MAX;
 /// Agents of which a digest asks for a sign of life.
@@ -61,7 +62,7 @@ pub(super) struct RowHashes {
 impl RowHashes {
     /// None is known yet.
     pub(super) fn new() -> Self {
-        Self { hashes: vec![0; ROWS], stale: ALL_ROWS }
+        Self { hashes: vec![0; ROWS.into()], stale: ALL_ROWS }
     }
 
     /// Something of an agent in this row has changed.
@@ -78,8 +79,8 @@ impl Peers {
 
     /// What two boards have in common that know the same of the agents in these rows.
     pub(super) fn hash(&mut self, rows: u128) -> u64 {
-        let hashes = self.row_hashes().iter().enumerate().filter(|(row, _)| rows >> row & 1 == 1);
-        short_hash(hashes.fold(Sha256::new(), |sum, (_, hash)| sum.chain_update(hash.to_le_bytes())))
+        let hashes = self.row_hashes().iter().zip(0..).filter(|(_, row)| is_in(rows, *row));
+        short_hash(hashes.fold(Sha256::new(), |sum, (hash, _)| sum.chain_update(hash.to_le_bytes())))
     }
 
     /// The same of each row.
@@ -87,9 +88,8 @@ impl Peers {
         let stale = std::mem::take(&mut self.rows.stale);
         if stale != 0 {
             let mut hashes = std::mem::take(&mut self.rows.hashes);
-            let is_stale = |row: u8| stale >> row & 1 == 1;
-            (0..).zip(&mut hashes).filter(|(row, _)| is_stale(*row)).for_each(|(_, hash)| *hash = 0);
-            let mut cards: Vec<_> = self.compared().filter(|(row, _)| is_stale(*row)).collect();
+            (0..).zip(&mut hashes).filter(|(row, _)| is_in(stale, *row)).for_each(|(_, hash)| *hash = 0);
+            let mut cards: Vec<_> = self.compared().filter(|(row, _)| is_in(stale, *row)).collect();
             cards.sort_unstable();
             for cards in cards.chunk_by(|(one, _), (other, _)| one == other) {
                 let hash =
@@ -142,11 +142,10 @@ impl Peers {
 
     /// The cards of these rows, ours first, then those with the latest signs of life.
     pub(super) fn cards(&self, ran: Instant, rows: u128) -> Vec<wire::Card<'_>> {
-        let is_there = |row: u8| rows >> row & 1 == 1;
-        let others = self.table.values().filter(|known| is_there(known.row));
+        let others = self.table.values().filter(|known| is_in(rows, known.row));
         let mut cards: Vec<_> = others.map(|known| known.card(ran)).collect();
         cards.sort_by_key(|card| card.age_ms);
-        let own = Some(self.own_card()).filter(|own| is_there(row(own.name)));
+        let own = Some(self.own_card()).filter(|own| is_in(rows, row(own.name)));
         own.into_iter().chain(cards).collect()
     }
 
@@ -289,7 +288,11 @@ impl Peers {
 
 /// Which row an agent is in.
 pub(super) fn row(name: &str) -> u8 {
-    Sha256::digest(name)[0] % 128
+    Sha256::digest(name)[0] % ROWS
+}
+
+fn is_in(rows: u128, row: u8) -> bool {
+    rows >> row & 1 == 1
 }
 
 fn short_hash(hash: Sha256) -> u64 {

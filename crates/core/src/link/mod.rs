@@ -287,13 +287,14 @@ impl Link {
         let is_look_due = self.next_look().is_none_or(|at| at <= now);
         let ran = self.ran.advance(now);
         self.flush(now);
-        for outgoing in self.pusher.retry(now) {
+        let (again, silent) = self.pusher.retry(now);
+        for outgoing in again {
             self.send_push(&outgoing);
         }
         self.counters.set_pushes_given_up(self.pusher.given_up);
-        for to in self.pusher.take_silent() {
-            // Of one that others watch we would not notice that it does not know our session.
-            if self.pings.provoked(now, to) {
+        for to in silent {
+            // Of one from which nothing is expected we would not notice that it does not know our session.
+            if self.peers.silence(ran, to).is_none() {
                 self.ping(now, to, true);
             }
         }
@@ -495,7 +496,7 @@ impl Link {
         }
         self.introduce(peer.addr);
         // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
-        let is_reunion = was_forgotten && self.is_reunited(now);
+        let is_reunion = was_forgotten && self.reunite(now);
         if is_reunion || self.live().nth(FEW).is_none() {
             self.send_digest(ran, peer.addr);
         }

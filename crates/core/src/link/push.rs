@@ -67,8 +67,6 @@ pub(crate) struct Pusher {
     last_id: u64,
     /// Pushes given up on, to some peer.
     pub given_up: u64,
-    /// The peers of those that were given up since the last [`Self::take_silent`].
-    silent: BTreeSet<SocketAddr>,
 }
 
 /// A change that is to be pushed.
@@ -146,10 +144,11 @@ impl Pusher {
         frames
     }
 
-    /// Pushes to say again, each to the peers that have not answered for too long.
-    pub(crate) fn retry(&mut self, now: Instant) -> Vec<Outgoing> {
-        let mut frames = Vec::new();
-        let Self { waiting, silent, given_up, .. } = self;
+    /// Pushes to say again, each to the peers that have not answered for too long; and the peers, each once, that have left all
+    /// tries of a push without an answer.
+    pub(crate) fn retry(&mut self, now: Instant) -> (Vec<Outgoing>, BTreeSet<SocketAddr>) {
+        let (mut frames, mut silent) = (Vec::new(), BTreeSet::new());
+        let Self { waiting, given_up, .. } = self;
         waiting.retain(|_, push| {
             if push.due > now {
                 return true;
@@ -170,12 +169,7 @@ impl Pusher {
             push.due = push.peers.values().map(|retry| retry.at).min().unwrap_or(now);
             !push.peers.is_empty()
         });
-        frames
-    }
-
-    /// The peers that have left all tries of a push without an answer, each once.
-    pub(crate) fn take_silent(&mut self) -> BTreeSet<SocketAddr> {
-        std::mem::take(&mut self.silent)
+        (frames, silent)
     }
 
     /// A peer has it. The round-trip time, if the push was sent to it only once.
@@ -403,7 +397,7 @@ mod tests {
         assert_eq!(pusher.acked(now, 1, peers[0].addr), Some(Duration::from_millis(3)));
         let mut frames = 1;
         while let Some(at) = pusher.next_deadline() {
-            for frame in pusher.retry(at) {
+            for frame in pusher.retry(at).0 {
                 assert_eq!(frame.to, [peers[1].addr]);
                 frames += 1;
             }
@@ -429,16 +423,16 @@ mod tests {
         pusher.add(now, vec![change(1)]);
         assert_eq!(pusher.flush(now, &peers)[0].to.len(), 2);
         assert_eq!(pusher.next_deadline(), Some(now + COPY));
-        assert_eq!(pusher.retry(now + COPY)[0].to.len(), 2);
+        assert_eq!(pusher.retry(now + COPY).0[0].to.len(), 2);
         assert_eq!(pusher.acked(now + COPY, 1, peers[0].addr), None, "of which copy is not known");
-        assert_eq!(pusher.retry(now + COPY * 2)[0].to, [peers[1].addr]);
-        assert_eq!(pusher.retry(now + COPY * 3)[0].to, [peers[1].addr]);
-        assert_eq!(pusher.retry(now + COPY * 3 + LATE)[0].to, [peers[1].addr], "when a bad moment is over");
+        assert_eq!(pusher.retry(now + COPY * 2).0[0].to, [peers[1].addr]);
+        assert_eq!(pusher.retry(now + COPY * 3).0[0].to, [peers[1].addr]);
+        assert_eq!(pusher.retry(now + COPY * 3 + LATE).0[0].to, [peers[1].addr], "when a bad moment is over");
         let again = pusher.next_deadline().unwrap();
         assert!(again > now + Duration::from_millis(450), "no more before the round trip is over");
         let mut frames = 5;
         while let Some(at) = pusher.next_deadline() {
-            frames += u32::try_from(pusher.retry(at).len()).unwrap();
+            frames += u32::try_from(pusher.retry(at).0.len()).unwrap();
         }
         assert_eq!((frames, pusher.given_up), (5 * TRIES, 1));
     }

@@ -422,7 +422,7 @@ impl Link {
 
     /// Somebody is back who was away for long, perhaps with others that are asked one after the other: now and then, all of
     /// them are asked at that. Whether they were.
-    pub(super) fn is_reunited(&mut self, now: Instant) -> bool {
+    pub(super) fn reunite(&mut self, now: Instant) -> bool {
         let is_too_soon = self.reunited.is_some_and(|at| now.saturating_duration_since(at) < REUNION);
         if is_too_soon || !self.peers.plan.is_sparse() {
             return false;

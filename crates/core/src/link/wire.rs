@@ -70,7 +70,7 @@ pub enum Kind {
     Offer,
     /// What a watcher misses: [`Alert`].
     Alert,
-    /// Where the sender's board is different: [`Rows`].
+    /// What the rows of the sender's board are like: [`Rows`].
     Rows,
 }
 

@@ -258,7 +258,7 @@ impl Room {
         while self.now < end {
             let due = self.agents.values().map(|agent| agent.link.next_due()).min();
             let due = due.filter(|_| self.wire.is_empty()).unwrap_or(self.now);
-            self.now = due.clamp(self.now + MS, end);
+            self.now = due.max(self.now + MS).min(end);
             for (from, to, kind, frame) in std::mem::take(&mut self.wire) {
                 self.sent += 1;
                 let from = self.seems.get(&from).copied().unwrap_or(from);
