@@ -4,7 +4,7 @@
 # gost is simulated, unless --gost or GOSSD_GOST names the program of a real one (static: its image has nothing else).
 #
 #   scripts/docker-test.sh [--set short|long|NAME[/grpc|/http],...] [--repeat N] [--jobs N] [--list] [--table FILE]
-#                          [--noticed] [--mesh AGENTS] [--gost FILE] [--gossd FILE]
+#                          [--noticed] [--mesh AGENTS] [--bystanders HOSTS] [--gost FILE] [--gossd FILE]
 #
 # GOSSD_TEST_TAG is the tag of the images, for several trees that share an engine.
 set -euo pipefail

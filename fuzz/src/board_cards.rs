@@ -204,7 +204,11 @@ impl Room {
         let silent = names.iter().cycle().take(times * names.len()).map(String::as_str).collect();
         let ours = self.digest.take().filter(|_| how & 8 == 0);
         let hash = ours.unwrap_or(how.into());
-        self.tell(n, Kind::Digest, &wire::encode(&Digest { hash, cards: how.into(), silent }));
+        self.tell(
+            n,
+            Kind::Digest,
+            &wire::encode(&Digest { hash, cards: how.into(), copies: how.into(), silent }),
+        );
     }
 
     fn cards(&mut self, n: usize, input: &mut Input<'_>) {

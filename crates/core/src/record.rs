@@ -2,6 +2,7 @@
 //! its bounds. Knows nothing of how it was spelled on the wire.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -204,8 +205,21 @@ impl Network {
 }
 
 /// An agent's name: 1 to [`MAX_AGENT_NAME`] bytes of letters, digits, `-`, `.` and `_`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
 pub struct AgentName(Arc<str>);
+
+/// Most that are compared are the same one, and tables of a thousand are compared many times a second.
+impl PartialEq for AgentName {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Hash for AgentName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 /// A name that is no [`AgentName`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

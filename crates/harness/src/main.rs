@@ -41,6 +41,9 @@ struct ScenarioArgs {
     /// Above so many agents not everybody watches everybody
     #[arg(long, value_name = "AGENTS")]
     mesh: Option<usize>,
+    /// Hosts of every world that have an agent and nothing else
+    #[arg(long, default_value_t = 0, value_name = "HOSTS")]
+    bystanders: u8,
     /// How often each is run
     #[arg(long, default_value_t = 1)]
     repeat: u32,
@@ -79,6 +82,7 @@ struct RunSetup {
     gost: Option<PathBuf>,
     gossd: Option<PathBuf>,
     mesh: Option<usize>,
+    bystanders: u8,
     tag: String,
 }
 
@@ -105,7 +109,8 @@ async fn all(args: ScenarioArgs) -> anyhow::Result<()> {
     println!("{version}");
     let folder = std::path::absolute(&args.folder).context("--folder")?;
     let run = format!("{:x}", std::process::id());
-    let setup = RunSetup { run, folder, gost, gossd, mesh: args.mesh, tag: args.tag };
+    let ScenarioArgs { mesh, bystanders, tag, .. } = args;
+    let setup = RunSetup { run, folder, gost, gossd, mesh, bystanders, tag };
     let mut outcomes = Vec::new();
     let mut number = 0;
     for (scenario, plugin) in chosen {
@@ -215,10 +220,11 @@ async fn interrupted() {
 
 /// Runs a scenario in a world of its own, which is removed afterwards; after a failure its logs stay.
 async fn perform(scenario: &Scenario, setup: &RunSetup, number: u32, plan: Plan) -> anyhow::Result<Measured> {
-    let RunSetup { run, folder, gost, gossd, mesh, tag } = setup;
+    let RunSetup { run, folder, gost, gossd, mesh, bystanders, tag } = setup;
     let mesh = mesh.map(|agents| format!("GOSSD_TEST_MESH={agents}"));
     let switches = plan.switches.into_iter().chain(mesh).collect();
-    let plan = Plan { real_gost: gost.clone(), gossd: gossd.clone(), switches, ..plan };
+    let bystanders = *bystanders;
+    let plan = Plan { real_gost: gost.clone(), gossd: gossd.clone(), switches, bystanders, ..plan };
     let mut world = World::new(run, number, folder, tag, plan).await?;
     let measured = tokio::select! {
         measured = (scenario.run)(&mut world) => measured,

@@ -101,7 +101,7 @@ impl Rows<'_> {
         let read = || {
             [
                 &[Kind::Ping, Kind::Pong][..],
-                &[Kind::Digest, Kind::Rows, Kind::Cards],
+                &[Kind::Digest, Kind::Rows, Kind::Cards, Kind::Copies, Kind::Versions],
                 &[Kind::Push, Kind::PushAck],
                 &Kind::ALL,
             ]

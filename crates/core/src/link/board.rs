@@ -23,7 +23,7 @@ use crate::record::{AgentName, Generation, Owner};
 use crate::slot::{MAX_VERSION, Version};
 
 /// Rows of a board, and bits of a set of them. A thousand agents are eight to a row, and the hashes of all rows fit a datagram.
-const ROWS: u8 = 128;
+pub(super) const ROWS: u8 = 128;
 /// The whole board.
 pub(super) const ALL_ROWS: u128 = u128::MAX;
 /// Agents of which a digest asks for a sign of life.
@@ -103,9 +103,7 @@ impl Peers {
 
     /// The rows that differ from those of another board.
     pub(super) fn rows_unlike(&mut self, theirs: &wire::Rows<'_>) -> u128 {
-        let theirs = theirs.hashes.as_chunks().0.iter().map(|hash| u64::from_le_bytes(*hash));
-        let pairs = self.row_hashes().iter().zip(theirs).enumerate();
-        pairs.filter(|(_, (ours, theirs))| *ours != theirs).fold(0, |rows, (row, _)| rows | 1 << row)
+        theirs.unlike(self.row_hashes())
     }
 
     /// What of each agent has to be the same on two boards, ourselves included, and its row; nothing of those that are only
@@ -295,7 +293,7 @@ fn is_in(rows: u128, row: u8) -> bool {
     rows >> row & 1 == 1
 }
 
-fn short_hash(hash: Sha256) -> u64 {
+pub(super) fn short_hash(hash: Sha256) -> u64 {
     let hash: [u8; 32] = hash.finalize().into();
     u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
 }
@@ -342,6 +340,15 @@ impl KnownPeer {
         self.program = card.program.into();
         self.keys.clone_from(&card.keys);
         self.give = None;
+    }
+}
+
+impl wire::Rows<'_> {
+    /// The rows that differ from ours.
+    pub(super) fn unlike(&self, ours: &[u64]) -> u128 {
+        let theirs = self.hashes.as_chunks().0.iter().map(|hash| u64::from_le_bytes(*hash));
+        let pairs = ours.iter().zip(theirs).enumerate();
+        pairs.filter(|(_, (ours, theirs))| *ours != theirs).fold(0, |rows, (row, _)| rows | 1 << row)
     }
 }
 

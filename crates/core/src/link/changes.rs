@@ -32,12 +32,13 @@ const LATEST: Duration = Duration::from_secs(10);
 
 impl Link {
     /// Asks for what an owner changed, unless all to the version that it has come to is known here: the owner, if it is
-    /// live, or else some other peer.
+    /// live, or else whoever told of it, or some other peer.
     pub(super) fn ask(
         &mut self,
         now: Instant,
         owner: &Owner,
         until: Option<Version>,
+        teller: Option<&Peer>,
         replicas: &mut dyn ReplicaStore,
     ) {
         let Some(known) = replicas.version(owner) else { return };
@@ -46,6 +47,7 @@ impl Link {
         }
         let live: Vec<&Peer> = self.live().collect();
         let peer = live.iter().find(|peer| peer.owner == *owner);
+        let peer = peer.or_else(|| live.iter().find(|peer| Some(**peer) == teller));
         let peer = peer.or_else(|| live.get(self.turn % live.len().max(1))).map(|peer| peer.addr);
         self.turn = self.turn.wrapping_add(1);
         let ask = peer.and_then(|peer| self.repairs.ask(now, owner, known, (peer, self.pings.trip(peer))));
@@ -103,7 +105,7 @@ impl Link {
         apply(now, &owner, changes, extent, replicas);
         self.send(Kind::PushAck, &wire::encode(&wire::PushAck { id: push.id }), peer.addr);
         if let Some(until) = until {
-            self.ask(now, &owner, until, replicas);
+            self.ask(now, &owner, until, None, replicas);
         }
         Ok(())
     }
@@ -140,6 +142,7 @@ impl Link {
     pub(super) fn take_rumours(
         &mut self,
         now: Instant,
+        peer: &Peer,
         rumours: &[u8],
         replicas: &mut dyn ReplicaStore,
     ) -> bool {
@@ -152,7 +155,7 @@ impl Link {
             let Ok(name) = name.parse() else { continue };
             let owner = Owner { name, generation };
             if self.peers.knows(&owner) {
-                self.ask(now, &owner, Some(version.min(MAX_VERSION)), replicas);
+                self.ask(now, &owner, Some(version.min(MAX_VERSION)), Some(peer), replicas);
             }
         }
         is_sparse

@@ -23,20 +23,22 @@ impl Link {
     pub(super) fn compare_boards(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.next_digest = now + self.interval;
         for owner in self.peers.untold() {
-            self.ask(now, &owner, None, replicas);
+            self.ask(now, &owner, None, None, replicas);
         }
         let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
         if !live.is_empty() {
             let to = live[self.rng.random_range(0..live.len())];
-            self.send_digest(ran, to);
+            self.send_digest(ran, to, replicas);
         }
     }
 
-    pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr) {
+    pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr, replicas: &dyn ReplicaStore) {
         let hash = self.peers.hash(ALL_ROWS);
         let turn = self.rng.random_range(0..=u32::MAX) as usize;
         let cards = u32::try_from(1 + self.peers.len().0).unwrap_or(u32::MAX);
-        let digest = wire::encode(&wire::Digest { hash, cards, silent: self.peers.silent(ran, turn) });
+        let copies = self.copies_hash(replicas);
+        let silent = self.peers.silent(ran, turn);
+        let digest = wire::encode(&wire::Digest { hash, cards, copies, silent });
         self.send(Kind::Digest, &digest, to);
     }
 
@@ -183,7 +185,7 @@ impl Link {
         }
         for (owner, version) in learned.versions {
             if self.peers.knows(&owner) {
-                self.ask(now, &owner, Some(version), replicas);
+                self.ask(now, &owner, Some(version), Some(peer), replicas);
             }
         }
         for addr in learned.outdated {

@@ -14,6 +14,7 @@ mod board;
 mod changes;
 mod conflict;
 mod contest;
+mod copies;
 pub mod counters;
 mod detour;
 mod effects;
@@ -391,6 +392,7 @@ impl Link {
             Kind::Digest => {
                 let digest: wire::Digest<'_> = self.read(payload)?;
                 self.take_digest(&peer, &digest);
+                self.compare_copies(&peer, digest.copies, replicas);
             }
             Kind::Cards => {
                 let cards: wire::Cards<'_> = self.read(payload)?;
@@ -406,7 +408,7 @@ impl Link {
             }
             Kind::Ping => {
                 let (ping, more): (wire::Ping, _) = wire::read(payload)?;
-                let is_sparse = !more.is_empty() && self.take_rumours(now, more, replicas);
+                let is_sparse = !more.is_empty() && self.take_rumours(now, &peer, more, replicas);
                 self.peers.note_sparse(&peer.owner.name, is_sparse);
                 if let Some(nonce) = ping.nonce {
                     self.send(Kind::Pong, &wire::encode(&wire::Pong { nonce }), peer.addr);
@@ -416,7 +418,7 @@ impl Link {
                 }
                 self.pings.note_lost(peer.addr, ping.lost);
                 let told = self.peers.note_told(&peer.owner.name, ping.told);
-                self.ask(now, &peer.owner, Some(told), replicas);
+                self.ask(now, &peer.owner, Some(told), None, replicas);
             }
             Kind::Pong => {
                 let pong: wire::Pong = self.read(payload)?;
@@ -445,6 +447,14 @@ impl Link {
             Kind::Rows => {
                 let rows: wire::Rows<'_> = self.read(payload)?;
                 self.take_rows(&peer, &rows);
+            }
+            Kind::Copies => {
+                let copies: wire::Rows<'_> = self.read(payload)?;
+                self.take_copies(&peer, &copies, replicas);
+            }
+            Kind::Versions => {
+                let versions: wire::Versions<'_> = self.read(payload)?;
+                self.take_versions(now, &peer, versions, replicas);
             }
             Kind::Alert => {
                 let alert: wire::Alert<'_> = self.read(payload)?;
@@ -498,9 +508,9 @@ impl Link {
         // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
         let is_reunion = was_forgotten && self.reunite(now);
         if is_reunion || self.live().nth(FEW).is_none() {
-            self.send_digest(ran, peer.addr);
+            self.send_digest(ran, peer.addr, replicas);
         }
-        self.ask(now, &peer.owner, None, replicas);
+        self.ask(now, &peer.owner, None, None, replicas);
         // Where there are many, those who watch it are enough to say back what its former start said.
         if let Some(former) = former.filter(|_| self.peers.watches(&peer.owner.name)) {
             self.say_back(now, former, &recent, leg);

@@ -436,6 +436,18 @@ impl Peers {
         known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.is_buried)
     }
 
+    /// The last starts of agents that [`Self::knows`], with their rows of the board.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (u8, &Owner)> {
+        let known = self.table.values().filter(|known| !known.is_forgotten && !known.is_buried);
+        known.map(|known| (known.row, &known.peer.owner))
+    }
+
+    /// Our own.
+    pub(super) fn own_row(&self) -> (u8, &Owner) {
+        let us = &self.own.peer.owner;
+        (row(us.name.as_str()), us)
+    }
+
     /// What is known of every peer that did not leave, by name.
     pub(super) fn known(&self) -> impl Iterator<Item = PeerCard> {
         let known = self.table.values().filter(|known| !known.left);

@@ -18,6 +18,8 @@ const LONG_SILENT: Duration = Duration::from_secs(3_600);
 const PROBE: Duration = Duration::from_millis(50);
 /// One question to those that others watch: to one after the other, so that many of them cost no more than few.
 const FAR: Duration = Duration::from_millis(250);
+/// Pings that are in no hurry are due at one moment in so long: looking for what is due costs as much as there are peers.
+const BEAT: Duration = FAR;
 /// How often an admitted peer is asked for an answer, to measure the round trip.
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
@@ -73,10 +75,12 @@ pub(crate) struct Pings {
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
     /// Not after the first ping that is due.
     next: Option<Instant>,
-    /// What the last peers said that they lost, smoothed: what those may lose that have not said it of late.
+    /// What the last peers said that they lost, of those that get many of our frames, smoothed: what the others may lose.
     usual_loss: u16,
     /// When the last of those is asked that others watch.
     last_far: Option<Instant>,
+    /// One of the moments that are a [`BEAT`] apart.
+    beat: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -93,6 +97,8 @@ struct PingTarget {
     is_alias: bool,
     /// Whether it was asked as one of those that others watch.
     is_far: bool,
+    /// Whether it gets few of our frames, so that its word of what it lost is old, or of a handful.
+    hears_little: bool,
 }
 
 impl PingTarget {
@@ -107,6 +113,11 @@ impl PingTarget {
         let silent = self.measured.unwrap_or(self.since);
         if std::mem::take(&mut self.is_alias) {
             return SLOW_INTERVAL;
+        }
+        match nearness {
+            Nearness::Heard => self.hears_little = false,
+            Nearness::Watched | Nearness::Far | Nearness::Lost => self.hears_little = true,
+            Nearness::Stranger | Nearness::Doubtful | Nearness::Asked => {}
         }
         match nearness {
             Nearness::Doubtful => PROBE,
@@ -153,12 +164,20 @@ impl PingTarget {
             lost: 0,
             is_alias: false,
             is_far: false,
+            hears_little: false,
         }
     }
 }
 
 fn within(at: Option<Instant>, now: Instant, pause: Duration) -> bool {
     at.is_some_and(|at| now.saturating_duration_since(at) < pause)
+}
+
+/// The last moment until then that is a whole number of [`BEAT`]s after one of them.
+fn on_beat(beat: Instant, at: Instant) -> Instant {
+    let since = at.saturating_duration_since(beat).as_micros();
+    let past = since % BEAT.as_micros();
+    at - Duration::from_micros(u64::try_from(past).unwrap_or_default())
 }
 
 impl Pings {
@@ -179,6 +198,7 @@ impl Pings {
         self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
         // Each place in the queue is left by somebody sooner or later.
         let round = FAR * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        let beat = *self.beat.get_or_insert(now);
         let mut due = Vec::new();
         for (addr, target) in &mut self.targets {
             let nearness = nearness(*addr);
@@ -195,6 +215,9 @@ impl Pings {
             }
             let since = |at: Instant| now.saturating_duration_since(at);
             target.next = now + target.pause(nearness, now, &mut self.last_far, round);
+            if matches!(nearness, Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Lost) {
+                target.next = on_beat(beat, target.next);
+            }
             let ask = nearness != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
             due.push(DuePing { to: *addr, ask });
         }
@@ -275,6 +298,9 @@ impl Pings {
     pub(crate) fn note_lost(&mut self, addr: SocketAddr, lost: u16) {
         if let Some(target) = self.targets.get_mut(&addr) {
             target.lost = lost;
+            if target.hears_little {
+                return;
+            }
             let usual = (u32::from(self.usual_loss) * 15 + u32::from(lost.min(1_000))) / 16;
             self.usual_loss = u16::try_from(usual).unwrap_or(1_000);
         }
@@ -283,7 +309,7 @@ impl Pings {
     /// The way to an address.
     pub(crate) fn leg(&self, addr: SocketAddr) -> Leg {
         let Some(target) = self.targets.get(&addr) else { return Leg { addr, trip: None, lost: 0 } };
-        let lost = if target.is_far { target.lost.max(self.usual_loss) } else { target.lost };
+        let lost = if target.hears_little { target.lost.max(self.usual_loss) } else { target.lost };
         Leg { addr, trip: target.trip, lost }
     }
 

@@ -24,10 +24,12 @@ const FRAMES_PER_FLUSH: usize = 16;
 /// How often a push is said to a peer that does not answer, the first time included. At 20 % loss each way, 6
 /// leave one change in 2,100 to repair, without copies.
 const TRIES: u32 = 6;
-/// Where frames get lost, a try is as many copies as make it rarer than once in this that all get lost,
-const RARE: f64 = 1e-4;
+/// Where frames get lost, a try is as many copies as make it rarer than this that some peer gets none of them,
+const RARE: f64 = 1e-3;
+/// and as for so many peers at least,
+const FEW: usize = 10;
 /// but at most so many,
-const MOST_COPIES: u32 = 6;
+const MOST_COPIES: u32 = 10;
 /// and this apart: a queue that was full has room again, and whoever is near has answered, so that there is no copy.
 const COPY: Duration = Duration::from_millis(3);
 /// What loses one frame may lose all for some ten milliseconds. Over a leg whose next try is far off, one more copy goes so much later.
@@ -96,9 +98,9 @@ struct Retry {
     interval: Duration,
     /// Copies of this try that are to follow.
     copies: u32,
+    /// Of each, after the first frame.
+    more: u32,
     tries: u32,
-    /// Of the peer's leg: see [`copies`].
-    lost: u16,
 }
 
 impl Pusher {
@@ -256,7 +258,8 @@ impl Pusher {
     fn send(&mut self, now: Instant, born: Instant, push: wire::Push<'_>, peers: &[Leg]) -> Outgoing {
         self.last_id += 1;
         let rest = wire::encode(&wire::Push { age_us: 0, id: self.last_id, ..push }).split_off(1);
-        let retries: BTreeMap<_, _> = peers.iter().map(|leg| (leg.addr, Retry::first(now, leg))).collect();
+        let retries: BTreeMap<_, _> =
+            peers.iter().map(|leg| (leg.addr, Retry::first(now, leg, peers.len()))).collect();
         let due = retries.values().map(|retry| retry.at).min().unwrap_or(now);
         let waiting = Waiting { rest, born, sent: now, due, peers: retries };
         let payload = waiting.payload(now);
@@ -284,11 +287,12 @@ impl Waiting {
 }
 
 impl Retry {
-    fn first(now: Instant, leg: &Leg) -> Self {
+    fn first(now: Instant, leg: &Leg, among: usize) -> Self {
         let interval =
             leg.trip.map_or(RETRY_UNKNOWN, |trip| (trip * 3 / 2 + RETRY.0 / 2).clamp(RETRY.0, RETRY.1));
-        let mut first = Self { at: now, interval, copies: 0, tries: 1, lost: leg.lost };
-        first.copies = first.more();
+        let late = leg.lost > 0 && is_far(interval);
+        let more = copies(leg.lost, among) - 1 + u32::from(late);
+        let mut first = Self { at: now, interval, copies: more, more, tries: 1 };
         first.at += first.pause();
         first
     }
@@ -300,7 +304,7 @@ impl Retry {
         } else {
             self.tries += 1;
             self.interval = (self.interval * 5 / 4).min(RETRY.1);
-            self.copies = self.more();
+            self.copies = self.more;
         }
         self.at = now + self.pause();
         addr
@@ -310,31 +314,27 @@ impl Retry {
     fn pause(&self) -> Duration {
         match self.copies {
             0 => self.interval,
-            1 if self.is_far() => LATE,
+            1 if is_far(self.interval) => LATE,
             _ => COPY,
         }
     }
 
-    fn is_far(&self) -> bool {
-        self.interval > 2 * LATE
-    }
-
-    /// The copies of a try, after the first frame.
-    fn more(&self) -> u32 {
-        let late = u32::from(self.lost > 0 && self.is_far());
-        copies(self.lost) - 1 + late
-    }
-
     /// Whether nothing but the first frame was sent.
     fn is_first(&self) -> bool {
-        self.tries == 1 && self.copies == self.more()
+        self.tries == 1 && self.copies == self.more
     }
 }
 
-/// Where so many frames in a thousand get lost, as how many copies one goes.
-fn copies(lost: u16) -> u32 {
+/// Whether the next try is far off.
+fn is_far(interval: Duration) -> bool {
+    interval > 2 * LATE
+}
+
+/// Where so many frames in a thousand get lost, as how many copies one goes to each of so many peers.
+fn copies(lost: u16, among: usize) -> u32 {
     let lost = f64::from(lost.min(1_000)) / 1_000.0;
-    let (mut copies, mut all) = (1, lost);
+    let among = f64::from(u32::try_from(among.max(FEW)).unwrap_or(u32::MAX));
+    let (mut copies, mut all) = (1, lost * among);
     while all > RARE && copies < MOST_COPIES {
         (copies, all) = (copies + 1, all * lost);
     }
@@ -416,7 +416,9 @@ mod tests {
 
     #[test]
     fn where_frames_get_lost_each_try_is_copies_and_an_ack_spares_the_rest() {
-        assert_eq!([0, 1, 16, 50, 200, 1_000, u16::MAX].map(copies), [1, 2, 3, 4, 6, 6, 6]);
+        let losses = [0, 1, 16, 50, 200, 1_000, u16::MAX];
+        assert_eq!(losses.map(|lost| copies(lost, 2)), [1, 2, 3, 4, 6, 10, 10]);
+        assert_eq!(losses.map(|lost| copies(lost, 1_000)), [1, 2, 4, 5, 9, 10, 10]);
         let (mut pusher, now) = (Pusher::default(), Instant::now());
         let lossy = |leg: Leg| Leg { lost: 50, trip: Some(Duration::from_millis(300)), ..leg };
         let peers: Vec<Leg> = peers().into_iter().map(lossy).collect();

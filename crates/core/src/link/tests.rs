@@ -187,9 +187,9 @@ fn the_owner_is_asked_if_it_is_live_and_anybody_else_if_not() {
         let now = room.now;
         let Member { link, copies, .. } = room.at(addr(1));
         copies.versions.insert(of.clone(), version);
-        link.ask(now, &of, None, &mut Noting(copies.into()));
+        link.ask(now, &of, None, None, &mut Noting(copies.into()));
         let before = link.effects.frames.len();
-        link.ask(now, &of, None, &mut Noting(copies.into()));
+        link.ask(now, &of, None, None, &mut Noting(copies.into()));
         assert_eq!((before, link.effects.frames.len()), (1, 1), "once");
         let effects = link.take_effects();
         room.perform(addr(1), effects);

@@ -72,6 +72,10 @@ pub enum Kind {
     Alert,
     /// What the rows of the sender's board are like: [`Rows`].
     Rows,
+    /// How far the sender's copies of owners' slots go, by the same rows: [`Rows`].
+    Copies,
+    /// And by owners: [`Versions`].
+    Versions,
 }
 
 impl Kind {
@@ -98,11 +102,13 @@ impl Kind {
             Self::Offer => "offer",
             Self::Alert => "alert",
             Self::Rows => "rows",
+            Self::Copies => "copies",
+            Self::Versions => "versions",
         }
     }
 
     /// Every kind, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Digest,
         Self::Cards,
         Self::Push,
@@ -123,6 +129,8 @@ impl Kind {
         Self::Offer,
         Self::Alert,
         Self::Rows,
+        Self::Copies,
+        Self::Versions,
     ];
 
     /// Its number on the wire.
@@ -143,18 +151,30 @@ pub struct Digest<'a> {
     pub hash: u64,
     /// How many cards are on it.
     pub cards: u32,
+    /// The same for agents whose copies of owners' slots go equally far; 0 where everybody says so in pings.
+    pub copies: u64,
     /// Agents that do not reach the sender.
     #[serde(borrow)]
     pub silent: Vec<&'a str>,
 }
 
-/// What the rows of the sender's board are like, where its cards are more than a datagram holds. An agent's name says in which
-/// row it is.
+/// What the rows of the sender's board are like, or its copies of the slots of the agents there. An agent's name says in which row
+/// it is.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows<'a> {
     /// The hash of each, 8 bytes, little-endian.
     #[serde(borrow)]
     pub hashes: &'a [u8],
+}
+
+/// How far the sender's copies of some owners' slots go.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions<'a> {
+    /// Whether those of the receiver's that it knows are wanted no more.
+    pub is_answer: bool,
+    /// Name, start and version.
+    #[serde(borrow)]
+    pub owners: Vec<(&'a str, Generation, Version)>,
 }
 
 /// Cards of the sender's board.
@@ -414,7 +434,7 @@ mod tests {
         for (number, kind) in (0..).zip(Kind::ALL) {
             assert_eq!((kind.number(), Kind::from_number(number)), (number, Some(kind)));
         }
-        assert_eq!(Kind::from_number(20), None);
+        assert_eq!(Kind::from_number(22), None);
     }
 
     #[test]
@@ -442,6 +462,7 @@ mod tests {
             let _ = decode::<Offer<'_>>(&bytes);
             let _ = decode::<Alert<'_>>(&bytes);
             let _ = decode::<Rows<'_>>(&bytes);
+            let _ = decode::<Versions<'_>>(&bytes);
         }
     }
 }

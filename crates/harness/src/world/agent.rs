@@ -179,10 +179,10 @@ impl World {
         Ok(warnings.map(str::to_owned).collect())
     }
 
-    /// Waits until each of these agents sees all others alive.
+    /// Waits until each of these agents sees all others and the bystanders alive.
     pub(crate) async fn all_met(&self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
-            self.meets(name, names.len() - 1).await?;
+            self.meets(name, names.len() - 1 + usize::from(self.plan.bystanders)).await?;
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ const AGENTS: &str = "gossd-plugin:8000";
 /// The last byte of the first host's address, and how many hosts stand in for each other.
 const FIRST: u8 = 10;
 const RING: u8 = 3;
+/// The same of the first bystander, above all other hosts'.
+const BYSTANDERS: u8 = 200;
 /// Networks at a time, by the third byte of their addresses.
 const SUBNETS: u32 = 200;
 
@@ -91,6 +93,8 @@ pub(crate) struct Plan {
     /// Hosts whose data folder is a file system in memory of this size.
     pub(crate) small_disk: HashMap<&'static str, &'static str>,
     pub(crate) mtu: Option<u32>,
+    /// Hosts that have an agent and nothing else.
+    pub(crate) bystanders: u8,
 }
 
 impl Default for Plan {
@@ -112,6 +116,7 @@ impl Default for Plan {
             switches_of: HashMap::new(),
             small_disk: HashMap::new(),
             mtu: None,
+            bystanders: 0,
         }
     }
 }
@@ -170,16 +175,20 @@ impl World {
         Ok(world)
     }
 
-    /// Adds hosts with an agent and a gost each, and waits until they know each other.
+    /// Adds hosts with an agent and a gost each, and the bystanders, and waits until they know each other.
     pub(crate) async fn with_hosts(&mut self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             self.add_host(name).await?;
+        }
+        for number in BYSTANDERS..BYSTANDERS + self.plan.bystanders {
+            self.add_bare_host(&format!("bystander-{number}"), number).await?;
         }
         self.all_met(names).await
     }
 
     pub(crate) async fn add_host(&mut self, name: &str) -> anyhow::Result<()> {
-        let number = u8::try_from(self.hosts.len())? + FIRST;
+        let hosts = self.hosts.values().filter(|number| **number < BYSTANDERS).count();
+        let number = u8::try_from(hosts)? + FIRST;
         self.add_host_at(name, number).await
     }
 

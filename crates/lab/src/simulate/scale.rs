@@ -173,8 +173,12 @@ fn rates_of(engine: &mut Simulation, during: Duration) -> anyhow::Result<Rates> 
         counters(engine).map(bytes).sum()
     };
     let read = |engine: &Simulation| {
-        [&[Kind::Ping, Kind::Pong][..], &[Kind::Digest, Kind::Rows, Kind::Cards], &Kind::ALL]
-            .map(|kinds| sent(engine, kinds))
+        [
+            &[Kind::Ping, Kind::Pong][..],
+            &[Kind::Digest, Kind::Rows, Kind::Cards, Kind::Copies, Kind::Versions],
+            &Kind::ALL,
+        ]
+        .map(|kinds| sent(engine, kinds))
     };
     let before = read(engine);
     let processor = clock_gettime(ClockId::ProcessCPUTime);

@@ -138,3 +138,28 @@ fn the_keys_of_a_session_are_used_for_an_hour() {
     assert!(begun(&mut room) > first);
     assert!(room.copies(1).told.iter().all(|(_, heard)| *heard), "and nobody notices");
 }
+
+#[test]
+fn what_pushes_and_rumours_missed_is_found_when_boards_are_compared() {
+    const AGENTS: u8 = 48;
+    let mut room = Room::of(AGENTS, 4);
+    room.meet();
+    room.run(3_000);
+    // All say something at once, more than rumours tell, and longer ago than they do.
+    room.lose = |kind, _| matches!(kind, Kind::Push | Kind::Question);
+    (1..=AGENTS).for_each(|n| room.publish(n, 7));
+    room.run(12_000);
+    room.lose = |_, _| false;
+    room.recording.clear();
+    room.run(6_000);
+    let lacking: Vec<(u8, u8)> = (1..=AGENTS)
+        .flat_map(|at| (1..=AGENTS).map(move |of| (at, of)))
+        .filter(|(at, of)| room.copies(*at).versions.get(&owner(*of, 1)) != Some(&7))
+        .collect();
+    assert!(lacking.is_empty(), "{} of them: {lacking:?}", lacking.len());
+    let versions = room.recording.iter().filter(|(.., kind, _)| *kind == Kind::Versions);
+    assert!(versions.map(|(.., bytes)| bytes.len()).max() <= Some(MAX_DATAGRAM));
+    room.recording.clear();
+    room.run(10_000);
+    assert_eq!([Kind::Copies, Kind::Versions].map(|kind| room.sent(kind)), [0; 2], "they are the same now");
+}

@@ -154,10 +154,8 @@ fn an_agent_that_was_away_comes_back_with_its_old_key_and_is_given_the_new_one()
         room.made(asked, KeyringChange::Add(new.clone()));
         let name = format!("a{away}");
         let refused = room.change(asked, KeyringChange::Use(new.id()), false).unwrap_err().to_string();
-        assert!(
-            refused.contains(&format!("{name}: silent for 7 s; does not have the key {}", new.id())),
-            "{refused}"
-        );
+        let why = |silence: u8| format!("{name}: silent for {silence} s; does not have the key {}", new.id());
+        assert!([6, 7].into_iter().any(|silence| refused.contains(&why(silence))), "{refused}");
         assert_eq!(refused.matches("\n  ").count(), 1, "nobody else: {refused}");
         room.forced(asked, KeyringChange::Use(new.id()));
         assert!(room.change(asked, KeyringChange::Remove(old.id()), false).is_err());

@@ -62,7 +62,9 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
     let frozen: Vec<Vec<u8>> = kinds.iter().map(|kind| frozen(kind.word())).collect();
     for (kind, bytes) in kinds.into_iter().zip(&frozen) {
         match kind {
-            Kind::Digest => assert_frozen(kind, &Digest { hash: 9, cards: 3, silent: vec!["b", "c"] }, bytes),
+            Kind::Digest => {
+                assert_frozen(kind, &Digest { hash: 9, cards: 3, copies: 4, silent: vec!["b", "c"] }, bytes)
+            }
             Kind::Cards => {
                 let (generation, addr, left, version, age_ms) = (8, taken_by, true, 9, 700);
                 let (revision, program, keys) = (3, "0.1.0", Some(told()));
@@ -109,7 +111,11 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
                 let silent = vec![wire::Silent { name: "b", generation: 8, silence_ms: 1_300 }];
                 assert_frozen(kind, &wire::Alert { silent }, bytes);
             }
-            Kind::Rows => assert_frozen(kind, &wire::Rows { hashes: &[7; 16] }, bytes),
+            Kind::Rows | Kind::Copies => assert_frozen(kind, &wire::Rows { hashes: &[7; 16] }, bytes),
+            Kind::Versions => {
+                let versions = wire::Versions { is_answer: true, owners: vec![("a", 8, 9)] };
+                assert_frozen(kind, &versions, bytes);
+            }
             Kind::Question => {
                 assert_frozen(kind, &Question { name: "a", generation: 8, after: 9, from, id: 4 }, bytes);
             }
