@@ -133,6 +133,16 @@ pub(super) struct PeerContact {
     pub(super) way: Way,
 }
 
+impl PeerContact {
+    /// It answered. An answer in another session than the one that frames are sent in does not say that the peer knows this one:
+    /// after two handshakes that crossed, frames that got lost may have left each end with another one.
+    fn take_answer(&mut self) {
+        if self.heard_in == self.current {
+            self.asked = None;
+        }
+    }
+}
+
 /// A former start of this agent.
 struct OwnFormer {
     /// Since when we know of it.
@@ -414,14 +424,15 @@ impl Peers {
     /// An owner answered what was asked of it: it is in our reach.
     pub(super) fn reached(&mut self, name: &AgentName) {
         if let Some(contact) = self.contact(name) {
-            contact.asked = None;
+            contact.take_answer();
         }
     }
 
     /// It gave it, in answer to a question of that time.
     pub(super) fn answered(&mut self, asked: Instant, name: &AgentName) {
         if let Some(contact) = self.contact(name) {
-            (contact.answered, contact.asked) = (contact.answered.max(asked), None);
+            contact.answered = contact.answered.max(asked);
+            contact.take_answer();
         }
     }
 
@@ -908,6 +919,24 @@ pub(super) mod tests {
         );
         peers.forget(later + EXPECTED);
         assert_eq!((peers.len(), peers.addresses.len()), ((0, 0, 0), 0));
+    }
+
+    #[test]
+    fn an_answer_in_another_session_than_ours_does_not_say_that_the_peer_knows_ours() {
+        let (mut peers, now) = (peers(), Instant::now());
+        let ((former, mut in_former), (ours, mut in_ours)) =
+            (session(now, "a", 1, 1), session(now, "a", 1, 1));
+        let peer = ours.peer.clone();
+        assert!(peers.admit(now, 1, former).is_some());
+        peers.admit(now + S, 2, ours);
+        peers.table.get_mut(&peer.owner.name).unwrap().tie = Tie { watches: false, is_watched: false };
+        peers.asked(now + S, peer.addr);
+        assert_eq!(take(&mut peers, now + S, 1, &in_former.encrypt(b"pong")), None);
+        peers.answered(now + S, &peer.owner.name);
+        assert_eq!(peers.silence(now + S * 2, peer.addr), Some(S), "it is still asked");
+        assert_eq!(take(&mut peers, now + S, 2, &in_ours.encrypt(b"pong")), None);
+        peers.answered(now + S, &peer.owner.name);
+        assert_eq!(peers.silence(now + S * 2, peer.addr), None);
     }
 
     #[test]

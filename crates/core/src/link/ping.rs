@@ -405,6 +405,45 @@ mod tests {
     }
 
     #[test]
+    fn whoever_hears_little_of_us_may_lose_what_the_others_do() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        pings.set_targets(now, &(1..=3).map(addr).collect());
+        let nearness = |to| match to {
+            to if to == addr(1) => Nearness::Heard,
+            to if to == addr(2) => Nearness::Watched,
+            _ => Nearness::Far,
+        };
+        pings.due(now, nearness);
+        for _ in 0..64 {
+            pings.note_lost(addr(1), 200);
+            // Of the few frames that it got.
+            pings.note_lost(addr(2), 0);
+        }
+        let lost = |pings: &Pings| [1, 2, 3].map(|n| pings.leg(addr(n)).lost);
+        assert!(lost(&pings).into_iter().all(|lost| (180..=200).contains(&lost)), "{:?}", lost(&pings));
+        pings.note_lost(addr(3), 500);
+        assert_eq!((lost(&pings)[0], lost(&pings)[2]), (200, 500));
+    }
+
+    #[test]
+    fn pings_in_no_hurry_are_due_together() {
+        let (mut pings, now) = (Pings::default(), Instant::now());
+        let mut moments = BTreeSet::new();
+        for n in 1..=100 {
+            // Met one after the other.
+            pings.add_target(now + Duration::from_millis(n * 7), addr(u8::try_from(n).unwrap()));
+        }
+        let (mut at, end) = (now, now + Duration::from_secs(10));
+        while at < end {
+            if !pings.due(at, |_| Nearness::Heard).is_empty() && at > now + Duration::from_secs(2) {
+                moments.insert(at);
+            }
+            at = pings.next_deadline().unwrap().max(at + Duration::from_millis(1));
+        }
+        assert!(moments.len() <= 34, "{} moments in 8 s", moments.len());
+    }
+
+    #[test]
     fn who_is_silent_for_long_is_asked_less_often() {
         let (mut pings, now) = (Pings::default(), Instant::now());
         pings.set_targets(now, &BTreeSet::from([addr(1)]));
