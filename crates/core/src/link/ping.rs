@@ -254,6 +254,11 @@ impl Pings {
         is_due
     }
 
+    /// Something else than a ping is to be looked after now.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.next = Some(self.next.map_or(now, |next| next.min(now)));
+    }
+
     /// Pings an address from now on, until the targets are set anew.
     pub(crate) fn add_target(&mut self, now: Instant, addr: SocketAddr) {
         let Some(target) = self.stranger(now, addr) else { return };

@@ -438,6 +438,7 @@ impl Link {
 
     pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
         let Some(ran) = self.ran.now else { return };
+        self.pings.hurry(now);
         for silent in alert.silent.iter().take(PER_FRAME) {
             let found = self.peers.take_alert(ran, by, silent);
             if let Some(peer) = found
