@@ -1,6 +1,7 @@
 //! What gost registers, checked: a record has an id, a tunnel name, an instance and an address, each within
 //! its bounds. Knows nothing of how it was spelled on the wire.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -212,6 +213,12 @@ pub struct AgentName(Arc<str>);
 impl PartialEq for AgentName {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Borrow<str> for AgentName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -42,7 +42,7 @@ struct ScenarioArgs {
     #[arg(long, value_name = "AGENTS")]
     mesh: Option<usize>,
     /// Hosts of every world that have an agent and nothing else
-    #[arg(long, default_value_t = 0, value_name = "HOSTS")]
+    #[arg(long, default_value_t = 0, value_name = "HOSTS", value_parser = clap::value_parser!(u8).range(..=50))]
     bystanders: u8,
     /// How often each is run
     #[arg(long, default_value_t = 1)]

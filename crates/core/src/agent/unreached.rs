@@ -176,11 +176,11 @@ impl State {
         found.into_values().collect()
     }
 
-    /// A peer changed a slot: perhaps it says that it does not reach an entrypoint.
+    /// A peer changed a slot: perhaps it says that it does not reach an entrypoint. While somebody says so we look every [`LOOK`], and
+    /// no sooner, because each look costs as much as there are agents, and all of them say it when a host is lost.
     pub(super) fn note_unreached(&mut self, now: Instant, slot: Slot) {
         if slot >= FIRST_UNREACHED {
-            let next = &mut self.logged.next;
-            *next = Some(next.map_or(now, |next| next.min(now)));
+            self.logged.next.get_or_insert(now);
         }
     }
 

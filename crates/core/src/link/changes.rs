@@ -42,7 +42,7 @@ impl Link {
         replicas: &mut dyn ReplicaStore,
     ) {
         let Some(known) = replicas.version(owner) else { return };
-        if until.is_some_and(|until| known >= until) {
+        if until.is_some_and(|until| known >= until) || self.repairs.asks(owner) {
             return;
         }
         let live: Vec<&Peer> = self.live().collect();
@@ -152,9 +152,7 @@ impl Link {
         };
         let is_sparse = rumours.sparse;
         for (name, generation, version) in rumours.owners.into_iter().take(rumours::MAX_TOLD) {
-            let Ok(name) = name.parse() else { continue };
-            let owner = Owner { name, generation };
-            if self.peers.knows(&owner) {
+            if let Some(owner) = self.peers.named(name, generation) {
                 self.ask(now, &owner, Some(version.min(MAX_VERSION)), Some(peer), replicas);
             }
         }

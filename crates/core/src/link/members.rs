@@ -28,15 +28,21 @@ impl Link {
         let live: Vec<SocketAddr> = self.live().map(|peer| peer.addr).collect();
         if !live.is_empty() {
             let to = live[self.rng.random_range(0..live.len())];
-            self.send_digest(ran, to, replicas);
+            self.send_digest(now, ran, to, replicas);
         }
     }
 
-    pub(super) fn send_digest(&mut self, ran: Instant, to: SocketAddr, replicas: &dyn ReplicaStore) {
+    pub(super) fn send_digest(
+        &mut self,
+        now: Instant,
+        ran: Instant,
+        to: SocketAddr,
+        replicas: &dyn ReplicaStore,
+    ) {
         let hash = self.peers.hash(ALL_ROWS);
         let turn = self.rng.random_range(0..=u32::MAX) as usize;
         let cards = u32::try_from(1 + self.peers.len().0).unwrap_or(u32::MAX);
-        let copies = self.copies_hash(replicas);
+        let copies = self.copies_hash(now, replicas);
         let silent = self.peers.silent(ran, turn);
         let digest = wire::encode(&wire::Digest { hash, cards, copies, silent });
         self.send(Kind::Digest, &digest, to);

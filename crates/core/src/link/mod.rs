@@ -7,6 +7,7 @@
 //! frames ═▶ handshakes (Hello, Reply, Proof) ─▶ session (decrypts, each once) ─┬▶ push, answer ─▶ changes of an owner's slots ─▶ ReplicaStore
 //!                                            ├▶ ping, cards ─▶ an owner's version ─▶ repair asks for what is missing
 //!                                            ├▶ digest, rows, cards ─▶ board: who there is, and where
+//!                                            ├▶ copies, versions ─▶ the last means against what was missed
 //!                                            └▶ key status, handover ─▶ keyring
 //! ```
 
@@ -59,6 +60,7 @@ pub use self::session::Peer;
 pub use self::whereabouts::MAX_DATAGRAM;
 
 use self::contest::Contests;
+use self::copies::CopiesByRow;
 use self::counters::{Counters, Dropped};
 use self::frame::{Index, Sealed};
 use self::handshakes::Handshakes;
@@ -148,6 +150,7 @@ pub struct Link {
     pusher: Pusher,
     repairs: Repairs,
     rumours: Rumours,
+    copies: CopiesByRow,
     /// Which peer is asked next for the slots of an owner that is silent.
     turn: usize,
     contests: Contests,
@@ -212,6 +215,7 @@ impl Link {
             pusher: Pusher::default(),
             repairs: Repairs::default(),
             rumours: Rumours::default(),
+            copies: CopiesByRow::default(),
             turn: 0,
             contests: Contests::default(),
             ran: Ran::default(),
@@ -392,7 +396,7 @@ impl Link {
             Kind::Digest => {
                 let digest: wire::Digest<'_> = self.read(payload)?;
                 self.take_digest(&peer, &digest);
-                self.compare_copies(&peer, digest.copies, replicas);
+                self.compare_copies(now, &peer, digest.copies, replicas);
             }
             Kind::Cards => {
                 let cards: wire::Cards<'_> = self.read(payload)?;
@@ -450,7 +454,7 @@ impl Link {
             }
             Kind::Copies => {
                 let copies: wire::Rows<'_> = self.read(payload)?;
-                self.take_copies(&peer, &copies, replicas);
+                self.take_copies(now, &peer, &copies, replicas);
             }
             Kind::Versions => {
                 let versions: wire::Versions<'_> = self.read(payload)?;
@@ -508,7 +512,7 @@ impl Link {
         // Whoever has many peers has the board from them, and a newcomer needs it from a few of them.
         let is_reunion = was_forgotten && self.reunite(now);
         if is_reunion || self.live().nth(FEW).is_none() {
-            self.send_digest(ran, peer.addr, replicas);
+            self.send_digest(now, ran, peer.addr, replicas);
         }
         self.ask(now, &peer.owner, None, None, replicas);
         // Where there are many, those who watch it are enough to say back what its former start said.
@@ -537,15 +541,16 @@ impl Link {
             self.pings.await_answer(now, to, nonce);
             self.peers.asked(self.ran.now.unwrap_or(now), to);
         }
-        self.send(Kind::Ping, &self.ping_with(now, nonce, to), to);
+        let ping = self.ping_with(now, nonce, to);
+        self.send(Kind::Ping, &ping, to);
     }
 
-    fn ping_with(&self, now: Instant, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
+    fn ping_with(&mut self, now: Instant, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
         let revision = self.peers.told_revision(to);
         let lost = self.peers.lost_from(to);
         let mut ping = wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost });
         if self.peers.plan.is_sparse() {
-            ping.extend(wire::encode(&self.rumours.tell(now)));
+            ping.extend_from_slice(self.rumours.spell(now));
         }
         ping
     }

@@ -421,7 +421,7 @@ impl Peers {
         }
     }
 
-    /// An owner answered what was asked of it: it is in our reach.
+    /// An owner answered what was asked of it.
     pub(super) fn reached(&mut self, name: &AgentName) {
         if let Some(contact) = self.contact(name) {
             contact.take_answer();
@@ -445,6 +445,12 @@ impl Peers {
     pub(super) fn knows(&self, owner: &Owner) -> bool {
         let known = self.table.get(&owner.name);
         known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.is_buried)
+    }
+
+    /// That start of the agent of a name, if [`Self::knows`] it.
+    pub(super) fn named(&self, name: &str, generation: Generation) -> Option<Owner> {
+        let owner = &self.table.get(name)?.peer.owner;
+        (owner.generation == generation && self.knows(owner)).then(|| owner.clone())
     }
 
     /// The last starts of agents that [`Self::knows`], with their rows of the board.

@@ -73,9 +73,10 @@ pub(crate) struct Leg {
 pub(crate) struct Pings {
     targets: BTreeMap<SocketAddr, PingTarget>,
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
-    /// Not after the first ping that is due.
+    /// Not after the first ping that is due, or what there is to hurry for.
     next: Option<Instant>,
-    /// What the last peers said that they lost, of those that get many of our frames, smoothed: what the others may lose.
+    /// What those said last that get many of our frames, the median of it: so much may the others lose. One that has a bad way, or
+    /// lies, changes little.
     usual_loss: u16,
     /// When the last of those is asked that others watch.
     last_far: Option<Instant>,
@@ -164,7 +165,7 @@ impl PingTarget {
             lost: 0,
             is_alias: false,
             is_far: false,
-            hears_little: false,
+            hears_little: true,
         }
     }
 }
@@ -303,11 +304,12 @@ impl Pings {
     pub(crate) fn note_lost(&mut self, addr: SocketAddr, lost: u16) {
         if let Some(target) = self.targets.get_mut(&addr) {
             target.lost = lost;
-            if target.hears_little {
-                return;
+            if !target.hears_little {
+                let heard = self.targets.values().filter(|target| !target.hears_little);
+                let mut words: Vec<u16> = heard.map(|target| target.lost).collect();
+                words.sort_unstable();
+                self.usual_loss = words[words.len() / 2];
             }
-            let usual = (u32::from(self.usual_loss) * 15 + u32::from(lost.min(1_000))) / 16;
-            self.usual_loss = u16::try_from(usual).unwrap_or(1_000);
         }
     }
 

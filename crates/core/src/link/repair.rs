@@ -95,7 +95,7 @@ impl Repairs {
         after: Version,
         (peer, trip): (SocketAddr, Option<Duration>),
     ) -> Option<Ask> {
-        if self.open.contains_key(owner) || self.open.len() >= MAX_QUESTIONS {
+        if self.asks(owner) || self.open.len() >= MAX_QUESTIONS {
             return None;
         }
         self.last += 1;
@@ -104,6 +104,11 @@ impl Repairs {
         let ask = asking.ask(now, owner);
         self.open.insert(owner.clone(), asking);
         Some(ask)
+    }
+
+    /// Whether something of an owner is being asked.
+    pub(crate) fn asks(&self, owner: &Owner) -> bool {
+        self.open.contains_key(owner)
     }
 
     /// Takes an answer; nothing if it is none to an open question.

@@ -19,26 +19,38 @@ pub(super) const MAX_TOLD: usize = 6;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Rumours(VecDeque<(Instant, Owner, Version)>);
+pub(super) struct Rumours {
+    heard: VecDeque<(Instant, Owner, Version)>,
+    /// What is told at a moment, encoded: to all that are pinged then.
+    spelled: Option<(Instant, Vec<u8>)>,
+}
 
 impl Rumours {
     /// An owner has come to this version, as was heard now.
     pub(super) fn note(&mut self, now: Instant, owner: &Owner, version: Version) {
-        while self
-            .0
-            .front()
-            .is_some_and(|(at, ..)| self.0.len() >= MAX_WORDS || now.saturating_duration_since(*at) >= AGE)
-        {
-            self.0.pop_front();
+        while self.heard.front().is_some_and(|(at, ..)| {
+            self.heard.len() >= MAX_WORDS || now.saturating_duration_since(*at) >= AGE
+        }) {
+            self.heard.pop_front();
         }
-        self.0.push_back((now, owner.clone(), version));
+        self.heard.push_back((now, owner.clone(), version));
+    }
+
+    /// What there is to tell now, encoded.
+    pub(super) fn spell(&mut self, now: Instant) -> &[u8] {
+        if self.spelled.as_ref().is_none_or(|(at, _)| *at != now) {
+            self.spelled = Some((now, wire::encode(&self.tell(now))));
+        }
+        self.spelled.as_ref().map(|(_, spelled)| spelled.as_slice()).unwrap_or_default()
     }
 
     /// What there is to tell, the last owners first.
-    pub(super) fn tell(&self, now: Instant) -> wire::Rumours<'_> {
+    fn tell(&self, now: Instant) -> wire::Rumours<'_> {
         let age = |at: Instant| now.saturating_duration_since(at);
         let mut told: BTreeMap<&Owner, Version> = BTreeMap::new();
-        for (_, owner, version) in self.0.iter().rev().filter(|(at, ..)| (SETTLED..AGE).contains(&age(*at))) {
+        for (_, owner, version) in
+            self.heard.iter().rev().filter(|(at, ..)| (SETTLED..AGE).contains(&age(*at)))
+        {
             if told.len() < MAX_TOLD || told.contains_key(owner) {
                 let known = told.entry(owner).or_default();
                 *known = version.max(known).to_owned();
@@ -83,8 +95,8 @@ mod tests {
         for version in 0..10_000 {
             rumours.note(now, &owner(1), version);
         }
-        assert_eq!(rumours.0.len(), MAX_WORDS);
+        assert_eq!(rumours.heard.len(), MAX_WORDS);
         rumours.note(now + AGE, &owner(1), 1);
-        assert_eq!(rumours.0.len(), 1);
+        assert_eq!(rumours.heard.len(), 1);
     }
 }

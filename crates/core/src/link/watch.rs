@@ -106,6 +106,16 @@ impl Asked {
     }
 }
 
+/// What a watcher's word of an agent asks for.
+enum AlertTaken {
+    /// To judge the agent at once: this watcher did not miss it before.
+    Judge,
+    /// To look for it, because it is heard there and not here.
+    LookFor(super::Peer),
+    /// Nothing that has to be now.
+    Nothing,
+}
+
 /// What is heard of those whom we watch.
 struct Surroundings {
     /// Since when most of them are silent, if they are.
@@ -366,20 +376,20 @@ impl Peers {
         }
     }
 
-    /// A peer says how long an agent that it watches has been silent to it. Whether that agent is to be looked for, because it is
-    /// heard there and not here.
-    fn take_alert(&mut self, ran: Instant, by: &AgentName, alert: &wire::Silent<'_>) -> Option<super::Peer> {
-        let name: AgentName = alert.name.parse().ok()?;
-        let known =
-            self.table.get_mut(&name).filter(|known| known.peer.owner.generation == alert.generation)?;
-        if !self.plan.may_watch(by, &name) {
-            return None;
+    /// A peer says how long an agent that it watches has been silent to it.
+    fn take_alert(&mut self, ran: Instant, by: &AgentName, alert: &wire::Silent<'_>) -> AlertTaken {
+        let Some((name, known)) = self.table.get_key_value(alert.name) else { return AlertTaken::Nothing };
+        if known.peer.owner.generation != alert.generation || !self.plan.may_watch(by, name) {
+            return AlertTaken::Nothing;
         }
+        let Some(known) = self.table.get_mut(alert.name) else { return AlertTaken::Nothing };
+        let before = known.alerts.len();
         known.alerts.retain(|alert| alert.watcher != *by);
+        let is_first = known.alerts.len() == before;
+        let is_stale = known.contact.as_ref().is_some_and(|contact| contact.is_stale);
         let silence = Duration::from_millis(alert.silence_ms.into());
         if silence < DOUBTED {
-            let is_stale = known.contact.as_ref().is_some_and(|contact| contact.is_stale);
-            return is_stale.then(|| known.peer.clone());
+            return if is_stale { AlertTaken::LookFor(known.peer.clone()) } else { AlertTaken::Nothing };
         }
         let counts = pause_after(silence).max(REPEAT * 3) * 5 / 2;
         if known.alerts.len() < MAX_ALERTS
@@ -387,7 +397,7 @@ impl Peers {
         {
             known.alerts.push(Alert { watcher: by.clone(), sign, until: ran + counts });
         }
-        None
+        if is_first && !is_stale { AlertTaken::Judge } else { AlertTaken::Nothing }
     }
 }
 
@@ -438,13 +448,13 @@ impl Link {
 
     pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
         let Some(ran) = self.ran.now else { return };
-        self.pings.hurry(now);
         for silent in alert.silent.iter().take(PER_FRAME) {
-            let found = self.peers.take_alert(ran, by, silent);
-            if let Some(peer) = found
-                && self.pings.looked_for(now, peer.addr)
-            {
-                self.hello(now, peer.addr);
+            match self.peers.take_alert(ran, by, silent) {
+                AlertTaken::Judge => self.pings.hurry(now),
+                AlertTaken::LookFor(peer) if self.pings.looked_for(now, peer.addr) => {
+                    self.hello(now, peer.addr);
+                }
+                AlertTaken::LookFor(_) | AlertTaken::Nothing => {}
             }
         }
     }

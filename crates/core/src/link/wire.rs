@@ -151,11 +151,11 @@ pub struct Digest<'a> {
     pub hash: u64,
     /// How many cards are on it.
     pub cards: u32,
-    /// The same for agents whose copies of owners' slots go equally far; 0 where everybody says so in pings.
-    pub copies: u64,
     /// Agents that do not reach the sender.
     #[serde(borrow)]
     pub silent: Vec<&'a str>,
+    /// The same for agents whose copies of owners' slots go equally far; 0 where everybody says so in pings.
+    pub copies: u64,
 }
 
 /// What the rows of the sender's board are like, or its copies of the slots of the agents there. An agent's name says in which row

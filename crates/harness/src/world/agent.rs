@@ -182,7 +182,7 @@ impl World {
     /// Waits until each of these agents sees all others and the bystanders alive.
     pub(crate) async fn all_met(&self, names: &[&str]) -> anyhow::Result<()> {
         for name in names {
-            self.meets(name, names.len() - 1 + usize::from(self.plan.bystanders)).await?;
+            self.meets(name, names.len() - 1 + self.bystanders()).await?;
         }
         Ok(())
     }

@@ -186,6 +186,11 @@ impl World {
         self.all_met(names).await
     }
 
+    /// How many hosts there are that have an agent and nothing else.
+    pub(crate) fn bystanders(&self) -> usize {
+        self.plan.bystanders.into()
+    }
+
     pub(crate) async fn add_host(&mut self, name: &str) -> anyhow::Result<()> {
         let hosts = self.hosts.values().filter(|number| **number < BYSTANDERS).count();
         let number = u8::try_from(hosts)? + FIRST;
