@@ -177,6 +177,23 @@ fn a_session_of_which_the_other_end_knows_nothing_is_noticed_at_the_first_push()
     assert!(others.iter().all(|other| told.contains(&(addr(*other), 87))), "{others:?}");
 }
 
+#[test]
+fn everybody_doubts_an_agent_as_soon_as_its_watchers_tell() {
+    let mut room = large(24);
+    room.forget_what_was_noted();
+    room.agents.remove(&addr(1));
+    let doubting = |room: &Room| (2..=24).filter(|n| room.copies(*n).doubted.contains(&owner(1, 1))).count();
+    while doubting(&room) == 0 {
+        room.run(1);
+    }
+    let mut ms = 0;
+    while doubting(&room) < 23 {
+        room.run(1);
+        ms += 1;
+        assert!(ms <= 100, "only {} of 23 after {ms} ms", doubting(&room));
+    }
+}
+
 fn half(at: SocketAddr) -> bool {
     (1..=12).any(|n| addr(n) == at)
 }
