@@ -54,7 +54,8 @@
 //! the only one that ever writes it. A *lease* is the owner's clockwork for a record: renewed, lapsed,
 //! released. The *directory* is what a Get is answered from. A *slot* is an owner's n-th cell, the unit of
 //! replication, and its *version* the owner's running number of changes. A *push* is a frame of fresh changes. An agent
-//! that has less of an owner than the owner's version asks for the rest: *repair*. Versions are sent in pings. The *board*
+//! that has less of an owner than the owner's version asks for the rest: *repair*. Versions are sent in pings, and above 96
+//! agents compared as hashes beside the board. The *board*
 //! has a card of every agent, also of the silent ones; agents compare a hash of it, and exchange cards if it differs. An
 //! *identity* is the key pair of an agent, kept beside its journal, and a *session* an encrypted channel between two agents'
 //! starts; a *handshake* makes it. A

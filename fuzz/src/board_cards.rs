@@ -207,7 +207,7 @@ impl Room {
         self.tell(
             n,
             Kind::Digest,
-            &wire::encode(&Digest { hash, cards: how.into(), copies: how.into(), silent }),
+            &wire::encode(&Digest { hash, cards: how.into(), silent, copies: how.into() }),
         );
     }
 

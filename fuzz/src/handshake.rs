@@ -264,7 +264,10 @@ impl Room {
                 let payload = match input.byte() % 5 {
                     0 => (Kind::Ping, wire::encode(&Ping { nonce: None, told: 0, revision: 0, lost: 0 })),
                     1 => (Kind::Pong, wire::encode(&Pong { nonce: 1 })),
-                    2 => (Kind::Digest, wire::encode(&Digest { hash: 1, cards: 1, silent: Vec::new() })),
+                    2 => (
+                        Kind::Digest,
+                        wire::encode(&Digest { hash: 1, cards: 1, silent: Vec::new(), copies: 0 }),
+                    ),
                     _ => (Kind::Conflict, wire::encode(&Conflict { taken_by: from(input) })),
                 };
                 if let Some(frame) = self.peer(n).say(addr(side), payload.0, &payload.1) {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+
 use super::counters::Dropped;
 use super::ping::Leg;
 use super::push::Outgoing;
@@ -32,7 +34,7 @@ const LATEST: Duration = Duration::from_secs(10);
 
 impl Link {
     /// Asks for what an owner changed, unless all to the version that it has come to is known here: the owner, if it is
-    /// live, or else whoever told of it, or some other peer.
+    /// live, or else whoever told of it, or some other peer, each as often.
     pub(super) fn ask(
         &mut self,
         now: Instant,
@@ -45,6 +47,8 @@ impl Link {
         if until.is_some_and(|until| known >= until) || self.repairs.asks(owner) {
             return;
         }
+        // Not always: one that tells and does not answer would be in the way of all others.
+        let teller = teller.filter(|_| self.rng.random());
         let live: Vec<&Peer> = self.live().collect();
         let peer = live.iter().find(|peer| peer.owner == *owner);
         let peer = peer.or_else(|| live.iter().find(|peer| Some(**peer) == teller));

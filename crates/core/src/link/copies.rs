@@ -4,6 +4,7 @@
 //! datagram. So it costs next to nothing while nothing changes, and at most two datagrams for a digest. Changes that are under
 //! way count as missing: who knows of them sooner than they come asks for them, and gets them twice.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -21,11 +22,58 @@ const FRESH: Duration = Duration::from_millis(100);
 /// Owners in a frame of versions, at most: an honest one has no room for more.
 const MAX_OWNERS: usize = 128;
 
+/// A peer is told our rows no more often than this, and what it is to say then is waited for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where a comparison with a peer stands: what it says without being asked counts for nothing, as it costs more to take than to
+/// make up.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// When it was told our rows last.
+    told: Option<Instant>,
+    /// What it is to say next, and since when.
+    expected: Option<(Kind, Instant)>,
+}
+
+impl Comparison {
+    /// It is to say this next.
+    fn expect(&mut self, now: Instant, kind: Kind) {
+        self.expected = Some((kind, now));
+    }
+
+    /// It says that. Whether it was to.
+    fn expected(&mut self, now: Instant, kind: Kind) -> bool {
+        let is_it = |(expected, since): &mut (Kind, Instant)| {
+            *expected == kind && now.saturating_duration_since(*since) < PATIENCE
+        };
+        self.expected.take_if(is_it).is_some()
+    }
+
+    /// Whether it may be told our rows, which it then is.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let is_due = self.told.is_none_or(|told| now.saturating_duration_since(told) >= PAUSE);
+        if is_due {
+            self.told = Some(now);
+            self.expect(now, Kind::Versions);
+        }
+        is_due
+    }
+}
+
 /// The hashes of our copies, by rows of the board, and when they were made.
 #[derive(Debug, Default)]
 pub(super) struct CopiesByRow(Option<(Instant, Vec<u64>)>);
 
 impl Link {
+    /// A peer is sent a digest that says what our copies are like.
+    pub(super) fn expect_copies(&mut self, now: Instant, to: SocketAddr) {
+        let name = self.peers.at(to).cloned();
+        if let Some(comparison) = name.and_then(|name| self.peers.comparison(&name)) {
+            comparison.expect(now, Kind::Copies);
+        }
+    }
+
     /// How far our copies go, ourselves included, with the owners' rows of the board.
     fn copies<'a>(
         &'a self,
@@ -72,7 +120,10 @@ impl Link {
             return;
         }
         let ours = self.copies_hash(now, replicas);
-        if ours != 0 && ours != theirs {
+        if ours != 0
+            && ours != theirs
+            && self.peers.comparison(&peer.owner.name).is_some_and(|comparison| comparison.may_tell(now))
+        {
             let rows = self.copies_by_row(now, replicas);
             let hashes: Vec<u8> = rows.iter().flat_map(|hash| hash.to_le_bytes()).collect();
             self.send(Kind::Copies, &wire::encode(&wire::Rows { hashes: &hashes }), peer.addr);
@@ -87,6 +138,11 @@ impl Link {
         theirs: &wire::Rows<'_>,
         replicas: &dyn ReplicaStore,
     ) {
+        let Some(comparison) = self.peers.comparison(&peer.owner.name) else { return };
+        if !comparison.expected(now, Kind::Copies) {
+            return;
+        }
+        comparison.expect(now, Kind::Versions);
         let unlike = theirs.unlike(self.copies_by_row(now, replicas));
         if unlike == 0 {
             return;
@@ -109,6 +165,10 @@ impl Link {
         versions: wire::Versions<'_>,
         replicas: &mut dyn ReplicaStore,
     ) {
+        let comparison = self.peers.comparison(&peer.owner.name);
+        if !comparison.is_some_and(|comparison| comparison.expected(now, Kind::Versions)) {
+            return;
+        }
         let mut ours = Vec::new();
         for (name, generation, theirs) in versions.owners.into_iter().take(MAX_OWNERS) {
             let us = &self.us().owner;

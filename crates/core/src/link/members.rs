@@ -44,8 +44,11 @@ impl Link {
         let cards = u32::try_from(1 + self.peers.len().0).unwrap_or(u32::MAX);
         let copies = self.copies_hash(now, replicas);
         let silent = self.peers.silent(ran, turn);
-        let digest = wire::encode(&wire::Digest { hash, cards, copies, silent });
+        let digest = wire::encode(&wire::Digest { hash, cards, silent, copies });
         self.send(Kind::Digest, &digest, to);
+        if copies != 0 {
+            self.expect_copies(now, to);
+        }
     }
 
     /// Answers, if the boards differ, with all cards: if they fit a datagram, or the peer has so few that it is new, and has to

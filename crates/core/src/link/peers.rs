@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::{RowHashes, row};
+use super::copies::Comparison;
 use super::frame::Index;
 use super::keyring::KeyId;
 use super::keys::KeyringSummary;
@@ -130,6 +131,7 @@ pub(super) struct PeerContact {
     /// How far its slots had come at its last ping.
     told: Version,
     recent: Recent,
+    comparison: Comparison,
     pub(super) way: Way,
 }
 
@@ -277,6 +279,7 @@ impl Peers {
             is_doubted: false,
             told: 0,
             recent: Recent::default(),
+            comparison: Comparison::default(),
             way: Way::proven(session.via, peer.addr),
         };
         known.is_near = true;
@@ -419,6 +422,11 @@ impl Peers {
         {
             contact.asked.get_or_insert(Asked::now(ran));
         }
+    }
+
+    /// Where the comparison of copies with a peer stands.
+    pub(super) fn comparison(&mut self, name: &AgentName) -> Option<&mut Comparison> {
+        self.contact(name).map(|contact| &mut contact.comparison)
     }
 
     /// An owner answered what was asked of it.

@@ -176,9 +176,8 @@ fn within(at: Option<Instant>, now: Instant, pause: Duration) -> bool {
 
 /// The last moment until then that is a whole number of [`BEAT`]s after one of them.
 fn on_beat(beat: Instant, at: Instant) -> Instant {
-    let since = at.saturating_duration_since(beat).as_micros();
-    let past = since % BEAT.as_micros();
-    at - Duration::from_micros(u64::try_from(past).unwrap_or_default())
+    let beats = at.saturating_duration_since(beat).as_micros() / BEAT.as_micros();
+    beat + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)
 }
 
 impl Pings {

@@ -163,3 +163,29 @@ fn what_pushes_and_rumours_missed_is_found_when_boards_are_compared() {
     room.run(10_000);
     assert_eq!([Kind::Copies, Kind::Versions].map(|kind| room.sent(kind)), [0; 2], "they are the same now");
 }
+
+#[test]
+fn versions_that_a_member_makes_up_are_not_believed_and_cost_others_little() {
+    let mut room = Room::of(24, 4);
+    room.meet();
+    room.run(3_000);
+    room.publish(3, 7);
+    room.run(1_000);
+    let names: Vec<String> = (1..=24).map(|n| format!("a{n}")).collect();
+    let owners: Vec<_> = names.iter().map(|name| (name.as_str(), 1, u64::MAX)).collect();
+    let versions = wire::pack(Kind::Versions, &wire::encode(&wire::Versions { is_answer: false, owners }));
+    let digest = wire::Digest { hash: 0, cards: 24, silent: vec![], copies: 1 };
+    let digest = wire::pack(Kind::Digest, &wire::encode(&digest));
+    room.recording.clear();
+    for _ in 0..300 {
+        room.say(2, 1, &versions);
+        room.say(2, 1, &digest);
+        room.run(10);
+    }
+    assert_eq!(room.copies(1).versions[&owner(3, 1)], 7);
+    let questions =
+        room.recording.iter().filter(|(from, _, kind, _)| *kind == Kind::Question && *from == addr(1));
+    let questions = questions.count();
+    assert!((1..=4 * 24).contains(&questions), "{questions} questions in three seconds");
+    assert!(room.sent(Kind::Copies) <= 8, "{}", room.sent(Kind::Copies));
+}

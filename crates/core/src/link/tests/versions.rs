@@ -63,7 +63,7 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
     for (kind, bytes) in kinds.into_iter().zip(&frozen) {
         match kind {
             Kind::Digest => {
-                assert_frozen(kind, &Digest { hash: 9, cards: 3, copies: 4, silent: vec!["b", "c"] }, bytes)
+                assert_frozen(kind, &Digest { hash: 9, cards: 3, silent: vec!["b", "c"], copies: 4 }, bytes);
             }
             Kind::Cards => {
                 let (generation, addr, left, version, age_ms) = (8, taken_by, true, 9, 700);
