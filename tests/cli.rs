@@ -563,7 +563,7 @@ async fn a_dead_agent_is_told_and_forgotten_everywhere_on_request() {
         until(agent, &["status"], "peers    1 alive").await;
     }
     let (keys, ..) = ended(gossd().args(["keys", "list"]).arg("--control").arg(&control));
-    assert!(!keys.lines().any(|line| line.starts_with('b')), "{keys}");
+    assert!(!keys.lines().any(|line| line.starts_with("b ")), "{keys}");
     assert!(c.said().contains("peer is dead"), "{}", c.said());
     b.restart();
     until(&a, &["status"], "peers    2 alive").await;
