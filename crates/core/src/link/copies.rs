@@ -22,8 +22,9 @@ const FRESH: Duration = Duration::from_millis(100);
 /// Owners in a frame of versions, at most: an honest one has no room for more.
 const MAX_OWNERS: usize = 128;
 
-/// A peer is told our rows no more often than this, and what it is to say then is waited for so long.
+/// A peer is told our rows no more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
+/// What a peer is to say next counts if it comes within this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a comparison with a peer stands: what it says without being asked counts for nothing, as it costs more to take than to

@@ -452,18 +452,19 @@ impl Peers {
     /// Whether that start of an agent is known, and its records are not forgotten.
     pub(super) fn knows(&self, owner: &Owner) -> bool {
         let known = self.table.get(&owner.name);
-        known.is_some_and(|known| known.peer.owner == *owner && !known.is_forgotten && !known.is_buried)
+        known.is_some_and(|known| known.peer.owner == *owner && known.is_kept())
     }
 
     /// That start of the agent of a name, if [`Self::knows`] it.
     pub(super) fn named(&self, name: &str, generation: Generation) -> Option<Owner> {
-        let owner = &self.table.get(name)?.peer.owner;
-        (owner.generation == generation && self.knows(owner)).then(|| owner.clone())
+        let known = self.table.get(name).filter(|known| known.is_kept())?;
+        let owner = &known.peer.owner;
+        (owner.generation == generation).then(|| owner.clone())
     }
 
     /// The last starts of agents that [`Self::knows`], with their rows of the board.
     pub(super) fn owners(&self) -> impl Iterator<Item = (u8, &Owner)> {
-        let known = self.table.values().filter(|known| !known.is_forgotten && !known.is_buried);
+        let known = self.table.values().filter(|known| known.is_kept());
         known.map(|known| (known.row, &known.peer.owner))
     }
 
@@ -690,6 +691,11 @@ impl Peers {
 }
 
 impl KnownPeer {
+    /// Whether its records are kept, or are to be.
+    fn is_kept(&self) -> bool {
+        !self.is_forgotten && !self.is_buried
+    }
+
     /// Somebody who gave a sign of life at that time.
     pub(super) fn new(sign: Instant, peer: Peer, program: Arc<str>) -> Self {
         Self {
