@@ -387,6 +387,7 @@ impl Replicas {
         agent.is_postponed = false;
         // The former one stays: the owner may have lost it, and ask for it.
         let later = agent.all.split_off(&owner.generation);
+        let before = self.dropped.len();
         for (generation, replica) in std::mem::replace(&mut agent.all, later) {
             if Some(generation) == former {
                 agent.all.insert(generation, replica);
@@ -394,7 +395,10 @@ impl Replicas {
                 self.dropped.push(replica);
             }
         }
-        self.recount();
+        // It costs as much as there are agents, and with many newcomers there is nothing to count.
+        if self.dropped.len() > before {
+            self.recount();
+        }
         let of = |generation| self.agents.get(&owner.name)?.all.get(&generation);
         Some(Shift::Generation { shown: of(owner.generation), hidden: former.and_then(of) })
     }

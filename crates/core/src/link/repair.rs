@@ -33,6 +33,8 @@ pub(super) const PIECE_BYTES: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Repairs {
     open: BTreeMap<Owner, Asking>,
+    /// Not after any of them is due.
+    next: Option<Instant>,
     /// The id of the last question.
     last: u64,
 }
@@ -102,6 +104,7 @@ impl Repairs {
         let mut asking =
             Asking { peer, after, from: 0, id: self.last, begun: None, trip, due: now, tries: 0 };
         let ask = asking.ask(now, owner);
+        sooner(&mut self.next, asking.due);
         self.open.insert(owner.clone(), asking);
         Some(ask)
     }
@@ -129,6 +132,7 @@ impl Repairs {
             // What became empty since our version was dropped meanwhile: from the start.
             (asking.begun, asking.from, asking.id, asking.tries) = (None, 0, id, 0);
             let next = Some(asking.ask(now, &owner));
+            sooner(&mut self.next, asking.due);
             let extent = Extent::default();
             return Some(RepairPart { owner, values: Vec::new(), misplaced: 0, extent, next });
         }
@@ -150,7 +154,9 @@ impl Repairs {
         let mut extent = Extent { whole, ..Extent::default() };
         let next = answer.next.map(|next| {
             (asking.from, asking.id, asking.tries) = (next, id, 0);
-            asking.ask(now, &owner)
+            let ask = asking.ask(now, &owner);
+            sooner(&mut self.next, asking.due);
+            ask
         });
         if next.is_none() {
             extent.since = if begun.whole { 0 } else { asking.after };
@@ -162,14 +168,19 @@ impl Repairs {
 
     /// Questions to ask again.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Ask> {
+        if self.next.is_none_or(|next| next > now) {
+            return Vec::new();
+        }
         self.open.retain(|_, asking| asking.due > now || asking.tries < TRIES);
         let due = self.open.iter_mut().filter(|(_, asking)| asking.due <= now);
-        due.map(|(owner, asking)| asking.ask(now, owner)).collect()
+        let asked = due.map(|(owner, asking)| asking.ask(now, owner)).collect();
+        self.next = self.open.values().map(|asking| asking.due).min();
+        asked
     }
 
-    /// When [`Self::due`] has something to do.
+    /// When [`Self::due`] may have something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.open.values().map(|asking| asking.due).min()
+        self.next
     }
 
     /// Asks no more for an owner: what is told of it later is not taken.
@@ -181,6 +192,10 @@ impl Repairs {
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
+}
+
+fn sooner(next: &mut Option<Instant>, due: Instant) {
+    *next = Some(next.map_or(due, |next| next.min(due)));
 }
 
 impl Asking {
