@@ -1,11 +1,11 @@
 //! What there is to do for every peer: pings, suspicion, forgetting. Each look costs as much as there are peers, so they
 //! are few, however many frames come.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::gauges::Gauge;
+use super::judge::Findings;
 use super::ping::Nearness;
 use super::{Link, Peer, ReplicaStore};
 use crate::agent::News;
@@ -25,6 +25,10 @@ const ANOTHER: Duration = Duration::from_millis(1_400);
 const REKEY: Duration = Duration::from_secs(3_600);
 /// Least time between two looks: of 500 peers a thousand pings are due every second, and no hurry is in any.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Least time between two judgements of all peers, for each of them: it keeps their cost the same however many there are.
+const PAUSE_OF_EACH: Duration = Duration::from_micros(50);
+/// And the most that this comes to: so much later may somebody be doubted.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Most time between two.
 const STEP: Duration = Duration::from_millis(200);
 
@@ -32,31 +36,24 @@ impl Link {
     /// When there is something to do for a peer, at the latest a [`STEP`] after we last saw the clock.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let step = self.ran.last.map(|at| at + STEP);
-        let due = self.pings.next_deadline().into_iter().chain(step).min()?;
+        let due = [self.pings.next_deadline(), self.hurried, step].into_iter().flatten().min()?;
         Some(self.looked.map_or(due, |looked| due.max(looked + PAUSE)))
     }
 
-    /// Suspects, forgets and pings whoever is due for it.
+    /// Pings whoever is due for it, and judges all peers if that is due.
     pub(super) fn look(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
         self.looked = Some(now);
         self.handshakes.forget(now);
         self.rotate_cookies(now);
-        self.watch(now, ran, replicas);
-        for owner in self.peers.doubt(ran, DOUBTED) {
-            self.counters.doubt();
-            replicas.apply(now, News::Doubted { owner });
+        let pause = PAUSE_OF_EACH * u32::try_from(self.peers.table.len()).unwrap_or(u32::MAX);
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= pause.min(LONGEST_PAUSE);
+        if self.hurried.take().is_some() || self.judged.is_none_or(is_due) {
+            self.judged = Some(now);
+            self.judge(now, ran, replicas);
         }
-        for (peer, silence) in self.peers.suspect(ran, SUSPECT) {
-            self.counters.suspect();
-            replicas.apply(now, News::Silent { owner: peer.owner, silence });
-        }
-        let forgotten = self.peers.forget(ran);
-        self.forget(now, forgotten, replicas);
-        let mut nearness = HashMap::with_capacity(self.peers.len().0);
-        nearness.extend(self.peers.in_session(ran));
-        let nearness = |addr| nearness.get(&addr).copied().unwrap_or(Nearness::Stranger);
-        for due in self.pings.due(now, nearness) {
-            match nearness(due.to) {
+        let Self { pings, peers, .. } = self;
+        for due in pings.due(now, |addr| peers.nearness(ran, addr)) {
+            match due.near {
                 Nearness::Stranger | Nearness::Lost => self.greet(now, due.to),
                 Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Asked => {
                     self.ping(now, due.to, due.ask);
@@ -71,9 +68,35 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// What costs as much as there are peers: doubts, suspects and forgets those for whom it is time.
+    fn judge(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
+        let Findings { recovered, doubted, suspects, forgotten, approached, has_alarms, has_other_live } =
+            self.peers.judge(now, ran, &self.pings);
+        for owner in recovered {
+            replicas.apply(now, News::Heard { owner, trip: None });
+        }
+        if has_alarms {
+            self.alarm(now, ran);
+        }
+        for owner in doubted {
+            self.counters.doubt();
+            replicas.apply(now, News::Doubted { owner });
+        }
+        for (owner, silence) in suspects {
+            self.counters.suspect();
+            replicas.apply(now, News::Silent { owner, silence });
+        }
+        self.forget(now, forgotten, replicas);
+        for (addr, near) in approached {
+            self.pings.approached(now, addr, near);
+        }
         self.tell_address(now);
         self.give_keys(now, ran);
-        self.report_peers();
+        if has_other_live {
+            self.report_peers();
+        }
         self.gauge();
     }
 

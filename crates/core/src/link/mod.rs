@@ -23,6 +23,7 @@ pub mod frame;
 pub mod gauges;
 mod handshakes;
 pub mod joins;
+mod judge;
 mod key_exchange;
 pub mod keyring;
 pub mod keys;
@@ -158,6 +159,9 @@ pub struct Link {
     started: Instant,
     /// When we last looked after all peers.
     looked: Option<Instant>,
+    /// When all of them were judged last, and since when that is to be done anew at once.
+    judged: Option<Instant>,
+    hurried: Option<Instant>,
     host: HostAddresses,
     interval: Duration,
     /// When we compare our board with a peer's next.
@@ -221,6 +225,8 @@ impl Link {
             ran: Ran::default(),
             started: now,
             looked: None,
+            judged: None,
+            hurried: None,
             host: HostAddresses::default(),
             interval,
             next_digest: now,
@@ -462,7 +468,7 @@ impl Link {
             }
             Kind::Alert => {
                 let alert: wire::Alert<'_> = self.read(payload)?;
-                self.take_alerts(now, &peer.owner.name, &alert);
+                self.take_alerts(now, &peer, &alert);
             }
         }
         Ok(())
@@ -525,7 +531,8 @@ impl Link {
         } else if !self.reported.contains(&peer) {
             self.effects.lines.push(LinkLine::Joined { peer });
         }
-        self.report_peers();
+        // Once for all that come at a time.
+        self.hurried.get_or_insert(now);
         Some(())
     }
 
@@ -600,3 +607,5 @@ impl Link {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod toy;

@@ -1,5 +1,5 @@
 //! The one table of peers: all that is known of every other agent, whether it is heard, silent or only known from others.
-//! Liveness, the board, sessions, keys and membership ask it. One rule says when a peer is forgotten, [`Peers::forget`].
+//! Liveness, the board, sessions, keys and membership ask it. One rule says when a peer is forgotten, [`Peers::judge`].
 //!
 //! Time, here, is time in which this process ran: a pause of our own is no silence of others.
 
@@ -40,17 +40,23 @@ pub(crate) struct Peers {
     pub(super) grace: Duration,
     pub(super) table: BTreeMap<AgentName, KnownPeer>,
     /// By our index.
-    sessions: BTreeMap<Index, Session>,
+    pub(super) sessions: BTreeMap<Index, Session>,
     /// Who is at an address, of those that a session was made with.
     pub(super) addresses: BTreeMap<SocketAddr, AgentName>,
     /// Former starts of this agent that peers remember.
-    own_former: BTreeMap<Generation, OwnFormer>,
+    pub(super) own_former: BTreeMap<Generation, OwnFormer>,
     /// Of the board.
     pub(super) rows: RowHashes,
     /// Who watches whom.
     pub(super) plan: Plan,
     /// Above so many agents not everybody watches everybody.
     pub(super) mesh: usize,
+    /// Whether so many are asked for a sign of life that the questions have to be fewer.
+    pub(super) asks_many: bool,
+    /// Whom we watch, where not everybody does.
+    pub(super) watched: Vec<AgentName>,
+    /// When anybody was heard last.
+    pub(super) latest: Option<Instant>,
 }
 
 /// What this agent states of itself.
@@ -88,7 +94,7 @@ pub(super) struct KnownPeer {
     /// Its last sign of life, here or at somebody else's.
     pub(super) sign: Instant,
     /// The start that this one replaced, and when: forgotten later, because others may still repair from it.
-    former: Option<(Generation, Instant)>,
+    pub(super) former: Option<(Generation, Instant)>,
     /// Whether its records are forgotten; then it is only expected back.
     pub(super) is_forgotten: bool,
     /// Until when nothing large is sent to it, because TCP does not get through.
@@ -98,6 +104,12 @@ pub(super) struct KnownPeer {
     /// Whether it was met, or is on our host: then a loopback address of it may be ours, too.
     pub(super) is_near: bool,
     pub(super) tie: Tie,
+    /// How near it was found last.
+    pub(super) near: Nearness,
+    /// Whether its frames arrived, when it was looked at last.
+    pub(super) was_live: bool,
+    /// Whether the plan has it.
+    pub(super) is_planned: bool,
     /// What its watchers say of it.
     pub(super) alerts: Vec<Alert>,
     /// What we say of it as its watcher.
@@ -108,9 +120,9 @@ pub(super) struct KnownPeer {
 /// What sessions with a peer's process leave.
 pub(super) struct PeerContact {
     /// Our index of the session that frames are sent in.
-    current: Index,
+    pub(super) current: Index,
     /// Another one, whose frames are taken until then.
-    other: Option<(Index, Instant)>,
+    pub(super) other: Option<(Index, Instant)>,
     /// The one of these that the last frame came in: of two handshakes that crossed, the peer may send in the other one.
     heard_in: Index,
     pub(super) heard: Instant,
@@ -146,9 +158,9 @@ impl PeerContact {
 }
 
 /// A former start of this agent.
-struct OwnFormer {
+pub(super) struct OwnFormer {
     /// Since when we know of it.
-    since: Instant,
+    pub(super) since: Instant,
     /// How often peers are to be asked yet for what it changed: no ping says that something of it is missing.
     rounds: u32,
 }
@@ -217,6 +229,9 @@ impl Peers {
             rows: RowHashes::new(),
             plan: Plan::default(),
             mesh,
+            asks_many: false,
+            watched: Vec::new(),
+            latest: None,
         }
     }
 
@@ -243,6 +258,7 @@ impl Peers {
         }
         let plain = session.open(counter, encrypted)?;
         (contact.heard, contact.heard_in, known.sign) = (ran, index, ran);
+        self.latest = Some(ran);
         if let Some((_, until)) = contact.other.as_mut().filter(|(other, _)| *other == index) {
             *until = ran + LINGER;
         }
@@ -387,14 +403,12 @@ impl Peers {
         self.table.get_mut(name)?.contact.as_mut()
     }
 
-    /// The peers that there is a session with, where frames for each are sent, and how near they are.
-    pub(super) fn in_session(&self, ran: Instant) -> impl Iterator<Item = (SocketAddr, Nearness)> {
-        let (is_sparse, asks_many) = (self.plan.is_sparse(), self.asks_many());
-        self.table.values().filter_map(move |known| {
-            let contact = known.contact.as_ref()?;
-            let has_session = self.sessions.contains_key(&contact.current);
-            has_session.then(|| (known.peer.addr, known.nearness(ran, is_sparse, asks_many)))
-        })
+    /// How near whoever is at an address is: a stranger without a session.
+    pub(super) fn nearness(&mut self, ran: Instant, addr: SocketAddr) -> Nearness {
+        let known = self.addresses.get(&addr).and_then(|name| self.table.get_mut(name));
+        let Some(known) = known.filter(|known| known.peer.addr == addr) else { return Nearness::Stranger };
+        known.near = known.nearness(ran, &self.sessions, (self.plan.is_sparse(), self.asks_many));
+        known.near
     }
 
     /// How long the peer at an address has been silent, if we expect or asked for a sign of life.
@@ -407,11 +421,6 @@ impl Peers {
     /// Whether we expect an agent's signs of life.
     pub(super) fn watches(&self, name: &AgentName) -> bool {
         self.table.get(name).is_some_and(|known| known.tie.watches)
-    }
-
-    /// The last start of an agent that is known.
-    pub(super) fn owner(&self, name: &AgentName) -> Option<Owner> {
-        self.table.get(name).map(|known| known.peer.owner.clone())
     }
 
     /// The peer at an address is asked for a sign of life.
@@ -490,41 +499,11 @@ impl Peers {
         (self.table.len(), self.sessions.len(), recent.sum())
     }
 
-    /// The peers that have just come in doubt: silent for `patience`, and not told before.
-    pub(super) fn doubt(&mut self, ran: Instant, patience: Duration) -> Vec<Owner> {
-        let mut doubted = Vec::new();
-        for KnownPeer { peer, contact, tie, .. } in self.table.values_mut() {
-            let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale && !contact.is_doubted)
-            else {
-                continue;
-            };
-            if ran.saturating_duration_since(contact.sign(*tie)) >= patience {
-                contact.is_doubted = true;
-                doubted.push(peer.owner.clone());
-            }
-        }
-        doubted
-    }
-
     /// Whether an agent was in doubt until now that a frame of it came. Of one that others watch, only an answer ends it.
     pub(super) fn end_doubt(&mut self, name: &AgentName) -> bool {
         let known = self.table.get_mut(name).filter(|known| known.tie.watches);
         let contact = known.and_then(|known| known.contact.as_mut());
         contact.is_some_and(|contact| std::mem::take(&mut contact.is_doubted))
-    }
-
-    /// The peers that have just become suspect: silent for `patience`, and not told before. Their sessions are stale.
-    pub(super) fn suspect(&mut self, ran: Instant, patience: Duration) -> Vec<(Peer, Duration)> {
-        let mut suspects = Vec::new();
-        for KnownPeer { peer, contact, tie, .. } in self.table.values_mut() {
-            let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale) else { continue };
-            let silence = ran.saturating_duration_since(contact.sign(*tie));
-            if silence >= patience {
-                contact.is_stale = true;
-                suspects.push((peer.clone(), silence));
-            }
-        }
-        suspects
     }
 
     /// An operator says that a silent agent will not come back: which start of it, or why it stays.
@@ -545,45 +524,6 @@ impl Peers {
             known.left = true;
             self.rows.change(known.row);
         }
-    }
-
-    /// Forgets what is over. After the grace, the records of a silent agent: its starts are returned. Then the peer itself:
-    /// at once if it left, or else after [`EXPECTED`].
-    pub(super) fn forget(&mut self, ran: Instant) -> Vec<Owner> {
-        let is_over = |at: Instant, grace| ran.saturating_duration_since(at) >= grace;
-        let Self { table, sessions, addresses, own_former, grace, rows, own, .. } = self;
-        let mut forgotten = Vec::new();
-        table.retain(|name, known| {
-            known.blocked = known.blocked.filter(|until| *until > ran);
-            if let Some(contact) = &mut known.contact
-                && let Some((other, _)) = contact.other.take_if(|(_, until)| *until <= ran)
-            {
-                sessions.remove(&other);
-            }
-            if let Some((generation, _)) = known.former.take_if(|(_, since)| is_over(*since, *grace)) {
-                forgotten.push(Owner { name: name.clone(), generation });
-            }
-            if !known.is_forgotten && is_over(known.sign, *grace) {
-                known.is_forgotten = true;
-                rows.change(known.row);
-                forgotten.extend(known.starts());
-                known.former = None;
-            }
-            let stays = !known.is_forgotten || !known.left && !is_over(known.sign, EXPECTED);
-            if !stays {
-                known.drop_contact(sessions, addresses);
-            }
-            stays
-        });
-        let name = &own.peer.owner.name;
-        own_former.retain(|generation, former| {
-            let over = is_over(former.since, *grace);
-            if over {
-                forgotten.push(Owner { name: name.clone(), generation: *generation });
-            }
-            !over
-        });
-        forgotten
     }
 
     /// The peers whose sessions are older than this.
@@ -716,6 +656,9 @@ impl KnownPeer {
             give: None,
             is_near: false,
             tie: Tie::MESH,
+            near: Nearness::Stranger,
+            was_live: false,
+            is_planned: false,
             alerts: Vec::new(),
             telling: None,
             contact: None,
@@ -758,13 +701,13 @@ impl KnownPeer {
     }
 
     /// Its starts that are remembered.
-    fn starts(&self) -> impl Iterator<Item = Owner> + use<> {
+    pub(super) fn starts(&self) -> impl Iterator<Item = Owner> + use<> {
         let Owner { name, generation } = self.peer.owner.clone();
         let former = self.former.map(|(generation, _)| generation);
         former.into_iter().chain([generation]).map(move |generation| Owner { name: name.clone(), generation })
     }
 
-    fn drop_contact(
+    pub(super) fn drop_contact(
         &mut self,
         sessions: &mut BTreeMap<Index, Session>,
         addresses: &mut BTreeMap<SocketAddr, AgentName>,
@@ -783,11 +726,19 @@ pub(super) mod tests {
     use super::super::keyring::{Key, KeyId, Keyring};
     use super::super::keys::Filed;
     use super::super::noise::{Channel, ClusterKey, Handshake, Identity};
+    use super::super::ping::Pings;
     use super::super::plan::MESH;
     use super::*;
 
     pub(in crate::link) const GRACE: Duration = Duration::from_secs(300);
     pub(in crate::link) const S: Duration = Duration::from_secs(1);
+
+    impl Peers {
+        /// Looks at all of them then: whose records are not remembered any longer.
+        pub(in crate::link) fn forget(&mut self, ran: Instant) -> Vec<Owner> {
+            self.judge(ran, ran, &Pings::default()).forgotten
+        }
+    }
 
     fn peers() -> Peers {
         of("us", 1, 99)
@@ -878,8 +829,8 @@ pub(super) mod tests {
         let held_back = theirs.encrypt(b"hello");
         peers.admit(now, 1, ours);
         let later = now + Duration::from_secs(16);
-        assert_eq!(peers.suspect(later, Duration::from_secs(2)).len(), 1);
-        assert!(peers.suspect(later, Duration::from_secs(2)).is_empty(), "told once");
+        assert_eq!(peers.judge(later, later, &Pings::default()).suspects.len(), 1);
+        assert!(peers.judge(later, later, &Pings::default()).suspects.is_empty(), "told once");
         assert_eq!(take(&mut peers, later, 1, &held_back), Some(Unopened::Stale));
         let (again, mut theirs) = session(later, "a", 1, 1);
         peers.admit(later, 2, again);
@@ -917,6 +868,7 @@ pub(super) mod tests {
 
     #[test]
     fn sessions_are_bounded_and_silent_ones_go() {
+        super::super::toy::play();
         let (mut peers, now) = (peers(), Instant::now());
         let index = |n: usize| Index::try_from(n).unwrap();
         for n in 0..MAX_KNOWN {
@@ -925,7 +877,7 @@ pub(super) mod tests {
         }
         assert!(peers.admit(now, 5_000, session(now, "late", 1, 5_000).0).is_none());
         let later = now + Duration::from_secs(60);
-        assert_eq!(peers.suspect(later, Duration::from_secs(1)).len(), MAX_KNOWN);
+        assert_eq!(peers.judge(later, later, &Pings::default()).suspects.len(), MAX_KNOWN);
         assert!(
             peers.admit(later, 5_000, session(now, "late", 1, 5_000).0).is_some(),
             "in place of a silent one"

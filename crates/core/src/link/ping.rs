@@ -55,6 +55,8 @@ pub(crate) struct DuePing {
     pub to: SocketAddr,
     /// Whether an answer is wanted.
     pub ask: bool,
+    /// How near it is.
+    pub near: Nearness,
 }
 
 /// The way to a peer.
@@ -72,9 +74,11 @@ pub(crate) struct Leg {
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
     targets: BTreeMap<SocketAddr, PingTarget>,
+    /// The same in the order in which they are due.
+    queue: BTreeSet<(Instant, SocketAddr)>,
     awaited: BTreeMap<u64, (SocketAddr, Instant)>,
-    /// Not after the first ping that is due, or what there is to hurry for.
-    next: Option<Instant>,
+    /// When those were dropped last that nobody will answer any more.
+    pruned: Option<Instant>,
     /// What those said last that get many of our frames, the median of it: so much may the others lose. One that has a bad way, or
     /// lies, changes little.
     usual_loss: u16,
@@ -87,6 +91,7 @@ pub(crate) struct Pings {
 #[derive(Debug)]
 struct PingTarget {
     since: Instant,
+    /// As in the queue: [`Pings::plan`].
     next: Instant,
     interval: Duration,
     asked: Option<Instant>,
@@ -180,11 +185,31 @@ fn on_beat(beat: Instant, at: Instant) -> Instant {
     beat + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)
 }
 
+impl Nearness {
+    /// The longest pause before somebody so near is pinged, whatever was planned when it was farther.
+    fn most(self) -> Duration {
+        match self {
+            Self::Doubtful => PROBE,
+            Self::Heard | Self::Asked => INTERVAL,
+            Self::Watched => MEASURE,
+            Self::Stranger => SLOW_INTERVAL,
+            Self::Far | Self::Lost => Duration::MAX,
+        }
+    }
+}
+
 impl Pings {
     /// Pings these addresses from now on, and no others, but that strangers who were just answered stay known for a
     /// moment: forgotten, they would be answered again at once. New ones are due at once.
     pub(crate) fn set_targets(&mut self, now: Instant, wanted: &BTreeSet<SocketAddr>) {
-        self.targets.retain(|addr, target| wanted.contains(addr) || target.is_paced(now));
+        let queue = &mut self.queue;
+        self.targets.retain(|addr, target| {
+            let stays = wanted.contains(addr) || target.is_paced(now);
+            if !stays {
+                queue.remove(&(target.next, *addr));
+            }
+            stays
+        });
         for addr in wanted {
             if self.targets.len() >= MAX_TARGETS {
                 break;
@@ -194,35 +219,51 @@ impl Pings {
     }
 
     /// The pings that are due. A target that is not heard is asked for an answer every time.
-    pub(crate) fn due(&mut self, now: Instant, nearness: impl Fn(SocketAddr) -> Nearness) -> Vec<DuePing> {
-        self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        mut nearness: impl FnMut(SocketAddr) -> Nearness,
+    ) -> Vec<DuePing> {
+        if !within(self.pruned, now, PROVOKED) {
+            self.pruned = Some(now);
+            self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
+        }
         // Each place in the queue is left by somebody sooner or later.
         let round = FAR * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
         let beat = *self.beat.get_or_insert(now);
         let mut due = Vec::new();
-        for (addr, target) in &mut self.targets {
-            let nearness = nearness(*addr);
-            // It was farther, or heard, when this was planned.
-            let most = match nearness {
-                Nearness::Doubtful => PROBE,
-                Nearness::Heard | Nearness::Asked => INTERVAL,
-                Nearness::Watched => MEASURE,
-                Nearness::Stranger => SLOW_INTERVAL,
-                Nearness::Far | Nearness::Lost => Duration::MAX,
-            };
-            if target.next > now && target.next.saturating_duration_since(now) <= most {
-                continue;
-            }
+        while let Some((at, to)) = self.queue.first().copied().filter(|(at, _)| *at <= now) {
+            self.queue.remove(&(at, to));
+            let Some(target) = self.targets.get_mut(&to) else { continue };
+            let near = nearness(to);
             let since = |at: Instant| now.saturating_duration_since(at);
-            target.next = now + target.pause(nearness, now, &mut self.last_far, round);
-            if matches!(nearness, Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Lost) {
-                target.next = on_beat(beat, target.next);
+            let mut next = now + target.pause(near, now, &mut self.last_far, round);
+            if matches!(near, Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Lost) {
+                next = on_beat(beat, next);
             }
-            let ask = nearness != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
-            due.push(DuePing { to: *addr, ask });
+            target.next = next;
+            self.queue.insert((target.next, to));
+            let ask = near != Nearness::Heard || target.measured.is_none_or(|at| since(at) >= MEASURE);
+            due.push(DuePing { to, ask, near });
         }
-        self.next = self.targets.values().map(|target| target.next).min();
         due
+    }
+
+    /// Whoever is at an address has become so near: it is due now, if that is sooner than what was planned.
+    pub(crate) fn approached(&mut self, now: Instant, addr: SocketAddr, near: Nearness) {
+        let next = self.targets.get(&addr).map(|target| target.next);
+        if next.is_some_and(|next| next.saturating_duration_since(now) > near.most()) {
+            self.plan(addr, now);
+        }
+    }
+
+    /// A target is due at that time, and no other.
+    fn plan(&mut self, addr: SocketAddr, next: Instant) {
+        if let Some(target) = self.targets.get_mut(&addr) {
+            self.queue.remove(&(target.next, addr));
+            target.next = next;
+            self.queue.insert((next, addr));
+        }
     }
 
     fn stranger(&mut self, now: Instant, addr: SocketAddr) -> Option<&mut PingTarget> {
@@ -248,24 +289,18 @@ impl Pings {
         let Some(target) = self.targets.get_mut(&addr) else { return false };
         let is_due = !within(target.asked, now, FIRST_INTERVAL);
         if is_due {
-            (target.asked, target.interval, target.next) = (Some(now), FIRST_INTERVAL, now + FIRST_INTERVAL);
-            self.next = Some(self.next.map_or(target.next, |next| next.min(target.next)));
+            (target.asked, target.interval) = (Some(now), FIRST_INTERVAL);
+            self.plan(addr, now + FIRST_INTERVAL);
         }
         is_due
-    }
-
-    /// Something else than a ping is to be looked after now.
-    pub(crate) fn hurry(&mut self, now: Instant) {
-        self.next = Some(self.next.map_or(now, |next| next.min(now)));
     }
 
     /// Pings an address from now on, until the targets are set anew.
     pub(crate) fn add_target(&mut self, now: Instant, addr: SocketAddr) {
         let Some(target) = self.stranger(now, addr) else { return };
         target.is_alias = false;
-        target.next = target.next.min(now + INTERVAL);
-        let next = target.next;
-        self.next = Some(self.next.map_or(next, |before| before.min(next)));
+        let next = target.next.min(now + INTERVAL);
+        self.plan(addr, next);
     }
 
     /// Remembers that an answer to `nonce` is wanted.
@@ -328,7 +363,8 @@ impl Pings {
     /// time, because a virtual address may move to another host.
     pub(crate) fn met_elsewhere(&mut self, now: Instant, addr: SocketAddr) {
         if let Some(target) = self.targets.get_mut(&addr) {
-            (target.next, target.is_alias) = (now + SLOW_INTERVAL, true);
+            target.is_alias = true;
+            self.plan(addr, now + SLOW_INTERVAL);
         }
     }
 
@@ -339,13 +375,13 @@ impl Pings {
 
     /// When [`Self::due`] has something next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.next
+        self.queue.first().map(|(at, _)| *at)
     }
 
     /// What is known of an address; it is pinged at `first` if that is nothing.
     fn target(&mut self, addr: SocketAddr, first: Instant) -> &mut PingTarget {
         self.targets.entry(addr).or_insert_with(|| {
-            self.next = Some(self.next.map_or(first, |next| next.min(first)));
+            self.queue.insert((first, addr));
             PingTarget::new(first)
         })
     }
@@ -359,23 +395,26 @@ mod tests {
         SocketAddr::from(([10, 0, 0, n], 8002))
     }
 
+    /// Who is pinged, and whether it is asked.
+    fn asked(due: Vec<DuePing>) -> Vec<(SocketAddr, bool)> {
+        due.into_iter().map(|due| (due.to, due.ask)).collect()
+    }
+
     #[test]
     fn a_stranger_is_asked_every_time_and_a_peer_now_and_then() {
         let (mut pings, now) = (Pings::default(), Instant::now());
         pings.set_targets(now, &BTreeSet::from([addr(1)]));
-        assert_eq!(pings.due(now, |_| Nearness::Stranger), [DuePing { to: addr(1), ask: true }]);
+        assert_eq!(asked(pings.due(now, |_| Nearness::Stranger)), [(addr(1), true)]);
         assert!(pings.due(now, |_| Nearness::Stranger).is_empty());
-        assert_eq!(
-            pings.due(now + FIRST_INTERVAL, |_| Nearness::Stranger),
-            [DuePing { to: addr(1), ask: true }]
-        );
+        let again = pings.due(now + FIRST_INTERVAL, |_| Nearness::Stranger);
+        assert_eq!(asked(again), [(addr(1), true)]);
 
         pings.await_answer(now, addr(1), 7);
         assert!(pings.answered(now + Duration::from_millis(8), addr(1), 7).is_some());
         assert!(pings.answered(now, addr(1), 7).is_none(), "an answer counts once");
         assert_eq!(pings.trip(addr(1)), Some(Duration::from_millis(8)));
-        assert_eq!(pings.due(now + INTERVAL * 2, |_| Nearness::Heard), [DuePing { to: addr(1), ask: false }]);
-        assert_eq!(pings.due(now + MEASURE * 2, |_| Nearness::Heard), [DuePing { to: addr(1), ask: true }]);
+        assert_eq!(asked(pings.due(now + INTERVAL * 2, |_| Nearness::Heard)), [(addr(1), false)]);
+        assert_eq!(asked(pings.due(now + MEASURE * 2, |_| Nearness::Heard)), [(addr(1), true)]);
     }
 
     #[test]
@@ -403,8 +442,9 @@ mod tests {
         pings.set_targets(now, &BTreeSet::from([addr(1)]));
         pings.due(now, |_| Nearness::Heard);
         let mut at = now + Duration::from_millis(10);
+        pings.approached(at, addr(1), Nearness::Doubtful);
         for _ in 0..5 {
-            assert_eq!(pings.due(at, |_| Nearness::Doubtful), [DuePing { to: addr(1), ask: true }]);
+            assert_eq!(asked(pings.due(at, |_| Nearness::Doubtful)), [(addr(1), true)]);
             assert!(pings.due(at, |_| Nearness::Doubtful).is_empty());
             at += PROBE;
         }
@@ -482,7 +522,7 @@ mod tests {
         pings.set_targets(now, &wanted);
         pings.met_elsewhere(now, addr(1));
         pings.set_targets(now, &wanted);
-        assert_eq!(pings.due(now, |_| Nearness::Stranger), [DuePing { to: addr(2), ask: true }]);
+        assert_eq!(asked(pings.due(now, |_| Nearness::Stranger)), [(addr(2), true)]);
         let later = now + SLOW_INTERVAL;
         assert_eq!(pings.due(later, |_| Nearness::Stranger).len(), 2, "it may have moved to another host");
     }

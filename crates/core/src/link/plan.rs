@@ -51,16 +51,9 @@ impl Plan {
         Self { members, rings, is_sparse }
     }
 
-    /// Whether it is for us and these peers, by name.
-    pub(super) fn is_for<'a>(
-        &self,
-        us: &AgentName,
-        peers: impl Iterator<Item = &'a AgentName>,
-        is_sparse: bool,
-    ) -> bool {
-        let own = self.members.binary_search(us).ok();
-        let others = self.members.iter().enumerate().filter(|(index, _)| Some(*index) != own);
-        self.is_sparse == is_sparse && others.map(|(_, name)| name).eq(peers)
+    /// Whether it would be made alike for the same agents, so many, of whom one has a sparse one or not.
+    pub(super) fn is_for(&self, members: usize, is_one_sparse: bool) -> bool {
+        self.members.len() == members && self.is_sparse == (self.is_sparse() || is_one_sparse)
     }
 
     /// Whether an agent has watchers, and not everybody.

@@ -4,20 +4,22 @@
 //! answers lives. An agent asks everybody once in a while, one that somebody has missed for long at once, and all of them when
 //! most of those whom it watches itself are silent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::frame::Index;
 use super::look::{DOUBTED, SUSPECT};
 use super::peers::{KnownPeer, PeerContact, Peers};
 use super::ping::Nearness;
 use super::plan::Plan;
+use super::session::Session;
 use super::wire::{self, Kind};
-use super::{Link, ReplicaStore};
-use crate::agent::News;
+use super::{Link, Peer};
 use crate::record::{AgentName, Generation};
 
 /// So many watchers have to agree: one or two may be badly connected themselves.
-const AGREE: usize = 3;
+pub(super) const AGREE: usize = 3;
 /// How often a watcher says that an agent is silent, until everybody suspects it: as often as makes losing all unlikely.
 const REPEAT: Duration = Duration::from_millis(300);
 /// And how often after that, for those that missed it all.
@@ -29,19 +31,21 @@ const REMINDED: Duration = Duration::from_secs(4);
 const LONG_SILENT: Duration = Duration::from_secs(30);
 /// A word of a silence that began so long before our own last answer is disproved.
 const DISPROVED: Duration = Duration::from_secs(1);
+/// A round trip may take longer, but nothing waits for that.
+const LONGEST_TRIP: Duration = Duration::from_millis(600);
 /// How often a watcher says that an agent is heard again.
 const ALL_CLEAR: u8 = 3;
 /// A peer that nobody reports silent, and that has not answered us for so long, is out of our own reach.
 const OUT_OF_REACH: Duration = Duration::from_secs(5);
 /// An agent is asked for a sign of life by everybody, if even one of its watchers has missed it for so long.
-const QUESTIONABLE: Duration = Duration::from_secs(2);
+pub(super) const QUESTIONABLE: Duration = Duration::from_secs(2);
 /// Of those whom we watch, we hear less than one in so many: perhaps the watchers of others do not reach us, either, and we ask
 /// everybody.
 const SILENT_AROUND: usize = 2;
 /// And less than one in so many: it is we who are cut off.
 const GONE_AROUND: usize = 4;
 /// More than so many are not asked again and again at once.
-const MANY: usize = 64;
+pub(super) const MANY: usize = 64;
 /// All agents that are only expected back are asked no more often than this.
 const REUNION: Duration = Duration::from_secs(10);
 /// Agents in one alert: it fits a datagram with names of the greatest length.
@@ -80,7 +84,7 @@ pub(super) struct Alert {
     watcher: AgentName,
     sign: Instant,
     /// Until when it counts, unless it is repeated.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 /// What we, as its watcher, are telling of an agent.
@@ -94,9 +98,9 @@ pub(super) struct Telling {
 /// A question for a sign of life that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Asked {
-    at: Instant,
+    pub(super) at: Instant,
     /// The last sign of life, if no answer comes.
-    sign: Instant,
+    pub(super) sign: Instant,
 }
 
 impl Asked {
@@ -111,22 +115,30 @@ enum AlertTaken {
     /// To judge the agent at once: this watcher did not miss it before.
     Judge,
     /// To look for it, because it is heard there and not here.
-    LookFor(super::Peer),
+    LookFor(Peer),
     /// Nothing that has to be now.
     Nothing,
 }
 
 /// What is heard of those whom we watch.
-struct Surroundings {
+pub(super) struct Surroundings {
     /// Since when most of them are silent, if they are.
-    silent_since: Option<Instant>,
+    pub(super) silent_since: Option<Instant>,
     /// Whether almost all of them are.
-    are_gone: bool,
+    pub(super) are_gone: bool,
     /// When anybody was heard last.
     latest: Instant,
 }
 
 impl PeerContact {
+    /// What its watchers say that no later answer to us disproves, in order.
+    pub(super) fn words(&self, alerts: &[Alert]) -> Vec<Instant> {
+        let words = alerts.iter().map(|alert| alert.sign).filter(|sign| *sign + DISPROVED > self.answered);
+        let mut words: Vec<Instant> = words.collect();
+        words.sort_unstable();
+        words
+    }
+
     /// Since when it has been silent to us, if we expect or asked for a sign of life.
     pub(super) fn silent_since(&self, tie: Tie) -> Option<Instant> {
         let expected = tie.watches.then(|| self.heard.max(self.expected));
@@ -135,7 +147,7 @@ impl PeerContact {
 
     /// So far its watchers vouch for it: what they agree on, and the last word of one of them, are signs of life that they miss
     /// more of since.
-    fn judge(
+    pub(super) fn vouched_until(
         &self,
         ran: Instant,
         tie: Tie,
@@ -188,9 +200,45 @@ impl KnownPeer {
         }
     }
 
+    /// Follows what there is to tell of it, if we watch it. Whether something is due. Over a long leg answers take their time,
+    /// and everybody would hear of each moment in which a few were lost.
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        ran: Instant,
+        trip: impl Fn(SocketAddr) -> Option<Duration>,
+    ) -> bool {
+        if self.is_forgotten || self.contact.is_none() {
+            self.telling = None;
+            return false;
+        }
+        let silence = self.missed(ran);
+        let is_silent = silence >= DOUBTED
+            && silence >= DOUBTED + trip(self.peer.addr).unwrap_or_default().min(LONGEST_TRIP) / 4;
+        match self.telling {
+            None if is_silent => self.telling = Some(Telling { next: now, all_clear: None }),
+            // That it is heard again is told to the end, whoever watches it now.
+            Some(Telling { all_clear: None, .. }) if !is_silent => {
+                let all_clear = self.tie.watches.then_some(ALL_CLEAR);
+                self.telling = all_clear.map(|left| Telling { next: now, all_clear: Some(left) });
+            }
+            Some(Telling { all_clear: Some(_), .. }) if is_silent => {
+                self.telling = Some(Telling { next: now, all_clear: None });
+            }
+            _ => {}
+        }
+        self.telling.is_some_and(|telling| telling.next <= now)
+    }
+
     /// How near it is, for pings.
-    pub(super) fn nearness(&self, ran: Instant, is_sparse: bool, asks_many: bool) -> Nearness {
-        let Some(contact) = &self.contact else { return Nearness::Stranger };
+    pub(super) fn nearness(
+        &self,
+        ran: Instant,
+        sessions: &BTreeMap<Index, Session>,
+        (is_sparse, asks_many): (bool, bool),
+    ) -> Nearness {
+        let contact = self.contact.as_ref().filter(|contact| sessions.contains_key(&contact.current));
+        let Some(contact) = contact else { return Nearness::Stranger };
         if is_sparse && contact.is_stale && !self.tie.watches {
             let is_lost = self.is_forgotten || self.alerts.len() >= AGREE;
             return if is_lost { Nearness::Lost } else { Nearness::Stranger };
@@ -212,25 +260,17 @@ impl KnownPeer {
 }
 
 impl Peers {
-    /// Makes the plan anew if others are alive than before.
-    pub(super) fn replan(&mut self, ran: Instant) {
-        let is_alive = |known: &KnownPeer| {
-            !known.left && known.contact.as_ref().is_some_and(|contact| !contact.is_stale)
-        };
+    /// Makes the plan anew, for those who are alive now. Agents that do not agree on whether there are many would not tell each
+    /// other who is silent.
+    pub(super) fn replan(&mut self, ran: Instant, is_one_sparse: bool) {
         let us = self.own.peer.owner.name.clone();
-        let alive = self.table.iter().filter(|(_, known)| is_alive(known)).map(|(name, _)| name);
-        // Agents that do not agree on whether there are many would not tell each other who is silent.
-        let sparse = |known: &KnownPeer| {
-            is_alive(known) && known.contact.as_ref().is_some_and(|contact| contact.is_sparse)
-        };
-        let is_sparse = self.plan.is_sparse() || self.table.values().any(sparse);
-        if self.plan.is_for(&us, alive.clone(), is_sparse) {
-            return;
-        }
-        let members: BTreeSet<AgentName> = alive.cloned().chain([us.clone()]).collect();
+        let alive = self.table.iter().filter(|(_, known)| known.is_alive()).map(|(name, _)| name.clone());
+        let members: BTreeSet<AgentName> = alive.chain([us.clone()]).collect();
+        let is_sparse = self.plan.is_sparse() || is_one_sparse;
         self.plan = Plan::new(is_sparse, members.into_iter().collect(), self.mesh);
         let plan = &self.plan;
         let watchers: BTreeSet<&AgentName> = plan.watchers(&us).collect();
+        self.watched.clear();
         for (name, known) in &mut self.table {
             let tie = if plan.is_sparse() {
                 Tie {
@@ -248,107 +288,34 @@ impl Peers {
                     contact.expected = asked.map_or(ran, |asked| asked.at);
                 }
             }
-            known.tie = tie;
+            if tie.watches {
+                self.watched.push(name.clone());
+            }
+            (known.tie, known.is_planned) = (tie, known.is_alive());
         }
-    }
-
-    /// Judges those whom not everybody watches by what their watchers say. Who is not in doubt any more is returned.
-    fn vouch(&mut self, ran: Instant, surroundings: &Surroundings) -> Vec<AgentName> {
-        let silence = |since: Instant| ran.saturating_duration_since(since);
-        let mut recovered = Vec::new();
-        for (name, KnownPeer { contact, tie, alerts, sign: last_sign, left, .. }) in &mut self.table {
-            alerts.retain(|alert| alert.until > ran);
-            let Some(contact) = contact.as_mut().filter(|contact| !contact.is_stale) else { continue };
-            if *left {
-                // Nobody has to vouch for it any more.
-                contact.vouched = contact.vouched.min(contact.heard);
-                continue;
-            }
-            // What our own later answer disproves counts for nothing.
-            let words =
-                alerts.iter().map(|alert| alert.sign).filter(|sign| *sign + DISPROVED > contact.answered);
-            let mut words: Vec<Instant> = words.collect();
-            words.sort_unstable();
-            let agreed = if words.is_empty() {
-                None
-            } else {
-                let watchers: BTreeSet<&AgentName> = self.plan.watchers(name).collect();
-                words.get(watchers.len().clamp(1, AGREE) - 1).copied()
-            };
-            let last_word = words.last().copied();
-            let is_questionable = words.first().is_some_and(|sign| silence(*sign) >= QUESTIONABLE);
-            let missed = agreed.or(last_word.filter(|_| is_questionable)).or(surroundings.silent_since);
-            if let Some(sign) = missed.filter(|_| !tie.watches) {
-                contact.asked.get_or_insert(Asked { at: ran, sign: sign.max(contact.answered) });
-            }
-            contact.vouched = contact.judge(ran, *tie, agreed, last_word, surroundings);
-            let last = contact.sign(*tie);
-            *last_sign = (*last_sign).max(last);
-            if contact.is_doubted && silence(last) < DOUBTED {
-                contact.is_doubted = false;
-                recovered.push(name.clone());
-            }
-        }
-        recovered
     }
 
     /// How many of those whom we watch are heard.
-    fn surroundings(&self, ran: Instant) -> Surroundings {
-        let (mut watched, mut heard, mut latest, mut silent_since) = (0, 0, None, None);
-        for known in self.table.values() {
-            let Some(contact) = &known.contact else { continue };
-            latest = latest.max(Some(contact.heard));
-            if known.tie.watches && !contact.is_stale {
-                let since = contact.silent_since(known.tie);
-                let since = since.filter(|since| ran.saturating_duration_since(*since) >= SUSPECT);
-                watched += 1;
-                heard += usize::from(since.is_none());
-                silent_since = silent_since.max(since);
-            }
+    pub(super) fn surroundings(&self, ran: Instant) -> Surroundings {
+        let (mut watched, mut heard, mut silent_since) = (0, 0, None);
+        for known in self.watched.iter().filter_map(|name| self.table.get(name)) {
+            let contact = known.contact.as_ref().filter(|contact| known.tie.watches && !contact.is_stale);
+            let Some(contact) = contact else { continue };
+            let since = contact.silent_since(known.tie);
+            let since = since.filter(|since| ran.saturating_duration_since(*since) >= SUSPECT);
+            watched += 1;
+            heard += usize::from(since.is_none());
+            silent_since = silent_since.max(since);
         }
         Surroundings {
             silent_since: silent_since.filter(|_| heard * SILENT_AROUND < watched),
             are_gone: heard * GONE_AROUND < watched,
-            latest: latest.unwrap_or(ran),
+            latest: self.latest.unwrap_or(ran),
         }
-    }
-
-    /// Whether so many are asked for a sign of life that the questions have to be fewer.
-    pub(super) fn asks_many(&self) -> bool {
-        let asked = |known: &&KnownPeer| {
-            let contact = known.contact.as_ref().filter(|contact| !contact.is_stale && !known.tie.watches);
-            contact.is_some_and(|contact| contact.asked.is_some())
-        };
-        self.table.values().filter(asked).take(MANY).count() == MANY
     }
 
     /// What there is to tell of those whom we watch, now.
     fn alarms(&mut self, now: Instant, ran: Instant) -> Vec<(AgentName, Generation, Duration)> {
-        let mut is_due = false;
-        for known in self.table.values_mut() {
-            if known.is_forgotten || known.contact.is_none() {
-                known.telling = None;
-                continue;
-            }
-            let silence = known.missed(ran);
-            let is_silent = silence >= DOUBTED;
-            match known.telling {
-                None if is_silent => known.telling = Some(Telling { next: now, all_clear: None }),
-                // That it is heard again is told to the end, whoever watches it now.
-                Some(Telling { all_clear: None, .. }) if !is_silent => {
-                    let all_clear = known.tie.watches.then_some(ALL_CLEAR);
-                    known.telling = all_clear.map(|left| Telling { next: now, all_clear: Some(left) });
-                }
-                Some(Telling { all_clear: Some(_), .. }) if is_silent => {
-                    known.telling = Some(Telling { next: now, all_clear: None });
-                }
-                _ => {}
-            }
-            is_due |= known.telling.is_some_and(|telling| telling.next <= now);
-        }
-        if !is_due {
-            return Vec::new();
-        }
         let mut alarms = Vec::new();
         for (name, known) in &mut self.table {
             let silence = known.missed(ran);
@@ -377,7 +344,12 @@ impl Peers {
     }
 
     /// A peer says how long an agent that it watches has been silent to it.
-    fn take_alert(&mut self, ran: Instant, by: &AgentName, alert: &wire::Silent<'_>) -> AlertTaken {
+    fn take_alert(
+        &mut self,
+        (ran, said): (Instant, Duration),
+        by: &AgentName,
+        alert: &wire::Silent<'_>,
+    ) -> AlertTaken {
         let Some((name, known)) = self.table.get_key_value(alert.name) else { return AlertTaken::Nothing };
         if known.peer.owner.generation != alert.generation || !self.plan.may_watch(by, name) {
             return AlertTaken::Nothing;
@@ -393,7 +365,7 @@ impl Peers {
         }
         let counts = pause_after(silence).max(REPEAT * 3) * 5 / 2;
         if known.alerts.len() < MAX_ALERTS
-            && let Some(sign) = ran.checked_sub(silence)
+            && let Some(sign) = ran.checked_sub(silence + said)
         {
             known.alerts.push(Alert { watcher: by.clone(), sign, until: ran + counts });
         }
@@ -402,21 +374,9 @@ impl Peers {
 }
 
 impl Link {
-    /// Judges those whom we do not watch, and says who of those whom we do is silent, or is heard again.
-    pub(super) fn watch(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
-        self.peers.replan(ran);
-        if !self.peers.plan.is_sparse() {
-            return;
-        }
-        let surroundings = self.peers.surroundings(ran);
-        for name in self.peers.vouch(ran, &surroundings) {
-            if let Some(owner) = self.peers.owner(&name) {
-                replicas.apply(now, News::Heard { owner, trip: None });
-            }
-        }
-        // Who is cut off misses everybody, and nobody is to believe it.
-        let alarms = if surroundings.are_gone { Vec::new() } else { self.peers.alarms(now, ran) };
-        for alarms in alarms.chunks(PER_FRAME) {
+    /// Says who of those whom we watch is silent, or is heard again.
+    pub(super) fn alarm(&mut self, now: Instant, ran: Instant) {
+        for alarms in self.peers.alarms(now, ran).chunks(PER_FRAME) {
             let silent = alarms.iter().map(|(name, generation, silence)| wire::Silent {
                 name: name.as_str(),
                 generation: *generation,
@@ -446,16 +406,75 @@ impl Link {
         true
     }
 
-    pub(super) fn take_alerts(&mut self, now: Instant, by: &AgentName, alert: &wire::Alert<'_>) {
+    pub(super) fn take_alerts(&mut self, now: Instant, by: &Peer, alert: &wire::Alert<'_>) {
         let Some(ran) = self.ran.now else { return };
+        // So long ago it was said.
+        let said = self.pings.trip(by.addr).unwrap_or_default().min(LONGEST_TRIP) / 2;
         for silent in alert.silent.iter().take(PER_FRAME) {
-            match self.peers.take_alert(ran, by, silent) {
-                AlertTaken::Judge => self.pings.hurry(now),
+            match self.peers.take_alert((ran, said), &by.owner.name, silent) {
+                AlertTaken::Judge => self.hurried = Some(now),
                 AlertTaken::LookFor(peer) if self.pings.looked_for(now, peer.addr) => {
                     self.hello(now, peer.addr);
                 }
                 AlertTaken::LookFor(_) | AlertTaken::Nothing => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peers::tests::{of, session};
+    use super::super::ping::Pings;
+    use super::super::toy;
+    use super::*;
+
+    /// Twelve agents, not all of whom we watch; where those are that we do; and when they met.
+    fn sparse() -> (Peers, Vec<SocketAddr>, Instant) {
+        toy::play();
+        let (mut peers, now) = (of("us", 1, 99), Instant::now());
+        peers.mesh = 1;
+        for n in 1..=12 {
+            peers.admit(now, n, session(now, &format!("a{n}"), 1, u16::try_from(n).unwrap()).0).unwrap();
+        }
+        peers.judge(now, now, &Pings::default());
+        let watched = peers.table.values().filter(|known| known.tie.watches).map(|known| known.peer.addr);
+        let watched: Vec<SocketAddr> = watched.collect();
+        (peers, watched, now)
+    }
+
+    /// All but one are heard.
+    fn hear_others(peers: &mut Peers, at: Instant, silent: SocketAddr) {
+        for known in peers.table.values_mut().filter(|known| known.peer.addr != silent) {
+            known.contact.as_mut().unwrap().heard = at;
+        }
+    }
+
+    #[test]
+    fn over_a_long_leg_a_watcher_waits_for_answers_before_it_tells() {
+        let (mut peers, watched, now) = sparse();
+        let silent = watched[0];
+        let mut pings = Pings::default();
+        pings.set_targets(now, &BTreeSet::from([silent]));
+        pings.measured(now, silent, Duration::from_millis(400));
+        let mut is_told = |ms, pings: &Pings| {
+            let at = now + Duration::from_millis(ms);
+            hear_others(&mut peers, at, silent);
+            peers.judge(at, at, pings).has_alarms
+        };
+        assert!(!is_told(1_190, &pings));
+        assert!(!is_told(1_290, &pings), "answers take 400 ms");
+        assert!(is_told(1_300, &pings));
+    }
+
+    #[test]
+    fn a_word_is_as_old_as_its_way_was_long() {
+        let (mut peers, _, now) = sparse();
+        let name: AgentName = "a1".parse().unwrap();
+        let watcher = peers.plan.watchers(&name).find(|watcher| watcher.as_str() != "us").unwrap().clone();
+        let word = wire::Silent { name: "a1", generation: 1, silence_ms: 1_500 };
+        let ran = now + Duration::from_secs(2);
+        peers.take_alert((ran, Duration::from_millis(250)), &watcher, &word);
+        assert_eq!(peers.table[&name].alerts[0].sign, now + Duration::from_millis(250));
     }
 }

@@ -96,6 +96,7 @@ fn a_newcomer_learns_of_all_although_frames_get_lost() {
 
 /// A key that they need would be removed where nobody expects them back.
 #[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
 fn a_newcomer_among_many_is_told_at_once_also_who_is_only_expected_back() {
     let mut room = Room::new(36);
     room.meet();
@@ -107,6 +108,7 @@ fn a_newcomer_among_many_is_told_at_once_also_who_is_only_expected_back() {
 }
 
 #[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
 fn nobody_of_many_compares_its_board_with_each_newcomer() {
     let mut room = Room::new(36);
     room.meet();
@@ -140,6 +142,7 @@ fn the_keys_of_a_session_are_used_for_an_hour() {
 }
 
 #[test]
+#[ignore = "seconds: scripts/check.sh runs it"]
 fn what_pushes_and_rumours_missed_is_found_when_boards_are_compared() {
     const AGENTS: u8 = 48;
     let mut room = Room::of(AGENTS, 4);

@@ -151,6 +151,7 @@ impl Room {
 
     /// A room in which not everybody watches everybody above so many agents.
     pub(super) fn of(agents: u8, mesh: usize) -> Self {
+        toy::play();
         let mut room = Self {
             now: Instant::now(),
             agents: BTreeMap::new(),
