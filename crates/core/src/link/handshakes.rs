@@ -229,7 +229,7 @@ impl Link {
         let ours = self.handshakes.begun.iter().find(|(_, begun)| first.starts_with(&begun.first));
         if let Some((ours, to)) = ours.map(|(ours, begun)| (*ours, begun.to)) {
             // An address to join at is ours, or somebody throws our Hello back.
-            self.pings.met_elsewhere(now, to);
+            self.met_elsewhere(now, to);
             self.note_join(to, JoinState::Ourselves);
             self.handshakes.begun.remove(&ours);
             return Err(Dropped::Reflected);
@@ -309,7 +309,7 @@ impl Link {
         self.note_join(to, JoinState::Answered);
         if peer.addr != to {
             // An alias of a peer that has an address of its own. It may move to another agent.
-            self.pings.met_elsewhere(now, to);
+            self.met_elsewhere(now, to);
         }
         let mut session =
             Session::new((at, now), (&self.us().owner.name, true), (peer, program), id, theirs, channel);

@@ -27,8 +27,8 @@ pub(super) struct Findings {
     pub(super) approached: Vec<(SocketAddr, Nearness)>,
     /// Whether there is something to tell of those whom we watch.
     pub(super) has_alarms: bool,
-    /// Whether others are live than before.
-    pub(super) has_other_live: bool,
+    /// Whether the plan is another one: for whom others are near now.
+    pub(super) is_replanned: bool,
 }
 
 /// How somebody is that was silent.
@@ -73,14 +73,13 @@ impl Peers {
             if std::mem::replace(&mut known.near, near) != near {
                 findings.approached.push((known.peer.addr, near));
             }
-            let is_live = known.is_live(ran);
-            findings.has_other_live |= std::mem::replace(&mut known.was_live, is_live) != is_live;
             is_plan_old |= known.is_alive() != known.is_planned;
             is_one_sparse |=
                 known.is_alive() && known.contact.as_ref().is_some_and(|contact| contact.is_sparse);
             planned += usize::from(known.is_planned);
             let stays = !known.is_forgotten || !known.left && !is_over(ran, known.sign, EXPECTED);
             if !stays {
+                findings.approached.push((known.peer.addr, Nearness::Stranger));
                 known.drop_contact(sessions, addresses);
             }
             stays
@@ -96,6 +95,7 @@ impl Peers {
         self.asks_many = asked >= MANY;
         if is_plan_old || !self.plan.is_for(planned + 1, is_one_sparse) {
             self.replan(ran, is_one_sparse);
+            findings.is_replanned = true;
         }
         findings
     }

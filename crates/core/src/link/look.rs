@@ -1,5 +1,5 @@
-//! What there is to do for every peer: pings, suspicion, forgetting. Each look costs as much as there are peers, so they
-//! are few, however many frames come.
+//! What there is to do for peers when time passes: pings for those that are due, and a judgement of all. That costs as much as
+//! there are peers, so it is done seldom where they are many, however many frames come.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl Link {
     /// When there is something to do for a peer, at the latest a [`STEP`] after we last saw the clock.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let step = self.ran.last.map(|at| at + STEP);
-        let due = [self.pings.next_deadline(), self.hurried, step].into_iter().flatten().min()?;
+        let due = [self.pings.next_deadline(), self.judge_at, step].into_iter().flatten().min()?;
         Some(self.looked.map_or(due, |looked| due.max(looked + PAUSE)))
     }
 
@@ -45,11 +45,12 @@ impl Link {
         self.looked = Some(now);
         self.handshakes.forget(now);
         self.rotate_cookies(now);
-        let pause = PAUSE_OF_EACH * u32::try_from(self.peers.table.len()).unwrap_or(u32::MAX);
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= pause.min(LONGEST_PAUSE);
-        if self.hurried.take().is_some() || self.judged.is_none_or(is_due) {
-            self.judged = Some(now);
+        let next = self.judged.map_or(now, |judged| judged + pause_among(self.peers.table.len()));
+        if next <= now || self.judge_at.is_some_and(|at| at <= now) {
+            (self.judged, self.judge_at) = (Some(now), None);
             self.judge(now, ran, replicas);
+        } else {
+            self.judge_by(next);
         }
         let Self { pings, peers, .. } = self;
         for due in pings.due(now, |addr| peers.nearness(ran, addr)) {
@@ -72,13 +73,16 @@ impl Link {
 
     /// What costs as much as there are peers: doubts, suspects and forgets those for whom it is time.
     fn judge(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
-        let Findings { recovered, doubted, suspects, forgotten, approached, has_alarms, has_other_live } =
+        let Findings { recovered, doubted, suspects, forgotten, approached, has_alarms, is_replanned } =
             self.peers.judge(now, ran, &self.pings);
+        if is_replanned {
+            self.judge_by(now);
+        }
         for owner in recovered {
             replicas.apply(now, News::Heard { owner, trip: None });
         }
         if has_alarms {
-            self.alarm(now, ran);
+            self.alarm(now);
         }
         for owner in doubted {
             self.counters.doubt();
@@ -94,10 +98,21 @@ impl Link {
         }
         self.tell_address(now);
         self.give_keys(now, ran);
-        if has_other_live {
-            self.report_peers();
-        }
+        self.report_peers();
         self.gauge();
+    }
+
+    /// Whoever is at an address is pinged at another one, or ourselves, unless frames come from there: somebody may throw a Hello
+    /// back.
+    pub(super) fn met_elsewhere(&mut self, now: Instant, addr: SocketAddr) {
+        if self.peers.nearness(self.ran.now.unwrap_or(now), addr) == Nearness::Stranger {
+            self.pings.met_elsewhere(now, addr);
+        }
+    }
+
+    /// All peers are to be judged then, or before.
+    pub(super) fn judge_by(&mut self, at: Instant) {
+        self.judge_at = Some(self.judge_at.map_or(at, |before| before.min(at)));
     }
 
     /// Keys of sessions are not used for long: the agent whose name comes first begins anew.
@@ -154,7 +169,23 @@ impl Link {
     }
 }
 
+/// Least time between two judgements of so many peers.
+fn pause_among(peers: usize) -> Duration {
+    (PAUSE_OF_EACH * u32::try_from(peers).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
+
 /// Whether a peer whose last frame came at that time is sent pushes.
 pub(super) fn is_live(ran: Instant, at: Instant) -> bool {
     ran.saturating_duration_since(at) < SILENT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_peers_are_judged_at_every_look_and_many_as_often_as_costs_the_same() {
+        assert!(pause_among(200) <= PAUSE);
+        assert_eq!([1_000, 2_000, 5_000].map(|peers| pause_among(peers).as_millis()), [50, 100, 100]);
+    }
 }

@@ -70,7 +70,7 @@ use self::keyring::{KeyId, Keyring};
 use self::keys::{Filed, KeyringSummary};
 use self::noise::{ClusterKey, Identity};
 use self::peers::{Admission, Peers};
-use self::ping::Pings;
+use self::ping::{Nearness, Pings};
 use self::push::Pusher;
 use self::ran::Ran;
 use self::rejections::Rejections;
@@ -159,9 +159,9 @@ pub struct Link {
     started: Instant,
     /// When we last looked after all peers.
     looked: Option<Instant>,
-    /// When all of them were judged last, and since when that is to be done anew at once.
+    /// When all of them were judged last, and when that is to be done anew at the latest, if something asks for it.
     judged: Option<Instant>,
-    hurried: Option<Instant>,
+    judge_at: Option<Instant>,
     host: HostAddresses,
     interval: Duration,
     /// When we compare our board with a peer's next.
@@ -226,7 +226,7 @@ impl Link {
             started: now,
             looked: None,
             judged: None,
-            hurried: None,
+            judge_at: None,
             host: HostAddresses::default(),
             interval,
             next_digest: now,
@@ -494,8 +494,9 @@ impl Link {
         let via = session.via;
         let Admission { goes_on, moved, former, changes, recent, forgotten, was_forgotten } =
             self.peers.admit(ran, index, session)?;
-        if moved.is_some() {
+        if let Some(from) = moved {
             self.retarget(now);
+            self.pings.approached(now, from, Nearness::Stranger);
         }
         self.pings.add_target(now, peer.addr);
         // Whoever began waits for a frame of ours, to know that it is admitted.
@@ -532,7 +533,7 @@ impl Link {
             self.effects.lines.push(LinkLine::Joined { peer });
         }
         // Once for all that come at a time.
-        self.hurried.get_or_insert(now);
+        self.judge_by(now);
         Some(())
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Peers {
     pub(super) asks_many: bool,
     /// Whom we watch, where not everybody does.
     pub(super) watched: Vec<AgentName>,
-    /// When anybody was heard last.
+    /// When a frame of anybody came last.
     pub(super) latest: Option<Instant>,
 }
 
@@ -104,10 +104,8 @@ pub(super) struct KnownPeer {
     /// Whether it was met, or is on our host: then a loopback address of it may be ours, too.
     pub(super) is_near: bool,
     pub(super) tie: Tie,
-    /// How near it was found last.
+    /// How near it was found last, and as far as can be before.
     pub(super) near: Nearness,
-    /// Whether its frames arrived, when it was looked at last.
-    pub(super) was_live: bool,
     /// Whether the plan has it.
     pub(super) is_planned: bool,
     /// What its watchers say of it.
@@ -656,8 +654,7 @@ impl KnownPeer {
             give: None,
             is_near: false,
             tie: Tie::MESH,
-            near: Nearness::Stranger,
-            was_live: false,
+            near: Nearness::Far,
             is_planned: false,
             alerts: Vec::new(),
             telling: None,
@@ -680,7 +677,7 @@ impl KnownPeer {
         }
         self.blocked = before.blocked;
         self.is_near |= before.is_near;
-        self.tie = before.tie;
+        (self.tie, self.is_planned) = (before.tie, before.is_planned);
         self.former = before.former;
         if before.peer.owner == self.peer.owner {
             self.version = self.version.max(before.version);

@@ -18,12 +18,14 @@ const LONG_SILENT: Duration = Duration::from_secs(3_600);
 const PROBE: Duration = Duration::from_millis(50);
 /// One question to those that others watch: to one after the other, so that many of them cost no more than few.
 const FAR: Duration = Duration::from_millis(250);
-/// Pings that are in no hurry are due at one moment in so long: looking for what is due costs as much as there are peers.
+/// Pings that are in no hurry are due at one moment in so long: a look costs more than the pings that it finds.
 const BEAT: Duration = FAR;
 /// How often an admitted peer is asked for an answer, to measure the round trip.
 const MEASURE: Duration = Duration::from_secs(10);
 /// Least time between two challenges to one address that were provoked by its frames.
 const PROVOKED: Duration = Duration::from_millis(500);
+/// How often it is looked for answers that will not come any more.
+const PRUNED: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
@@ -117,7 +119,7 @@ impl PingTarget {
         round: Duration,
     ) -> Duration {
         let silent = self.measured.unwrap_or(self.since);
-        if std::mem::take(&mut self.is_alias) {
+        if std::mem::take(&mut self.is_alias) && nearness == Nearness::Stranger {
             return SLOW_INTERVAL;
         }
         match nearness {
@@ -224,7 +226,7 @@ impl Pings {
         now: Instant,
         mut nearness: impl FnMut(SocketAddr) -> Nearness,
     ) -> Vec<DuePing> {
-        if !within(self.pruned, now, PROVOKED) {
+        if !within(self.pruned, now, PRUNED) {
             self.pruned = Some(now);
             self.awaited.retain(|_, (_, sent)| now.saturating_duration_since(*sent) < EXPIRY);
         }
@@ -232,6 +234,7 @@ impl Pings {
         let round = FAR * u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
         let beat = *self.beat.get_or_insert(now);
         let mut due = Vec::new();
+        debug_assert_eq!(self.queue.len(), self.targets.len(), "each target is due once");
         while let Some((at, to)) = self.queue.first().copied().filter(|(at, _)| *at <= now) {
             self.queue.remove(&(at, to));
             let Some(target) = self.targets.get_mut(&to) else { continue };

@@ -91,6 +91,8 @@ pub(super) struct Alert {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Telling {
     next: Instant,
+    /// How long it has been silent.
+    silence: Duration,
     /// How often yet that it is heard again; none while it is silent.
     all_clear: Option<u8>,
 }
@@ -215,17 +217,19 @@ impl KnownPeer {
         let silence = self.missed(ran);
         let is_silent = silence >= DOUBTED
             && silence >= DOUBTED + trip(self.peer.addr).unwrap_or_default().min(LONGEST_TRIP) / 4;
-        match self.telling {
-            None if is_silent => self.telling = Some(Telling { next: now, all_clear: None }),
+        match &mut self.telling {
+            None if is_silent => self.telling = Some(Telling { next: now, silence, all_clear: None }),
             // That it is heard again is told to the end, whoever watches it now.
             Some(Telling { all_clear: None, .. }) if !is_silent => {
                 let all_clear = self.tie.watches.then_some(ALL_CLEAR);
-                self.telling = all_clear.map(|left| Telling { next: now, all_clear: Some(left) });
+                let silence = Duration::ZERO;
+                self.telling = all_clear.map(|left| Telling { next: now, silence, all_clear: Some(left) });
             }
             Some(Telling { all_clear: Some(_), .. }) if is_silent => {
-                self.telling = Some(Telling { next: now, all_clear: None });
+                self.telling = Some(Telling { next: now, silence, all_clear: None });
             }
-            _ => {}
+            Some(Telling { silence: told, all_clear: None, .. }) => *told = silence,
+            None | Some(_) => {}
         }
         self.telling.is_some_and(|telling| telling.next <= now)
     }
@@ -283,6 +287,8 @@ impl Peers {
             if let Some(contact) = &mut known.contact
                 && tie.watches != known.tie.watches
             {
+                // Its watchers vouch for it from now on: so far we heard it ourselves.
+                contact.vouched = contact.vouched.max(contact.heard);
                 let asked = contact.asked.take();
                 if !contact.is_stale {
                     contact.expected = asked.map_or(ran, |asked| asked.at);
@@ -315,12 +321,11 @@ impl Peers {
     }
 
     /// What there is to tell of those whom we watch, now.
-    fn alarms(&mut self, now: Instant, ran: Instant) -> Vec<(AgentName, Generation, Duration)> {
+    fn alarms(&mut self, now: Instant) -> Vec<(AgentName, Generation, Duration)> {
         let mut alarms = Vec::new();
         for (name, known) in &mut self.table {
-            let silence = known.missed(ran);
             let Some(telling) = &mut known.telling else { continue };
-            let silence = if telling.all_clear.is_none() { silence } else { Duration::ZERO };
+            let silence = telling.silence;
             let pause = pause_after(silence);
             // Those that are due soon go along: it is one frame.
             if telling.next > now + pause / 2 {
@@ -375,8 +380,8 @@ impl Peers {
 
 impl Link {
     /// Says who of those whom we watch is silent, or is heard again.
-    pub(super) fn alarm(&mut self, now: Instant, ran: Instant) {
-        for alarms in self.peers.alarms(now, ran).chunks(PER_FRAME) {
+    pub(super) fn alarm(&mut self, now: Instant) {
+        for alarms in self.peers.alarms(now).chunks(PER_FRAME) {
             let silent = alarms.iter().map(|(name, generation, silence)| wire::Silent {
                 name: name.as_str(),
                 generation: *generation,
@@ -412,7 +417,7 @@ impl Link {
         let said = self.pings.trip(by.addr).unwrap_or_default().min(LONGEST_TRIP) / 2;
         for silent in alert.silent.iter().take(PER_FRAME) {
             match self.peers.take_alert((ran, said), &by.owner.name, silent) {
-                AlertTaken::Judge => self.hurried = Some(now),
+                AlertTaken::Judge => self.judge_by(now),
                 AlertTaken::LookFor(peer) if self.pings.looked_for(now, peer.addr) => {
                     self.hello(now, peer.addr);
                 }

@@ -121,8 +121,8 @@ pub(super) fn measure(scale: &ScaleArgs, seed: u64, count: usize, out: Out) -> a
          without the processor's. Bytes/s: one agent's, sealed, while nothing changes; ping: pings and pongs, board: digests\n\
          and cards. cards: the largest frame of them. idle cpu: of one agent meanwhile, with its share of the simulator, in\n\
          this build. false: how often one live agent doubted or suspected another in {} minutes. doubted, suspect: from the\n\
-         loss of a host until the last agent doubts it, which lists it behind the others, and suspects it, which lists it\n\
-         last. dead gost: until the last agent has forgotten its records.",
+         loss of a host, one of up to ten, until the last agent doubts it, which lists it behind the others, and suspects\n\
+         it, which lists it last. dead gost: until the last agent has forgotten its records.",
         scale.minutes
     ));
     if scale.apart > 0 {

@@ -192,3 +192,14 @@ fn versions_that_a_member_makes_up_are_not_believed_and_cost_others_little() {
     assert!((1..=4 * 24).contains(&questions), "{questions} questions in three seconds");
     assert!(room.sent(Kind::Copies) <= 8, "{}", room.sent(Kind::Copies));
 }
+
+#[test]
+fn an_agent_that_a_card_brings_is_pinged_soon_whoever_was_at_its_address() {
+    let mut room = Room::new(2);
+    room.meet();
+    let now = room.now;
+    let link = room.link(1);
+    assert_eq!(link.peers.take(now, &owner(2, 1), &[card("new", 1_000)]).refused, 0);
+    let found = link.peers.judge(now, now, &link.pings).approached;
+    assert!(found.contains(&(addr(9), Nearness::Stranger)), "{found:?}");
+}

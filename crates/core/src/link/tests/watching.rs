@@ -320,3 +320,23 @@ fn an_agent_for_which_there_are_few_does_as_those_for_which_there_are_many() {
     room.run(3_000);
     assert!(room.agents.values().all(|agent| agent.link.peers.plan.is_sparse()));
 }
+
+#[test]
+fn who_was_heard_is_live_also_when_it_is_watched_by_others_from_now_on() {
+    const MESH: u8 = 16;
+    let mut room = Room::of(MESH, MESH.into());
+    room.meet();
+    // So long that nobody has just been asked or admitted.
+    room.run(8_000);
+    let reported = |room: &mut Room, n: u8| room.link(n).reported.len();
+    assert!((1..=MESH).all(|n| reported(&mut room, n) == usize::from(MESH) - 1));
+    room.enter(MESH + 1, 1, Keyring::public());
+    room.join(addr(MESH + 1), [addr(1)].into());
+    for _ in 0..200 {
+        room.run(1);
+        let lost: Vec<u8> = (1..=MESH).filter(|n| reported(&mut room, *n) < usize::from(MESH) - 1).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+    assert!(room.link(1).peers.plan.is_sparse());
+    assert!((1..=MESH).all(|n| reported(&mut room, n) == usize::from(MESH)));
+}
