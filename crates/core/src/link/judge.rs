@@ -27,6 +27,8 @@ pub(super) struct Findings {
     pub(super) approached: Vec<(SocketAddr, Nearness)>,
     /// Whether there is something to tell of those whom we watch.
     pub(super) has_alarms: bool,
+    /// Whether somebody is not even expected back any more.
+    pub(super) are_fewer: bool,
     /// Whether the plan is another one: for whom others are near now.
     pub(super) is_replanned: bool,
 }
@@ -79,7 +81,9 @@ impl Peers {
             planned += usize::from(known.is_planned);
             let stays = !known.is_forgotten || !known.left && !is_over(ran, known.sign, EXPECTED);
             if !stays {
+                // If it is pinged all the same, because it is in `--join`.
                 findings.approached.push((known.peer.addr, Nearness::Stranger));
+                findings.are_fewer = true;
                 known.drop_contact(sessions, addresses);
             }
             stays

@@ -53,7 +53,7 @@ impl Link {
             self.judge_by(next);
         }
         let Self { pings, peers, .. } = self;
-        for due in pings.due(now, |addr| peers.nearness(ran, addr)) {
+        for due in pings.due(now, |addr| peers.find_nearness(ran, addr)) {
             match due.near {
                 Nearness::Stranger | Nearness::Lost => self.greet(now, due.to),
                 Nearness::Heard | Nearness::Watched | Nearness::Far | Nearness::Asked => {
@@ -73,10 +73,21 @@ impl Link {
 
     /// What costs as much as there are peers: doubts, suspects and forgets those for whom it is time.
     fn judge(&mut self, now: Instant, ran: Instant, replicas: &mut dyn ReplicaStore) {
-        let Findings { recovered, doubted, suspects, forgotten, approached, has_alarms, is_replanned } =
-            self.peers.judge(now, ran, &self.pings);
+        let Findings {
+            recovered,
+            doubted,
+            suspects,
+            forgotten,
+            approached,
+            has_alarms,
+            is_replanned,
+            are_fewer,
+        } = self.peers.judge(now, ran, &self.pings);
         if is_replanned {
-            self.judge_by(now);
+            self.judge_by(now + pause_among(self.peers.table.len()));
+        }
+        if are_fewer {
+            self.retarget(now);
         }
         for owner in recovered {
             replicas.apply(now, News::Heard { owner, trip: None });

@@ -402,11 +402,21 @@ impl Peers {
     }
 
     /// How near whoever is at an address is: a stranger without a session.
-    pub(super) fn nearness(&mut self, ran: Instant, addr: SocketAddr) -> Nearness {
+    pub(super) fn nearness(&self, ran: Instant, addr: SocketAddr) -> Nearness {
+        let known = self.addresses.get(&addr).and_then(|name| self.table.get(name));
+        let known = known.filter(|known| known.peer.addr == addr);
+        let how = (self.plan.is_sparse(), self.asks_many);
+        known.map_or(Nearness::Stranger, |known| known.nearness(ran, &self.sessions, how))
+    }
+
+    /// The same, for a ping that is planned by it.
+    pub(super) fn find_nearness(&mut self, ran: Instant, addr: SocketAddr) -> Nearness {
+        let near = self.nearness(ran, addr);
         let known = self.addresses.get(&addr).and_then(|name| self.table.get_mut(name));
-        let Some(known) = known.filter(|known| known.peer.addr == addr) else { return Nearness::Stranger };
-        known.near = known.nearness(ran, &self.sessions, (self.plan.is_sparse(), self.asks_many));
-        known.near
+        if let Some(known) = known.filter(|known| known.peer.addr == addr) {
+            known.near = near;
+        }
+        near
     }
 
     /// How long the peer at an address has been silent, if we expect or asked for a sign of life.

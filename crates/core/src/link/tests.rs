@@ -492,3 +492,30 @@ fn an_agent_that_crashed_gets_from_its_peers_what_it_pushed_last() {
     room.run(301_000);
     assert_eq!(room.copies(1).forgotten, [owner(1, 1)], "in the end");
 }
+
+#[test]
+fn a_hello_that_is_thrown_back_stops_no_pings() {
+    let mut room = Room::new(2);
+    room.meet();
+    room.run(2_000);
+    let now = room.now;
+    room.link(1).hello(now, addr(2));
+    let hello = room.link(1).take_effects().frames.remove(0);
+    room.deliver(addr(2), addr(1), &hello.bytes);
+    room.recording.clear();
+    room.run(600);
+    let pings = room.recording.iter().filter(|(from, _, kind, _)| *from == addr(1) && *kind == Kind::Ping);
+    assert!(pings.count() > 0);
+}
+
+#[test]
+fn who_is_not_expected_back_is_not_looked_for() {
+    let mut room = Room::new(2);
+    room.join(addr(2), [addr(1)].into());
+    room.run(100);
+    assert_eq!((room.peers(1), room.link(1).pings.len().0), (1, 1));
+    room.link(1).peers.left(&owner(2, 1));
+    room.agents.remove(&addr(2));
+    room.run(u32::try_from(DEAD_GRACE.as_millis()).unwrap() + 10_000);
+    assert_eq!(room.link(1).pings.len().0, 0);
+}

@@ -482,4 +482,16 @@ mod tests {
         peers.take_alert((ran, Duration::from_millis(250)), &watcher, &word);
         assert_eq!(peers.table[&name].alerts[0].sign, now + Duration::from_millis(250));
     }
+
+    #[test]
+    fn a_known_peer_that_is_admitted_again_changes_no_plan() {
+        let (mut peers, _, now) = sparse();
+        let is_replanned = |peers: &mut Peers| peers.judge(now, now, &Pings::default()).is_replanned;
+        assert!(is_replanned(&mut peers), "there are many from now on");
+        assert!(!is_replanned(&mut peers));
+        peers.admit(now, 99, session(now, "a1", 1, 1).0).unwrap();
+        assert!(!is_replanned(&mut peers));
+        peers.admit(now, 100, session(now, "b", 1, 50).0).unwrap();
+        assert!(is_replanned(&mut peers));
+    }
 }
