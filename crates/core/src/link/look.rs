@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_OF_EACH: Duration = Duration::from_micros(50);
 /// And the most that this comes to: so much later may somebody be doubted.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// Most time between two.
+/// Most time between two looks.
 const STEP: Duration = Duration::from_millis(200);
 
 impl Link {

@@ -340,3 +340,24 @@ fn who_was_heard_is_live_also_when_it_is_watched_by_others_from_now_on() {
     assert!(room.link(1).peers.plan.is_sparse());
     assert!((1..=MESH).all(|n| reported(&mut room, n) == usize::from(MESH)));
 }
+
+#[test]
+fn a_word_is_as_old_as_its_way_was_long() {
+    let mut room = Room::of(12, 4);
+    room.meet();
+    room.run(2_000);
+    let now = room.now;
+    let link = room.link(1);
+    let name = owner(5, 1).name;
+    let watcher = link.peers.plan.watchers(&name).find(|watcher| **watcher != link.us().owner.name);
+    let by = link.peers.table[watcher.unwrap()].peer.clone();
+    for _ in 0..20 {
+        link.pings.measured(now, by.addr, 400 * MS);
+    }
+    let trip = link.pings.trip(by.addr).unwrap();
+    assert!(trip > 300 * MS);
+    let silent = wire::Silent { name: name.as_str(), generation: 1, silence_ms: 1_500 };
+    link.take_alerts(now, &by, &wire::Alert { silent: vec![silent] });
+    let said = link.ran.now.unwrap().checked_sub(trip / 2).unwrap();
+    assert_eq!(link.peers.table[&name].alerts[0].sign, said.checked_sub(1_500 * MS).unwrap());
+}
