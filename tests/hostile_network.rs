@@ -126,8 +126,10 @@ async fn frames_that_cannot_be_decrypted_are_counted_and_change_nothing() {
         attack(agent, "of another cluster, or with another key", &beginnings, &[why]).await;
         let frames: Vec<_> = Kind::ALL
             .map(|kind| {
-                stranger
-                    .frame(kind, &wire::encode(&wire::Ping { nonce: Some(7), told: 0, revision: 0, lost: 0 }))
+                stranger.frame(
+                    kind,
+                    &wire::encode(&wire::Ping { nonce: Some(7), told: 0, revision: 0, lost: 0, ran: 0 }),
+                )
             })
             .into();
         attack(agent, "of no session", &frames, &[Dropped::Stranger]).await;

@@ -153,7 +153,7 @@ async fn a_peer_that_knows_ever_later_starts_of_an_agent_ends_it_a_few_times_onl
     gost.register("1", "t").await;
     for n in 0..6_u64 {
         let puppet = Puppet::start(agent.gossip, Keyring::public(), "default", "puppet", n + 1).await;
-        let known = wire::Superseded { generation: (1 << 49) + n * 10_000_000 };
+        let known = wire::Superseded { generation: (1 << 49) + n * 10_000_000, ran: 0 };
         puppet.say(Kind::Superseded, &wire::encode(&known)).await;
         let starts = usize::try_from(n.min(2) + 1).expect("few");
         eventually(SOON, "it starts anew", || {
@@ -167,6 +167,27 @@ async fn a_peer_that_knows_ever_later_starts_of_an_agent_ends_it_a_few_times_onl
     gost.register("2", "t").await;
     assert_eq!(agent.get("t").await.len(), 2);
     assert_eq!(agent.said().matches("Starting anew above it").count(), 3);
+}
+
+/// A peer heard from this very start that it had run for longer than it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_memory_was_put_back_says_so_and_starts_anew_with_its_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let agent = Process::keeping("a", folder.path(), &[]);
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    gost.register("1", "t").await;
+    let puppet = Puppet::start(agent.gossip, Keyring::public(), "default", "puppet", 1).await;
+    let status = call(agent.admin, &request("GET", "/status.json", "")).await.json();
+    let generation = status["generation"].as_u64().expect("a number");
+    for (ran, is_put_back) in [(0, false), (3_600, true)] {
+        puppet.say(Kind::Superseded, &wire::encode(&wire::Superseded { generation, ran })).await;
+        puppet.say(Kind::Superseded, &wire::encode(&wire::Superseded { generation: 1, ran: 3_600 })).await;
+        if is_put_back {
+            eventually(SOON, "it says so", || agent.said().contains("its memory was put back")).await;
+        }
+    }
+    assert_eq!(agent.said().matches("Starting anew above it").count(), 1, "{}", agent.said());
+    assert_eq!(agent.get("t").await.len(), 1, "the record is kept");
 }
 
 /// Cards of agents that are made up, each as long as may be or longer.

@@ -261,7 +261,7 @@ impl Room {
         self.send(
             n,
             Kind::Ping,
-            &wire::encode(&Ping { nonce: None, told, revision: u64::MAX, lost: u16::MAX }),
+            &wire::encode(&Ping { nonce: None, told, revision: u64::MAX, lost: u16::MAX, ran: 0 }),
         );
     }
 

@@ -288,7 +288,7 @@ impl Room {
             let silent = vec![wire::Silent { name, generation, silence_ms: u32::from(how) * 40 }];
             return self.send(n, Kind::Alert, &wire::encode(&wire::Alert { silent }));
         }
-        let mut ping = wire::encode(&Ping { nonce: None, told: 0, revision: 1, lost: 0 });
+        let mut ping = wire::encode(&Ping { nonce: None, told: 0, revision: 1, lost: 0, ran: 0 });
         let owners = vec![(name, generation, u64::from(how)); usize::from(how / 16)];
         ping.extend(wire::encode(&wire::Rumours { sparse: how & 2 == 2, owners }));
         self.send(n, Kind::Ping, &ping);

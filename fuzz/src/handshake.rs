@@ -262,7 +262,10 @@ impl Room {
             }
             10 => {
                 let payload = match input.byte() % 5 {
-                    0 => (Kind::Ping, wire::encode(&Ping { nonce: None, told: 0, revision: 0, lost: 0 })),
+                    0 => (
+                        Kind::Ping,
+                        wire::encode(&Ping { nonce: None, told: 0, revision: 0, lost: 0, ran: 0 }),
+                    ),
                     1 => (Kind::Pong, wire::encode(&Pong { nonce: 1 })),
                     2 => (
                         Kind::Digest,

@@ -70,7 +70,7 @@ fn raise_open_files() {
     tracing::debug!(before = ?limit.current, after = ?limit.maximum, done = raised.is_ok(), "open files");
 }
 
-/// How often a process starts anew because peers know a later start of its agent. Peers with memory need it once, or twice if they
+/// How often a process starts anew because peers know a later start of its agent, or more of this one. Peers with memory need it once, or twice if they
 /// remember different starts; one that says so again and again is wrong, or worse.
 const MOST_ANEW: u32 = 3;
 
@@ -102,11 +102,19 @@ async fn serve(
                 return Ok(());
             }
             AgentEnd::Superseded(known) => {
-                tracing::warn!(
-                    known,
-                    "peers know a later start of this agent than this one: the clock went back, and no journal remembered. \
-                     Starting anew above it; `gossd check` examines the clock"
-                );
+                if known == daemon.agent().owner().generation {
+                    tracing::warn!(
+                        known,
+                        "peers know more of this start of this agent than it does: its memory was put back to what it was, as with \
+                         a virtual machine's snapshot. Starting anew above it"
+                    );
+                } else {
+                    tracing::warn!(
+                        known,
+                        "peers know a later start of this agent than this one: the clock went back, and no journal remembered. \
+                         Starting anew above it; `gossd check` examines the clock"
+                    );
+                }
                 anew += 1;
                 let config = configured(&args, &source)?;
                 daemon = daemon.start_above(known, config).await?;
@@ -134,7 +142,7 @@ async fn serve(
 /// What ends an agent.
 enum AgentEnd {
     Stop,
-    /// Peers know this later start of the agent.
+    /// Peers know this later start of the agent, or more of this one.
     Superseded(Generation),
     /// A process has our sockets, and waits for what we hold.
     Succeeded(Successor),
@@ -201,7 +209,7 @@ async fn attend(
                 is_known = true;
                 tracing::error!(
                     known = generation,
-                    "a peer says again that it knows a later start of this agent than this one, after {MOST_ANEW} starts above what \
+                    "a peer says again that it knows a later start of this agent than this one, or more of this one, after {MOST_ANEW} starts above what \
                      peers knew. This one goes on; that peer takes nothing from it. Look for another agent of this name, and for \
                      a member that does not belong here"
                 );

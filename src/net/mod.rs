@@ -11,6 +11,7 @@ pub(crate) mod join;
 pub mod keyfile;
 mod log;
 mod metrics;
+mod overflow;
 pub(crate) mod probe;
 mod remembered;
 pub mod transport;
@@ -31,6 +32,7 @@ pub use self::join::JoinPoint;
 
 use self::driver::{Command, Driver, Inputs, Outputs, Publication};
 use self::incoming::Inbox;
+use self::overflow::Overflow;
 use self::remembered::Places;
 pub use self::remembered::Remembered;
 use self::transport::{Bound, Faults, Transport};
@@ -135,6 +137,7 @@ impl Cluster {
         };
         let link = Link::new(Instant::now().into_std(), settings, counters.clone());
         let at = bound.addr;
+        tasks.spawn(overflow::watch(Overflow::of(&bound, counters.clone())));
         let (reached, reached_rx) = mpsc::channel(QUEUE);
         let (transport, listener) = Transport::new(bound, counters.clone(), faults, reached);
         let (pushes, pushes_rx) = mpsc::channel(QUEUE);

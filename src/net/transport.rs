@@ -32,7 +32,7 @@ const SEND_IDLE: Duration = Duration::from_secs(30);
 /// UDP.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the kernel may hold for us while another task has the core: some hundred pushes and acks.
-const RECEIVE_BUFFER: usize = 4 << 20;
+pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Decides for tests whether a frame to an address is lost on the way.
 pub type Faults = Arc<dyn Fn(Kind, SocketAddr) -> bool + Send + Sync>;

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::record::AgentName;
+use super::replicas::MAX_AGENTS;
 
 /// How long the records of peers that vanished together are kept, when it was probably us that vanished.
 pub const PRESERVE: Duration = Duration::from_secs(3600);
 /// Peers that are remembered: as many as can have sessions. A bound against made-up ones.
-pub const MAX_PEERS: usize = 1_000;
+pub const MAX_PEERS: usize = MAX_AGENTS;
 /// Peers that fell silent within this time of each other vanished together.
 const TOGETHER: Duration = Duration::from_secs(10);
 /// One peer that is gone may well be gone; it takes two to doubt ourselves.
@@ -223,12 +224,12 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
     const SILENCE: Duration = Duration::from_millis(2_500);
 
-    fn name(n: u32) -> AgentName {
+    fn name(n: usize) -> AgentName {
         format!("a{n}").parse().unwrap()
     }
 
     /// Peers 0 to `count` - 1, all heard.
-    fn met(count: u32) -> (Liveness, Instant) {
+    fn met(count: usize) -> (Liveness, Instant) {
         let (mut liveness, now) = (Liveness::new(TTL), Instant::now());
         (0..count).for_each(|n| liveness.heard(now, &name(n), None));
         (liveness, now)
@@ -305,8 +306,8 @@ mod tests {
     #[test]
     fn peers_that_vanish_one_after_the_other_are_not_our_fault() {
         let (mut liveness, now) = met(4);
-        for n in 0..4 {
-            let at = now + TTL * n;
+        for (n, turn) in (0..4).zip(0..) {
+            let at = now + TTL * turn;
             liveness.heard(at, &name(n), None);
             liveness.silent(at + SILENCE, &name(n), SILENCE);
         }
@@ -315,13 +316,13 @@ mod tests {
 
     #[test]
     fn of_too_many_peers_the_longest_silent_is_not_remembered() {
-        let (mut liveness, now) = met(1_000);
+        let (mut liveness, now) = met(MAX_PEERS);
         liveness.silent(now + SILENCE, &name(7), SILENCE);
-        liveness.heard(now + SILENCE, &name(1_000), None);
+        liveness.heard(now + SILENCE, &name(MAX_PEERS), None);
         assert_eq!(liveness.peers().count(), MAX_PEERS);
         let standing = |n| liveness.standing(now + SILENCE, &name(n));
         assert_eq!(
-            [standing(7), standing(8), standing(1_000)],
+            [standing(7), standing(8), standing(MAX_PEERS)],
             [Standing::Hidden, Standing::Live, Standing::Live]
         );
     }

@@ -20,8 +20,8 @@ use super::slot::{
     Cell, Change, FIRST_CLAIM, FIRST_UNREACHED, LOCALITY_SLOT, MAX_SLOT, Slot, Status, Unreached, Version,
 };
 
-/// Agents that are kept apart: five times the 200 that a cluster is designed for.
-pub const MAX_AGENTS: usize = 1_000;
+/// Agents that are kept apart: twice the 1,000 that a cluster is designed for, as those that are gone stay for a while.
+pub const MAX_AGENTS: usize = 2_000;
 /// Generations kept per agent.
 pub const MAX_GENERATIONS: usize = 3;
 /// Slots that are looked at for entrypoints at once: a tenth of a millisecond.

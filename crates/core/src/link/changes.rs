@@ -212,7 +212,7 @@ impl Link {
             changes.push(Change { slot, cell });
         }
         let refused = sent - changes.len() + misplaced;
-        (0..refused).for_each(|_| self.counters.count(Dropped::NotASlot));
+        self.counters.count_all(Dropped::NotASlot, refused as u64);
         if refused > 0 {
             let times = u32::try_from(refused).unwrap_or(u32::MAX);
             replicas.apply(now, News::Refused { by: by.clone(), why: Refusal::NotASlot, times });

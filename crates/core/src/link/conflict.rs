@@ -76,16 +76,21 @@ impl Link {
 
     /// Tells the other end of a session that a later start of its agent is known, so that nothing of it would count.
     pub(super) fn supersede(&mut self, mut session: Session, generation: Generation) {
-        let superseded = wire::pack(Kind::Superseded, &wire::encode(&wire::Superseded { generation }));
+        let superseded = wire::encode(&wire::Superseded { generation, ran: 0 });
+        let superseded = wire::pack(Kind::Superseded, &superseded);
         let (counter, encrypted) = session.channel.encrypt(&superseded);
         let bytes = frame::data(session.theirs, counter, &encrypted);
         self.transmit(Kind::Superseded, bytes, session.via);
     }
 
-    /// A peer knows a later start of ours: our clock went back, and no journal remembers. The agent starts anew, above that.
-    pub(super) fn take_superseded(&mut self, generation: Generation) {
-        let is_later = generation > self.us().owner.generation && generation < MAX_GENERATION;
-        if is_later && !self.is_superseded {
+    /// A peer knows a later start of ours: our clock went back, and no journal remembers. Or it knows more of this one than we
+    /// do: our memory was put back to what it was, with the machine. The agent starts anew, above that.
+    pub(super) fn take_superseded(&mut self, &wire::Superseded { generation, ran }: &wire::Superseded) {
+        let ours = self.us().owner.generation;
+        let is_later = generation > ours && generation < MAX_GENERATION;
+        // Nobody has it from us that we ran for longer than we have.
+        let is_put_back = generation == ours && ran > self.ran.since(self.started);
+        if (is_later || is_put_back) && !self.is_superseded {
             self.is_superseded = true;
             self.effects.superseded = Some(generation);
         }

@@ -42,6 +42,8 @@ pub enum Dropped {
     QueueFull,
     /// The socket did not take it.
     SendFailed,
+    /// The kernel's buffer for what peers send was full.
+    ReceiveBuffer,
     /// A TCP connection that broke the framing, or brought nothing new from a peer for too long.
     Connection,
     /// A TCP connection that made room for another.
@@ -50,7 +52,7 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, with the word that logs and metrics use.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::NotAFrame, "not_a_frame"),
         (Self::Version, "version"),
         (Self::UnknownKey, "unknown_key"),
@@ -67,6 +69,7 @@ impl Dropped {
         (Self::NotASlot, "not_a_slot"),
         (Self::QueueFull, "queue_full"),
         (Self::SendFailed, "send_failed"),
+        (Self::ReceiveBuffer, "receive_buffer"),
         (Self::Connection, "connection"),
         (Self::Crowded, "crowded"),
     ];
@@ -110,6 +113,11 @@ impl Counters {
     /// Counts something dropped.
     pub fn count(&self, why: Dropped) {
         add(&self.dropped[why as usize], 1);
+    }
+
+    /// Counts so much dropped at once.
+    pub fn count_all(&self, why: Dropped, count: u64) {
+        add(&self.dropped[why as usize], count);
     }
 
     /// How often something was dropped for that reason.

@@ -31,7 +31,7 @@ pub struct LinkEffects {
     pub name_taken: Option<SocketAddr>,
     /// How it goes with the addresses to join at, if that changed.
     pub joins: Option<Joins>,
-    /// Peers know this later start of the agent: it has to start anew, above that.
+    /// Peers know this later start of the agent, or more of this one than it does: it has to start anew, above that.
     pub superseded: Option<Generation>,
 }
 

@@ -170,7 +170,7 @@ pub struct Link {
     reunited: Option<Instant>,
     /// Why the key file is not written.
     key_problem: Option<String>,
-    /// Whether peers know a later start of ours.
+    /// Whether peers know a later start of ours, or more of this one.
     is_superseded: bool,
     rejections: Rejections,
     /// When the log last said that two agents have our name.
@@ -429,6 +429,11 @@ impl Link {
                 self.pings.note_lost(peer.addr, ping.lost);
                 let told = self.peers.note_told(&peer.owner.name, ping.told);
                 self.ask(now, &peer.owner, Some(told), None, replicas);
+                if let Some(ran) = self.peers.note_ran(&peer.owner.name, ping.ran) {
+                    let generation = peer.owner.generation;
+                    let superseded = wire::encode(&wire::Superseded { generation, ran });
+                    self.send(Kind::Superseded, &superseded, peer.addr);
+                }
             }
             Kind::Pong => {
                 let pong: wire::Pong = self.read(payload)?;
@@ -447,7 +452,7 @@ impl Link {
             }
             Kind::Superseded => {
                 let superseded: wire::Superseded = self.read(payload)?;
-                self.take_superseded(superseded.generation);
+                self.take_superseded(&superseded);
             }
             Kind::Handover => self.take_handover(now, &peer, payload)?,
             Kind::Question => self.take_question(peer.addr, payload, replicas)?,
@@ -556,7 +561,8 @@ impl Link {
     fn ping_with(&mut self, now: Instant, nonce: Option<u64>, to: SocketAddr) -> Vec<u8> {
         let revision = self.peers.told_revision(to);
         let lost = self.peers.lost_from(to);
-        let mut ping = wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost });
+        let ran = self.ran.since(self.started);
+        let mut ping = wire::encode(&wire::Ping { nonce, told: self.pusher.told(), revision, lost, ran });
         if self.peers.plan.is_sparse() {
             ping.extend_from_slice(self.rumours.spell(now));
         }

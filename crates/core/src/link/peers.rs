@@ -140,6 +140,8 @@ pub(super) struct PeerContact {
     pub(super) is_doubted: bool,
     /// How far its slots had come at its last ping.
     told: Version,
+    /// For how many seconds it had run at most, as it said.
+    ran: u32,
     recent: Recent,
     comparison: Comparison,
     pub(super) way: Way,
@@ -292,6 +294,7 @@ impl Peers {
             is_stale: false,
             is_doubted: false,
             told: 0,
+            ran: 0,
             recent: Recent::default(),
             comparison: Comparison::default(),
             way: Way::proven(session.via, peer.addr),
@@ -318,7 +321,7 @@ impl Peers {
                 if is_same {
                     admission.moved = (before.peer.addr != peer.addr).then_some(before.peer.addr);
                     admission.goes_on = !former.is_stale && before.peer == peer;
-                    (contact.told, contact.recent) = (former.told, former.recent);
+                    (contact.told, contact.ran, contact.recent) = (former.told, former.ran, former.recent);
                 } else {
                     admission.recent = std::mem::take(&mut former.recent);
                 }
@@ -395,6 +398,14 @@ impl Peers {
         let watches = self.watches(name);
         let before = self.contact(name).map_or(0, |contact| std::mem::replace(&mut contact.told, told));
         if watches { before } else { told }
+    }
+
+    /// Remembers for how many seconds a peer has run. If it has said that it had run for longer, that: its memory was put back
+    /// meanwhile, or the ping is a late one.
+    pub(super) fn note_ran(&mut self, name: &AgentName, ran: u32) -> Option<u32> {
+        let contact = self.contact(name)?;
+        contact.ran = contact.ran.max(ran);
+        (contact.ran > ran).then_some(contact.ran)
     }
 
     fn contact(&mut self, name: &AgentName) -> Option<&mut PeerContact> {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::replicas::MAX_AGENTS;
+
 /// How often every target is pinged: so often that a peer starved of CPU for 2 s is not suspected.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 /// A new target is pinged again after this, then after twice as long, and so on up to [`INTERVAL`]: agents
@@ -29,7 +31,7 @@ const PRUNED: Duration = Duration::from_secs(1);
 /// How long an answer is waited for.
 const EXPIRY: Duration = Duration::from_secs(5);
 /// Addresses that are pinged, and answers that are waited for. Bounds against made-up members.
-pub(super) const MAX_TARGETS: usize = 2_000;
+pub(super) const MAX_TARGETS: usize = 2 * MAX_AGENTS;
 
 /// What is known of the process at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,7 +434,7 @@ mod tests {
         assert_eq!(challenges, 2);
         pings.set_targets(now + Duration::from_secs(2), &BTreeSet::new());
         assert!(pings.targets.is_empty(), "and is forgotten when it is quiet");
-        for n in 0..3_000_u16 {
+        for n in 0..=u16::try_from(MAX_TARGETS).unwrap() {
             let [high, low] = n.to_be_bytes();
             pings.provoked(now, SocketAddr::from(([10, 1, high, low], 1)));
         }

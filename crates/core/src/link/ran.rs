@@ -24,6 +24,12 @@ impl Ran {
         self.now = Some(ran);
         ran
     }
+
+    /// For how many whole seconds we have run since a time by this clock.
+    pub(crate) fn since(&self, start: Instant) -> u32 {
+        let ran = self.now.map_or(Duration::ZERO, |now| now.saturating_duration_since(start));
+        u32::try_from(ran.as_secs()).unwrap_or(u32::MAX)
+    }
 }
 
 #[cfg(test)]

@@ -295,6 +295,8 @@ pub struct Ping {
     pub revision: u64,
     /// How many in a thousand of the receiver's last frames did not arrive.
     pub lost: u16,
+    /// For so many seconds its sender has run, by a clock that goes back with its memory.
+    pub ran: u32,
 }
 
 /// What follows a [`Ping`], before anything that later versions append, where not everybody watches everybody: owners that said something of late, so that whoever missed it
@@ -372,11 +374,14 @@ pub struct Conflict {
     pub taken_by: SocketAddr,
 }
 
-/// A later start of the receiver is known, so that nothing of this one counts.
+/// A later start of the receiver is known, so that nothing of this one counts; or a later moment of this one, so that what it
+/// says from now on is taken for what it said then.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Superseded {
     /// The latest that is known.
     pub generation: Generation,
+    /// For so many seconds that one had run, as far as is known; see [`Ping::ran`].
+    pub ran: u32,
 }
 
 /// A payload that is not what its header says. The frame is dropped and counted.

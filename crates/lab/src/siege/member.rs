@@ -35,7 +35,7 @@ pub(crate) async fn attack(orders: &Orders) -> anyhow::Result<AttackReport> {
     let (mut report, end) = (AttackReport::default(), orders.end());
     let mut buffer = [0; 2_048];
     let lie = push(1, 9, &[(1, record_cell(9, ["x", "t", "n", "10.6.6.6:666"]))]);
-    let ping = wire::encode(&Ping { nonce: Some(1), told: 9, revision: 0, lost: 0 });
+    let ping = wire::encode(&Ping { nonce: Some(1), told: 9, revision: 0, lost: 0, ran: 0 });
     for (index, socket) in (1..).zip(sockets.iter().cycle()) {
         if tokio::time::Instant::now() >= end || report.sent >= orders.frames {
             break;

@@ -189,7 +189,7 @@ fn only(frames: Vec<Vec<u8>>, wanted: impl Fn(&Sealed<'_>) -> bool) -> Vec<Vec<u
 fn unsent(peer: &Puppet) -> Vec<Vec<u8>> {
     let ready = push(1, 1, &[(0, cell(1, Content::Status(Status::Ready)))]);
     let lie = push(2, 2, &[(1, record_cell(2, ["x", "t", "node-2", "10.6.6.6:666"]))]);
-    let ping = wire::encode(&Ping { nonce: Some(1), told: 2, revision: 0, lost: 0 });
+    let ping = wire::encode(&Ping { nonce: Some(1), told: 2, revision: 0, lost: 0, ran: 0 });
     let all = [(Kind::Push, ready), (Kind::Push, lie), (Kind::Ping, ping)];
     let all = all.iter().cycle().take(RECORDED.into());
     all.map(|(kind, payload)| peer.frame(*kind, payload)).collect()

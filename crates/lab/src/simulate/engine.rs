@@ -407,3 +407,111 @@ impl PartialEq for Foreseen {
 }
 
 impl Eq for Foreseen {}
+
+#[cfg(test)]
+mod tests {
+    use gossd_core::agent::Broken;
+    use gossd_core::connection::Caller;
+    use gossd_core::lease::Holding;
+    use gossd_core::record::{Draft, Network, Record};
+
+    use super::*;
+    use crate::simulate::net::Weather;
+
+    const TUNNEL: &str = "00000000-0000-4000-8000-000000000000";
+    const NODE: &str = "a0000001-0000-4000-8000-000000000000";
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn connector(number: u8) -> String {
+        format!("c0000000-0000-4000-8000-{number:012}")
+    }
+
+    /// Three agents that know each other.
+    fn three() -> Simulation {
+        let hosts = (0..3).map(|number| SimHost::new(number, TTL, link::MESH, Broken::default()).unwrap());
+        let mut simulation =
+            Simulation::new(1, SimNetwork::new(1, 3, Weather::fine()), hosts.collect(), false);
+        for host in 0..3 {
+            simulation.start(host, &[0, 1]).unwrap();
+        }
+        simulation.run(Duration::from_secs(5)).unwrap();
+        simulation
+    }
+
+    /// A connector of the gost of host 1.
+    fn register(simulation: &mut Simulation, number: u8) {
+        let record = Record {
+            id: (*connector(number)).into(),
+            name: TUNNEL.into(),
+            node: NODE.into(),
+            network: Network::Tcp,
+            address: entrypoint(1),
+        };
+        let holding = Holding { record: record.into(), dial: "".into() };
+        simulation.call(1, |state, now| state.register(now, Caller::local(1), holding)).unwrap().unwrap();
+    }
+
+    fn draft(id: &str) -> Draft<'_> {
+        Draft { id, name: TUNNEL, node: NODE, network: "", address: "" }
+    }
+
+    /// Its gost renews these for so many seconds.
+    fn renew(simulation: &mut Simulation, numbers: &[u8], seconds: u64) {
+        for _ in 0..seconds {
+            for number in numbers {
+                let heal = agent::Heal { dial: &|_| String::new(), fallback: None };
+                let id = connector(*number);
+                simulation.call(1, |state, now| state.renew(now, Caller::local(1), draft(&id), &heal));
+            }
+            simulation.run(Duration::from_secs(1)).unwrap();
+        }
+    }
+
+    fn listed(simulation: &mut Simulation) -> [Vec<String>; 3] {
+        [0, 1, 2].map(|host| {
+            let records = simulation.call(host, |state, now| state.resolve(now, TUNNEL, 0)).unwrap();
+            let mut ids: Vec<_> = records.iter().map(|record| record.id.text().to_string()).collect();
+            ids.sort_unstable();
+            ids
+        })
+    }
+
+    /// A virtual machine goes back to a snapshot, with its memory, its disk and its gost, as if what came after had never been.
+    #[test]
+    fn what_a_host_lists_that_was_put_back_with_its_memory_is_what_its_gost_has() {
+        // Two times the same, up to the moment of the snapshot.
+        let [mut snapshot, mut world] = [(); 2].map(|()| {
+            let mut simulation = three();
+            for number in [1, 2] {
+                register(&mut simulation, number);
+            }
+            renew(&mut simulation, &[1, 2], 5);
+            simulation
+        });
+        register(&mut world, 3);
+        let gone = connector(2);
+        world.call(1, |state, now| state.deregister(now, Caller::local(1), draft(&gone)));
+        renew(&mut world, &[1, 3], 5);
+        assert_eq!(listed(&mut world), [1, 1, 1].map(|_| vec![connector(1), connector(3)]));
+
+        world.hosts[1] = snapshot.hosts.swap_remove(1);
+        let running = world.hosts[1].running.as_mut().unwrap();
+        (running.state_due, running.link_due) = (None, None);
+        let now = world.now;
+        world.arm_state(1, now);
+        world.arm_link(1, now);
+        // The connection of connector 2 ended long ago; its gost finds out, and says so.
+        renew(&mut world, &[1, 2], 1);
+        world.call(1, |state, now| state.deregister(now, Caller::local(1), draft(&gone)));
+        register(&mut world, 4);
+        renew(&mut world, &[1, 4], 5);
+        assert!(world.trace.iter().any(|line| line.contains("host 1 starts anew")), "{:?}", world.trace);
+        let [first, own, last] = listed(&mut world);
+        for ids in [&first, &own, &last] {
+            assert!(ids.contains(&connector(1)) && ids.contains(&connector(4)), "{ids:?}");
+            assert!(!ids.contains(&gone), "{ids:?}");
+        }
+        renew(&mut world, &[1, 4], TTL.as_secs() + 5);
+        assert_eq!(listed(&mut world), [1, 1, 1].map(|_| vec![connector(1), connector(4)]));
+    }
+}

@@ -65,3 +65,30 @@ fn a_cloned_agent_ends_however_often_it_is_started_and_the_original_is_not_distu
         room.agents.remove(&addr(4));
     }
 }
+
+/// A virtual machine is put back to what it was, with its memory, while the others go on.
+#[test]
+fn an_agent_whose_memory_was_put_back_starts_anew_above_what_peers_know() {
+    for (seconds, changes) in [(6, 0), (6, 5), (60, 5), (3_600, 5)] {
+        let [mut before, mut room] = [(); 2].map(|()| {
+            let mut room = Room::new(3);
+            room.meet();
+            room.publish(1, 7);
+            room.run(1_000);
+            room
+        });
+        for version in 8..8 + changes {
+            room.publish(1, version);
+        }
+        room.run(seconds * 1_000);
+        assert_eq!(room.superseded, []);
+        let former = before.agents.remove(&addr(1)).unwrap();
+        room.agents.insert(addr(1), former);
+        // It says as much as it said then, or more.
+        for version in 8..20 {
+            room.publish(1, version);
+        }
+        room.run(5_000);
+        assert_eq!(room.superseded, [(addr(1), 1)], "{seconds} seconds and {changes} changes were lost");
+    }
+}

@@ -17,6 +17,8 @@ pub(super) struct Room {
     pub(super) recording: Vec<Sent>,
     /// Who had to end, and at what address its name is taken.
     pub(super) names_taken: Vec<(SocketAddr, SocketAddr)>,
+    /// Who has to start anew, above which generation.
+    pub(super) superseded: Vec<(SocketAddr, u64)>,
     pub(super) lose: fn(Kind, usize) -> bool,
     /// Whether nothing gets from one to the other.
     pub(super) cut: fn(SocketAddr, SocketAddr) -> bool,
@@ -158,6 +160,7 @@ impl Room {
             wire: VecDeque::new(),
             recording: Vec::new(),
             names_taken: Vec::new(),
+            superseded: Vec::new(),
             lose: |_, _| false,
             cut: |_, _| false,
             sent: 0,
@@ -324,6 +327,7 @@ impl Room {
             }
         }
         self.names_taken.extend(effects.name_taken.map(|by| (at, by)));
+        self.superseded.extend(effects.superseded.map(|known| (at, known)));
         self.lines.extend(effects.lines.into_iter().map(|line| (at, line)));
     }
 

@@ -89,11 +89,15 @@ fn payloads_are_read_and_said_as_in_the_first_version() {
             }
             Kind::PushAck => assert_frozen(kind, &PushAck { id: 500 }, bytes),
             Kind::Ping => {
-                assert_frozen(kind, &Ping { nonce: Some(77), told: 9, revision: 3, lost: 200 }, bytes);
+                assert_frozen(
+                    kind,
+                    &Ping { nonce: Some(77), told: 9, revision: 3, lost: 200, ran: 300 },
+                    bytes,
+                );
             }
             Kind::Pong => assert_frozen(kind, &Pong { nonce: 77 }, bytes),
             Kind::Conflict => assert_frozen(kind, &Conflict { taken_by }, bytes),
-            Kind::Superseded => assert_frozen(kind, &Superseded { generation: 9 }, bytes),
+            Kind::Superseded => assert_frozen(kind, &Superseded { generation: 9, ran: 5 }, bytes),
             // The keyring of loopback, as a peer gets it.
             Kind::Handover => assert!(wire::encode(&Keyring::public().spell()).starts_with(bytes)),
             Kind::Hello | Kind::Reply | Kind::Proof | Kind::Cookie | Kind::Refusal => {
