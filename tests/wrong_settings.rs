@@ -63,6 +63,13 @@ fn in_a_variable_which_is_blamed_and_no_flag_that_nobody_typed() {
         assert_says_it_once(&said, want, &variable);
         assert!(said.contains(&variable), "{variable}: {said}");
     }
+    // A line break, as the end of a file that a variable was filled from, hides no reason.
+    let broken = gossd().args(["run", "--data-dir", "none"]).env("GOSSD_NAME", "a\n").output();
+    let broken = said(&broken.expect("gossd runs"));
+    assert!(broken.contains(r"a\n") && broken.contains("letters, digits"), "{broken}");
+    let empty = gossd().args(["run", "--data-dir", "none"]).env("GOSSD_JOIN", "").output();
+    let empty = said(&empty.expect("gossd runs"));
+    assert!(empty.contains("GOSSD_JOIN") && empty.contains("is empty: leave it out"), "{empty}");
     let nested = gossd().args(["keys", "list"]).env("GOSSD_NAME", "a b").output().expect("gossd runs");
     assert!(said(&nested).contains("the variable GOSSD_NAME"), "{}", said(&nested));
 }

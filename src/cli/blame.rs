@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command, CommandFactory as _};
 
 use super::{Cli, file};
@@ -15,6 +16,18 @@ pub(super) struct WrongSettings(pub(super) String);
 /// An error of whoever reads settings, unless it says already what it is.
 pub(super) fn settings(error: anyhow::Error) -> anyhow::Error {
     if error.is::<clap::Error>() { error } else { WrongSettings(super::words::told(&error)).into() }
+}
+
+/// What clap says is wrong, in one line: a value that has line breaks is not to hide the reason, which comes behind it.
+pub(super) fn line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) if value.contains(['\n', '\r']) => {
+            text.replace(value.as_str(), &value.escape_debug().to_string())
+        }
+        _ => text,
+    };
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Where the flags that an error names come from, if nobody typed them; nothing if somebody did.

@@ -44,9 +44,7 @@ fn blamed(command: &Command, argv: &[OsString], error: clap::Error) -> clap::Err
     let verb = blame::verb_of(command, argv);
     let arg = verb.and_then(|verb| verb.get_arguments().find(|arg| arg.get_long() == Some(long)));
     let Some(variable) = arg.and_then(|arg| blame::variable(arg, argv)) else { return error };
-    let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    let first = first.replace(&format!("'{flag}'"), &format!("the variable {variable}"));
+    let first = blame::line(&error).replace(&format!("'{flag}'"), &format!("the variable {variable}"));
     clap::Error::raw(kind, format!("{first}{}\n", choices(&error)))
 }
 
@@ -166,9 +164,7 @@ fn check(run: &Command, flags: &[String]) -> anyhow::Result<()> {
     if error.kind() == ErrorKind::MissingRequiredArgument {
         return Ok(());
     }
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    bail!("{}{}", first.strip_prefix("error: ").unwrap_or(first), choices(&error))
+    bail!("{}{}", blame::line(&error), choices(&error))
 }
 
 #[cfg(test)]

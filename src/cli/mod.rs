@@ -201,10 +201,7 @@ fn failed(error: &anyhow::Error, form: ErrorForm) -> ExitCode {
         _ => {}
     }
     let text = match wrong_line {
-        Some(error) => {
-            let text = error.render().to_string();
-            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-        }
+        Some(error) => blame::line(error),
         None => words::plain_lines(&format!("{}{}", words::told(error), blame::origins(error))),
     };
     match form {

@@ -22,8 +22,9 @@ use crate::listeners::Inherited;
 use crate::ops::takeover::successor::Successor;
 use gossd_core::record::Generation;
 
-/// How long the end of the process waits for threads that are with the disk or the resolver: either may hang.
-const STRAGGLERS: Duration = Duration::from_millis(500);
+/// How long the end of the process waits for threads that are with the disk or the resolver: either may hang, and by then gost's
+/// calls are refused.
+const STRAGGLERS: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let source = Source::new(super::Cli::command(), std::env::args_os().collect())?;
@@ -105,14 +106,14 @@ async fn serve(
                 if known == daemon.agent().owner().generation {
                     tracing::warn!(
                         known,
-                        "peers know more of this start of this agent than it does: its memory was put back to what it was, as with \
-                         a virtual machine's snapshot. Starting anew above it"
+                        "a peer knows more of this start of this agent than it does: its memory was put back to what it was, as with a \
+                         virtual machine's snapshot. Starting anew above it"
                     );
                 } else {
                     tracing::warn!(
                         known,
-                        "peers know a later start of this agent than this one: the clock went back, and no journal remembered. \
-                         Starting anew above it; `gossd check` examines the clock"
+                        "peers know a later start of this agent than this one: its journal was lost, or is an old copy, or the clock \
+                         went back. Starting anew above it; `gossd check` examines the clock"
                     );
                 }
                 anew += 1;

@@ -30,6 +30,9 @@ pub enum JoinError {
     /// Not `host:port`.
     #[error(transparent)]
     Address(AddressError),
+    /// As by a variable that is set to nothing.
+    #[error("is empty: leave it out, or name the host:port of an agent")]
+    Empty,
     /// `:8002` or `0.0.0.0:8002`: no host to ask.
     #[error("has no host")]
     NoHost,
@@ -42,11 +45,16 @@ impl FromStr for JoinPoint {
         if let Ok(addr) = text.parse::<SocketAddr>() {
             return match (addr.ip().is_unspecified(), addr.port()) {
                 (true, _) => Err(JoinError::NoHost),
-                (_, 0) => Err(JoinError::Address(AddressError::PortZero)),
+                (_, 0) => Err(JoinError::Address(AddressError::BadPort)),
                 _ => Ok(Self(text.into())),
             };
         }
-        match Entrypoint::parse(text).map_err(JoinError::Address)?.host() {
+        let entrypoint = Entrypoint::parse(text).map_err(|why| match why {
+            AddressError::Empty => JoinError::Empty,
+            AddressError::PortZero => JoinError::Address(AddressError::BadPort),
+            why => JoinError::Address(why),
+        })?;
+        match entrypoint.host() {
             Host::Unusable if text.starts_with(':') => Err(JoinError::NoHost),
             _ => Ok(Self(text.into())),
         }
@@ -128,9 +136,11 @@ mod tests {
             (":8002", "has no host"),
             ("0.0.0.0:8002", "has no host"),
             ("10.0.0.1", "is not host:port (an IPv6 host needs brackets)"),
+            ("", "is empty: leave it out, or name the host:port of an agent"),
+            ("10.0.0.1:0", "has a port that is not a number from 1 to 65535"),
+            ("a:0", "has a port that is not a number from 1 to 65535"),
         ] {
             assert_eq!(bad.parse::<JoinPoint>().unwrap_err().to_string(), why);
         }
-        assert!("10.0.0.1:0".parse::<JoinPoint>().is_err());
     }
 }
