@@ -162,6 +162,14 @@ impl Journal {
         Ok((journal, restored))
     }
 
+    /// What the journal of an agent holds that cannot be written, because its disk is full or read-only; nothing if it cannot be
+    /// read either.
+    pub fn read(dir: &Path, name: &AgentName, at_least: Generation) -> Option<RestoredJournal> {
+        let contents = Store::read(&dir.join(format!("{name}.journal"))).ok().flatten()?;
+        let stamp = contents.stamp.raised(at_least).ok()?;
+        Some(contents.restored(stamp.generation, None))
+    }
+
     /// Identifies a journal across processes and mounts: device and inode of its lock. `None` if no agent of this name
     /// has been here.
     pub fn id(dir: &Path, name: &AgentName) -> Option<(u64, u64)> {

@@ -589,6 +589,24 @@ async fn with_a_full_disk_the_agent_goes_on_in_memory_and_recovers() {
     assert_eq!(records(&agent).await, 2_001, "the journal has caught up");
 }
 
+#[tokio::test]
+async fn an_agent_whose_disk_is_read_only_at_its_start_lists_what_its_journal_has() {
+    let Some(disk) = SmallDisk::mount() else {
+        return eprintln!("SKIPPED: mounting a small file system needs root");
+    };
+    let folder = disk.0.path();
+    let mut agent = Process::start("a", &["--data-dir", folder.to_str().expect("text")]);
+    let mut gost = FakeGost::start("n", agent.plugin).await;
+    gost.register("before", "t").await;
+    agent.is_kept().await;
+    agent.kill();
+    let mut mount = std::process::Command::new("mount");
+    assert!(mount.args(["-o", "remount,ro"]).arg(folder).status().unwrap().success());
+    agent.restart();
+    assert_eq!(agent.get("t").await.len(), 1, "{}", agent.said());
+    assert!(agent.said().contains("continuing in memory, with what could be read"), "{}", agent.said());
+}
+
 /// The records of all its tunnels: an answer has 64 of one at most.
 async fn records(agent: &Process) -> usize {
     let mut all = agent.get("t").await.len();

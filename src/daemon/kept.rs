@@ -120,7 +120,13 @@ type OpenedJournal = (Option<journal::RestoredJournal>, Result<Option<Journal>, 
 async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<OpenedJournal>> {
     let Some(folder) = config.data_dir.clone() else { return Ok(None) };
     let name = config.name.clone();
-    let (opened, folder) = spawn_blocking(move || (Journal::open(&folder, &name, at_least), folder)).await?;
+    let opened = spawn_blocking(move || {
+        let opened = Journal::open(&folder, &name, at_least);
+        let is_unusable = matches!(opened, Err(OpenError::Unusable { .. }));
+        let read = if is_unusable { Journal::read(&folder, &name, at_least) } else { None };
+        (opened, read, folder)
+    });
+    let (opened, read, folder) = opened.await?;
     match opened {
         Ok((journal, kept)) => {
             if let Some(path) = &kept.set_aside {
@@ -129,12 +135,13 @@ async fn open(config: &Config, at_least: Generation) -> anyhow::Result<Option<Op
             Ok(Some((Some(kept), Ok(Some(journal)))))
         }
         Err(OpenError::Unusable { source: why, path }) => {
-            tracing::error!(error = %why, journal = %path.display(), "continuing in memory");
+            let records = read.as_ref().map_or(0, |kept| kept.leases.held.len());
+            tracing::error!(error = %why, journal = %path.display(), records, "continuing in memory, with what could be read");
             let folder = folder.display();
             let why = sentence!(
                 "no journal in {folder} since the start: {why}; mend that, and start the agent again"
             );
-            Ok(Some((None, Err(why.to_string()))))
+            Ok(Some((read, Err(why.to_string()))))
         }
         Err(error) => Err(error.into()),
     }

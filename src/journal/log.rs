@@ -127,6 +127,14 @@ impl Store {
         Ok(Some((Self::of(file, read.length, read.holds), read.contents)))
     }
 
+    /// What a file holds that cannot be written; none if there is none.
+    pub(super) fn read(path: &Path) -> Result<Option<Contents>, Fault> {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => Ok(Some(ReadFile::of(&opened?)?.contents)),
+        }
+    }
+
     fn of(file: File, length: u64, holds: u64) -> Self {
         let bloated = SMALL.max((BLOATED * holds).min(MAX_BYTES / 2)).max(holds + holds / 4);
         Self { file, length, bloated, is_spoilt: false }
