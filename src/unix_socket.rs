@@ -61,7 +61,7 @@ pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, Socke
     if let Some(folder) = path.parent() {
         make_folder(folder, mode)?;
     }
-    let draft = path.with_extension("new");
+    let draft = draft(path);
     let _ = fs::remove_file(&draft);
     let listener = UnixListener::bind(&draft)?;
     let named =
@@ -71,6 +71,17 @@ pub(crate) fn replace(path: &Path, mode: u32) -> io::Result<(UnixListener, Socke
         return Err(error);
     }
     Ok((listener, SocketFile::at(path)))
+}
+
+/// Where a socket is bound before its file gets its name.
+fn draft(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Whether a socket that says that it is bound here is the one that [`bind`] or [`replace`] put at a path, or that another
+/// program bound there: the kernel goes on to say the name that it was bound by.
+pub(crate) fn is_at(bound: &Path, path: &Path) -> bool {
+    bound == path || bound == draft(path)
 }
 
 /// Makes the folders of a socket that are missing. Whoever may open the socket may enter them, and nobody else.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -106,7 +107,9 @@ async fn taken_over(data: &str) {
     let (_gost, entrypoint) = listen();
     let socket = folder.path().join("a.sock");
     let kept = if data == "none" { data.into() } else { folder.path().to_string_lossy().into_owned() };
-    let flags = ["--data-dir", &kept, "--control", socket.to_str().expect("text")];
+    let plugin = folder.path().join("plugin.sock");
+    let [control, unix] = [&socket, &plugin].map(|path| path.to_str().expect("text"));
+    let flags = ["--data-dir", &kept, "--control", control, "--plugin-socket", unix];
     let mut first = Process::start("a", &flags);
     let callers = Callers::start(first.plugin, entrypoint);
     callers.made(50).await;
@@ -119,6 +122,12 @@ async fn taken_over(data: &str) {
     assert_eq!((second.plugin, second.gossip, second.admin), (first.plugin, first.gossip, first.admin));
     all_are_listed(second.plugin, tunnels).await;
     assert!(second.said().contains("took over"), "{}", second.said());
+    let mut stream = UnixStream::connect(&plugin).expect("the plugin's socket is the successor's");
+    let ask = request("GET", "/sd?name=t0", "").replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    stream.write_all(ask.as_bytes()).expect("it is taken");
+    let mut listed = String::new();
+    stream.read_to_string(&mut listed).expect("an answer");
+    assert!(listed.contains("\"t0\""), "{listed}");
     let health =
         gossd().args(["healthcheck", "--name", "a", "--control"]).arg(&socket).output().expect("it runs");
     assert!(health.status.success(), "the control socket is the successor's: {health:?}");
@@ -177,11 +186,11 @@ async fn a_successor_that_cannot_start_changes_nothing() {
 
 /// A process that makes the agent stop, takes what it held, and ends without starting.
 fn vanishing_successor(socket: &Path) {
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("an agent");
+    let mut stream = UnixStream::connect(socket).expect("an agent");
     let ask = "POST /take-over?name=a&version=0 HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\
                Upgrade: gossd-take-over\r\n\r\n";
     stream.write_all(ask.as_bytes()).expect("it reads");
-    let read_to = |stream: &mut std::os::unix::net::UnixStream, end: &str| {
+    let read_to = |stream: &mut UnixStream, end: &str| {
         let mut text = Vec::new();
         while !text.ends_with(end.as_bytes()) {
             let mut byte = [0];
@@ -212,7 +221,7 @@ async fn an_agent_whose_successor_vanishes_goes_on_and_can_be_taken_over_again()
     vanishing_successor(&socket);
     eventually(SOON, "it goes on", || agent.said().contains("did not, so this agent goes on")).await;
     callers.made(20).await;
-    eventually(SOON, "it is asked again", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    eventually(SOON, "it is asked again", || UnixStream::connect(&socket).is_ok()).await;
     let second = agent.successor(&[]);
     assert_eq!(agent.ended(SOON).0.code(), Some(0));
     callers.made(20).await;
@@ -300,7 +309,9 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
     let mut holder = Holder(holder);
     // The reader of its log may go away.
     drop(holder.0.stderr.take());
-    let mut agent = Process::keeping(&name, folder.path(), &["--hold"]);
+    let unix = folder.path().join("plugin.sock");
+    let flags = ["--hold", "--plugin-socket", unix.to_str().expect("text")];
+    let mut agent = Process::keeping(&name, folder.path(), &flags);
     let plugin = agent.plugin;
     let callers = Callers::start(plugin, entrypoint);
     callers.made(20).await;
@@ -314,10 +325,14 @@ async fn beside_a_holder_an_agent_is_killed_and_started_and_nobody_is_refused() 
         callers.made(20).await;
         agent.signal("-TERM");
         assert_eq!(agent.ended(SOON).0.code(), Some(0));
+        UnixStream::connect(&unix).expect("the holder has it");
         agent.restart();
+        assert!(!agent.said().contains("fit no setting"), "{}", agent.said());
     }
     callers.made(20).await;
     all_are_listed(plugin, callers.end().await).await;
+    agent.kill_and_restart();
+    assert!(!agent.said().contains("fit no setting"), "{}", agent.said());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

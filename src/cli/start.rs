@@ -56,9 +56,13 @@ pub(super) async fn start(
     let sealed = if config.keyring.is_public() { "no key, this host only" } else { "sealed" };
     let name = config.name.clone();
     let started = async {
-        let listeners = Listeners::open(&config, inherited)?;
-        // Before anything can go wrong that a restart may heal.
-        supervisor::keep(&listeners.handles).await;
+        let mut listeners = Listeners::open(&config, inherited)?;
+        // Before anything can go wrong that a restart may heal. A Unix socket that is kept is of use by its file only.
+        if supervisor::keep(&listeners.handles).await
+            && let Some(file) = listeners.plugin_file.take()
+        {
+            file.leave();
+        }
         let former = predecessor.as_mut().map_or(Former::Ended, Former::Runs);
         Daemon::start_on(listeners, config, former).await
     };

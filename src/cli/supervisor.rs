@@ -25,8 +25,8 @@ pub(super) async fn ready(status: &str) {
 }
 
 /// Keeps the sockets at the service manager while the agent is restarted, whatever ends it. Sockets that the agent does not
-/// use any more are dropped there.
-pub(super) async fn keep(handles: &Handles) {
+/// use any more are dropped there. Whether a manager was told to.
+pub(super) async fn keep(handles: &Handles) -> bool {
     for role in handles.stale() {
         let_go(role).await;
     }
@@ -39,7 +39,9 @@ pub(super) async fn keep(handles: &Handles) {
     if let Err(error) = timeout(PATIENCE, kept).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     {
         tracing::warn!(%error, "the service manager does not keep our sockets: a restart will refuse gost's calls");
+        return false;
     }
+    env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 fn store(role: Role, socket: BorrowedFd<'_>) -> io::Result<()> {

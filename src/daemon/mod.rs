@@ -61,6 +61,9 @@ const GOODBYE: Duration = Duration::from_millis(1_600);
 /// How long the end waits for the journal to be closed, and then for the files of sockets to be removed: a disk may hang.
 const CLOSE: Duration = Duration::from_millis(500);
 
+/// While gost's first calls wait for a start, the resolver gets this long. What it says later is taken then.
+const RESOLVED_BY: Duration = Duration::from_millis(500);
+
 /// What came before a start.
 pub enum Former<'a> {
     /// Nothing, or an agent that has ended. Its records are in the journal.
@@ -121,6 +124,8 @@ pub struct Daemon {
     caught_up: CaughtUp,
     ingress_file: Option<AbortHandle>,
     socket_files: [Option<SocketFile>; 2],
+    /// Whether another process is to have the plugin's sockets when this one ends.
+    is_held: bool,
     /// Tells when the journal is closed.
     journal_closed: Option<JournalClosed>,
 }
@@ -180,7 +185,8 @@ impl Daemon {
         let mut plugin_task = JoinSet::new();
         plugin_task.spawn_on(serving, &calls);
         if !replaces {
-            finder.resolve(&config.join).await;
+            // What comes later is taken then: gost's calls do not wait for a resolver that hangs.
+            let _ = timeout(RESOLVED_BY, finder.resolve(&config.join)).await;
         }
         let found = finder.look().await;
         if let Some(name) = finder.unresolved() {
@@ -326,6 +332,7 @@ impl Daemon {
             caught_up,
             ingress_file,
             socket_files: [control_file, plugin_file],
+            is_held: config.hold,
             journal_closed,
         })
     }
@@ -395,10 +402,7 @@ impl Daemon {
     /// Stops like [`Self::stop`] without a goodbye to the peers, for a successor that takes over at once.
     pub async fn hand_over(mut self) -> anyhow::Result<Remains> {
         self.leave_on_stop = false;
-        // The plugin's Unix socket keeps its name. The successor has a control socket of its own.
-        if let Some(file) = self.socket_files[1].take() {
-            file.leave();
-        }
+        self.is_held = true;
         let inherited = Inherited::kept(self.handles.duplicate()?);
         self.end(FLUSH_BRIEFLY).await;
         Ok(Remains { inherited, snapshot: self.agent.snapshot() })
@@ -448,8 +452,18 @@ impl Daemon {
             // The thread's end of the channel is dropped.
             let _ = timeout(CLOSE, async { while closed.changed().await.is_ok() {} }).await;
         }
-        let files = std::mem::take(&mut self.socket_files);
-        let _ = timeout(CLOSE, spawn_blocking(move || drop(files))).await;
+        let [control, plugin] = std::mem::take(&mut self.socket_files);
+        // Whoever has the plugin's Unix socket next needs its name, too, and has a control socket of its own.
+        let is_held = self.is_held;
+        let removed = spawn_blocking(move || {
+            drop(control);
+            if let Some(file) = plugin
+                && is_held
+            {
+                file.leave();
+            }
+        });
+        let _ = timeout(CLOSE, removed).await;
         unwritten
     }
 

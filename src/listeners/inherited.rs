@@ -11,6 +11,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::Role;
 use crate::config::Config;
+use crate::unix_socket;
 
 /// In systemd's store, the name of a socket from an agent is this and the role. Sockets of socket units have the role
 /// alone as their name.
@@ -148,7 +149,7 @@ impl Inherited {
         let is_there = |socket: &Socket| {
             let at = socket.local_addr().ok();
             let at = at.as_ref().and_then(|address| address.as_pathname());
-            is_listener(socket) && at == Some(path) && path.exists()
+            is_listener(socket) && at.is_some_and(|at| unix_socket::is_at(at, path)) && path.exists()
         };
         let socket = self.take(Role::PluginUnix, is_there)?;
         socket.set_nonblocking(true).ok()?;
@@ -242,6 +243,19 @@ mod tests {
         let (tcp, udp) = Inherited::kept(sockets).take_gossip(address).unwrap();
         assert_eq!((tcp.local_addr().unwrap(), udp.local_addr().unwrap()), (address, address));
         assert!(tcp.as_fd().try_clone_to_owned().is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_file_is_taken_as_long_as_the_file_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plugin.sock");
+        let (listener, file) = unix_socket::bind(&path, 0o600).unwrap();
+        let listener = OwnedFd::from(listener.into_std().unwrap());
+        let inherited = || Inherited::kept(vec![(Role::PluginUnix, listener.try_clone().unwrap())]);
+        assert!(inherited().take_unix(&path).is_some());
+        assert!(inherited().take_unix(&folder.path().join("other.sock")).is_none());
+        drop(file);
+        assert!(inherited().take_unix(&path).is_none(), "nobody can connect to it any more");
     }
 
     #[tokio::test]
