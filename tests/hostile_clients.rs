@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::common::frames::{self, HEADERS, PING, RST_STREAM, SETTINGS};
 use crate::common::gost::FakeGost;
+use crate::common::http::{call, request};
+use crate::common::process::Process;
 use crate::common::{eventually, ids};
 use gossd::config::Config;
 use gossd::daemon::Daemon;
@@ -204,4 +206,24 @@ async fn many_that_pipeline_and_never_read_are_closed_and_hold_up_nobody() {
     let closed = |why| agent.plugin_closed().closed(why);
     assert!(closed(Closed::Unread) >= 1, "for what they do not read");
     assert_eq!(closed(Closed::Unread) + closed(Closed::SlowHead) + closed(Closed::Evicted), 8);
+}
+
+/// The kernel says that there are none left also when nobody waits to be accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_file_descriptors_callers_take_the_place_of_whoever_never_called() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let agent = Process::start("a", &[]);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("it runs").count();
+    let few = Some(u64::try_from(open + 8).expect("few"));
+    let process = Pid::from_raw(agent.pid().cast_signed());
+    prlimit(process, Resource::Nofile, Rlimit { current: few, maximum: few }).expect("it is ours");
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(agent.plugin).await.expect("the agent listens"));
+    }
+    for _ in 0..5 {
+        let ask = request("GET", "/sd?name=t", "");
+        let answer = timeout(SOON, call(agent.plugin, &ask)).await.expect("in time");
+        assert_eq!(answer.status(), 200);
+    }
 }

@@ -94,13 +94,26 @@ impl ConnectionTable {
         true
     }
 
+    /// Nobody has to go, and there is no file descriptor for whoever waits.
+    pub(super) fn warn_of_files(&self) {
+        let (mut table, now) = (self.table(), Instant::now());
+        if table.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
+            table.warned = Some(now);
+            tracing::warn!(
+                open = table.open.len(),
+                "no file descriptor is left for another plugin connection, so it waits until one is closed: raise the limit of open \
+                 files (`ulimit -n`, `LimitNOFILE=` of a unit, `--ulimit nofile=` of a container)"
+            );
+        }
+    }
+
     fn warn_once_in_a_while(&self, table: &mut TableState, now: Instant) {
         if table.warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
             table.warned = Some(now);
             tracing::warn!(
                 open = table.open.len(),
                 evicted = self.counters.closed(Closed::Evicted),
-                "no room for more plugin connections: the least useful are closed; see --max-connections"
+                "no room for more plugin connections: the least useful are closed; see --max-connections, and the limit of open files"
             );
         }
     }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -91,7 +92,12 @@ pub(crate) async fn serve(
         };
         if let Err(error) = accepted {
             let is_out = error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code));
-            let makes_room = is_out && server.connections.evict_unproven();
+            // The kernel says so even if nobody waits: whoever came last would go for nobody.
+            let is_awaited = is_out && is_awaited(&tcp, unix.as_ref());
+            let makes_room = is_awaited && server.connections.evict_unproven();
+            if is_awaited && !makes_room {
+                server.connections.warn_of_files();
+            }
             // Descriptors become free only after a moment: when the evicted connection's task has ended, or another one
             // closes.
             tokio::time::sleep(Duration::from_millis(if makes_room { 1 } else { 50 })).await;
@@ -113,6 +119,14 @@ async fn accept_tcp(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketA
         accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
+}
+
+/// Whether a connection is to be accepted now.
+fn is_awaited(tcp: &[TcpListener], unix: Option<&UnixListener>) -> bool {
+    let tcp = tcp.iter().map(|listener| PollFd::new(listener, PollFlags::IN));
+    let unix = unix.map(|listener| PollFd::new(listener, PollFlags::IN));
+    let mut all: Vec<PollFd<'_>> = tcp.chain(unix).collect();
+    poll(&mut all, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 async fn accept_unix(listener: Option<&UnixListener>) -> io::Result<tokio::net::UnixStream> {
