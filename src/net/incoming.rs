@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use gossd_core::address::canonical;
 use gossd_core::link::counters::{Counters, Dropped};
@@ -31,6 +31,8 @@ pub const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest frame: the largest payload, and what is around it.
 const MAX_FRAME: usize = MAX_PAYLOAD + OVERHEAD;
+/// What a peer is told of each of its frames, when it was taken.
+pub(super) const TAKEN: u8 = 1;
 /// Out of file descriptors, mostly: it passes, but not at once.
 const NO_ACCEPT: Duration = Duration::from_millis(50);
 
@@ -153,6 +155,7 @@ fn network(ip: IpAddr) -> IpAddr {
 /// Reads frames until the peer goes, is silent, or sends something that is no frame of ours.
 async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>, proof: Proof) {
     let until_proven = Instant::now() + PROOF_TIMEOUT;
+    let _ = stream.set_nodelay(true);
     let _counted = Counted::of(&inbox.counters, Gauge::ConnectionsIn);
     loop {
         let frame = match read_in_time(&mut stream, until_proven, &proof).await {
@@ -164,6 +167,10 @@ async fn serve(mut stream: TcpStream, from: SocketAddr, inbox: Arc<Inbox>, proof
             return;
         }
         proof.give();
+        // A peer that does not hear this believes that TCP does not get through, as its own kernel took the frame in any case.
+        if !matches!(timeout(READ_TIMEOUT, stream.write_all(&[TAKEN])).await, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

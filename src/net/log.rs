@@ -13,7 +13,7 @@ pub(super) fn log(line: LinkLine, keyring: &Keyring) {
             tracing::warn!(
                 peer = %peer.owner.name, address = %peer.addr,
                 "TCP does not get through to this peer, so what is large goes to it in pieces by UDP, slowly: open TCP port \
-                 {} on the way to it",
+                 {} on the way to it, and let ICMP through: without it, large packets get lost where the way is narrower",
                 peer.addr.port()
             );
         }

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use gossd_core::address::canonical;
 use gossd_core::link::Frame;
@@ -24,12 +25,14 @@ use gossd_core::link::counters::{Counters, Dropped};
 use gossd_core::link::gauges::{Counted, Gauge, MAX_CONNECTIONS_OUT};
 use gossd_core::link::wire::Kind;
 
+use super::incoming::TAKEN;
+
 /// Frames that wait for one peer's TCP connection; of more, the oldest are dropped.
 const QUEUE: usize = 16;
 /// A sending connection without anything to send is closed earlier than its reader would.
 const SEND_IDLE: Duration = Duration::from_secs(30);
-/// Dialling and writing one frame may take that long, then the connection is given up, and what is large goes in pieces by
-/// UDP.
+/// Dialling and writing one frame may take that long, and so may the peer to say that it took one; then the connection is
+/// given up, and what is large goes in pieces by UDP.
 const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the kernel may hold for us while another task has the core: some hundred pushes and acks.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -255,42 +258,204 @@ impl FrameQueue {
 
 /// Brings the frames of one queue to their peer, dialling when there is something to bring.
 async fn deliver(pool: Weak<Pool>, to: SocketAddr, queue: Arc<FrameQueue>) {
-    let mut stream: Option<TcpStream> = None;
+    let mut line: Option<Line> = None;
     let _counted = pool.upgrade().map(|pool| Counted::of(&pool.counters, Gauge::ConnectionsOut));
     loop {
-        let Ok(frame) = timeout(SEND_IDLE, queue.next()).await else {
-            match pool.upgrade() {
-                Some(pool) if !pool.retire(to) => continue,
-                _ => return,
-            }
+        let (due, room) = line.as_ref().map_or((None, true), |line| (line.due(), line.untold < QUEUE));
+        let step = tokio::select! {
+            told = told(&mut line), if due.is_some() => Step::Told(told),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Step::Silent,
+            frame = timeout(SEND_IDLE, queue.next()), if room => match frame {
+                Ok(frame) => Step::Wrote(timeout(SEND_TIMEOUT, write_frame(&mut line, to, &frame)).await),
+                Err(_) => Step::Idle,
+            },
         };
-        let sent = timeout(SEND_TIMEOUT, write_frame(&mut stream, to, &frame)).await;
-        let got_through = matches!(sent, Ok(Ok(())));
         let Some(pool) = pool.upgrade() else { return };
-        let _ = pool.reached.try_send((to, got_through));
-        if !got_through {
-            stream = None;
-            pool.counters.count(Dropped::SendFailed);
+        let was_written = matches!(step, Step::Wrote(_));
+        let got_through = match step {
+            Step::Idle if pool.retire(to) => return,
+            Step::Idle | Step::Wrote(Ok(Ok(()))) => continue,
+            Step::Told(Ok(())) => Some(true),
+            // The other end is gone, with what it had not taken; that says nothing of the way to it.
+            Step::Told(Err(_)) => None,
+            Step::Silent | Step::Wrote(Err(_) | Ok(Err(_))) => Some(false),
+        };
+        if got_through != Some(true) {
+            let lost = line.take().map_or(0, |line| line.untold) + usize::from(was_written);
+            pool.counters.count_all(Dropped::SendFailed, lost as u64);
+        }
+        if let Some(got_through) = got_through {
+            let _ = pool.reached.try_send((to, got_through));
         }
     }
 }
 
-/// Writes a frame; one that meets a connection which the peer closed meanwhile is tried on a new one.
-async fn write_frame(stream: &mut Option<TcpStream>, to: SocketAddr, frame: &[u8]) -> io::Result<()> {
-    if let Some(open) = stream
-        && write_to(open, frame).await.is_ok()
-    {
-        return Ok(());
+/// What happens to a peer's queue.
+enum Step {
+    /// Nothing, for long.
+    Idle,
+    /// A frame was given to the kernel, or not, or not in time.
+    Wrote(Result<io::Result<()>, Elapsed>),
+    /// The peer said that it took some.
+    Told(io::Result<()>),
+    /// It says nothing of any.
+    Silent,
+}
+
+/// A connection to a peer.
+struct Line {
+    stream: TcpStream,
+    /// Frames that the kernel has, and of which the peer has not said that it took them: where large packets are lost on the way,
+    /// the kernel takes them all the same.
+    untold: usize,
+    /// Since when it has said nothing.
+    since: Instant,
+}
+
+impl Line {
+    /// When it should have said something at the latest.
+    fn due(&self) -> Option<Instant> {
+        (self.untold > 0).then(|| self.since + SEND_TIMEOUT)
     }
-    let mut fresh = TcpStream::connect(to).await?;
-    fresh.set_nodelay(true)?;
-    write_to(&mut fresh, frame).await?;
-    *stream = Some(fresh);
+
+    /// Whether the other end has closed it, or said something that it was not asked.
+    fn is_over(&self) -> bool {
+        self.untold == 0
+            && !self.stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
+        self.stream.write_all(&len.to_be_bytes()).await?;
+        self.stream.write_all(frame).await?;
+        if self.untold == 0 {
+            self.since = Instant::now();
+        }
+        self.untold += 1;
+        Ok(())
+    }
+}
+
+/// Waits until a peer says that it took frames. Cancel-safe.
+async fn told(line: &mut Option<Line>) -> io::Result<()> {
+    let Some(line) = line else { return std::future::pending().await };
+    let mut words = [0; QUEUE];
+    let count = line.stream.read(&mut words).await?;
+    if count == 0 || count > line.untold || words[..count].iter().any(|word| *word != TAKEN) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    line.untold -= count;
+    line.since = Instant::now();
     Ok(())
 }
 
-async fn write_to(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
-    let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
-    stream.write_all(&len.to_be_bytes()).await?;
-    stream.write_all(frame).await
+/// Writes a frame; one that meets a connection which the peer closed meanwhile is tried on a new one.
+async fn write_frame(line: &mut Option<Line>, to: SocketAddr, frame: &[u8]) -> io::Result<()> {
+    if let Some(open) = line.as_mut().filter(|line| !line.is_over())
+        && open.write(frame).await.is_ok()
+    {
+        return Ok(());
+    }
+    let stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    let mut fresh = Line { stream, untold: 0, since: Instant::now() };
+    fresh.write(frame).await?;
+    *line = Some(fresh);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of frames to a listener that does so with its connections.
+    async fn reached<F: Future<Output = ()> + Send>(
+        frames: usize,
+        answer: impl Fn(TcpStream) -> F,
+    ) -> (Option<Reached>, u64) {
+        reached_until(frames, |_| false, answer).await
+    }
+
+    /// The same, or until so many frames are lost.
+    async fn reached_until<F: Future<Output = ()> + Send>(
+        frames: usize,
+        is_enough: impl Fn(u64) -> bool,
+        answer: impl Fn(TcpStream) -> F,
+    ) -> (Option<Reached>, u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let (told, mut reached) = mpsc::channel(QUEUE);
+        let pool = Arc::new(Pool { peers: Mutex::default(), counters: Arc::default(), reached: told });
+        for _ in 0..frames {
+            pool.send(to, vec![7; 2_000].into());
+        }
+        let serving = async {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                answer(stream).await;
+            }
+        };
+        let first = tokio::select! {
+            reached = timeout(4 * SEND_TIMEOUT, reached.recv()) => reached.ok().flatten(),
+            () = serving => None,
+            () = async {
+                while !is_enough(pool.counters.dropped(Dropped::SendFailed)) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            } => None,
+        };
+        (first.filter(|(at, _)| *at == to), pool.counters.dropped(Dropped::SendFailed))
+    }
+
+    async fn take(stream: &mut TcpStream, frames: usize) {
+        for _ in 0..frames {
+            let len = stream.read_u32().await.expect("a length");
+            let mut frame = vec![0; len as usize];
+            stream.read_exact(&mut frame).await.expect("a frame");
+            stream.write_all(&[TAKEN]).await.expect("it is told");
+        }
+    }
+
+    #[tokio::test]
+    async fn tcp_gets_through_when_the_peer_says_so_and_not_when_the_kernel_takes_a_frame() {
+        let (took, _) = reached(3, |mut stream| async move {
+            take(&mut stream, 3).await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        assert!(matches!(took, Some((_, true))), "{took:?}");
+        let (silent, lost) = reached(3, |stream| async move {
+            let _open = stream;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        assert!(matches!(silent, Some((_, false))), "{silent:?}");
+        assert_eq!(lost, 3);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_ends_says_nothing_of_the_way_to_it() {
+        let frames = |lost: u64| lost >= 3;
+        let (said, lost) = reached_until(3, frames, |mut stream| async move {
+            stream.read_u32().await.expect("a length");
+        })
+        .await;
+        assert!(said.is_none() && frames(lost), "{said:?} {lost}");
+    }
+
+    #[tokio::test]
+    async fn a_frame_for_a_connection_that_was_closed_meanwhile_goes_by_another_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = listener.local_addr().expect("an address");
+        let mut line = None;
+        for _ in 0..2 {
+            let (written, accepted) = tokio::join!(write_frame(&mut line, to, &[7; 10]), listener.accept());
+            written.expect("it is written");
+            let mut stream = accepted.expect("a connection").0;
+            take(&mut stream, 1).await;
+            told(&mut line).await.expect("it is told");
+            drop(stream);
+            line.as_ref().expect("a line").stream.readable().await.expect("its end is seen");
+        }
+    }
 }

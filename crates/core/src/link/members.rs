@@ -120,6 +120,13 @@ impl Link {
     pub fn handle_tcp(&mut self, now: Instant, to: SocketAddr, gets_through: bool) -> LinkEffects {
         /// Until TCP is tried again.
         const AGAIN: Duration = Duration::from_secs(60);
+        let ran = self.ran.now.unwrap_or(now);
+        // One that was not heard for this long may be paused, or gone: that says nothing of the way. Where it does not ping us, its
+        // last word is perhaps the question that this was to answer.
+        let lately = Duration::from_secs(if self.peers.plan.is_sparse() { 3 } else { 1 });
+        if !gets_through && self.peers.unheard(ran, to).is_none_or(|unheard| unheard > lately) {
+            return self.take_effects();
+        }
         let until = (!gets_through).then(|| now + AGAIN);
         if let Some(peer) = self.peers.set_blocked(to, until) {
             self.effects.lines.push(LinkLine::Blocked { peer, is_blocked: !gets_through });

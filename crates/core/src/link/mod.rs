@@ -497,8 +497,13 @@ impl Link {
         let ran = self.ran.now.unwrap_or(now);
         let peer = session.peer.clone();
         let via = session.via;
-        let Admission { goes_on, moved, former, changes, recent, forgotten, was_forgotten } =
+        let Admission { goes_on, moved, former, changes, recent, forgotten, was_forgotten, displaced } =
             self.peers.admit(ran, index, session)?;
+        if let Some((owner, silence)) = displaced {
+            // Another agent is where it was: it is gone, or has to be met anew.
+            self.counters.suspect();
+            replicas.apply(now, News::Silent { owner, silence });
+        }
         if let Some(from) = moved {
             self.retarget(now);
             self.pings.approached(now, from, Nearness::Stranger);

@@ -214,6 +214,8 @@ pub(super) struct Admission {
     pub(super) forgotten: Vec<Owner>,
     /// Whether it was only expected back.
     pub(super) was_forgotten: bool,
+    /// The agent that was at its address, and for how long it has been silent.
+    pub(super) displaced: Option<(Owner, Duration)>,
 }
 
 impl Peers {
@@ -270,10 +272,14 @@ impl Peers {
     pub(super) fn admit(&mut self, ran: Instant, index: Index, session: Session) -> Option<Admission> {
         let (peer, identity) = (session.peer.clone(), session.channel.identity());
         let name = &peer.owner.name;
+        let mut admission = Admission::default();
         if let Some(other) = self.addresses.get(&peer.addr).filter(|other| *other != name).cloned() {
+            // That it is there, and not only says so, is known if it was met there.
+            let is_there = session.via == peer.addr;
+            admission.displaced =
+                self.table.get(&other).filter(|_| is_there).and_then(|other| other.silence(ran));
             self.lose_contact(&other);
         }
-        let mut admission = Admission::default();
         if !self.table.contains_key(name) {
             admission.forgotten = self.make_room(ran, None)?;
         }
@@ -435,6 +441,12 @@ impl Peers {
         let known = self.table.get(self.addresses.get(&addr)?)?;
         let since = known.contact.as_ref()?.silent_since(known.tie)?;
         Some(ran.saturating_duration_since(since))
+    }
+
+    /// For how long whoever is at an address has not been heard.
+    pub(super) fn unheard(&self, ran: Instant, addr: SocketAddr) -> Option<Duration> {
+        let known = self.table.get(self.addresses.get(&addr)?)?;
+        Some(ran.saturating_duration_since(known.contact.as_ref()?.heard))
     }
 
     /// Whether we expect an agent's signs of life.
@@ -653,6 +665,13 @@ impl KnownPeer {
     /// Whether its records are kept, or are to be.
     fn is_kept(&self) -> bool {
         !self.is_forgotten && !self.is_buried
+    }
+
+    /// Who it is, and for how long it has been silent; none of one that is suspect already, has left, or was never met.
+    fn silence(&self, ran: Instant) -> Option<(Owner, Duration)> {
+        let contact = self.contact.as_ref().filter(|contact| !contact.is_stale && !self.left)?;
+        let silence = ran.saturating_duration_since(contact.sign(self.tie));
+        Some((self.peer.owner.clone(), silence))
     }
 
     /// Somebody who gave a sign of life at that time.

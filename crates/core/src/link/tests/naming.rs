@@ -92,3 +92,22 @@ fn an_agent_whose_memory_was_put_back_starts_anew_above_what_peers_know() {
         assert_eq!(room.superseded, [(addr(1), 1)], "{seconds} seconds and {changes} changes were lost");
     }
 }
+
+#[test]
+fn an_agent_whose_name_changes_is_suspect_under_the_former_one_as_soon_as_its_next_start_is_met() {
+    let mut room = Room::new(3);
+    room.meet();
+    room.forget_what_was_noted();
+    // The same machine and data folder under another name.
+    room.agents.remove(&addr(2));
+    room.enter_with([2; 32], 2, "renamed", 2, Keyring::public(), "c");
+    room.join(addr(2), [addr(1), addr(3)].into());
+    room.run(500);
+    for n in [1, 3] {
+        assert!(room.copies(n).told.contains(&(owner(2, 1), false)), "{:?}", room.copies(n).told);
+        assert_eq!(room.peers(n), 2, "the other one, and the renamed one");
+    }
+    room.run(10_000);
+    let suspected = room.copies(1).told.iter().filter(|told| **told == (owner(2, 1), false)).count();
+    assert_eq!(suspected, 1, "once");
+}

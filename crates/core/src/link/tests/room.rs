@@ -188,7 +188,7 @@ impl Room {
         self.enter_with([n; 32], n, name, generation, keyring, cluster);
     }
 
-    fn enter_with(
+    pub(super) fn enter_with(
         &mut self,
         identity: [u8; 32],
         n: u8,
