@@ -180,10 +180,10 @@ impl Cluster {
         let (unanswered, unanswered_rx) = watch::channel(Vec::new());
         let (resolved, resolved_rx) = watch::channel(HashMap::new());
         let minder = Minder {
-            points: places.points(),
-            remembered: places.remembered(),
+            places: places.clone(),
             resolved: resolved_rx,
             states: states_rx,
+            peers: peers_rx.clone(),
             ours: at,
         };
         tasks.spawn(minder.run(unanswered));

@@ -50,6 +50,10 @@ impl Places {
         self.points.subscribe()
     }
 
+    pub(super) fn configured(&self) -> watch::Receiver<Vec<JoinPoint>> {
+        self.configured.subscribe()
+    }
+
     pub(super) fn remembered(&self) -> watch::Receiver<Remembered> {
         self.remembered.subscribe()
     }

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::join::{JoinPoint, JoinsResolved};
-use super::remembered::Remembered;
+use super::remembered::Places;
 use crate::sentence::{Sentence, sentence};
+use gossd_core::link::Peer;
 use gossd_core::link::joins::{JoinState, Joins, TurnedAway};
 
 /// An agent that is there answers within a second, also on a busy host.
@@ -25,11 +26,11 @@ const DIAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Minder {
-    pub(super) points: watch::Receiver<Vec<JoinPoint>>,
-    /// Those that are no `--join`, but peers of an earlier start.
-    pub(super) remembered: watch::Receiver<Remembered>,
+    pub(super) places: Places,
     pub(super) resolved: watch::Receiver<JoinsResolved>,
     pub(super) states: watch::Receiver<Joins>,
+    /// The live peers.
+    pub(super) peers: watch::Receiver<Vec<Peer>>,
     /// Where our own gossip is bound.
     pub(super) ours: SocketAddr,
 }
@@ -53,10 +54,22 @@ impl Minder {
     /// Looks after the points for ever. What is wrong is told to `unanswered`, a sentence for each point.
     pub(super) async fn run(self, unanswered: watch::Sender<Vec<Sentence>>) -> anyhow::Result<()> {
         let mut waiting: HashMap<JoinPoint, Unanswered> = HashMap::new();
+        let mut is_alone = false;
         loop {
-            let points = self.points.borrow().clone();
+            let points = self.places.points().borrow().clone();
             waiting.retain(|point, _| points.contains(point));
             let mut wrong = Vec::new();
+            if self.is_alone(&points) {
+                let text = sentence!(
+                    "no peer yet, and every --join is this agent itself: name an agent of another host, unless others are to join here"
+                );
+                if !std::mem::replace(&mut is_alone, true) {
+                    tracing::warn!("{text}");
+                }
+                wrong.push(text);
+            } else {
+                is_alone = false;
+            }
             for point in points {
                 let states = self.states_of(&point);
                 if states.iter().any(|(_, state)| matches!(state, JoinState::Answered | JoinState::Ourselves))
@@ -86,12 +99,22 @@ impl Minder {
         }
     }
 
+    /// Whether there is nobody to join at but this agent.
+    fn is_alone(&self, points: &[JoinPoint]) -> bool {
+        let is_ours = |point| {
+            let states = self.states_of(point);
+            !states.is_empty() && states.iter().all(|(_, state)| *state == JoinState::Ourselves)
+        };
+        self.peers.borrow().is_empty() && !points.is_empty() && points.iter().all(is_ours)
+    }
+
     /// How a person knows the point.
     fn named(&self, point: &JoinPoint) -> Sentence {
-        let remembered = self.remembered.borrow();
-        let name =
-            remembered.iter().find(|(_, address)| JoinPoint::from(**address) == *point).map(|(name, _)| name);
-        match name {
+        let (remembered, configured) = (self.places.remembered(), self.places.configured());
+        let remembered = remembered.borrow();
+        let mut remembered = remembered.iter();
+        let name = remembered.find(|(_, address)| JoinPoint::from(**address) == *point).map(|(name, _)| name);
+        match name.filter(|_| !configured.borrow().contains(point)) {
             Some(name) => sentence!(
                 "{name} at {point}, which was a peer before this start (if it will not come back: gossd forget {name}),"
             ),
@@ -179,14 +202,15 @@ fn silent(addr: SocketAddr, dialled: JoinDialled) -> Sentence {
 
 #[cfg(test)]
 mod tests {
+    use super::super::remembered::Remembered;
     use super::*;
 
     fn minder(ours: &str) -> Minder {
         Minder {
-            points: watch::channel(Vec::new()).1,
-            remembered: watch::channel(Remembered::new()).1,
+            places: Places::new(vec!["192.0.2.1:8002".parse().unwrap()], Remembered::new()),
             resolved: watch::channel(JoinsResolved::new()).1,
             states: watch::channel(Joins::new()).1,
+            peers: watch::channel(Vec::new()).1,
             ours: ours.parse().unwrap(),
         }
     }
@@ -209,6 +233,40 @@ mod tests {
         assert!(
             minder("0.0.0.0:8002").why(&[(six, JoinState::Silent)]).await.contains("--gossip '[::]:8002'")
         );
+    }
+
+    #[test]
+    fn whoever_is_to_join_nobody_but_itself_is_told_so() {
+        let points: Vec<JoinPoint> = ["a:1", "b:1"].map(|point| point.parse().unwrap()).into();
+        let at = |last: u8| SocketAddr::from(([192, 0, 2, last], 1));
+        for (states, is_alone) in [
+            ([JoinState::Ourselves, JoinState::Ourselves], true),
+            ([JoinState::Ourselves, JoinState::Silent], false),
+            ([JoinState::Answered, JoinState::Ourselves], false),
+        ] {
+            let resolved = points.iter().cloned().zip([vec![at(1)], vec![at(2)]]).collect();
+            let minder = Minder {
+                resolved: watch::channel(resolved).1,
+                states: watch::channel([at(1), at(2)].into_iter().zip(states).collect()).1,
+                ..minder("0.0.0.0:8002")
+            };
+            assert_eq!(minder.is_alone(&points), is_alone, "{states:?}");
+            assert!(!minder.is_alone(&[]) && !minder.is_alone(&["c:1".parse().unwrap()]));
+            let owner = gossd_core::record::Owner { name: "b".parse().unwrap(), generation: 1 };
+            let met = watch::channel(vec![Peer { owner, addr: at(3) }]).1;
+            assert!(!Minder { peers: met, ..minder }.is_alone(&points), "others have joined here");
+        }
+    }
+
+    #[test]
+    fn a_point_is_named_as_the_operator_knows_it() {
+        let remembered = [("a", "192.0.2.1:8002"), ("b", "192.0.2.2:8002")];
+        let remembered = remembered.map(|(name, at)| (name.parse().unwrap(), at.parse().unwrap()));
+        let places = Places::new(vec!["192.0.2.1:8002".parse().unwrap()], remembered.into());
+        let minder = Minder { places, ..minder("0.0.0.0:8002") };
+        let named = |point: &str| minder.named(&point.parse().unwrap()).to_string();
+        assert_eq!(named("192.0.2.1:8002"), "--join 192.0.2.1:8002", "also if it was a peer before");
+        assert!(named("192.0.2.2:8002").contains("gossd forget b"));
     }
 
     #[tokio::test]

@@ -360,6 +360,7 @@ impl Link {
             self.refuse(session, self.us().addr);
             return Err(Dropped::Stranger);
         }
+        self.note_join(from, JoinState::Answered);
         if self.refuses_loopback(&session) {
             return Err(Dropped::ForeignLoopback);
         }

@@ -57,7 +57,13 @@ impl Link {
     pub fn handle_joins(&mut self, now: Instant, joins: BTreeSet<SocketAddr>) -> LinkEffects {
         let before = std::mem::take(&mut self.joins);
         let us = self.us().addr;
-        let unknown = |addr| if addr == us { JoinState::Ourselves } else { JoinState::Silent };
+        let met: BTreeSet<SocketAddr> = self.live().map(|peer| peer.addr).collect();
+        let unknown = |addr| match addr {
+            _ if addr == us => JoinState::Ourselves,
+            // Whoever is there is not asked who it is again.
+            _ if met.contains(&addr) => JoinState::Answered,
+            _ => JoinState::Silent,
+        };
         let state = |addr: SocketAddr| before.get(&addr).copied().unwrap_or_else(|| unknown(addr));
         self.joins = joins.into_iter().map(|addr| (addr, state(addr))).collect();
         self.effects.joins = Some(self.joins.clone());

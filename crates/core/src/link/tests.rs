@@ -342,6 +342,23 @@ fn an_agent_with_another_key_stays_outside_and_is_counted() {
 }
 
 #[test]
+fn whoever_was_met_at_an_address_to_join_at_has_answered_whoever_began() {
+    let mut room = Room::new(3);
+    // The other two look for it at the same time, or know it already when it is told to look.
+    room.join(addr(2), [addr(1)].into());
+    room.run(50);
+    room.join(addr(1), [addr(2)].into());
+    assert_eq!(room.link(1).joins[&addr(2)], JoinState::Answered, "it is known already");
+    room.join(addr(3), [addr(1)].into());
+    // Its own Hello is under way, and gets lost.
+    room.join(addr(1), [addr(2), addr(3)].into());
+    room.wire.retain(|(from, ..)| *from == addr(3));
+    room.run(20_000);
+    assert_eq!(room.peers(1), 2);
+    assert_eq!(room.link(1).joins[&addr(3)], JoinState::Answered);
+}
+
+#[test]
 fn whoever_joins_in_vain_learns_why_as_far_as_can_be_told() {
     let mut room = Room::new(1);
     room.enter(3, 1, Keyring::parse(&keyring::Key::generate().line()).unwrap());
