@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// How often one reason is logged at most: whoever is turned away can come back thousands of times a second.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
+/// A gost that is refused comes again before this is over: with a visitor, or when it renews.
+const LATELY: Duration = Duration::from_secs(60);
+
 /// Why a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -15,8 +18,10 @@ pub(crate) enum Reason {
     WebPage,
     /// It names a host that is not this one, as a web page does whose name was made to resolve to this host.
     Host,
-    /// The admin listener wants a token, and the request has none that is in force.
+    /// A token is wanted, and the request has none that is in force.
     Token,
+    /// Nothing is served there, or nothing of that kind: a setting of gost's leads to the wrong place.
+    Path,
     /// The admin listener is open to other hosts and has no tokens.
     Open,
     /// As many event streams are open as may be.
@@ -25,10 +30,11 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, with its name in metrics.
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::WebPage, "web_page"),
         (Self::Host, "host"),
         (Self::Token, "token"),
+        (Self::Path, "path"),
         (Self::Open, "open"),
         (Self::Streams, "streams"),
     ];
@@ -38,7 +44,14 @@ impl Reason {
 #[derive(Debug, Default)]
 pub(crate) struct RejectedCounts {
     counts: [AtomicU64; Reason::ALL.len()],
-    warned: Mutex<[Option<Instant>; Reason::ALL.len()]>,
+    times: Mutex<[Times; Reason::ALL.len()]>,
+}
+
+/// When a reason was met, and logged, the last time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    met: Option<Instant>,
+    warned: Option<Instant>,
 }
 
 impl RejectedCounts {
@@ -49,13 +62,20 @@ impl RejectedCounts {
 
     fn count_at(&self, now: Instant, why: Reason, warn: impl FnOnce()) {
         self.counts[why as usize].fetch_add(1, Ordering::Relaxed);
-        let mut all = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let warned = &mut all[why as usize];
+        let mut all = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let Times { met, warned } = &mut all[why as usize];
+        *met = Some(now);
         if warned.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
             *warned = Some(now);
             drop(all);
             warn();
         }
+    }
+
+    /// Whether a reason was met in the last minute: then it goes on.
+    pub(crate) fn goes_on(&self, why: Reason) -> bool {
+        let all = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        all[why as usize].met.is_some_and(|met| met.elapsed() < LATELY)
     }
 
     /// The numbers of some reasons, with the names of the reasons: as labels of a metric.

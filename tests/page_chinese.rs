@@ -14,7 +14,8 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(20);
 const MARK: &str = "sentence!(";
 /// What a Chinese engineer writes in Latin letters. The rest of what is not Chinese are names, numbers, flags, paths and commands.
-const TERMS: [&str; 10] = ["agent", "gost", "gossd", "gossip", "journal", "UDP", "TCP", "IPv6", "MiB", "ms"];
+const TERMS: [&str; 12] =
+    ["agent", "gost", "gossd", "gossip", "journal", "UDP", "TCP", "HTTP", "gRPC", "IPv6", "MiB", "ms"];
 
 /// Sentences that are made of several, as agents make them.
 const COMPOSED: [(&str, &str); 10] = [

@@ -16,7 +16,7 @@ use crate::net::Cluster;
 use crate::ops::{About, HostNames, Outside, report};
 use crate::own_log::OwnLog;
 use crate::plugin::{By, ClaimRefused, Found, Ingress, Meter};
-use crate::rejected::RejectedCounts;
+use crate::rejected::{Reason, RejectedCounts};
 use crate::wall_clock;
 use gossd_core::hostname::TunnelId;
 
@@ -51,6 +51,7 @@ pub(super) fn outside(
         calls: Box::new(move || calls.counts()),
         metrics,
         rejected,
+        calls_rejected: meter.rejected.clone(),
         standing,
         log: log.recent,
     }
@@ -63,7 +64,7 @@ struct AdminRejected(Arc<RejectedCounts>);
 impl Collector for AdminRejected {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Requests to the admin listener and the control socket that were turned away";
-        Sheet::new(encoder).counts("gossd_admin_rejected", help, self.0.labelled(|_| true))
+        Sheet::new(encoder).counts("gossd_admin_rejected", help, self.0.labelled(|why| why != Reason::Path))
     }
 }
 

@@ -85,7 +85,8 @@ fn warn(why: Reason) {
             "requests to the admin listener are refused, except for /metrics, /livez and /readyz: other hosts reach it, and it \
              has no tokens; set --admin-token-file, or let it listen on 127.0.0.1"
         ),
-        Reason::Streams => {}
+        // Of the plugin alone, and nothing to say.
+        Reason::Path | Reason::Streams => {}
     }
 }
 

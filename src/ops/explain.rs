@@ -263,7 +263,7 @@ fn reason(found: &Candidate, tier: Option<Tier>, silent: &str) -> Sentence {
         }
         Some(Tier::Unreached) => sentence!("{agent} is alive, but {dialled}"),
         Some(Tier::Doubted { .. }) if found.judged.is_frozen => {
-            sentence!("{agent} says that its gost takes connections and does not answer")
+            sentence!("{agent} says that its gost does not answer, or has not called it since it started")
         }
         Some(Tier::Doubted { .. }) => sentence!("{agent} has been silent for a moment"),
         _ => sentence!("{agent} is alive; {dialled}"),
@@ -379,7 +379,7 @@ mod tests {
             ),
             (
                 Judged { is_frozen: true, ..judged() },
-                "behind what surely works: b says that its gost takes connections and does not answer; equals take turns",
+                "behind what surely works: b says that its gost does not answer, or has not called it since it started; equals take turns",
             ),
             (
                 Judged { weight: 0, ..judged() },

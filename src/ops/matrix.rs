@@ -2,6 +2,7 @@
 //! problems of this agent.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::extract;
 use axum::response::Response;
@@ -33,7 +34,8 @@ fn matrix(ops: &Ops) -> MatrixReport {
         owner: owners.get(&one.entrypoint).map(|owner| owner.as_str().into()),
         address: one.entrypoint.to_string(),
         dial: match owners.get(&one.entrypoint) {
-            Some(owner) if *owner == one.by => "frozen",
+            Some(owner) if *owner == one.by && one.is_silent => "frozen",
+            Some(owner) if *owner == one.by => "uncalled",
             _ if one.is_silent => "silent",
             _ => "refused",
         }
@@ -53,6 +55,9 @@ fn verdict(heard: usize, known: usize, total: usize) -> Sentence {
     if heard < known { sentence!("{heard} of {known} agents are heard; {found}") } else { found }
 }
 
+/// A gost calls sooner after its agent's start: it renews every 15 s, by default.
+const FIRST_CALL: Duration = Duration::from_secs(20);
+
 /// What of it has its cause or its effect on this host, a sentence each.
 pub(super) fn problems(view: &View) -> Vec<Problem> {
     let tried = |reach| if reach == Reach::Refused { Tried::Refused } else { Tried::Silent };
@@ -70,7 +75,14 @@ pub(super) fn problems(view: &View) -> Vec<Problem> {
     });
     let frozen = view.frozen.iter().take(MOST).map(frozen);
     let frozen = frozen.map(|text| Problem::bad(ProblemKind::GostFrozen, text));
-    frozen.chain(here).chain(there).chain(more).collect()
+    let uncalled = view.uncalled.iter().filter(|_| view.uptime >= FIRST_CALL).take(MOST).map(|entrypoint| {
+        let text = sentence!(
+            "the gost at {entrypoint} has not called since this agent started, so its records come behind others: over gRPC, gost may \
+             take two minutes to notice that its agent is back. If it goes on, look at its `plugin.addr`"
+        );
+        Problem::warn(ProblemKind::GostUncalled, text)
+    });
+    frozen.chain(uncalled).chain(here).chain(there).chain(more).collect()
 }
 
 #[cfg(test)]

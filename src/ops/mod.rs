@@ -117,6 +117,8 @@ pub(crate) struct Outside {
     pub log: RecentLines,
     /// Requests to the admin listener and the control socket that were turned away.
     pub rejected: Arc<RejectedCounts>,
+    /// Plugin calls that were.
+    pub calls_rejected: Arc<RejectedCounts>,
 }
 
 /// One agent, as operators see it.

@@ -9,6 +9,7 @@ use super::report::{IngressFileReport, MemberState, Problem, ProblemKind, Refuse
 use super::status::{refused, state};
 use crate::agent::{few, what_draining_means};
 use crate::host::OwnHost;
+use crate::rejected::Reason;
 use crate::sentence::{Sentence, sentence};
 
 impl Problem {
@@ -35,6 +36,7 @@ pub(super) fn problems(
     all.extend(unanswered(ops));
     all.extend(ops.outside.standing.iter().cloned());
     all.extend(own.problem(ops.outside.about.gossip).map(|text| Problem::bad(ProblemKind::Address, text)));
+    all.extend(calls_refused(ops));
     all.extend(draining(view));
     if view.doubts_itself {
         let text = sentence!(
@@ -73,6 +75,29 @@ pub(super) fn problems(
 /// The addresses to join at that have not answered.
 pub(super) fn unanswered(ops: &Ops) -> impl Iterator<Item = Problem> + use<> {
     ops.cluster.unanswered().into_iter().map(|text| Problem::bad(ProblemKind::Join, text))
+}
+
+/// What gost itself hardly says: its visitors get an error, and what registers is lost.
+fn calls_refused(ops: &Ops) -> impl Iterator<Item = Problem> + use<> {
+    let texts = [
+        (
+            Reason::Token,
+            sentence!(
+                "calls of a gost are refused: they have no token, or none of --token-file. Set `token` in gost's plugin \
+                 sections; over HTTP, gost 3.2.6 and older send none"
+            ),
+        ),
+        (
+            Reason::Path,
+            sentence!(
+                "calls come to an address where nothing of that kind is served; the log has one of them. Is `plugin.addr` in \
+                 gost's configuration what `gossd gost-config` prints?"
+            ),
+        ),
+    ];
+    let counts = ops.outside.calls_rejected.clone();
+    let found = texts.into_iter().filter(move |(why, _)| counts.goes_on(*why));
+    found.map(|(_, text)| Problem::bad(ProblemKind::CallsRefused, text))
 }
 
 pub(super) fn draining(view: &View) -> Option<Problem> {

@@ -147,6 +147,10 @@ pub(crate) enum ProblemKind {
     Isolated,
     /// A gost takes connections and does not answer.
     GostFrozen,
+    /// A gost has not called since the agent started.
+    GostUncalled,
+    /// Calls of a gost are refused.
+    CallsRefused,
     /// An entrypoint cannot be reached from here.
     Unreached,
     /// This host's entrypoint cannot be reached from elsewhere.
@@ -641,7 +645,8 @@ pub(crate) struct UnreachedReport {
     pub owner: Option<String>,
     /// The entrypoint, `host:port`.
     pub address: String,
-    /// What dials showed: `refused` or `silent`; `frozen` if the owner says of its own gost that it does not answer.
+    /// What dials showed: `refused` or `silent`; `frozen` if the owner says of its own gost that it does not answer,
+    /// `uncalled` if it says that this has not called since the agent started.
     pub dial: String,
     /// Seconds since the reporting agent has known that.
     pub seconds: f64,

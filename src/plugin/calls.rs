@@ -21,8 +21,8 @@ use super::content::{self, Answer, Content, WatchedBody};
 use super::gate::{Gate, ReadyAgent};
 use super::metrics::Meter;
 use super::progress::Progress;
-use super::{Caller, Plugin, adapter};
-use crate::rejected::Reason;
+use super::{Caller, Plugin, Program, adapter};
+use crate::rejected::{Reason, RejectedCounts};
 use crate::web_page::{self, OwnNames};
 
 /// How much of a foreign host name is logged.
@@ -96,10 +96,24 @@ pub(super) async fn follow(calls: Arc<Calls>, request: Request<Incoming>) -> Res
         Ok(ready) => {
             let deadline = started + calls.bounds.patience;
             let given = if let Some(verb) = verb {
-                in_time(deadline, pin!(answer_to(&ready.plugin, calls.caller, adapter, verb, &head, body)))
-                    .await
+                in_time(
+                    deadline,
+                    pin!(answer_to(
+                        (&ready.plugin, &calls.meter.rejected),
+                        calls.caller,
+                        adapter,
+                        verb,
+                        &head,
+                        body
+                    )),
+                )
+                .await
             } else {
-                in_time(deadline, pin!(other(ready, adapter, Request::from_parts(head, body)))).await
+                in_time(
+                    deadline,
+                    pin!(other(ready, &calls.meter.rejected, adapter, Request::from_parts(head, body))),
+                )
+                .await
             };
             given.unwrap_or_else(|| {
                 calls.meter.closed.count(Closed::SlowBody);
@@ -122,7 +136,7 @@ pub(super) async fn follow(calls: Arc<Calls>, request: Request<Incoming>) -> Res
 
 /// Answers one of gost's calls.
 async fn answer_to<B>(
-    plugin: &Plugin,
+    (plugin, rejected): (&Plugin, &RejectedCounts),
     caller: Caller,
     adapter: &dyn Adapter,
     verb: Verb,
@@ -136,22 +150,55 @@ where
     let answered = if let Err(refusal) = plugin.tokens.admit(token) {
         // The body is not kept, but it has to come before gost can use its connection again.
         content::discard(body, adapter.max_body()).await;
+        rejected.count(Reason::Token, || {
+            tracing::warn!("a plugin call was refused, so visitors of its gost are, too: {refusal}");
+        });
         Err(refusal.into())
     } else {
         let body = content::read(body, adapter.max_body()).await;
         match body.as_deref().map_err(Clone::clone).and_then(|body| adapter.call(verb, head, body)) {
             Ok(call) => plugin.answer(caller, adapter.program(&head.headers), token, call).await,
-            Err(why) => return (Outcome::Refused, adapter.turn_away(why)),
+            Err(why) => {
+                let is_gosts = adapter.program(&head.headers) == Program::Gost;
+                if is_gosts && matches!(why, Unserved::Malformed(_) | Unserved::Elsewhere(..)) {
+                    misdirected(rejected, &head.method, head.uri.path(), &why.text());
+                }
+                return (Outcome::Refused, adapter.turn_away(why));
+            }
         }
     };
     (Outcome::of(&answered), adapter.answer(&answered))
 }
 
 /// Answers a call that is none of gost's.
-async fn other(ready: &ReadyAgent, adapter: &dyn Adapter, request: Request<Incoming>) -> (Outcome, Answer) {
+async fn other(
+    ready: &ReadyAgent,
+    rejected: &RejectedCounts,
+    adapter: &dyn Adapter,
+    request: Request<Incoming>,
+) -> (Outcome, Answer) {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let is_gosts = adapter.program(request.headers()) == Program::Gost;
     let Ok(response) = ready.others.call(request).await;
     let response = response.map(Content::stream);
-    (adapter.outcome(&response), response)
+    let outcome = adapter.outcome(&response);
+    // Whoever asks for the health of a service by a wrong name is no gost.
+    if is_gosts && !uri.path().starts_with("/grpc.") && outcome != Outcome::Done {
+        misdirected(rejected, &method, uri.path(), "nothing is served there");
+    }
+    (outcome, response)
+}
+
+/// Counts a call that means something else than what is served where it came, as by a `plugin.addr` that is wrong.
+fn misdirected(rejected: &RejectedCounts, method: &Method, path: &str, why: &str) {
+    rejected.count(Reason::Path, || {
+        let path: String = path.chars().take(MAX_SHOWN).collect();
+        tracing::warn!(
+            %method, path,
+            "a plugin call was refused: {why}. If gost makes it, `plugin.addr` in its configuration is not what `gossd \
+             gost-config` prints: http://HOST:PORT/sd for `sds`, http://HOST:PORT/ingress for `ingresses`, and HOST:PORT for gRPC"
+        );
+    });
 }
 
 /// What a future gives before a deadline. Most give it at once, and need no timer.
@@ -180,7 +227,9 @@ pub async fn answer(plugin: &Plugin, caller: Caller, request: Request<Bytes>) ->
     let adapter = adapter::of(&head.headers);
     let body = http_body_util::Full::new(body);
     let response = match adapter.verb(&head.method, head.uri.path()) {
-        Some(verb) => answer_to(plugin, caller, adapter, verb, &head, body).await.1,
+        Some(verb) => {
+            answer_to((plugin, &RejectedCounts::default()), caller, adapter, verb, &head, body).await.1
+        }
         None => adapter.turn_away(Unserved::Elsewhere(head.method, head.uri)),
     };
     response.map(Content::into_bytes)

@@ -71,8 +71,8 @@ impl Adapter for Http {
             Verb::Register => Call::Register(parse(body)?),
             Verb::Renew => Call::Renew(parse(body)?),
             Verb::Deregister => Call::Deregister(parse(body)?),
-            Verb::Get => Call::Get(parameter(query, "name")),
-            Verb::GetRule => Call::GetRule(parameter(query, "host")),
+            Verb::Get => Call::Get(parameter(query, "name")?),
+            Verb::GetRule => Call::GetRule(parameter(query, "host")?),
             Verb::SetRule => Call::SetRule(parse(body)?),
             Verb::Other => return Err(Unserved::Elsewhere(head.method.clone(), head.uri.clone())),
         })
@@ -139,15 +139,16 @@ fn elsewhere(why: &Unserved, method: &Method, uri: &Uri) -> Answer {
     response
 }
 
-/// A parameter of the query; a missing one is empty.
-fn parameter<'a>(query: &'a str, key: &str) -> Cow<'a, str> {
+/// A parameter of the query. gost never leaves it out: a call without it is for another path.
+fn parameter<'a>(query: &'a str, key: &str) -> Result<Cow<'a, str>, Unserved> {
     // gost sends it alone, and most values are spelled as they are.
     let is_plain = !query.bytes().any(|byte| matches!(byte, b'%' | b'+' | b'&'));
     if is_plain && let Some(value) = query.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')) {
-        return Cow::Borrowed(value);
+        return Ok(Cow::Borrowed(value));
     }
     let mut parameters = form_urlencoded::parse(query.as_bytes());
-    parameters.find(|(name, _)| name == key).map_or(Cow::Borrowed(""), |(_, value)| value)
+    let found = parameters.find(|(name, _)| name == key).map(|(_, value)| value);
+    found.ok_or_else(|| Unserved::Malformed(format!("{key} is missing: the query has no {key}=")))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unserved> {
@@ -283,10 +284,11 @@ mod tests {
             ("name=a=b", "a=b"),
             ("name=", ""),
             ("name", ""),
-            ("names=t", ""),
-            ("", ""),
         ] {
-            assert_eq!(parameter(query, "name"), value, "{query}");
+            assert_eq!(parameter(query, "name").unwrap(), value, "{query}");
+        }
+        for query in ["names=t", ""] {
+            assert!(parameter(query, "name").is_err(), "{query}");
         }
     }
 }

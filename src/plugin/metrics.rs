@@ -77,8 +77,8 @@ impl Collector for Meter {
         let help = "Plugin connections closed through their callers' fault";
         let mut sheet = Sheet::new(encoder);
         sheet.counts("gossd_plugin_connections_closed", help, closed)?;
-        let rejected = self.rejected.labelled(|why| matches!(why, Reason::WebPage | Reason::Host));
-        let help = "Plugin calls refused because a web page may have made them";
+        let rejected = self.rejected.labelled(|why| !matches!(why, Reason::Open | Reason::Streams));
+        let help = "Plugin calls refused, because a web page may have made them, or gost has no token or the wrong address";
         sheet.counts("gossd_plugin_rejected", help, rejected)
     }
 }

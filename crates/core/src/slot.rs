@@ -67,7 +67,8 @@ pub enum Content {
 
 const _: () = assert!(size_of::<Content>() == 16, "every slot has one");
 
-/// An entrypoint that an owner's host dials in vain. One of its own gosts: that takes connections, and does not answer.
+/// An entrypoint that an owner's host dials in vain. One of its own gosts: that takes connections, and does not answer; or, if it
+/// is not silent, that it has not called its agent since that started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreached {
     /// `host:port`.

@@ -3,7 +3,8 @@
 //! one that lives answers in a millisecond, and writes four lines to its log. It should not be silent when visitors were
 //! just using it, and when a Renew is overdue. One that is idle and well is not asked again and again: once after the last visitors.
 //!
-//! A frozen gost's records stay, and come behind all that surely works, at every host, until it speaks.
+//! A frozen gost's records stay, and come behind all that surely works, at every host, until it speaks. So do those of a gost that
+//! has not called since this agent started: it may not know yet that its agent is back, and can send no visitor on before it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ pub(super) struct Silence {
     asked: BTreeMap<Label, Instant>,
     /// Those that did not answer, and when each is asked again.
     frozen: BTreeMap<Label, Instant>,
+    /// Those that were there before this agent, and have not called it yet.
+    uncalled: BTreeSet<Label>,
 }
 
 impl Silence {
@@ -76,8 +79,8 @@ impl State {
         }
         // Which gost asks is not known if there are several; if there is one, it lives.
         if self.leases.is_the_only_gost() {
-            let known: Vec<Label> =
-                self.silence.frozen.keys().chain(self.silence.asked.keys()).cloned().collect();
+            let Silence { frozen, asked, uncalled, .. } = &self.silence;
+            let known: Vec<Label> = frozen.keys().chain(asked.keys()).chain(uncalled).cloned().collect();
             for node in known {
                 self.note_life(now, &node);
             }
@@ -88,10 +91,30 @@ impl State {
     pub(super) fn note_life(&mut self, now: Instant, node: &Label) {
         self.silence.speak(now);
         self.silence.asked.remove(node);
-        if self.silence.frozen.remove(node).is_some() {
+        let has_called = self.silence.uncalled.remove(node);
+        let has_thawed = self.silence.frozen.remove(node).is_some();
+        if has_thawed {
             self.effects.lines.push(Line::Thawed { node: node.clone() });
+        }
+        if has_called || has_thawed {
             self.state_faults(now);
         }
+    }
+
+    /// A guest calls.
+    pub(super) fn note_call(&mut self, now: Instant, node: &Label) {
+        if self.silence.uncalled.remove(node) {
+            self.state_faults(now);
+        }
+    }
+
+    /// The agent starts with records of gosts that called the one before it. Guests have an agent of their own.
+    pub(super) fn await_calls(&mut self, now: Instant) {
+        let homes: BTreeSet<&Label> =
+            self.entrypoints.newest_first(None, false).map(|registered| &registered.key.node).collect();
+        let nodes = self.leases.live_nodes().filter(|node| homes.contains(node));
+        self.silence.uncalled = nodes.take(MAX_FROZEN).cloned().collect();
+        self.state_faults(now);
     }
 
     /// A gost did not answer.
@@ -151,7 +174,16 @@ impl State {
 
     /// Where frozen gosts take visitors, as peers know it.
     pub(super) fn frozen_entrypoints(&self) -> BTreeSet<Address> {
-        let records = self.silence.frozen.keys().flat_map(|node| self.leases.live_of(node));
+        self.entrypoints_of(self.silence.frozen.keys())
+    }
+
+    /// The same of gosts that have not called yet.
+    pub(super) fn uncalled_entrypoints(&self) -> BTreeSet<Address> {
+        self.entrypoints_of(self.silence.uncalled.iter())
+    }
+
+    fn entrypoints_of<'a>(&'a self, nodes: impl Iterator<Item = &'a Label>) -> BTreeSet<Address> {
+        let records = nodes.flat_map(|node| self.leases.live_of(node));
         records
             .filter(|record| !record.is_routers())
             .map(|record| record.address.clone())

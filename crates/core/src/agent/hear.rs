@@ -264,6 +264,10 @@ impl State {
         }
         if live && was_lost {
             self.effects.lines.push(Line::HeardAgain { agent: owner.name.clone() });
+            if self.reaches.met_again(now, &owner.name) {
+                self.effects.is_due = true;
+                self.state_faults(now);
+            }
         }
         self.effects.is_revised = true;
     }

@@ -307,6 +307,8 @@ impl State {
             log: EventLog::default(),
             counts: Changes::default(),
         };
+        // Of a process that handed over, the gosts noticed nothing.
+        let is_of_a_journal = restored.told.is_some();
         state.entrypoints.restore(restored.entrypoints);
         let claims = &mut state.directory.claims;
         let mut changes = claims.restore(now, restored.claims);
@@ -317,6 +319,9 @@ impl State {
         let nodes: Vec<_> = state.leases.nodes().cloned().collect();
         for node in nodes {
             state.connections.orphan((*node.text()).into());
+        }
+        if is_of_a_journal {
+            state.await_calls(now);
         }
         if state.locality != Locality::default() {
             state.tell(now, Write::locality(state.locality.clone()));
@@ -481,6 +486,8 @@ impl State {
         self.attach(Some(node), caller.remote);
         if caller.remote.is_none() {
             self.note_life(now, &node.into());
+        } else {
+            self.note_call(now, &node.into());
         }
     }
 

@@ -279,6 +279,22 @@ impl Reaches {
         tries
     }
 
+    /// An agent is heard again. What dials showed while it was not says nothing of the way to its entrypoints any more: they are
+    /// dialled at once, and are no fault before that. Whether there are any.
+    pub(super) fn met_again(&mut self, now: Instant, owner: &AgentName) -> bool {
+        let in_vain = |known: &&mut KnownEntrypoint| known.owner == *owner && known.failures > 0;
+        let mut any = false;
+        for known in self.known.values_mut().filter(in_vain) {
+            known.failures = 0;
+            if !known.is_running() {
+                known.next = Next::At(now);
+                self.soonest = Some(earlier(self.soonest, now));
+            }
+            any = true;
+        }
+        any
+    }
+
     pub(super) fn next_due(&self) -> Option<Instant> {
         // Whoever is due waits for the pace.
         let paced = self.next_dial.and_then(|next| next.checked_sub(AHEAD));
@@ -413,10 +429,12 @@ impl State {
 
     /// Tells peers which entrypoints are not reached from here, and which are again.
     pub(super) fn state_faults(&mut self, now: Instant) {
-        let frozen = self.frozen_entrypoints();
+        let (frozen, uncalled) = (self.frozen_entrypoints(), self.uncalled_entrypoints());
         let Reaches { known, slots, stated, .. } = &mut self.reaches;
         let is_fault = |address: &Address| match known.get(address) {
             _ if frozen.contains(address) => Some(Tried::Silent),
+            // No gost of ours refuses and stays: of one of them, this is the other thing that there is to say.
+            _ if uncalled.contains(address) => Some(Tried::Refused),
             Some(known) if known.is_fault(&self.liveness, now) => known.tried,
             Some(_) | None => None,
         };
@@ -428,7 +446,7 @@ impl State {
             }
             stays
         });
-        for address in known.keys().chain(&frozen) {
+        for address in known.keys().chain(&frozen).chain(&uncalled) {
             let Some(tried) = is_fault(address) else { continue };
             let unreached = Unreached { entrypoint: address.clone(), is_silent: tried == Tried::Silent };
             match stated.get_mut(address) {

@@ -49,6 +49,8 @@ pub struct View {
     pub own_unreached: Vec<OwnUnreached>,
     /// Where gosts of this host take connections and do not answer, as peers know it.
     pub frozen: BTreeSet<Address>,
+    /// Where those are that have not called since this agent started.
+    pub uncalled: BTreeSet<Address>,
     /// Whether so many peers vanished together that it was probably us that vanished.
     pub doubts_itself: bool,
     /// Whether it drains.
@@ -281,6 +283,7 @@ impl State {
             unreached: self.entrypoints(now).into_iter().filter(|view| view.is_fault).collect(),
             own_unreached: self.own_unreached(now),
             frozen: self.frozen_entrypoints(),
+            uncalled: self.uncalled_entrypoints(),
             doubts_itself: self.liveness.doubts_itself(),
             draining: self.drain.on,
             uptime: now.saturating_duration_since(self.started),

@@ -1,6 +1,6 @@
 //! Gosts that freeze, in paused time; what they are asked is answered by the test.
 
-use super::super::tests::{Agent, HERE, advance, agent, holding, ids, now, renew};
+use super::super::tests::{Agent, HERE, advance, agent, holding, ids, now, record, renew, with_quota};
 use super::super::{Dial, Dialled, MAX_DIALS};
 use super::*;
 
@@ -143,4 +143,47 @@ fn of_a_gost_that_has_no_record_any_more_nothing_is_told() {
     agent.collect_changes();
     assert!(!is_told(&agent));
     assert_eq!(agent.lock().silence.len(), 0);
+}
+
+#[test]
+fn a_gost_that_was_there_before_the_agent_comes_behind_others_until_it_calls() {
+    let started = |nodes: &[&str]| {
+        let kept = |node: &&str| {
+            let record = crate::record::Record { id: (*node).into(), node: (*node).into(), ..record("1") };
+            crate::lease::Holding { record: record.into(), dial: "127.0.0.1:80".into() }
+        };
+        let place = crate::entrypoints::Place { address: record("1").address, dial: "127.0.0.1:80".into() };
+        let registered = |(number, node): (u64, &&str)| crate::entrypoints::Registered {
+            key: crate::entrypoints::EntrypointKey { node: (*node).into(), routers: false },
+            home: (*node == "guest").then(|| [10, 0, 0, 9].into()),
+            place: place.clone(),
+            number,
+        };
+        let entrypoints = (0..).zip(nodes).map(registered).collect();
+        let held = nodes.iter().map(kept).collect();
+        let leases = crate::lease::KeptLeases { held, ..crate::lease::KeptLeases::default() };
+        let told = Some((1, 0));
+        let restored =
+            crate::agent::Restored { leases, entrypoints, told, ..crate::agent::Restored::default() };
+        with_quota(crate::quota::Quota::default(), restored)
+    };
+    let agent = started(&["n"]);
+    assert!(is_told(&agent));
+    agent.called(1);
+    assert!(!is_told(&agent), "of the only gost, any call is one");
+
+    let agent = started(&["n", "m"]);
+    agent.called(1);
+    assert!(is_told(&agent), "either may have called");
+    for (node, waits) in [("n", true), ("m", false)] {
+        let draft = crate::record::Draft { id: node, name: "t", node, network: "", address: "" };
+        let heal = crate::agent::Heal { dial: &|address| address.to_owned(), fallback: None };
+        agent.renew(HERE, draft, &heal).unwrap();
+        assert_eq!(is_told(&agent), waits, "{node}");
+    }
+    assert!(!is_told(&started(&["guest"])), "it has an agent of its own");
+    let agent = started(&["n"]);
+    let record = crate::record::Record { node: "n".into(), ..record("2") };
+    agent.register(HERE, crate::lease::Holding { record: record.into(), dial: "".into() }).unwrap();
+    assert!(!is_told(&agent), "who registers has called");
 }

@@ -305,3 +305,24 @@ fn there_are_no_more_than_64_and_ten_dials_a_second() {
     assert!(!known.iter().any(|known| known.address == address(2)));
     assert_eq!(known.len(), MAX_ENTRYPOINTS);
 }
+
+#[test]
+fn what_was_dialled_in_vain_while_its_agent_was_away_is_dialled_at_once_when_it_is_back_and_no_fault_before()
+{
+    let (agent, b) = heard();
+    pass(&agent, Duration::from_secs(3), Tried::Silent);
+    lose(&agent, &b);
+    pass(&agent, Duration::from_secs(20), Tried::Silent);
+    lines(&agent);
+    hear(&agent, &b);
+    ids(&agent);
+    assert_eq!((told(&agent), due(&agent).len()), (Vec::new(), 1));
+    agent.tried(&"10.0.0.1:80".into(), WORKS);
+    let faults = |line: &Line| matches!(line, Line::Unreached { .. });
+    assert!(told(&agent).is_empty() && !lines(&agent).iter().any(faults));
+    // One that is in vain after that is, after a second one.
+    lose(&agent, &b);
+    hear(&agent, &b);
+    pass(&agent, Duration::from_secs(15), Tried::Silent);
+    assert_eq!(told(&agent).len(), 1);
+}
