@@ -243,7 +243,7 @@ async fn disk_full(world: &mut World) -> anyhow::Result<Measured> {
     world.engine.execute(&world.agent("a"), "/fakegost fill /small/filler").await?;
     // More than the journal's file has room for.
     world.crowd("a", 1_000).await?;
-    world.says("a", "continuing in memory").await?;
+    world.says("a", "this agent continues in memory").await?;
     world.all_know_crowd(&ALL, 1_000).await?;
     world.engine.execute(&world.agent("a"), "/fakegost free /small/filler").await?;
     world.says("a", "the journal is written again").await?;
