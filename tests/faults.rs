@@ -123,6 +123,21 @@ async fn when_a_gost_dies_its_records_are_gone_everywhere() {
 }
 
 #[tokio::test]
+async fn when_a_gost_with_routers_dies_its_records_are_gone_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, c] = three(folder.path(), &[]).await;
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let entrypoint = port.local_addr().unwrap().to_string();
+    let mut gost = FakeGost::start("n1", a.plugin).await;
+    gost.register_as("1", "host@router", &entrypoint).await;
+    until_all(&[&b, &c], "host@router", "it is listed", |answer| answer.len() == 1).await;
+    drop((port, gost));
+    let what = "the gost of a router dies";
+    let took = until_all(&[&a, &b, &c], "host@router", what, <[String]>::is_empty).await;
+    kept(what, Duration::from_millis(100), took);
+}
+
+#[tokio::test]
 async fn a_gost_that_drops_idle_connections_loses_nothing() {
     let agent = Process::start("a", &[]);
     let mut gost = FakeGost::start("n", agent.plugin).await;

@@ -1,4 +1,4 @@
-//! Dials of entrypoints: a TCP connect and, where that is not enough, an HTTP request.
+//! Dials of entrypoints: a TCP connect and, where that is not enough, an HTTP request; or an empty datagram.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -11,13 +11,15 @@ use gossd_core::address::Address;
 use gossd_core::agent::{Dial, Dialled, MAX_DIALS, NOBODYS, Tried, Try};
 use gossd_core::label::Label;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 /// A gost that does not refuse within this time may be alive. A refusal takes a round trip within the host; the rest is
 /// for starved hosts.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A host refuses a datagram to one of its own ports at once.
+const REFUSAL: Duration = Duration::from_millis(200);
 /// A gost that does not answer a request within this time is frozen: a live one takes a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Addresses of one entrypoint's name that are dialled.
@@ -55,7 +57,8 @@ impl Dials {
             if let Some(later) = later {
                 sleep(later).await;
             }
-            let dialled = dial_all(&dial.addresses, dial.asks).await;
+            let way = if dial.is_udp { Way::Udp } else { Way::Tcp { asks: dial.asks } };
+            let dialled = dial_all(&dial.addresses, way).await;
             (dial, dialled)
         });
         if let Some(before) = self.running.insert(node, RunningDial { task, waits: later.is_some() }) {
@@ -122,21 +125,43 @@ async fn reach(entrypoint: &Address, asks: bool) -> Tried {
     tried
 }
 
-async fn dial_all(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
-    let first = dial_each(addresses, asks).await;
+/// How a gost is dialled.
+#[derive(Clone, Copy)]
+enum Way {
+    Tcp {
+        /// Whether only an answer counts.
+        asks: bool,
+    },
+    /// A router's: gost says nothing to an empty datagram, and its host refuses one if nobody has the port.
+    Udp,
+}
+
+async fn dial_all(addresses: &BTreeSet<Address>, way: Way) -> Dialled {
+    let first = dial_each(addresses, way).await;
     if first != Dialled::Refused {
         return first;
     }
     sleep(AGAIN).await;
-    dial_each(addresses, asks).await
+    dial_each(addresses, way).await
 }
 
-async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
+async fn dial_each(addresses: &BTreeSet<Address>, way: Way) -> Dialled {
     let mut all = if addresses.is_empty() { Dialled::Silent } else { Dialled::Refused };
     for address in addresses {
         let Some(address) = address.socket() else {
             all = Dialled::Silent;
             continue;
+        };
+        let asks = match way {
+            Way::Tcp { asks } => asks,
+            Way::Udp => match refuses(address).await {
+                Ok(true) => continue,
+                Ok(false) => return Dialled::Answered,
+                Err(_) => {
+                    all = Dialled::Silent;
+                    continue;
+                }
+            },
         };
         match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
@@ -152,6 +177,19 @@ async fn dial_each(addresses: &BTreeSet<Address>, asks: bool) -> Dialled {
         }
     }
     all
+}
+
+/// Whether a host refuses what is sent to a UDP port.
+async fn refuses(address: SocketAddr) -> io::Result<bool> {
+    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(address).await?;
+    socket.send(&[]).await?;
+    match timeout(REFUSAL, socket.recv(&mut [0])).await {
+        Ok(Err(error)) if is_refusal(error.kind()) => Ok(true),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(false),
+    }
 }
 
 /// Returns at any reaction to a visitor of a host name that belongs to nobody: gost answers 502 at once, and a frozen
@@ -192,7 +230,19 @@ mod tests {
             (vec![], Dialled::Silent),
         ] {
             let addresses: BTreeSet<_> = addresses.into_iter().cloned().collect();
-            assert_eq!(dial_all(&addresses, false).await, dialled, "{addresses:?}");
+            assert_eq!(dial_all(&addresses, Way::Tcp { asks: false }).await, dialled, "{addresses:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_router_is_there_as_long_as_its_udp_port_is() {
+        for host in ["127.0.7.3:0", "[::1]:0"] {
+            // A host may have no IPv6.
+            let Ok(router) = std::net::UdpSocket::bind(host) else { continue };
+            let addresses = BTreeSet::from([Address::from(router.local_addr().unwrap().to_string())]);
+            assert_eq!(dial_all(&addresses, Way::Udp).await, Dialled::Answered, "{host}");
+            drop(router);
+            assert_eq!(dial_all(&addresses, Way::Udp).await, Dialled::Refused, "{host}");
         }
     }
 
@@ -200,7 +250,7 @@ mod tests {
     async fn a_gost_that_dies_between_the_handshake_and_our_read_counts_as_refusing() {
         let listener = std::net::TcpListener::bind("127.0.7.2:0").unwrap();
         let addresses = BTreeSet::from([Address::from(listener.local_addr().unwrap().to_string())]);
-        let mut dial = std::pin::pin!(dial_all(&addresses, false));
+        let mut dial = std::pin::pin!(dial_all(&addresses, Way::Tcp { asks: false }));
         let first = std::future::poll_fn(|context| Poll::Ready(dial.as_mut().poll(context))).await;
         assert!(first.is_pending(), "the kernel has shaken hands, and nobody has looked");
         drop(listener);
@@ -237,9 +287,9 @@ mod tests {
                 let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
             }
         });
-        assert_eq!(dial_all(&frozen_at, false).await, Dialled::Answered);
-        assert_eq!(dial_all(&frozen_at, true).await, Dialled::Mute);
-        assert_eq!(dial_all(&lives_at, true).await, Dialled::Answered);
+        assert_eq!(dial_all(&frozen_at, Way::Tcp { asks: false }).await, Dialled::Answered);
+        assert_eq!(dial_all(&frozen_at, Way::Tcp { asks: true }).await, Dialled::Mute);
+        assert_eq!(dial_all(&lives_at, Way::Tcp { asks: true }).await, Dialled::Answered);
         let mut tries = Tries::default();
         for (at, asks, works) in
             [(&frozen_at, true, false), (&frozen_at, false, true), (&lives_at, true, true)]

@@ -172,7 +172,13 @@ impl FakeGost {
     }
 
     async fn call(&mut self, method: &str, id: &str, name: &str, address: &str) -> u16 {
-        let network = if address.is_empty() { "" } else { "tcp" };
+        let network = if address.is_empty() {
+            ""
+        } else if name.contains('@') {
+            "udp"
+        } else {
+            "tcp"
+        };
         let node = &self.node;
         let body = json!({"id": id, "name": name, "node": node, "network": network, "address": address});
         self.ask(&of_go(method, "/sd", &body.to_string())).await.status()

@@ -47,6 +47,8 @@ pub struct Dial {
     pub later: Option<Duration>,
     /// Whether only an answer counts, and not a connection: the kernel makes one with a process that is frozen.
     pub asks: bool,
+    /// Whether they are a router's, at UDP ports: the host refuses what is sent to one that nobody has.
+    pub is_udp: bool,
     /// How often it answered before.
     answered: usize,
 }
@@ -54,7 +56,7 @@ pub struct Dial {
 impl Dial {
     /// Of an instance, for the first time.
     pub fn of(node: Label, addresses: BTreeSet<Address>) -> Self {
-        Self { node, addresses, later: None, asks: false, answered: 0 }
+        Self { node, addresses, later: None, asks: false, is_udp: false, answered: 0 }
     }
 }
 
@@ -169,6 +171,10 @@ impl State {
             orphans.map(|node| (node, false)).chain(asked).take(room).collect();
         let dials = nodes.into_iter().map(|(node, asks)| {
             let addresses = self.leases.dials(&node);
+            if addresses.is_empty() && !asks {
+                let routers = self.leases.router_dials(&node);
+                return Dial { is_udp: true, ..Dial::of(node, routers) };
+            }
             Dial { asks, ..Dial::of(node, addresses) }
         });
         dials.filter(|dial| !dial.addresses.is_empty()).collect()

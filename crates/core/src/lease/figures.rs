@@ -30,8 +30,17 @@ impl LeaseTable {
     /// Where the live records' instance can be dialled, each address once; none if nowhere. An instance has few entrypoints, and
     /// perhaps very many records.
     pub fn dials(&self, node: &Label) -> BTreeSet<Address> {
+        self.dials_of(node, false)
+    }
+
+    /// The same of routers, whose entrypoints are UDP ports.
+    pub fn router_dials(&self, node: &Label) -> BTreeSet<Address> {
+        self.dials_of(node, true)
+    }
+
+    fn dials_of(&self, node: &Label, routers: bool) -> BTreeSet<Address> {
         const LOOKED_AT: usize = 1_000;
-        let live = |lease: &&Lease| lease.slot.is_some() && !lease.holding.record.is_routers();
+        let live = |lease: &&Lease| lease.slot.is_some() && lease.holding.record.is_routers() == routers;
         // Of those that live: one whose connectors come back one by one after an outage has many that lapsed.
         let leases =
             self.instances.ids(node).filter_map(|id| self.leases.get(id)).filter(live).take(LOOKED_AT);

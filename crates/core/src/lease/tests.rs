@@ -430,11 +430,12 @@ fn doubts_do_not_fill_the_heap() {
 }
 
 #[test]
-fn a_routers_instance_is_not_dialled() {
+fn a_routers_instance_is_dialled_at_a_udp_port() {
     let (mut table, now) = table();
     let router = Record { name: "host@r".into(), network: Network::Udp, ..of("1", "r", "10.0.0.1:80") };
     register(&mut table, now, &router);
     assert!(table.dials(&"r".into()).is_empty());
+    assert_eq!(table.router_dials(&"r".into()), ["127.0.0.1:80".into()].into());
     register(&mut table, now, &of("2", "a", "10.0.0.1:80"));
     register(&mut table, now, &of("3", "a", "10.0.0.1:80"));
     assert_eq!(table.dials(&"a".into()), ["127.0.0.1:80".into()].into());
