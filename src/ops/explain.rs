@@ -247,7 +247,7 @@ fn listed_why(found: &Candidate, order: Order, listed: usize, silent: &str) -> S
         Some(Tier::Survives | Tier::Unreached) => sentence!("almost last: {reason}"),
         Some(Tier::Usable(Hope::Untried) | Tier::Backup(Hope::Untried) | Tier::Doubted { .. }) => {
             let reason = turn(&site(reason, &found.judged), order);
-            sentence!("behind what surely works: {reason}")
+            sentence!("behind what surely works, if anything does: {reason}")
         }
         _ => turn(&site(reason, &found.judged), order),
     }
@@ -371,15 +371,15 @@ mod tests {
             ),
             (
                 Judged { reach: Reach::Untried, ..judged() },
-                "behind what surely works: b is alive; its entrypoint was not dialled from here lately; equals take turns",
+                "behind what surely works, if anything does: b is alive; its entrypoint was not dialled from here lately; equals take turns",
             ),
             (
                 Judged { standing: Standing::Doubted, ..judged() },
-                "behind what surely works: b has been silent for a moment; equals take turns",
+                "behind what surely works, if anything does: b has been silent for a moment; equals take turns",
             ),
             (
                 Judged { is_frozen: true, ..judged() },
-                "behind what surely works: b says that its gost does not answer, or has not called it since it started; equals take turns",
+                "behind what surely works, if anything does: b says that its gost does not answer, or has not called it since it started; equals take turns",
             ),
             (
                 Judged { weight: 0, ..judged() },

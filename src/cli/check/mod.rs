@@ -3,6 +3,7 @@
 
 mod clock;
 mod files;
+mod gost;
 mod ingress_file;
 mod network;
 pub(super) mod peers;
@@ -34,7 +35,8 @@ pub(super) struct CheckArgs {
     /// Also try the second address of `gossd gost-config --second`: the IP address of the peer's host
     #[arg(long, value_name = "IP")]
     second: Option<IpAddr>,
-    /// gost's configuration: whether the way in which it finds host names fits --ingress-file
+    /// gost's configuration: whether its plugins lead to this agent with a token that it takes, and whether the way in which it
+    /// finds host names fits --ingress-file
     #[arg(long, value_name = "FILE")]
     gost_config: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Flags of gossd run")]
@@ -104,6 +106,7 @@ async fn examine(args: RunArgs, second: Option<IpAddr>, gost: Option<&Path>) -> 
             found.extend(unusual_names(&config));
             found.extend(files::examine(&config));
             found.extend(ingress_file::examine(config.ingress_file.as_deref(), gost));
+            found.extend(gost.map(|gost| gost::examine(&config, gost)).into_iter().flatten());
             found.extend(ports::examine(&config).await);
             found.extend(network::examine(&config).await);
             // With another key than the agent's own, a peer would be accused of what is wrong here.
