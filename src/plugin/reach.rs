@@ -105,7 +105,10 @@ impl Reach {
             Host::Ip(ip) if *ip == home || self.own.borrow().addresses.contains(ip) => {
                 SocketAddr::new(*ip, entrypoint.port()).to_string()
             }
-            host if *host == self.host(caller) => SocketAddr::new(home, entrypoint.port()).to_string(),
+            host @ Host::Ip(_) if *host == self.host(caller) => {
+                SocketAddr::new(home, entrypoint.port()).to_string()
+            }
+            // What a name resolves to, gost binds, and nothing else: it may refuse here and live.
             Host::Ip(_) | Host::Name(_) => String::new(),
         }
     }
@@ -206,6 +209,12 @@ mod tests {
         sender.send_modify(|own| own.addresses.clear());
         assert_eq!(reach.dial(LOCAL, "192.0.2.7:8420"), "127.0.0.1:8420");
         assert_eq!(reach.dial(LOCAL, "198.51.100.1:8420"), "");
+    }
+
+    #[test]
+    fn a_gost_that_is_bound_by_this_hosts_name_is_not_dialled_as_it_may_be_bound_to_one_address() {
+        assert_eq!(dial("gost-a", LOCAL, "gost-a:8420"), "");
+        assert_eq!(dial("gost-a", LOCAL, ":8420"), "127.0.0.1:8420");
     }
 
     #[test]

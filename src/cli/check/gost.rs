@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{self, Path};
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;
@@ -18,7 +18,9 @@ const CHECK: &str = "gost's plugins";
 /// The handler that is for tunnels.
 const TUNNEL: &str = "tunnel";
 /// How gost names a Unix socket.
-const UNIX: &str = "unix://";
+const SOCKETS: [&str; 2] = ["unix://", "unix:"];
+/// How a gRPC target may begin.
+const RESOLVERS: [&str; 2] = ["dns:///", "passthrough:///"];
 
 #[derive(Deserialize)]
 struct Gost {
@@ -49,14 +51,24 @@ struct Entry {
 struct Plugin {
     r#type: Option<String>,
     addr: Option<String>,
-    token: Option<String>,
+    /// gost takes a number, too.
+    token: Option<Value>,
     tls: Option<Value>,
 }
 
-/// What keeps the file from being read is found where host names are looked for in it.
 pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let Ok(Gost { services, ingresses, sds }) = serde_norway::from_str(&text) else { return Vec::new() };
+    let Ok(text) = fs::read_to_string(path) else {
+        // That is found where host names are looked for in it.
+        return Vec::new();
+    };
+    let Gost { services, ingresses, sds } = match serde_norway::from_str(&text) {
+        Ok(gost) => gost,
+        Err(error) => {
+            let text =
+                format!("{} is not understood, so its plugins are not examined: {error}", path.display());
+            return vec![Finding::warn(CHECK, text)];
+        }
+    };
     let tokens = config.token_file.as_deref().and_then(|file| Tokens::open(file).ok());
     let tokens = tokens.map(|(tokens, _)| tokens).unwrap_or_default();
     let kinds = [("sd", "sds", sds, http::PATH), ("ingress", "ingresses", ingresses, http::INGRESS_PATH)];
@@ -67,11 +79,14 @@ pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
             service.lacks(key, list, &names.collect::<Vec<_>>(), entries.is_some())
         }));
     }
-    for (_, _, entries, path) in &kinds {
-        let with_plugin = entries.iter().flatten().filter_map(|entry| Some((entry, entry.plugin.as_ref()?)));
-        found.extend(with_plugin.map(|(Entry { name, .. }, plugin)| match plugin.misses(config, path) {
+    for (key, _, entries, path) in &kinds {
+        let used: Vec<&str> = services.iter().flatten().flat_map(|service| service.uses(key)).collect();
+        let is_used = |entry: &&Entry| services.is_none() || used.contains(&&*entry.name);
+        let used = entries.iter().flatten().filter(is_used);
+        let with_plugin = used.filter_map(|entry| Some((&entry.name, entry.plugin.as_ref()?)));
+        found.extend(with_plugin.map(|(name, plugin)| match plugin.misses(config, path) {
             Some(why) => Finding::fail(CHECK, format!("{name} {why}: `gossd gost-config` prints what fits")),
-            None => match tokens.admit(plugin.token.as_deref().map(str::as_bytes)) {
+            None => match tokens.admit(plugin.token().as_deref().map(str::as_bytes)) {
                 Ok(()) => Finding::ok(CHECK, format!("{name} calls {}", plugin.addr())),
                 Err(refusal) => Finding::fail(CHECK, format!("{name} would be refused: {refusal}")),
             },
@@ -81,24 +96,37 @@ pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
 }
 
 impl Service {
+    fn metadata(&self) -> Option<&Value> {
+        self.handler.as_ref()?.metadata.as_ref()
+    }
+
+    /// The entries that its handler names, for itself and for further entrypoints.
+    fn uses(&self, key: &str) -> Vec<&str> {
+        let Some(metadata) = self.metadata() else { return Vec::new() };
+        let more = metadata.get("entrypoints").and_then(Value::as_sequence).into_iter().flatten();
+        let all = std::iter::once(metadata).chain(more);
+        all.filter_map(|of| of.get(key)?.as_str()).collect()
+    }
+
     /// Which plugin its tunnel handler does not use. `is_here` says whether the file has a list of them.
     fn lacks(&self, key: &str, list: &str, there: &[&str], is_here: bool) -> Option<Finding> {
-        let handler = self.handler.as_ref().filter(|handler| handler.r#type.as_deref() == Some(TUNNEL))?;
+        self.handler.as_ref().filter(|handler| handler.r#type.as_deref() == Some(TUNNEL))?;
         let service = self.name.as_deref().unwrap_or("a service without a name");
-        let named = handler.metadata.as_ref().and_then(|metadata| metadata.get(key)?.as_str());
-        match named {
-            None => {
+        match self.uses(key).as_slice() {
+            [] => {
                 let text = format!(
                     "{service}: the metadata of its tunnel handler has no `{key}`, so gost does not ask this agent: `gossd \
                      gost-config` prints what fits"
                 );
                 Some(Finding::warn(CHECK, text))
             }
-            Some(named) if is_here && !there.contains(&named) => Some(Finding::fail(
-                CHECK,
-                format!("{service}: its `{key}` is {named}, which `{list}` has not"),
-            )),
-            Some(_) => None,
+            used => {
+                let unknown = used.iter().find(|used| is_here && !there.contains(used))?;
+                Some(Finding::fail(
+                    CHECK,
+                    format!("{service}: its `{key}` is {unknown}, which `{list}` has not"),
+                ))
+            }
         }
     }
 }
@@ -108,42 +136,77 @@ impl Plugin {
         self.addr.as_deref().unwrap_or_default()
     }
 
+    fn token(&self) -> Option<String> {
+        match self.token.as_ref()? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
     /// In which way it does not lead to this agent; over HTTP, to this path.
     fn misses(&self, config: &Config, path: &str) -> Option<String> {
         let addr = self.addr();
-        if let Some(socket) = addr.strip_prefix(UNIX) {
-            let ours = config.plugin_socket.as_deref();
-            return (ours != Some(Path::new(socket))).then(|| match ours {
+        if self.r#type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("http")) {
+            return misses_http(config, addr, path);
+        }
+        if let Some(socket) = SOCKETS.iter().find_map(|scheme| addr.strip_prefix(scheme)) {
+            // gost-config prints it as it is from everywhere.
+            let ours = config
+                .plugin_socket
+                .as_deref()
+                .map(|ours| path::absolute(ours).unwrap_or_else(|_| ours.into()));
+            return (ours.as_deref() != Some(Path::new(socket))).then(|| match ours {
                 Some(ours) => format!("calls {addr}, and --plugin-socket is {}", ours.display()),
                 None => format!("calls {addr}, and there is no --plugin-socket"),
             });
         }
-        let is_http = self.r#type.as_deref() == Some("http");
-        let spelled = if addr.contains("://") { addr.to_owned() } else { format!("http://{addr}") };
-        let Ok(uri) = spelled.parse::<Uri>() else {
-            return Some(format!("has an addr that is none: {addr:?}"));
-        };
-        let Some(port) = uri.port_u16() else {
+        let target = RESOLVERS.iter().find_map(|scheme| addr.strip_prefix(scheme)).unwrap_or(addr);
+        if target.contains('/') {
+            return Some(format!(
+                "calls {addr:?} over gRPC, whose addr is HOST:PORT; over HTTP, it needs `type: http`"
+            ));
+        }
+        let Some((host, port)) =
+            target.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)))
+        else {
             return Some(format!("has an addr without a port: {addr:?}"));
         };
-        if is_http && uri.path() != path {
-            return Some(format!("calls {addr}, whose path is not {path}"));
-        }
-        let is_tls = if is_http { uri.scheme() == Some(&Scheme::HTTPS) } else { self.tls.is_some() };
-        if is_tls != config.tls.is_some() {
-            let (does, wants) = if is_tls { ("with", "no") } else { ("without", "a") };
-            return Some(format!("calls {does} TLS, and the agent has {wants} --tls-cert"));
-        }
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).parse::<IpAddr>().ok();
-        let is_ours = config.plugin.iter().any(|ours| {
-            let is_there = ours.ip().is_unspecified() || host.is_none_or(|host| host == ours.ip());
-            is_there && (ours.port() == port || ours.port() == 0)
-        });
-        (!is_ours).then(|| {
-            let ours: Vec<String> = config.plugin.iter().map(ToString::to_string).collect();
-            format!("calls {addr}, and --plugin is {}", ours.join(", "))
-        })
+        misses_tls(config, self.tls.is_some()).or_else(|| misses_listener(config, addr, host, port))
     }
+}
+
+fn misses_http(config: &Config, addr: &str, path: &str) -> Option<String> {
+    let uri = addr.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
+    let scheme = uri.as_ref().and_then(Uri::scheme);
+    let Some((uri, is_tls)) = uri.as_ref().zip(scheme.map(|scheme| *scheme == Scheme::HTTPS)) else {
+        return Some(format!("has an addr that is no URL: {addr:?}"));
+    };
+    if uri.path() != path {
+        return Some(format!("calls {addr}, whose path is not {path}"));
+    }
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default();
+    misses_tls(config, is_tls).or_else(|| misses_listener(config, addr, host, port))
+}
+
+fn misses_tls(config: &Config, is_tls: bool) -> Option<String> {
+    let (does, has) = if is_tls { ("with", "no") } else { ("without", "a") };
+    (is_tls != config.tls.is_some()).then(|| format!("calls {does} TLS, and the agent has {has} --tls-cert"))
+}
+
+/// A name may be any address.
+fn misses_listener(config: &Config, addr: &str, host: &str, port: u16) -> Option<String> {
+    let host = host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|host| host.to_canonical());
+    let is_ours = config.plugin.iter().any(|ours| {
+        let ip = ours.ip().to_canonical();
+        let is_there = ip.is_unspecified() || host.is_none_or(|host| host == ip || host.is_unspecified());
+        is_there && (ours.port() == port || ours.port() == 0)
+    });
+    (!is_ours).then(|| {
+        let ours: Vec<String> = config.plugin.iter().map(ToString::to_string).collect();
+        format!("calls {addr}, and --plugin is {}", ours.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -191,8 +254,14 @@ sds:
                 "https://127.0.0.1:8000/sd",
                 "with TLS, and the agent has no --tls-cert",
             ),
-            ("http://127.0.0.1:8000/sd", "", "an addr that is none"),
-            ("http://127.0.0.1:8000/sd", "unix:///run/gossd/a.sock", "there is no --plugin-socket"),
+            ("http://127.0.0.1:8000/sd", "", "no URL"),
+            ("http://127.0.0.1:8000/sd", "unix:///run/gossd/a.sock", "no URL"),
+            ("http://127.0.0.1:8000/sd", "127.0.0.1:8000/sd", "no URL"),
+            (
+                "type: http, addr: \"http://127.0.0.1:8000/sd",
+                "addr: \"http://127.0.0.1:8000/sd",
+                "it needs `type: http`",
+            ),
         ] {
             let found = wrong(&FITS.replace(from, to), &agent());
             let [(Severity::Fail, text)] = &*found else { panic!("{to}: {found:?}") };
@@ -204,6 +273,12 @@ sds:
         let named = grpc.replace("127.0.0.1:8000", "gossd-agent:8000");
         assert_eq!(wrong(&named, &agent()), [], "a name may be any address");
         assert_eq!(wrong(&named.replace(":8000", ":8001"), &agent()).len(), 2);
+        let target = grpc.replace("\"127", "\"dns:///127").replace("type: grpc, ", "");
+        assert_eq!(wrong(&target, &agent()), [], "the type is gRPC by default");
+        let socket = grpc.replace("127.0.0.1:8000", "unix:///run/gossd/a.sock");
+        assert_eq!(wrong(&socket, &agent()).len(), 2, "there is none");
+        let there = Config { plugin_socket: Some("/run/gossd/a.sock".into()), ..agent() };
+        assert_eq!(wrong(&socket, &there), []);
     }
 
     #[test]
@@ -231,5 +306,9 @@ sds:
             wrong(&FITS.replace("type: tunnel", "type: relay").replace(", sd: sd-0", ""), &agent()),
             []
         );
+        let unused =
+            format!("{FITS}- name: old\n  plugin: {{type: http, addr: \"http://127.0.0.1:1/sd\"}}\n");
+        assert_eq!(wrong(&unused, &agent()), [], "nobody uses it");
+        assert!(matches!(&*wrong("sds: 1", &agent()), [(Severity::Warn, _)]));
     }
 }

@@ -183,12 +183,9 @@ impl State {
     }
 
     fn entrypoints_of<'a>(&'a self, nodes: impl Iterator<Item = &'a Label>) -> BTreeSet<Address> {
-        let records = nodes.flat_map(|node| self.leases.live_of(node));
-        records
-            .filter(|record| !record.is_routers())
-            .map(|record| record.address.clone())
-            .take(MAX_FROZEN)
-            .collect()
+        // Many connectors of one gost must not hide another gost.
+        let records = nodes.flat_map(|node| self.leases.live_of(node).take(MAX_FROZEN));
+        records.filter(|record| !record.is_routers()).map(|record| record.address.clone()).collect()
     }
 }
 

@@ -715,11 +715,12 @@ impl KnownPeer {
             let (from, to) = (before.program.clone(), self.program.clone());
             admission.changes.push(PeerChange::Version { from, to });
         }
-        self.blocked = before.blocked;
         self.is_near |= before.is_near;
         (self.tie, self.is_planned) = (before.tie, before.is_planned);
         self.former = before.former;
         if before.peer.owner == self.peer.owner {
+            // Of another start, TCP was perhaps refused while nobody listened.
+            self.blocked = before.blocked;
             self.version = self.version.max(before.version);
             self.telling = before.telling;
             if self.revision <= before.revision {
