@@ -70,7 +70,8 @@ impl Overflow {
 
 /// Counts for ever, and tells the log.
 pub(super) async fn watch(overflow: io::Result<Overflow>) -> anyhow::Result<()> {
-    let mut overflow = overflow?;
+    // What cannot be counted is no reason to end.
+    let Ok(mut overflow) = overflow else { return std::future::pending().await };
     loop {
         let inode = overflow.inode;
         // A file without a disk, but the kernel takes its time over a host with many sockets.

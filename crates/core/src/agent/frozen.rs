@@ -91,17 +91,14 @@ impl State {
     pub(super) fn note_life(&mut self, now: Instant, node: &Label) {
         self.silence.speak(now);
         self.silence.asked.remove(node);
-        let has_called = self.silence.uncalled.remove(node);
-        let has_thawed = self.silence.frozen.remove(node).is_some();
-        if has_thawed {
+        self.note_call(now, node);
+        if self.silence.frozen.remove(node).is_some() {
             self.effects.lines.push(Line::Thawed { node: node.clone() });
-        }
-        if has_called || has_thawed {
             self.state_faults(now);
         }
     }
 
-    /// A guest calls.
+    /// A gost calls, of this host or a guest.
     pub(super) fn note_call(&mut self, now: Instant, node: &Label) {
         if self.silence.uncalled.remove(node) {
             self.state_faults(now);
